@@ -1,0 +1,225 @@
+"""Configuration: TOML decoded into frozen structs. Unknown keys and values out of range are errors.
+
+Later sources win: built-in defaults < file < environment (``GPUSCALP__SECTION__KEY``) < flags.
+Secrets never live here. Parts get the struct they need; there is no global settings object.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gpuscalp.errors import ConfigError
+
+ENV_PREFIX = "GPUSCALP__"
+
+PositiveInt = Annotated[int, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class GridConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The frame grid in exchange time, the same for all symbols."""
+
+    frame_ms: Annotated[int, Meta(ge=1, le=60_000)] = 100
+    lateness_ms: Annotated[int, Meta(ge=0, le=10_000)] = 20
+    stale_ms: PositiveInt = 5_000
+
+
+class FeatureConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which columns the graph has. ``drop`` takes shell patterns over column names."""
+
+    leader: str = "BTCUSDT"
+    drop: tuple[str, ...] = ()
+
+
+class LabelConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """``forward``: class by the mid return over the horizon against ±threshold.
+
+    ``barrier``: class by which of +upper, −lower (in bps of the entry mid) or the horizon is met first.
+    """
+
+    kind: Literal["forward", "barrier"] = "forward"
+    horizon_ms: PositiveInt = 1_000
+    threshold_bps: NonNegative = 1.0
+    upper_bps: Positive = 3.0
+    lower_bps: Positive = 3.0
+
+
+class SplitConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Walk-forward folds. Purging is by label interval and cannot be turned off; ``embargo_ms`` < horizon
+    is refused."""
+
+    folds: Annotated[int, Meta(ge=2, le=50)] = 4
+    mode: Literal["expanding", "rolling"] = "expanding"
+    embargo_ms: int | None = None  # default: the label horizon
+    min_train_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.3
+
+
+class BoosterConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    rounds: PositiveInt = 300
+    early_stopping_rounds: PositiveInt = 30
+    eta: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    max_depth: Annotated[int, Meta(ge=1, le=8)] = 6
+    max_bin: Annotated[int, Meta(ge=2, le=1024)] = 256
+    min_child_weight: NonNegative = 20.0
+    reg_lambda: NonNegative = 1.0
+    gamma: NonNegative = 0.0
+    subsample: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    colsample_bytree: Annotated[float, Meta(gt=0, le=1)] = 0.5
+
+
+class EnsembleConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    members: Annotated[int, Meta(ge=1, le=64)] = 5
+    seed: int = 7
+    calibration: Literal["vector", "none"] = "vector"
+
+
+class StrategyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a signal becomes an intent, and when a position is let go."""
+
+    min_edge_bps: float = 0.0  # expected edge after fees must exceed this
+    min_confidence: Fraction = 0.4
+    min_agreement: Fraction = 0.5
+    hold_ms: PositiveInt | None = None  # default: the label horizon
+    order_usdt: Positive = 1_000.0
+
+
+class RiskConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    max_position_usdt: Positive = 5_000.0  # per symbol
+    max_gross_usdt: Positive = 20_000.0  # all symbols
+    max_order_usdt: Positive = 2_000.0
+    max_daily_loss_usdt: Positive = 500.0
+    max_drawdown_pct: Annotated[float, Meta(gt=0, le=100)] = 10.0
+    max_spread_bps: Positive = 5.0
+    max_quote_age_ms: PositiveInt = 2_000
+    min_confidence: Fraction = 0.34
+    min_agreement: Fraction = 0.0
+    blocked_quality: tuple[str, ...] = ("GAP", "RESYNC", "STALE", "CROSSED", "CLOCK_DRIFT", "WARM_UP")
+
+
+class CostConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What trading costs. Defaults: Binance USD-M, regular user, no BNB discount."""
+
+    taker_fee_bps: NonNegative = 5.0
+    maker_fee_bps: float = 2.0
+    order_latency_ms: NonNegative = 20.0
+    compute_latency_ms: NonNegative = 1.0
+
+
+class AccountConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    start_usdt: Positive = 10_000.0
+
+
+class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that decides a bundle."""
+
+    symbols: tuple[str, ...] = ()  # empty: all symbols of the archive
+    venue: str = "binance_usdm"
+    stride_frames: PositiveInt = 1  # take every n-th frame as a training row
+    grid: GridConfig = GridConfig()
+    features: FeatureConfig = FeatureConfig()
+    label: LabelConfig = LabelConfig()
+    split: SplitConfig = SplitConfig()
+    booster: BoosterConfig = BoosterConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+
+
+class BacktestConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    strategy: StrategyConfig = StrategyConfig()
+    risk: RiskConfig = RiskConfig()
+    cost: CostConfig = CostConfig()
+    account: AccountConfig = AccountConfig()
+    trials: PositiveInt = 1  # configurations tried so far: deflates the Sharpe ratio
+
+
+T = TypeVar("T", bound=Struct)
+
+
+def load(
+    kind: type[T],
+    path: Path | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> T:
+    """Decode one configuration from its sources.
+
+    Parameters
+    ----------
+    kind : the struct to decode into
+    path : TOML file; None takes the defaults
+    env : environment to read ``GPUSCALP__SECTION__KEY`` from; values are TOML literals, else strings
+    overrides : dotted key → value, from flags; None values are ignored
+
+    Raises
+    ------
+    ConfigError
+        the file is missing or not TOML, a key is unknown (the nearest known key is named), or a value is of
+        the wrong type or out of range
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError("no such configuration file", where=str(path)) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"not a TOML file: {error}", where=str(path)) from None
+    for name, text in (env or {}).items():
+        if name.startswith(ENV_PREFIX):
+            _assign(data, name.removeprefix(ENV_PREFIX).lower().split("__"), _literal(text), where=f"environment {name}")
+    for dotted, value in (overrides or {}).items():
+        if value is not None:
+            _assign(data, dotted.split("."), value, where=f"option {dotted}")
+    where = str(path) if path is not None else "configuration"
+    _check_keys(data, kind, where, ())
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error), where=where) from None
+
+
+def to_dict(config: Struct) -> dict[str, Any]:
+    """Return the resolved configuration as plain data, for freezing into a run directory."""
+    return cast(dict[str, Any], msgspec.to_builtins(config))
+
+
+def _assign(data: dict[str, Any], keys: list[str], value: object, *, where: str) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"{key} is a value, not a section", where=where, value=value)
+    data[keys[-1]] = value
+
+
+def _literal(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _check_keys(data: Mapping[str, Any], kind: type[Struct], where: str, path: tuple[str, ...]) -> None:
+    """Refuse unknown keys here rather than in msgspec, so that the nearest known key can be named."""
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in data.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            raise ConfigError(
+                "unknown key",
+                where=where,
+                value=".".join((*path, key)),
+                fix=f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}",
+            )
+        inner = fields[key]
+        if isinstance(inner, type) and issubclass(inner, Struct) and isinstance(value, dict):
+            _check_keys(value, inner, where, (*path, key))

@@ -1,0 +1,136 @@
+"""Every error that gpuscalp raises, as one family with stable exit codes.
+
+    GpuscalpError               exit 1
+    ├── UsageError              exit 2   the request makes no sense or names something that is not there
+    ├── NotRunningError         exit 3
+    ├── ConfigError             exit 4
+    ├── DeadlineError           exit 5
+    ├── DeviceError             exit 6
+    │   └── KernelNotFoundError
+    ├── ParityError             exit 7   bits differ, or a feature saw the future
+    ├── ModelError              exit 8   a bundle that must not be used
+    │   ├── FeatureMismatchError
+    │   ├── MemberError
+    │   └── CanaryError
+    ├── RiskHaltedError         exit 9
+    └── DataError               exit 1
+        ├── ShapeError                   an array of the wrong shape or dtype
+        ├── DecodeError                  a message that cannot be read
+        └── ArchiveError                 an archive that is damaged or incomplete
+
+The venue sending nonsense is a ``DecodeError`` and survivable; our own mistakes are ``assert``.
+"""
+
+from __future__ import annotations
+
+
+class GpuscalpError(Exception):
+    """Root of the family.
+
+    Parameters
+    ----------
+    what : str
+        One sentence: what is wrong.
+    where : str, optional
+        File, line, field, column or command the fault was found in.
+    value : object, optional
+        The offending value, as found.
+    fix : str, optional
+        What the reader can do about it.
+    """
+
+    exit_code: int = 1
+
+    def __init__(
+        self, what: str, *, where: str | None = None, value: object = None, fix: str | None = None
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.value = value
+        self.fix = fix
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where is not None:
+            parts.append(f"where: {self.where}")
+        if self.value is not None:
+            parts.append(f"value: {self.value!r}")
+        if self.fix is not None:
+            parts.append(f"fix: {self.fix}")
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the body of ``{"error": …}`` that every command prints with ``--json``."""
+        return {
+            "code": self.exit_code,
+            "kind": type(self).__name__,
+            "what": self.what,
+            "where": self.where,
+            "value": None if self.value is None else str(self.value),
+            "fix": self.fix,
+        }
+
+
+class UsageError(GpuscalpError):
+    exit_code = 2
+
+
+class NotRunningError(GpuscalpError):
+    exit_code = 3
+
+
+class ConfigError(GpuscalpError):
+    exit_code = 4
+
+
+class DeadlineError(GpuscalpError):
+    exit_code = 5
+
+
+class DeviceError(GpuscalpError):
+    exit_code = 6
+
+
+class KernelNotFoundError(DeviceError):
+    """The CUDA source of a kernel is neither in the package nor in the checkout."""
+
+
+class ParityError(GpuscalpError):
+    exit_code = 7
+
+
+class ModelError(GpuscalpError):
+    exit_code = 8
+
+
+class FeatureMismatchError(ModelError):
+    """The columns, windows, dtype or symbols of a bundle are not those of the running graph."""
+
+
+class MemberError(ModelError):
+    """A member file is missing, truncated or not the one the contract was written for."""
+
+
+class CanaryError(ModelError):
+    """The bundle does not reproduce its own expected outputs on this device."""
+
+
+class RiskHaltedError(GpuscalpError):
+    exit_code = 9
+
+
+class DataError(GpuscalpError):
+    pass
+
+
+class ShapeError(DataError):
+    pass
+
+
+class DecodeError(DataError):
+    pass
+
+
+class ArchiveError(DataError):
+    pass
