@@ -1,0 +1,71 @@
+"""Finds the CUDA C++ source of a kernel; the one reader of ``kernels/``.
+
+Owns the two places a source may lie in: the installed package (``gpuscalp/_kernels``, put there when the
+wheel is built) and the checkout (``kernels/`` beside the package). Never compiles and never edits a source:
+every ``.cu`` file is complete in itself, so what is read here is what NVRTC, the host shim and a reader see.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from gpuscalp.errors import KernelNotFoundError
+
+# A stem is a word and never a path: a name from a configuration cannot read a file elsewhere.
+_STEM = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def load_kernel_source(stem: str) -> str:
+    """Return the text of ``<stem>.cu``.
+
+    Parameters
+    ----------
+    stem : str
+        Name of the kernel file without its suffix, for instance ``"forest"``.
+
+    Returns
+    -------
+    str
+        The source, unchanged.
+
+    Raises
+    ------
+    KernelNotFoundError
+        If the file is in neither place (the message names both), or ``stem`` is not a plain word.
+    """
+    if _STEM.fullmatch(stem) is None:
+        raise KernelNotFoundError(
+            "a kernel is named by a plain word",
+            value=stem,
+            fix="use lower case letters, digits and underscores, without a folder or a suffix",
+        )
+    places = kernel_places(stem)
+    for place in places:
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    raise KernelNotFoundError(
+        f"no CUDA source for kernel {stem!r}",
+        where=" and ".join(str(place) for place in places),
+        fix="reinstall gpuscalp, or run from a complete checkout",
+    )
+
+
+def kernel_places(stem: str) -> tuple[Traversable, Traversable]:
+    """Return where ``<stem>.cu`` may lie, in the order in which the places are tried.
+
+    The package comes first: an installed wheel must not pick up a ``kernels/`` folder that happens to lie
+    beside ``site-packages``.
+    """
+    root = _package_root()
+    return root / "_kernels" / f"{stem}.cu", _checkout_root() / "kernels" / f"{stem}.cu"
+
+
+def _package_root() -> Traversable:
+    return resources.files("gpuscalp")
+
+
+def _checkout_root() -> Path:
+    return Path(__file__).resolve().parents[2]
