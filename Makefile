@@ -1,0 +1,65 @@
+# The verbs of the project; `make help` lists them. Every one of them creates the environment that it needs.
+
+VENV ?= .venv
+PYTHON ?=
+DEVICE ?= auto
+EXTRAS ?=
+# Worker processes of the test run; `make test WORKERS=0` for one process and a debugger.
+WORKERS ?= logical
+# Further arguments for pytest: make test ARGS="tests/ops -k ladder"
+ARGS ?=
+
+STAMP := $(VENV)/gpuscalp-ready
+RUN := $(VENV)/bin/python
+
+# DEVICE or EXTRAS given by hand that differ from what is installed make the environment out of date.
+WANTED := $(DEVICE) $(EXTRAS)
+ifneq (,$(findstring command line,$(origin DEVICE)$(origin EXTRAS)))
+ifneq ($(strip $(WANTED)),$(strip $(shell cat $(STAMP) 2>/dev/null)))
+.PHONY: $(STAMP)
+endif
+endif
+
+.PHONY: help setup demo test lint check bench gpu wheel constraints clean
+.DEFAULT_GOAL := help
+
+help:  ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z]*\):.*## /  make \1  /p' Makefile
+
+$(STAMP): pyproject.toml constraints.txt constraints-cuda12.txt scripts/setup_venv.sh scripts/detect_device.py
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" DEVICE="$(DEVICE)" EXTRAS="$(EXTRAS)" sh scripts/setup_venv.sh
+	@echo "$(WANTED)" > $@
+
+setup: $(STAMP)  ## create .venv: DEVICE=auto|cpu|cuda13|cuda12, PYTHON=, EXTRAS=ray,mlflow
+	@$(RUN) -m gpuscalp version
+
+demo: $(STAMP)  ## synthetic market, training, backtest and report; needs no network and no files
+	@$(RUN) -m gpuscalp demo
+
+test: $(STAMP)  ## all tests that this machine can run
+	@$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(ARGS)
+
+lint: $(STAMP)  ## format, style and types, without tests
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy gpuscalp
+
+check: lint test  ## what must pass before a commit
+
+bench: $(STAMP)  ## benchmarks as ratios to other libraries
+	$(RUN) -m benchmarks $(ARGS)
+
+gpu: $(STAMP)  ## the tests that need a GPU (a missing GPU is a failure), then the GPU benchmarks
+	GPUSCALP_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu $(ARGS)
+	$(RUN) -m benchmarks gpu
+
+wheel: $(STAMP)  ## build dist/*.whl
+	$(RUN) -m build --wheel --no-isolation --outdir dist .
+
+constraints: $(STAMP)  ## resolve the newest versions into constraints*.txt
+	PYTHON="$(RUN)" sh scripts/lock.sh
+
+clean:  ## delete the environment and all caches
+	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,75 @@
+"""The tree of commands, and the contract of the files that hold them.
+
+Adding a command
+----------------
+1. Its file is ``gpuscalp/cli/<name>.py``; the name stands in ``COMMAND_MODULES`` below (order of ``--help``).
+2. It decorates a function with one of the apps of this module::
+
+       from gpuscalp.cli.app import data_app
+       from gpuscalp.cli.output import JsonFlag, emit, progress
+
+       @data_app.command("info")
+       def info(archive: Annotated[Path, typer.Argument(help="Archive.")], json: JsonFlag = False) -> None:
+           \"\"\"Say what an archive holds.\"\"\"
+           from gpuscalp.archive import describe  # inside: see 3
+
+           with progress("Reading") as advance:           # stderr, only on a terminal
+               answer = describe(archive, on_progress=advance)
+           emit(answer, json=json, text=lambda: _table(answer))
+
+3. All command files are imported at every start, so they import only typer, the standard library,
+   ``gpuscalp.errors`` and ``gpuscalp.cli`` at the top. The rest is imported inside the function.
+4. A command parses, calls one function of a lower layer, and prints through ``emit`` once, at the end.
+   It computes nothing, catches nothing and chooses no exit code: it lets ``GpuscalpError`` pass.
+5. Every command takes ``--json``. The keys of its answer are part of the public interface.
+
+``gpuscalp/cli/system.py`` is a complete example.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from gpuscalp import __version__
+
+COMMAND_MODULES = ("system",)
+
+# Plain help: rich's panels triple the time of `gpuscalp --help`. Errors are printed by gpuscalp.cli.run.
+app = typer.Typer(
+    name="gpuscalp",
+    help="Features, models and backtests for short-horizon crypto trading; a GPU or a CPU, the same bits.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+features_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+app.add_typer(data_app, name="data", help="Import, download and check market data.")
+app.add_typer(features_app, name="features", help="List, compute and check features.")
+app.add_typer(model_app, name="model", help="Show and verify trained models.")
+app.add_typer(bench_app, name="bench", help="Measure speed against other libraries.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gpuscalp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # acted on by its callback, before any command
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name in COMMAND_MODULES:
+    import_module(f"gpuscalp.cli.{_name}")

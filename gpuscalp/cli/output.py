@@ -1,0 +1,107 @@
+"""The one place that prints.
+
+stdout carries the answer: text for people or, with ``--json``, exactly one JSON document. stderr carries
+progress (only if it is a terminal) and errors in words. NaN and infinities are ``null`` in JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Protocol
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+class Progress(Protocol):
+    """What a program of layer 5 is given to tell how far it is."""
+
+    def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say that ``done`` of ``total`` units are done; ``total`` None keeps the last one."""
+
+
+def emit(result: Mapping[str, Any] | Sequence[Any], *, json: bool, text: Callable[[], object]) -> None:
+    """Print the answer of a command. Call it once, as the command's last act.
+
+    Parameters
+    ----------
+    result : mapping or sequence
+        What ``--json`` prints; NumPy scalars and arrays, paths and msgspec structs are fine in it.
+    json : bool
+        The command's ``--json`` flag.
+    text : callable
+        Called without ``--json`` only. Returns a string, or anything that rich can print (a table).
+    """
+    if json:
+        sys.stdout.write(to_json(result) + "\n")
+        return
+    answer = text()
+    if isinstance(answer, str):
+        sys.stdout.write(answer.rstrip("\n") + "\n")
+        return
+    from rich.console import Console
+
+    # A table cut to 80 columns because the output goes to a file would lose what was asked for.
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(answer)
+
+
+def write_error(error: Mapping[str, Any], *, json: bool) -> None:
+    """Print an error with the keys ``code, what, where, value, fix``."""
+    if json:
+        sys.stdout.write(to_json({"error": error}) + "\n")
+        return
+    lines = [f"Error: {error['what']} (code {error['code']})"]
+    lines += [f"  {key}: {error[key]}" for key in ("where", "value", "fix") if error.get(key) is not None]
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def to_json(value: object) -> str:
+    """Return ``value`` as JSON text on several lines."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+
+
+def _plain(value: Any) -> object:
+    if hasattr(value, "tolist"):  # a NumPy array or scalar
+        return value.tolist()
+    if hasattr(value, "__fspath__"):
+        return value.__fspath__()
+    raise TypeError(f"a command's answer holds a {type(value).__name__}, which has no JSON form")
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Progress]:
+    """Show a progress bar on stderr while the block runs; yields the function to call.
+
+    Where stderr is no terminal nothing is shown and rich is not imported.
+    """
+    if not sys.stderr.isatty():
+        yield _silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None, note="")
+
+        def advance(done: float, total: float | None = None, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield advance
+
+
+def _silent(done: float, total: float | None = None, note: str = "") -> None:
+    """Accept what ``progress`` yields to and show nothing."""

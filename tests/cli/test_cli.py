@@ -1,0 +1,172 @@
+"""Exit codes, the two forms of an error, and what a start costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpuscalp import __version__, errors
+from gpuscalp.cli import app as app_module
+from gpuscalp.cli import output, run
+from gpuscalp.cli.app import app
+
+HEAVY = ("cupy", "matplotlib", "numba", "numpy", "pandas", "pyarrow", "rich", "scipy", "sklearn", "xgboost")
+
+
+def _raise(error: BaseException):
+    raise error
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Register a command ``fail`` for one test; it raises what ``failing(error)`` was given."""
+    commands = list(app.registered_commands)
+
+    def register(error: BaseException) -> None:
+        @app.command("fail")
+        def fail(json: output.JsonFlag = False) -> None:
+            _raise(error)
+
+    yield register
+    app.registered_commands[:] = commands
+
+
+def _families() -> list[type[errors.GpuscalpError]]:
+    found = [errors.GpuscalpError]
+    for cls in found:
+        found.extend(cls.__subclasses__())
+    return found
+
+
+@pytest.mark.parametrize("kind", _families())
+def test_error_of_the_family_sets_the_exit_code_and_tells_all(kind, cli, failing):
+    failing(kind("broken", where="file.toml", value=3, fix="mend it"))
+    text = cli("fail")
+    assert text.code == kind.exit_code
+    assert text.stdout == ""
+    assert text.stderr.startswith(f"Error: broken (code {kind.exit_code})\n")
+    assert "where: file.toml" in text.stderr
+    assert "fix: mend it" in text.stderr
+    answer = cli("fail", "--json")
+    assert answer.code == kind.exit_code
+    assert json.loads(answer.stdout)["error"] == {
+        "code": kind.exit_code,
+        "kind": kind.__name__,
+        "what": "broken",
+        "where": "file.toml",
+        "value": "3",
+        "fix": "mend it",
+    }
+
+
+def test_unexpected_error_keeps_its_traceback_on_stderr(cli, failing):
+    failing(KeyError("px"))
+    answer = cli("fail", "--json")
+    assert answer.code == 1
+    assert json.loads(answer.stdout)["error"]["kind"] == "KeyError"
+    assert "Traceback" in answer.stderr
+    assert "unexpected KeyError" in cli("fail").stderr
+
+
+def test_interrupt_exits_130(cli, failing):
+    failing(KeyboardInterrupt())
+    assert cli("fail").code == 130
+    assert json.loads(cli("fail", "--json").stdout)["error"]["code"] == 130
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["version", "--nonsense"], ["data", "nonsense"]])
+def test_wrong_usage_exits_2_in_both_forms(words, cli):
+    text = cli(*words)
+    assert (text.code, text.stdout) == (2, "")
+    assert "(code 2)" in text.stderr
+    answer = cli(*words, "--json")
+    assert answer.code == 2
+    assert json.loads(answer.stdout)["error"]["code"] == 2
+
+
+def test_no_words_print_the_help_and_exit_2(capfd):
+    assert run([]) == 2
+    captured = capfd.readouterr()
+    assert "Usage: gpuscalp" in captured.out + captured.err
+
+
+def test_version_agrees_in_every_form(cli):
+    assert cli("--version").stdout == f"gpuscalp {__version__}\n"
+    answer = json.loads(cli("version", "--json").stdout)
+    assert answer["gpuscalp"] == __version__
+    assert answer["packages"]["numpy"] == np.__version__
+    assert cli("version").stdout.split()[:2] == ["gpuscalp", __version__]
+
+
+def test_json_answer_takes_what_programs_return():
+    answer = {
+        "count": np.int64(3),
+        "ratio": np.float64(0.5),
+        "column": np.array([1.0, np.nan], dtype=np.float32),
+        "path": Path("a/b"),
+        "not_a_number": float("nan"),
+    }
+    assert json.loads(output.to_json(answer)) == {
+        "count": 3,
+        "ratio": 0.5,
+        "column": [1.0, None],
+        "path": "a/b",
+        "not_a_number": None,
+    }
+    with pytest.raises(TypeError, match="no JSON form"):
+        output.to_json({"x": object()})
+
+
+def test_progress_is_silent_without_a_terminal(capsys):
+    with output.progress("Reading") as advance:
+        advance(1, 2, "note")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_every_command_has_a_json_flag_and_a_help_text():
+    def walk(group, path):
+        for sub in group.registered_groups:
+            walk(sub.typer_instance, [*path, sub.name])
+        for command in group.registered_commands:
+            name = " ".join([*path, command.name])
+            assert "json" in command.callback.__annotations__, f"{name} has no --json"
+            assert (command.callback.__doc__ or "").strip(), f"{name} has no help text"
+
+    walk(app, [])
+
+
+def test_every_command_file_is_registered():
+    files = {path.stem for path in Path(app_module.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "app", "output"} == set(app_module.COMMAND_MODULES)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from gpuscalp.cli import run; run(['--help']); sys.stderr.write(' '.join(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(HEAVY) & set(done.stderr.split())
+
+
+def test_help_starts_within_a_third_of_a_second():
+    def seconds(*words: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *words], capture_output=True, check=True)
+        return time.perf_counter() - started
+
+    # The best of several: on a busy machine only the minimum says something about the program. The bare
+    # interpreter, timed beside it, tells a slow machine from a slow start.
+    bare, full = [], []
+    for _ in range(12):
+        bare.append(seconds("-c", "pass"))
+        full.append(seconds("-m", "gpuscalp", "--help"))
+        if min(full) < 0.3:
+            return
+    assert min(full) < 0.25 + 5 * min(bare)

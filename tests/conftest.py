@@ -1,0 +1,118 @@
+"""Fixtures that every test may use: real recordings, seeded randomness, the device, the command line.
+
+Environment: ``GPUSCALP_REQUIRE_GPU=1`` makes a missing GPU a failure instead of a skip,
+``GPUSCALP_TEST_SEED`` replaces the seed of ``rng``, ``GPUSCALP_RECORDINGS`` the folder of recordings,
+``HYPOTHESIS_PROFILE`` the choice between ``dev`` and ``ci``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _numba_cache() -> Path:
+    """Return a cache directory of compiled functions that belongs to exactly these sources.
+
+    Numba compares the file that holds a function, not the files of the functions that were inlined into it:
+    after an edit of a shared helper the ordinary cache would go on serving its old code.
+    """
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "gpuscalp" / "ops").glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return ROOT / ".cache" / "numba" / digest.hexdigest()[:16]
+
+
+# Before Numba is imported, and inherited by the worker processes and by every command under test.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_numba_cache()))
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# No deadline: the first example of a kernel compiles it. "ci" takes the same examples at every run.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@functools.cache
+def missing_gpu() -> str | None:
+    """Return why CUDA cannot be used here, or None where it can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import cupy
+    except ImportError as error:
+        return f"CuPy is not installed ({error})"
+    return None if cupy.cuda.is_available() else "CuPy finds no CUDA device or no driver"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is None:
+        return
+    reason = missing_gpu()
+    if reason is None:
+        return
+    if os.environ.get("GPUSCALP_REQUIRE_GPU") == "1":
+        pytest.fail(f"GPUSCALP_REQUIRE_GPU=1, but {reason}", pytrace=False)
+    pytest.skip(f"no GPU: {reason}")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Run the test once for each device; ``cuda`` is skipped with its reason where there is none."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """Return the folder of real Binance recordings (``usdm/``, ``spot/``, ``rest/``); read-only."""
+    path = Path(os.environ.get("GPUSCALP_RECORDINGS", ROOT.parent / "shared" / "data" / "binance"))
+    if not path.is_dir():
+        pytest.skip(f"no recordings: {path} is not there (GPUSCALP_RECORDINGS names another folder)")
+    return path
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Return a generator seeded by the test's name, the same at every run; a failure shows the seed."""
+    seed = int(os.environ.get("GPUSCALP_TEST_SEED", zlib.crc32(request.node.nodeid.encode())))
+    print(f"rng seed: {seed} (GPUSCALP_TEST_SEED={seed} repeats it)")
+    return np.random.default_rng(seed)
+
+
+class CliResult(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., CliResult]:
+    """Return a function that runs a command line in this process: ``cli("data", "info", path, "--json")``."""
+    from gpuscalp.cli import run
+
+    def call(*words: object) -> CliResult:
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        captured = capsys.readouterr()
+        return CliResult(code, captured.out, captured.err)
+
+    return call
