@@ -1,0 +1,252 @@
+"""Compiles ``kernels/*.cu`` and loads them; the one place that knows a compiler option.
+
+Owns the options that keep the bits (no fused multiply-add, IEEE division and square root, denormals kept) and
+the modules loaded so far. Never launches a kernel and never falls back.
+
+CuPy's ``RawModule`` is not used: for source code it appends ``-ftz=true`` behind the caller's options (seen
+in CuPy 14.2, ``compiler.py``), and the last one wins, so every float32 kernel would flush denormals to zero
+and differ from its CPU twin. Here NVRTC is called directly and CuPy gets the finished binary.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gpuscalp.device import import_cupy
+from gpuscalp.errors import DeviceError
+from gpuscalp.ops.kernel_source import load_kernel_source
+
+NVRTC_OPTIONS = (
+    "--std=c++17",
+    "--fmad=false",
+    "--prec-div=true",
+    "--prec-sqrt=true",
+    "--ftz=false",
+)
+
+# What a block may use without asking; more must be named when the function is fetched.
+DEFAULT_DYNAMIC_SHARED_BYTES = 48 * 1024
+
+Defines = Mapping[str, int | str]
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledSource:
+    """What NVRTC made of one source for one architecture.
+
+    Parameters
+    ----------
+    binary : bytes
+        A cubin; PTX where the device is newer than every architecture that this NVRTC knows.
+    ptx : str
+        The intermediate code, for tests and for the curious.
+    log : str
+        Messages of the compiler, with registers and spills of every entry point.
+    """
+
+    binary: bytes
+    ptx: str
+    log: str
+
+
+class Kernel(Protocol):
+    """An entry point; called like CuPy's kernels.
+
+    Scalars must be NumPy scalars of the parameter's exact type: a Python ``int`` would be passed as 64 bits.
+    """
+
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0
+    ) -> None: ...
+
+
+class KernelModule(Protocol):
+    """The entry points of one compiled source on one device."""
+
+    def get_function(self, name: str, *, max_dynamic_shared_bytes: int = ...) -> Kernel: ...
+
+
+def load_module(stem: str, defines: Defines | None = None) -> KernelModule:
+    """Return ``kernels/<stem>.cu``, compiled for and loaded on the current device.
+
+    Parameters
+    ----------
+    stem : str
+        Name of the kernel file without its suffix.
+    defines : mapping of str to int or str, optional
+        Preprocessor constants; the source has a default for each under ``#ifndef``.
+
+    Returns
+    -------
+    KernelModule
+        The same object for the same arguments and device; it lives as long as the process.
+
+    Raises
+    ------
+    DeviceError
+        If there is no CuPy, or the source does not compile (``value`` is the log) or load.
+    KernelNotFoundError
+        If there is no such source.
+    """
+    cupy = import_cupy()
+    device_index = int(cupy.cuda.runtime.getDevice())
+    key = (stem, define_options(defines), device_index)
+    with _LOCK:
+        module = _MODULES.get(key)
+        if module is None:
+            module = _MODULES[key] = _build(cupy, stem, defines)
+    return module
+
+
+def define_options(defines: Defines | None) -> tuple[str, ...]:
+    """Return ``-DNAME=VALUE`` options in the order of the names.
+
+    NVRTC and the host compiler of the tests read the same form.
+    """
+    options = []
+    for name, value in sorted((defines or {}).items()):
+        assert _IDENTIFIER.fullmatch(name), name
+        assert isinstance(value, int | str), (name, value)
+        options.append(f"-D{name}={int(value) if isinstance(value, int) else value}")
+    return tuple(options)
+
+
+def compile_source(
+    source: str, name: str, *, arch: str, defines: Defines | None = None, binary: bool = True
+) -> CompiledSource:
+    """Compile CUDA C++ with NVRTC; needs no GPU and no driver.
+
+    Parameters
+    ----------
+    source : str
+        The whole text; there is no include path.
+    name : str
+        Stands in messages, for instance ``"forest.cu"``.
+    arch : str
+        Digits of a compute capability: ``"90"`` is 9.0, ``"120"`` is 12.0.
+    defines : mapping, optional
+        Preprocessor constants.
+    binary : bool
+        False makes PTX only, which a newer driver finishes itself.
+
+    Raises
+    ------
+    DeviceError
+        If NVRTC is missing or refuses the source; then ``value`` is its log.
+    """
+    nvrtc = import_cupy().cuda.nvrtc
+    kind = "sm" if binary else "compute"
+    verbose = ("--ptxas-options=-v",) if binary else ()
+    options = (f"--gpu-architecture={kind}_{arch}", *NVRTC_OPTIONS, *verbose, *define_options(defines))
+    try:
+        program = nvrtc.createProgram(source, name, [], [])
+    except Exception as error:
+        # A missing libnvrtc arrives as RuntimeError, ImportError or an error of cuda-pathfinder, by version.
+        raise DeviceError(
+            "NVRTC cannot be loaded",
+            where="libnvrtc",
+            value=error,
+            fix="install gpuscalp[cuda13] or [cuda12]",
+        ) from error
+    try:
+        nvrtc.compileProgram(program, options)
+        ptx = _text(nvrtc.getPTX(program))
+        made = nvrtc.getCUBIN(program) if binary else ptx.encode()
+        return CompiledSource(made, ptx, _text(nvrtc.getProgramLog(program)))
+    except nvrtc.NVRTCError as error:
+        raise DeviceError(
+            f"{name} does not compile for {kind}_{arch}",
+            where=name,
+            value=_text(nvrtc.getProgramLog(program)) or error,
+            fix="a released kernel always compiles: check that NVRTC and gpuscalp were not edited or mixed",
+        ) from error
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+class _CudaModule:
+    """A module of CuPy whose functions are looked up once."""
+
+    def __init__(self, cupy: Any, module: Any, stem: str) -> None:
+        self._cupy = cupy
+        self._module = module
+        self._stem = stem
+        self._functions: dict[tuple[str, int], Kernel] = {}
+
+    def get_function(
+        self, name: str, *, max_dynamic_shared_bytes: int = DEFAULT_DYNAMIC_SHARED_BYTES
+    ) -> Kernel:
+        key = (name, max_dynamic_shared_bytes)
+        function = self._functions.get(key)
+        if function is None:
+            function = self._functions[key] = self._fetch(name, max_dynamic_shared_bytes)
+        return function
+
+    def _fetch(self, name: str, max_dynamic_shared_bytes: int) -> Kernel:
+        driver = self._cupy.cuda.driver
+        try:
+            function = self._module.get_function(name)
+            if max_dynamic_shared_bytes > DEFAULT_DYNAMIC_SHARED_BYTES:
+                attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                driver.funcSetAttribute(function.ptr, attribute, max_dynamic_shared_bytes)
+        except driver.CUDADriverError as error:
+            raise DeviceError(
+                f"entry point {name!r} cannot be used",
+                where=f"{self._stem}.cu",
+                value=error,
+                fix="the kernel and its launcher are of different versions: reinstall gpuscalp",
+            ) from error
+        return function  # type: ignore[no-any-return]
+
+
+_LOCK = threading.Lock()
+_MODULES: dict[tuple[str, tuple[str, ...], int], KernelModule] = {}
+
+
+def _build(cupy: Any, stem: str, defines: Defines | None) -> KernelModule:
+    capability = str(cupy.cuda.Device().compute_capability)
+    arch, binary = _target(capability, sorted(int(known) for known in cupy.cuda.nvrtc.getSupportedArchs()))
+    compiled = compile_source(
+        load_kernel_source(stem), f"{stem}.cu", arch=arch, defines=defines, binary=binary
+    )
+    module = cupy.cuda.Module()
+    try:
+        module.load(compiled.binary)
+    except cupy.cuda.driver.CUDADriverError as error:
+        raise DeviceError(
+            f"the driver refuses {stem}.cu",
+            where=f"compute capability {capability}",
+            value=error,
+            fix="update the NVIDIA driver, or use --device cpu",
+        ) from error
+    return _CudaModule(cupy, module, stem)
+
+
+def _target(capability: str, known: list[int]) -> tuple[str, bool]:
+    """Return the architecture to compile for and whether to make machine code.
+
+    A card newer than NVRTC gets PTX of the newest architecture known, which its driver finishes.
+    """
+    wanted = int(capability)
+    if wanted in known:
+        return capability, True
+    older = [arch for arch in known if arch < wanted]
+    if not older:
+        raise DeviceError(
+            "the GPU is too old for this NVRTC",
+            where="compute capability",
+            value=capability,
+            fix=f"NVRTC compiles for {known[0]} and newer: install gpuscalp[cuda12], or use --device cpu",
+        )
+    return str(older[-1]), False
+
+
+def _text(message: str | bytes) -> str:
+    """Return NVRTC's strings without the byte 0 that ends them; CuPy gives some of them as bytes."""
+    return (message.decode() if isinstance(message, bytes) else message).rstrip("\0\n ")
