@@ -1,0 +1,11 @@
+"""The archive: Parquet files by venue, symbol and UTC day, and a manifest that says what is in them.
+
+``Archive`` reads, ``ArchiveWriter`` writes; importing recordings is built on the writer. pyarrow is
+imported by the functions that need it, so that importing this package stays cheap.
+"""
+
+from gpuscalp.archive.reader import Archive
+from gpuscalp.archive.series import BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.archive.writer import ArchiveWriter
+
+__all__ = ["Archive", "ArchiveWriter", "BookSeries", "MarkSeries", "QuoteSeries"]

@@ -1,0 +1,260 @@
+"""Reading an archive: what it holds, ticks of many symbols merged, whole series of one symbol.
+
+Owns: the public reading interface. Never: changes a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from gpuscalp.archive import manifest as manifests
+from gpuscalp.archive.manifest import Manifest, Part
+from gpuscalp.archive.series import BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.archive.streams import PartReader, Rows, in_ticks, merged_ticks, price_or_nan
+from gpuscalp.archive.tables import BOOKS, COMMON, MARKS, QUOTES, TABLES, Table
+from gpuscalp.errors import ArchiveError, UsageError
+from gpuscalp.schema import BOOK_LEVELS, E8, Instrument, TickKind, Ticks
+
+MAX_TICKS: Final = 262_144
+
+
+class Archive:
+    """An archive opened for reading. Make one with ``Archive.open``.
+
+    Time ranges are half-open in exchange time: ``start_ns <= exch_ns < end_ns``; None is open. Rows come in
+    arrival order, (recv_ns, seq).
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Archive:
+        """Open an archive.
+
+        Raises
+        ------
+        ArchiveError
+            there is no archive, its manifest is damaged, or a part is missing or of the wrong size
+        """
+        root = Path(path)
+        manifest = manifests.load(root)
+        for part in manifest.parts:
+            file = root / part.path
+            try:
+                size = file.stat().st_size
+            except OSError:
+                size = -1
+            if size != part.bytes:
+                raise ArchiveError(
+                    "a file of the archive is missing" if size < 0 else "a file of the archive was changed",
+                    where=str(file),
+                    value=f"{size} bytes, the manifest says {part.bytes}" if size >= 0 else None,
+                    fix="`gpuscalp data verify` lists the damage; import the sources into a new archive",
+                )
+        return cls(root, manifest)
+
+    def venues(self) -> tuple[str, ...]:
+        return tuple(sorted({part.venue for part in self.manifest.parts}))
+
+    def symbols(self, venue: str) -> tuple[str, ...]:
+        """Return the symbols of a venue, sorted.
+
+        Raises
+        ------
+        UsageError
+            the archive does not have the venue
+        """
+        found = tuple(sorted({part.symbol for part in self.manifest.select(venue)}))
+        if not found:
+            raise UsageError(
+                "the archive has no such venue",
+                where=str(self.path),
+                value=venue,
+                fix=f"it has: {', '.join(self.venues()) or 'nothing'}",
+            )
+        return found
+
+    def time_range(self, venue: str, symbols: Sequence[str] = ()) -> tuple[int, int]:
+        """Return the half-open range of exchange time, ns, that the rows of the symbols lie in."""
+        parts = self._parts(venue, symbols)
+        return min(part.first_exch_ns for part in parts), max(part.last_exch_ns for part in parts) + 1
+
+    def instruments(self, venue: str, symbols: Sequence[str] = ()) -> tuple[Instrument, ...]:
+        """Return the instruments in the order of ``symbols``, or of all symbols, sorted."""
+        names = self._names(venue, symbols)
+        return tuple(self.manifest.instrument(venue, symbol) for symbol in names)
+
+    def digest(
+        self, venue: str, symbols: Sequence[str] = (), start_ns: int | None = None, end_ns: int | None = None
+    ) -> str:
+        """Return a sha256 over everything that decides what ``tick_batches`` yields for the same arguments:
+        the digests of the parts, their instruments and the range."""
+        names = self._names(venue, symbols)
+        lines = [f"{venue} {start_ns} {end_ns}"]
+        for symbol, instrument in zip(names, self.instruments(venue, names), strict=True):
+            lines.append(f"{symbol} {instrument.tick_size_e8}")
+            parts = self._parts(venue, (symbol,), start_ns=start_ns, end_ns=end_ns, empty_ok=True)
+            lines.extend(f"{part.table} {part.sha256}" for part in parts)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def tick_batches(
+        self,
+        venue: str,
+        symbols: Sequence[str] = (),
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        kinds: Iterable[TickKind] | None = None,
+        max_ticks: int = MAX_TICKS,
+    ) -> Iterator[Ticks]:
+        """Yield the ticks of all symbols, merged in arrival order (recv_ns, seq, symbol).
+
+        Parameters
+        ----------
+        venue : one of ``venues()``
+        symbols : their order gives the ``symbol`` index of the ticks; empty = all, sorted
+        start_ns, end_ns : half-open range of exchange time
+        kinds : which ticks; None = all
+        max_ticks : length of every batch but the last; does not change the concatenated stream
+
+        Yields
+        ------
+        TICK[<= max_ticks]
+            memory: about one row group per symbol and table, plus two batches
+
+        Raises
+        ------
+        ArchiveError
+            a file is damaged, or a price is no multiple of its instrument's tick size
+        UsageError
+            the archive does not have the venue or a symbol
+        """
+        if max_ticks < 1:
+            raise UsageError("max_ticks must be positive", value=max_ticks)
+        names = self._names(venue, symbols)
+        if len(set(names)) != len(names):
+            raise UsageError("a symbol is given twice", value=", ".join(names))
+        wanted = frozenset(TickKind if kinds is None else kinds)
+        tables = tuple(name for name, table in TABLES.items() if table.kind in wanted)
+        readers = [
+            (PartReader(self.path, part, start_ns, end_ns), self.manifest.instrument(venue, symbol), index)
+            for index, symbol in enumerate(names)
+            for part in self._parts(
+                venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=tables, empty_ok=True
+            )
+        ]
+        return merged_ticks(readers, max_ticks=max_ticks)
+
+    def quotes(
+        self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
+    ) -> QuoteSeries:
+        """Return all quotes of one symbol, in arrival order."""
+        rows, instrument = self._rows(QUOTES, venue, symbol, start_ns, end_ns)
+        return QuoteSeries(
+            recv_ns=rows["recv_ns"],
+            exch_ns=rows["exch_ns"],
+            bid_px=in_ticks(rows["bid_price_e8"], instrument, "bid of a quote"),
+            ask_px=in_ticks(rows["ask_price_e8"], instrument, "ask of a quote"),
+            bid_qty=rows["bid_qty_e8"] / E8,
+            ask_qty=rows["ask_qty_e8"] / E8,
+            quality=rows["quality"],
+        )
+
+    def books(
+        self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
+    ) -> BookSeries:
+        """Return the top 20 levels of one symbol after every book row, in arrival order."""
+        rows, instrument = self._rows(BOOKS, venue, symbol, start_ns, end_ns)
+        return BookSeries(
+            recv_ns=rows["recv_ns"],
+            exch_ns=rows["exch_ns"],
+            bid_px=in_ticks(rows["bid_price_e8"], instrument, "bid of a book"),
+            ask_px=in_ticks(rows["ask_price_e8"], instrument, "ask of a book"),
+            bid_qty=rows["bid_qty_e8"] / E8,
+            ask_qty=rows["ask_qty_e8"] / E8,
+            quality=rows["quality"],
+        )
+
+    def marks(
+        self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
+    ) -> MarkSeries:
+        """Return mark price, index price and funding of one symbol, in arrival order."""
+        rows, _ = self._rows(MARKS, venue, symbol, start_ns, end_ns)
+        return MarkSeries(
+            recv_ns=rows["recv_ns"],
+            exch_ns=rows["exch_ns"],
+            mark=price_or_nan(rows["mark_price_e8"]),
+            index=price_or_nan(rows["index_price_e8"]),
+            funding_rate=rows["funding_rate_e8"] / E8,
+            next_funding_ns=rows["next_funding_ns"],
+            quality=rows["quality"],
+        )
+
+    def _rows(
+        self, table: Table, venue: str, symbol: str, start_ns: int | None, end_ns: int | None
+    ) -> tuple[Rows, Instrument]:
+        self._names(venue, (symbol,))
+        parts = self._parts(
+            venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=(table.name,), empty_ok=True
+        )
+        pieces: list[Rows] = []
+        for part in parts:
+            reader = PartReader(self.path, part, start_ns, end_ns)
+            reader.open()
+            try:
+                while reader.next_recv_ns != np.iinfo(np.int64).max:
+                    pieces.append(reader.read())
+            finally:
+                reader.close()
+        names = (*COMMON, *table.columns)
+        if not pieces:
+            empty = {
+                name: np.empty((0, BOOK_LEVELS) if name in table.levels else 0, table.dtype(name))
+                for name in names
+            }
+            return empty, self.manifest.instrument(venue, symbol)
+        rows = {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
+        order = np.lexsort((rows["seq"], rows["recv_ns"]))
+        if (np.diff(order) != 1).any():
+            rows = {name: values[order] for name, values in rows.items()}
+        return rows, self.manifest.instrument(venue, symbol)
+
+    def _names(self, venue: str, symbols: Sequence[str]) -> tuple[str, ...]:
+        known = self.symbols(venue)
+        for symbol in symbols:
+            if symbol not in known:
+                raise UsageError(
+                    "the archive has no such symbol",
+                    where=f"venue {venue} of {self.path}",
+                    value=symbol,
+                    fix=f"it has: {', '.join(known)}",
+                )
+        return tuple(symbols) or known
+
+    def _parts(
+        self,
+        venue: str,
+        symbols: Sequence[str],
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        tables: Sequence[str] = (),
+        empty_ok: bool = False,
+    ) -> list[Part]:
+        names = self._names(venue, symbols)
+        parts = [
+            part
+            for part in self.manifest.select(venue, names)
+            if (not tables or part.table in tables)
+            and (start_ns is None or part.last_exch_ns >= start_ns)
+            and (end_ns is None or part.first_exch_ns < end_ns)
+        ]
+        assert parts or empty_ok, "a venue with symbols has parts"
+        return parts

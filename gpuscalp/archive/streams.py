@@ -1,0 +1,284 @@
+"""Lazy reading of parts, and their merge into one stream of ticks in arrival order.
+
+Owns: row-group pruning, exact division into instrument ticks, and the bounded k-way merge.
+Never: looks at the manifest's bookkeeping beyond paths and times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuscalp.archive.manifest import Part
+from gpuscalp.archive.tables import COMMON, TABLES, Table
+from gpuscalp.errors import ArchiveError
+from gpuscalp.schema import BOOK_LEVELS, E8, F64, I32, I64, NS_PER_MS, TICK, Instrument, TickKind, Ticks
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+Rows = dict[str, npt.NDArray[Any]]
+
+_END: Final = np.iinfo(np.int64).max
+_PX_MAX: Final = np.iinfo(np.int32).max
+
+
+class PartReader:
+    """The rows of one part inside a time range, one row group at a time.
+
+    Parameters
+    ----------
+    archive : root of the archive
+    part : which file
+    start_ns, end_ns : half-open range of ``exch_ns``; None is open
+    """
+
+    def __init__(self, archive: Path, part: Part, start_ns: int | None, end_ns: int | None) -> None:
+        self.part = part
+        self.table: Table = TABLES[part.table]
+        self._path = archive / part.path
+        self._start_ns = -_END if start_ns is None else start_ns
+        self._end_ns = _END if end_ns is None else end_ns
+        self._file: pq.ParquetFile | None = None
+        self._groups: list[tuple[int, int]] | None = None  # (first recv_ns, index), last first
+
+    @property
+    def next_recv_ns(self) -> int:
+        """A lower bound of the receive time of the next unread row; the largest int64 when there is none.
+        The file is opened only when the bound that the manifest gives has been reached."""
+        if self._groups is None:
+            return self.part.first_recv_ns
+        return self._groups[-1][0] if self._groups else _END
+
+    def open(self) -> None:
+        """Read the footer. Groups wholly outside the range are never read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            self._file = pq.ParquetFile(self._path, memory_map=False)
+        except FileNotFoundError:
+            raise ArchiveError(
+                "a file that the manifest names is missing",
+                where=str(self._path),
+                fix="`gpuscalp data verify` lists the damage; import the sources again",
+            ) from None
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(self._path, error) from None
+        metadata = self._file.metadata
+        recv, exch = (metadata.schema.names.index(name) for name in ("recv_ns", "exch_ns"))
+        groups = []
+        for index in range(metadata.num_row_groups):
+            group = metadata.row_group(index)
+            times = group.column(exch).statistics
+            if times.max >= self._start_ns and times.min < self._end_ns:
+                groups.append((group.column(recv).statistics.min, index))
+        self._groups = groups[::-1]
+
+    @property
+    def is_open(self) -> bool:
+        return self._groups is not None
+
+    def read(self) -> Rows:
+        """Read the next row group, cut to the range. May be empty."""
+        import pyarrow as pa
+
+        assert self._groups, "read after the end"
+        assert self._file is not None
+        _, index = self._groups.pop()
+        try:
+            table = self._file.read_row_group(index, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(self._path, error) from None
+        rows: Rows = {}
+        for name in (*COMMON, *self.table.columns):
+            column = table.column(name).combine_chunks()
+            if name in self.table.levels:
+                rows[name] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, BOOK_LEVELS)
+            else:
+                rows[name] = column.to_numpy(zero_copy_only=False)
+        if not self._groups:
+            self._file.close()
+            self._file = None
+        exch = rows["exch_ns"]
+        inside = (exch >= self._start_ns) & (exch < self._end_ns)
+        if not inside.all():
+            rows = {name: values[inside] for name, values in rows.items()}
+        return rows
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def ticks_of(rows: Rows, table: Table, instrument: Instrument, symbol_index: int) -> Ticks:
+    """Turn rows of one table into ticks.
+
+    Parameters
+    ----------
+    rows : columns of N rows as stored
+    instrument : gives the tick size that prices are divided by
+    symbol_index : goes into ``symbol``
+
+    Returns
+    -------
+    TICK[N]
+
+    Raises
+    ------
+    ArchiveError
+        a price is no multiple of the tick size, or does not fit in 32 bits
+    """
+    ticks = np.zeros(len(rows["recv_ns"]), TICK)
+    ticks["exch_ns"], ticks["recv_ns"], ticks["quality"] = rows["exch_ns"], rows["recv_ns"], rows["quality"]
+    ticks["symbol"], ticks["kind"] = symbol_index, table.kind
+    if table.kind is TickKind.TRADE:
+        ticks["px0"] = in_ticks(rows["price_e8"], instrument, "price of a trade")
+        ticks["q0"] = rows["qty_e8"] / E8
+        ticks["side"] = rows["side"]
+    elif table.kind is TickKind.QUOTE:
+        ticks["px0"] = in_ticks(rows["bid_price_e8"], instrument, "bid of a quote")
+        ticks["px1"] = in_ticks(rows["ask_price_e8"], instrument, "ask of a quote")
+        ticks["q0"], ticks["q1"] = rows["bid_qty_e8"] / E8, rows["ask_qty_e8"] / E8
+    elif table.kind is TickKind.BOOK:
+        ticks["px0"] = in_ticks(rows["bid_price_e8"][:, 0], instrument, "bid of a book")
+        ticks["px1"] = in_ticks(rows["ask_price_e8"][:, 0], instrument, "ask of a book")
+        # A running sum adds from the best level outwards; np.sum would add in pairs.
+        bids = np.add.accumulate(rows["bid_qty_e8"] / E8, axis=1)
+        asks = np.add.accumulate(rows["ask_qty_e8"] / E8, axis=1)
+        ticks["q0"], ticks["q1"] = bids[:, 4], asks[:, 4]
+        ticks["q2"], ticks["q3"] = bids[:, BOOK_LEVELS - 1], asks[:, BOOK_LEVELS - 1]
+    else:
+        ticks["q0"], ticks["q1"] = price_or_nan(rows["mark_price_e8"]), price_or_nan(rows["index_price_e8"])
+        ticks["q2"] = rows["funding_rate_e8"] / E8
+        next_funding = rows["next_funding_ns"]
+        ticks["q3"] = np.where(next_funding == 0, np.nan, next_funding // NS_PER_MS)
+    return ticks
+
+
+def in_ticks(price_e8: I64, instrument: Instrument, what: str) -> I32:
+    """Divide prices by the tick size, exactly.
+
+    Raises
+    ------
+    ArchiveError
+        there is a remainder, or a quotient needs more than 31 bits
+    """
+    quotient, remainder = np.divmod(price_e8, instrument.tick_size_e8)
+    where = f"{what} of {instrument.symbol}"
+    if remainder.any():
+        wrong = price_e8[remainder != 0].flat[0]
+        raise ArchiveError(
+            f"price is no multiple of the tick size {instrument.tick_size}",
+            where=where,
+            value=int(wrong) / E8,
+            fix="the instrument is of another day or venue: import without --instruments, or with that day's",
+        )
+    if quotient.size and (int(quotient.max()) > _PX_MAX or int(quotient.min()) < 0):
+        raise ArchiveError("price does not fit in 32 bits of ticks", where=where, value=int(quotient.max()))
+    return quotient.astype(np.int32)
+
+
+def price_or_nan(price_e8: I64) -> F64:
+    """Return prices in quote currency, NaN where 0 stands for unknown."""
+    return np.where(price_e8 == 0, np.nan, price_e8 / E8)
+
+
+class _Stream:
+    """A part as ticks, and the ticks read from it that have not been handed on."""
+
+    def __init__(self, reader: PartReader, instrument: Instrument, symbol_index: int) -> None:
+        self.reader, self._instrument, self._symbol = reader, instrument, symbol_index
+        self._ticks = np.empty(0, TICK)
+        self._seq = np.empty(0, np.int64)
+
+    def advance(self) -> None:
+        if not self.reader.is_open:
+            self.reader.open()
+            return
+        rows = self.reader.read()
+        ticks = ticks_of(rows, self.reader.table, self._instrument, self._symbol)
+        if len(self._ticks):
+            ticks = np.concatenate([self._ticks, ticks])
+            self._seq = np.concatenate([self._seq, rows["seq"]])
+        else:
+            self._seq = rows["seq"]
+        self._ticks = ticks
+
+    def take_before(self, recv_ns: int) -> tuple[Ticks, I64]:
+        """Hand out what was received before a time; everything when the time is the largest int64."""
+        if recv_ns == _END:
+            count = len(self._ticks)
+        else:
+            count = int(np.searchsorted(self._ticks["recv_ns"], recv_ns, side="left"))
+        ticks, seq = self._ticks[:count], self._seq[:count]
+        self._ticks, self._seq = self._ticks[count:], self._seq[count:]
+        return ticks, seq
+
+
+def merged_ticks(parts: Iterable[tuple[PartReader, Instrument, int]], *, max_ticks: int) -> Iterator[Ticks]:
+    """Merge parts into one stream sorted by (recv_ns, seq, symbol).
+
+    A row may be handed on once every unread row is known to be received later, so each part holds about
+    one row group in memory, however long it is.
+
+    Parameters
+    ----------
+    parts : reader, instrument and symbol index of each part
+    max_ticks : length of every batch but the last
+
+    Yields
+    ------
+    TICK[<= max_ticks]
+        never empty; the concatenation does not depend on ``max_ticks``
+    """
+    streams = [_Stream(reader, instrument, index) for reader, instrument, index in parts]
+    pending: list[Ticks] = []
+    pending_count = 0
+    try:
+        while streams:
+            bound = min(stream.reader.next_recv_ns for stream in streams)
+            merged = _merge([stream.take_before(bound) for stream in streams])
+            if len(merged):
+                pending.append(merged)
+                pending_count += len(merged)
+            if pending_count >= max_ticks:
+                joined = np.concatenate(pending)
+                whole = pending_count - pending_count % max_ticks
+                for start in range(0, whole, max_ticks):
+                    yield joined[start : start + max_ticks]
+                pending, pending_count = [joined[whole:]], pending_count - whole
+            if bound == _END:
+                break
+            for stream in streams:
+                if stream.reader.next_recv_ns == bound:
+                    stream.advance()
+        if pending_count:
+            yield np.concatenate(pending)
+    finally:
+        for stream in streams:
+            stream.reader.close()
+
+
+def _merge(pieces: Sequence[tuple[Ticks, I64]]) -> Ticks:
+    pieces = [piece for piece in pieces if len(piece[0])]
+    if not pieces:
+        return np.empty(0, TICK)
+    if len(pieces) == 1:
+        return pieces[0][0]
+    ticks = np.concatenate([piece[0] for piece in pieces])
+    seq = np.concatenate([piece[1] for piece in pieces])
+    return ticks[np.lexsort((ticks["symbol"], seq, ticks["recv_ns"]))]
+
+
+def _damaged(path: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"a file of the archive is damaged: {str(error).splitlines()[0]}",
+        where=str(path),
+        fix="`gpuscalp data verify` lists the damage; import the sources again",
+    )

@@ -1,0 +1,378 @@
+"""Writing an archive: rows in, Parquet parts and a manifest out, atomically.
+
+Owns: the split by UTC day, row groups, digests, and the commit. Parts are written below ``.staging``,
+renamed into place once they are complete, and count only from the moment the manifest names them.
+Never: decodes a message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuscalp import __version__
+from gpuscalp.archive import manifest as manifests
+from gpuscalp.archive.manifest import Gap, Manifest, Part, Source
+from gpuscalp.archive.tables import (
+    BOOKS,
+    MARKS,
+    QUOTES,
+    TRADES,
+    Columns,
+    Table,
+    arrow_schema,
+    checked_columns,
+    day_name,
+    part_path,
+)
+from gpuscalp.errors import ArchiveError
+from gpuscalp.schema import NS_PER_DAY, Instrument
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+STAGING_NAME: Final = ".staging"
+# Each open part costs a file descriptor and one unfinished row group. Over the limit the oldest part is
+# closed; rows that still come for it open another part of the same day.
+OPEN_PARTS_MAX: Final = 400
+
+
+class ArchiveWriter:
+    """Write rows of one venue into an archive, new or existing.
+
+    Rows of one symbol and table must arrive sorted by (recv_ns, seq), seq strictly increasing within equal
+    recv_ns. The caller must end with ``finish``; leaving a ``with`` block by an exception discards what has
+    not been committed.
+
+    Parameters
+    ----------
+    path : directory of the archive; made if it is not there
+    venue : ``binance_usdm``, ``binance_spot`` or ``synthetic``
+    instruments : what is known of the symbols; others are observed from their prices
+
+    Raises
+    ------
+    ArchiveError
+        the directory is something else, or another process writes to it
+    """
+
+    def __init__(self, path: str | Path, venue: str, *, instruments: Iterable[Instrument] = ()) -> None:
+        self.path = Path(path)
+        self.venue = _checked_name(venue, "venue")
+        if self.path.exists() and not (self.path / manifests.NAME).exists() and not _is_empty(self.path):
+            raise ArchiveError(
+                "the directory exists and is not an archive",
+                where=str(path),
+                fix="give a new or empty directory, or an archive to add to",
+            )
+        self._stack = ExitStack()
+        self._stack.enter_context(manifests.writer_lock(self.path))
+        try:
+            existing = (self.path / manifests.NAME).exists()
+            self._manifest = manifests.load(self.path) if existing else Manifest()
+            self._staging = self.path / STAGING_NAME
+            # What a killed writer left behind was never part of the archive.
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging.mkdir()
+            self.set_instruments(instruments)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._open: dict[tuple[str, int, str], _OpenPart] = {}
+        self._closed: list[Part] = []
+        self._numbers: dict[tuple[str, str, str], int] = {}
+        for part in self._manifest.parts:
+            if part.venue == self.venue:
+                self._count_part(part.symbol, part.day, part.table)
+        self._last: dict[tuple[str, str], tuple[int, int]] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        """The committed state."""
+        return self._manifest
+
+    def next_seq(self, symbol: str) -> int:
+        """Return a seq above every committed one of the symbol: later imports go on from here."""
+        return 1 + max((part.last_seq for part in self._manifest.select(self.venue, (symbol,))), default=-1)
+
+    def set_instruments(self, instruments: Iterable[Instrument]) -> None:
+        """Store instruments with the next commit, in place of what was known of the same symbols."""
+        new = {(item.venue, item.symbol): item for item in instruments}
+        for venue, symbol in new:
+            assert venue == self.venue, f"instrument of {venue} given to a writer of {self.venue}"
+            _checked_name(symbol, "symbol")
+        kept = [item for item in self._manifest.instruments if (item.venue, item.symbol) not in new]
+        self._manifest.instruments = sorted(
+            [*kept, *new.values()], key=lambda item: (item.venue, item.symbol)
+        )
+
+    def write_trades(self, symbol: str, columns: Columns) -> None:
+        """Add trades: ``recv_ns, exch_ns, seq, trade_id, price_e8, qty_e8, side`` (``quality``)."""
+        self.write(TRADES, symbol, columns)
+
+    def write_quotes(self, symbol: str, columns: Columns) -> None:
+        """Add quotes: ``recv_ns, exch_ns, seq, update_id, {bid,ask}_{price,qty}_e8`` (``quality``)."""
+        self.write(QUOTES, symbol, columns)
+
+    def write_books(self, symbol: str, columns: Columns) -> None:
+        """Add books: as quotes, but prices and quantities are [N, 20], best first, 0 = no level."""
+        self.write(BOOKS, symbol, columns)
+
+    def write_marks(self, symbol: str, columns: Columns) -> None:
+        """Add marks: ``recv_ns, exch_ns, seq, mark_price_e8, index_price_e8, funding_rate_e8,
+        next_funding_ns`` (``quality``); a price or time of 0 is unknown."""
+        self.write(MARKS, symbol, columns)
+
+    def write(self, table: Table, symbol: str, columns: Columns) -> None:
+        """Add rows to any table.
+
+        Raises
+        ------
+        ArchiveError
+            a column is missing, of the wrong type or shape, or the rows are not in arrival order
+        """
+        rows = checked_columns(table, columns)
+        count = len(rows["recv_ns"])
+        if count == 0:
+            return
+        _checked_name(symbol, "symbol")
+        self._check_order(table, symbol, rows)
+        days = rows["exch_ns"] // NS_PER_DAY
+        low, high = int(days.min()), int(days.max())
+        for day in range(low, high + 1) if high - low < count else np.unique(days).tolist():
+            if low == high:
+                chosen = rows
+            else:
+                mask = days == day
+                if not mask.any():
+                    continue
+                chosen = {name: values[mask] for name, values in rows.items()}
+            self._part(symbol, day, table).append(chosen)
+
+    def commit(self, *, sources: Iterable[Source] = (), gaps: Iterable[Gap] = ()) -> None:
+        """Make everything written so far part of the archive, together with its sources and gaps."""
+        import pyarrow as pa
+
+        sources = list(sources)
+        for key in list(self._open):
+            self._close_part(key)
+        digests = tuple(source.digest for source in sources)
+        for part in self._closed:
+            target = self.path / part.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self._staging / part.path.replace("/", "+")).replace(target)
+        for folder in {(self.path / part.path).parent for part in self._closed}:
+            manifests.sync_directory(folder)
+        manifest = self._manifest
+        manifest.gpuscalp, manifest.pyarrow = __version__, pa.__version__
+        manifest.parts.extend(
+            Part(**{name: getattr(part, name) for name in Part.__struct_fields__} | {"sources": digests})
+            for part in self._closed
+        )
+        manifest.sources.extend(sources)
+        manifest.gaps.extend(gaps)
+        manifests.save(self.path, manifest)
+        self._closed.clear()
+        self._last.clear()
+
+    def finish(self) -> None:
+        """Commit and let go of the archive."""
+        self.commit()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the archive; rows that were not committed are discarded."""
+        for part in self._open.values():
+            part.discard()
+        self._open.clear()
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_order(self, table: Table, symbol: str, rows: dict[str, npt.NDArray[Any]]) -> None:
+        recv, seq = rows["recv_ns"], rows["seq"]
+        last = self._last.get((symbol, table.name))
+        step, seq_step = np.diff(recv), np.diff(seq)
+        wrong = np.flatnonzero((step < 0) | ((step == 0) & (seq_step <= 0)))
+        if wrong.size or (last is not None and (int(recv[0]), int(seq[0])) <= last):
+            raise ArchiveError(
+                "rows are not in arrival order (recv_ns, seq)",
+                where=f"{table.name} of {symbol}, row {int(wrong[0]) + 1 if wrong.size else 0} of this write",
+                fix="sort the rows by recv_ns and number them with seq",
+            )
+        self._last[symbol, table.name] = (int(recv[-1]), int(seq[-1]))
+
+    def _part(self, symbol: str, day: int, table: Table) -> _OpenPart:
+        key = (symbol, day, table.name)
+        part = self._open.pop(key, None)
+        if part is None:
+            while len(self._open) >= OPEN_PARTS_MAX:
+                self._close_part(next(iter(self._open)))
+            path = self._next_path(symbol, day_name(day), table.name)
+            part = _OpenPart(table, self.venue, symbol, day_name(day), path, self._staging)
+        self._open[key] = part  # re-inserted: the dict is ordered by last use
+        return part
+
+    def _next_path(self, symbol: str, day: str, table: str) -> str:
+        number = self._numbers.get((symbol, day, table), 0)
+        self._count_part(symbol, day, table)
+        return part_path(self.venue, symbol, day, table, number)
+
+    def _count_part(self, symbol: str, day: str, table: str) -> None:
+        key = (symbol, day, table)
+        self._numbers[key] = self._numbers.get(key, 0) + 1
+
+    def _close_part(self, key: tuple[str, int, str]) -> None:
+        self._closed.append(self._open.pop(key).close())
+
+
+class _OpenPart:
+    """One Parquet file under construction, with the running facts that the manifest keeps of it."""
+
+    def __init__(self, table: Table, venue: str, symbol: str, day: str, path: str, staging: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._table, self._venue, self._symbol, self._day, self._path = table, venue, symbol, day, path
+        self._file = staging / path.replace("/", "+")
+        self._schema = arrow_schema(table)
+        leaves = [f"{name}.list.element" if name in table.levels else name for name in self._schema.names]
+        narrow = {"side", "quality"}
+        self._writer: pq.ParquetWriter = pq.ParquetWriter(
+            self._file,
+            self._schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[name for name in leaves if name in narrow],
+            # Neighbouring values are close: deltas are a third of the size of plain zstd on quotes.
+            column_encoding={name: "DELTA_BINARY_PACKED" for name in leaves if name not in narrow},
+            store_schema=True,
+        )
+        self._buffer: list[dict[str, npt.NDArray[Any]]] = []
+        self._buffered = 0
+        self._rows = self._crossed = self._flagged = self._price_gcd = self._qty_gcd = 0
+        self._min_qty = 0
+        self._recv: tuple[int, int] | None = None
+        self._exch: tuple[int, int] | None = None
+        self._last_seq = -1
+
+    def append(self, rows: dict[str, npt.NDArray[Any]]) -> None:
+        count = len(rows["recv_ns"])
+        size = self._table.group_rows
+        start = 0
+        while start < count:
+            taken = min(count - start, size - self._buffered)
+            # Copied: the caller may reuse its arrays.
+            self._buffer.append({name: values[start : start + taken].copy() for name, values in rows.items()})
+            self._buffered += taken
+            start += taken
+            if self._buffered == size:
+                self._flush()
+
+    def close(self) -> Part:
+        self._flush()
+        self._writer.close()
+        with self._file.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        assert self._recv is not None
+        assert self._exch is not None
+        return Part(
+            venue=self._venue,
+            symbol=self._symbol,
+            day=self._day,
+            table=self._table.name,
+            path=self._path,
+            rows=self._rows,
+            first_recv_ns=self._recv[0],
+            last_recv_ns=self._recv[1],
+            first_exch_ns=self._exch[0],
+            last_exch_ns=self._exch[1],
+            last_seq=self._last_seq,
+            crossed=self._crossed,
+            flagged=self._flagged,
+            price_gcd_e8=self._price_gcd,
+            qty_gcd_e8=self._qty_gcd,
+            min_qty_e8=self._min_qty,
+            bytes=self._file.stat().st_size,
+            sha256=digest,
+        )
+
+    def discard(self) -> None:
+        self._buffer.clear()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._buffered == 0:
+            return
+        columns = {name: np.concatenate([rows[name] for rows in self._buffer]) for name in self._buffer[0]}
+        self._buffer.clear()
+        self._buffered = 0
+        self._observe(columns)
+        arrays = [
+            pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=self._schema.field(name).type)
+            if name in self._table.levels
+            else pa.array(values)
+            for name, values in columns.items()
+        ]
+        self._writer.write_table(
+            pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=self._table.group_rows
+        )
+
+    def _observe(self, columns: dict[str, npt.NDArray[Any]]) -> None:
+        """Fold the rows into the facts of the manifest."""
+        recv, exch = columns["recv_ns"], columns["exch_ns"]
+        self._rows += len(recv)
+        self._recv = (int(recv[0]) if self._recv is None else self._recv[0], int(recv[-1]))
+        low, high = int(exch.min()), int(exch.max())
+        self._exch = (
+            (low, high) if self._exch is None else (min(low, self._exch[0]), max(high, self._exch[1]))
+        )
+        self._last_seq = max(self._last_seq, int(columns["seq"].max()))
+        self._flagged += int(np.count_nonzero(columns["quality"]))
+        for name in self._table.prices:
+            self._price_gcd = math.gcd(self._price_gcd, int(np.gcd.reduce(columns[name], axis=None)))
+        for name in self._table.quantities:
+            quantities = columns[name]
+            self._qty_gcd = math.gcd(self._qty_gcd, int(np.gcd.reduce(quantities, axis=None)))
+            positive = quantities[quantities > 0]
+            if positive.size:
+                least = int(positive.min())
+                self._min_qty = min(self._min_qty, least) if self._min_qty else least
+        if "bid_price_e8" in columns:
+            bid, ask = columns["bid_price_e8"], columns["ask_price_e8"]
+            if bid.ndim == 2:
+                bid, ask = bid[:, 0], ask[:, 0]
+            self._crossed += int(np.count_nonzero((bid >= ask) & (bid > 0) & (ask > 0)))
+
+
+def _checked_name(name: str, what: str) -> str:
+    """Names become folders: only letters, digits, ``_`` and ``-`` are let through."""
+    if not name or not all(char.isalnum() or char in "_-" for char in name):
+        raise ArchiveError(f"{what} cannot be a folder name", value=name, fix="use letters, digits, _ and -")
+    return name
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and all(
+        item.name in (manifests.LOCK_NAME, STAGING_NAME, f"{manifests.NAME}.tmp", "rejects")
+        for item in path.iterdir()
+    )

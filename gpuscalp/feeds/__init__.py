@@ -1,0 +1,1 @@
+"""What venues send, decoded. Pure: bytes in, typed rows out; no sockets, no files, no clock."""
