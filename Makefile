@@ -12,9 +12,9 @@ ARGS ?=
 STAMP := $(VENV)/gpuscalp-ready
 RUN := $(VENV)/bin/python
 
-# DEVICE or EXTRAS given by hand that differ from what is installed make the environment out of date.
-WANTED := $(DEVICE) $(EXTRAS)
-ifneq (,$(findstring command line,$(origin DEVICE)$(origin EXTRAS)))
+# DEVICE, EXTRAS or PYTHON given by hand that differ from what is installed make the environment out of date.
+WANTED := $(DEVICE) $(EXTRAS) $(PYTHON)
+ifneq (,$(findstring command line,$(origin DEVICE)$(origin EXTRAS)$(origin PYTHON)))
 ifneq ($(strip $(WANTED)),$(strip $(shell cat $(STAMP) 2>/dev/null)))
 .PHONY: $(STAMP)
 endif
@@ -44,6 +44,9 @@ lint: $(STAMP)  ## format, style and types, without tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy gpuscalp
+	@# The two below have wheels for Linux on x86-64 only.
+	test ! -x $(VENV)/bin/shellcheck || $(VENV)/bin/shellcheck scripts/*.sh .ci/run
+	test ! -x $(VENV)/bin/hadolint || $(VENV)/bin/hadolint Dockerfile.cuda
 
 check: lint test  ## what must pass before a commit
 

@@ -26,7 +26,10 @@ if [ -n "$PYTHON" ]; then
         exit 1
     }
 else
-    for candidate in python3.13 python3.12 python3.11 python3 python; do
+    shelved=
+    if command -v pyenv >/dev/null 2>&1; then shelved=$(pyenv root)/versions; fi
+    for candidate in python3.13 python3.12 python3.11 python3 python \
+        ${shelved:+"$shelved"/3.13*/bin/python "$shelved"/3.12*/bin/python "$shelved"/3.11*/bin/python}; do
         if usable "$candidate"; then PYTHON=$candidate; break; fi
     done
     [ -n "$PYTHON" ] || {
@@ -42,11 +45,11 @@ case $DEVICE in
     *) echo "error: DEVICE=$DEVICE is none of auto, cpu, cuda13, cuda12" >&2; exit 1 ;;
 esac
 
-constraints=constraints.txt
+constraints="constraints.txt"
 extras=$build,dev
 case $build in
     cpu) extras=$extras,kernels ;;
-    cuda12) constraints=constraints-cuda12.txt ;;
+    cuda12) constraints="constraints-cuda12.txt" ;;
 esac
 [ -z "$EXTRAS" ] || extras=$extras,$EXTRAS
 

@@ -29,11 +29,17 @@ Adding a command
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from gpuscalp import __version__
+
+# Type of the option `--device`, the same in every command: device: DeviceOption = "auto".
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", help="cuda fails where it cannot run; auto falls back and says why."),
+]
 
 COMMAND_MODULES = ("system",)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpuscalp.cli.app import app
+from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit
 
 # Packages whose version can change a number or a speed. The three builds of XGBoost and the two of CuPy
@@ -50,11 +50,13 @@ def version(json: JsonFlag = False) -> None:
 
 
 @app.command("device")
-def device(json: JsonFlag = False) -> None:
-    """Say which device would be used, and why."""
-    from gpuscalp.device import describe
+def device(device: DeviceOption = "auto", json: JsonFlag = False) -> None:
+    """Say which device a run would use, and why; with --device cuda fail where there is none."""
+    from gpuscalp.device import describe, resolve
 
-    answer = describe()
+    if device == "cuda":
+        resolve(device)
+    answer = describe(device)
     emit(answer, json=json, text=lambda: _lines(answer))
 
 
