@@ -32,6 +32,7 @@ class GridConfig(Struct, frozen=True, forbid_unknown_fields=True):
     frame_ms: Annotated[int, Meta(ge=1, le=60_000)] = 100
     lateness_ms: Annotated[int, Meta(ge=0, le=10_000)] = 20
     stale_ms: PositiveInt = 5_000
+    max_gap_ms: PositiveInt = 60_000  # a longer silence ends the run of frames: what follows starts cold
 
 
 class FeatureConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -88,7 +88,11 @@ U32 = npt.NDArray[np.uint32]
 
 
 class Channel(IntEnum):
-    """The numbers of a frame, in the order of axis C."""
+    """The numbers of a frame, in the order of axis C. kUSDT: thousands of the quote currency.
+
+    Until a symbol has been quoted all of its channels are NaN. An empty frame repeats the last quote, has
+    zero flow, and ages.
+    """
 
     MICROPRICE_BPS = 0
     SPREAD_BPS = 1
@@ -107,6 +111,8 @@ class Channel(IntEnum):
     LARGEST_KUSDT = 14
     BASIS_BPS = 15
     AGE_MS = 16
+    LAGGED_RETURN_BPS = 17
+    FLOW_KUSDT = 18
 
 
 @dataclass(frozen=True, slots=True)

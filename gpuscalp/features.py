@@ -1,0 +1,306 @@
+"""The feature graph: the declared columns, compiled into tables for the ladder and the context.
+
+Owns: names, order, units, warm-up and the hash that goes into every bundle. Never: runs a kernel.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Final, final
+
+import numpy as np
+
+from gpuscalp.config import FeatureConfig, GridConfig, to_dict
+from gpuscalp.errors import ConfigError
+from gpuscalp.feature_columns import (
+    CHANNEL_DELAY,
+    CONTEXT,
+    CYCLES,
+    GROUPS,
+    SPECTRUM_BINS,
+    Context,
+    Cycle,
+    Group,
+)
+from gpuscalp.ops.context_program import ContextProgram
+from gpuscalp.ops.ladder_codes import (
+    FINISH_FIELDS,
+    GROUP_FIELDS,
+    LEVELS,
+    MAX_BINS,
+    PATH_SIZE,
+    SIZE,
+    SUMS_SIZE,
+    TOP,
+    Op,
+    Program,
+    Stat,
+)
+from gpuscalp.schema import F32
+
+# Raised whenever the meaning of a number between a tick and a feature changes: old bundles are then refused.
+CONTRACT_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One feature as users see it.
+
+    window : int    frames that the value looks back over
+    warm_up : int   frames after a symbol's first quote until the value can be there
+    """
+
+    name: str
+    unit: str
+    window: int
+    warm_up: int
+    source: str
+
+
+@final
+class FeatureGraph:
+    """All columns, in order, and the tables that compute them.
+
+    Parameters
+    ----------
+    grid : GridConfig        part of the hash: the same window means something else on another grid
+    features : FeatureConfig which leader, which columns to leave out
+    symbols : the symbols in the order of axis S; they are not part of the hash
+
+    Raises
+    ------
+    ConfigError              a ``drop`` pattern matches nothing, or removes the source of a column that stays
+    """
+
+    def __init__(self, grid: GridConfig, features: FeatureConfig, symbols: Iterable[str] = ()) -> None:
+        self.grid = grid
+        self.config = features
+        self.symbols = tuple(symbols)
+        dropped = _dropped(features.drop)
+        builder = _Builder(dropped)
+        for group in GROUPS:
+            builder.add_group(group)
+        leader = self.symbols.index(features.leader) if features.leader in self.symbols else -1
+        for item in CONTEXT:
+            builder.add_context(item)
+        for cycle in CYCLES:
+            builder.add_cycle(cycle)
+        self.columns: tuple[Column, ...] = tuple(builder.columns)
+        self.program = builder.program()
+        self.context = builder.context_program(leader)
+        self.warm_up_frames = max(column.warm_up for column in self.columns)
+        self.hash = self._digest()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def index(self, name: str) -> int:
+        """Return the position of a column on axis F; ConfigError names the nearest columns."""
+        try:
+            return self.names.index(name)
+        except ValueError:
+            near = fnmatch.filter(self.names, f"*{name.split('.')[0]}*")[:5]
+            fix = f"near it: {', '.join(near)}" if near else "gpuscalp features list shows all columns"
+            raise ConfigError("no such column", value=name, fix=fix) from None
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        described = {
+            "contract": CONTRACT_VERSION,
+            "grid": to_dict(self.grid),
+            "leader": self.config.leader,
+            "columns": [asdict(column) for column in self.columns],
+        }
+        digest.update(json.dumps(described, sort_keys=True).encode())
+        for table in (self.program.groups, self.program.finishes, self.program.constants, self.context.table):
+            digest.update(np.ascontiguousarray(table).tobytes())
+        return digest.hexdigest()
+
+
+def declared_names() -> list[str]:
+    """Return the names of every column that can be computed, before any is dropped."""
+    names = [output.name for group in GROUPS for output in group.outputs]
+    return names + [item.name for item in CONTEXT] + [cycle.name for cycle in CYCLES]
+
+
+def _dropped(patterns: Iterable[str]) -> frozenset[str]:
+    names = declared_names()
+    dropped: set[str] = set()
+    for pattern in patterns:
+        found = fnmatch.filter(names, pattern)
+        if not found:
+            raise ConfigError(
+                "pattern matches no column",
+                where="features.drop",
+                value=pattern,
+                fix="gpuscalp features list shows all columns",
+            )
+        dropped.update(found)
+    kept = [item for item in CONTEXT if item.name not in dropped and item.source in dropped]
+    if kept:
+        raise ConfigError(
+            f"{kept[0].name} is made from {kept[0].source}, which is dropped",
+            where="features.drop",
+            fix=f"drop {kept[0].name} too",
+        )
+    if len(dropped) == len(names):
+        raise ConfigError("every column is dropped", where="features.drop", fix="keep at least one column")
+    return frozenset(dropped)
+
+
+class _Builder:
+    """Collects rows of the tables while columns are added in order."""
+
+    def __init__(self, dropped: frozenset[str]) -> None:
+        self.dropped = dropped
+        self.columns: list[Column] = []
+        self.groups: list[list[int]] = []
+        self.finishes: list[list[int]] = []
+        self.constants: list[F32] = []
+        self.constant_count = 0
+        self.ring_rows = 0
+        self.context_rows: dict[str, list[list[int]]] = {"leader": [], "mean": [], "relative": []}
+        self.cycles: list[list[int]] = []
+        self.steps: list[int] = []
+        self.table: list[F32] = []
+
+    def add_group(self, group: Group) -> None:
+        outputs = [output for output in group.outputs if output.name not in self.dropped]
+        if not outputs:
+            return
+        channels = [group.x] + [channel for channel in (group.minus, group.y) if channel is not None]
+        delay = max(CHANNEL_DELAY.get(channel, 0) for channel in channels)
+        base = len(self.columns)
+        for output in outputs:
+            self.columns.append(
+                Column(output.name, output.unit, output.window, output.window + delay, group.source)
+            )
+        # Finishes run in the order of levels; columns keep the order of declaration.
+        order = sorted(range(len(outputs)), key=lambda index: outputs[index].window)
+        first_finish = len(self.finishes)
+        for index in order:
+            output = outputs[index]
+            level = output.window.bit_length() - 1
+            assert 1 << level == output.window, f"{output.name}: windows are powers of two"
+            self.finishes.append([level, int(output.stat), base + index, output.a, output.b])
+        top = max(output.window for output in outputs).bit_length() - 1
+        size = _element_count(group)
+        self.groups.append(
+            [
+                int(group.op),
+                int(group.x),
+                -1 if group.minus is None else int(group.minus),
+                -1 if group.y is None else int(group.y),
+                size,
+                top,
+                self.constant_count,
+                first_finish,
+                len(outputs),
+                self.ring_rows,
+            ]
+        )
+        self.ring_rows += size * ((1 << top) - 1)
+        table = _constants(group, top)
+        self.constants.append(table)
+        self.constant_count += table.size
+
+    def add_context(self, item: Context) -> None:
+        if item.name in self.dropped:
+            return
+        names = [column.name for column in self.columns]
+        source = names.index(item.source)
+        made_from = self.columns[source]
+        self.context_rows[item.kind].append([source, len(self.columns)])
+        self.columns.append(
+            Column(item.name, made_from.unit, made_from.window, made_from.warm_up, f"{item.kind}({item.source})")
+        )
+
+    def add_cycle(self, cycle: Cycle) -> None:
+        if cycle.name in self.dropped:
+            return
+        position = np.arange(cycle.period_s // cycle.step_s, dtype=np.float64) * cycle.step_s / cycle.period_s
+        values = {
+            "sin": np.sin(2.0 * np.pi * position),
+            "cos": np.cos(2.0 * np.pi * position),
+            "left": 1.0 - position,
+        }[cycle.wave]
+        self.cycles.append([len(self.columns), cycle.period_s, sum(table.size for table in self.table)])
+        self.steps.append(cycle.step_s)
+        # Rounded to 1e-6: libraries differ in the last places of a sine, and the table is in the hash.
+        self.table.append(np.round(values, 6).astype(np.float32))
+        self.columns.append(Column(cycle.name, "ratio", 1, 1, f"clock({cycle.period_s} s)"))
+
+    def program(self) -> Program:
+        return Program(
+            np.array(self.groups, np.int64).reshape(-1, GROUP_FIELDS),
+            np.array(self.finishes, np.int64).reshape(-1, FINISH_FIELDS),
+            np.concatenate([np.zeros(1, np.float32), *self.constants])[1:] if self.constant_count else np.zeros(1, np.float32),
+        )
+
+    def context_program(self, leader: int) -> ContextProgram:
+        def pairs(kind: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+            return np.array(self.context_rows[kind], np.int64).reshape(-1, 2)
+
+        return ContextProgram(
+            np.array([leader], np.int64),
+            pairs("leader"),
+            pairs("mean"),
+            pairs("relative"),
+            np.array(self.cycles, np.int64).reshape(-1, 3),
+            np.array(self.steps, np.int64),
+            np.concatenate(self.table) if self.table else np.zeros(1, np.float32),
+        )
+
+
+def _element_count(group: Group) -> int:
+    sizes = {Op.MOMENTS: 2, Op.EXTREMES: 2, Op.SUMS: SUMS_SIZE, Op.CROSS: 5, Op.PATH: PATH_SIZE}
+    if group.op == Op.DECAY:
+        return len(group.spans)
+    if group.op == Op.SPECTRUM:
+        assert SPECTRUM_BINS <= MAX_BINS
+        return 2 * SPECTRUM_BINS
+    return sizes[group.op]
+
+
+def _constants(group: Group, top: int) -> F32:
+    """Return the host-made tables of one group, in float64 and rounded once.
+
+    DECAY: lambda^(2^(level-1)) by (element, level), then the factor that makes a sum over 2^level frames a
+    weighted mean. SPECTRUM: cos and sin of 2 pi k h / n by (level, bin), n the full window.
+    """
+    if group.op == Op.DECAY:
+        table = np.zeros((2, len(group.spans), LEVELS))
+        for element, span in enumerate(group.spans):
+            decay = 1.0 - 2.0 / (span + 1.0)
+            for level in range(LEVELS):
+                table[0, element, level] = decay ** (2.0 ** (level - 1)) if level else 1.0
+                table[1, element, level] = (1.0 - decay) / (1.0 - decay ** (2.0**level))
+        return table.astype(np.float32).ravel()
+    if group.op == Op.SPECTRUM:
+        window = 1 << top
+        twiddles = np.zeros((LEVELS, SPECTRUM_BINS, 2))
+        for level in range(1, top + 1):
+            angle = 2.0 * np.pi * np.arange(SPECTRUM_BINS) * (1 << (level - 1)) / window
+            twiddles[level, :, 0] = np.cos(angle)
+            twiddles[level, :, 1] = np.sin(angle)
+        return twiddles.astype(np.float32).ravel()
+    return np.zeros(0, np.float32)
+
+
+def ring_bytes(graph: FeatureGraph, symbol_count: int) -> int:
+    """Return the bytes that the stream's rings take."""
+    groups = graph.program.groups
+    return int(np.sum(groups[:, SIZE] * ((1 << groups[:, TOP]) - 1))) * symbol_count * 4
+
+
+def statistics_in_use(graph: FeatureGraph) -> frozenset[Stat]:
+    """Return the statistics that the graph's columns need."""
+    return frozenset(Stat(int(code)) for code in graph.program.finishes[:, 1])

@@ -1,0 +1,43 @@
+"""The one set of Numba flags. No fastmath and no contraction: the bits are a contract (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _cache_folder() -> str:
+    """Return a folder for compiled code that changes with the sources of this package.
+
+    Numba's own cache looks only at the file of the outermost function: it would go on using a kernel whose
+    callee in another file has changed.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    base = numba.config.CACHE_DIR or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gpuscalp", "numba"
+    )
+    return os.path.join(base, digest.hexdigest()[:16])
+
+
+numba.config.CACHE_DIR = _cache_folder()
+
+
+def jit(function: Function) -> Function:
+    """Compile with IEEE semantics, without the GIL, cached on disk.
+
+    ``error_model="numpy"`` keeps division free of a zero check that would raise; LLVM vectorises the loops
+    only without that branch.
+    """
+    return cast(
+        Function,
+        numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy", boundscheck=False)(function),
+    )

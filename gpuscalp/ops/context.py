@@ -1,0 +1,95 @@
+"""Columns that need more than one symbol, or the clock, on the CPU. Twin: cuda_context; kernel: kernels/context.cu.
+
+Runs after the ladder, in place over float32[S, F, T] (the stream has T = 1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpuscalp.ops._numba import jit
+from gpuscalp.ops.context_program import ContextProgram
+from gpuscalp.schema import F32, I64
+
+_NAN = np.float32(np.nan)
+_NS_PER_S = 1_000_000_000
+
+
+@jit
+def context(program: ContextProgram, end_ns: I64, features: F32) -> None:
+    """Write the leader, cross-sectional and time columns.
+
+    Parameters
+    ----------
+    program : ContextProgram
+    end_ns : int64[T]            end of each frame
+    features : float32[S, F, T]  the ladder's columns are read, the context's are written
+
+    Notes
+    -----
+    Sums over symbols are float32 in the order of the symbols.
+    """
+    symbol_count, _, frame_count = features.shape
+    leader = program.leader[0]
+    for symbol in range(symbol_count):
+        for row in range(program.leader_columns.shape[0]):
+            target = features[symbol, program.leader_columns[row, 1]]
+            if leader < 0:
+                target[:] = _NAN
+            else:
+                target[:] = features[leader, program.leader_columns[row, 0]]
+        for row in range(program.time_columns.shape[0]):
+            _time(program, row, end_ns, features[symbol, program.time_columns[row, 0]])
+    for row in range(program.mean_columns.shape[0]):
+        for frame in range(frame_count):
+            mean = _mean(features, program.mean_columns[row, 0], frame)
+            for symbol in range(symbol_count):
+                features[symbol, program.mean_columns[row, 1], frame] = mean
+    for row in range(program.relative_columns.shape[0]):
+        source = program.relative_columns[row, 0]
+        for frame in range(frame_count):
+            mean = _mean(features, source, frame)
+            for symbol in range(symbol_count):
+                features[symbol, program.relative_columns[row, 1], frame] = features[symbol, source, frame] - mean
+
+
+@jit
+def _mean(features, source, frame):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    count = 0
+    for symbol in range(features.shape[0]):
+        value = features[symbol, source, frame]
+        if value == value:
+            total = total + value
+            count += 1
+    return total / np.float32(count) if count > 0 else _NAN
+
+
+@jit
+def _time(program, row, end_ns, out):  # type: ignore[no-untyped-def]
+    period_s = program.time_columns[row, 1]
+    offset = program.time_columns[row, 2]
+    step_s = program.time_steps[row]
+    for frame in range(out.size):
+        second = (end_ns[frame] // _NS_PER_S) % period_s
+        out[frame] = program.table[offset + second // step_s]
+
+
+@jit
+def transpose(rows: F32, out: F32) -> None:
+    """Write float32[S, F] from float32[F, S], in blocks that fit the first cache.
+
+    Parameters
+    ----------
+    rows : float32[F, S]
+    out : float32[S, F]   written
+    """
+    feature_count, symbol_count = rows.shape
+    block = 16
+    for f0 in range(0, feature_count, block):
+        f1 = min(f0 + block, feature_count)
+        for s0 in range(0, symbol_count, block):
+            s1 = min(s0 + block, symbol_count)
+            for s in range(s0, s1):
+                for f in range(f0, f1):
+                    out[s, f] = rows[f, s]

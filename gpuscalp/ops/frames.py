@@ -1,0 +1,263 @@
+"""Ticks to frames on the CPU. Twin: cuda_frames; kernel: kernels/frames.cu.
+
+Sums are float64 in event order; prices stay integers until a difference is taken; every channel is scaled
+and rounded to float32 once, at the close of its frame. Only correctly rounded operations appear.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gpuscalp.ops._numba import jit
+from gpuscalp.schema import F32, F64, I32, I64, U32, Channel, Quality, TickKind, Ticks
+
+CHANNEL_COUNT = len(Channel)
+
+_TRADE = int(TickKind.TRADE)
+_QUOTE = int(TickKind.QUOTE)
+_BOOK = int(TickKind.BOOK)
+_MARK = int(TickKind.MARK)
+_STALE = int(Quality.STALE)
+_CROSSED = int(Quality.CROSSED)
+_WARM_UP = int(Quality.WARM_UP)
+
+(
+    _MICROPRICE,
+    _SPREAD,
+    _RETURN,
+    _TRADE_COUNT,
+    _BUY,
+    _SELL,
+    _VWAP_FLOW,
+    _OFI,
+    _QUEUE,
+    _DEPTH5,
+    _DEPTH20,
+    _VARIANCE,
+    _RANGE,
+    _QUOTE_COUNT,
+    _LARGEST,
+    _BASIS,
+    _AGE,
+    _LAGGED_RETURN,
+    _FLOW,
+) = range(CHANNEL_COUNT)
+
+
+class FrameState(NamedTuple):
+    """What one symbol remembers from frame to frame. Plain arrays, so that a checkpoint is a copy.
+
+    integers : int64[5, S]  bid and ask (ticks), twice the mid of the last close, time of the last quote
+                            (exchange ns), frames closed since the first quote
+    reals : float64[8, S]   bid and ask quantity, depth sums (bid 5, ask 5, bid 20, ask 20), mark price,
+                            last return (bps); NaN until known
+    """
+
+    integers: I64
+    reals: F64
+
+    @staticmethod
+    def empty(symbol_count: int) -> FrameState:
+        return FrameState(
+            np.zeros((5, symbol_count), np.int64), np.full((8, symbol_count), np.nan, np.float64)
+        )
+
+
+@jit
+def fold(
+    ticks: Ticks,
+    offsets: I64,
+    end_ns: I64,
+    tick_size: F64,
+    stale_ns: int,
+    warm_up_frames: int,
+    state: FrameState,
+    channels: F32,
+    quality: U32,
+    bid_px: I32,
+    ask_px: I32,
+    mark: F64,
+) -> None:
+    """Fold the ticks of T whole frames into channels.
+
+    Parameters
+    ----------
+    ticks : TICK[N]                ordered by (frame, symbol), event order within
+    offsets : int64[T * S + 1]     ticks of frame t and symbol s: offsets[t * S + s] to the next
+    end_ns : int64[T]              end of each frame
+    tick_size : float64[S]         price of one tick, quote currency
+    stale_ns : int                 a quote older than this sets STALE
+    warm_up_frames : int           WARM_UP is set until this many frames have closed since the first quote
+    state : FrameState             updated in place
+    channels : float32[T, C, S]    written
+    quality : uint32[T, S]         written
+    bid_px, ask_px : int32[T, S]   written; 0 until the symbol has been quoted
+    mark : float64[T, S]           written; NaN until there is a mark price
+
+    Notes
+    -----
+    OFI: Cont, Kukanov, Stoikov (2014), the sum of signed changes of the best queues.
+    """
+    symbol_count = tick_size.size
+    for frame in range(end_ns.size):
+        for symbol in range(symbol_count):
+            first = offsets[frame * symbol_count + symbol]
+            last = offsets[frame * symbol_count + symbol + 1]
+            _fold_one(
+                ticks,
+                first,
+                last,
+                end_ns[frame],
+                tick_size[symbol],
+                stale_ns,
+                warm_up_frames,
+                state,
+                symbol,
+                channels[frame],
+                quality[frame],
+                bid_px[frame],
+                ask_px[frame],
+                mark[frame],
+            )
+
+
+@jit
+def _fold_one(  # type: ignore[no-untyped-def]
+    ticks,
+    first,
+    last,
+    end_ns,
+    tick_size,
+    stale_ns,
+    warm_up_frames,
+    state,
+    symbol,
+    channels,
+    quality,
+    bid_px,
+    ask_px,
+    mark,
+):
+    integers = state.integers
+    reals = state.reals
+    bid = integers[0, symbol]
+    ask = integers[1, symbol]
+    bid_qty = reals[0, symbol]
+    ask_qty = reals[1, symbol]
+    flags = 0
+    trade_count = 0
+    quote_count = 0
+    buy = 0.0
+    sell = 0.0
+    vwap_flow = 0.0
+    ofi = 0.0
+    variance = 0.0
+    largest = 0.0
+    high2 = bid + ask
+    low2 = bid + ask
+    for index in range(first, last):
+        tick = ticks[index]
+        flags |= tick.quality
+        kind = tick.kind
+        if kind == _TRADE:
+            notional = (tick.px0 * tick_size) * tick.q0 / 1000.0
+            trade_count += 1
+            if tick.side > 0:
+                buy += notional
+            else:
+                sell += notional
+            if notional > largest:
+                largest = notional
+            if bid > 0:
+                mid2 = bid + ask
+                vwap_flow += float(2 * tick.px0 - mid2) / float(mid2) * 10000.0 * notional
+        elif kind == _QUOTE:
+            quote_count += 1
+            new_bid = np.int64(tick.px0)
+            new_ask = np.int64(tick.px1)
+            if bid > 0:
+                if new_bid >= bid:
+                    ofi += tick.q0
+                if new_bid <= bid:
+                    ofi -= bid_qty
+                if new_ask <= ask:
+                    ofi -= tick.q1
+                if new_ask >= ask:
+                    ofi += ask_qty
+                move = float((new_bid + new_ask) - (bid + ask)) / float(bid + ask) * 10000.0
+                variance += move * move
+                high2 = max(high2, new_bid + new_ask)
+                low2 = min(low2, new_bid + new_ask)
+            else:
+                high2 = new_bid + new_ask
+                low2 = new_bid + new_ask
+            bid = new_bid
+            ask = new_ask
+            bid_qty = tick.q0
+            ask_qty = tick.q1
+            integers[3, symbol] = tick.exch_ns
+        elif kind == _BOOK:
+            reals[2, symbol] = tick.q0
+            reals[3, symbol] = tick.q1
+            reals[4, symbol] = tick.q2
+            reals[5, symbol] = tick.q3
+        elif kind == _MARK:
+            reals[6, symbol] = tick.q0
+
+    mark[symbol] = reals[6, symbol]
+    bid_px[symbol] = bid
+    ask_px[symbol] = ask
+    if bid <= 0:
+        for channel in range(CHANNEL_COUNT):
+            channels[channel, symbol] = np.nan
+        quality[symbol] = flags | _WARM_UP
+        return
+
+    mid2 = bid + ask
+    mid = float(mid2) * 0.5 * tick_size
+    imbalance = (bid_qty - ask_qty) / (bid_qty + ask_qty)
+    previous_mid2 = integers[2, symbol]
+    moved = math.nan
+    if previous_mid2 > 0:
+        moved = float(mid2 - previous_mid2) / float(previous_mid2) * 10000.0
+    age_ns = end_ns - integers[3, symbol]
+    frames_closed = integers[4, symbol] + 1
+
+    channels[_MICROPRICE, symbol] = float(ask - bid) * imbalance / float(mid2) * 10000.0
+    channels[_SPREAD, symbol] = float(2 * (ask - bid)) / float(mid2) * 10000.0
+    channels[_RETURN, symbol] = moved
+    channels[_TRADE_COUNT, symbol] = trade_count
+    channels[_BUY, symbol] = buy
+    channels[_SELL, symbol] = sell
+    channels[_VWAP_FLOW, symbol] = vwap_flow
+    channels[_OFI, symbol] = ofi * mid / 1000.0
+    channels[_QUEUE, symbol] = imbalance
+    channels[_DEPTH5, symbol] = (reals[2, symbol] - reals[3, symbol]) / (reals[2, symbol] + reals[3, symbol])
+    channels[_DEPTH20, symbol] = (reals[4, symbol] - reals[5, symbol]) / (reals[4, symbol] + reals[5, symbol])
+    channels[_VARIANCE, symbol] = variance
+    channels[_RANGE, symbol] = float(high2 - low2) / float(mid2) * 10000.0
+    channels[_QUOTE_COUNT, symbol] = quote_count
+    channels[_LARGEST, symbol] = largest
+    channels[_BASIS, symbol] = (mid - reals[6, symbol]) / reals[6, symbol] * 10000.0
+    channels[_AGE, symbol] = float(age_ns) / 1000000.0
+    channels[_LAGGED_RETURN, symbol] = reals[7, symbol]
+    channels[_FLOW, symbol] = buy - sell
+
+    if bid >= ask:
+        flags |= _CROSSED
+    if age_ns > stale_ns:
+        flags |= _STALE
+    if frames_closed < warm_up_frames:
+        flags |= _WARM_UP
+    quality[symbol] = flags
+
+    integers[0, symbol] = bid
+    integers[1, symbol] = ask
+    integers[2, symbol] = mid2
+    integers[4, symbol] = frames_closed
+    reals[0, symbol] = bid_qty
+    reals[1, symbol] = ask_qty
+    reals[7, symbol] = moved

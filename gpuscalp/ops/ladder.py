@@ -1,0 +1,186 @@
+"""The ladder: rolling features over windows of 2^k frames, without drift, on the CPU.
+
+``W_k(t) = merge(W_{k-1}(t - 2^(k-1)), W_{k-1}(t))``: one merge per level gives every window, nothing is ever
+subtracted, and each window has one fixed order of operations. Batch and stream run the same row functions:
+a row runs over time in the batch (older = the row shifted) and over symbols in the stream (older = the slot
+of a ring written 2^(k-1) frames ago), so both give the same bits by construction.
+
+What to compute is data: a Program (made by gpuscalp.features). The families are in ladder_families.
+Twin: cuda_ladder; kernel: kernels/ladder.cu.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gpuscalp.ops._numba import jit
+from gpuscalp.ops.ladder_codes import COLUMN, FINISH, FINISH_COUNT, LEVEL, RING, SIZE, TOP, WORK_ROWS, Program
+from gpuscalp.ops.ladder_families import lift, merge
+from gpuscalp.ops.ladder_finish import finish, prepare
+from gpuscalp.schema import F32, I64
+
+
+class StepState(NamedTuple):
+    """The stream's memory. A checkpoint is a copy of the arrays.
+
+    rings : float32[R, S]   for each group and level k < top: 2^k slots of its elements
+    clock : int64[1]        frames seen
+    """
+
+    rings: F32
+    clock: I64
+
+
+def ring_rows(program: Program) -> int:
+    """Return R, the number of rows of StepState.rings."""
+    groups = program.groups
+    return int(np.sum(groups[:, SIZE] * ((1 << groups[:, TOP]) - 1)))
+
+
+def halo(program: Program) -> int:
+    """Return how many frames before the first one the batch needs."""
+    return int((1 << program.groups[:, TOP].max()) - 1)
+
+
+def new_step_state(program: Program, symbol_count: int) -> StepState:
+    """Return the state before the first frame: NaN everywhere, so that no window is warm."""
+    return StepState(
+        np.full((ring_rows(program), symbol_count), np.nan, np.float32), np.zeros(1, np.int64)
+    )
+
+
+def batch_scratch(program: Program, tile: int) -> F32:
+    """Return float32[3, E, halo + tile]: two buffers to go up the levels with, one for work rows."""
+    size = max(int(program.groups[:, SIZE].max()), WORK_ROWS)
+    return np.empty((3, size, halo(program) + tile), np.float32)
+
+
+def step_scratch(program: Program, symbol_count: int) -> F32:
+    """Return float32[3, E, S], as batch_scratch does for the batch."""
+    size = max(int(program.groups[:, SIZE].max()), WORK_ROWS)
+    return np.empty((3, size, symbol_count), np.float32)
+
+
+@jit
+def batch(program: Program, channels: F32, first: int, last: int, tile: int, scratch: F32, out: F32) -> None:
+    """Compute all columns of one symbol for frames first to last.
+
+    Parameters
+    ----------
+    program : Program
+    channels : float32[C, H + T]   one symbol, oldest first, preceded by H = halo(program) frames (NaN where
+                                   there are none)
+    first, last : int              frames to compute, 0 <= first <= last <= T; the rest of out is untouched
+    tile : int                     frames at a time; does not change the bits
+    scratch : float32[3, E, >= H + tile]   from batch_scratch; one per thread
+    out : float32[F, T]            written; NaN where a window is not full of observed frames
+
+    Notes
+    -----
+    Cost: O((last - first) · levels · elements); each level is one pass over rows in the cache.
+    """
+    full_halo = channels.shape[1] - out.shape[1]
+    for index in range(program.groups.shape[0]):
+        group = program.groups[index]
+        top = group[TOP]
+        reach = (1 << top) - 1
+        start = first
+        while start < last:
+            count = min(tile, last - start)
+            size = reach + count
+            origin = full_halo + start - reach
+            lower = scratch[0]
+            upper = scratch[1]
+            lift(program.constants, group, channels, origin, size, lower)
+            at_finish = group[FINISH]
+            past_finish = at_finish + group[FINISH_COUNT]
+            for level in range(top + 1):
+                if level > 0:
+                    half = 1 << (level - 1)
+                    valid = (1 << level) - 1
+                    merge(
+                        program.constants,
+                        group,
+                        level,
+                        lower,
+                        valid - half,
+                        lower,
+                        valid,
+                        upper,
+                        valid,
+                        size - valid,
+                    )
+                    lower, upper = upper, lower
+                if at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
+                    prepare(group, lower, reach, scratch[2], count)
+                while at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
+                    finish(
+                        program.constants,
+                        group,
+                        program.finishes[at_finish],
+                        lower,
+                        reach,
+                        channels,
+                        full_halo + start,
+                        scratch[2],
+                        out[program.finishes[at_finish, COLUMN]],
+                        start,
+                        count,
+                    )
+                    at_finish += 1
+            start += count
+
+
+@jit
+def step(program: Program, channels: F32, state: StepState, scratch: F32, out: F32) -> None:
+    """Compute all columns of all symbols for the newest frame.
+
+    Parameters
+    ----------
+    program : Program
+    channels : float32[C, S]   the newest frame
+    state : StepState          updated in place
+    scratch : float32[3, E, S] from step_scratch
+    out : float32[F, S]        written; NaN where a window is not full of observed frames
+    """
+    symbol_count = channels.shape[1]
+    now = state.clock[0]
+    for index in range(program.groups.shape[0]):
+        group = program.groups[index]
+        lower = scratch[0]
+        upper = scratch[1]
+        ring = group[RING]
+        lift(program.constants, group, channels, 0, symbol_count, lower)
+        at_finish = group[FINISH]
+        past_finish = at_finish + group[FINISH_COUNT]
+        for level in range(group[TOP] + 1):
+            if level > 0:
+                half = 1 << (level - 1)
+                first_row = ring + (now & (half - 1)) * group[SIZE]
+                ring += half * group[SIZE]
+                slot = state.rings[first_row : first_row + group[SIZE]]
+                merge(program.constants, group, level, slot, 0, lower, 0, upper, 0, symbol_count)
+                for element in range(group[SIZE]):
+                    for symbol in range(symbol_count):
+                        slot[element, symbol] = lower[element, symbol]
+                lower, upper = upper, lower
+            if at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
+                prepare(group, lower, 0, scratch[2], symbol_count)
+            while at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
+                finish(
+                    program.constants,
+                    group,
+                    program.finishes[at_finish],
+                    lower,
+                    0,
+                    channels,
+                    0,
+                    scratch[2],
+                    out[program.finishes[at_finish, COLUMN]],
+                    0,
+                    symbol_count,
+                )
+                at_finish += 1
+    state.clock[0] = now + 1
