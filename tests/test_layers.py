@@ -27,14 +27,16 @@ LAYERS: dict[int, frozenset[str]] = {
             "forest",
             "frames",
             "labels",
+            "orders",
             "risk",
             "splits",
+            "stats",
             "strategy",
         }
     ),
-    3: frozenset({"pipeline"}),
+    3: frozenset({"pipeline", "trader"}),
     4: frozenset({"archive", "bundle", "feeds", "forest_reader"}),
-    5: frozenset({"backtest", "bench", "demo", "leakage", "parity", "synthetic", "train"}),
+    5: frozenset({"backtest", "bench", "demo", "leakage", "parity", "report", "synthetic", "train"}),
     6: frozenset({"cli", "__main__"}),
 }
 

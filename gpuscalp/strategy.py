@@ -1,0 +1,145 @@
+"""Signals to intents: when to enter, when to let go. Deterministic, no clock, no state of its own.
+
+Owns: the entry and exit rules. Never: sizes an order to filters, checks a limit (that is the risk gate's), or
+remembers anything: positions and open orders come in as :class:`Holdings`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+
+from gpuscalp.config import CostConfig, StrategyConfig
+from gpuscalp.orders import BUY, SELL, Intent, IntentKind, MarketRow, SignalRow
+from gpuscalp.schema import I64, NS_PER_MS
+
+# Why a symbol brought no intent at a frame, in the order in which the reasons are tried. The first one that
+# holds is counted; the last is what remains when all hurdles are cleared.
+SKIP_REASONS: Final = (
+    "no_quote",
+    "no_signal",
+    "order_open",
+    "holding",
+    "low_confidence",
+    "low_agreement",
+    "low_edge",
+    "intent",
+)
+
+DOWN, UP = 0, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What is held and what is on its way, symbol by symbol.
+
+    Attributes
+    ----------
+    side : int64[S]       sign of the position
+    waiting : bool[S]     an order is open; the symbol is left alone until it is done
+    decided_ns : int64[S] when the position's entry was decided; 0 when flat
+    """
+
+    side: I64
+    waiting: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    decided_ns: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Intents of one frame, in the order of symbols, and int64[len(SKIP_REASONS)] counts of symbols."""
+
+    intents: tuple[Intent, ...]
+    skips: I64
+
+
+@final
+class Strategy:
+    """Enter on an edge that pays for its round trip; leave after the horizon or on an opposite signal.
+
+    Parameters
+    ----------
+    config : thresholds and order size
+    cost : fees that the edge has to earn
+    horizon_ms : the model's label horizon; the holding time unless ``config.hold_ms`` says otherwise
+
+    Notes
+    -----
+    The hurdle is a whole round trip as a taker: the fee twice, and half the current spread twice (once to get
+    in, once to get out; the spread at the exit is not known and is taken to be today's). The edge is a
+    mid-to-mid return, therefore the two halves are counted in full. An opposite signal closes the position as
+    soon as its confidence and agreement clear the thresholds; it need not pay for a new round trip, because
+    the exit has to be paid anyway. There is no reversal in one order: flat first, then a new entry.
+    """
+
+    def __init__(self, config: StrategyConfig, cost: CostConfig, *, horizon_ms: int) -> None:
+        self._config = config
+        self._fees_bps = 2.0 * cost.taker_fee_bps
+        self._hold_ns = (config.hold_ms if config.hold_ms is not None else horizon_ms) * NS_PER_MS
+
+    @property
+    def hold_ns(self) -> int:
+        return self._hold_ns
+
+    def decide(self, market: MarketRow, signals: SignalRow, holdings: Holdings) -> Decision:
+        """Return what is wanted at one frame.
+
+        Parameters
+        ----------
+        market, signals, holdings : S symbols each; none is modified
+        """
+        config = self._config
+        bid, ask = market.bid_px, market.ask_px
+        quoted = (bid > 0) & (ask > 0)
+        edge, agreement = signals.edge_bps, signals.agreement
+        confidence = np.where(edge > 0, signals.probability[:, UP], signals.probability[:, DOWN])
+        known = np.isfinite(edge) & np.isfinite(confidence) & np.isfinite(agreement) & (edge != 0)
+        # Integer ticks become float64 before they are added: the sum of two int32 prices may not fit.
+        bid_ticks, ask_ticks = bid.astype(np.float64), ask.astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread_bps = 2e4 * (ask_ticks - bid_ticks) / (ask_ticks + bid_ticks)
+        cost_bps = self._fees_bps + spread_bps
+
+        confident = known & (confidence >= config.min_confidence)
+        agreed = confident & (agreement >= config.min_agreement)
+        worth = agreed & (np.abs(edge) - cost_bps > config.min_edge_bps)
+        held = holdings.side != 0
+
+        code = np.select(
+            [~quoted, held & ~holdings.waiting, ~known, holdings.waiting, ~confident, ~agreed, ~worth],
+            [0, 3, 1, 2, 4, 5, 6],
+            default=7,
+        )
+        intents: list[Intent] = []
+        active = (code == 7) | (code == 3)
+        if active.any():
+            elapsed = market.end_ns - holdings.decided_ns >= self._hold_ns
+            opposite = agreed & (np.sign(edge) == -holdings.side)
+            for index in np.flatnonzero(active):
+                side = int(holdings.side[index])
+                if side == 0:
+                    wanted = BUY if edge[index] > 0 else SELL
+                    kind, reason, notional = IntentKind.ENTER, "edge", config.order_usdt
+                elif elapsed[index] or opposite[index]:
+                    wanted, kind, notional = -side, IntentKind.EXIT, None
+                    reason = "hold_elapsed" if elapsed[index] else "opposite_signal"
+                    code[index] = 7
+                else:
+                    continue
+                intents.append(
+                    Intent(
+                        symbol_index=int(index),
+                        side=wanted,
+                        kind=kind,
+                        notional_usdt=notional,
+                        reason=reason,
+                        confidence=float(confidence[index]),
+                        agreement=float(agreement[index]),
+                        edge_bps=float(edge[index]),
+                        cost_bps=float(cost_bps[index]),
+                    )
+                )
+        skips = np.bincount(code, minlength=len(SKIP_REASONS)).astype(np.int64)
+        return Decision(tuple(intents), skips)
