@@ -21,6 +21,10 @@
 #include <utility>
 #include <vector>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 struct uint3 {
     unsigned int x, y, z;
 };
@@ -75,7 +79,7 @@ class BlockRunner {
         random_.seed(static_cast<std::uint64_t>(launch.seed));
         gridDim = dim3(launch.grid[0], launch.grid[1], launch.grid[2]);
         blockDim = dim3(launch.block[0], launch.block[1], launch.block[2]);
-        dynamic_shared_.assign(launch.dynamic_shared_bytes + 2 * kGuardBytes, 0);
+        dynamic_shared_ = std::vector<char>(launch.dynamic_shared_bytes + 2 * kGuardBytes);
         prepare(blockDim.x * blockDim.y * blockDim.z);
 
         std::vector<std::uint64_t> blocks(std::uint64_t{gridDim.x} * gridDim.y * gridDim.z);
@@ -183,6 +187,9 @@ class BlockRunner {
     }
 
     void poison_shared() {
+#ifdef __SANITIZE_ADDRESS__
+        __asan_unpoison_memory_region(dynamic_shared_.data(), dynamic_shared_.size());
+#endif
         // All bits set is NaN as a float and -1 as an integer: neither passes for a sum that starts at zero.
         const unsigned char fills[] = {0xFF, 0x7F, 0xA5, 0x01};
         const unsigned char fill = launch_.seed < 0 ? 0xFF : fills[random_() % 4];
@@ -192,6 +199,10 @@ class BlockRunner {
         }
         std::memset(dynamic_shared(), fill, launch_.dynamic_shared_bytes);
         std::memset(dynamic_shared() + launch_.dynamic_shared_bytes, kGuard, guard_bytes());
+#ifdef __SANITIZE_ADDRESS__
+        // Loads past the end are seen as well.
+        __asan_poison_memory_region(dynamic_shared() + launch_.dynamic_shared_bytes, guard_bytes());
+#endif
     }
 
     std::size_t guard_bytes() {
@@ -200,6 +211,9 @@ class BlockRunner {
     }
 
     std::string check_guards() {
+#ifdef __SANITIZE_ADDRESS__
+        return {};
+#endif
         const char* guard = dynamic_shared() + launch_.dynamic_shared_bytes;
         for (std::size_t i = 0; i < guard_bytes(); ++i) {
             if (static_cast<unsigned char>(guard[i]) != kGuard) {
