@@ -10,6 +10,7 @@ import pytest
 from tests.host_shim.build import Entry, ShimError, compiler, entries_of
 from tests.host_shim.host_kernel import HostKernel
 from tests.host_shim.sanitized import run_sanitized, sanitizer_missing
+from tests.host_shim.tools import skip_without
 
 SOURCE = Path(__file__).with_name("selftest.cu")
 SEEDS = (None, 1, 2, 3)
@@ -20,7 +21,7 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no g++ 
 @pytest.fixture(scope="module")
 def kernel() -> HostKernel:
     if compiler() is None:
-        pytest.skip("there is no g++ to build kernels with")
+        skip_without("there is no g++ to build kernels with")
     return HostKernel("selftest", source=SOURCE.read_text())
 
 

@@ -1,0 +1,163 @@
+"""The compiler options, and loading, on a CuPy that stands in for one with a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpuscalp.errors import DeviceError
+from gpuscalp.ops import cuda_module
+from gpuscalp.ops.cuda_module import NVRTC_OPTIONS, compile_source, define_options, load_module
+
+SOURCE = 'extern "C" __global__ void scale(float* x) { x[0] *= FACTOR; }'
+
+needs_cupy = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
+
+
+class FakeNvrtcError(RuntimeError):
+    pass
+
+
+class FakeDriverError(RuntimeError):
+    pass
+
+
+class FakeCupy:
+    """Records what is compiled and loaded."""
+
+    def __init__(self, capability: str = "90") -> None:
+        self.capability = capability
+        self.device_index = 0
+        self.compiled: list[tuple[str, ...]] = []
+        self.loaded: list[bytes] = []
+        self.attributes: list[tuple[object, ...]] = []
+        self.log = ""
+        self.cuda = SimpleNamespace(
+            runtime=SimpleNamespace(getDevice=lambda: self.device_index),
+            Device=lambda: SimpleNamespace(compute_capability=self.capability),
+            Module=lambda: SimpleNamespace(load=self.load, get_function=self.get_function),
+            driver=SimpleNamespace(
+                CUDADriverError=FakeDriverError,
+                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+                funcSetAttribute=lambda *words: self.attributes.append(words),
+            ),
+            nvrtc=SimpleNamespace(
+                NVRTCError=FakeNvrtcError,
+                getSupportedArchs=lambda: (75, 80, 90, 120),
+                createProgram=lambda source, *_: source,
+                compileProgram=self.compile,
+                getPTX=lambda _: b"ptx\0",
+                getCUBIN=lambda _: b"cubin",
+                getProgramLog=lambda _: self.log,
+                destroyProgram=lambda _: None,
+            ),
+        )
+
+    def compile(self, _program: str, options: tuple[str, ...]) -> None:
+        self.compiled.append(options)
+        if self.log:
+            raise FakeNvrtcError("NVRTC_ERROR_COMPILATION")
+
+    def load(self, binary: bytes) -> None:
+        self.loaded.append(binary)
+
+    def get_function(self, name: str) -> Any:
+        if name == "missing":
+            raise FakeDriverError("CUDA_ERROR_NOT_FOUND: named symbol not found")
+        return SimpleNamespace(name=name, ptr=4711)
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
+    fake = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(cuda_module, "_MODULES", {})
+    monkeypatch.setattr(cuda_module, "load_kernel_source", lambda _: SOURCE)
+    return fake
+
+
+def test_define_options_are_ordered_by_name() -> None:
+    assert define_options({"B": 2, "A": "x"}) == ("-DA=x", "-DB=2")
+    assert define_options({"ON": True}) == ("-DON=1",)
+    assert define_options(None) == ()
+
+
+def test_load_module_compiles_once_for_each_source_constants_and_device(cupy: FakeCupy) -> None:
+    first = load_module("scale", {"FACTOR": 2})
+    assert load_module("scale", {"FACTOR": 2}) is first
+    assert load_module("scale", {"FACTOR": 3}) is not first
+    cupy.device_index = 1
+    assert load_module("scale", {"FACTOR": 2}) is not first
+    assert len(cupy.compiled) == 3
+    options = cupy.compiled[0]
+    assert options[0] == "--gpu-architecture=sm_90"
+    assert set(NVRTC_OPTIONS) <= set(options)
+    assert options[-1] == "-DFACTOR=2"
+
+
+def test_load_module_gives_ptx_to_a_device_newer_than_the_compiler(cupy: FakeCupy) -> None:
+    cupy.capability = "100"
+    load_module("scale")
+    assert cupy.compiled[0][0] == "--gpu-architecture=compute_90"
+    assert cupy.loaded == [b"ptx"]
+
+
+def test_load_module_refuses_a_device_older_than_the_compiler(cupy: FakeCupy) -> None:
+    cupy.capability = "70"
+    with pytest.raises(DeviceError, match="too old for this NVRTC") as caught:
+        load_module("scale")
+    assert caught.value.value == "70"
+
+
+def test_load_module_shows_the_log_of_a_source_that_does_not_compile(cupy: FakeCupy) -> None:
+    cupy.log = "scale.cu(1): error: FACTOR is undefined"
+    with pytest.raises(DeviceError, match=r"scale\.cu does not compile for sm_90") as caught:
+        load_module("scale")
+    assert caught.value.value == cupy.log
+    cupy.log = ""
+    load_module("scale", {"FACTOR": 1})
+
+
+def test_load_module_names_what_to_install_where_cupy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(DeviceError) as caught:
+        load_module("scale")
+    assert "gpuscalp[cuda13]" in str(caught.value)
+
+
+def test_get_function_asks_for_more_shared_memory_than_the_default(cupy: FakeCupy) -> None:
+    module = load_module("scale")
+    plain = module.get_function("scale")
+    assert module.get_function("scale") is plain
+    assert cupy.attributes == []
+    module.get_function("scale", max_dynamic_shared_bytes=65536)
+    assert cupy.attributes == [(4711, 8, 65536)]
+
+
+def test_get_function_names_an_entry_point_that_is_not_there(cupy: FakeCupy) -> None:
+    with pytest.raises(DeviceError, match="entry point 'missing'"):
+        load_module("scale").get_function("missing")
+
+
+@needs_cupy
+def test_compile_source_keeps_denormals_and_does_not_fuse() -> None:
+    # CuPy's own RawModule made `mul.rn.ftz.f32` of this: it adds -ftz=true behind the options it is given.
+    source = 'extern "C" __global__ void f(float* x) { x[3] = x[0] * x[1] + x[2]; }'
+    made = compile_source(source, "f.cu", arch="90")
+    assert "mul.rn.f32" in made.ptx
+    assert "add.rn.f32" in made.ptx
+    assert "fma" not in made.ptx
+    assert "ftz" not in made.ptx
+    assert "Compiling entry function 'f'" in made.log
+
+
+@needs_cupy
+def test_compile_source_gives_the_log_of_the_real_compiler() -> None:
+    with pytest.raises(DeviceError) as caught:
+        compile_source('extern "C" __global__ void f(float* x) { x[0] = y; }', "f.cu", arch="75")
+    assert 'identifier "y" is undefined' in str(caught.value.value)
+    assert caught.value.where == "f.cu"

@@ -1,0 +1,171 @@
+"""The choice of a device, on stand-ins for machines that lack one thing each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpuscalp import device
+from gpuscalp.errors import DeviceError, UsageError
+
+
+class FakeRuntimeError(RuntimeError):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"cudaError {status}")
+        self.status = status
+
+
+def fake_cupy(
+    *,
+    driver: int = 13000,
+    count_fault: int | None = None,
+    context_fault: int | None = None,
+    capability: tuple[int, int] = (9, 0),
+    nvrtc: tuple[int, int] | None = (13, 2),
+) -> Any:
+    """A CuPy with one GPU, or with the named thing missing."""
+
+    def count() -> int:
+        if count_fault is not None:
+            raise FakeRuntimeError(count_fault)
+        return 2
+
+    def free(_address: int) -> None:
+        if context_fault is not None:
+            raise FakeRuntimeError(context_fault)
+
+    def nvrtc_version() -> tuple[int, int]:
+        if nvrtc is None:
+            raise RuntimeError("libnvrtc.so.13 not found")
+        return nvrtc
+
+    runtime = SimpleNamespace(
+        CUDARuntimeError=FakeRuntimeError,
+        driverGetVersion=lambda: driver,
+        runtimeGetVersion=lambda: 13020,
+        getDeviceCount=count,
+        getDevice=lambda: 0,
+        getDeviceProperties=lambda _: {
+            "name": b"Test GPU",
+            "major": capability[0],
+            "minor": capability[1],
+            "totalGlobalMem": 2**34,
+        },
+        free=free,
+    )
+    return SimpleNamespace(
+        __version__="14.2.0",
+        cuda=SimpleNamespace(runtime=runtime, nvrtc=SimpleNamespace(getVersion=nvrtc_version)),
+    )
+
+
+# What is wrong with the machine -> the CuPy it has (None: not installed), a word of the message.
+BROKEN = {
+    "no CuPy": (None, "CuPy is not installed"),
+    "no driver": (fake_cupy(driver=0), "no NVIDIA driver"),
+    "old driver": (fake_cupy(driver=12040, count_fault=35), "older than CuPy's CUDA runtime"),
+    "no device": (fake_cupy(count_fault=100), "no GPU is visible"),
+    "old device": (fake_cupy(capability=(7, 0)), "too old for the kernels"),
+    "no NVRTC": (fake_cupy(nvrtc=None), "NVRTC is missing"),
+    "in use": (fake_cupy(context_fault=46), "exclusive use"),
+    "in a fault": (fake_cupy(context_fault=719), "does not answer"),
+}
+
+broken = pytest.mark.parametrize(("cupy", "message"), list(BROKEN.values()), ids=list(BROKEN))
+
+
+@broken
+def test_resolve_cuda_is_an_error_where_it_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, cupy: Any, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(DeviceError, match=message) as caught:
+        device.resolve("cuda")
+    assert caught.value.exit_code == 6
+    assert caught.value.fix is not None
+    assert "--device cpu" in caught.value.fix
+
+
+@broken
+def test_resolve_auto_falls_back_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, cupy: Any, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    choice = device.resolve("auto")
+    assert choice.name == "cpu"
+    assert choice.requested == "auto"
+    assert message in choice.reason
+
+
+@pytest.mark.parametrize("requested", ["cuda", "auto"])
+def test_resolve_takes_a_gpu_that_can_run(
+    monkeypatch: pytest.MonkeyPatch, requested: device.RequestedDevice
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(capability=(7, 5)))
+    choice = device.resolve(requested)
+    assert choice.name == "cuda"
+    assert "Test GPU, compute capability 7.5" in choice.reason
+    assert choice.details == {
+        "name": "Test GPU",
+        "compute_capability": "7.5",
+        "memory_bytes": 2**34,
+        "device_index": 0,
+        "device_count": 2,
+        "driver_version": "13.0",
+        "runtime_version": "13.2",
+        "nvrtc_version": "13.2",
+        "cupy_version": "14.2.0",
+    }
+
+
+def test_resolve_cpu_never_imports_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise AssertionError("asked for a GPU")
+
+    monkeypatch.setattr(device, "import_cupy", fail)
+    choice = device.resolve("cpu")
+    assert choice.name == choice.requested == "cpu"
+    assert choice.details["core_count"] >= 1  # type: ignore[operator]
+
+
+def test_resolve_refuses_another_word() -> None:
+    with pytest.raises(UsageError, match="unknown device") as caught:
+        device.resolve("gpu")  # type: ignore[arg-type]
+    assert caught.value.fix == "one of cpu, cuda, auto"
+
+
+def test_import_cupy_tells_absent_from_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "cupy.py").write_text("import libcuda_of_another_planet\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(DeviceError, match="damaged"):
+        device.import_cupy()
+    (tmp_path / "cupy.py").write_text("raise OSError('libcublas.so: wrong ELF class')\n")
+    with pytest.raises(DeviceError, match=r"cannot be imported.*wrong ELF class"):
+        device.import_cupy()
+
+
+@broken
+def test_describe_reports_a_missing_gpu_without_raising(
+    monkeypatch: pytest.MonkeyPatch, cupy: Any, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    answer = json.loads(json.dumps(device.describe()))
+    assert answer["device"] == "cpu"
+    assert answer["requested"] == "auto"
+    assert message in answer["reason"]
+    assert answer["cuda"]["usable"] is False
+    assert message in answer["cuda"]["error"]["what"]
+    assert device.describe("cuda")["device"] is None
+
+
+def test_describe_reports_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    answer = json.loads(json.dumps(device.describe()))
+    assert answer["device"] == "cuda"
+    assert answer["cuda"]["usable"] is True
+    assert answer["cuda"]["name"] == "Test GPU"
