@@ -13,6 +13,7 @@ VENV=${VENV:-.venv}
 PYTHON=${PYTHON:-}
 DEVICE=${DEVICE:-auto}
 EXTRAS=${EXTRAS:-}
+export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 # Run the candidate instead of looking for its name: a pyenv shim exists for versions that are not enabled.
 usable() {

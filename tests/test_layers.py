@@ -22,7 +22,9 @@ LAYERS: dict[int, frozenset[str]] = {
         {
             "account",
             "batcher",
+            "contract",
             "ensemble",
+            "feature_columns",
             "features",
             "forest",
             "frames",

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from gpuscalp import __version__
+from gpuscalp.config import BacktestConfig, TrainConfig, load
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE_FOLDERS = ("gpuscalp", "benchmarks", "scripts", "tests")
@@ -65,6 +66,15 @@ def test_no_left_over_words_in_any_text_file():
                 line = text.count("\n", 0, match.start()) + 1
                 found.append(f"{_name(path)}:{line}: {what}: {match.group()}")
     assert not found, "\n".join(found)
+
+
+def test_links_between_documents_lead_somewhere():
+    broken = []
+    for path in (path for path in _text_files() if path.suffix == ".md"):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+            if "://" not in target and not (path.parent / target).exists():
+                broken.append(f"{_name(path)}: {target}")
+    assert not broken, "\n".join(broken)
 
 
 def test_modules_stay_small():
@@ -196,6 +206,20 @@ def test_exactly_one_build_of_xgboost_and_at_most_one_of_cupy_is_installed():
     names = {canonicalize_name(d.metadata["Name"]) for d in importlib.metadata.distributions()}
     assert len(names & {"xgboost", "xgboost-cpu", "xgboost-cu12"}) == 1
     assert len(names & {"cupy-cuda12x", "cupy-cuda13x"}) <= 1
+
+
+# Configuration ----------------------------------------------------------------------------------------------
+
+CONFIGS = {"backtest": BacktestConfig, "train": TrainConfig}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configuration_decodes(path):
+    load(CONFIGS[path.stem], path)
+
+
+def test_shipped_backtest_configuration_is_the_default_written_out():
+    assert load(BacktestConfig, ROOT / "configs" / "backtest.toml") == BacktestConfig()
 
 
 # Version and wheel ------------------------------------------------------------------------------------------

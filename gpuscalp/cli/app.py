@@ -43,7 +43,8 @@ DeviceOption = Annotated[
 
 COMMAND_MODULES = ("system",)
 
-# Plain help: rich's panels triple the time of `gpuscalp --help`. Errors are printed by gpuscalp.cli.run.
+# Plain help: with the panels of rich `gpuscalp --help` takes 0.18 s instead of 0.09 s (2 cores, Python 3.11).
+# Errors are printed by gpuscalp.cli.run.
 app = typer.Typer(
     name="gpuscalp",
     help="Features, models and backtests for short-horizon crypto trading; a GPU or a CPU, the same bits.",
