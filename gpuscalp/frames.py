@@ -1,0 +1,245 @@
+"""Ticks of many symbols to closed frames on one grid, in any batching, with the same bits.
+
+Owns: the watermark, the pending ticks, the per-symbol frame state. Never: reads a clock (a CLOCK tick says the
+time) or computes a window.
+
+Order of calls: ``Grid.push`` each batch in arrival order, then ``Framer.fold`` each ClosedFrames it returns, in
+the order returned; call ``Framer.restart`` before a ClosedFrames whose ``restart`` is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from gpuscalp.config import GridConfig
+from gpuscalp.errors import ShapeError
+from gpuscalp.ops import frames as frame_ops
+from gpuscalp.ops import grid as grid_ops
+from gpuscalp.schema import NS_PER_MS, TICK, FrameBlock, I64, Instrument, TickKind, Ticks
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedFrames:
+    """T consecutive frames that have closed, with their ticks.
+
+    Attributes
+    ----------
+    end_ns : int64[T]
+    ticks : TICK[N]             ordered by (frame, symbol), arrival order within
+    offsets : int64[T * S + 1]  ticks of frame t and symbol s start at offsets[t * S + s]
+    restart : bool              the frames before are not adjacent: everything starts cold
+    """
+
+    end_ns: I64
+    ticks: Ticks
+    offsets: I64
+    restart: bool
+
+
+@final
+class Grid:
+    """Assigns ticks to frames and closes frames by the watermark.
+
+    A frame closes when the largest exchange time seen, less ``lateness_ms``, reaches its end. A tick for a
+    closed frame is dropped and counted, and sets LATE on its symbol in the open frame. A silence longer than
+    ``max_gap_ms`` ends the run: what is pending is closed and the next frame starts cold.
+
+    Parameters
+    ----------
+    config : GridConfig
+    symbol_count : int
+    block_frames : int    about how many frames to return at once (more when one tick closes many)
+    """
+
+    def __init__(self, config: GridConfig, symbol_count: int, *, block_frames: int = 4096) -> None:
+        self._frame_ns = config.frame_ms * NS_PER_MS
+        self._lateness_ns = config.lateness_ms * NS_PER_MS
+        self._max_gap_ns = config.max_gap_ms * NS_PER_MS
+        self._symbol_count = symbol_count
+        self._block_frames = block_frames
+        self._state = grid_ops.new_state()
+        self._ticks = np.zeros(1024, TICK)
+        self._frames = np.zeros(1024, np.int64)
+        self._pending = 0
+        self._restart = False
+
+    @property
+    def late_count(self) -> int:
+        """Ticks dropped so far because their frame had closed."""
+        return int(self._state[grid_ops.LATE_COUNT])
+
+    @property
+    def pending_count(self) -> int:
+        """Ticks held for frames that are still open."""
+        return self._pending
+
+    def push(self, ticks: Ticks) -> list[ClosedFrames]:
+        """Take ticks in arrival order and return the frames that they closed.
+
+        Raises
+        ------
+        ShapeError    the array is not TICK[N], or a symbol index is out of range
+        """
+        if ticks.dtype != TICK or ticks.ndim != 1:
+            raise ShapeError("ticks must be a TICK[N] array", value=f"{ticks.dtype}{ticks.shape}")
+        self._check_symbols(ticks)
+        closed: list[ClosedFrames] = []
+        at = 0
+        while at < len(ticks):
+            taken, gap = self._take(ticks[at:])
+            at += taken
+            if gap:
+                self._close_all(closed)
+            else:
+                self._close(closed)
+        return closed
+
+    def checkpoint(self) -> dict[str, np.ndarray]:
+        """Return all that ``restore`` needs, as plain arrays."""
+        return {
+            "state": self._state.copy(),
+            "ticks": self._ticks[: self._pending].copy(),
+            "frames": self._frames[: self._pending].copy(),
+            "restart": np.array([self._restart]),
+        }
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Continue from a checkpoint as if there had been no break."""
+        self._state[:] = saved["state"]
+        self._pending = len(saved["ticks"])
+        self._reserve(self._pending)
+        self._ticks[: self._pending] = saved["ticks"]
+        self._frames[: self._pending] = saved["frames"]
+        self._restart = bool(saved["restart"][0])
+
+    def _check_symbols(self, ticks: Ticks) -> None:
+        symbols = ticks["symbol"]
+        wrong = (symbols < 0) | (symbols >= self._symbol_count)
+        wrong &= ticks["kind"] != TickKind.CLOCK
+        if wrong.any():
+            index = int(np.flatnonzero(wrong)[0])
+            raise ShapeError(
+                "symbol index out of range",
+                where=f"tick {index}",
+                value=int(symbols[index]),
+                fix=f"use 0 to {self._symbol_count - 1}",
+            )
+
+    def _reserve(self, size: int) -> None:
+        if size > len(self._ticks):
+            capacity = 1 << (size - 1).bit_length()
+            ticks, frames = np.zeros(capacity, TICK), np.zeros(capacity, np.int64)
+            ticks[: self._pending] = self._ticks[: self._pending]
+            frames[: self._pending] = self._frames[: self._pending]
+            self._ticks, self._frames = ticks, frames
+
+    def _take(self, ticks: Ticks) -> tuple[int, bool]:
+        start = self._pending
+        self._reserve(start + len(ticks))
+        own = self._ticks[start : start + len(ticks)]
+        own[:] = ticks
+        self._first = int(self._state[grid_ops.OPEN_FRAME])
+        taken, gap = grid_ops.assign(
+            own,
+            self._frame_ns,
+            self._lateness_ns,
+            self._max_gap_ns,
+            self._state,
+            self._frames[start : start + len(ticks)],
+            self._block_frames,
+        )
+        if self._first == grid_ops.UNSET and taken:
+            # The run starts with the first tick's own frame: nothing can be known of the frames before it.
+            self._first = (int(ticks["exch_ns"][0]) - self._lateness_ns) // self._frame_ns
+        self._pending = start + taken
+        return taken, gap
+
+    def _close(self, closed: list[ClosedFrames]) -> None:
+        count = int(self._state[grid_ops.OPEN_FRAME]) - self._first
+        if count == 0:
+            return
+        offsets = np.empty(count * self._symbol_count + 1, np.int64)
+        ordered = np.empty(self._pending, TICK)
+        pending = self._ticks[: self._pending]
+        self._pending = grid_ops.order(
+            pending, self._frames[: self._pending], self._first, count, self._symbol_count, offsets, ordered
+        )
+        end_ns = (self._first + 1 + np.arange(count, dtype=np.int64)) * self._frame_ns
+        closed.append(ClosedFrames(end_ns, ordered[: offsets[-1]], offsets, self._restart))
+        self._restart = False
+
+    def _close_all(self, closed: list[ClosedFrames]) -> None:
+        """Close every frame up to the newest tick, and start a new run."""
+        newest_ns = int(self._state[grid_ops.WATERMARK]) + self._lateness_ns
+        self._state[grid_ops.OPEN_FRAME] = newest_ns // self._frame_ns + 1
+        self._close(closed)
+        self._state[grid_ops.OPEN_FRAME] = grid_ops.UNSET
+        self._restart = True
+
+
+@final
+class Framer:
+    """Folds closed frames into channels, carrying each symbol's last quote, book and mark.
+
+    Parameters
+    ----------
+    config : GridConfig
+    instruments : one per symbol, in the order of axis S
+    warm_up_frames : int   WARM_UP is set until this many frames have closed since a symbol's first quote
+    """
+
+    def __init__(self, config: GridConfig, instruments: Sequence[Instrument], *, warm_up_frames: int) -> None:
+        self._stale_ns = config.stale_ms * NS_PER_MS
+        self._warm_up_frames = warm_up_frames
+        self._tick_size = np.array([instrument.tick_size for instrument in instruments], np.float64)
+        self._state = frame_ops.FrameState.empty(len(instruments))
+
+    def restart(self) -> None:
+        """Forget everything: the next frame is not adjacent to the last."""
+        empty = frame_ops.FrameState.empty(len(self._tick_size))
+        self._state.integers[:] = empty.integers
+        self._state.reals[:] = empty.reals
+
+    def buffers(self, frame_count: int) -> FrameBlock:
+        """Return an uninitialised block for ``fold`` to write into."""
+        symbol_count = len(self._tick_size)
+        shape = (frame_count, symbol_count)
+        return FrameBlock(
+            np.empty(frame_count, np.int64),
+            np.empty((frame_count, frame_ops.CHANNEL_COUNT, symbol_count), np.float32),
+            np.empty(shape, np.uint32),
+            np.empty(shape, np.int32),
+            np.empty(shape, np.int32),
+            np.empty(shape, np.float64),
+        )
+
+    def fold(self, closed: ClosedFrames, out: FrameBlock | None = None) -> FrameBlock:
+        """Return the channels of closed frames (in ``out`` if given: T frames, overwritten)."""
+        block = self.buffers(len(closed.end_ns)) if out is None else out
+        block.end_ns[:] = closed.end_ns
+        frame_ops.fold(
+            closed.ticks,
+            closed.offsets,
+            closed.end_ns,
+            self._tick_size,
+            self._stale_ns,
+            self._warm_up_frames,
+            self._state,
+            block.channels,
+            block.quality,
+            block.bid_px,
+            block.ask_px,
+            block.mark,
+        )
+        return block
+
+    def checkpoint(self) -> dict[str, np.ndarray]:
+        return {"integers": self._state.integers.copy(), "reals": self._state.reals.copy()}
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        self._state.integers[:] = saved["integers"]
+        self._state.reals[:] = saved["reals"]
