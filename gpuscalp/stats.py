@@ -1,0 +1,198 @@
+"""What a sample of returns says and how surely: Sharpe ratio with error, its deflation, intervals.
+
+Owns: estimators over plain arrays. Never: reads trades, draws, or rounds. SciPy is not needed: the normal
+distribution is in the standard library.
+
+Sources: Lo (2002), "The Statistics of Sharpe Ratios"; Mertens (2002), comment on Lo's variance; Bailey and
+López de Prado (2012, 2014), probabilistic and deflated Sharpe ratio; Wilson (1927); Künsch (1989), moving
+blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+
+from gpuscalp.schema import F64, I64
+
+_NORMAL: Final = NormalDist()
+EULER_GAMMA: Final = 0.5772156649015329
+
+# Below this many days an annual figure would be extrapolation, not description.
+MIN_DAYS_TO_ANNUALISE: Final = 20.0
+SECONDS_PER_YEAR: Final = 365.0 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A two-sided confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sharpe:
+    """Sharpe ratio of one sample, per sampling interval, against a benchmark of zero.
+
+    Attributes
+    ----------
+    value : mean / standard deviation (n − 1); NaN for fewer than two or for constant returns
+    error : standard error, Mertens (2002): √((1 + ½SR² − γ₃SR + ¼(γ₄ − 3)SR²) / n); with γ₃ = 0, γ₄ = 3 this
+        is Lo (2002) for independent normal returns
+    error_lo : the same by Lo (2002), for comparison
+    count : n
+    skew, kurtosis : γ₃ and γ₄ (3 for the normal), moments of the sample
+    """
+
+    value: float
+    error: float
+    error_lo: float
+    count: int
+    skew: float
+    kurtosis: float
+
+    @property
+    def known(self) -> bool:
+        return math.isfinite(self.value) and math.isfinite(self.error)
+
+
+def sharpe(returns: F64) -> Sharpe:
+    """Estimate a Sharpe ratio with its standard error.
+
+    Parameters
+    ----------
+    returns : float64[n]  one per sampling interval, over the whole time (also where nothing was held)
+    """
+    count = len(returns)
+    deviation = float(np.std(returns, ddof=1)) if count >= 2 else 0.0
+    if not deviation > 0:
+        return Sharpe(math.nan, math.nan, math.nan, count, math.nan, math.nan)
+    mean = float(np.mean(returns))
+    standard = (returns - mean) / float(np.std(returns))
+    skew, kurtosis = float(np.mean(standard**3)), float(np.mean(standard**4))
+    value = mean / deviation
+    variance = 1 + 0.5 * value**2 - skew * value + 0.25 * (kurtosis - 3) * value**2
+    return Sharpe(
+        value=value,
+        error=math.sqrt(max(variance, 0.0) / count),
+        error_lo=math.sqrt((1 + 0.5 * value**2) / count),
+        count=count,
+        skew=skew,
+        kurtosis=kurtosis,
+    )
+
+
+def annual_factor(interval_s: float, span_s: float) -> float | None:
+    """Return √(intervals per year), or None where the sample spans too few days for an annual figure.
+
+    The factor is that of independent returns; under autocorrelation it misstates the annual ratio
+    (Lo 2002, section on time aggregation).
+    """
+    if span_s < MIN_DAYS_TO_ANNUALISE * 86_400:
+        return None
+    return math.sqrt(SECONDS_PER_YEAR / interval_s)
+
+
+def expected_best_sharpe(trials: int, count: int) -> float:
+    """Return the Sharpe ratio that the best of ``trials`` skill-less strategies shows on ``count`` returns.
+
+    Bailey and López de Prado (2014), false strategy theorem:
+    √V · ((1 − γ)·Z⁻¹(1 − 1/N) + γ·Z⁻¹(1 − 1/(N·e))).
+    The variance V between trials is not known here (only their number is); it is taken to be that of the
+    estimate for a strategy without skill, 1/(count − 1), which holds for independent trials. Trials that
+    resemble each other deserve less deflation, trials with wilder returns more.
+    """
+    if trials <= 1 or count < 2:
+        return 0.0
+    high = _NORMAL.inv_cdf(1 - 1 / trials)
+    higher = _NORMAL.inv_cdf(1 - 1 / (trials * math.e))
+    return ((1 - EULER_GAMMA) * high + EULER_GAMMA * higher) / math.sqrt(count - 1)
+
+
+def deflated_sharpe(estimate: Sharpe, *, trials: int) -> float:
+    """Return the probability that the true Sharpe ratio is above what luck gives the best of ``trials``.
+
+    Bailey and López de Prado (2014): Φ((SR − SR₀)·√(n − 1) / √(1 − γ₃SR + ¼(γ₄ − 1)SR²)), SR per sampling
+    interval. With one trial it is the probabilistic Sharpe ratio against zero (2012). NaN where the ratio is
+    not known.
+    """
+    if not estimate.known:
+        return math.nan
+    value = estimate.value
+    scale = 1 - estimate.skew * value + 0.25 * (estimate.kurtosis - 1) * value**2
+    if not scale > 0:
+        return math.nan
+    benchmark = expected_best_sharpe(trials, estimate.count)
+    return _NORMAL.cdf((value - benchmark) * math.sqrt(estimate.count - 1) / math.sqrt(scale))
+
+
+def wilson(hits: int, count: int, *, level: float = 0.95) -> Interval:
+    """Return Wilson's (1927) score interval for a share; (0, 1) where nothing was observed."""
+    assert 0 <= hits <= count
+    if count == 0:
+        return Interval(0.0, 1.0)
+    z = _NORMAL.inv_cdf(0.5 + level / 2)
+    share = hits / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    # At 0 and at all hits the bound is exact; only the last bit of the square root says otherwise.
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    high = 1.0 if hits == count else min(1.0, centre + half)
+    return Interval(low, high)
+
+
+def block_indices(count: int, block: int, rng: np.random.Generator) -> I64:
+    """Return one moving-block resample: int64[count] indices made of random runs of length ``block``.
+
+    Künsch (1989). Every start in 0 … count − block is equally likely; the last run is cut to length.
+    """
+    block = max(1, min(block, count))
+    runs = -(-count // block)
+    starts = rng.integers(0, count - block + 1, size=runs)
+    return (starts[:, None] + np.arange(block)).reshape(-1)[:count].astype(np.int64)
+
+
+def block_bootstrap(
+    sample: F64,
+    statistic: Callable[[F64], float],
+    *,
+    block: int,
+    rng: np.random.Generator,
+    resamples: int = 1_000,
+    level: float = 0.95,
+) -> Interval:
+    """Return the percentile interval of a statistic under moving-block resampling.
+
+    Parameters
+    ----------
+    sample : float64[n, ...]  resampled along the first axis; neighbours may depend on each other
+    statistic : of one resample; resamples where it is NaN are left out
+    block : length of a run; at least the reach of the dependence
+
+    Returns
+    -------
+    Interval                  NaN where the sample is empty or the statistic never known
+    """
+    if len(sample) == 0:
+        return Interval(math.nan, math.nan)
+    values = np.array([statistic(sample[block_indices(len(sample), block, rng)]) for _ in range(resamples)])
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def max_drawdown(equity: F64) -> tuple[float, float]:
+    """Return the largest fall from a previous high, as (amount, percent of that high)."""
+    if len(equity) == 0:
+        return 0.0, 0.0
+    high = np.maximum.accumulate(equity)
+    amount = float(np.max(high - equity))
+    return amount, float(100 * np.max((high - equity) / high))
