@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -65,8 +66,9 @@ class Entry:
 
 
 def compiler() -> str | None:
-    """Return the path of ``g++``, or ``None`` where there is none."""
-    return shutil.which("g++")
+    """Return the path of ``g++``, or ``None`` where there is none, or not one that the shim was written for."""
+    # Elsewhere the name belongs to another compiler, whose objects have no sections of this form.
+    return shutil.which("g++") if sys.platform == "linux" else None
 
 
 def entries_of(source: str) -> tuple[Entry, ...]:
@@ -114,7 +116,7 @@ def build(source: str, name: str, *, defines: Defines | None = None, sanitize: b
     """
     cxx = compiler()
     if cxx is None:
-        raise ShimError("there is no g++ on this machine")
+        raise ShimError("there is no g++ for Linux on this machine")
     options = (*CXX_OPTIONS, *(SANITIZE_OPTIONS if sanitize else ()), *define_options(defines))
     text = translate(source, name)
     digest = hashlib.sha256()

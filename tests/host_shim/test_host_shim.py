@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpuscalp.ops import cuda_module
 from tests.host_shim.build import Entry, ShimError, compiler, entries_of
+from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.host_kernel import HostKernel
 from tests.host_shim.sanitized import run_sanitized, sanitizer_missing
 from tests.host_shim.tools import skip_without
@@ -207,6 +209,27 @@ def test_an_unknown_entry_point_is_an_error(kernel: HostKernel) -> None:
 
 
 @needs_compiler
+def test_cuda_on_host_runs_a_launcher_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.host_shim.host_kernel.load_kernel_source", lambda _: SOURCE.read_text())
+
+    def reverse(x: np.ndarray, *, block: int) -> np.ndarray:
+        import cupy
+
+        y = cupy.empty_like(x)
+        run = cuda_module.load_module("selftest").get_function("reverse")
+        run((len(x) // block,), (block,), (x, y), shared_mem=block * 8)
+        return cupy.asnumpy(y)
+
+    for seed in SEEDS:
+        with cuda_on_host(seed=seed):
+            assert reverse(np.arange(8.0), block=4).tolist() == [3, 2, 1, 0, 7, 6, 5, 4]
+            assert cuda_module.load_module("selftest") is cuda_module.load_module("selftest")
+            with pytest.raises(ShimError, match="no entry point"):
+                cuda_module.load_module("selftest").get_function("forward")
+    assert not any(stem == "selftest" for stem, *_ in cuda_module._MODULES)
+
+
+@needs_compiler
 def test_defines_reach_the_source() -> None:
     small = HostKernel("selftest", source=SOURCE.read_text(), defines={"TILE": 32})
     args = (np.zeros(64, np.float32), np.zeros(1, np.float32), np.int32(64))
@@ -246,6 +269,7 @@ def test_sanitized_build_finds_loads_outside_memory() -> None:
     prelude = f"""
 import numpy as np
 from pathlib import Path
+from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.host_kernel import HostKernel
 kernel = HostKernel("selftest", source=Path({str(SOURCE)!r}).read_text(), sanitize=True)
 out = np.zeros(1, np.int32)
