@@ -66,8 +66,8 @@ class Entry:
 
 
 def compiler() -> str | None:
-    """Return the path of ``g++``, or ``None`` where there is none, or not one that the shim was written for."""
-    # Elsewhere the name belongs to another compiler, whose objects have no sections of this form.
+    """Return the path of ``g++`` on Linux, or ``None``."""
+    # Elsewhere the name belongs to another compiler, whose objects have no sections of the shim's form.
     return shutil.which("g++") if sys.platform == "linux" else None
 
 

@@ -218,7 +218,7 @@ def test_cuda_on_host_runs_a_launcher_as_it_is(monkeypatch: pytest.MonkeyPatch) 
         y = cupy.empty_like(x)
         run = cuda_module.load_module("selftest").get_function("reverse")
         run((len(x) // block,), (block,), (x, y), shared_mem=block * 8)
-        return cupy.asnumpy(y)
+        return np.asarray(cupy.asnumpy(y))
 
     for seed in SEEDS:
         with cuda_on_host(seed=seed):
