@@ -4,17 +4,17 @@ Owns: the exact simulation of a two-sided Hawkes process, what each order does t
 and the tape of rows that comes of it. Never: chooses parameters, knows units of money, or sees a clock.
 
 Numbers. A seed has to give the same market on every platform. So the only randomness is
-``Generator.random()`` (53 bits of PCG64, exact), exponential variates are made by comparisons alone, and the
-one transcendental function is computed here from correctly rounded operations.
+``Generator.random()`` (53 bits of PCG64, exact); gpuscalp.ops.variates makes everything else of it.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 
+from gpuscalp.ops._numba import jit
+from gpuscalp.ops.variates import exp_minus, exponential
 from gpuscalp.schema import BOOK_LEVELS, F64, I64
 
 BID: Final = 0
@@ -28,15 +28,13 @@ BOOK_COLUMNS: Final = ("exch_ns", "seq", "bid_px", "ask_px")  # then bid lots [2
 MARK_COLUMNS: Final = ("exch_ns", "seq", "bid_px + ask_px")
 MOVE_COLUMNS: Final = ("exch_ns", "half_ticks")
 
-# Rows of `Tape.rows` and `Progress.counts`.
+# `Tape.rows`.
 TRADES, QUOTES, BOOKS, MARKS, MOVES = range(5)
-BID_PX, ASK_PX, SEQ, NEXT_BOOK, NEXT_MARK, NEXT_ECHO = range(6)
+# `Progress.counts`: best prices at BID and ASK, then these.
+SEQ, NEXT_BOOK, NEXT_MARK, NEXT_ECHO = range(2, 6)
+# `Progress.times_ns`.
 NOW, PENDING = range(2)
 
-# 2^-n, exact; beyond 2^-64 an excitation is nothing.
-_HALVES: Final = np.array([2.0**-n for n in range(65)])
-_LN2_HIGH: Final = 6.93147180369123816490e-01  # the leading 33 bits of ln 2, so that n·_LN2_HIGH is exact
-_LN2_LOW: Final = 1.90821492927058770002e-10
 _NONE: Final = -1.0
 
 
@@ -81,8 +79,9 @@ class Progress(NamedTuple):
     Attributes
     ----------
     times_ns : float64[2]         NOW; PENDING, the drawn time of the next candidate event, or -1
-    excitation_hz : float64[2, J] what past orders add to the rate of (sells, buys)
-    counts : int64[6]             BID_PX, ASK_PX, SEQ, NEXT_BOOK, NEXT_MARK (ns), NEXT_ECHO (index)
+    excitation_hz : float64[2, J] what past orders add to the rate of orders that hit (bids, asks)
+    counts : int64[6]             best price in ticks at BID and ASK; SEQ; NEXT_BOOK, NEXT_MARK in ns;
+                                  NEXT_ECHO, an index
     queues : int64[2, 20]         lots at the best 20 prices of (bids, asks), one tick apart
     """
 
@@ -119,50 +118,15 @@ def make_tape(capacity: int) -> Tape:
     return Tape(trades, quotes, books, marks, moves, np.zeros(len(widths), np.int64))
 
 
-@numba.njit(cache=True)
-def exponential(rng: np.random.Generator) -> float:
-    """Draw a standard exponential variate without a logarithm.
-
-    Source: von Neumann (1951), "Various techniques used in connection with random digits", NBS Applied
-    Mathematics Series 12. A run of falling uniforms has odd length with probability exp(-first); each
-    failure adds one to the whole part.
-    """
-    whole = 0.0
-    while True:
-        first = rng.random()
-        last = first
-        odd = True
-        while True:
-            following = rng.random()
-            if following >= last:
-                break
-            last = following
-            odd = not odd
-        if odd:
-            return whole + first
-        whole += 1.0
-
-
-@numba.njit(cache=True)
-def exp_minus(x: float) -> float:
-    """Return exp(-x) for x >= 0 from + − × ÷ alone; relative error below 1e-15.
-
-    Cody and Waite (1980) reduction to half of ln 2, then the Taylor series to x^14/14!.
-    """
-    n = int(x / (_LN2_HIGH + _LN2_LOW) + 0.5)
-    if n > 64:
-        return 0.0
-    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
-    term = 1.0
-    for k in range(14, 0, -1):
-        term = 1.0 - term * r / k
-    result: float = term * _HALVES[n]
-    return result
-
-
-@numba.njit(cache=True)
+@jit
 def simulate(
-    rng: np.random.Generator, rules: Rules, state: Progress, echo_ns: I64, echo_ticks: I64, end_ns: int, tape: Tape
+    rng: np.random.Generator,
+    rules: Rules,
+    state: Progress,
+    echo_ns: I64,
+    echo_ticks: I64,
+    end_ns: int,
+    tape: Tape,
 ) -> bool:
     """Carry one symbol forward to ``end_ns``, or until the tape is full.
 
@@ -194,7 +158,7 @@ def simulate(
     times = state.times_ns
     if state.counts[SEQ] == 0:
         _write_quote(state, tape)
-    while tape.rows.max() < room:
+    while max(tape.rows[TRADES], tape.rows[QUOTES], tape.rows[BOOKS], tape.rows[MARKS]) < room:
         if times[PENDING] == _NONE:
             times[PENDING] = times[NOW] + exponential(rng) / _bound_hz(rules, state) * 1e9
         echo_index = state.counts[NEXT_ECHO]
@@ -221,60 +185,75 @@ def simulate(
     return False
 
 
-@numba.njit(cache=True)
+@jit
 def _bound_hz(rules: Rules, state: Progress) -> float:
     """Rate of all candidate events from now on, if nothing decayed."""
-    spread = state.counts[ASK_PX] - state.counts[BID_PX]
-    orders_hz = 2.0 * rules.base_hz + state.excitation_hz.sum()
-    opening_hz = rules.open_hz if spread < rules.spread_cap else 0.0
+    orders_hz = _side_hz(rules, state, BID) + _side_hz(rules, state, ASK)
     total: float = (
-        orders_hz * (1.0 + rules.queue_per_trade) + rules.queue_hz + rules.close_hz * (spread - 1) + opening_hz
+        orders_hz * (1.0 + rules.queue_per_trade)
+        + rules.queue_hz
+        + _closing_hz(rules, state)
+        + _opening_hz(rules, state)
     )
     return total
 
 
-@numba.njit(cache=True)
+@jit
+def _side_hz(rules: Rules, state: Progress, side: int) -> float:
+    """Rate of the orders that hit one side."""
+    rate_hz = rules.base_hz
+    for j in range(len(rules.decay_hz)):
+        rate_hz += state.excitation_hz[side, j]
+    return rate_hz
+
+
+@jit
+def _closing_hz(rules: Rules, state: Progress) -> float:
+    rate_hz: float = rules.close_hz * (state.counts[ASK] - state.counts[BID] - 1)
+    return rate_hz
+
+
+@jit
+def _opening_hz(rules: Rules, state: Progress) -> float:
+    return rules.open_hz if state.counts[ASK] - state.counts[BID] < rules.spread_cap else 0.0
+
+
+@jit
 def _advance(rules: Rules, state: Progress, to_ns: float) -> None:
     elapsed_s = (to_ns - state.times_ns[NOW]) * 1e-9
     for j in range(len(rules.decay_hz)):
         factor = exp_minus(rules.decay_hz[j] * elapsed_s)
-        state.excitation_hz[BID, j] *= factor
-        state.excitation_hz[ASK, j] *= factor
+        for side in range(2):
+            state.excitation_hz[side, j] *= factor
     state.times_ns[NOW] = to_ns
 
 
-@numba.njit(cache=True)
+@jit
 def _candidate(rng: np.random.Generator, rules: Rules, state: Progress, level_hz: float, tape: Tape) -> None:
     """Decide which event a candidate is: constant rates first, what has decayed since is no event."""
-    spread = state.counts[ASK_PX] - state.counts[BID_PX]
-    closing_hz = rules.close_hz * (spread - 1)
-    opening_hz = rules.open_hz if spread < rules.spread_cap else 0.0
-    if level_hz < closing_hz:
-        # Either side steps in with probability one half: neither direction can be foreseen.
-        _improve(rng, rules, state, BID if rng.random() < 0.5 else ASK, 1)
+    closing_hz = _closing_hz(rules, state)
+    opening_hz = _opening_hz(rules, state)
+    if level_hz < closing_hz + opening_hz:
+        # Either side moves with probability one half: neither direction can be foreseen.
+        _shift(rng, rules, state, int(rng.random() * 2.0), 1 if level_hz < closing_hz else -1)
         _write_quote(state, tape)
         return
-    level_hz -= closing_hz
-    if level_hz < opening_hz:
-        _remove(rng, rules, state, BID if rng.random() < 0.5 else ASK, 1)
-        _write_quote(state, tape)
-        return
-    level_hz -= opening_hz
+    level_hz -= closing_hz + opening_hz
     if level_hz < rules.queue_hz:
         _change_queue(rng, rules, state, tape)
         return
     level_hz -= rules.queue_hz
-    sell_hz = rules.base_hz + state.excitation_hz[BID].sum()
-    buy_hz = rules.base_hz + state.excitation_hz[ASK].sum()
-    if level_hz < buy_hz:
-        _order(rng, rules, state, ASK, sell_hz / (buy_hz + sell_hz), tape)
-    elif level_hz < buy_hz + sell_hz:
-        _order(rng, rules, state, BID, buy_hz / (buy_hz + sell_hz), tape)
-    elif level_hz < (buy_hz + sell_hz) * (1.0 + rules.queue_per_trade):
+    sell_hz = _side_hz(rules, state, BID)
+    buy_hz = _side_hz(rules, state, ASK)
+    orders_hz = buy_hz + sell_hz
+    if level_hz < orders_hz:
+        hit = int(level_hz < buy_hz)
+        _order(rng, rules, state, hit, (sell_hz if hit == ASK else buy_hz) / orders_hz, tape)
+    elif level_hz < orders_hz * (1.0 + rules.queue_per_trade):
         _change_queue(rng, rules, state, tape)
 
 
-@numba.njit(cache=True)
+@jit
 def _order(
     rng: np.random.Generator, rules: Rules, state: Progress, hit: int, surprise: float, tape: Tape
 ) -> None:
@@ -284,138 +263,119 @@ def _order(
     mean move is p·(1-p) up and (1-p)·p down: none, whatever the past. So orders move the price and come in
     runs, and yet the runs foretell nothing (the discrete form of Madhavan, Richardson and Roomans 1997).
     """
+    queue = state.queues[hit]
     if rng.random() < rules.move_probability * surprise:
         u = rng.random()
         swept = 1
         while swept < len(rules.jump_cdf) and u >= rules.jump_cdf[swept - 1]:
             swept += 1
         for level in range(swept):
-            _write_trade(state, tape, hit, level, state.queues[hit, level])
-        spread = state.counts[ASK_PX] - state.counts[BID_PX]
-        followed = swept - 1 if spread < rules.spread_cap else swept
-        _remove(rng, rules, state, hit, swept)
-        _improve(rng, rules, state, 1 - hit, followed)
+            _write_trade(state, tape, hit, level, queue[level])
+        followed = swept - 1 if state.counts[ASK] - state.counts[BID] < rules.spread_cap else swept
+        _shift(rng, rules, state, hit, -swept)
+        _shift(rng, rules, state, 1 - hit, followed)
         move = tape.moves[tape.rows[MOVES]]
         move[0] = int(state.times_ns[NOW])
-        move[1] = (swept + followed) * (1 if hit == ASK else -1)
+        move[1] = (swept + followed) * (2 * hit - 1)
         tape.rows[MOVES] += 1
     else:
-        lots = min(_pick(rng, rules.order_lots), state.queues[hit, 0] - 1)
+        lots = min(_pick(rng, rules.order_lots), queue[0] - 1)
         _write_trade(state, tape, hit, 0, lots)
-        state.queues[hit, 0] -= lots
-        if state.queues[hit, 0] < 2:
-            state.queues[hit, 0] = 2 + _pick(rng, rules.order_lots)
-    _excite(rules, state, hit)
+        queue[0] -= lots
+        if queue[0] < 2:
+            queue[0] = 2 + _pick(rng, rules.order_lots)
+    for j in range(len(rules.decay_hz)):
+        state.excitation_hz[hit, j] += rules.decay_hz[j] * rules.same_side[j]
+        state.excitation_hz[1 - hit, j] += rules.decay_hz[j] * rules.cross_side[j]
     _write_quote(state, tape)
 
 
-@numba.njit(cache=True)
+@jit
 def _echo(rng: np.random.Generator, rules: Rules, state: Progress, ticks: int, tape: Tape) -> None:
     """Copy a move from elsewhere: a fast taker gets the best queue, the makers move both sides.
 
     It excites no further orders, so that the flow is the same process with and without copies.
     """
-    hit = ASK if ticks > 0 else BID
+    hit = int(ticks > 0)
     _write_trade(state, tape, hit, 0, state.queues[hit, 0])
-    _remove(rng, rules, state, hit, abs(ticks))
-    _improve(rng, rules, state, 1 - hit, abs(ticks))
+    _shift(rng, rules, state, hit, -abs(ticks))
+    _shift(rng, rules, state, 1 - hit, abs(ticks))
     _write_quote(state, tape)
 
 
-@numba.njit(cache=True)
-def _excite(rules: Rules, state: Progress, hit: int) -> None:
-    for j in range(len(rules.decay_hz)):
-        state.excitation_hz[hit, j] += rules.decay_hz[j] * rules.same_side[j]
-        state.excitation_hz[1 - hit, j] += rules.decay_hz[j] * rules.cross_side[j]
-
-
-@numba.njit(cache=True)
+@jit
 def _change_queue(rng: np.random.Generator, rules: Rules, state: Progress, tape: Tape) -> None:
     """Draw one queue halfway to a fresh size: limit orders and cancellations taken together."""
-    side = BID if rng.random() < 0.5 else ASK
+    queue = state.queues[int(rng.random() * 2.0)]
     level = 0 if rng.random() < 0.6 else int(rng.random() * _LEVELS)
-    lots = max(2, (state.queues[side, level] + _pick(rng, rules.queue_lots)) // 2)
-    changed = lots != state.queues[side, level]
-    state.queues[side, level] = lots
+    lots = max(2, (queue[level] + _pick(rng, rules.queue_lots)) // 2)
+    changed = lots != queue[level]
+    queue[level] = lots
     if level == 0 and changed:
         _write_quote(state, tape)
 
 
-@numba.njit(cache=True)
+@jit
 def _pick(rng: np.random.Generator, sizes: I64) -> int:
     chosen: int = sizes[int(rng.random() * len(sizes))]
     return chosen
 
 
-@numba.njit(cache=True)
-def _remove(rng: np.random.Generator, rules: Rules, state: Progress, side: int, ticks: int) -> None:
-    """Take the best ``ticks`` levels away; fresh queues appear at the far end."""
-    queue = state.queues[side]
+@jit
+def _shift(rng: np.random.Generator, rules: Rules, state: Progress, side: int, ticks: int) -> None:
+    """Move one side ``ticks`` towards the other (negative: away from it).
+
+    Towards it, fresh queues appear in front and the farthest fall out of sight; away from it, the best are
+    gone and fresh ones come into sight at the far end.
+    """
+    kept = state.queues[side].copy()
     for level in range(_LEVELS):
-        source = level + ticks
-        queue[level] = queue[source] if source < _LEVELS else _pick(rng, rules.queue_lots)
-    if side == ASK:
-        state.counts[ASK_PX] += ticks
-    else:
-        state.counts[BID_PX] -= ticks
-
-
-@numba.njit(cache=True)
-def _improve(rng: np.random.Generator, rules: Rules, state: Progress, side: int, ticks: int) -> None:
-    """Put ``ticks`` fresh levels in front; the levels at the far end fall out of sight."""
-    queue = state.queues[side]
-    for level in range(_LEVELS - 1, -1, -1):
         source = level - ticks
-        queue[level] = queue[source] if source >= 0 else _pick(rng, rules.queue_lots)
-    if side == ASK:
-        state.counts[ASK_PX] -= ticks
-    else:
-        state.counts[BID_PX] += ticks
+        state.queues[side, level] = kept[source] if 0 <= source < _LEVELS else _pick(rng, rules.queue_lots)
+    state.counts[side] += ticks * (1 - 2 * side)
 
 
-@numba.njit(cache=True)
+@jit
 def _stamp(row: I64, state: Progress) -> None:
     row[0] = int(state.times_ns[NOW])
     row[1] = state.counts[SEQ]
     state.counts[SEQ] += 1
 
 
-@numba.njit(cache=True)
+@jit
 def _write_trade(state: Progress, tape: Tape, hit: int, level: int, lots: int) -> None:
     row = tape.trades[tape.rows[TRADES]]
     _stamp(row, state)
-    row[2] = state.counts[ASK_PX] + level if hit == ASK else state.counts[BID_PX] - level
+    row[2] = state.counts[hit] + level * (2 * hit - 1)
     row[3] = lots
-    row[4] = 1 if hit == ASK else -1
+    row[4] = 2 * hit - 1
     tape.rows[TRADES] += 1
 
 
-@numba.njit(cache=True)
+@jit
 def _write_quote(state: Progress, tape: Tape) -> None:
     row = tape.quotes[tape.rows[QUOTES]]
     _stamp(row, state)
-    row[2] = state.counts[BID_PX]
-    row[3] = state.queues[BID, 0]
-    row[4] = state.counts[ASK_PX]
-    row[5] = state.queues[ASK, 0]
+    for side in range(2):
+        row[2 + 2 * side] = state.counts[side]
+        row[3 + 2 * side] = state.queues[side, 0]
     tape.rows[QUOTES] += 1
 
 
-@numba.njit(cache=True)
+@jit
 def _write_book(state: Progress, tape: Tape) -> None:
     row = tape.books[tape.rows[BOOKS]]
     _stamp(row, state)
-    row[2] = state.counts[BID_PX]
-    row[3] = state.counts[ASK_PX]
-    for level in range(_LEVELS):
-        row[4 + level] = state.queues[BID, level]
-        row[4 + _LEVELS + level] = state.queues[ASK, level]
+    for side in range(2):
+        row[2 + side] = state.counts[side]
+        for level in range(_LEVELS):
+            row[4 + side * _LEVELS + level] = state.queues[side, level]
     tape.rows[BOOKS] += 1
 
 
-@numba.njit(cache=True)
+@jit
 def _write_mark(state: Progress, tape: Tape) -> None:
     row = tape.marks[tape.rows[MARKS]]
     _stamp(row, state)
-    row[2] = state.counts[BID_PX] + state.counts[ASK_PX]
+    row[2] = state.counts[BID] + state.counts[ASK]
     tape.rows[MARKS] += 1

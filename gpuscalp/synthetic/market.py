@@ -136,7 +136,9 @@ class _Symbol:
                     self._tape,
                 )
             )
-            parts.append([rows[:count].copy() for rows, count in zip(self._tape, self._tape.rows, strict=False)])
+            parts.append(
+                [rows[:count].copy() for rows, count in zip(self._tape, self._tape.rows, strict=False)]
+            )
         trades, quotes, books, marks, moves = (np.concatenate(kind) for kind in zip(*parts, strict=True))
         if len(quotes) and quotes[:, 2].min() <= BOOK_LEVELS:
             raise DataError(
@@ -189,7 +191,9 @@ class _Symbol:
         exch_ns = np.concatenate([rows[:, 0] for rows in kinds])
         order = np.argsort(np.concatenate([rows[:, 1] for rows in kinds]))
         delay_ns = self._jitter_ns[(self._latency_rng.random(len(order)) * _TABLE_SIZE).astype(np.int64)]
-        arrival_ns = exch_ns[order] + (self._spec.start_ns + round(self._spec.latency_ms * NS_PER_MS)) + delay_ns
+        arrival_ns = (
+            exch_ns[order] + (self._spec.start_ns + round(self._spec.latency_ms * NS_PER_MS)) + delay_ns
+        )
         if len(arrival_ns):
             arrival_ns[0] = max(arrival_ns[0], self._recv_ns)
             arrival_ns = np.maximum.accumulate(arrival_ns)
@@ -212,7 +216,9 @@ class _Symbol:
                 self._funding_ns = next_ns
                 # Between 0 and 0.02 % for eight hours, around the usual 0.01 %.
                 self._funding_rate_e8 = int(self._funding_rng.random() * 20_000)
-            columns["mark_price_e8"][row] = round(self._index_price + _MARK_WEIGHT * (mid - self._index_price))
+            columns["mark_price_e8"][row] = round(
+                self._index_price + _MARK_WEIGHT * (mid - self._index_price)
+            )
             columns["index_price_e8"][row] = round(self._index_price)
             columns["funding_rate_e8"][row] = self._funding_rate_e8
             columns["next_funding_ns"][row] = next_ns
@@ -256,10 +262,10 @@ def _initial(rules: order_flow.Rules, item: SymbolSpec, rng: np.random.Generator
 
 def _jump_cdf(flow: FlowSpec) -> F64:
     weights = np.array([float(k) ** -flow.jump_exponent for k in range(1, flow.jump_levels_max + 1)])
-    cdf = np.cumsum(weights) / weights.sum()
-    cdf[-1] = 1.0
     # Rounded, because a power may differ in its last place between platforms.
-    return np.round(cdf, 12)
+    cdf: F64 = np.round(np.cumsum(weights) / weights.sum(), 12)
+    cdf[-1] = 1.0
+    return cdf
 
 
 def _size_table(median_lots: int, sigma: float, *, least: int) -> I64:

@@ -23,9 +23,9 @@ class FlowSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """How orders arrive and what they do; the same for all symbols.
 
     The order flow of one symbol is a pair of Hawkes processes, buys and sells. Kernel j is
-    ``decay_hz[j] · exp(-decay_hz[j]·t)`` times ``same_side[j]`` on the side of the order and ``cross_side[j]``
-    on the other. The sum of all of them is the branching ratio: the mean number of orders that an order
-    causes directly. It has to stay below 1, or the flow explodes (Hawkes 1971).
+    ``decay_hz[j] · exp(-decay_hz[j]·t)`` times ``same_side[j]`` on the side of the order and
+    ``cross_side[j]`` on the other. The sum of all of them is the branching ratio: the mean number of orders
+    that an order causes directly. It has to stay below 1, or the flow explodes (Hawkes 1971).
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class FlowSpec(Struct, frozen=True, forbid_unknown_fields=True):
     size_sigma : standard deviation of the logarithm of sizes
     """
 
-    decay_hz: tuple[Positive, ...] = (20.0, 0.7)
-    same_side: tuple[NonNegative, ...] = (0.30, 0.22)
-    cross_side: tuple[NonNegative, ...] = (0.10, 0.08)
+    decay_hz: tuple[Positive, ...] = (20.0, 0.7, 0.05)
+    same_side: tuple[NonNegative, ...] = (0.26, 0.14, 0.18)
+    cross_side: tuple[NonNegative, ...] = (0.08, 0.04, 0.18)
     move_probability: Fraction = 0.9
     jump_exponent: Positive = 2.8
     jump_levels_max: Annotated[int, Meta(ge=1, le=20)] = 16

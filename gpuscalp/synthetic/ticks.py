@@ -10,7 +10,7 @@ from gpuscalp.synthetic.spec import MarketSpec
 
 
 def ticks(spec: MarketSpec) -> Ticks:
-    """Return the whole market in arrival order: by receive time, then symbol, then sequence.
+    """Return the whole market in arrival order: by receive time, sequence, symbol.
 
     The symbol of a tick is its index in ``spec.symbols``. The archive of the same spec reads back as these
     ticks, to the bit.
@@ -34,7 +34,7 @@ def ticks(spec: MarketSpec) -> Ticks:
                 seqs.append(seq)
     everything = np.concatenate(parts) if parts else np.empty(0, TICK)
     seq = np.concatenate(seqs) if seqs else np.empty(0, np.int64)
-    order = np.lexsort((seq, everything["symbol"], everything["recv_ns"]))
+    order = np.lexsort((everything["symbol"], seq, everything["recv_ns"]))
     return everything[order]
 
 
