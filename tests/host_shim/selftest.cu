@@ -75,8 +75,8 @@ extern "C" __global__ void load(const int* input, int* out, long long at) { out[
 
 // Writes one element more of dynamic shared memory than it may have.
 extern "C" __global__ void store_shared(int elements) {
-    extern __shared__ int piece[];
-    piece[elements] = 1;
+    extern __shared__ int cells[];
+    cells[elements] = 1;
 }
 
 // One rounding or two: with a fused multiply-add the small part of the product survives.

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from gpuscalp.errors import DeviceError
-from gpuscalp.ops.cuda_module import CompiledSource, compile_source
+from gpuscalp.ops.cuda_module import compile_source
 from gpuscalp.ops.kernel_source import load_kernel_source
 from tests.host_shim.build import entries_of
 from tests.host_shim.tools import skip_without
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 STEMS = sorted(path.stem for path in KERNELS.glob("*.cu"))
+# What the host shim is tested with must be CUDA for a GPU's compiler too.
+SELFTEST = Path(__file__).resolve().parents[1] / "host_shim" / "selftest.cu"
 ARCHS = ("75", "90", "120")
 
 # Loads or stores of registers that did not fit, by entry point, with the reason for each.
@@ -39,18 +41,25 @@ def _nvrtc() -> None:
         skip_without(f"kernels cannot be compiled: {error} (make setup EXTRAS=kernels installs NVRTC)")
 
 
-def compiled(stem: str, arch: str) -> CompiledSource:
-    return compile_source(load_kernel_source(stem), f"{stem}.cu", arch=arch)
-
-
 @pytest.mark.usefixtures("_nvrtc")
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("stem", STEMS)
 def test_kernel_compiles_and_keeps_the_bits(stem: str, arch: str) -> None:
-    made = compiled(stem, arch)
+    check_source(load_kernel_source(stem), stem, arch)
+
+
+@pytest.mark.usefixtures("_nvrtc")
+@pytest.mark.parametrize("arch", ARCHS)
+def test_selftest_of_the_host_shim_is_cuda(arch: str) -> None:
+    check_source(SELFTEST.read_text(), "selftest", arch)
+
+
+def check_source(source: str, stem: str, arch: str) -> None:
+    """Assert that a source compiles, exports what it declares, keeps the bits and stays in registers."""
+    made = compile_source(source, f"{stem}.cu", arch=arch)
     assert made.binary.startswith(b"\x7fELF")
     check_ptx(made.ptx)
-    entries = {entry.name for entry in entries_of(load_kernel_source(stem))}
+    entries = {entry.name for entry in entries_of(source)}
     assert set(re.findall(r"\.entry (\w+)\(", made.ptx)) == entries, "an entry point is mangled or missing"
     properties = {name: [int(size) for size in sizes] for name, *sizes in _PROPERTIES.findall(made.log)}
     assert entries <= set(properties), made.log
