@@ -1,0 +1,297 @@
+"""What a row is trained on: the class of the mid's future, the interval it was read from, and its weight.
+
+Owns: forward-return classes, the triple barrier, average uniqueness, and the rule which rows may be labelled.
+Never: reads features, knows a split, or decides which rows a model is trained on beyond the quality word.
+
+Every function works on T consecutive frames of S symbols and looks only forward from the entry, which is the
+close of the frame. Results do not depend on how a recording is cut into blocks, provided that a block is given
+the frames its horizon needs (``look_ahead_frames``, ``look_back_frames``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuscalp.config import GridConfig, LabelConfig, RiskConfig
+from gpuscalp.errors import ConfigError
+from gpuscalp.schema import F64, I32, I64, NS_PER_MS, U32, FrameBlock, Quality
+
+I8 = npt.NDArray[np.int8]
+Flags = npt.NDArray[np.bool_]
+
+BPS: Final = 1e4
+NO_CLASS: Final = -1
+# Fixed point of 1 / concurrency: integer sums have one value in any order, so a weight has the same bits
+# however the recording is cut. 40 bits leave room for the sum over 8 million frames.
+_UNIT: Final = 1 << 40
+
+
+class Direction(IntEnum):
+    """The three classes, in the order of axis K."""
+
+    DOWN = 0
+    FLAT = 1
+    UP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of T frames of S symbols; entry at the close of the frame.
+
+    Attributes
+    ----------
+    direction : int8[T, S]       Direction, or NO_CLASS where there is no label
+    return_bps : float64[T, S]   mid return from the entry to the end of the label; NaN where there is none
+    end_ns : int64[T, S]         last instant that the label looked at; 0 where there is none
+    span_frames : int32[T, S]    frames from the entry to ``end_ns``; 0 where there is none
+    """
+
+    direction: I8
+    return_bps: F64
+    end_ns: I64
+    span_frames: I32
+
+    @property
+    def valid(self) -> Flags:
+        """bool[T, S]: there is a label."""
+        return self.direction != NO_CLASS
+
+
+def quality_mask(names: Iterable[str] = RiskConfig().blocked_quality) -> int:
+    """Return the bits that keep a row out: the default is the risk gate's own table.
+
+    Raises
+    ------
+    ConfigError
+        a name is not a quality bit
+    """
+    mask = Quality(0)
+    for name in names:
+        if name not in Quality.__members__:
+            known = ", ".join(Quality.__members__)
+            raise ConfigError("no such quality bit", value=name, fix=f"one of {known}")
+        mask |= Quality[name]
+    return int(mask)
+
+
+def horizon_frames(label: LabelConfig, grid: GridConfig) -> int:
+    """Return the horizon in frames.
+
+    Raises
+    ------
+    ConfigError
+        the horizon is not a whole number of frames: rounding it would label something else than was asked for
+    """
+    frames, rest = divmod(label.horizon_ms, grid.frame_ms)
+    if rest or frames == 0:
+        raise ConfigError(
+            "the label horizon must be a whole number of frames",
+            where="label.horizon_ms",
+            value=label.horizon_ms,
+            fix=f"a multiple of grid.frame_ms = {grid.frame_ms}",
+        )
+    return frames
+
+
+def look_ahead_frames(label: LabelConfig, grid: GridConfig) -> int:
+    """Frames after a row that its label and weight need: the weight needs the labels that overlap this one."""
+    return 2 * horizon_frames(label, grid)
+
+
+def look_back_frames(label: LabelConfig, grid: GridConfig) -> int:
+    """Frames before a row that its weight needs: the labels that are still open at the entry."""
+    return horizon_frames(label, grid)
+
+
+def label_frames(
+    frames: FrameBlock, label: LabelConfig, grid: GridConfig, *, blocked: int | None = None
+) -> Labels:
+    """Label T consecutive frames.
+
+    Parameters
+    ----------
+    frames : FrameBlock
+    label, grid : the horizon, the classes and the frame length
+    blocked : quality bits that keep a row out; default ``quality_mask()``
+
+    Returns
+    -------
+    Labels
+        No label where the entry frame is blocked or has no quote, where a frame that the label reads is
+        blocked (warm-up aside: it says something about features, not about the mid), or where the horizon
+        runs past the frames given or over a hole in the grid.
+    """
+    mask = quality_mask() if blocked is None else blocked
+    steps = horizon_frames(label, grid)
+    quoted = (frames.bid_px > 0) & (frames.ask_px > 0)
+    entry = quoted & ((frames.quality & np.uint32(mask)) == 0)
+    path = quoted & ((frames.quality & np.uint32(mask & ~int(Quality.WARM_UP))) == 0)
+    # Twice the mid, in ticks: an exact integer, and the factor two cancels in the return.
+    mid2 = frames.bid_px.astype(np.int64) + frames.ask_px
+    if label.kind == "forward":
+        return forward(
+            frames.end_ns, mid2, entry, path, steps=steps, frame_ns=grid.frame_ms * NS_PER_MS,
+            threshold_bps=label.threshold_bps,
+        )  # fmt: skip
+    return triple_barrier(
+        frames.end_ns, mid2, entry, path, steps=steps, frame_ns=grid.frame_ms * NS_PER_MS,
+        upper_bps=label.upper_bps, lower_bps=label.lower_bps,
+    )  # fmt: skip
+
+
+def forward(
+    end_ns: I64, mid2: I64, entry: Flags, path: Flags, *, steps: int, frame_ns: int, threshold_bps: float
+) -> Labels:
+    """Classify the mid return over a fixed horizon against ±threshold.
+
+    Parameters
+    ----------
+    end_ns : int64[T]        frame closes
+    mid2 : int64[T, S]       twice the mid, ticks
+    entry, path : bool[T, S] a row may start here; a label may read the mid here
+    steps : horizon in frames
+    frame_ns : frame length
+    threshold_bps : UP above it, DOWN below its negative, FLAT else (a return equal to it is FLAT)
+
+    Returns
+    -------
+    Labels
+    """
+    labels = _none(mid2.shape)
+    count = len(end_ns) - steps
+    if count <= 0:
+        return labels
+    whole = end_ns[steps:] - end_ns[:count] == steps * frame_ns
+    valid = entry[:count] & path[steps:] & whole[:, None]
+    returns = _return_bps(mid2[:count], mid2[steps:], valid)
+    labels.return_bps[:count] = returns
+    labels.direction[:count] = np.where(valid, _classes(returns, threshold_bps, -threshold_bps), NO_CLASS)
+    labels.end_ns[:count] = np.where(valid, end_ns[steps:, None], 0)
+    labels.span_frames[:count] = np.where(valid, steps, 0)
+    return labels
+
+
+def triple_barrier(
+    end_ns: I64,
+    mid2: I64,
+    entry: Flags,
+    path: Flags,
+    *,
+    steps: int,
+    frame_ns: int,
+    upper_bps: float,
+    lower_bps: float,
+) -> Labels:
+    """Classify by what the mid meets first: +upper, −lower, or the end of the horizon.
+
+    The mid is looked at on frame closes, as the backtest can trade it. UP where the return is at least
+    ``upper_bps``, DOWN where it is at most ``-lower_bps``, FLAT where the horizon ends first; the label ends
+    where it was decided.
+
+    Parameters
+    ----------
+    end_ns, mid2, entry, path, steps, frame_ns : see ``forward``; every frame up to the decision must be in
+        ``path``
+    upper_bps, lower_bps : distances of the barriers from the entry mid, both positive
+
+    Returns
+    -------
+    Labels
+
+    Notes
+    -----
+    López de Prado (2018), Advances in Financial Machine Learning, ch. 3. Cost O(T·S·steps) at worst; decided
+    rows drop out.
+    """
+    labels = _none(mid2.shape)
+    count = len(end_ns) - steps
+    if count <= 0:
+        return labels
+    whole = end_ns[steps:] - end_ns[:count] == steps * frame_ns
+    rows, symbols = np.nonzero(entry[:count] & whole[:, None])
+    for step in range(1, steps + 1):
+        if len(rows) == 0:
+            break
+        ahead = rows + step
+        seen = path[ahead, symbols]
+        rows, symbols, ahead = rows[seen], symbols[seen], ahead[seen]
+        start = mid2[rows, symbols]
+        returns = BPS * (mid2[ahead, symbols] - start) / start
+        direction = np.where(
+            returns >= upper_bps,
+            Direction.UP,
+            np.where(returns <= -lower_bps, Direction.DOWN, Direction.FLAT),
+        )
+        done = (direction != Direction.FLAT) | (step == steps)
+        at = rows[done], symbols[done]
+        labels.direction[at] = direction[done]
+        labels.return_bps[at] = returns[done]
+        labels.end_ns[at] = end_ns[ahead[done]]
+        labels.span_frames[at] = step
+        rows, symbols = rows[~done], symbols[~done]
+    return labels
+
+
+def uniqueness(labels: Labels, taken: Flags) -> F64:
+    """Return the average uniqueness of every taken label among the taken labels of its symbol.
+
+    At each frame a label spans, its share is one over the number of labels open there; the weight is the mean
+    of the shares over the span. Labels that overlap say the same thing, and together they weigh as one.
+
+    Parameters
+    ----------
+    labels : Labels
+    taken : bool[T, S]   rows that are trained on; those without a label are ignored
+
+    Returns
+    -------
+    float64[T, S]        in (0, 1]; 0 where no row is taken
+
+    Notes
+    -----
+    López de Prado (2018), Advances in Financial Machine Learning, ch. 4.
+    """
+    used = taken & labels.valid
+    frame_count, symbol_count = used.shape
+    rows, symbols = np.nonzero(used)
+    ends = rows + labels.span_frames[rows, symbols]
+    change = np.zeros((frame_count + 2, symbol_count), np.int64)
+    # A label entered at the close of frame t lives in frames t+1 … end.
+    np.add.at(change, (rows + 1, symbols), 1)
+    np.add.at(change, (ends + 1, symbols), -1)
+    open_count = np.cumsum(change, axis=0)
+    share = np.where(open_count > 0, _UNIT // np.maximum(open_count, 1), 0)
+    total = np.cumsum(share, axis=0)
+    weight = np.zeros(used.shape)
+    spanned = total[ends, symbols] - total[rows, symbols]
+    weight[rows, symbols] = spanned / (_UNIT * (ends - rows).astype(np.float64))
+    return weight
+
+
+def _none(shape: tuple[int, ...]) -> Labels:
+    return Labels(
+        direction=np.full(shape, NO_CLASS, np.int8),
+        return_bps=np.full(shape, np.nan),
+        end_ns=np.zeros(shape, np.int64),
+        span_frames=np.zeros(shape, np.int32),
+    )
+
+
+def _return_bps(start: I64, stop: I64, valid: Flags) -> F64:
+    return np.where(valid, BPS * (stop - start) / np.where(valid, start, 1), np.nan)
+
+
+def _classes(returns: F64, above: float, below: float) -> I8:
+    up, down = returns > above, returns < below
+    return np.where(up, Direction.UP, np.where(down, Direction.DOWN, Direction.FLAT)).astype(np.int8)
+
+
+def usable(quality: U32, mask: int) -> Flags:
+    """bool[T, S]: the quality word has none of the bits in ``mask``."""
+    return (quality & np.uint32(mask)) == 0

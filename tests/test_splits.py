@@ -1,0 +1,100 @@
+"""Folds: no train label ever meets a test interval, and that cannot be turned off."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gpuscalp.config import SplitConfig
+from gpuscalp.errors import ConfigError, DataError
+from gpuscalp.splits import RowCounts, embargo_ns, walk_forward
+
+SECOND = 1_000_000_000
+
+
+def counts_of(times_ns, bucket_ns=10 * SECOND) -> RowCounts:
+    bucket, count = np.unique(times_ns // bucket_ns, return_counts=True)
+    return RowCounts(bucket * bucket_ns, count, bucket_ns)
+
+
+@given(
+    folds=st.integers(2, 6),
+    mode=st.sampled_from(["expanding", "rolling"]),
+    horizon_s=st.integers(1, 8),
+    more_embargo_s=st.integers(0, 10),
+    fraction=st.floats(0.2, 0.6),
+    hole_s=st.integers(0, 100_000),
+    seed=st.integers(0, 2**31),
+)
+def test_no_train_label_meets_the_test_interval_with_its_embargo(
+    folds, mode, horizon_s, more_embargo_s, fraction, hole_s, seed
+):
+    rng = np.random.default_rng(seed)
+    entries = np.sort(rng.integers(0, 3_000 * SECOND, 4_000))
+    entries = np.where(entries > 1_500 * SECOND, entries + hole_s * SECOND, entries)
+    ends = entries + rng.integers(1, horizon_s * SECOND + 1, len(entries))
+    config = SplitConfig(
+        folds=folds, mode=mode, min_train_fraction=fraction, embargo_ms=1_000 * (horizon_s + more_embargo_s)
+    )
+    try:
+        cut = walk_forward(counts_of(entries), config, horizon_ns=horizon_s * SECOND)
+    except DataError:
+        assume(False)
+
+    seen = np.zeros(len(entries), int)
+    for fold in cut:
+        for part in (fold, fold.early_stopping(0.15)):
+            low, high = part.test_start_ns - part.embargo_ns, part.test_end_ns + part.embargo_ns
+            train, test = part.train_rows(entries, ends), part.test_rows(entries, ends)
+            # [entry, end] and [low, high] have no instant in common.
+            assert np.all((ends[train] < low) | (entries[train] > high))
+            assert np.all((entries[test] >= part.test_start_ns) & (ends[test] <= part.test_end_ns))
+            assert not np.any(train & test)
+        assert fold.early_stopping(0.15).test_end_ns <= fold.test_start_ns - fold.embargo_ns
+        assert fold.train_rows(entries, ends).any()
+        assert fold.test_rows(entries, ends).any()
+        seen += fold.test_rows(entries, ends)
+    assert seen.max() == 1, "no row is held out twice"
+
+
+def test_boundaries_follow_the_rows_over_a_hole_in_time():
+    day = 86_400 * SECOND
+    entries = np.concatenate([np.arange(0, 1_000), np.arange(0, 1_000) + 400 * 86_400]) * SECOND
+    cut = walk_forward(counts_of(entries), SplitConfig(folds=4, min_train_fraction=0.2), horizon_ns=SECOND)
+    held_out = [int(fold.test_rows(entries, entries + SECOND).sum()) for fold in cut]
+    assert min(held_out) > 350
+    assert cut[-1].test_start_ns > 399 * day
+
+
+def test_rolling_train_intervals_move_and_expanding_ones_do_not():
+    entries = np.arange(0, 2_000) * SECOND
+    expanding, rolling = (
+        walk_forward(counts_of(entries), SplitConfig(folds=3, mode=mode), horizon_ns=SECOND)
+        for mode in ("expanding", "rolling")
+    )
+    assert len({fold.train_start_ns for fold in expanding}) == 1
+    starts = [fold.train_start_ns for fold in rolling]
+    assert starts == sorted(set(starts))
+
+
+def test_embargo_shorter_than_the_horizon_is_refused():
+    for asked in (0, 999):
+        with pytest.raises(ConfigError, match="embargo is shorter") as caught:
+            embargo_ns(SplitConfig(embargo_ms=asked), SECOND)
+        assert caught.value.where == "split.embargo_ms"
+    assert embargo_ns(SplitConfig(), SECOND) == SECOND
+
+
+def test_too_little_data_for_the_horizon_is_refused_with_the_fold():
+    entries = np.arange(0, 60) * SECOND
+    with pytest.raises(DataError, match="too short") as caught:
+        walk_forward(counts_of(entries), SplitConfig(), horizon_ns=5 * SECOND)
+    assert caught.value.where == "fold 1"
+
+
+def test_no_rows_is_refused():
+    empty = RowCounts(np.empty(0, np.int64), np.empty(0, np.int64), SECOND)
+    with pytest.raises(DataError, match="nothing to split"):
+        walk_forward(empty, SplitConfig(), horizon_ns=SECOND)
