@@ -19,16 +19,19 @@ from gpuscalp.schema import I64, NS_PER_MS
 # holds is counted; the last is what remains when all hurdles are cleared.
 SKIP_REASONS: Final = (
     "no_quote",
-    "no_signal",
     "order_open",
     "holding",
+    "no_signal",
     "low_confidence",
     "low_agreement",
     "low_edge",
     "intent",
 )
+_HOLDING: Final = SKIP_REASONS.index("holding")
+_INTENT: Final = SKIP_REASONS.index("intent")
 
-DOWN, UP = 0, 2
+# Columns of SignalRow.probability.
+_DOWN, _UP = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Strategy:
         bid, ask = market.bid_px, market.ask_px
         quoted = (bid > 0) & (ask > 0)
         edge, agreement = signals.edge_bps, signals.agreement
-        confidence = np.where(edge > 0, signals.probability[:, UP], signals.probability[:, DOWN])
+        confidence = np.where(edge > 0, signals.probability[:, _UP], signals.probability[:, _DOWN])
         known = np.isfinite(edge) & np.isfinite(confidence) & np.isfinite(agreement) & (edge != 0)
         # Integer ticks become float64 before they are added: the sum of two int32 prices may not fit.
         bid_ticks, ask_ticks = bid.astype(np.float64), ask.astype(np.float64)
@@ -108,12 +111,12 @@ class Strategy:
         held = holdings.side != 0
 
         code = np.select(
-            [~quoted, held & ~holdings.waiting, ~known, holdings.waiting, ~confident, ~agreed, ~worth],
-            [0, 3, 1, 2, 4, 5, 6],
-            default=7,
+            [~quoted, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth],
+            range(_INTENT),
+            default=_INTENT,
         )
         intents: list[Intent] = []
-        active = (code == 7) | (code == 3)
+        active = (code == _INTENT) | (code == _HOLDING)
         if active.any():
             elapsed = market.end_ns - holdings.decided_ns >= self._hold_ns
             opposite = agreed & (np.sign(edge) == -holdings.side)
@@ -125,7 +128,7 @@ class Strategy:
                 elif elapsed[index] or opposite[index]:
                     wanted, kind, notional = -side, IntentKind.EXIT, None
                     reason = "hold_elapsed" if elapsed[index] else "opposite_signal"
-                    code[index] = 7
+                    code[index] = _INTENT
                 else:
                     continue
                 intents.append(

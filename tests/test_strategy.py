@@ -1,0 +1,173 @@
+"""Entries clear every hurdle, exits come in time, and every silence has its reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuscalp.config import CostConfig, StrategyConfig
+from gpuscalp.orders import BUY, SELL, Intent, IntentKind, MarketRow, SignalRow
+from gpuscalp.strategy import SKIP_REASONS, Decision, Holdings, Strategy
+
+MS = 1_000_000
+NOW = 1_700_000_000 * 10**9
+
+
+def market(bid: list[int], ask: list[int]) -> MarketRow:
+    count = len(bid)
+    return MarketRow(
+        end_ns=NOW,
+        bid_px=np.array(bid, np.int32),
+        ask_px=np.array(ask, np.int32),
+        mark=np.full(count, np.nan),
+        quality=np.zeros(count, np.uint32),
+        age_ms=np.zeros(count, np.float32),
+    )
+
+
+def signal(edge: float, confidence: float = 0.6, agreement: float = 1.0) -> SignalRow:
+    up = confidence if edge > 0 else (1 - confidence) / 2
+    down = confidence if not edge > 0 else (1 - confidence) / 2
+    return SignalRow(
+        probability=np.array([[down, 1 - up - down, up]]),
+        agreement=np.array([agreement]),
+        edge_bps=np.array([edge]),
+    )
+
+
+def holdings(side: int = 0, waiting: bool = False, decided_ns: int = 0) -> Holdings:
+    return Holdings(np.array([side]), np.array([waiting]), np.array([decided_ns]))
+
+
+def decide(signals: SignalRow, held: Holdings | None = None, **config: float) -> Decision:
+    strategy = Strategy(
+        StrategyConfig(**config),  # type: ignore[arg-type]
+        CostConfig(taker_fee_bps=5.0),
+        horizon_ms=1_000,
+    )
+    # 10,000 against 10,001 ticks: a spread of 1 bp.
+    return strategy.decide(market([10_000], [10_001]), signals, held or holdings())
+
+
+def only(decision: Decision) -> Intent:
+    (intent,) = decision.intents
+    return intent
+
+
+def reason(decision: Decision) -> str:
+    assert decision.skips.sum() == 1
+    return SKIP_REASONS[int(np.argmax(decision.skips))]
+
+
+@pytest.mark.parametrize(("edge", "side"), [(11.1, BUY), (-11.1, SELL)])
+def test_edge_above_the_round_trip_enters_in_its_direction(edge: float, side: int) -> None:
+    intent = only(decide(signal(edge)))
+    assert (intent.kind, intent.side, intent.notional_usdt) == (IntentKind.ENTER, side, 1_000.0)
+    # Twice the fee of 5 bps and the whole spread of 1 bp (half of it at the entry, half at the exit).
+    assert intent.cost_bps == pytest.approx(11.0, abs=1e-3)
+    assert intent.confidence == 0.6
+
+
+@pytest.mark.parametrize(
+    ("signals", "config", "expected"),
+    [
+        (signal(10.9), {}, "low_edge"),
+        (signal(12.0), {"min_edge_bps": 2.0}, "low_edge"),
+        (signal(50.0, confidence=0.39), {}, "low_confidence"),
+        (signal(50.0, agreement=0.4), {}, "low_agreement"),
+        (signal(float("nan")), {}, "no_signal"),
+        (signal(50.0, agreement=float("nan")), {}, "no_signal"),
+        (signal(0.0), {}, "no_signal"),
+    ],
+)
+def test_hurdle_that_is_not_cleared_is_named(
+    signals: SignalRow, config: dict[str, float], expected: str
+) -> None:
+    decision = decide(signals, **config)
+    assert decision.intents == ()
+    assert reason(decision) == expected
+
+
+def test_position_is_left_after_the_holding_time() -> None:
+    early = decide(signal(float("nan")), holdings(BUY, decided_ns=NOW - 999 * MS))
+    assert reason(early) == "holding"
+    late = only(decide(signal(float("nan")), holdings(BUY, decided_ns=NOW - 1_000 * MS)))
+    assert (late.kind, late.side, late.reason, late.notional_usdt) == (
+        IntentKind.EXIT,
+        SELL,
+        "hold_elapsed",
+        None,
+    )
+    longer = decide(signal(float("nan")), holdings(BUY, decided_ns=NOW - 1_000 * MS), hold_ms=2_000)
+    assert longer.intents == ()
+
+
+def test_opposite_signal_closes_but_a_weak_one_does_not() -> None:
+    held = holdings(SELL, decided_ns=NOW)
+    assert only(decide(signal(3.0), held)).reason == "opposite_signal"
+    assert only(decide(signal(3.0), held)).side == BUY
+    assert decide(signal(-3.0), held).intents == ()
+    assert decide(signal(3.0, confidence=0.3), held).intents == ()
+
+
+def test_symbol_with_an_open_order_is_left_alone() -> None:
+    assert reason(decide(signal(50.0), holdings(waiting=True))) == "order_open"
+    assert reason(decide(signal(-50.0), holdings(BUY, waiting=True, decided_ns=1))) == "order_open"
+
+
+def test_symbol_without_a_quote_is_left_alone() -> None:
+    strategy = Strategy(StrategyConfig(), CostConfig(), horizon_ms=1_000)
+    decision = strategy.decide(market([0], [0]), signal(50.0), holdings(BUY, decided_ns=1))
+    assert reason(decision) == "no_quote"
+
+
+def test_prices_near_the_end_of_int32_do_not_overflow() -> None:
+    strategy = Strategy(StrategyConfig(), CostConfig(), horizon_ms=1_000)
+    high = 2**31 - 1
+    decision = strategy.decide(market([high - 1], [high]), signal(10.1), holdings())
+    assert only(decision).cost_bps == pytest.approx(10.0, abs=1e-4)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(-100, 100) | st.just(float("nan")),
+            st.floats(0, 1),
+            st.floats(0, 1),
+            st.sampled_from([-1, 0, 1]),
+            st.booleans(),
+            st.integers(0, 3_000),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_symbols_do_not_influence_each_other(
+    rows: list[tuple[float, float, float, int, bool, int]],
+) -> None:
+    strategy = Strategy(StrategyConfig(), CostConfig(), horizon_ms=1_000)
+    parts = [signal(edge, confidence, agreement) for edge, confidence, agreement, *_ in rows]
+    signals = SignalRow(
+        probability=np.concatenate([part.probability for part in parts]),
+        agreement=np.concatenate([part.agreement for part in parts]),
+        edge_bps=np.concatenate([part.edge_bps for part in parts]),
+    )
+    held = Holdings(
+        np.array([row[3] for row in rows]),
+        np.array([row[4] for row in rows]),
+        np.array([NOW - row[5] * MS for row in rows]),
+    )
+    count = len(rows)
+    together = strategy.decide(market([10_000] * count, [10_001] * count), signals, held)
+    alone = []
+    skips = np.zeros(len(SKIP_REASONS), np.int64)
+    for index, part in enumerate(parts):
+        one = Holdings(*(values[index : index + 1] for values in (held.side, held.waiting, held.decided_ns)))
+        decision = strategy.decide(market([10_000], [10_001]), part, one)
+        skips += decision.skips
+        alone += [(index, intent.side, intent.reason, repr(intent.edge_bps)) for intent in decision.intents]
+    assert [(i.symbol_index, i.side, i.reason, repr(i.edge_bps)) for i in together.intents] == alone
+    assert (together.skips == skips).all()
+    assert together.skips.sum() == count
