@@ -157,6 +157,7 @@ def _pinned(file: str, python: str) -> dict[str, str]:
     [
         ("constraints.txt", ["cpu", "dev", "kernels"]),
         ("constraints.txt", ["cuda13", "dev"]),
+        ("constraints.txt", ["dashboard", "nautilus", "ray", "mlflow"]),
         ("constraints-cuda12.txt", ["cuda12", "dev"]),
     ],
 )
