@@ -177,7 +177,12 @@ def load(
             raise ConfigError(f"not a TOML file: {error}", where=str(path)) from None
     for name, text in (env or {}).items():
         if name.startswith(ENV_PREFIX):
-            _assign(data, name.removeprefix(ENV_PREFIX).lower().split("__"), _literal(text), where=f"environment {name}")
+            _assign(
+                data,
+                name.removeprefix(ENV_PREFIX).lower().split("__"),
+                _literal(text),
+                where=f"environment {name}",
+            )
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _assign(data, dotted.split("."), value, where=f"option {dotted}")

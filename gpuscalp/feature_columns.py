@@ -191,7 +191,8 @@ def _decay(channel: Channel) -> Group:
     stem, unit, top = _STEM[channel], _UNITS[channel], SHORT_TO_LONG[-1]
     spans = (8, 32, 128)
     outputs = [
-        Output(f"{stem}.ewm.{span}", unit, Stat.DECAYED_MEAN, top, a=index) for index, span in enumerate(spans)
+        Output(f"{stem}.ewm.{span}", unit, Stat.DECAYED_MEAN, top, a=index)
+        for index, span in enumerate(spans)
     ]
     outputs += [
         Output(f"{stem}.macd.{spans[a]}_{spans[a + 1]}", unit, Stat.DECAYED_DIFFERENCE, top, a=a, b=a + 1)
@@ -249,7 +250,10 @@ CONTEXT: Final[tuple[Context, ...]] = (
         )
     ),
     *(Context("mean", f"market.{name}", name) for name in ("price.move.8", "price.move.32")),
-    *(Context("relative", f"relative.{name}", name) for name in ("price.move.8", "price.move.32", "price.move.128")),
+    *(
+        Context("relative", f"relative.{name}", name)
+        for name in ("price.move.8", "price.move.32", "price.move.128")
+    ),
 )
 
 CYCLES: Final[tuple[Cycle, ...]] = (

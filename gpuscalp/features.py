@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, final
 
@@ -38,7 +38,6 @@ from gpuscalp.ops.ladder_codes import (
     TOP,
     Op,
     Program,
-    Stat,
 )
 from gpuscalp.schema import F32
 
@@ -70,24 +69,34 @@ class FeatureGraph:
     grid : GridConfig        part of the hash: the same window means something else on another grid
     features : FeatureConfig which leader, which columns to leave out
     symbols : the symbols in the order of axis S; they are not part of the hash
+    groups, context, cycles : the declared columns, by default those of gpuscalp.feature_columns
 
     Raises
     ------
     ConfigError              a ``drop`` pattern matches nothing, or removes the source of a column that stays
     """
 
-    def __init__(self, grid: GridConfig, features: FeatureConfig, symbols: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        grid: GridConfig,
+        features: FeatureConfig,
+        symbols: Iterable[str] = (),
+        *,
+        groups: Sequence[Group] = GROUPS,
+        context: Sequence[Context] = CONTEXT,
+        cycles: Sequence[Cycle] = CYCLES,
+    ) -> None:
         self.grid = grid
         self.config = features
         self.symbols = tuple(symbols)
-        dropped = _dropped(features.drop)
-        builder = _Builder(dropped)
-        for group in GROUPS:
+        names = _declared_names(groups, context, cycles)
+        builder = _Builder(_dropped(features.drop, names, context))
+        for group in groups:
             builder.add_group(group)
         leader = self.symbols.index(features.leader) if features.leader in self.symbols else -1
-        for item in CONTEXT:
+        for item in context:
             builder.add_context(item)
-        for cycle in CYCLES:
+        for cycle in cycles:
             builder.add_cycle(cycle)
         self.columns: tuple[Column, ...] = tuple(builder.columns)
         self.program = builder.program()
@@ -125,14 +134,14 @@ class FeatureGraph:
         return digest.hexdigest()
 
 
-def declared_names() -> list[str]:
-    """Return the names of every column that can be computed, before any is dropped."""
-    names = [output.name for group in GROUPS for output in group.outputs]
-    return names + [item.name for item in CONTEXT] + [cycle.name for cycle in CYCLES]
+def _declared_names(
+    groups: Sequence[Group], context: Sequence[Context], cycles: Sequence[Cycle]
+) -> list[str]:
+    names = [output.name for group in groups for output in group.outputs]
+    return names + [item.name for item in context] + [cycle.name for cycle in cycles]
 
 
-def _dropped(patterns: Iterable[str]) -> frozenset[str]:
-    names = declared_names()
+def _dropped(patterns: Iterable[str], names: Sequence[str], context: Sequence[Context]) -> frozenset[str]:
     dropped: set[str] = set()
     for pattern in patterns:
         found = fnmatch.filter(names, pattern)
@@ -144,7 +153,7 @@ def _dropped(patterns: Iterable[str]) -> frozenset[str]:
                 fix="gpuscalp features list shows all columns",
             )
         dropped.update(found)
-    kept = [item for item in CONTEXT if item.name not in dropped and item.source in dropped]
+    kept = [item for item in context if item.name not in dropped and item.source in dropped]
     if kept:
         raise ConfigError(
             f"{kept[0].name} is made from {kept[0].source}, which is dropped",
@@ -220,7 +229,9 @@ class _Builder:
         made_from = self.columns[source]
         self.context_rows[item.kind].append([source, len(self.columns)])
         self.columns.append(
-            Column(item.name, made_from.unit, made_from.window, made_from.warm_up, f"{item.kind}({item.source})")
+            Column(
+                item.name, made_from.unit, made_from.window, made_from.warm_up, f"{item.kind}({item.source})"
+            )
         )
 
     def add_cycle(self, cycle: Cycle) -> None:
@@ -242,7 +253,8 @@ class _Builder:
         return Program(
             np.array(self.groups, np.int64).reshape(-1, GROUP_FIELDS),
             np.array(self.finishes, np.int64).reshape(-1, FINISH_FIELDS),
-            np.concatenate([np.zeros(1, np.float32), *self.constants])[1:] if self.constant_count else np.zeros(1, np.float32),
+            # Never empty: a kernel gets the address of it.
+            np.concatenate([*self.constants, np.zeros(1, np.float32)]),
         )
 
     def context_program(self, leader: int) -> ContextProgram:
@@ -256,7 +268,7 @@ class _Builder:
             pairs("relative"),
             np.array(self.cycles, np.int64).reshape(-1, 3),
             np.array(self.steps, np.int64),
-            np.concatenate(self.table) if self.table else np.zeros(1, np.float32),
+            np.concatenate([*self.table, np.zeros(1, np.float32)]),
         )
 
 
@@ -299,8 +311,3 @@ def ring_bytes(graph: FeatureGraph, symbol_count: int) -> int:
     """Return the bytes that the stream's rings take."""
     groups = graph.program.groups
     return int(np.sum(groups[:, SIZE] * ((1 << groups[:, TOP]) - 1))) * symbol_count * 4
-
-
-def statistics_in_use(graph: FeatureGraph) -> frozenset[Stat]:
-    """Return the statistics that the graph's columns need."""
-    return frozenset(Stat(int(code)) for code in graph.program.finishes[:, 1])

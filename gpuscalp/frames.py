@@ -1,10 +1,10 @@
 """Ticks of many symbols to closed frames on one grid, in any batching, with the same bits.
 
-Owns: the watermark, the pending ticks, the per-symbol frame state. Never: reads a clock (a CLOCK tick says the
-time) or computes a window.
+Owns: the watermark, the pending ticks, the per-symbol frame state. Never: reads a clock (a CLOCK tick says
+the time) or computes a window.
 
-Order of calls: ``Grid.push`` each batch in arrival order, then ``Framer.fold`` each ClosedFrames it returns, in
-the order returned; call ``Framer.restart`` before a ClosedFrames whose ``restart`` is set.
+Order of calls: ``Grid.push`` each batch in arrival order, then ``Framer.fold`` each ClosedFrames it returns,
+in the order returned; call ``Framer.restart`` before a ClosedFrames whose ``restart`` is set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpuscalp.config import GridConfig
 from gpuscalp.errors import ShapeError
 from gpuscalp.ops import frames as frame_ops
 from gpuscalp.ops import grid as grid_ops
-from gpuscalp.schema import NS_PER_MS, TICK, FrameBlock, I64, Instrument, TickKind, Ticks
+from gpuscalp.schema import I64, NS_PER_MS, TICK, FrameBlock, Instrument, TickKind, Ticks
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,9 @@ class FeatureStream:
             )
         for part, target in (("grid", self._grid), ("frames", self._framer)):
             prefix = part + "."
-            target.restore({key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)})
+            target.restore(
+                {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
+            )
         self._state.rings[:] = saved["ladder.rings"]
         self._state.clock[:] = saved["ladder.clock"]
 

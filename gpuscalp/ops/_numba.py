@@ -1,4 +1,4 @@
-"""The one set of Numba flags. No fastmath and no contraction: the bits are a contract (docs/architecture.md)."""
+"""The one set of Numba flags. No fastmath, no contraction: the bits are a contract."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ def _cache_folder() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    base = numba.config.CACHE_DIR or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gpuscalp", "numba"
-    )
-    return os.path.join(base, digest.hexdigest()[:16])
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    base = Path(numba.config.CACHE_DIR or home / "gpuscalp" / "numba")
+    return str(base / digest.hexdigest()[:16])
 
 
 numba.config.CACHE_DIR = _cache_folder()

@@ -1,4 +1,6 @@
-"""Columns that need more than one symbol, or the clock, on the CPU. Twin: cuda_context; kernel: kernels/context.cu.
+"""Columns that need more than one symbol, or the clock, on the CPU.
+
+Twin: cuda_context; kernel: kernels/context.cu.
 
 Runs after the ladder, in place over float32[S, F, T] (the stream has T = 1).
 """
@@ -50,7 +52,9 @@ def context(program: ContextProgram, end_ns: I64, features: F32) -> None:
         for frame in range(frame_count):
             mean = _mean(features, source, frame)
             for symbol in range(symbol_count):
-                features[symbol, program.relative_columns[row, 1], frame] = features[symbol, source, frame] - mean
+                features[symbol, program.relative_columns[row, 1], frame] = (
+                    features[symbol, source, frame] - mean
+                )
 
 
 @jit

@@ -46,9 +46,7 @@ def halo(program: Program) -> int:
 
 def new_step_state(program: Program, symbol_count: int) -> StepState:
     """Return the state before the first frame: NaN everywhere, so that no window is warm."""
-    return StepState(
-        np.full((ring_rows(program), symbol_count), np.nan, np.float32), np.zeros(1, np.int64)
-    )
+    return StepState(np.full((ring_rows(program), symbol_count), np.nan, np.float32), np.zeros(1, np.int64))
 
 
 def batch_scratch(program: Program, tile: int) -> F32:
@@ -93,7 +91,7 @@ def batch(program: Program, channels: F32, first: int, last: int, tile: int, scr
             origin = full_halo + start - reach
             lower = scratch[0]
             upper = scratch[1]
-            lift(program.constants, group, channels, origin, size, lower)
+            lift(group, channels, origin, size, lower)
             at_finish = group[FINISH]
             past_finish = at_finish + group[FINISH_COUNT]
             for level in range(top + 1):
@@ -152,7 +150,7 @@ def step(program: Program, channels: F32, state: StepState, scratch: F32, out: F
         lower = scratch[0]
         upper = scratch[1]
         ring = group[RING]
-        lift(program.constants, group, channels, 0, symbol_count, lower)
+        lift(group, channels, 0, symbol_count, lower)
         at_finish = group[FINISH]
         past_finish = at_finish + group[FINISH_COUNT]
         for level in range(group[TOP] + 1):

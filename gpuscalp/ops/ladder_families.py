@@ -1,8 +1,9 @@
 """The feature families of the ladder: lift, merge and finish over rows, on the CPU.
 
-A family is three small functions. ``lift`` makes the element of one frame, ``merge`` joins the elements of two
-adjacent halves of a window (older, newer), ``finish`` turns the element of a window into one column. Rows are
-contiguous; the loops below are what LLVM vectorises. NaN in, NaN out: an element that has seen a NaN stays NaN.
+A family is three small functions. ``lift`` makes the element of one frame, ``merge`` joins the elements of
+two adjacent halves of a window (older, newer), ``finish`` turns the element of a window into one column. Rows
+are contiguous; the loops below are what LLVM vectorises. NaN in, NaN out: an element that has seen a NaN
+stays NaN.
 
 Every constant is float32: a float64 literal would promote the arithmetic and change the bits.
 """
@@ -14,7 +15,6 @@ import numpy as np
 from gpuscalp.ops._numba import jit
 from gpuscalp.ops.ladder_codes import CONSTANTS, INPUT_X, INPUT_Y, LEVELS, MINUS_X, OP, SIZE, SUMS_SIZE, Op
 from gpuscalp.schema import F32, I64, Channel
-
 
 _MOMENTS = int(Op.MOMENTS)
 _EXTREMES = int(Op.EXTREMES)
@@ -32,6 +32,7 @@ _VARIANCE = int(Channel.VARIANCE_BPS2)
 
 _ZERO = np.float32(0.0)
 _HALF = np.float32(0.5)
+
 
 @jit
 def _input(channels, row, minus, origin, count, out):  # type: ignore[no-untyped-def]
@@ -68,12 +69,11 @@ def _lift_sums(channels, origin, count, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def lift(constants: F32, group: I64, channels: F32, origin: int, count: int, out: F32) -> None:
+def lift(group: I64, channels: F32, origin: int, count: int, out: F32) -> None:
     """Write the elements of single frames.
 
     Parameters
     ----------
-    constants : float32[...]     of the program
     group : int64[10]            a row of Program.groups
     channels : float32[C, n]     inputs; frames (or symbols) origin to origin + count are read
     out : float32[E, >= count]   written
@@ -229,7 +229,13 @@ def merge(  # type: ignore[no-untyped-def]
     o1 = out0 + count
     if op == _MOMENTS:
         _merge_moments(
-            older[0, a0:a1], older[1, a0:a1], newer[0, b0:b1], newer[1, b0:b1], out[0, out0:o1], out[1, out0:o1], half_count
+            older[0, a0:a1],
+            older[1, a0:a1],
+            newer[0, b0:b1],
+            newer[1, b0:b1],
+            out[0, out0:o1],
+            out[1, out0:o1],
+            half_count,
         )
     elif op == _EXTREMES:
         _merge_min(older[0, a0:a1], newer[0, b0:b1], out[0, out0:o1])
@@ -239,7 +245,8 @@ def merge(  # type: ignore[no-untyped-def]
             _merge_sum(older[e, a0:a1], newer[e, b0:b1], out[e, out0:o1])
     elif op == _CROSS:
         _merge_co_moment(
-            older[0, a0:a1], older[1, a0:a1], older[4, a0:a1], newer[0, b0:b1], newer[1, b0:b1], newer[4, b0:b1],
+            older[0, a0:a1], older[1, a0:a1], older[4, a0:a1],
+            newer[0, b0:b1], newer[1, b0:b1], newer[4, b0:b1],
             out[4, out0:o1], half_count,
         )  # fmt: skip
         for e in range(2):

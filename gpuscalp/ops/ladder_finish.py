@@ -280,7 +280,7 @@ def finish(  # type: ignore[no-untyped-def]
     x = elements[0, at:past]
     if group[OP] == _SPECTRUM:
         _finish_spectrum(stat, a, b, group[SIZE] // 2, window, work, count, target)
-    elif stat == _MEAN or stat == _MIN or stat == _MOVE or stat == _LAST:
+    elif stat in (_MEAN, _MIN, _MOVE, _LAST):
         _copy(x, target)
     elif stat == _MAX:
         _copy(elements[1, at:past], target)
@@ -324,7 +324,7 @@ def finish(  # type: ignore[no-untyped-def]
 @jit
 def _finish_trend_or_decay(constants, group, row, elements, at, past, frames, target):  # type: ignore[no-untyped-def]
     stat = row[STAT]
-    if stat == _SLOPE or stat == _RESIDUAL_STD:
+    if stat in (_SLOPE, _RESIDUAL_STD):
         # Sum of squared deviations of 0 … n-1 from their mean.
         time_m2 = np.float32(float(frames) * (float(frames) * float(frames) - 1.0) / 12.0)
         if stat == _SLOPE:
@@ -339,5 +339,9 @@ def _finish_trend_or_decay(constants, group, row, elements, at, past, frames, ta
         _scale(elements[a, at:past], constants[norms + a * LEVELS], target)
     else:
         _decayed_difference(
-            elements[a, at:past], constants[norms + a * LEVELS], elements[b, at:past], constants[norms + b * LEVELS], target
+            elements[a, at:past],
+            constants[norms + a * LEVELS],
+            elements[b, at:past],
+            constants[norms + b * LEVELS],
+            target,
         )
