@@ -9,6 +9,9 @@ WORKERS ?= logical
 # Further arguments for pytest: make test ARGS="tests/ops -k ladder"
 ARGS ?=
 
+# Compiled CPU kernels are shared by all verbs; `make clean` deletes them.
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
+
 STAMP := $(VENV)/gpuscalp-ready
 RUN := $(VENV)/bin/python
 

@@ -8,7 +8,6 @@ Environment: ``GPUSCALP_REQUIRE_GPU=1`` makes a missing GPU a failure instead of
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import warnings
 import zlib
@@ -19,20 +18,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _numba_cache() -> Path:
-    """Return a cache directory of compiled functions that belongs to exactly these sources.
-
-    Numba compares the file that holds a function, not the files of the functions that were inlined into it:
-    after an edit of a shared helper the ordinary cache would go on serving its old code.
-    """
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "gpuscalp" / "ops").glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return ROOT / ".cache" / "numba" / digest.hexdigest()[:16]
-
-
-# Before Numba is imported, and inherited by the worker processes and by every command under test.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(_numba_cache()))
+# Before Numba is imported, and inherited by the worker processes and by every command under test: all of
+# them, and the Makefile, share what is compiled. gpuscalp.ops separates the revisions of its sources in it.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import numpy as np  # noqa: E402
