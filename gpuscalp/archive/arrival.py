@@ -1,0 +1,92 @@
+"""Records of one source in arrival order, with receive times that never go back.
+
+Owns: the repair of lines that lie out of order. Pure.
+
+A recording is written in arrival order, so receive times fall only where lines were moved, a stamp was
+damaged, or the recorder's clock was set back:
+
+- up to 8 lines in a row that are older than a line before them were moved: they go back to their place;
+- a single line that is newer than the 8 after it, which fit what came before, has a damaged stamp: it stays
+  where it is, with the receive time of the line before it;
+- more than 8 older lines in a row are a clock set back: they stay, their receive time raised to the last one.
+
+Each such line counts once as out of order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final, TypeAlias
+
+from gpuscalp.feeds.messages import Message
+
+# (receive time, line number, a message in the venue's JSON or already decoded)
+Record: TypeAlias = tuple[int, int, bytes | Message]
+
+WINDOW: Final = 8
+_BLOCK: Final = 512
+
+
+class Arrival:
+    """Iterate over records in repaired order.
+
+    Attributes
+    ----------
+    out_of_order : lines moved or re-dated so far
+    """
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self._records = records
+        self.out_of_order = 0
+        self._top = 0  # the newest credible receive time
+        self._stepped = False  # inside a stretch where the clock was set back
+
+    def __iter__(self) -> Iterator[Record]:
+        held: list[Record] = []
+        emitted = 0
+        while True:
+            fresh = list(islice(self._records, _BLOCK))
+            block = held + fresh
+            # The last lines wait for those that decide about them, and for lines to be moved before them.
+            ready = len(block) - 2 * WINDOW if fresh else len(block)
+            if ready <= 0 and fresh:
+                held = block
+                continue
+            times = [record[0] for record in block]
+            if not self._stepped and times and times[0] >= max(emitted, self._top) and times == sorted(times):
+                self._top = times[ready - 1]
+                arranged = block
+            else:
+                arranged = self._arrange(block, times, ready, emitted)
+            if ready:
+                emitted = arranged[ready - 1][0]
+            yield from arranged[:ready]
+            held = arranged[ready:]
+            if not fresh:
+                return
+
+    def _arrange(self, block: list[Record], times: list[int], ready: int, emitted: int) -> list[Record]:
+        """Decide the time of each ready record, then sort these; the rest is left for the next block."""
+        top, count = max(self._top, emitted), len(times)
+        keys: list[int] = []
+        for index in range(ready):
+            time = times[index]
+            following = times[index + 1 : index + 1 + WINDOW]
+            if time >= top:
+                self._stepped = False
+                if len(following) == WINDOW and time > max(following) and min(following) >= top:
+                    self.out_of_order += 1
+                else:
+                    top = time
+                keys.append(top)
+                continue
+            self.out_of_order += 1
+            run = index
+            while run < count and run - index <= WINDOW and times[run] < top:
+                run += 1
+            self._stepped = self._stepped or run - index > WINDOW
+            keys.append(top if self._stepped else max(time, emitted))
+        self._top = top
+        order = sorted(range(ready), key=keys.__getitem__)
+        return [(keys[index], *block[index][1:]) for index in order] + block[ready:]

@@ -1,0 +1,332 @@
+"""From sources that share symbols to rows in the archive.
+
+Owns: the merge of sources by receive time, the market state that they share, the account of every line.
+Never: chooses which sources belong together, or what is imported.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from gpuscalp import __version__
+from gpuscalp.archive.arrival import Arrival, Record
+from gpuscalp.archive.buffers import SEQ_STEP, SymbolBuffer
+from gpuscalp.archive.formats import SourceFile
+from gpuscalp.archive.manifest import Gap, Source
+from gpuscalp.archive.rejects import RejectLog
+from gpuscalp.archive.source import lines_of
+from gpuscalp.archive.tables import TABLES
+from gpuscalp.archive.writer import ArchiveWriter
+from gpuscalp.errors import DecodeError
+from gpuscalp.feeds.binance import Decoder
+from gpuscalp.feeds.market import DUPLICATE, LATE, TAKEN, SymbolMarket
+from gpuscalp.feeds.messages import (
+    Batch,
+    DepthSnapshot,
+    DepthUpdate,
+    Ignored,
+    MarkPrice,
+    Message,
+    Ticker,
+    Trade,
+)
+from gpuscalp.schema import NS_PER_DAY
+
+# Messages between two hand-overs to the writer: at most 11 MB of book rows.
+_FLUSH_MESSAGES: Final = 16_384
+_LAST: Final = 2**63 - 1
+_NAMES: Final[dict[type, str]] = {
+    Trade: "trade",
+    Ticker: "ticker",
+    DepthUpdate: "depth",
+    DepthSnapshot: "snapshot",
+    MarkPrice: "mark",
+}
+
+_OfSymbol = Trade | Ticker | DepthUpdate | DepthSnapshot | MarkPrice
+_Handlers = dict[type, Callable[[int, Any], str]]
+
+
+class SourceRun:
+    """One source while it is read, and the account of its lines.
+
+    Parameters
+    ----------
+    file : the source
+    known : it is in the archive already and is read again only for the state of the book
+    log : where its rejects go
+    strict : the first reject is an error
+    """
+
+    def __init__(self, file: SourceFile, *, known: bool, log: RejectLog, strict: bool) -> None:
+        self.file, self.known, self.log = file, known, log
+        self.progress = [0]
+        self.lines = 0
+        self.rows = dict.fromkeys(TABLES, 0)
+        self.fates: Counter[tuple[str, str]] = Counter()
+        self.first_recv_ns = self.last_recv_ns = 0
+        self._strict = strict
+        self._reader = file.reader()
+        self.arrival = Arrival(self._records())
+
+    def reject(self, number: int, error: DecodeError, raw: bytes) -> None:
+        """Count and keep a line that cannot be taken.
+
+        Raises
+        ------
+        DecodeError
+            in strict mode
+        """
+        if self.known:
+            return
+        if self._strict:
+            where = f"{self.file.path}, line {number}" + (f", {error.where}" if error.where else "")
+            fix = "repair the source, or import without --strict: bad lines are then kept in a rejects file"
+            raise DecodeError(error.what, where=where, value=error.value, fix=fix)
+        self.log.add(number, error, raw)
+
+    def summary(self, gap_count: int) -> Source:
+        """Return what the manifest keeps. ``lines`` = messages + rejects + set aside, where damage that is
+        no line of its own (a cut compressed file) is not among the rejects of lines."""
+        messages: Counter[str] = Counter()
+        set_aside: Counter[str] = Counter()
+        totals = Counter({DUPLICATE: 0, LATE: 0})
+        for (name, fate), count in self.fates.items():
+            if fate in (TAKEN, DUPLICATE, LATE):
+                messages[name] += count
+                totals[fate] += count
+            else:
+                set_aside[fate] += count
+        return Source(
+            digest=self.file.digest,
+            name=self.file.path.name,
+            venue=self.file.venue,
+            format=self.file.format,
+            bytes=self.file.size_bytes,
+            lines=self.lines,
+            rows=dict(self.rows),
+            rejects=dict(sorted(self.log.counts.items())),
+            set_aside=dict(sorted(set_aside.items())),
+            messages=dict(sorted(messages.items())),
+            duplicates=totals[DUPLICATE],
+            late=totals[LATE],
+            out_of_order=self.arrival.out_of_order,
+            gaps=gap_count,
+            first_recv_ns=self.first_recv_ns,
+            last_recv_ns=self.last_recv_ns,
+            imported_by=f"gpuscalp {__version__}",
+        )
+
+    def set_aside(self, reason: str, count: int = 1) -> None:
+        self.fates["", reason] += count
+
+    def _records(self) -> Iterator[Record]:
+        read, number, held = self._reader.read, 0, 0
+        try:
+            for line in lines_of(self.file.path, self.progress):
+                number += 1
+                try:
+                    record = read(line, number) if line else None
+                except DecodeError as error:
+                    self.reject(number, error, line)
+                    continue
+                if record is None:
+                    held += 1
+                else:
+                    yield record
+        except DecodeError as error:
+            # The file ends here; this is no line, so it is a line more for the account to add up.
+            number += 1
+            self.reject(number, error, b"")
+        last = self._reader.finish()
+        if last is not None:
+            held -= 1
+            yield last
+        self.lines = number
+        if held:
+            self.set_aside("no_message", held)
+
+
+def first_recv_ns(file: SourceFile) -> int:
+    """Return about when a source begins: the median of its first receive times, so that one damaged stamp
+    does not decide the order of the sources."""
+    reader, times = file.reader(), []
+    for number, line in enumerate(file.head.splitlines(), 1):
+        try:
+            record = reader.read(line, number) if line else None
+        except DecodeError:
+            continue
+        if record is not None:
+            times.append(record[0])
+        if len(times) == 9:
+            break
+    if not times:
+        last = reader.finish()
+        times = [last[0]] if last is not None else [0]
+    return sorted(times)[len(times) // 2]
+
+
+class Assembly:
+    """The sources of one component: those that share symbols, directly or over others.
+
+    Parameters
+    ----------
+    writer : takes the rows
+    book_interval_ns : least exchange time between two book rows
+    tell : called now and then with the bytes consumed of all sources
+    """
+
+    def __init__(self, writer: ArchiveWriter, *, book_interval_ns: int, tell: Callable[[int], None]) -> None:
+        self._writer, self._interval_ns, self._tell = writer, book_interval_ns, tell
+        self._decoder = Decoder()
+        self._symbols: dict[str, tuple[SymbolMarket, SymbolBuffer, _Handlers]] = {}
+        self._seq_base: dict[str, int] = {}
+        self._count = 0
+
+    def run(self, runs: Sequence[SourceRun]) -> Iterator[list[Source]]:
+        """Import the sources, given in order of their beginning; yield after every commit what it added.
+
+        A commit is made whenever no source is half read, so a source is in the archive as a whole or not at
+        all.
+        """
+        finished: list[SourceRun] = []
+        take, decode = self._take, self._decoder.decode
+        for run, record in _merged(runs, finished):
+            if record is not None:
+                payload = record[2]
+                if isinstance(payload, bytes):
+                    try:
+                        take(run, record[0], record[1], decode(payload), payload)
+                    except DecodeError as error:
+                        run.reject(record[1], error, payload)
+                else:
+                    take(run, record[0], record[1], payload, b"")
+                if self._count % _FLUSH_MESSAGES == 0:
+                    self._flush()
+                    self._tell(sum(each.progress[0] for each in runs))
+            else:
+                sources = self._commit(finished)
+                finished.clear()
+                self._tell(sum(each.progress[0] for each in runs))
+                yield sources
+
+    def unsynced(self) -> dict[str, int]:
+        """Return, by symbol, the depth updates that no snapshot ever came for."""
+        waiting = {
+            name: market.book.unused + market.book.waiting for name, (market, _, _) in self._symbols.items()
+        }
+        return {name: count for name, count in sorted(waiting.items()) if count}
+
+    def _take(self, run: SourceRun, recv_ns: int, number: int, message: Message, raw: bytes) -> None:
+        self._count += 1
+        kind = type(message)
+        if isinstance(message, Ignored):
+            run.set_aside(message.kind)
+            return
+        if isinstance(message, Batch):
+            fates = {self._handle(run, recv_ns, MarkPrice, mark) for mark in message.messages}
+            run.fates["mark", TAKEN if TAKEN in fates else DUPLICATE] += 1
+            return
+        if message.exch_ns and abs(recv_ns - message.exch_ns) > NS_PER_DAY:
+            error = DecodeError("receive time and event time are more than a day apart", value=recv_ns)
+            run.reject(number, error, raw)
+            return
+        run.fates[_NAMES[kind], self._handle(run, recv_ns, kind, message)] += 1
+        run.first_recv_ns = run.first_recv_ns or recv_ns
+        run.last_recv_ns = recv_ns
+
+    def _handle(
+        self,
+        run: SourceRun,
+        recv_ns: int,
+        kind: type,
+        message: Trade | Ticker | DepthUpdate | DepthSnapshot | MarkPrice,
+    ) -> str:
+        entry = self._symbols.get(message.symbol)
+        if entry is None:
+            entry = self._new_symbol(message.symbol)
+        _, buffer, handlers = entry
+        buffer.seq = self._seq_base[message.symbol] + self._count * SEQ_STEP
+        buffer.muted, buffer.source, buffer.counts = run.known, run.file.digest, run.rows
+        return handlers[kind](recv_ns, message)
+
+    def _new_symbol(self, symbol: str) -> tuple[SymbolMarket, SymbolBuffer, _Handlers]:
+        buffer = SymbolBuffer(self._writer.venue, symbol)
+        market = SymbolMarket(buffer, book_interval_ns=self._interval_ns)
+        handlers: _Handlers = {
+            Trade: market.on_trade,
+            Ticker: market.on_ticker,
+            DepthUpdate: market.on_diff,
+            DepthSnapshot: market.on_snapshot,
+            MarkPrice: market.on_mark,
+        }
+        self._symbols[symbol] = (market, buffer, handlers)
+        self._seq_base[symbol] = self._writer.next_seq(symbol)
+        return self._symbols[symbol]
+
+    def _flush(self) -> None:
+        for symbol, (_, buffer, _) in self._symbols.items():
+            for table, columns in buffer.drain():
+                self._writer.write(table, symbol, columns)
+
+    def _commit(self, finished: Sequence[SourceRun]) -> list[Source]:
+        self._flush()
+        gaps: list[Gap] = []
+        for market, buffer, _ in self._symbols.values():
+            market.close_gaps()
+            gaps.extend(buffer.gaps)
+            buffer.gaps.clear()
+        by_source = Counter(gap.source for gap in gaps)
+        fresh = [run for run in finished if not run.known]
+        sources = [run.summary(by_source[run.file.digest]) for run in fresh]
+        if sources:
+            for run in fresh:
+                run.log.install(self._writer.path)
+            self._writer.commit(sources=sources, gaps=gaps)
+        return sources
+
+
+def _merged(
+    runs: Sequence[SourceRun], finished: list[SourceRun]
+) -> Iterator[tuple[SourceRun, Record | None]]:
+    """Yield the records of all sources by receive time. Sources that have ended are added to ``finished``;
+    a record of None says that no source is half read."""
+    waiting = deque(sorted(((first_recv_ns(run.file), index) for index, run in enumerate(runs))))
+    heap: list[tuple[int, int, Record, Iterator[Record]]] = []
+    while waiting or heap:
+        while waiting and (not heap or waiting[0][0] <= heap[0][0]):
+            index = waiting.popleft()[1]
+            records = iter(runs[index].arrival)
+            _push(heap, index, records, runs, finished)
+        if heap:
+            _, index, record, records = heapq.heappop(heap)
+            limit = min(heap[0][0] if heap else _LAST, waiting[0][0] if waiting else _LAST)
+            run = runs[index]
+            yield run, record
+            # Nearly always the source goes on alone for a while.
+            for record in records:
+                if record[0] >= limit:
+                    heapq.heappush(heap, (record[0], index, record, records))
+                    break
+                yield run, record
+            else:
+                finished.append(run)
+        if not heap and finished:
+            yield finished[-1], None
+
+
+def _push(
+    heap: list[tuple[int, int, Record, Iterator[Record]]],
+    index: int,
+    records: Iterator[Record],
+    runs: Sequence[SourceRun],
+    finished: list[SourceRun],
+) -> None:
+    record = next(records, None)
+    if record is None:
+        finished.append(runs[index])
+    else:
+        heapq.heappush(heap, (record[0], index, record, records))

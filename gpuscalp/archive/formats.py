@@ -1,0 +1,133 @@
+"""Which reader a file needs, decided from its first lines.
+
+Owns: the recognition of formats, venues and symbols. Never: reads past the first lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from gpuscalp.archive.arrival import Record
+from gpuscalp.archive.merged import MergedReader, is_merged_header
+from gpuscalp.archive.recording import RecordingReader, is_recording, symbols_in, venue_of
+from gpuscalp.archive.source import digest_of, head_of
+from gpuscalp.archive.tabular import (
+    TickerCsvReader,
+    TradeCsvReader,
+    header_of,
+    is_ticker_header,
+    symbol_of,
+)
+from gpuscalp.errors import UsageError
+
+VENUES: Final = ("binance_usdm", "binance_spot")
+
+
+class LineReader(Protocol):
+    """Turns lines into records, one line at a time."""
+
+    name: str
+
+    def read(self, line: bytes, number: int) -> Record | None: ...
+
+    def finish(self) -> Record | None:
+        """Return the record that was still held back, after the last line."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A recognised file.
+
+    Attributes
+    ----------
+    path, digest, size_bytes : the file, its sha256 and size
+    format : name of the reader
+    venue : where it was recorded
+    symbols : those that the first lines or the name tell
+    head : the first lines, from which ``reader`` decides
+    """
+
+    path: Path
+    digest: str
+    size_bytes: int
+    format: str
+    venue: str
+    symbols: tuple[str, ...]
+    head: bytes
+
+    def reader(self) -> LineReader:
+        """Return a new reader for the whole file."""
+        return _reader(self.path, self.head, self.symbols)
+
+
+def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None) -> SourceFile:
+    """Look at the first lines of a file.
+
+    Parameters
+    ----------
+    path : the file
+    venue : None = tell from the content, or for CSV from a folder named ``spot`` or ``um`` in the path
+    symbol : for CSV files that do not tell theirs
+
+    Raises
+    ------
+    UsageError
+        the file is missing or empty, its format is none of ours, or its venue cannot be told
+    """
+    digest = digest_of(path)
+    head = head_of(path)
+    if not head.strip():
+        raise UsageError("the source is empty or cannot be unpacked", where=str(path))
+    if is_recording(head):
+        symbols = (symbol,) if symbol else symbols_in(head)
+        told = venue_of(head)
+    else:
+        named = symbol or symbol_of(path.name)
+        symbols = (named,) if named else ()
+        told = _venue_of_path(path, head)
+    if venue is not None and told is not None and venue != told and is_recording(head):
+        raise UsageError(
+            f"the messages are of {told}",
+            where=str(path),
+            value=venue,
+            fix="leave --venue out, or correct it",
+        )
+    chosen = venue or told
+    if chosen is None:
+        raise UsageError(
+            "the file does not tell its venue",
+            where=str(path),
+            fix=f"give --venue, one of: {', '.join(VENUES)}",
+        )
+    reader = _reader(path, head, symbols)
+    return SourceFile(path, digest, path.stat().st_size, reader.name, chosen, symbols, head)
+
+
+def _reader(path: Path, head: bytes, symbols: tuple[str, ...]) -> LineReader:
+    if is_recording(head):
+        return RecordingReader(symbols)
+    try:
+        header = header_of(path.name, head)
+        if is_merged_header(header):
+            return MergedReader(header)
+        symbol = symbols[0] if symbols else None
+        if is_ticker_header(header):
+            return TickerCsvReader(header, symbol)
+        return TradeCsvReader(header, symbol)
+    except UsageError as error:
+        raise UsageError(
+            f"the format is not known: {error.what}", where=str(path), value=error.value, fix=error.fix
+        ) from None
+
+
+def _venue_of_path(path: Path, head: bytes) -> str | None:
+    if b",USD_M_FUTURES," in head:
+        return "binance_usdm"
+    folders = {part.lower() for part in path.absolute().parts[:-1]}
+    if "spot" in folders:
+        return "binance_spot"
+    if folders & {"um", "usdm"}:
+        return "binance_usdm"
+    return None

@@ -1,0 +1,251 @@
+"""Importing: any number of source files into one archive.
+
+Owns: what belongs together, what is imported already, and the report. The layout of an import:
+
+1. every file is recognised and hashed; what the archive has by digest is not imported again;
+2. files of one venue that share a symbol form a component and are merged by receive time, so that the
+   snapshot of one day serves the next, and a file of REST snapshots serves the stream beside it;
+3. a component commits whenever none of its files is half read. A killed import loses only what was not
+   committed; run again, it reads committed files of the same component once more for the state of the book
+   and the trade ids, without writing, and goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gpuscalp.archive.assembly import Assembly, SourceRun, first_recv_ns
+from gpuscalp.archive.formats import VENUES, SourceFile, recognise
+from gpuscalp.archive.instruments import read_exchange_info, split_fitting
+from gpuscalp.archive.manifest import Manifest, Source
+from gpuscalp.archive.rejects import RejectLog
+from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
+from gpuscalp.errors import UsageError
+from gpuscalp.schema import NS_PER_MS
+
+# Called with (bytes consumed, bytes in all, name of what is being read).
+Progress = Callable[[int, int, str], None]
+
+_SUFFIXES: Final = (".gz", ".zip", ".csv", ".dat", ".txt", ".jsonl", ".0")
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes
+    ----------
+    sources : files imported now
+    skipped : files that the archive had
+    crossed_books, crossed_quotes : rows imported now whose best bid is at or above the best ask
+    unsynced : depth updates by symbol that no snapshot ever came for: they made no book rows
+    misfits : symbols whose prices are no multiples of the tick size that --instruments gives; for them the
+        observed one is used
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    crossed_books: int = 0
+    crossed_quotes: int = 0
+    unsynced: dict[str, int] = field(default_factory=dict)
+    misfits: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer of ``data import --json``."""
+        tables: Counter[str] = Counter()
+        set_aside: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
+        messages: Counter[str] = Counter()
+        for source in self.sources:
+            tables.update(source.rows)
+            set_aside.update(source.set_aside)
+            reasons.update(source.rejects)
+            messages.update(source.messages)
+        lines = sum(source.lines for source in self.sources)
+        return {
+            "rows": sum(tables.values()),
+            "rejects": sum(reasons.values()),
+            "gaps": sum(source.gaps for source in self.sources),
+            "crossed_books": self.crossed_books,
+            "crossed_quotes": self.crossed_quotes,
+            "lines": lines,
+            "duplicates": sum(source.duplicates for source in self.sources),
+            "late": sum(source.late for source in self.sources),
+            "out_of_order": sum(source.out_of_order for source in self.sources),
+            "rows_by_table": dict(tables),
+            "messages": dict(messages),
+            "set_aside": dict(set_aside),
+            "rejects_by_reason": dict(reasons),
+            "unsynced": self.unsynced,
+            "misfits": self.misfits,
+            "skipped": self.skipped,
+            "sources": [_source_dict(source) for source in self.sources],
+            "seconds": round(self.seconds, 3),
+            "lines_per_s": round(lines / self.seconds) if self.seconds else 0,
+        }
+
+
+def import_sources(
+    paths: Iterable[str | Path],
+    archive: str | Path,
+    *,
+    venue: str | None = None,
+    symbol: str | None = None,
+    strict: bool = False,
+    instruments: Path | None = None,
+    book_interval_ms: int = 0,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Import files into an archive, new or existing.
+
+    Parameters
+    ----------
+    paths : files; a folder stands for the files directly in it
+    archive : directory of the archive
+    venue : None = told by each file
+    symbol : for CSV files that do not tell theirs
+    strict : the first bad line is an error, and its component is not imported
+    instruments : exchangeInfo of the venue; None = tick sizes are observed
+    book_interval_ms : least exchange time between two book rows; 0 = every change of the best 20 levels
+    progress : told how far the import is
+
+    Raises
+    ------
+    UsageError
+        a file is missing, or its format, venue or symbol cannot be told
+    DecodeError
+        strict, and a line cannot be read
+    ArchiveError
+        the directory is no archive, or another import is running
+    """
+    started = time.monotonic()
+    if venue is not None and venue not in VENUES:
+        raise UsageError("no such venue", value=venue, fix=f"one of: {', '.join(VENUES)}")
+    files = [recognise(path, venue=venue, symbol=symbol) for path in _expanded(paths)]
+    if not files:
+        raise UsageError("no source files", fix="name files or folders to import")
+    report = ImportReport()
+    shown = _Shown(progress, sum(file.size_bytes for file in files))
+    for name in sorted({file.venue for file in files}):
+        group = _unique([file for file in files if file.venue == name])
+        known_instruments = read_exchange_info(instruments, name) if instruments is not None else {}
+        with ArchiveWriter(archive, name) as writer:
+            for component in components(group):
+                _import_component(
+                    writer, component, report, shown, strict=strict, interval_ns=book_interval_ms * NS_PER_MS
+                )
+            fitting, misfits = split_fitting(writer.manifest, known_instruments, name)
+            report.misfits.extend(misfits)
+            if fitting and not _has_all(writer.manifest, fitting):
+                writer.set_instruments(fitting)
+                writer.commit()
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def components(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
+    """Group files that share a symbol, directly or over others; each group and the groups are ordered by
+    first receive time."""
+    groups: list[tuple[set[str], list[SourceFile]]] = []
+    for file in files:
+        symbols, members = set(file.symbols), [file]
+        apart = []
+        for group in groups:
+            if group[0] & symbols:
+                symbols |= group[0]
+                members = [*group[1], *members]
+            else:
+                apart.append(group)
+        groups = [*apart, (symbols, members)]
+    ordered = [sorted(members, key=first_recv_ns) for _, members in groups]
+    return sorted(ordered, key=lambda members: (first_recv_ns(members[0]), members[0].path.name))
+
+
+def _import_component(
+    writer: ArchiveWriter,
+    files: Sequence[SourceFile],
+    report: ImportReport,
+    shown: _Shown,
+    *,
+    strict: bool,
+    interval_ns: int,
+) -> None:
+    known = [writer.manifest.has_source(file.digest, file.venue) for file in files]
+    report.skipped.extend(str(file.path) for file, is_known in zip(files, known, strict=True) if is_known)
+    if all(known):
+        shown.done(files)
+        return
+    # Known files after the last new one have nothing to give to it.
+    count = max(index for index, is_known in enumerate(known) if not is_known) + 1
+    staging = writer.path / STAGING_NAME
+    runs = [
+        SourceRun(file, known=is_known, log=RejectLog(staging, file.digest), strict=strict)
+        for file, is_known in zip(files[:count], known[:count], strict=True)
+    ]
+    before = {part.path for part in writer.manifest.parts}
+    assembly = Assembly(writer, book_interval_ns=interval_ns, tell=shown.at(files))
+    try:
+        for sources in assembly.run(runs):
+            report.sources.extend(sources)
+    finally:
+        for run in runs:
+            run.log.close()
+    for part in writer.manifest.parts:
+        if part.path not in before:
+            report.crossed_books += part.crossed if part.table == "books" else 0
+            report.crossed_quotes += part.crossed if part.table == "quotes" else 0
+    report.unsynced.update(assembly.unsynced())
+    shown.done(files)
+
+
+class _Shown:
+    """Progress over all components."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._before = progress, total, 0
+
+    def at(self, files: Sequence[SourceFile]) -> Callable[[int], None]:
+        name = ", ".join(files[0].symbols) or files[0].path.name
+        before = self._before
+
+        def tell(consumed: int) -> None:
+            if self._progress is not None:
+                self._progress(before + consumed, self._total, name)
+
+        return tell
+
+    def done(self, files: Sequence[SourceFile]) -> None:
+        self._before += sum(file.size_bytes for file in files)
+        self.at(files)(0)
+
+
+def _expanded(paths: Iterable[str | Path]) -> list[Path]:
+    files: list[Path] = []
+    for item in paths:
+        path = Path(item)
+        if path.is_dir():
+            found = sorted(each for each in path.iterdir() if each.is_file() and each.suffix in _SUFFIXES)
+            if not found:
+                raise UsageError("the folder holds no source files", where=str(path))
+            files.extend(found)
+        else:
+            files.append(path)
+    return files
+
+
+def _unique(files: Iterable[SourceFile]) -> list[SourceFile]:
+    return list({file.digest: file for file in files}.values())
+
+
+def _has_all(manifest: Manifest, instruments: Iterable[Any]) -> bool:
+    return all(instrument in manifest.instruments for instrument in instruments)
+
+
+def _source_dict(source: Source) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in Source.__struct_fields__}

@@ -1,0 +1,86 @@
+"""Instruments from the venue's exchangeInfo.
+
+Owns: which filters give tick size, step size and least order. Never: talks to the venue.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from gpuscalp.archive.manifest import Manifest
+from gpuscalp.archive.source import open_content
+from gpuscalp.errors import DataError, DecodeError
+from gpuscalp.feeds.decimals import parse_e8
+from gpuscalp.schema import Instrument
+
+
+class _Symbol(Struct):
+    symbol: str
+    filters: list[dict[str, Any]] = []
+
+
+class _ExchangeInfo(Struct):
+    symbols: list[_Symbol] = field(default_factory=list)
+
+
+def read_exchange_info(path: Path, venue: str) -> dict[str, Instrument]:
+    """Read an answer of ``/fapi/v1/exchangeInfo`` or ``/api/v3/exchangeInfo`` (plain, gzip or zip).
+
+    Raises
+    ------
+    DataError
+        the file is no exchangeInfo, or a symbol in it has no tick or step size
+    """
+    try:
+        with open_content(path) as (content, _):
+            info = msgspec.json.decode(content.read(), type=_ExchangeInfo)
+    except msgspec.DecodeError as error:
+        raise DataError(f"not an exchangeInfo: {error}", where=str(path)) from None
+    if not info.symbols:
+        raise DataError("the exchangeInfo names no symbol", where=str(path))
+    return {item.symbol: _instrument(item, venue, path) for item in info.symbols}
+
+
+def split_fitting(
+    manifest: Manifest, instruments: dict[str, Instrument], venue: str
+) -> tuple[list[Instrument], list[str]]:
+    """Split the instruments of symbols that the archive has into those that its prices fit, and the names
+    of those that they do not: tick sizes change over the years."""
+    fitting: list[Instrument] = []
+    others: list[str] = []
+    for symbol in sorted({part.symbol for part in manifest.select(venue)} & instruments.keys()):
+        tick = instruments[symbol].tick_size_e8
+        if any(part.price_gcd_e8 % tick for part in manifest.select(venue, (symbol,))):
+            others.append(symbol)
+        else:
+            fitting.append(instruments[symbol])
+    return fitting, others
+
+
+def _instrument(item: _Symbol, venue: str, path: Path) -> Instrument:
+    filters = {str(entry.get("filterType")): entry for entry in item.filters}
+    notional = filters.get("MIN_NOTIONAL") or filters.get("NOTIONAL") or {}
+    try:
+        lot = filters["LOT_SIZE"]
+        tick, step = parse_e8(str(filters["PRICE_FILTER"]["tickSize"])), parse_e8(str(lot["stepSize"]))
+        instrument = Instrument(
+            symbol=item.symbol,
+            venue=venue,
+            tick_size_e8=tick,
+            step_size_e8=step,
+            min_qty_e8=parse_e8(str(lot["minQty"])),
+            # USD-M says `notional`, spot says `minNotional`.
+            min_notional_e8=parse_e8(str(notional.get("notional", notional.get("minNotional", "0")))),
+            source="exchange_info",
+        )
+    except (KeyError, DecodeError) as error:
+        raise DataError(
+            f"symbol without usable filters: {error}", where=str(path), value=item.symbol
+        ) from None
+    if tick <= 0 or step <= 0:
+        raise DataError("tick and step size must be positive", where=str(path), value=item.symbol)
+    return instrument

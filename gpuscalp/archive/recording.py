@@ -1,0 +1,141 @@
+"""Raw recordings: lines that carry a receive time and a message of the venue.
+
+Owns: the line forms. ::
+
+    <receive time> <json>                    13, 16 or 19 digits: ms, µs or ns
+    <seconds.fraction>: <json>               capture of a websocket by cryptofeed
+    <url> -> <seconds.fraction>: <json>      the same for a REST call
+    wss://… <-> <seconds>, configuration: …  the same for a connection; no data
+
+A depth snapshot does not name its symbol: a REST line has it in the URL, a raw recording must be of one
+symbol only. Never: decodes a stream message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from gpuscalp.archive.arrival import Record
+from gpuscalp.errors import DecodeError
+from gpuscalp.feeds.binance import Decoder
+from gpuscalp.feeds.messages import DepthSnapshot, Ignored
+
+_STREAM_NAME: Final = re.compile(
+    rb'"stream":\s*"([^"@!]+)@|[/=]([a-z0-9]+)@(?:aggTrade|trade|bookTicker|depth)'
+)
+_URL_SYMBOL: Final = re.compile(rb"^https?://\S*[?&]symbol=(\w+)", re.MULTILINE)
+_BARE_SYMBOL: Final = re.compile(rb'"s":\s*"(\w+)"')
+_FIRST: Final = re.compile(
+    rb"\d{10}\.\d+: ?[{\[]|(?:\d{13}|\d{16}|\d{19}) [{\[]|configuration: |wss?://|https?://\S+ -> "
+)
+
+_SNAPSHOT_KEY: Final = b'"lastUpdateId"'
+
+
+def is_recording(head: bytes) -> bool:
+    """Whether any of the first lines of a file has one of the forms. One damaged line does not decide."""
+    return any(_FIRST.match(line) for line in head.splitlines()[:20])
+
+
+def symbols_in(head: bytes) -> tuple[str, ...]:
+    """Return the symbols that the first lines name, sorted. One that a hundred others outnumber is taken
+    for a damaged name."""
+    names = Counter(
+        (first or second).decode("utf-8", "replace").upper() for first, second in _STREAM_NAME.findall(head)
+    )
+    names.update(name.decode("utf-8", "replace").upper() for name in _URL_SYMBOL.findall(head))
+    if not names:
+        names = Counter(name.decode("utf-8", "replace") for name in _BARE_SYMBOL.findall(head))
+    return tuple(sorted(name for name, count in names.items() if count * 100 >= names.total()))
+
+
+def venue_of(head: bytes) -> str | None:
+    """Return the venue that the first lines show, or None: only USD-M names the previous id of an update
+    and the kind of a trade, only spot leaves a bookTicker undated."""
+    if b'"pu":' in head or b'"X":"' in head or b"fapi.binance" in head or b"fstream.binance" in head:
+        return "binance_usdm"
+    if re.search(rb'@bookTicker","data":\{"u":', head) or b'"M":true' in head or b'"M":false' in head:
+        return "binance_spot"
+    if b'"e":"depthUpdate"' in head:
+        return "binance_spot"
+    return None
+
+
+class RecordingReader:
+    """Turn lines into records.
+
+    Parameters
+    ----------
+    symbols : those that the source names; a snapshot without a symbol is taken where there is exactly one
+    """
+
+    name = "recording"
+
+    def __init__(self, symbols: tuple[str, ...]) -> None:
+        self._symbol = symbols[0] if len(symbols) == 1 else None
+        self._decoder = Decoder()
+
+    def read(self, line: bytes, number: int) -> Record | None:
+        """Return the record of one line; None for a line without data.
+
+        Raises
+        ------
+        DecodeError
+            the line has none of the forms, its receive time is none, or a snapshot has no symbol
+        """
+        if line[:1].isdigit():
+            stamp, _, body = line.partition(b" ")
+            recv_ns = _seconds(stamp[:-1]) if stamp.endswith(b":") else _digits(stamp)
+            if _SNAPSHOT_KEY in body[:64] or (_SNAPSHOT_KEY in body and b'"stream"' not in body[:32]):
+                return recv_ns, number, self._snapshot(body, self._symbol)
+            return recv_ns, number, body
+        if line.startswith((b"https://", b"http://")):
+            return self._rest(line, number)
+        if line.startswith((b"wss://", b"ws://", b"configuration: ")):
+            return None
+        raise DecodeError("line of an unknown form", value=line[:80].decode("utf-8", "replace"))
+
+    def finish(self) -> Record | None:
+        return None
+
+    def _rest(self, line: bytes, number: int) -> Record:
+        url, arrow, rest = line.partition(b" -> ")
+        stamp, colon, body = rest.partition(b": ")
+        if not arrow or not colon:
+            raise DecodeError("line of an unknown form", value=line[:80].decode("utf-8", "replace"))
+        recv_ns = _seconds(stamp)
+        parts = urlsplit(url.decode("utf-8", "replace"))
+        if not parts.path.endswith("/depth"):
+            return recv_ns, number, Ignored(kind=f"rest_{parts.path.rpartition('/')[2]}"[:40])
+        symbol = parse_qs(parts.query).get("symbol", [""])[0].upper()
+        return recv_ns, number, self._snapshot(body, symbol or None)
+
+    def _snapshot(self, body: bytes, symbol: str | None) -> DepthSnapshot:
+        message = self._decoder.decode(body)
+        if not isinstance(message, DepthSnapshot):
+            raise DecodeError("message of an unknown shape", value=body[:80].decode("utf-8", "replace"))
+        if symbol is None:
+            raise DecodeError("snapshot without a symbol in a recording of several symbols")
+        return DepthSnapshot(symbol, message.exch_ns, message.last_id, message.bids, message.asks)
+
+
+def _digits(stamp: bytes) -> int:
+    if stamp.isdigit():
+        if len(stamp) == 19:
+            return int(stamp)
+        if len(stamp) == 16:
+            return int(stamp) * 1_000
+        if len(stamp) == 13:
+            return int(stamp) * 1_000_000
+    raise DecodeError("receive time is neither ms, µs nor ns", value=stamp[:40].decode("utf-8", "replace"))
+
+
+def _seconds(stamp: bytes) -> int:
+    """Return ``1617647797.5963788`` in ns without passing through a float."""
+    whole, _, fraction = stamp.partition(b".")
+    if len(whole) == 10 and whole.isdigit() and len(fraction) <= 9 and (not fraction or fraction.isdigit()):
+        return int(whole) * 1_000_000_000 + int(fraction.ljust(9, b"0"))
+    raise DecodeError("receive time is not in seconds", value=stamp[:40].decode("utf-8", "replace"))

@@ -1,0 +1,134 @@
+"""Files to import: opened by what they are, read line by line, never held in memory.
+
+Owns: gzip, zip and plain files, the digest of a file, bounded lines. Never: knows what a line means.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final, cast
+
+from gpuscalp.errors import DecodeError, UsageError
+
+BLOCK_BYTES: Final = 1 << 18
+LINE_BYTES_MAX: Final = 1 << 24
+HEAD_BYTES: Final = 1 << 18
+
+_DAMAGE: Final = (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error)
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file.
+
+    Raises
+    ------
+    UsageError
+        there is no such file
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read the source: {error.strerror}", where=str(path)) from None
+
+
+def head_of(path: Path) -> bytes:
+    """Return the whole lines among the first bytes of the content; all of it where the file is short or
+    its first line is very long. Damage further on does not show here."""
+    head = b""
+    try:
+        with open_content(path) as (content, _):
+            while len(head) < HEAD_BYTES:
+                block = content.read(HEAD_BYTES - len(head))
+                if not block:
+                    return head
+                head += block
+    except (*_DAMAGE, DecodeError):
+        pass
+    return head[: head.rfind(b"\n") + 1] or head
+
+
+def lines_of(path: Path, progress: list[int] | None = None) -> Iterator[bytes]:
+    """Yield the lines of a file, without their ends, decompressed by what the file is.
+
+    Parameters
+    ----------
+    path : gzip (also several members), zip with one member, or plain
+    progress : element 0 is set to the bytes of the file consumed so far
+
+    Raises
+    ------
+    DecodeError
+        the compressed stream is damaged or cut, or a line is longer than 16 MiB; what came before has been
+        yielded
+    """
+    rest = b""
+    with open_content(path) as (content, raw):
+        while True:
+            try:
+                block = content.read(BLOCK_BYTES)
+            except _DAMAGE as error:
+                if rest:
+                    yield rest.removesuffix(b"\r")
+                raise DecodeError(
+                    "compressed file is damaged or cut", where=str(path), value=str(error)[:200]
+                ) from None
+            if progress is not None:
+                progress[0] = raw.tell()
+            if not block:
+                break
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                yield line[:-1] if line.endswith(b"\r") else line
+            if len(rest) > LINE_BYTES_MAX:
+                raise DecodeError("line is longer than 16 MiB", where=str(path))
+    if rest:
+        yield rest.removesuffix(b"\r")
+
+
+@contextmanager
+def open_content(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Open a file and yield (decompressed content, the file itself).
+
+    Raises
+    ------
+    UsageError
+        there is no such file, or it is a zip file with several members
+    DecodeError
+        it begins like a zip file and is none
+    """
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise UsageError(f"cannot read the source: {error.strerror}", where=str(path)) from None
+    with raw:
+        magic = raw.read(4)
+        raw.seek(0)
+        if magic[:2] == b"\x1f\x8b":
+            with gzip.GzipFile(fileobj=raw) as content:
+                yield cast(IO[bytes], content), raw
+        elif magic == b"PK\x03\x04":
+            with _open_zip(path, raw) as archive:
+                members = [name for name in archive.namelist() if not name.endswith("/")]
+                if len(members) != 1:
+                    raise UsageError(
+                        "a zip file must hold exactly one file", where=str(path), value=len(members)
+                    )
+                with archive.open(members[0]) as member:
+                    yield member, raw
+        else:
+            yield raw, raw
+
+
+def _open_zip(path: Path, raw: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(raw)
+    except zipfile.BadZipFile as error:
+        raise DecodeError("compressed file is damaged or cut", where=str(path), value=str(error)) from None

@@ -1,0 +1,284 @@
+"""CSV files of trades and quotes: Binance Vision's, and others by the names of their columns.
+
+Owns: which column means what. A time is s, ms, µs or ns by its digits. Where a file does not say when a row
+was received, it counts as received when the exchange dated it. Never: guesses a missing column.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from gpuscalp.archive.arrival import Record
+from gpuscalp.errors import DecodeError, UsageError
+from gpuscalp.feeds.decimals import DecimalCache
+from gpuscalp.feeds.messages import Ticker, Trade
+
+# Column names, lower case without separators, by meaning; the first that a file has is used. The event time
+# goes before the transaction time, as for messages.
+_TRADE_COLUMNS: Final[Mapping[str, Sequence[str]]] = {
+    "id": ("aggtradeid", "tradeid", "id"),
+    "price": ("price",),
+    "qty": ("quantity", "qty", "size", "amount"),
+    "time": ("eventtime", "transacttime", "transactiontime", "timestamp", "time"),
+    "maker": ("isbuyermaker", "isbuyermarketmaker", "buyermaker"),
+    "side": ("side", "takerside"),
+    "recv": ("timestampofreceiveus", "timestampofreceive", "localtimestamp", "receivetime", "recvns"),
+    "symbol": ("symbol",),
+    "kind": ("xunknownparameter",),
+}
+_TICKER_COLUMNS: Final[Mapping[str, Sequence[str]]] = {
+    "id": ("updateid",),
+    "bid": ("bestbidprice", "bidprice"),
+    "bid_qty": ("bestbidqty", "bidqty", "bidamount"),
+    "ask": ("bestaskprice", "askprice"),
+    "ask_qty": ("bestaskqty", "askqty", "askamount"),
+    "time": ("eventtime", "transactiontime", "timestamp"),
+    "recv": ("timestampofreceive", "localtimestamp", "receivetime"),
+    "symbol": ("symbol",),
+}
+
+# Files of Binance Vision from before headers were added, by type and number of columns.
+_VISION_AGG: Final = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+_VISION_HEADERS: Final = {
+    ("aggTrades", 7): _VISION_AGG,
+    ("aggTrades", 8): f"{_VISION_AGG},is_best_match",
+    ("trades", 6): "id,price,qty,quote_qty,time,is_buyer_maker",
+    ("trades", 7): "id,price,qty,quote_qty,time,is_buyer_maker,is_best_match",
+    ("bookTicker", 7): "update_id,best_bid_price,best_bid_qty,best_ask_price,best_ask_qty,"
+    "transaction_time,event_time",
+}
+_VISION_NAME: Final = re.compile(r"(\w+)-(aggTrades|trades|bookTicker)-\d{4}-\d{2}")
+
+_TRUE: Final = frozenset({"true", "1", "t"})
+_FALSE: Final = frozenset({"false", "0", "f"})
+_NS_BY_DIGITS: Final = {10: 1_000_000_000, 13: 1_000_000, 16: 1_000, 19: 1}
+
+
+def header_of(name: str, head: bytes) -> str:
+    """Return the header row of a CSV file, from its first row or from what Binance Vision's name tells.
+
+    Raises
+    ------
+    UsageError
+        there is no header and the name and number of columns are none of Binance Vision's
+    """
+    rows = [line for line in head.decode("utf-8", "replace").splitlines() if line and line[0] != "#"]
+    first = rows[0] if rows else ""
+    if first and not first[0].isdigit():
+        return first.strip()
+    found = _VISION_NAME.search(name)
+    kind = found.group(2) if found else _kind_of(first.split(","))
+    header = _VISION_HEADERS.get((kind, first.count(",") + 1))
+    if header is None:
+        raise UsageError(
+            "the file has no header and is none that Binance Vision publishes",
+            where=name,
+            value=first[:120],
+            fix="add a header row with the columns id, price, quantity, time and side or is_buyer_maker",
+        )
+    return header
+
+
+def symbol_of(name: str) -> str | None:
+    """Return the symbol that a file name begins with: ``BTCUSDT-aggTrades-…``, ``ltcusdt_trades_…``."""
+    found = re.match(r"([A-Za-z0-9]{5,24}?)(?=[-_.])", name)
+    return found.group(1).upper() if found else None
+
+
+class TradeCsvReader:
+    """Turn rows of a trade CSV into records.
+
+    Parameters
+    ----------
+    header : its columns
+    symbol : used where the file has no column for it
+
+    Raises
+    ------
+    UsageError
+        a column is missing
+    """
+
+    name = "trades_csv"
+
+    def __init__(self, header: str, symbol: str | None) -> None:
+        columns = _columns(header, _TRADE_COLUMNS, required=("id", "price", "qty", "time"))
+        if "maker" not in columns and "side" not in columns:
+            raise UsageError(
+                "the file does not say which side traded",
+                value=header,
+                fix="a column is_buyer_maker (true or false) or side (buy or sell of the taker) is needed",
+            )
+        self._columns, self._width = columns, header.count(",") + 1
+        self._header, self._symbol = header, _needed_symbol(symbol, columns)
+        self._aggregate = "aggtradeid" in _plain(header)
+        self._positive, self._numbers = DecimalCache(least_e8=1), DecimalCache(least_e8=0)
+
+    def read(self, line: bytes, number: int) -> Record | None:
+        """Return the record of one row; None for a header or comment.
+
+        Raises
+        ------
+        DecodeError
+            a field is missing or cannot be read
+        """
+        if not line[:1].isdigit() and _is_header(line, self._header):
+            return None
+        fields, at = _split(line, self._width), self._columns
+        exch_ns = _time(fields[at["time"]], "time")
+        recv_ns = _time(fields[at["recv"]], "receive time") if "recv" in at else exch_ns
+        market = "kind" not in at or fields[at["kind"]] == "MARKET"
+        numbers = self._positive if market else self._numbers
+        trade = Trade(
+            fields[at["symbol"]] if "symbol" in at else self._symbol,
+            exch_ns,
+            _integer(fields[at["id"]], "id"),
+            _number(numbers, fields[at["price"]], "price"),
+            _number(numbers, fields[at["qty"]], "quantity"),
+            self._side(fields),
+            self._aggregate,
+            market,
+        )
+        return recv_ns, number, trade
+
+    def finish(self) -> Record | None:
+        return None
+
+    def _side(self, fields: list[str]) -> int:
+        maker = self._columns.get("maker")
+        if maker is not None:
+            return -1 if _boolean(fields[maker], "is_buyer_maker") else 1
+        side = fields[self._columns["side"]].lower()
+        if side not in ("buy", "sell"):
+            raise DecodeError("side is neither buy nor sell", where="side", value=side[:40])
+        return 1 if side == "buy" else -1
+
+
+class TickerCsvReader:
+    """Turn rows of a bookTicker CSV into records. Parameters and errors as for trades."""
+
+    name = "ticker_csv"
+
+    def __init__(self, header: str, symbol: str | None) -> None:
+        required = ("id", "bid", "bid_qty", "ask", "ask_qty", "time")
+        self._columns = _columns(header, _TICKER_COLUMNS, required=required)
+        self._header, self._width = header, header.count(",") + 1
+        self._symbol = _needed_symbol(symbol, self._columns)
+        self._numbers = DecimalCache(least_e8=0)
+
+    def read(self, line: bytes, number: int) -> Record | None:
+        """Return the record of one row; None for a header or comment.
+
+        Raises
+        ------
+        DecodeError
+            a field is missing or cannot be read
+        """
+        if not line[:1].isdigit() and _is_header(line, self._header):
+            return None
+        fields, at, numbers = _split(line, self._width), self._columns, self._numbers
+        exch_ns = _time(fields[at["time"]], "time")
+        recv_ns = _time(fields[at["recv"]], "receive time") if "recv" in at else exch_ns
+        ticker = Ticker(
+            fields[at["symbol"]] if "symbol" in at else self._symbol,
+            exch_ns,
+            _integer(fields[at["id"]], "update id"),
+            _number(numbers, fields[at["bid"]], "bid price"),
+            _number(numbers, fields[at["bid_qty"]], "bid quantity"),
+            _number(numbers, fields[at["ask"]], "ask price"),
+            _number(numbers, fields[at["ask_qty"]], "ask quantity"),
+        )
+        return recv_ns, number, ticker
+
+    def finish(self) -> Record | None:
+        return None
+
+
+def is_ticker_header(header: str) -> bool:
+    """Whether the columns are those of best bid and ask."""
+    return "updateid" in _plain(header)
+
+
+def _kind_of(row: Sequence[str]) -> str:
+    """Tell Vision's types apart by the first row: only trades end in true or false."""
+    if row[-1].lower() not in _TRUE | _FALSE:
+        return "bookTicker"
+    return "trades" if len(row) >= 5 and row[4].isdigit() and len(row[4]) in _NS_BY_DIGITS else "aggTrades"
+
+
+def _columns(
+    header: str, meanings: Mapping[str, Sequence[str]], *, required: Sequence[str]
+) -> dict[str, int]:
+    names = _plain(header)
+    found: dict[str, int] = {}
+    for meaning, synonyms in meanings.items():
+        for synonym in synonyms:
+            if synonym in names:
+                found[meaning] = names.index(synonym)
+                break
+    missing = [meaning for meaning in required if meaning not in found]
+    if missing:
+        raise UsageError(
+            f"the file has no column for {missing[0]}",
+            value=header[:200],
+            fix=f"one of these names is understood: {', '.join(meanings[missing[0]])}",
+        )
+    return found
+
+
+def _plain(header: str) -> list[str]:
+    return [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header.split(",")]
+
+
+def _needed_symbol(symbol: str | None, columns: Mapping[str, int]) -> str:
+    if symbol is None and "symbol" not in columns:
+        raise UsageError(
+            "neither the file name nor a column tells the symbol",
+            fix="name the file like BTCUSDT-trades-2024-07-18.csv, or add a column symbol",
+        )
+    return symbol or ""
+
+
+def _is_header(line: bytes, header: str) -> bool:
+    return line[:1] == b"#" or line.decode("utf-8", "replace").strip() == header
+
+
+def _split(line: bytes, width: int) -> list[str]:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DecodeError("row is not text", value=repr(line[:80])) from None
+    fields = next(csv.reader([text])) if '"' in text else text.split(",")
+    if len(fields) != width:
+        raise DecodeError("wrong number of columns", value=f"{len(fields)} of {width}")
+    return fields
+
+
+def _time(text: str, where: str) -> int:
+    scale = _NS_BY_DIGITS.get(len(text))
+    if scale is None or not (text.isascii() and text.isdigit()):
+        raise DecodeError("time is neither s, ms, µs nor ns", where=where, value=text[:40])
+    return int(text) * scale
+
+
+def _integer(text: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise DecodeError("not a whole number", where=where, value=text[:40])
+    return int(text)
+
+
+def _number(numbers: DecimalCache, text: str, where: str) -> int:
+    try:
+        return numbers[text]
+    except DecodeError as error:
+        raise DecodeError(error.what, where=where, value=error.value) from None
+
+
+def _boolean(text: str, where: str) -> bool:
+    lower = text.lower()
+    if lower in _TRUE or lower in _FALSE:
+        return lower in _TRUE
+    raise DecodeError("neither true nor false", where=where, value=text[:40])

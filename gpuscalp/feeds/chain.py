@@ -1,0 +1,85 @@
+"""The chain of trade ids of one symbol: what is missing, what came twice, what came late.
+
+Owns: the open gaps. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+# Gaps that may still be filled by late trades. Older ones are final.
+OPEN_MAX: Final = 256
+
+
+class Link(Enum):
+    """How an id follows: the next one; behind a GAP; FILLS an earlier gap; DUPLICATE of one seen; or LATE,
+    from before the first one seen or from a gap that is no longer open."""
+
+    NEXT = "next"
+    GAP = "gap"
+    FILLS = "fills"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+
+
+@dataclass(slots=True)
+class Missing:
+    """Ids first_id … last_id, missing between two receive times."""
+
+    first_id: int
+    last_id: int
+    from_ns: int
+    to_ns: int
+
+
+class TradeChain:
+    """Follow the ids of one trade stream; Binance numbers trades of a symbol without holes."""
+
+    __slots__ = ("_final", "_first_id", "_last_id", "_last_ns", "_open")
+
+    def __init__(self) -> None:
+        self._first_id = 0
+        self._last_id: int | None = None
+        self._last_ns = 0
+        self._open: list[Missing] = []
+        self._final: list[Missing] = []
+
+    def on_id(self, trade_id: int, recv_ns: int) -> Link:
+        """Take the id of one trade, in arrival order."""
+        last = self._last_id
+        if last is None:
+            self._first_id = self._last_id = trade_id
+            self._last_ns = recv_ns
+            return Link.NEXT
+        if trade_id <= last:
+            return self._on_earlier(trade_id)
+        from_ns, self._last_id, self._last_ns = self._last_ns, trade_id, recv_ns
+        if trade_id == last + 1:
+            return Link.NEXT
+        if len(self._open) == OPEN_MAX:
+            self._final.append(self._open.pop(0))
+        self._open.append(Missing(last + 1, trade_id - 1, from_ns, recv_ns))
+        return Link.GAP
+
+    def close_gaps(self) -> list[Missing]:
+        """Return all gaps found since the last call. They are final: what fills them later is late."""
+        gaps = [*self._final, *self._open]
+        self._final, self._open = [], []
+        return gaps
+
+    def _on_earlier(self, trade_id: int) -> Link:
+        if trade_id < self._first_id:
+            return Link.LATE
+        for index, gap in enumerate(self._open):
+            if gap.first_id <= trade_id <= gap.last_id:
+                rest = [
+                    Missing(gap.first_id, trade_id - 1, gap.from_ns, gap.to_ns),
+                    Missing(trade_id + 1, gap.last_id, gap.from_ns, gap.to_ns),
+                ]
+                self._open[index : index + 1] = [part for part in rest if part.first_id <= part.last_id]
+                return Link.FILLS
+        if any(gap.first_id <= trade_id <= gap.last_id for gap in self._final):
+            return Link.LATE
+        return Link.DUPLICATE

@@ -1,0 +1,176 @@
+"""The state of one symbol's market: messages in, archive rows out, every message accounted for.
+
+Owns: which stream makes which rows, duplicates and late messages, the dating of undated messages, quality
+bits. Pure: no sockets, files or clock; used alike by the importer and by a live feed.
+
+Rows
+- trades from ``trade`` or ``aggTrade``, whichever the symbol sends first: both would count volume twice.
+- quotes from ``bookTicker``; before its first message, or where there is none, from the book's best level.
+- books after every update that changes the best 20 levels, at most one per interval where one is asked for.
+- marks from ``markPriceUpdate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from gpuscalp.feeds.book import BookEvent, BookState, LocalBook
+from gpuscalp.feeds.chain import Link, TradeChain
+from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, MarkPrice, Ticker, Trade
+from gpuscalp.schema import Quality
+
+# What became of a message. Anything else that a feed returns is the reason why it was set aside.
+TAKEN: Final = "taken"
+DUPLICATE: Final = "duplicate"
+LATE: Final = "late"
+# An update that came while there was no book; those that follow the snapshot are applied when it comes.
+BEFORE_SNAPSHOT: Final = "before_snapshot"
+
+_CROSSED: Final = int(Quality.CROSSED)
+_GAP: Final = int(Quality.GAP)
+
+
+class RowSink(Protocol):
+    """Where rows go. One sink serves one symbol; rows come in arrival order."""
+
+    def trade(self, recv_ns: int, exch_ns: int, quality: int, trade: Trade) -> None: ...
+
+    def quote(self, recv_ns: int, exch_ns: int, quality: int, update_id: int, best: Sequence[int]) -> None:
+        """``best``: bid price, bid quantity, ask price, ask quantity, × 1e8."""
+
+    def book(
+        self, recv_ns: int, exch_ns: int, quality: int, update_id: int, top: Sequence[Sequence[int]]
+    ) -> None:
+        """``top``: bid prices, bid quantities, ask prices, ask quantities, 20 each, × 1e8."""
+
+    def mark(self, recv_ns: int, exch_ns: int, quality: int, mark: MarkPrice) -> None: ...
+
+    def gap(self, kind: str, from_ns: int, to_ns: int, first_id: int, last_id: int) -> None:
+        """Note messages that are known to be missing."""
+
+
+class SymbolMarket:
+    """One symbol. Give it every message in arrival order; each method returns what became of it.
+
+    Parameters
+    ----------
+    sink : receives the rows
+    book_interval_ns : least exchange time between two book rows; 0 = every change of the best 20 levels
+    """
+
+    def __init__(self, sink: RowSink, *, book_interval_ns: int = 0) -> None:
+        self.book = LocalBook()
+        self._sink = sink
+        self._interval_ns = book_interval_ns
+        self._trades = TradeChain()
+        self._aggregate: bool | None = None
+        self._ticker: Ticker | None = None
+        self._mark: MarkPrice | None = None
+        self._book_quote: tuple[int, int, int, int] | None = None
+        self._book_ns = 0  # exchange time of the last book row
+        self._book_owed = False  # the interval held a row back
+        self._diff_recv_ns = 0
+        self._dated: tuple[int, int] | None = None  # (exch_ns, recv_ns) of the newest dated message
+
+    def on_trade(self, recv_ns: int, trade: Trade) -> str:
+        exch_ns = self._date(recv_ns, trade.exch_ns)
+        if self._aggregate is None:
+            self._aggregate = trade.aggregate
+        elif self._aggregate != trade.aggregate:
+            return "other_trade_stream"
+        link = self._trades.on_id(trade.trade_id, recv_ns)
+        if link is Link.DUPLICATE:
+            return DUPLICATE
+        if link is Link.LATE:
+            return LATE
+        if not trade.market:
+            return "not_market"
+        self._sink.trade(recv_ns, exch_ns, _GAP if link is Link.GAP else 0, trade)
+        return TAKEN
+
+    def on_ticker(self, recv_ns: int, ticker: Ticker) -> str:
+        exch_ns = self._date(recv_ns, ticker.exch_ns)
+        last = self._ticker
+        if last is not None and ticker.update_id <= last.update_id:
+            if ticker.update_id < last.update_id:
+                return LATE
+            if ticker == last:
+                return DUPLICATE
+        self._ticker = ticker
+        bid, ask = ticker.bid_price_e8, ticker.ask_price_e8
+        quality = _CROSSED if bid >= ask > 0 else 0
+        best = (bid, ticker.bid_qty_e8, ask, ticker.ask_qty_e8)
+        self._sink.quote(recv_ns, exch_ns, quality, ticker.update_id, best)
+        return TAKEN
+
+    def on_mark(self, recv_ns: int, mark: MarkPrice) -> str:
+        last = self._mark
+        if last is not None and mark.exch_ns <= last.exch_ns:
+            return DUPLICATE if mark == last else LATE
+        self._mark = mark
+        # Not self._date: the venue dates marks on the whole second and sends them later.
+        self._sink.mark(recv_ns, mark.exch_ns, 0, mark)
+        return TAKEN
+
+    def on_diff(self, recv_ns: int, diff: DepthUpdate) -> str:
+        exch_ns = self._date(recv_ns, diff.exch_ns)
+        event = self.book.on_diff(diff)
+        if event is BookEvent.DUPLICATE:
+            return DUPLICATE
+        if event is BookEvent.LATE:
+            return LATE
+        if event is BookEvent.GAP:
+            first, last = self.book.missing
+            self._sink.gap("depth", self._diff_recv_ns, recv_ns, first, last)
+        self._diff_recv_ns = recv_ns
+        if self.book.state is BookState.UNSYNCED:
+            return BEFORE_SNAPSHOT
+        if event is BookEvent.TOP or (event is BookEvent.APPLIED and self._book_owed):
+            self._emit_book(recv_ns, exch_ns, diff.last_id)
+        elif event is BookEvent.GAP:
+            self._emit_book(recv_ns, exch_ns, diff.last_id, now=True)
+        return TAKEN
+
+    def on_snapshot(self, recv_ns: int, snapshot: DepthSnapshot) -> str:
+        event = self.book.on_snapshot(snapshot)
+        if event is BookEvent.TOO_OLD:
+            return "snapshot_too_old"
+        if event is BookEvent.UNNEEDED:
+            return "snapshot_not_needed"
+        exch_ns = self._date(recv_ns, 0)
+        update_id = max(snapshot.last_id, self.book.last_id or 0)
+        self._emit_book(recv_ns, exch_ns, update_id, now=True)
+        return TAKEN
+
+    def close_gaps(self) -> None:
+        """Tell the sink of the trade gaps that nothing has filled. Call before a commit, and at the end."""
+        kind = "agg_trade_id" if self._aggregate else "trade_id"
+        for gap in self._trades.close_gaps():
+            self._sink.gap(kind, gap.from_ns, gap.to_ns, gap.first_id, gap.last_id)
+
+    def _emit_book(self, recv_ns: int, exch_ns: int, update_id: int, *, now: bool = False) -> None:
+        book, quality = self.book, self.book.quality
+        if self._ticker is None:
+            best = book.best()
+            if best != self._book_quote and best[0] and best[2]:
+                self._book_quote = best
+                self._sink.quote(recv_ns, exch_ns, quality, update_id, best)
+        if not now and exch_ns - self._book_ns < self._interval_ns:
+            self._book_owed = True
+            return
+        self._book_ns, self._book_owed = exch_ns, False
+        self._sink.book(recv_ns, exch_ns, quality, update_id, book.top())
+
+    def _date(self, recv_ns: int, exch_ns: int) -> int:
+        """Return the exchange time of a message. An undated one (spot bookTicker, REST snapshot) gets the
+        newest dated message's time plus the receive time passed since, so that an offset of the receiver's
+        clock cancels; before any dated message, its receive time."""
+        if exch_ns:
+            if self._dated is None or exch_ns >= self._dated[0]:
+                self._dated = (exch_ns, recv_ns)
+            return exch_ns
+        if self._dated is None:
+            return recv_ns
+        dated_exch_ns, dated_recv_ns = self._dated
+        return dated_exch_ns + max(0, recv_ns - dated_recv_ns)
