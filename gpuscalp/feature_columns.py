@@ -39,7 +39,6 @@ class Group:
     source: str
     outputs: tuple[Output, ...]
     x: Channel
-    minus: Channel | None = None
     y: Channel | None = None
     spans: tuple[int, ...] = ()
 

@@ -185,7 +185,7 @@ class _Builder:
         outputs = [output for output in group.outputs if output.name not in self.dropped]
         if not outputs:
             return
-        channels = [group.x] + [channel for channel in (group.minus, group.y) if channel is not None]
+        channels = (group.x, group.x if group.y is None else group.y)
         delay = max(CHANNEL_DELAY.get(channel, 0) for channel in channels)
         base = len(self.columns)
         for output in outputs:
@@ -206,7 +206,6 @@ class _Builder:
             [
                 int(group.op),
                 int(group.x),
-                -1 if group.minus is None else int(group.minus),
                 -1 if group.y is None else int(group.y),
                 size,
                 top,

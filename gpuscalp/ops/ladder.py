@@ -61,7 +61,6 @@ def step_scratch(program: Program, symbol_count: int) -> F32:
     return np.empty((3, size, symbol_count), np.float32)
 
 
-@jit
 def batch(program: Program, channels: F32, first: int, last: int, tile: int, scratch: F32, out: F32) -> None:
     """Compute all columns of one symbol for frames first to last.
 
@@ -79,59 +78,9 @@ def batch(program: Program, channels: F32, first: int, last: int, tile: int, scr
     -----
     Cost: O((last - first) · levels · elements); each level is one pass over rows in the cache.
     """
-    full_halo = channels.shape[1] - out.shape[1]
-    for index in range(program.groups.shape[0]):
-        group = program.groups[index]
-        top = group[TOP]
-        reach = (1 << top) - 1
-        start = first
-        while start < last:
-            count = min(tile, last - start)
-            size = reach + count
-            origin = full_halo + start - reach
-            lower = scratch[0]
-            upper = scratch[1]
-            lift(group, channels, origin, size, lower)
-            at_finish = group[FINISH]
-            past_finish = at_finish + group[FINISH_COUNT]
-            for level in range(top + 1):
-                if level > 0:
-                    half = 1 << (level - 1)
-                    valid = (1 << level) - 1
-                    merge(
-                        program.constants,
-                        group,
-                        level,
-                        lower,
-                        valid - half,
-                        lower,
-                        valid,
-                        upper,
-                        valid,
-                        size - valid,
-                    )
-                    lower, upper = upper, lower
-                if at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
-                    prepare(group, lower, reach, scratch[2], count)
-                while at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
-                    finish(
-                        program.constants,
-                        group,
-                        program.finishes[at_finish],
-                        lower,
-                        reach,
-                        channels,
-                        full_halo + start,
-                        scratch[2],
-                        out[program.finishes[at_finish, COLUMN]],
-                        start,
-                        count,
-                    )
-                    at_finish += 1
-            start += count
+    _run(program, channels, _NO_RINGS, 0, first, last, tile, scratch, out)
 
 
-@jit
 def step(program: Program, channels: F32, state: StepState, scratch: F32, out: F32) -> None:
     """Compute all columns of all symbols for the newest frame.
 
@@ -144,41 +93,70 @@ def step(program: Program, channels: F32, state: StepState, scratch: F32, out: F
     out : float32[F, S]        written; NaN where a window is not full of observed frames
     """
     symbol_count = channels.shape[1]
-    now = state.clock[0]
+    _run(program, channels, state.rings, state.clock[0], 0, symbol_count, symbol_count, scratch, out)
+    state.clock[0] += 1
+
+
+_NO_RINGS = np.empty((0, 0), np.float32)
+
+
+@jit
+def _run(  # type: ignore[no-untyped-def]
+    program, channels, rings, now, first, last, tile, scratch, out
+):
+    """Both modes in one function, so that LLVM compiles the families once."""
+    stepping = rings.size > 0
+    halo_frames = channels.shape[1] - out.shape[1]
     for index in range(program.groups.shape[0]):
         group = program.groups[index]
-        lower = scratch[0]
-        upper = scratch[1]
-        ring = group[RING]
-        lift(group, channels, 0, symbol_count, lower)
-        at_finish = group[FINISH]
-        past_finish = at_finish + group[FINISH_COUNT]
-        for level in range(group[TOP] + 1):
-            if level > 0:
-                half = 1 << (level - 1)
-                first_row = ring + (now & (half - 1)) * group[SIZE]
-                ring += half * group[SIZE]
-                slot = state.rings[first_row : first_row + group[SIZE]]
-                merge(program.constants, group, level, slot, 0, lower, 0, upper, 0, symbol_count)
-                for element in range(group[SIZE]):
-                    for symbol in range(symbol_count):
-                        slot[element, symbol] = lower[element, symbol]
-                lower, upper = upper, lower
-            if at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
-                prepare(group, lower, 0, scratch[2], symbol_count)
-            while at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
-                finish(
-                    program.constants,
-                    group,
-                    program.finishes[at_finish],
-                    lower,
-                    0,
-                    channels,
-                    0,
-                    scratch[2],
-                    out[program.finishes[at_finish, COLUMN]],
-                    0,
-                    symbol_count,
-                )
-                at_finish += 1
-    state.clock[0] = now + 1
+        reach = 0 if stepping else (1 << group[TOP]) - 1
+        for start in range(first, last, tile):
+            count = min(tile, last - start)
+            origin = halo_frames + start
+            _climb(program, group, channels, origin, reach, rings, now, scratch, out, start, count)
+
+
+@jit
+def _climb(  # type: ignore[no-untyped-def]
+    program, group, channels, origin, reach, rings, now, scratch, out, start, count
+):
+    """One group over one row of positions: lift, merge level by level, finish what each level offers.
+
+    In the batch a row holds ``reach`` earlier frames before the ``count`` wanted ones, of which level k can
+    use all but the first 2^k - 1. In the stream it holds symbols, and reach is 0.
+    """
+    lower = scratch[0]
+    upper = scratch[1]
+    work = scratch[2]
+    ring = group[RING]
+    at_finish = group[FINISH]
+    past_finish = at_finish + group[FINISH_COUNT]
+    size = group[SIZE]
+    lift(group, channels, origin - reach, reach + count, lower)
+    for level in range(group[TOP] + 1):
+        if level > 0:
+            half = 1 << (level - 1)
+            if rings.size > 0:
+                slot = ring + (now & (half - 1)) * size
+                older = rings[slot : slot + size]
+                merge(program.constants, group, level, older, 0, lower, 0, upper, 0, count)
+                for element in range(size):
+                    for position in range(count):
+                        older[element, position] = lower[element, position]
+                ring += half * size
+            else:
+                valid = (1 << level) - 1
+                merge(
+                    program.constants, group, level, lower, valid - half, lower, valid, upper, valid,
+                    reach + count - valid,
+                )  # fmt: skip
+            lower, upper = upper, lower
+        if at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
+            prepare(group, lower, reach, work, count)
+        while at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
+            row = program.finishes[at_finish]
+            finish(
+                program.constants, group, row, lower, reach, channels, origin, work,
+                out[row[COLUMN]], start, count,
+            )  # fmt: skip
+            at_finish += 1

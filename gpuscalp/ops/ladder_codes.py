@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from gpuscalp.schema import F32, I64
 
 # Columns of Program.groups
-OP, INPUT_X, MINUS_X, INPUT_Y, SIZE, TOP, CONSTANTS, FINISH, FINISH_COUNT, RING = range(10)
-GROUP_FIELDS: Final = 10
+OP, INPUT_X, INPUT_Y, SIZE, TOP, CONSTANTS, FINISH, FINISH_COUNT, RING = range(9)
+GROUP_FIELDS: Final = 9
 # Columns of Program.finishes
 LEVEL, STAT, COLUMN, ELEMENT_A, ELEMENT_B = range(5)
 FINISH_FIELDS: Final = 5
@@ -27,8 +27,8 @@ WORK_ROWS: Final = 16
 class Program(NamedTuple):
     """A feature graph as tables, the same for every device.
 
-    groups : int64[G, 10]     one family over its inputs: op, input rows (x, minus x, y; -1 = none), number
-                              of elements, top level, offset of its constants, its finishes (first, count),
+    groups : int64[G, 9]      one family over its inputs: op, input rows (x, y; y -1 = none), number of
+                              elements, top level, offset of its constants, its finishes (first, count),
                               offset of its rings (in rows of S)
     finishes : int64[P, 5]    one output column each: level, statistic, column, elements it reads;
                               ordered by (group, level)
@@ -53,8 +53,9 @@ class Op(IntEnum):
 
 
 class Stat(IntEnum):
-    """What finish makes of an element."""
+    """What finish makes of an element, in the order of the functions that do it."""
 
+    # MOMENTS, EXTREMES, SUMS, CROSS, and what is copied
     MEAN = 0
     STD = 1
     ZSCORE = 2
@@ -70,14 +71,17 @@ class Stat(IntEnum):
     CORRELATION = 12
     ROLL_SPREAD = 13
     MOVE = 14
-    PATH_ZSCORE = 15
+    LAST = 15
+    # PATH
     RANGE_POSITION = 16
     RANGE_WIDTH = 17
     SLOPE = 18
     RESIDUAL_STD = 19
-    DECAYED_MEAN = 20
-    DECAYED_DIFFERENCE = 21
-    LAST = 22
+    PATH_ZSCORE = 20
+    # DECAY
+    DECAYED_MEAN = 21
+    DECAYED_DIFFERENCE = 22
+    # SPECTRUM
     AMPLITUDE = 23
     BAND_SHARE = 24
     CENTROID = 25

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpuscalp.ops._numba import jit
-from gpuscalp.ops.ladder_codes import CONSTANTS, INPUT_X, INPUT_Y, LEVELS, MINUS_X, OP, SIZE, SUMS_SIZE, Op
+from gpuscalp.ops.ladder_codes import CONSTANTS, INPUT_X, INPUT_Y, LEVELS, OP, SIZE, SUMS_SIZE, Op
 from gpuscalp.schema import F32, I64, Channel
 
 _MOMENTS = int(Op.MOMENTS)
@@ -27,6 +27,7 @@ _SPECTRUM = int(Op.SPECTRUM)
 _RETURN = int(Channel.RETURN_BPS)
 _BUY = int(Channel.BUY_KUSDT)
 _SELL = int(Channel.SELL_KUSDT)
+_FLOW = int(Channel.FLOW_KUSDT)
 _VWAP = int(Channel.VWAP_FLOW)
 _VARIANCE = int(Channel.VARIANCE_BPS2)
 
@@ -35,16 +36,9 @@ _HALF = np.float32(0.5)
 
 
 @jit
-def _input(channels, row, minus, origin, count, out):  # type: ignore[no-untyped-def]
-    """Copy one input row, or the difference of two."""
-    x = channels[row, origin : origin + count]
-    if minus >= 0:
-        y = channels[minus, origin : origin + count]
-        for i in range(count):
-            out[i] = x[i] - y[i]
-    else:
-        for i in range(count):
-            out[i] = x[i]
+def _copy(x, out):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        out[i] = x[i]
 
 
 @jit
@@ -52,6 +46,7 @@ def _lift_sums(channels, origin, count, out):  # type: ignore[no-untyped-def]
     move = channels[_RETURN, origin : origin + count]
     buy = channels[_BUY, origin : origin + count]
     sell = channels[_SELL, origin : origin + count]
+    signed = channels[_FLOW, origin : origin + count]
     vwap = channels[_VWAP, origin : origin + count]
     variance = channels[_VARIANCE, origin : origin + count]
     for i in range(count):
@@ -60,10 +55,9 @@ def _lift_sums(channels, origin, count, out):  # type: ignore[no-untyped-def]
         out[0, i] = (size + r) * _HALF
         out[1, i] = (size - r) * _HALF
         out[2, i] = size
-        flow = buy[i] - sell[i]
         out[3, i] = buy[i] + sell[i]
-        out[4, i] = flow
-        out[5, i] = abs(flow)
+        out[4, i] = signed[i]
+        out[5, i] = abs(signed[i])
         out[6, i] = vwap[i]
         out[7, i] = variance[i]
 
@@ -74,7 +68,7 @@ def lift(group: I64, channels: F32, origin: int, count: int, out: F32) -> None:
 
     Parameters
     ----------
-    group : int64[10]            a row of Program.groups
+    group : int64[9]            a row of Program.groups
     channels : float32[C, n]     inputs; frames (or symbols) origin to origin + count are read
     out : float32[E, >= count]   written
     """
@@ -82,20 +76,20 @@ def lift(group: I64, channels: F32, origin: int, count: int, out: F32) -> None:
     if op == _SUMS:
         _lift_sums(channels, origin, count, out)
         return
-    _input(channels, group[INPUT_X], group[MINUS_X], origin, count, out[0])
-    x = out[0]
+    x = channels[group[INPUT_X], origin : origin + count]
+    _copy(x, out[0])
     if op == _EXTREMES:
-        out[1, :count] = x[:count]
+        _copy(x, out[1])
     elif op == _CROSS:
-        _input(channels, group[INPUT_Y], -1, origin, count, out[1])
+        _copy(channels[group[INPUT_Y], origin : origin + count], out[1])
         out[2:5, :count] = _ZERO
     elif op == _DECAY:
         for element in range(1, group[SIZE]):
-            out[element, :count] = x[:count]
+            _copy(x, out[element])
     elif op == _SPECTRUM:
         bins = group[SIZE] // 2
         for k in range(1, bins):
-            out[k, :count] = x[:count]
+            _copy(x, out[k])
         out[bins : 2 * bins, :count] = _ZERO
     elif op == _PATH:
         # Zero where the return is known, else NaN: an offset from an unknown price is unknown.

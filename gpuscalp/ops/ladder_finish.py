@@ -22,7 +22,6 @@ from gpuscalp.ops.ladder_codes import (
     INPUT_X,
     LEVEL,
     LEVELS,
-    MINUS_X,
     OP,
     SIZE,
     STAT,
@@ -95,13 +94,6 @@ def _scaled_root(x, divisor, out):  # type: ignore[no-untyped-def]
 def _zscore(x, mean, m2, divisor, out):  # type: ignore[no-untyped-def]
     for i in range(out.size):
         z = (x[i] - mean[i]) / math.sqrt(m2[i] / divisor)
-        out[i] = z if m2[i] > _ZERO else _NAN
-
-
-@jit
-def _zscore_difference(x, minus, mean, m2, divisor, out):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        z = ((x[i] - minus[i]) - mean[i]) / math.sqrt(m2[i] / divisor)
         out[i] = z if m2[i] > _ZERO else _NAN
 
 
@@ -270,78 +262,77 @@ def finish(  # type: ignore[no-untyped-def]
     out : float32[n]               written at out0
     """
     stat = row[STAT]
-    a = row[ELEMENT_A]
-    b = row[ELEMENT_B]
-    past = at + count
     target = out[out0 : out0 + count]
     frames = 1 << row[LEVEL]
-    window = np.float32(frames)
-    less_one = np.float32(frames - 1)
-    x = elements[0, at:past]
+    past = at + count
     if group[OP] == _SPECTRUM:
-        _finish_spectrum(stat, a, b, group[SIZE] // 2, window, work, count, target)
-    elif stat in (_MEAN, _MIN, _MOVE, _LAST):
-        _copy(x, target)
-    elif stat == _MAX:
-        _copy(elements[1, at:past], target)
-    elif stat == _STD:
-        _scaled_root(elements[1, at:past], less_one, target)
+        bins = group[SIZE] // 2
+        _finish_spectrum(stat, row[ELEMENT_A], row[ELEMENT_B], bins, np.float32(frames), work, count, target)
+    elif stat <= _LAST:
+        _finish_simple(group, stat, frames, elements, at, past, channels, origin, target)
+    elif stat <= _PATH_ZSCORE:
+        _finish_path(stat, frames, elements, at, past, target)
+    else:
+        _finish_decay(constants, group, row, elements, at, past, target)
+
+
+@jit
+def _finish_simple(group, stat, frames, elements, at, past, channels, origin, target):  # type: ignore[no-untyped-def]
+    """MOMENTS, EXTREMES, SUMS and CROSS: each loop has one call, because LLVM compiles it once per call."""
+    less_one = np.float32(frames - 1)
+    if stat in (_MEAN, _MIN, _MAX, _LAST, _MOVE):
+        _copy(elements[1 if stat == _MAX else 0, at:past], target)
+    elif stat in (_STD, _VOLATILITY):
+        is_std = stat == _STD
+        _scaled_root(elements[1 if is_std else 7, at:past], less_one if is_std else np.float32(1.0), target)
     elif stat == _ZSCORE:
-        value = channels[group[INPUT_X], origin : origin + count]
-        if group[MINUS_X] >= 0:
-            minus = channels[group[MINUS_X], origin : origin + count]
-            _zscore_difference(value, minus, x, elements[1, at:past], less_one, target)
-        else:
-            _zscore(value, x, elements[1, at:past], less_one, target)
-    elif stat == _FLOW_IMBALANCE:
-        _ratio(elements[4, at:past], elements[3, at:past], np.float32(1.0), target)
-    elif stat == _RSI:
-        _ratio(x, elements[2, at:past], _HUNDRED, target)
-    elif stat == _ILLIQUIDITY:
-        _ratio(elements[2, at:past], elements[3, at:past], np.float32(1.0), target)
-    elif stat == _TOXICITY:
-        _ratio(elements[5, at:past], elements[3, at:past], np.float32(1.0), target)
-    elif stat == _VWAP_DEVIATION:
-        _ratio(elements[6, at:past], elements[3, at:past], np.float32(1.0), target)
-    elif stat == _VOLATILITY:
-        _scaled_root(elements[7, at:past], np.float32(1.0), target)
-    elif stat == _BETA:
-        _ratio(elements[4, at:past], elements[3, at:past], np.float32(1.0), target)
+        value = channels[group[INPUT_X], origin : origin + target.size]
+        _zscore(value, elements[0, at:past], elements[1, at:past], less_one, target)
     elif stat == _CORRELATION:
         _correlation(elements[2, at:past], elements[3, at:past], elements[4, at:past], target)
     elif stat == _ROLL_SPREAD:
         _roll_spread(elements[4, at:past], less_one, target)
-    elif stat == _PATH_ZSCORE:
-        _path_zscore(elements[1, at:past], elements[2, at:past], less_one, target)
+    else:
+        above = 2  # ILLIQUIDITY: Σ|return|
+        below = 3  # Σ notional, or M2 of y
+        scale = np.float32(1.0)
+        if stat in (_FLOW_IMBALANCE, _BETA):
+            above = 4
+        elif stat == _TOXICITY:
+            above = 5
+        elif stat == _VWAP_DEVIATION:
+            above = 6
+        elif stat == _RSI:
+            above = 0
+            below = 2
+            scale = _HUNDRED
+        _ratio(elements[above, at:past], elements[below, at:past], scale, target)
+
+
+@jit
+def _finish_path(stat, frames, elements, at, past, target):  # type: ignore[no-untyped-def]
+    # Sum of squared deviations of 0 … n-1 from their mean.
+    time_m2 = np.float32(float(frames) * (float(frames) * float(frames) - 1.0) / 12.0)
+    if stat == _PATH_ZSCORE:
+        _path_zscore(elements[1, at:past], elements[2, at:past], np.float32(frames - 1), target)
     elif stat == _RANGE_POSITION:
         _range_position(elements[3, at:past], elements[4, at:past], target)
     elif stat == _RANGE_WIDTH:
         _range_width(elements[3, at:past], elements[4, at:past], target)
+    elif stat == _SLOPE:
+        _divide(elements[5, at:past], time_m2, target)
     else:
-        _finish_trend_or_decay(constants, group, row, elements, at, past, frames, target)
+        _residual_std(elements[2, at:past], elements[5, at:past], time_m2, np.float32(frames - 2), target)
 
 
 @jit
-def _finish_trend_or_decay(constants, group, row, elements, at, past, frames, target):  # type: ignore[no-untyped-def]
-    stat = row[STAT]
-    if stat in (_SLOPE, _RESIDUAL_STD):
-        # Sum of squared deviations of 0 … n-1 from their mean.
-        time_m2 = np.float32(float(frames) * (float(frames) * float(frames) - 1.0) / 12.0)
-        if stat == _SLOPE:
-            _divide(elements[5, at:past], time_m2, target)
-        else:
-            _residual_std(elements[2, at:past], elements[5, at:past], time_m2, np.float32(frames - 2), target)
-        return
+def _finish_decay(constants, group, row, elements, at, past, target):  # type: ignore[no-untyped-def]
     norms = group[CONSTANTS] + group[SIZE] * LEVELS + row[LEVEL]
     a = row[ELEMENT_A]
     b = row[ELEMENT_B]
-    if stat == _DECAYED_MEAN:
+    if row[STAT] == _DECAYED_MEAN:
         _scale(elements[a, at:past], constants[norms + a * LEVELS], target)
     else:
-        _decayed_difference(
-            elements[a, at:past],
-            constants[norms + a * LEVELS],
-            elements[b, at:past],
-            constants[norms + b * LEVELS],
-            target,
-        )
+        x_norm = constants[norms + a * LEVELS]
+        y_norm = constants[norms + b * LEVELS]
+        _decayed_difference(elements[a, at:past], x_norm, elements[b, at:past], y_norm, target)
