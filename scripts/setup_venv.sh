@@ -57,7 +57,9 @@ esac
 # Two builds of XGBoost or CuPy in one environment overwrite each other's files, and pip does not object:
 # another build, or another Python, starts from an empty directory.
 key="$build $("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
-if [ -d "$VENV" ] && [ "$(cat "$VENV/gpuscalp-build" 2>/dev/null || :)" != "$key" ]; then
+# So does one whose creation was interrupted before it had pip.
+if [ -d "$VENV" ] && { [ "$(cat "$VENV/gpuscalp-build" 2>/dev/null || :)" != "$key" ] \
+    || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; }; then
     [ -f "$VENV/pyvenv.cfg" ] || { echo "error: $VENV exists and is no virtual environment" >&2; exit 1; }
     rm -rf "$VENV"
 fi
