@@ -14,11 +14,12 @@ from gpuscalp.errors import DecodeError, UsageError
 from gpuscalp.feeds.decimals import DecimalCache
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels, Trade
 
-_SNAPSHOT: Final = "FINAL_DEPTH_SNAPSHOT"
+# The book at the end of the day before, and the answer of a REST call.
+_SNAPSHOTS: Final = ("FINAL_DEPTH_SNAPSHOT", "DEPTH_SNAPSHOT")
 _UPDATE: Final = "DIFFERENCE_DEPTH_STREAM"
 _TRADE: Final = "TRADE_STREAM"
 _NEEDED: Final = (
-    "TimestampOfReceive",
+    "TimestampOfReceiveUS",
     "EventTime",
     "Symbol",
     "FirstUpdateId",
@@ -28,6 +29,7 @@ _NEEDED: Final = (
     "Quantity",
     "TradeId",
     "IsBuyerMarketMaker",
+    "LastUpdateId",
     "StreamType",
 )
 
@@ -76,9 +78,9 @@ class MergedReader:
         kind = fields[at["StreamType"]]
         if kind == _TRADE:
             return self._replace(self._trade(fields, number))
-        if kind not in (_SNAPSHOT, _UPDATE):
+        if kind not in _SNAPSHOTS and kind != _UPDATE:
             raise DecodeError("row of an unknown kind", where="StreamType", value=kind[:40])
-        last_id = _integer(fields[at["FinalUpdateId"]], "FinalUpdateId")
+        last_id = _integer(fields[at["FinalUpdateId"]] or fields[at["LastUpdateId"]], "FinalUpdateId")
         level = (
             _number(self._positive, fields[at["Price"]], "Price"),
             _number(self._numbers, fields[at["Quantity"]], "Quantity"),
@@ -88,12 +90,13 @@ class MergedReader:
         if not (
             isinstance(pending, _Pending)
             and pending.kind == kind
-            and (kind == _SNAPSHOT or pending.last_id == last_id)
+            and (kind in _SNAPSHOTS or pending.last_id == last_id)
         ):
             finished, pending = self._replace(self._start(fields, number, kind)), self._pending
         assert isinstance(pending, _Pending)
         pending.last_id = max(pending.last_id, last_id)
-        pending.exch_ns = max(pending.exch_ns, _time(fields[at["EventTime"]], "EventTime"))
+        if fields[at["EventTime"]]:
+            pending.exch_ns = max(pending.exch_ns, _time(fields[at["EventTime"]], "EventTime"))
         (pending.asks if is_ask else pending.bids).append(level)
         return finished
 
@@ -121,14 +124,14 @@ class MergedReader:
 
     def _start(self, fields: list[str], number: int, kind: str) -> _Pending:
         at = self._at
-        first_id = _integer(fields[at["FirstUpdateId"]], "FirstUpdateId")
+        first_id = _integer(fields[at["FirstUpdateId"]] or "0", "FirstUpdateId")
         previous = fields[at["FinalUpdateIdInLastStream"]] if "FinalUpdateIdInLastStream" in at else ""
         previous_id = _integer(previous, "FinalUpdateIdInLastStream") if previous else first_id - 1
         recv_ns = self._received(fields)
         return _Pending(kind, recv_ns, number, fields[at["Symbol"]], first_id, previous_id)
 
     def _received(self, fields: list[str]) -> int:
-        return _time(fields[self._at["TimestampOfReceive"]], "TimestampOfReceive")
+        return _time(fields[self._at["TimestampOfReceiveUS"]], "TimestampOfReceiveUS")
 
 
 class _Pending:
@@ -144,7 +147,7 @@ class _Pending:
         self.asks: Levels = []
 
     def record(self) -> Record:
-        if self.kind == _SNAPSHOT:
+        if self.kind in _SNAPSHOTS:
             snapshot = DepthSnapshot(self.symbol, self.exch_ns, self.last_id, self.bids, self.asks)
             return self.recv_ns, self.number, snapshot
         update = DepthUpdate(

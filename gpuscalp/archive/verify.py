@@ -1,0 +1,198 @@
+"""Checking an archive against its manifest, from the bytes up.
+
+Owns: what "intact" means. Never: repairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from gpuscalp.archive import manifest as manifests
+from gpuscalp.archive.manifest import Manifest, Part
+from gpuscalp.archive.streams import PartReader
+from gpuscalp.archive.tables import TABLES, arrow_schema, day_of
+from gpuscalp.errors import ArchiveError
+from gpuscalp.schema import I64
+
+_END: Final = np.iinfo(np.int64).max
+_COUNTED: Final = (
+    "rows",
+    "first_recv_ns",
+    "last_recv_ns",
+    "first_exch_ns",
+    "last_exch_ns",
+    "crossed",
+    "flagged",
+)
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was checked and what is wrong.
+
+    Attributes
+    ----------
+    files, rows, bytes : checked
+    problems : one sentence each, with the file; empty = intact
+    gaps : gaps that the manifest lists (a gap is a fact about the source, not damage)
+    missing_ids : trade ids between first and last that have no row and lie in no listed gap: fills of the
+        insurance fund, or rejected lines
+    unlisted : Parquet files that the manifest does not name (left by a killed import; never read)
+    """
+
+    files: int = 0
+    rows: int = 0
+    bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+    gaps: int = 0
+    missing_ids: int = 0
+    unlisted: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ok": not self.problems, **asdict(self)}
+
+    def raise_if_damaged(self, archive: Path) -> None:
+        """Raise when there are problems.
+
+        Raises
+        ------
+        ArchiveError
+            names the first problems
+        """
+        if self.problems:
+            raise ArchiveError(
+                f"the archive is damaged: {len(self.problems)} problems",
+                where=str(archive),
+                value="; ".join(self.problems[:10]),
+                fix="import the sources into a new archive",
+            )
+
+
+def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None = None) -> VerifyReport:
+    """Read every file of an archive and compare it with the manifest.
+
+    Checked for each part: presence, size, sha256, schema, row count, the facts that the manifest keeps (first
+    and last times, crossed and flagged rows), order by (recv_ns, seq), the UTC day of every row. Across the
+    parts of a symbol: no trade id twice.
+
+    Raises
+    ------
+    ArchiveError
+        there is no archive, or its manifest cannot be read
+    """
+    root = Path(path)
+    manifest = manifests.load(root)
+    report = VerifyReport(gaps=len(manifest.gaps))
+    total, done = sum(part.bytes for part in manifest.parts), 0
+    trade_ids: dict[tuple[str, str], list[I64]] = {}
+    for part in manifest.parts:
+        try:
+            _verify_part(root, part, report, trade_ids)
+        except (ArchiveError, OSError) as error:
+            report.problems.append(f"{part.path}: {error.what if isinstance(error, ArchiveError) else error}")
+        done += part.bytes
+        if progress is not None:
+            progress(done, total, part.path)
+    for (venue, symbol), pieces in trade_ids.items():
+        _verify_ids(manifest, venue, symbol, np.sort(np.concatenate(pieces)), report)
+    listed = {part.path for part in manifest.parts}
+    found = {str(file.relative_to(root)) for file in root.glob("venue=*/symbol=*/date=*/*.parquet")}
+    report.unlisted = sorted(found - listed)
+    return report
+
+
+def _verify_part(
+    root: Path, part: Part, report: VerifyReport, trade_ids: dict[tuple[str, str], list[I64]]
+) -> None:
+    import pyarrow.parquet as pq
+
+    file = root / part.path
+    if not file.exists():
+        raise ArchiveError("the file is missing")
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if file.stat().st_size != part.bytes or digest != part.sha256:
+        raise ArchiveError("the file was changed: size or sha256 differ")
+    reader = PartReader(root, part, None, None)
+    reader.open()
+    if not pq.read_schema(file).equals(arrow_schema(TABLES[part.table])):
+        raise ArchiveError("the columns are not those of the table")
+    facts = _Facts()
+    try:
+        while reader.next_recv_ns != _END:
+            rows = reader.read()
+            facts.add(rows, part, report)
+            if part.table == "trades":
+                trade_ids.setdefault((part.venue, part.symbol), []).append(rows["trade_id"])
+    finally:
+        reader.close()
+    for name in (
+        "rows",
+        "first_recv_ns",
+        "last_recv_ns",
+        "first_exch_ns",
+        "last_exch_ns",
+        "crossed",
+        "flagged",
+    ):
+        if getattr(facts, name) != getattr(part, name):
+            report.problems.append(
+                f"{part.path}: {name} is {getattr(facts, name)}, the manifest says {getattr(part, name)}"
+            )
+    report.files += 1
+    report.rows += facts.rows
+    report.bytes += part.bytes
+
+
+class _Facts:
+    """What the manifest keeps of a part, counted again."""
+
+    def __init__(self) -> None:
+        self.rows = self.crossed = self.flagged = 0
+        self.first_recv_ns = self.first_exch_ns = _END
+        self.last_recv_ns = self.last_exch_ns = -_END
+        self._last = (-_END, -_END)
+
+    def add(self, rows: dict[str, Any], part: Part, report: VerifyReport) -> None:
+        recv, exch, seq = rows["recv_ns"], rows["exch_ns"], rows["seq"]
+        if len(recv) == 0:
+            return
+        step = np.diff(recv)
+        behind = (step < 0) | ((step == 0) & (np.diff(seq) <= 0))
+        if behind.any() or (int(recv[0]), int(seq[0])) <= self._last:
+            report.problems.append(f"{part.path}: rows are not sorted by (recv_ns, seq)")
+        self._last = (int(recv[-1]), int(seq[-1]))
+        self.rows += len(recv)
+        self.first_recv_ns = min(self.first_recv_ns, int(recv[0]))
+        self.last_recv_ns = max(self.last_recv_ns, int(recv[-1]))
+        self.first_exch_ns = min(self.first_exch_ns, int(exch.min()))
+        self.last_exch_ns = max(self.last_exch_ns, int(exch.max()))
+        if day_of(int(exch.min())) != part.day or day_of(int(exch.max())) != part.day:
+            report.problems.append(f"{part.path}: rows of another day")
+        self.flagged += int(np.count_nonzero(rows["quality"]))
+        if "bid_price_e8" in rows:
+            bid, ask = rows["bid_price_e8"], rows["ask_price_e8"]
+            if bid.ndim == 2:
+                bid, ask = bid[:, 0], ask[:, 0]
+            self.crossed += int(np.count_nonzero((bid >= ask) & (bid > 0) & (ask > 0)))
+
+
+def _verify_ids(manifest: Manifest, venue: str, symbol: str, ids: I64, report: VerifyReport) -> None:
+    """Check that no trade is there twice, and count the ids that nothing accounts for."""
+    steps = np.diff(ids)
+    twice = int(np.count_nonzero(steps == 0))
+    if twice:
+        report.problems.append(
+            f"{venue} {symbol}: {twice} trades are there twice (overlapping sources imported separately)"
+        )
+    missing = int(ids[-1] - ids[0]) + 1 - (len(ids) - twice)
+    for gap in manifest.gaps:
+        if gap.venue == venue and gap.symbol == symbol and gap.kind in ("trade_id", "agg_trade_id"):
+            missing -= max(0, min(gap.last_id, int(ids[-1])) - max(gap.first_id, int(ids[0])) + 1)
+    report.missing_ids += max(0, missing)

@@ -1,0 +1,163 @@
+"""``gpuscalp data``: import, verify, info, download."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from gpuscalp.cli.app import data_app
+from gpuscalp.cli.output import JsonFlag, emit, progress
+
+ArchiveArgument = Annotated[Path, typer.Argument(help="Directory of the archive.")]
+Venue = Literal["binance_usdm", "binance_spot"]
+
+
+@data_app.command("import")
+def import_(
+    sources: Annotated[list[Path], typer.Argument(help="Files to import, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the archive, new or existing.")],
+    venue: Annotated[Venue | None, typer.Option("--venue", help="Where the sources were recorded.")] = None,
+    symbol: Annotated[str | None, typer.Option("--symbol", help="For CSV files that do not tell it.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail at the first bad line.")] = False,
+    instruments: Annotated[
+        Path | None, typer.Option("--instruments", help="exchangeInfo JSON: tick, step and least sizes.")
+    ] = None,
+    book_interval_ms: Annotated[
+        int, typer.Option("--book-interval-ms", min=0, help="Least time between book rows; 0 = every change.")
+    ] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Import recordings, captures and CSV files into an archive."""
+    from gpuscalp.archive.ingest import import_sources
+
+    with progress("Importing") as advance:
+        report = import_sources(
+            sources,
+            out,
+            venue=venue,
+            symbol=symbol,
+            strict=strict,
+            instruments=instruments,
+            book_interval_ms=book_interval_ms,
+            progress=advance,
+        )
+    answer = {"archive": out, **report.to_dict()}
+    emit(answer, json=json, text=lambda: _import_text(answer))
+
+
+@data_app.command("verify")
+def verify(archive: ArchiveArgument, json: JsonFlag = False) -> None:
+    """Read every file of an archive and compare it with the manifest."""
+    from gpuscalp.archive.verify import verify as verify_archive
+
+    with progress("Verifying") as advance:
+        report = verify_archive(archive, progress=advance)
+    report.raise_if_damaged(archive)
+    answer = {"archive": archive, **report.to_dict()}
+    emit(answer, json=json, text=lambda: _lines(answer))
+
+
+@data_app.command("info")
+def info(archive: ArchiveArgument, json: JsonFlag = False) -> None:
+    """Say what an archive holds."""
+    from gpuscalp.archive.info import describe
+
+    answer = describe(archive)
+    emit(answer, json=json, text=lambda: _info_table(answer))
+
+
+@data_app.command("download")
+def download(
+    symbols: Annotated[list[str], typer.Argument(help="Symbols, such as BTCUSDT.")],
+    start: Annotated[datetime.datetime, typer.Option("--start", formats=["%Y-%m-%d"], help="First day.")],
+    end: Annotated[datetime.datetime, typer.Option("--end", formats=["%Y-%m-%d"], help="Last day.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files.")],
+    type: Annotated[
+        Literal["aggTrades", "trades", "bookTicker"], typer.Option("--type", help="What to download.")
+    ] = "aggTrades",
+    period: Annotated[
+        Literal["daily", "monthly"], typer.Option("--period", help="One file a day or a month.")
+    ] = "daily",
+    venue: Annotated[Venue, typer.Option("--venue", help="Market.")] = "binance_usdm",
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", envvar="GPUSCALP_VISION_URL", help="Server with Binance Vision's layout."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=16, help="Files at a time.")] = 4,
+    json: JsonFlag = False,
+) -> None:
+    """Download published history, verified by its checksums; goes on where it was stopped."""
+    from gpuscalp.archive.download import BASE_URL, wanted_files
+    from gpuscalp.archive.download import download as download_files
+
+    wanted = wanted_files(symbols, type=type, start=start.date(), end=end.date(), period=period, venue=venue)
+    with progress("Downloading") as advance:
+        report = download_files(wanted, out, base_url=base_url or BASE_URL, workers=workers, progress=advance)
+    answer = {"out": out, **report.to_dict()}
+    emit(answer, json=json, text=lambda: _lines(answer))
+
+
+def _import_text(answer: Mapping[str, Any]) -> str:
+    lines = [
+        f"Imported {answer['rows']:,} rows from {len(answer['sources'])} files into {answer['archive']}"
+        f" in {answer['seconds']:.1f} s."
+    ]
+    if answer["skipped"]:
+        lines.append(f"{len(answer['skipped'])} files were imported before and were left alone.")
+    kinds = ", ".join(f"{name} {count:,}" for name, count in answer["rows_by_table"].items() if count)
+    lines += [f"  rows          {kinds}"] if kinds else []
+    for key in ("lines", "rejects", "gaps", "crossed_books", "duplicates", "late", "out_of_order"):
+        lines.append(f"  {key.replace('_', ' '):<13} {answer[key]:,}")
+    for key in ("set_aside", "rejects_by_reason", "unsynced"):
+        for name, count in answer[key].items():
+            lines.append(f"  {key.replace('_', ' ')}: {name.replace('_', ' ')} {count:,}")
+    if answer["misfits"]:
+        lines.append(
+            f"  tick size of --instruments does not fit, observed one kept: {', '.join(answer['misfits'])}"
+        )
+    return "\n".join(lines)
+
+
+def _info_table(answer: Mapping[str, Any]) -> object:
+    from rich.table import Table
+
+    totals = answer["totals"]
+    size = f"{totals['rows']:,} rows, {totals['bytes'] / 1e6:.1f} MB in {totals['files']} files"
+    table = Table(title=f"{answer['path']}: {size}", title_justify="left")
+    headings = ("venue", "symbol", "first (UTC)", "last (UTC)", "days")
+    counts = ("trades", "quotes", "books", "marks")
+    for heading in (*headings, *counts, "gaps", "crossed", "flagged", "tick"):
+        table.add_column(heading, justify="left" if heading in headings[:4] else "right")
+    for entry in answer["symbols"]:
+        instrument = entry["instrument"]
+        table.add_row(
+            entry["venue"],
+            entry["symbol"],
+            _time(entry["first_exch_ns"]),
+            _time(entry["last_exch_ns"]),
+            str(entry["days"]),
+            *(f"{entry['rows'][name]:,}" for name in counts),
+            f"{entry['gaps']:,}",
+            f"{entry['crossed']:,}",
+            f"{entry['flagged']:,}",
+            f"{instrument['tick_size_e8'] / 1e8:.8f}".rstrip("0") if instrument else "",
+        )
+    return table
+
+
+def _time(ns: int) -> str:
+    moment = datetime.datetime.fromtimestamp(ns // 1_000_000_000, tz=datetime.UTC)
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _lines(answer: Mapping[str, Any]) -> str:
+    flat = {
+        key: f"{len(value)}" if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+        for key, value in answer.items()
+    }
+    width = max(len(key) for key in flat)
+    return "\n".join(f"{key.replace('_', ' '):<{width}}  {value}" for key, value in flat.items())
