@@ -195,6 +195,25 @@ def test_funding_reaches_the_account() -> None:
     assert machine.on_funding(1, 1, 10_000) == 0
 
 
+def test_open_orders_count_against_the_limit_on_all_positions() -> None:
+    machine = trader(risk={"max_gross_usdt": 1_500.0})
+    both = machine.step(market(0), signals(50.0, 50.0))
+    # The first order takes the room within the same frame already, and keeps it while it is on its way …
+    assert [verdict.code for verdict in both.verdicts] == ["", "GROSS_TOO_LARGE"]
+    later = machine.step(market(100), signals(50.0, 50.0))
+    assert [verdict.code for verdict in later.verdicts] == ["GROSS_TOO_LARGE"]
+    assert later.verdicts[0].value > 1_950
+    # … as a position …
+    (order,) = both.orders
+    machine.on_fill(fill(order, 6_000_010_000_000))
+    machine.on_done(order.order_id)
+    held = machine.step(market(200), signals(50.0, 50.0))
+    assert [verdict.code for verdict in held.verdicts] == ["GROSS_TOO_LARGE"]
+    # … and a closing order that has not been filled frees nothing yet.
+    closing = machine.step(market(1_000), signals(50.0, 50.0))
+    assert [verdict.code for verdict in closing.verdicts] == ["", "GROSS_TOO_LARGE"]
+
+
 STEP = st.tuples(
     st.tuples(st.integers(-300, 300), st.integers(-300, 300)),  # move of the bid, ticks of 1 or 0.1 %
     st.tuples(st.integers(-3, 400), st.integers(-1, 30)),  # spread, ticks
@@ -209,10 +228,11 @@ STEP = st.tuples(
 @settings(max_examples=150)
 @given(
     steps=st.lists(STEP, min_size=5, max_size=40),
-    order_usdt=st.floats(50, 4_000),
-    max_order=st.floats(50, 3_000),
-    max_position=st.floats(50, 3_000),
-    max_gross=st.floats(50, 4_000),
+    order_usdt=st.floats(90, 4_000),
+    # Relative to the order, so that every limit is met often from both sides.
+    max_order=st.floats(0.9, 2),
+    max_position=st.floats(0.9, 2),
+    max_gross=st.floats(0.9, 2.5),
     max_loss=st.floats(1, 100),
 )
 def test_no_limit_is_passed_whatever_comes(
@@ -223,6 +243,9 @@ def test_no_limit_is_passed_whatever_comes(
     max_gross: float,
     max_loss: float,
 ) -> None:
+    max_order, max_position, max_gross = (
+        ratio * order_usdt for ratio in (max_order, max_position, max_gross)
+    )
     machine = trader(
         strategy={"order_usdt": order_usdt, "min_agreement": 0.0},
         risk={
