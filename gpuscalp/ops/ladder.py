@@ -132,24 +132,28 @@ def _climb(  # type: ignore[no-untyped-def]
     at_finish = group[FINISH]
     past_finish = at_finish + group[FINISH_COUNT]
     size = group[SIZE]
+    stepping = rings.size > 0
     lift(group, channels, origin - reach, reach + count, lower)
     for level in range(group[TOP] + 1):
         if level > 0:
             half = 1 << (level - 1)
-            if rings.size > 0:
-                slot = ring + (now & (half - 1)) * size
-                older = rings[slot : slot + size]
-                merge(program.constants, group, level, older, 0, lower, 0, upper, 0, count)
+            # One call of merge for both modes: LLVM compiles what it is given once per call.
+            older = lower
+            row = 0
+            at = (1 << level) - 1
+            at_older = at - half
+            if stepping:
+                older = rings
+                row = ring + (now & (half - 1)) * size
+                at = 0
+                at_older = 0
+                ring += half * size
+            past = reach + count - at
+            merge(program.constants, group, level, older, row, at_older, lower, at, upper, at, past)
+            if stepping:
                 for element in range(size):
                     for position in range(count):
-                        older[element, position] = lower[element, position]
-                ring += half * size
-            else:
-                valid = (1 << level) - 1
-                merge(
-                    program.constants, group, level, lower, valid - half, lower, valid, upper, valid,
-                    reach + count - valid,
-                )  # fmt: skip
+                        rings[row + element, position] = lower[element, position]
             lower, upper = upper, lower
         if at_finish < past_finish and program.finishes[at_finish, LEVEL] == level:
             prepare(group, lower, reach, work, count)

@@ -148,18 +148,18 @@ def _merge_co_moment(a_x, a_y, a_c, b_x, b_y, b_c, out, half_count):  # type: ig
 
 
 @jit
-def _merge_path(a, a0, b, b0, out, out0, count, half_count):  # type: ignore[no-untyped-def]
+def _merge_path(a, row, a0, b, b0, out, out0, count, half_count):  # type: ignore[no-untyped-def]
     """Shift the older half so that both are relative to the newest frame, then merge."""
     weight = np.float32(half_count) * _HALF
     # Sum of time differences between the halves: n_a n_b / n · h = h² / 2.
     time_weight = np.float32(half_count) * np.float32(half_count) * _HALF
     a_move, a_mean, a_m2, a_low, a_high, a_time = (
-        a[0, a0 : a0 + count],
-        a[1, a0 : a0 + count],
-        a[2, a0 : a0 + count],
-        a[3, a0 : a0 + count],
-        a[4, a0 : a0 + count],
-        a[5, a0 : a0 + count],
+        a[row, a0 : a0 + count],
+        a[row + 1, a0 : a0 + count],
+        a[row + 2, a0 : a0 + count],
+        a[row + 3, a0 : a0 + count],
+        a[row + 4, a0 : a0 + count],
+        a[row + 5, a0 : a0 + count],
     )
     b_move, b_mean, b_m2, b_low, b_high, b_time = (
         b[0, b0 : b0 + count],
@@ -206,13 +206,14 @@ def _merge_bin(a_re, a_im, b_re, b_im, re, im, cos, sin):  # type: ignore[no-unt
 
 @jit
 def merge(  # type: ignore[no-untyped-def]
-    constants, group, level, older, a0, newer, b0, out, out0, count
+    constants, group, level, older, row, a0, newer, b0, out, out0, count
 ):
     """Join the elements of two adjacent halves into those of a window of 2^level frames.
 
     Parameters
     ----------
-    older, newer : float32[E, n]   halves of 2^(level-1) frames, read at a0 and b0
+    older : float32[>= row + E, n] the earlier halves, from this row on, read at a0
+    newer : float32[E, n]          the later halves, read at b0
     out : float32[E, n]            written at out0; neither older nor newer
     count : int                    positions
     """
@@ -223,8 +224,8 @@ def merge(  # type: ignore[no-untyped-def]
     o1 = out0 + count
     if op == _MOMENTS:
         _merge_moments(
-            older[0, a0:a1],
-            older[1, a0:a1],
+            older[row, a0:a1],
+            older[row + 1, a0:a1],
             newer[0, b0:b1],
             newer[1, b0:b1],
             out[0, out0:o1],
@@ -232,33 +233,33 @@ def merge(  # type: ignore[no-untyped-def]
             half_count,
         )
     elif op == _EXTREMES:
-        _merge_min(older[0, a0:a1], newer[0, b0:b1], out[0, out0:o1])
-        _merge_max(older[1, a0:a1], newer[1, b0:b1], out[1, out0:o1])
+        _merge_min(older[row, a0:a1], newer[0, b0:b1], out[0, out0:o1])
+        _merge_max(older[row + 1, a0:a1], newer[1, b0:b1], out[1, out0:o1])
     elif op == _SUMS:
         for e in range(SUMS_SIZE):
-            _merge_sum(older[e, a0:a1], newer[e, b0:b1], out[e, out0:o1])
+            _merge_sum(older[row + e, a0:a1], newer[e, b0:b1], out[e, out0:o1])
     elif op == _CROSS:
         _merge_co_moment(
-            older[0, a0:a1], older[1, a0:a1], older[4, a0:a1],
+            older[row, a0:a1], older[row + 1, a0:a1], older[row + 4, a0:a1],
             newer[0, b0:b1], newer[1, b0:b1], newer[4, b0:b1],
             out[4, out0:o1], half_count,
         )  # fmt: skip
         for e in range(2):
             _merge_moments(
-                older[e, a0:a1], older[2 + e, a0:a1], newer[e, b0:b1], newer[2 + e, b0:b1],
+                older[row + e, a0:a1], older[row + 2 + e, a0:a1], newer[e, b0:b1], newer[2 + e, b0:b1],
                 out[e, out0:o1], out[2 + e, out0:o1], half_count,
             )  # fmt: skip
     elif op == _PATH:
-        _merge_path(older, a0, newer, b0, out, out0, count, half_count)
+        _merge_path(older, row, a0, newer, b0, out, out0, count, half_count)
     elif op == _DECAY:
         for e in range(group[SIZE]):
             decay = constants[group[CONSTANTS] + e * LEVELS + level]
-            _merge_decay(older[e, a0:a1], newer[e, b0:b1], out[e, out0:o1], decay)
+            _merge_decay(older[row + e, a0:a1], newer[e, b0:b1], out[e, out0:o1], decay)
     elif op == _SPECTRUM:
         bins = group[SIZE] // 2
         for k in range(bins):
             at = group[CONSTANTS] + (level * bins + k) * 2
             _merge_bin(
-                older[k, a0:a1], older[bins + k, a0:a1], newer[k, b0:b1], newer[bins + k, b0:b1],
+                older[row + k, a0:a1], older[row + bins + k, a0:a1], newer[k, b0:b1], newer[bins + k, b0:b1],
                 out[k, out0:o1], out[bins + k, out0:o1], constants[at], constants[at + 1],
             )  # fmt: skip
