@@ -18,7 +18,7 @@ from gpuscalp.archive.formats import SourceFile
 from gpuscalp.archive.manifest import Gap, Source
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.source import lines_of
-from gpuscalp.archive.tables import TABLES
+from gpuscalp.archive.tables import TABLES, is_name
 from gpuscalp.archive.writer import ArchiveWriter
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
@@ -197,13 +197,13 @@ class Assembly:
         for run, record in _merged(runs, finished):
             if record is not None:
                 payload = record[2]
-                if isinstance(payload, bytes):
-                    try:
-                        take(run, record[0], record[1], decode(payload), payload)
-                    except DecodeError as error:
-                        run.reject(record[1], error, payload)
-                else:
-                    take(run, record[0], record[1], payload, b"")
+                try:
+                    if isinstance(payload, bytes):
+                        take(run, record, decode(payload))
+                    else:
+                        take(run, record, payload)
+                except DecodeError as error:
+                    run.reject(record[1], error, payload if isinstance(payload, bytes) else b"")
                 if self._count % _FLUSH_MESSAGES == 0:
                     self._flush()
                     self._tell(sum(each.progress[0] for each in runs))
@@ -220,8 +220,9 @@ class Assembly:
         }
         return {name: count for name, count in sorted(waiting.items()) if count}
 
-    def _take(self, run: SourceRun, recv_ns: int, number: int, message: Message, raw: bytes) -> None:
+    def _take(self, run: SourceRun, record: Record, message: Message) -> None:
         self._count += 1
+        recv_ns = record[0]
         kind = type(message)
         if isinstance(message, Ignored):
             run.set_aside(message.kind)
@@ -231,9 +232,7 @@ class Assembly:
             run.fates["mark", TAKEN if TAKEN in fates else DUPLICATE] += 1
             return
         if message.exch_ns and abs(recv_ns - message.exch_ns) > NS_PER_DAY:
-            error = DecodeError("receive time and event time are more than a day apart", value=recv_ns)
-            run.reject(number, error, raw)
-            return
+            raise DecodeError("receive time and event time are more than a day apart", value=recv_ns)
         run.fates[_NAMES[kind], self._handle(run, recv_ns, kind, message)] += 1
         run.first_recv_ns = run.first_recv_ns or recv_ns
         run.last_recv_ns = recv_ns
@@ -254,6 +253,8 @@ class Assembly:
         return handlers[kind](recv_ns, message)
 
     def _new_symbol(self, symbol: str) -> tuple[SymbolMarket, SymbolBuffer, _Handlers]:
+        if not is_name(symbol):
+            raise DecodeError("symbol is no name", where="s", value=symbol[:80])
         buffer = SymbolBuffer(self._writer.venue, symbol)
         market = SymbolMarket(buffer, book_interval_ns=self._interval_ns)
         handlers: _Handlers = {

@@ -22,6 +22,7 @@ from gpuscalp.archive.arrival import Record
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.messages import DepthSnapshot, Ignored
+from gpuscalp.feeds.times import to_ns
 
 _STREAM_NAME: Final = re.compile(
     rb'"stream":\s*"([^"@!]+)@|[/=]([a-z0-9]+)@(?:aggTrade|trade|bookTicker|depth)'
@@ -123,13 +124,8 @@ class RecordingReader:
 
 
 def _digits(stamp: bytes) -> int:
-    if stamp.isdigit():
-        if len(stamp) == 19:
-            return int(stamp)
-        if len(stamp) == 16:
-            return int(stamp) * 1_000
-        if len(stamp) == 13:
-            return int(stamp) * 1_000_000
+    if stamp.isdigit() and len(stamp) in (13, 16, 19):
+        return to_ns(int(stamp))
     raise DecodeError("receive time is neither ms, µs nor ns", value=stamp[:40].decode("utf-8", "replace"))
 
 
@@ -137,5 +133,5 @@ def _seconds(stamp: bytes) -> int:
     """Return ``1617647797.5963788`` in ns without passing through a float."""
     whole, _, fraction = stamp.partition(b".")
     if len(whole) == 10 and whole.isdigit() and len(fraction) <= 9 and (not fraction or fraction.isdigit()):
-        return int(whole) * 1_000_000_000 + int(fraction.ljust(9, b"0"))
+        return to_ns(int(whole)) + int(fraction.ljust(9, b"0"))
     raise DecodeError("receive time is not in seconds", value=stamp[:40].decode("utf-8", "replace"))

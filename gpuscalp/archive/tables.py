@@ -165,3 +165,8 @@ def part_path(venue: str, symbol: str, day: str, table: str, number: int) -> str
     later imports that touch the same day add numbered parts instead of rewriting it."""
     stem = table if number == 0 else f"{table}.{number}"
     return f"venue={venue}/symbol={symbol}/date={day}/{stem}.parquet"
+
+
+def is_name(text: str) -> bool:
+    """Whether a symbol or venue can name a folder: letters of any script, digits, ``_`` and ``-``."""
+    return 0 < len(text) <= 64 and all(char.isalnum() or char in "_-" for char in text)

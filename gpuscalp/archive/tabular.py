@@ -15,6 +15,7 @@ from gpuscalp.archive.arrival import Record
 from gpuscalp.errors import DecodeError, UsageError
 from gpuscalp.feeds.decimals import DecimalCache
 from gpuscalp.feeds.messages import Ticker, Trade
+from gpuscalp.feeds.times import to_ns
 
 # Column names, lower case without separators, by meaning; the first that a file has is used. The event time
 # goes before the transaction time, as for messages.
@@ -54,7 +55,6 @@ _VISION_NAME: Final = re.compile(r"(\w+)-(aggTrades|trades|bookTicker)-\d{4}-\d{
 
 _TRUE: Final = frozenset({"true", "1", "t"})
 _FALSE: Final = frozenset({"false", "0", "f"})
-_NS_BY_DIGITS: Final = {10: 1_000_000_000, 13: 1_000_000, 16: 1_000, 19: 1}
 
 
 def header_of(name: str, head: bytes) -> str:
@@ -206,7 +206,8 @@ def _kind_of(row: Sequence[str]) -> str:
     """Tell Vision's types apart by the first row: only trades end in true or false."""
     if row[-1].lower() not in _TRUE | _FALSE:
         return "bookTicker"
-    return "trades" if len(row) >= 5 and row[4].isdigit() and len(row[4]) in _NS_BY_DIGITS else "aggTrades"
+    # Trades have their time in the fifth column, aggregates the last id they join.
+    return "trades" if len(row) >= 5 and len(row[4]) in (13, 16) else "aggTrades"
 
 
 def _columns(
@@ -258,10 +259,9 @@ def _split(line: bytes, width: int) -> list[str]:
 
 
 def _time(text: str, where: str) -> int:
-    scale = _NS_BY_DIGITS.get(len(text))
-    if scale is None or not (text.isascii() and text.isdigit()):
-        raise DecodeError("time is neither s, ms, µs nor ns", where=where, value=text[:40])
-    return int(text) * scale
+    if len(text) > 19 or not (text.isascii() and text.isdigit()):
+        raise DecodeError("not a time", where=where, value=text[:40])
+    return to_ns(int(text))
 
 
 def _integer(text: str, where: str) -> int:

@@ -33,6 +33,7 @@ from gpuscalp.archive.tables import (
     arrow_schema,
     checked_columns,
     day_name,
+    is_name,
     part_path,
 )
 from gpuscalp.errors import ArchiveError
@@ -365,8 +366,7 @@ class _OpenPart:
 
 
 def _checked_name(name: str, what: str) -> str:
-    """Names become folders: only letters, digits, ``_`` and ``-`` are let through."""
-    if not name or not all(char.isalnum() or char in "_-" for char in name):
+    if not is_name(name):
         raise ArchiveError(f"{what} cannot be a folder name", value=name, fix="use letters, digits, _ and -")
     return name
 

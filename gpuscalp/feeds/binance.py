@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Meta, Raw, Struct, field
 
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.decimals import DecimalCache, parse_e8
@@ -33,6 +33,7 @@ from gpuscalp.feeds.messages import (
     Ticker,
     Trade,
 )
+from gpuscalp.feeds.times import to_ns
 
 _COMBINED: Final = b'{"stream":"'
 _ROUTES_MAX: Final = 4_096
@@ -55,13 +56,15 @@ _IGNORED_EVENTS: Final = frozenset(
 )
 
 _WireLevels = list[tuple[str, str]]
+# What is stored is int64; more would be accepted by Python and lost on the way to disk.
+_Id = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 
 
 class _WireTrade(Struct, gc=False):
     e: Literal["trade"]
     E: int
     s: str
-    t: int
+    t: _Id
     p: str
     q: str
     m: bool
@@ -72,14 +75,14 @@ class _WireAggTrade(Struct, gc=False):
     e: Literal["aggTrade"]
     E: int
     s: str
-    a: int
+    a: _Id
     p: str
     q: str
     m: bool
 
 
 class _WireTicker(Struct, gc=False):
-    u: int
+    u: _Id
     s: str
     b: str
     B: str
@@ -93,11 +96,11 @@ class _WireDepth(Struct):
     e: Literal["depthUpdate"]
     E: int
     s: str
-    U: int
-    u: int
+    U: _Id
+    u: _Id
     b: _WireLevels
     a: _WireLevels
-    pu: int | None = None  # spot has no such field
+    pu: _Id | None = None  # spot has no such field
 
 
 class _WireMark(Struct, gc=False):
@@ -111,7 +114,7 @@ class _WireMark(Struct, gc=False):
 
 
 class _WireSnapshot(Struct):
-    last_id: int = field(name="lastUpdateId")
+    last_id: _Id = field(name="lastUpdateId")
     bids: _WireLevels
     asks: _WireLevels
     E: int = 0
@@ -153,7 +156,7 @@ class _Head(Struct):
     stream: str | None = None
     last_id: int | None = field(name="lastUpdateId", default=None)
     u: int | None = None
-    id: Raw | None = None
+    id: int | str | None = None
     code: int | None = None
 
 
@@ -226,7 +229,7 @@ class Decoder:
             raise DecodeError(
                 "field missing or of the wrong type", where=path.strip("`"), value=text
             ) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError("not JSON", value=str(error)) from None
 
     def _find_route(self, name: bytes) -> _Route:
@@ -287,14 +290,14 @@ class Decoder:
             price, qty = numbers[wire.p], numbers[wire.q]
         except DecodeError as error:
             raise _named(error, wire, "pq") from None
-        return Trade(wire.s, _ns(wire.E), wire.t, price, qty, -1 if wire.m else 1, False, market)
+        return Trade(wire.s, to_ns(wire.E), wire.t, price, qty, -1 if wire.m else 1, False, market)
 
     def _aggregate(self, wire: _WireAggTrade) -> Trade:
         try:
             price, qty = self._positive[wire.p], self._positive[wire.q]
         except DecodeError as error:
             raise _named(error, wire, "pq") from None
-        return Trade(wire.s, _ns(wire.E), wire.a, price, qty, -1 if wire.m else 1, True, True)
+        return Trade(wire.s, to_ns(wire.E), wire.a, price, qty, -1 if wire.m else 1, True, True)
 
     def _ticker(self, wire: _WireTicker) -> Ticker:
         numbers = self._numbers
@@ -302,7 +305,7 @@ class Decoder:
             bid, bid_qty, ask, ask_qty = numbers[wire.b], numbers[wire.B], numbers[wire.a], numbers[wire.A]
         except DecodeError as error:
             raise _named(error, wire, "bBaA") from None
-        return Ticker(wire.s, _ns(wire.E) if wire.E else 0, wire.u, bid, bid_qty, ask, ask_qty)
+        return Ticker(wire.s, to_ns(wire.E) if wire.E else 0, wire.u, bid, bid_qty, ask, ask_qty)
 
     def _depth(self, wire: _WireDepth) -> DepthUpdate:
         bids, asks = self._levels(wire.b, "b"), self._levels(wire.a, "a")
@@ -311,11 +314,11 @@ class Decoder:
             raise DecodeError(
                 "update ids are not in order", where="U, u, pu", value=(wire.U, wire.u, wire.pu)
             )
-        return DepthUpdate(wire.s, _ns(wire.E), wire.U, wire.u, previous, bids, asks)
+        return DepthUpdate(wire.s, to_ns(wire.E), wire.U, wire.u, previous, bids, asks)
 
     def _snapshot(self, wire: _WireSnapshot) -> DepthSnapshot:
         bids, asks = self._levels(wire.bids, "bids"), self._levels(wire.asks, "asks")
-        return DepthSnapshot("", _ns(wire.E) if wire.E else 0, wire.last_id, bids, asks)
+        return DepthSnapshot("", to_ns(wire.E) if wire.E else 0, wire.last_id, bids, asks)
 
     def _mark(self, wire: _WireMark) -> MarkPrice:
         numbers = self._numbers
@@ -327,7 +330,7 @@ class Decoder:
             funding = parse_e8(wire.r) if wire.r else 0
         except DecodeError as error:
             raise DecodeError(error.what, where="r", value=error.value) from None
-        return MarkPrice(wire.s, _ns(wire.E), mark, index, funding, _ns(wire.T) if wire.T else 0)
+        return MarkPrice(wire.s, to_ns(wire.E), mark, index, funding, to_ns(wire.T) if wire.T else 0)
 
     def _marks(self, wires: list[_WireMark]) -> Batch:
         return Batch(tuple(self._mark(wire) for wire in wires))
@@ -344,15 +347,6 @@ def _named(error: DecodeError, wire: Struct, names: str) -> DecodeError:
     """Return the error with the field that it came from."""
     fields = [name for name in names if str(getattr(wire, name))[:80] == error.value]
     return DecodeError(error.what, where=fields[0] if fields else None, value=error.value)
-
-
-def _ns(time: int) -> int:
-    """Return a venue time in ns: 13 digits are ms, 16 digits are µs."""
-    if 1_000_000_000_000 <= time < 10_000_000_000_000:
-        return time * 1_000_000
-    if 1_000_000_000_000_000 <= time < 10_000_000_000_000_000:
-        return time * 1_000
-    raise DecodeError("time is neither in ms nor in µs", value=time)
 
 
 def _route(wire: Any, build: _Build) -> tuple[_Decode, _Build]:

@@ -1,0 +1,45 @@
+"""Trade ids against sets."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuscalp.feeds.chain import OPEN_MAX, Link, TradeChain
+
+
+@given(st.lists(st.integers(100, 140), max_size=80))
+def test_every_id_is_judged_as_by_sets(ids: list[int]) -> None:
+    chain, seen = TradeChain(), set[int]()
+    for recv_ns, trade_id in enumerate(ids):
+        link = chain.on_id(trade_id, recv_ns)
+        if not seen or trade_id == max(seen) + 1:
+            assert link is Link.NEXT
+        elif trade_id in seen:
+            assert link is Link.DUPLICATE
+        elif trade_id < ids[0]:
+            assert link is Link.LATE
+            continue
+        else:
+            assert link is (Link.GAP if trade_id > max(seen) else Link.FILLS)
+        seen.add(trade_id)
+    missing = {i for gap in chain.close_gaps() for i in range(gap.first_id, gap.last_id + 1)}
+    assert missing == (set(range(ids[0], max(seen) + 1)) - seen if seen else set())
+    assert chain.close_gaps() == []
+
+
+def test_gap_carries_the_times_around_it() -> None:
+    chain = TradeChain()
+    for trade_id, recv_ns in ((5, 10), (6, 20), (9, 30)):
+        chain.on_id(trade_id, recv_ns)
+    (gap,) = chain.close_gaps()
+    assert (gap.first_id, gap.last_id, gap.from_ns, gap.to_ns) == (7, 8, 20, 30)
+
+
+def test_open_gaps_are_bounded_and_none_is_lost() -> None:
+    chain = TradeChain()
+    for step in range(OPEN_MAX + 51):
+        chain.on_id(2 * step, step)
+    assert chain.on_id(1, 10**6) is Link.LATE, "the oldest gaps are final"
+    assert chain.on_id(2 * OPEN_MAX + 1, 10**6) is Link.FILLS
+    assert len(chain.close_gaps()) == OPEN_MAX + 49
