@@ -201,7 +201,8 @@ def _decay(channel: Channel) -> Group:
     return Group(Op.DECAY, source, tuple(outputs), channel, spans=spans)
 
 
-def _spectrum(channel: Channel, window: int) -> Group:
+def spectrum_group(channel: Channel, window: int) -> Group:
+    """Return the columns of one spectrum: Hann-windowed powers of bins 1 to 8 of `window` frames."""
     stem = f"{_STEM[channel].split('_')[0]}.spectrum"
     frequency = "cycles/frame"
     outputs = [Output(f"{stem}.amplitude.{window}", _UNITS[channel], Stat.AMPLITUDE, window)]
@@ -227,9 +228,9 @@ GROUPS: Final[tuple[Group, ...]] = (
     _bounce(),
     _decay(Channel.RETURN_BPS),
     _decay(Channel.OFI_KUSDT),
-    _spectrum(Channel.RETURN_BPS, 64),
-    _spectrum(Channel.RETURN_BPS, 256),
-    _spectrum(Channel.FLOW_KUSDT, 64),
+    spectrum_group(Channel.RETURN_BPS, 64),
+    spectrum_group(Channel.RETURN_BPS, 256),
+    spectrum_group(Channel.FLOW_KUSDT, 64),
 )
 
 CONTEXT: Final[tuple[Context, ...]] = (

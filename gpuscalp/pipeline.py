@@ -161,6 +161,7 @@ class FeatureStream:
         self._rows = np.empty((len(graph), symbol_count), np.float32)
         self._block = framer.buffers(1)
         self._features = np.empty((symbol_count, len(graph), 1), np.float32)
+        self._matrix = self._features.reshape(symbol_count, len(graph))
 
     @property
     def late_count(self) -> int:
@@ -214,7 +215,7 @@ class FeatureStream:
             ladder_ops.step(
                 self.graph.program, self._block.channels[0], self._state, self._scratch, self._rows
             )
-            context_ops.transpose(self._rows, self._features[:, :, 0])
+            context_ops.transpose(self._rows, self._matrix)
             context_ops.context(self.graph.context, self._block.end_ns, self._features)
             yield FeatureChunk(self._block, self._features)
 

@@ -33,15 +33,18 @@ def context(program: ContextProgram, end_ns: I64, features: F32) -> None:
     """
     symbol_count, _, frame_count = features.shape
     leader = program.leader[0]
+    _time(program, end_ns, features)
     for symbol in range(symbol_count):
         for row in range(program.leader_columns.shape[0]):
-            target = features[symbol, program.leader_columns[row, 1]]
-            if leader < 0:
-                target[:] = _NAN
-            else:
-                target[:] = features[leader, program.leader_columns[row, 0]]
-        for row in range(program.time_columns.shape[0]):
-            _time(program, row, end_ns, features[symbol, program.time_columns[row, 0]])
+            source = program.leader_columns[row, 0]
+            column = program.leader_columns[row, 1]
+            for frame in range(frame_count):
+                features[symbol, column, frame] = features[leader, source, frame] if leader >= 0 else _NAN
+        if symbol > 0:
+            for row in range(program.time_columns.shape[0]):
+                column = program.time_columns[row, 0]
+                for frame in range(frame_count):
+                    features[symbol, column, frame] = features[0, column, frame]
     for row in range(program.mean_columns.shape[0]):
         for frame in range(frame_count):
             mean = _mean(features, program.mean_columns[row, 0], frame)
@@ -49,12 +52,11 @@ def context(program: ContextProgram, end_ns: I64, features: F32) -> None:
                 features[symbol, program.mean_columns[row, 1], frame] = mean
     for row in range(program.relative_columns.shape[0]):
         source = program.relative_columns[row, 0]
+        column = program.relative_columns[row, 1]
         for frame in range(frame_count):
             mean = _mean(features, source, frame)
             for symbol in range(symbol_count):
-                features[symbol, program.relative_columns[row, 1], frame] = (
-                    features[symbol, source, frame] - mean
-                )
+                features[symbol, column, frame] = features[symbol, source, frame] - mean
 
 
 @jit
@@ -70,30 +72,23 @@ def _mean(features, source, frame):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _time(program, row, end_ns, out):  # type: ignore[no-untyped-def]
-    period_s = program.time_columns[row, 1]
-    offset = program.time_columns[row, 2]
-    step_s = program.time_steps[row]
-    for frame in range(out.size):
-        second = (end_ns[frame] // _NS_PER_S) % period_s
-        out[frame] = program.table[offset + second // step_s]
+def _time(program, end_ns, features):  # type: ignore[no-untyped-def]
+    """Write the time columns of the first symbol; they are the same for all."""
+    for row in range(program.time_columns.shape[0]):
+        column = program.time_columns[row, 0]
+        period_s = program.time_columns[row, 1]
+        offset = program.time_columns[row, 2]
+        for frame in range(end_ns.size):
+            second = (end_ns[frame] // _NS_PER_S) % period_s
+            features[0, column, frame] = program.table[offset + second // program.time_steps[row]]
 
 
-@jit
 def transpose(rows: F32, out: F32) -> None:
-    """Write float32[S, F] from float32[F, S], in blocks that fit the first cache.
+    """Write float32[S, F] from float32[F, S].
 
     Parameters
     ----------
     rows : float32[F, S]
     out : float32[S, F]   written
     """
-    feature_count, symbol_count = rows.shape
-    block = 16
-    for f0 in range(0, feature_count, block):
-        f1 = min(f0 + block, feature_count)
-        for s0 in range(0, symbol_count, block):
-            s1 = min(s0 + block, symbol_count)
-            for s in range(s0, s1):
-                for f in range(f0, f1):
-                    out[s, f] = rows[f, s]
+    np.copyto(out, rows.T)

@@ -1,0 +1,27 @@
+"""Taking times fairly: warm, interleaved, and reported as medians."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def interleaved(tasks: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
+    """Run every task once per round, ``repeats`` rounds after one that is not counted.
+
+    Returns
+    -------
+    dict of name → median wall time, s. Rounds interleave the tasks, so that a slow spell of the machine
+    falls on all of them.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(repeats + 1):
+        for name, task in tasks.items():
+            gc.collect()
+            start = time.perf_counter()
+            task()
+            if turn:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
