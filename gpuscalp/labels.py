@@ -3,9 +3,9 @@
 Owns: forward-return classes, the triple barrier, average uniqueness, and the rule which rows may be labelled.
 Never: reads features, knows a split, or decides which rows a model is trained on beyond the quality word.
 
-Every function works on T consecutive frames of S symbols and looks only forward from the entry, which is the
-close of the frame. Results do not depend on how a recording is cut into blocks, provided that a block is given
-the frames its horizon needs (``look_ahead_frames``, ``look_back_frames``).
+Every function works on T consecutive frames of S symbols and looks only forward from the entry, which is
+the close of the frame. Results do not depend on how a recording is cut into blocks, provided that a block is
+given the frames its horizon needs (``look_ahead_frames``, ``look_back_frames``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from gpuscalp.config import GridConfig, LabelConfig, RiskConfig
 from gpuscalp.errors import ConfigError
-from gpuscalp.schema import F64, I32, I64, NS_PER_MS, U32, FrameBlock, Quality
+from gpuscalp.schema import F64, I32, I64, NS_PER_MS, FrameBlock, Quality
 
 I8 = npt.NDArray[np.int8]
 Flags = npt.NDArray[np.bool_]
@@ -60,7 +60,7 @@ class Labels:
     @property
     def valid(self) -> Flags:
         """bool[T, S]: there is a label."""
-        return self.direction != NO_CLASS
+        return np.asarray(self.direction != NO_CLASS)
 
 
 def quality_mask(names: Iterable[str] = RiskConfig().blocked_quality) -> int:
@@ -100,7 +100,7 @@ def horizon_frames(label: LabelConfig, grid: GridConfig) -> int:
 
 
 def look_ahead_frames(label: LabelConfig, grid: GridConfig) -> int:
-    """Frames after a row that its label and weight need: the weight needs the labels that overlap this one."""
+    """Frames after a row that its label and weight need: the weight looks at the labels that overlap."""
     return 2 * horizon_frames(label, grid)
 
 
@@ -290,8 +290,3 @@ def _return_bps(start: I64, stop: I64, valid: Flags) -> F64:
 def _classes(returns: F64, above: float, below: float) -> I8:
     up, down = returns > above, returns < below
     return np.where(up, Direction.UP, np.where(down, Direction.DOWN, Direction.FLAT)).astype(np.int8)
-
-
-def usable(quality: U32, mask: int) -> Flags:
-    """bool[T, S]: the quality word has none of the bits in ``mask``."""
-    return (quality & np.uint32(mask)) == 0

@@ -3,8 +3,8 @@
 Owns: where train and test begin and end, and which rows fall into which.
 Never: sees a feature, a price or a file.
 
-A row has an entry and a label interval ``[end_ns, label_end_ns]``. A train row's label interval never meets the
-test interval widened by the embargo on both sides; a test row's interval lies inside the test interval.
+A row has an entry and a label interval ``[end_ns, label_end_ns]``. A train row's label interval never meets
+the test interval widened by the embargo on both sides; a test row's interval lies inside the test interval.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Fold:
         )
 
     def early_stopping(self, fraction: float) -> Fold:
-        """Return the fold inside the train interval: its test part, the last ``fraction``, stops the training.
+        """Return the fold inside the train interval; its test part, the last ``fraction``, stops training.
 
         The test interval of this fold plays no part in it, and the inner split is purged like the outer one.
         """
@@ -123,7 +123,7 @@ def walk_forward(rows: RowCounts, config: SplitConfig, *, horizon_ns: int) -> tu
     Parameters
     ----------
     rows : RowCounts
-    config : number of folds, expanding or rolling train interval, embargo, share of rows before the first test
+    config : number of folds, kind of train interval, embargo, share of rows before the first test
     horizon_ns : label horizon
 
     Returns

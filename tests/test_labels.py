@@ -111,7 +111,7 @@ def test_bits_that_do_not_block_live_do_not_block_training(bit):
 def test_unquoted_frames_and_warm_up_at_the_exit():
     frames = frames_of([0, 100, 100, 0], np.array([[0], [0], [Quality.WARM_UP], [0]]))
     labels = label_frames(frames, LabelConfig(horizon_ms=100), GRID)
-    # Frame 0 has no quote; frame 1 may end on a warming frame; frame 2 is itself warming; frame 3 is the last.
+    # No quote; may end on a warming frame; is itself warming; is the last.
     assert labels.direction[:, 0].tolist() == [NO_CLASS, Direction.FLAT, NO_CLASS, NO_CLASS]
 
 

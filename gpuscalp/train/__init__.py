@@ -1,0 +1,97 @@
+"""Training: from an archive to a bundle.
+
+``train_archive`` opens the archive and the configuration; ``train`` takes any source of features. XGBoost,
+SciPy and matplotlib are imported when they are needed, not with this package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpuscalp.config import TrainConfig, load
+from gpuscalp.device import RequestedDevice
+from gpuscalp.errors import UsageError
+from gpuscalp.train.passes import Progress
+from gpuscalp.train.result import FoldResult, TrainResult
+from gpuscalp.train.run import core_count, train
+from gpuscalp.train.source import ArchiveSource, FeatureSource
+
+if TYPE_CHECKING:
+    from gpuscalp.archive import Archive
+
+__all__ = ["ArchiveSource", "FeatureSource", "FoldResult", "TrainResult", "train", "train_archive"]
+
+
+def train_archive(
+    archive: Path | Archive,
+    out: Path,
+    *,
+    config: Path | TrainConfig | None = None,
+    overrides: Mapping[str, object] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    device: RequestedDevice = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> TrainResult:
+    """Train on an archive and write the bundle.
+
+    Parameters
+    ----------
+    archive : directory, or an open Archive
+    out : directory of the bundle
+    config : TOML file, TrainConfig, or None for the defaults
+    overrides : dotted key → value, before the configuration is checked; only with a file or None
+    start, end : ISO times, UTC; half-open; None is open
+    device, threads, overwrite, on_progress : see ``train``
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    GpuscalpError
+        of the kind that says what is wrong; nothing has been written then
+    """
+    from gpuscalp.archive import Archive
+
+    if not isinstance(config, TrainConfig):
+        config = load(TrainConfig, config, env=os.environ, overrides=overrides)
+    opened = archive if isinstance(archive, Archive) else Archive.open(archive)
+    source = ArchiveSource.open(
+        opened,
+        config,
+        start_ns=parse_time(start, "--from"),
+        end_ns=parse_time(end, "--to"),
+        threads=threads or core_count(),
+    )
+    return train(
+        source, config, out, device=device, threads=threads, overwrite=overwrite, on_progress=on_progress
+    )
+
+
+def parse_time(text: str | None, where: str) -> int | None:
+    """Return an ISO time as ns UTC; a time without a zone is UTC.
+
+    Raises
+    ------
+    UsageError
+        it is no ISO time
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            "not a time", where=where, value=text, fix="as 2024-07-18 or 2024-07-18T12:30:00"
+        ) from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    whole = round(moment.timestamp() * 1e6)  # a float64 of seconds holds microseconds, not nanoseconds
+    return whole * 1_000

@@ -1,0 +1,221 @@
+"""Rows with labels, streamed: chunks of features joined with the labels that their future decides.
+
+Owns: the look-ahead buffer of the horizon, and the choice of rows by stride and quality.
+Never: holds more than the chunks that the horizon spans, or copies a feature before its row is wanted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuscalp.config import GridConfig, LabelConfig, TrainConfig
+from gpuscalp.labels import Labels, label_frames, look_ahead_frames, look_back_frames, uniqueness
+from gpuscalp.schema import F32, F64, I64, NS_PER_MS, NS_PER_S, FeatureChunk, FrameBlock
+from gpuscalp.splits import RowCounts
+
+I8 = npt.NDArray[np.int8]
+Flags = npt.NDArray[np.bool_]
+
+# A row belongs to a set by its entry and the end of its label, both in ns.
+RowFilter = Callable[[I64, I64], Flags]
+
+COUNT_BUCKET_NS = 10 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """R labelled rows of one symbol.
+
+    Attributes
+    ----------
+    x : float32[R, F]          C-contiguous copy; NaN is missing
+    direction : int8[R]        class
+    return_bps : float64[R]    realised mid return over the label
+    weight : float64[R]        average uniqueness of the label
+    end_ns, label_end_ns : int64[R]   entry and end of the label
+    symbol : index of the symbol
+    """
+
+    x: F32
+    direction: I8
+    return_bps: F64
+    weight: F64
+    end_ns: I64
+    label_end_ns: I64
+    symbol: int
+
+    def __len__(self) -> int:
+        return len(self.direction)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledChunk:
+    """One chunk with its labels.
+
+    Attributes
+    ----------
+    chunk : FeatureChunk
+    labels : Labels          of the chunk's T frames
+    weight : float64[T, S]   average uniqueness; 0 where the row is not taken
+    taken : bool[T, S]       labelled, good, and on the stride
+    """
+
+    chunk: FeatureChunk
+    labels: Labels
+    weight: F64
+    taken: Flags
+
+    @property
+    def end_ns(self) -> I64:
+        return self.chunk.frames.end_ns
+
+    def select(self, wanted: RowFilter) -> Flags:
+        """bool[T, S]: the taken rows that ``wanted`` wants."""
+        return self.taken & wanted(self.end_ns[:, None], self.labels.end_ns)
+
+    def rows(self, chosen: Flags) -> Iterator[Rows]:
+        """Yield the chosen rows, one symbol after the other; symbols without any are left out.
+
+        Parameters
+        ----------
+        chosen : bool[T, S]
+        """
+        for symbol in range(chosen.shape[1]):
+            at = np.flatnonzero(chosen[:, symbol])
+            if len(at) == 0:
+                continue
+            yield Rows(
+                x=np.ascontiguousarray(self.chunk.features[symbol].T[at]),
+                direction=self.labels.direction[at, symbol],
+                return_bps=self.labels.return_bps[at, symbol],
+                weight=self.weight[at, symbol],
+                end_ns=self.end_ns[at],
+                label_end_ns=self.labels.end_ns[at, symbol],
+                symbol=symbol,
+            )
+
+
+def labelled_chunks(chunks: Iterable[FeatureChunk], config: TrainConfig) -> Iterator[LabelledChunk]:
+    """Join consecutive chunks with their labels.
+
+    A chunk is held back until the frames after it cover the horizon of its last row; the same labels and
+    weights come out however the recording is cut into chunks.
+
+    Parameters
+    ----------
+    chunks : consecutive chunks of one recording; each must stay unchanged until the next ones have come
+    config : label, grid and stride
+
+    Yields
+    ------
+    LabelledChunk, one per chunk, in order
+    """
+    ahead = look_ahead_frames(config.label, config.grid)
+    back = look_back_frames(config.label, config.grid)
+    waiting: deque[FeatureChunk] = deque()
+    waiting_frames = 0
+    past: FrameBlock | None = None
+    for chunk in chunks:
+        if len(chunk.frames) == 0:
+            continue
+        waiting.append(chunk)
+        waiting_frames += len(chunk.frames)
+        while waiting_frames - len(waiting[0].frames) >= ahead:
+            first = waiting.popleft()
+            waiting_frames -= len(first.frames)
+            yield _label(first, past, waiting, ahead, config)
+            past = _tail(past, first.frames, back)
+    while waiting:
+        first = waiting.popleft()
+        yield _label(first, past, waiting, ahead, config)
+        past = _tail(past, first.frames, back)
+
+
+def count_rows(chunks: Iterable[LabelledChunk]) -> RowCounts:
+    """Count the taken rows in buckets of ten seconds, for the placing of folds."""
+    counts: dict[int, int] = {}
+    for chunk in chunks:
+        per_frame = chunk.taken.sum(axis=1)
+        buckets, at = np.unique(chunk.end_ns // COUNT_BUCKET_NS, return_inverse=True)
+        for bucket, count in zip(buckets.tolist(), np.bincount(at, weights=per_frame).tolist(), strict=True):
+            if count:
+                counts[bucket] = counts.get(bucket, 0) + int(count)
+    order = sorted(counts)
+    return RowCounts(
+        start_ns=np.array(order, np.int64) * COUNT_BUCKET_NS,
+        count=np.array([counts[bucket] for bucket in order], np.int64),
+        bucket_ns=COUNT_BUCKET_NS,
+    )
+
+
+def on_stride(end_ns: I64, grid: GridConfig, stride: int) -> Flags:
+    """bool[T]: frames on the stride, counted on the grid itself so that chunks do not matter."""
+    return np.asarray(end_ns // (grid.frame_ms * NS_PER_MS) % stride == 0)
+
+
+def _label(
+    first: FeatureChunk,
+    past: FrameBlock | None,
+    later: Iterable[FeatureChunk],
+    ahead: int,
+    config: TrainConfig,
+) -> LabelledChunk:
+    parts = [] if past is None else [past]
+    start = 0 if past is None else len(past)
+    parts.append(first.frames)
+    missing = ahead
+    for chunk in later:
+        if missing <= 0:
+            break
+        parts.append(_slice(chunk.frames, slice(0, missing)))
+        missing -= len(chunk.frames)
+    context = _join(parts)
+    labels = label_frames(context, config.label, config.grid)
+    taken = labels.valid & on_stride(context.end_ns, config.grid, config.stride_frames)[:, None]
+    weight = uniqueness(labels, taken)
+    inside = slice(start, start + len(first.frames))
+    return LabelledChunk(first, _slice_labels(labels, inside), weight[inside], taken[inside])
+
+
+def _tail(past: FrameBlock | None, frames: FrameBlock, back: int) -> FrameBlock:
+    joined = _join([frames] if past is None else [past, frames])
+    kept = _slice(joined, slice(max(len(joined) - back, 0), None))
+    # Copied: a view would keep the whole join alive.
+    return FrameBlock(*(getattr(kept, name).copy() for name in FrameBlock.__slots__))
+
+
+def _join(parts: list[FrameBlock]) -> FrameBlock:
+    """Join what labels read; channels are left out."""
+    symbol_count = parts[0].quality.shape[1]
+    count = sum(len(part) for part in parts)
+    return FrameBlock(
+        end_ns=np.concatenate([part.end_ns for part in parts]),
+        channels=np.empty((count, 0, symbol_count), np.float32),
+        quality=np.concatenate([part.quality for part in parts]),
+        bid_px=np.concatenate([part.bid_px for part in parts]),
+        ask_px=np.concatenate([part.ask_px for part in parts]),
+        mark=np.empty((count, 0)),
+    )
+
+
+def _slice(frames: FrameBlock, part: slice) -> FrameBlock:
+    return FrameBlock(*(getattr(frames, name)[part] for name in FrameBlock.__slots__))
+
+
+def _slice_labels(labels: Labels, part: slice) -> Labels:
+    return Labels(*(getattr(labels, name)[part] for name in Labels.__slots__))
+
+
+def label_spec(label: LabelConfig) -> str:
+    """Say in one line what the label is."""
+    if label.kind == "forward":
+        return f"mid return over {label.horizon_ms} ms against ±{label.threshold_bps:g} bps"
+    return (
+        f"first of +{label.upper_bps:g} bps, −{label.lower_bps:g} bps and {label.horizon_ms} ms, "
+        "on frame closes"
+    )

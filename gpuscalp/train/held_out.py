@@ -1,0 +1,154 @@
+"""Predictions on rows that no member has seen, kept until all folds are done.
+
+Owns: the bound on how many are kept, and the walk that makes them: one for all folds together.
+Never: predicts with XGBoost. What is measured here is the code that will trade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuscalp.config import GridConfig
+from gpuscalp.ensemble import CLASSES, Ensemble
+from gpuscalp.ops.forest import ForestScratch
+from gpuscalp.schema import F32, F64, I64
+from gpuscalp.splits import Fold
+from gpuscalp.train.dataset import LabelledChunk, Rows, on_stride
+
+# Labels overlap, so a thinner grid loses little; without a bound the memory would grow with the archive.
+ROWS_MAX: Final = 400_000
+SAMPLE_ROWS_MAX: Final = 2_048
+_NO_FEATURES: Final = np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Held-out rows of one fold, with what the members said before any calibration.
+
+    Attributes
+    ----------
+    raw : float64[R, K]
+    direction : int8[R] · return_bps, weight : float64[R] · end_ns : int64[R] · symbol : int32[R]
+    """
+
+    raw: F64
+    direction: npt.NDArray[np.int8]
+    return_bps: F64
+    weight: F64
+    end_ns: I64
+    symbol: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.direction)
+
+
+@dataclass(slots=True)
+class Sample:
+    """At most ``SAMPLE_ROWS_MAX`` whole rows of the last fold, evenly spread: for importance and canaries.
+
+    Attributes
+    ----------
+    x : float32[R, F] · direction : int8[R]
+    """
+
+    x: F32
+    direction: npt.NDArray[np.int8]
+
+
+@dataclass(slots=True)
+class _Parts:
+    raw: list[F64] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
+
+
+def thinning(rows: int) -> int:
+    """Return the stride that leaves at most ``ROWS_MAX`` of ``rows`` held-out rows."""
+    return max(-(-rows // ROWS_MAX), 1)
+
+
+def predict_held_out(
+    chunks: Iterable[LabelledChunk],
+    folds: Sequence[Fold],
+    ensembles: Sequence[Ensemble],
+    *,
+    grid: GridConfig,
+    stride: int,
+    expected_rows: int,
+    on_chunk: Callable[[LabelledChunk], None] | None = None,
+) -> tuple[tuple[HeldOut, ...], Sample]:
+    """Predict every fold's test rows with the fold's own members, in one walk.
+
+    Parameters
+    ----------
+    chunks : the whole recording
+    folds, ensembles : fold by fold
+    grid, stride : the training grid; held-out rows may be thinned further
+    expected_rows : about how many held-out rows there are in all folds
+    on_chunk : told after each chunk
+
+    Returns
+    -------
+    (tuple of HeldOut, Sample)
+    """
+    parts = [_Parts() for _ in folds]
+    scratches = [ForestScratch.of(ensemble.forest) for ensemble in ensembles]
+    thin = stride * thinning(expected_rows)
+    last = folds[-1].index
+    sampled: list[Rows] = []
+    step = 1
+    for chunk in chunks:
+        kept = on_stride(chunk.end_ns, grid, thin)[:, None]
+        for fold, ensemble, scratch, part in zip(folds, ensembles, scratches, parts, strict=True):
+            for rows in chunk.rows(chunk.select(fold.test_rows) & kept):
+                signals = ensemble.predict(rows.x, scratch=scratch)
+                part.raw.append(signals.raw)
+                part.rows.append(replace(rows, x=_NO_FEATURES))
+                if fold.index == last:
+                    sampled.append(_every(rows, step))
+        if sum(map(len, sampled)) > 4 * SAMPLE_ROWS_MAX:
+            step *= 2
+            sampled = [_every(rows, 2) for rows in sampled]
+        if on_chunk is not None:
+            on_chunk(chunk)
+    return tuple(_joined(part) for part in parts), _sample(sampled)
+
+
+def _joined(part: _Parts) -> HeldOut:
+    rows = part.rows
+    return HeldOut(
+        raw=np.concatenate([np.empty((0, len(CLASSES))), *part.raw]),
+        direction=np.concatenate([np.empty(0, np.int8), *(block.direction for block in rows)]),
+        return_bps=np.concatenate([np.empty(0), *(block.return_bps for block in rows)]),
+        weight=np.concatenate([np.empty(0), *(block.weight for block in rows)]),
+        end_ns=np.concatenate([np.empty(0, np.int64), *(block.end_ns for block in rows)]),
+        symbol=np.concatenate(
+            [np.empty(0, np.int32), *(np.full(len(block), block.symbol, np.int32) for block in rows)]
+        ),
+    )
+
+
+def _sample(sampled: list[Rows]) -> Sample:
+    if not sampled:
+        return Sample(np.empty((0, 0), np.float32), np.empty(0, np.int8))
+    x = np.concatenate([rows.x for rows in sampled])
+    direction = np.concatenate([rows.direction for rows in sampled])
+    at = np.linspace(0, len(x) - 1, min(len(x), SAMPLE_ROWS_MAX)).astype(np.int64)
+    return Sample(np.ascontiguousarray(x[at]), direction[at])
+
+
+def _every(rows: Rows, step: int) -> Rows:
+    """Return every ``step``-th row, copied so that the whole block can go."""
+    return Rows(
+        x=rows.x[::step].copy(),
+        direction=rows.direction[::step],
+        return_bps=rows.return_bps[::step],
+        weight=rows.weight[::step],
+        end_ns=rows.end_ns[::step],
+        label_end_ns=rows.label_end_ns[::step],
+        symbol=rows.symbol,
+    )

@@ -1,0 +1,133 @@
+"""Streams rows into XGBoost's binned matrix; the float matrix never exists.
+
+Owns: the adapter between labelled chunks and ``xgboost.DataIter``, and the tally of what went through it.
+XGBoost walks the rows several times (sizes, quantiles, bins); each walk computes the features again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from gpuscalp.errors import DataError
+from gpuscalp.labels import Direction
+from gpuscalp.schema import F64, I64
+from gpuscalp.train.dataset import Rows
+from gpuscalp.train.xgb import import_xgboost
+
+RowStream = Callable[[], Iterator[Rows]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one walk over the rows saw.
+
+    Attributes
+    ----------
+    count : int64[K]           rows by class
+    return_sum : float64[K]    Σ of their mid returns, bps
+    weight : Σ of the uniqueness: the number of independent labels
+    start_ns, end_ns : first entry and last end of a label
+    """
+
+    count: I64 = field(default_factory=lambda: np.zeros(len(Direction), np.int64))
+    return_sum: F64 = field(default_factory=lambda: np.zeros(len(Direction)))
+    weight: float = 0.0
+    start_ns: int = 0
+    end_ns: int = 0
+
+    def add(self, rows: Rows) -> None:
+        self.count += np.bincount(rows.direction, minlength=len(Direction))
+        self.return_sum += np.bincount(rows.direction, weights=rows.return_bps, minlength=len(Direction))
+        self.weight += float(rows.weight.sum())
+        first, last = int(rows.end_ns.min()), int(rows.label_end_ns.max())
+        self.start_ns = first if self.start_ns == 0 else min(self.start_ns, first)
+        self.end_ns = max(self.end_ns, last)
+
+    @property
+    def rows(self) -> int:
+        return int(self.count.sum())
+
+    @property
+    def share(self) -> F64:
+        """float64[K]: share of each class."""
+        return self.count / max(self.rows, 1)
+
+    @property
+    def class_return_bps(self) -> F64:
+        """float64[K]: mean mid return of each class; 0 for a class without rows."""
+        return self.return_sum / np.maximum(self.count, 1)
+
+
+def binned_matrix(
+    stream: RowStream, *, max_bin: int, threads: int, what: str, reference: Any = None
+) -> tuple[Any, Tally]:
+    """Build a ``QuantileDMatrix`` from a stream of rows.
+
+    Parameters
+    ----------
+    stream : makes a new walk over the same rows at each call
+    max_bin : bins per column; the boosters must be trained with the same number
+    threads : OpenMP threads
+    what : name of the rows, for errors
+    reference : matrix whose bins are taken over (held-out rows of the same model)
+
+    Returns
+    -------
+    (QuantileDMatrix, Tally)
+
+    Raises
+    ------
+    DataError
+        there are no rows, or all are of one class and this matrix would be trained on
+    """
+    xgboost = import_xgboost()
+
+    tally = Tally()
+    walk = stream()
+    first = next(walk, None)
+    if first is None:
+        raise DataError(
+            "no row can be used", where=what, fix="more data, fewer folds, or a smaller stride; see data info"
+        )
+
+    class Walk(xgboost.DataIter):  # type: ignore[misc, name-defined]
+        """Hands one block of rows to XGBoost per call."""
+
+        def __init__(self) -> None:
+            self._rows = chain([first], walk)
+            self._untouched = True
+            self._first_walk = True
+            super().__init__(release_data=True)
+
+        def next(self, input_data: Any) -> bool:
+            self._untouched = False
+            rows = next(self._rows, None)
+            if rows is None:
+                self._first_walk = False
+                return False
+            if self._first_walk:
+                tally.add(rows)
+            input_data(
+                data=rows.x, label=rows.direction.astype(np.float32), weight=rows.weight.astype(np.float32)
+            )
+            return True
+
+        def reset(self) -> None:
+            # XGBoost resets before its first walk too; the block that was looked at is not made twice.
+            if not self._untouched:
+                self._rows = chain(stream())
+
+    matrix = xgboost.QuantileDMatrix(Walk(), max_bin=max_bin, nthread=threads, ref=reference, missing=np.nan)
+    if reference is None and np.count_nonzero(tally.count) < 2:
+        raise DataError(
+            "all training rows are of one class",
+            where=what,
+            value=Direction(int(tally.count.argmax())).name,
+            fix="lower label.threshold_bps (or the barriers), or use a longer label.horizon_ms",
+        )
+    return matrix, tally

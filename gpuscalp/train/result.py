@@ -1,0 +1,105 @@
+"""What a training run leaves behind, as data.
+
+Owns: the form of ``train --json``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpuscalp.contract import TrainingSpec
+from gpuscalp.ensemble import Calibration
+from gpuscalp.schema import F64
+from gpuscalp.splits import Fold
+from gpuscalp.train.importance import Importance
+from gpuscalp.train.iterator import Tally
+from gpuscalp.train.metrics import Score
+
+
+@dataclass(frozen=True, slots=True)
+class FoldResult:
+    """What one fold gave.
+
+    Attributes
+    ----------
+    fold : Fold
+    trained : Tally      rows its members were fitted on
+    rounds : tuple       rounds each member kept
+    score : Score        of its held-out rows
+    """
+
+    fold: Fold
+    trained: Tally
+    rounds: tuple[int, ...]
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished training run.
+
+    Attributes
+    ----------
+    bundle : where the bundle was written
+    training : TrainingSpec    what the bundle's contract says about the run
+    calibration : Calibration
+    class_return_bps, class_share : float64[K]   of the rows of the final members
+    device_reason : why it ran on ``training.device``
+    folds : per fold
+    overall : Score of all held-out rows together
+    importance : by permutation
+    rounds : of the final members
+    seconds : wall time
+    peak_rss_mb : largest resident memory of the process so far, MB (1e6 bytes)
+    """
+
+    bundle: Path
+    training: TrainingSpec
+    calibration: Calibration
+    class_return_bps: F64
+    class_share: F64
+    device_reason: str
+    folds: tuple[FoldResult, ...]
+    overall: Score
+    importance: tuple[Importance, ...]
+    rounds: tuple[int, ...]
+    seconds: float
+    peak_rss_mb: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``train --json`` prints."""
+        return {
+            "bundle": str(self.bundle),
+            "rows": self.training.rows,
+            "folds": [
+                {
+                    "index": result.fold.index,
+                    "train_rows": result.trained.rows,
+                    "test_start_ns": result.fold.test_start_ns,
+                    "test_end_ns": result.fold.test_end_ns,
+                    "rounds": list(result.rounds),
+                    **result.score.to_dict(),
+                }
+                for result in self.folds
+            ],
+            "overall": self.overall.to_dict(),
+            "importance": [
+                {"name": item.name, "gain": item.gain, "permutation": item.permutation}
+                for item in self.importance
+                if item.gain > 0.0
+            ],
+            "rounds": list(self.rounds),
+            "calibration": {
+                "kind": self.calibration.kind,
+                "scale": self.calibration.scale.tolist(),
+                "bias": self.calibration.bias.tolist(),
+            },
+            "class_return_bps": self.class_return_bps.tolist(),
+            "class_share": self.class_share.tolist(),
+            "device": self.training.device,
+            "device_reason": self.device_reason,
+            "seconds": self.seconds,
+            "peak_rss_mb": self.peak_rss_mb,
+        }

@@ -1,0 +1,130 @@
+"""Where chunks of features come from: the seam between training and the archive.
+
+Owns: walking one venue's symbols through the feature pipeline, as often as it is asked to.
+Never: keeps features between two walks. They are cheaper to make again than to store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+from gpuscalp.config import TrainConfig
+from gpuscalp.contract import GraphLike
+from gpuscalp.errors import UsageError
+from gpuscalp.schema import FeatureChunk
+
+# Bytes of one chunk's features; the look-ahead of the labels keeps two or three chunks.
+CHUNK_BYTES: Final = 64_000_000
+_CHUNK_COLUMNS: Final = 256
+_CHUNK_FRAMES_MIN: Final = 1_024
+_CHUNK_FRAMES_MAX: Final = 8_192
+
+if TYPE_CHECKING:
+    from gpuscalp.archive import Archive
+    from gpuscalp.pipeline import FeaturePipeline
+
+
+class FeatureSource(Protocol):
+    """A recording that can be walked again and again, with equal chunks each time."""
+
+    @property
+    def venue(self) -> str: ...
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def graph(self) -> GraphLike: ...
+
+    def chunks(self) -> Iterator[FeatureChunk]:
+        """Yield consecutive chunks from the beginning; the caller may stop early."""
+        ...
+
+    def digest(self) -> str:
+        """Return what identifies the data."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ArchiveSource:
+    """Chunks of an archive, computed anew at each walk.
+
+    Every walk begins at the same tick, so that state which reaches far back (the last quote, the last mark)
+    is the same in each of them.
+    """
+
+    archive: Archive
+    config: TrainConfig
+    symbols: tuple[str, ...]
+    start_ns: int | None
+    end_ns: int | None
+    pipeline: FeaturePipeline
+
+    @classmethod
+    def open(
+        cls,
+        archive: Archive,
+        config: TrainConfig,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        threads: int = 2,
+    ) -> ArchiveSource:
+        """Choose the symbols and build the pipeline.
+
+        Raises
+        ------
+        UsageError
+            the archive has no such venue or symbol
+        """
+        from gpuscalp.pipeline import FeaturePipeline
+
+        if config.venue not in archive.venues():
+            raise UsageError(
+                "the archive has no such venue",
+                where="venue",
+                value=config.venue,
+                fix=f"one of: {', '.join(archive.venues())}",
+            )
+        known = archive.symbols(config.venue)
+        symbols = config.symbols or known
+        missing = [symbol for symbol in symbols if symbol not in known]
+        if missing:
+            raise UsageError(
+                "the archive has no such symbol",
+                where="symbols",
+                value=missing[0],
+                fix=f"one of: {', '.join(known)}",
+            )
+        pipeline = FeaturePipeline(
+            grid=config.grid,
+            features=config.features,
+            instruments=archive.instruments(config.venue, symbols),
+            threads=threads,
+            chunk_frames=chunk_frames(len(symbols)),
+        )
+        return cls(archive, config, tuple(symbols), start_ns, end_ns, pipeline)
+
+    @property
+    def venue(self) -> str:
+        return self.config.venue
+
+    @property
+    def graph(self) -> GraphLike:
+        return self.pipeline.graph
+
+    def chunks(self) -> Iterator[FeatureChunk]:
+        return self.pipeline.batch(
+            self.archive.tick_batches(self.venue, self.symbols, start_ns=self.start_ns, end_ns=self.end_ns)
+        )
+
+    def digest(self) -> str:
+        first, last = self.archive.time_range(self.venue, self.symbols)
+        return self.archive.digest(self.venue, self.symbols, self.start_ns or first, self.end_ns or last)
+
+
+def chunk_frames(symbol_count: int) -> int:
+    """Return the frames per chunk that keep its features near ``CHUNK_BYTES``; the bits do not change."""
+    frames = CHUNK_BYTES // (4 * _CHUNK_COLUMNS * symbol_count)
+    return min(max(frames, _CHUNK_FRAMES_MIN), _CHUNK_FRAMES_MAX)

@@ -1,0 +1,97 @@
+"""Streaming into XGBoost: the same bins as from one float matrix, and a tally of what went in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpuscalp.errors import DataError
+from gpuscalp.train.dataset import Rows, labelled_chunks
+from gpuscalp.train.iterator import binned_matrix
+from tests.train.market import FakeSource, quick_config
+
+
+def stream_of(source: FakeSource):
+    config = quick_config()
+
+    def walk():
+        for chunk in labelled_chunks(source.chunks(), config):
+            yield from chunk.rows(chunk.taken)
+
+    return walk
+
+
+def constant_rows(direction: int) -> Rows:
+    rng = np.random.default_rng(0)
+    return Rows(
+        x=rng.standard_normal((50, 3)).astype(np.float32),
+        direction=np.full(50, direction, np.int8),
+        return_bps=np.zeros(50),
+        weight=np.ones(50),
+        end_ns=np.arange(50),
+        label_end_ns=np.arange(50) + 5,
+        symbol=0,
+    )
+
+
+def test_streamed_matrix_trains_the_model_of_the_whole_matrix():
+    import xgboost
+
+    stream = stream_of(FakeSource(frame_count=1_500, cut=200))
+    matrix, tally = binned_matrix(stream, max_bin=64, threads=1, what="rows")
+    blocks = list(stream())
+    x = np.concatenate([block.x for block in blocks])
+    label = np.concatenate([block.direction for block in blocks])
+    weight = np.concatenate([block.weight for block in blocks])
+    # Given whole, XGBoost sketches the columns in one piece; the cuts may differ where columns have many
+    # values, so the comparison is of what the models say.
+    whole = xgboost.QuantileDMatrix(x, label=label, weight=weight, max_bin=64, nthread=1)
+    parameters = {"objective": "multi:softprob", "num_class": 3, "max_bin": 64, "nthread": 1, "max_depth": 3}
+    streamed, direct = (xgboost.train(parameters, m, num_boost_round=5) for m in (matrix, whole))
+    a, b = streamed.inplace_predict(x), direct.inplace_predict(x)
+    assert matrix.num_row() == len(x) == tally.rows
+    assert np.abs(a - b).mean() < 0.01
+    assert matrix.num_nonmissing() == np.isfinite(x).sum()
+
+
+def test_tally_is_counted_once_however_often_the_rows_are_walked():
+    source = FakeSource(frame_count=1_000, cut=300)
+    stream = stream_of(source)
+    _, tally = binned_matrix(stream, max_bin=16, threads=1, what="rows")
+    assert source.walks > 1
+    blocks = list(stream())
+    direction = np.concatenate([block.direction for block in blocks])
+    returns = np.concatenate([block.return_bps for block in blocks])
+    assert tally.count.tolist() == np.bincount(direction, minlength=3).tolist()
+    assert tally.class_return_bps[2] == pytest.approx(returns[direction == 2].mean())
+    assert tally.share.sum() == pytest.approx(1.0)
+    assert tally.weight == pytest.approx(sum(block.weight.sum() for block in blocks))
+    assert tally.start_ns == min(block.end_ns.min() for block in blocks)
+    assert tally.end_ns == max(block.label_end_ns.max() for block in blocks)
+
+
+def test_no_rows_is_refused_with_the_name_of_the_rows():
+    with pytest.raises(DataError, match="no row") as caught:
+        binned_matrix(lambda: iter(()), max_bin=16, threads=1, what="fold 1 of 2, training rows")
+    assert caught.value.where == "fold 1 of 2, training rows"
+
+
+def test_rows_of_one_class_are_refused_for_training_only():
+    with pytest.raises(DataError, match="one class") as caught:
+        binned_matrix(lambda: iter([constant_rows(1)]), max_bin=16, threads=1, what="rows")
+    assert caught.value.value == "FLAT"
+    mixed, _ = binned_matrix(
+        lambda: iter([constant_rows(1), constant_rows(2)]), max_bin=16, threads=1, what="rows"
+    )
+    binned_matrix(
+        lambda: iter([constant_rows(1)]), max_bin=16, threads=1, what="stopping rows", reference=mixed
+    )
+
+
+def test_fault_in_the_recording_reaches_the_caller():
+    def broken():
+        yield constant_rows(1)
+        raise DataError("part 3 is damaged")
+
+    with pytest.raises(DataError, match="part 3 is damaged"):
+        binned_matrix(broken, max_bin=16, threads=1, what="rows")
