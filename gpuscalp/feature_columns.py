@@ -96,13 +96,12 @@ _STD: Final = (
 )
 _ZSCORE: Final = (
     Channel.MICROPRICE_BPS,
-    Channel.SPREAD_BPS,
     Channel.TRADE_COUNT,
     Channel.OFI_KUSDT,
     Channel.QUEUE_IMBALANCE,
     Channel.DEPTH5_IMBALANCE,
     Channel.FLOW_KUSDT,
-)  # not BASIS_BPS: its offset is far larger than its variation, which float32 would not resolve
+)  # not BASIS_BPS, SPREAD_BPS: an offset far larger than the variation, which float32 would not resolve
 _MEAN: Final = (
     Channel.MICROPRICE_BPS,
     Channel.SPREAD_BPS,
@@ -180,7 +179,7 @@ def _bounce() -> Group:
     for window in (32, 128, 512):
         outputs += [
             Output(f"price.autocorrelation.{window}", "ratio", Stat.CORRELATION, window),
-            Output(f"price.roll_spread.{window}", "bps", Stat.ROLL_SPREAD, window),
+            Output(f"price.roll_measure.{window}", "bps^2", Stat.ROLL_MEASURE, window),
         ]
     source = "cross(RETURN_BPS, LAGGED_RETURN_BPS)"
     return Group(Op.CROSS, source, tuple(outputs), Channel.RETURN_BPS, y=Channel.LAGGED_RETURN_BPS)

@@ -18,9 +18,10 @@ SUMS_SIZE: Final = 8
 PATH_SIZE: Final = 6
 LEVELS: Final = 13  # constants are laid out for levels 0 to 12: windows up to 4096 frames
 
-# A spectrum's shared work: powers of bins 1 to K-2, then their sum, the largest, its bin and its amplitude.
+# A spectrum's shared work: powers of bins 1 to K-2, then their sum, the largest, its bin and its amplitude, and
+# the sum again where float32 resolves its parts, else 0.
 MAX_BINS: Final = 12
-TOTAL, BEST, BEST_BIN, BEST_RE, BEST_IM = range(10, 15)
+TOTAL, BEST, BEST_BIN, BEST_RE, BEST_IM, RESOLVED = range(10, 16)
 WORK_ROWS: Final = 16
 
 
@@ -69,7 +70,7 @@ class Stat(IntEnum):
     VOLATILITY = 10
     BETA = 11
     CORRELATION = 12
-    ROLL_SPREAD = 13
+    ROLL_MEASURE = 13
     MOVE = 14
     LAST = 15
     # PATH

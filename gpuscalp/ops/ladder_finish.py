@@ -23,6 +23,7 @@ from gpuscalp.ops.ladder_codes import (
     LEVEL,
     LEVELS,
     OP,
+    RESOLVED,
     SIZE,
     STAT,
     TOTAL,
@@ -44,7 +45,7 @@ _VWAP_DEVIATION = int(Stat.VWAP_DEVIATION)
 _VOLATILITY = int(Stat.VOLATILITY)
 _BETA = int(Stat.BETA)
 _CORRELATION = int(Stat.CORRELATION)
-_ROLL_SPREAD = int(Stat.ROLL_SPREAD)
+_ROLL_MEASURE = int(Stat.ROLL_MEASURE)
 _MOVE = int(Stat.MOVE)
 _PATH_ZSCORE = int(Stat.PATH_ZSCORE)
 _RANGE_POSITION = int(Stat.RANGE_POSITION)
@@ -66,9 +67,14 @@ _PHASE_SIN = int(Stat.PHASE_SIN)
 _ZERO = np.float32(0.0)
 _HALF = np.float32(0.5)
 _QUARTER = np.float32(0.25)
-_TWO = np.float32(2.0)
+_FOUR = np.float32(4.0)
 _HUNDRED = np.float32(100.0)
 _NAN = np.float32(np.nan)
+# A spectral bin is the strongest if it exceeds the lower ones by more than rounding.
+_STRONGER = np.float32(1.0001)
+# Where the Hann window leaves less of the power than this, all that moved lies at the edge of the window, and
+# the shares are differences of nearly equal float32 numbers.
+_THIN = np.float32(1e-3)
 
 
 @jit
@@ -113,11 +119,14 @@ def _correlation(x, y, c, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _roll_spread(c, divisor, out):  # type: ignore[no-untyped-def]
-    """Roll (1984): twice the root of minus the autocovariance; zero where that is positive."""
+def _roll_measure(c, divisor, out):  # type: ignore[no-untyped-def]
+    """Roll (1984): the square of the spread is minus four times the autocovariance.
+
+    Not its root: that is unbounded in slope at zero, where float32 would not resolve it, and where the measure
+    is negative it would have to be cut off.
+    """
     for i in range(out.size):
-        bounce = -c[i] / divisor
-        out[i] = _TWO * math.sqrt(_ZERO if bounce < _ZERO else bounce)
+        out[i] = -_FOUR * c[i] / divisor
 
 
 @jit
@@ -161,12 +170,17 @@ def _divide(x, divisor, out):  # type: ignore[no-untyped-def]
 
 @jit
 def _hann(re, im, below_re, below_im, above_re, above_im, power, work, k):  # type: ignore[no-untyped-def]
-    """Add bin k, Hann-windowed by its neighbours, to the running total and the running best."""
+    """Add bin k, Hann-windowed by its neighbours, to the running total and the running best.
+
+    A single move spreads over all bins equally: the lowest of equal bins is the best, not the one that rounding
+    prefers.
+    """
     total = work[TOTAL, : power.size]
     best = work[BEST, : power.size]
     best_bin = work[BEST_BIN, : power.size]
     best_re = work[BEST_RE, : power.size]
     best_im = work[BEST_IM, : power.size]
+    plain = work[RESOLVED, : power.size]
     number = np.float32(k)
     for i in range(power.size):
         x = _HALF * re[i] - _QUARTER * (below_re[i] + above_re[i])
@@ -174,7 +188,8 @@ def _hann(re, im, below_re, below_im, above_re, above_im, power, work, k):  # ty
         p = x * x + y * y
         power[i] = p
         total[i] = total[i] + p
-        wins = p > best[i]
+        plain[i] = plain[i] + (re[i] * re[i] + im[i] * im[i])
+        wins = p > best[i] * _STRONGER
         best[i] = p if wins else best[i]
         best_bin[i] = number if wins else best_bin[i]
         best_re[i] = x if wins else best_re[i]
@@ -191,7 +206,7 @@ def prepare(group, elements, at, work, count):  # type: ignore[no-untyped-def]
         return
     bins = group[SIZE] // 2
     past = at + count
-    for row in range(TOTAL, BEST_IM + 1):
+    for row in range(TOTAL, RESOLVED + 1):
         work[row, :count] = _ZERO
     for k in range(1, bins - 1):
         _hann(
@@ -200,14 +215,18 @@ def prepare(group, elements, at, work, count):  # type: ignore[no-untyped-def]
             elements[k + 1, at:past], elements[bins + k + 1, at:past],
             work[k - 1, :count], work, k,
         )  # fmt: skip
+    total = work[TOTAL, :count]
+    resolved = work[RESOLVED, :count]
+    for i in range(count):
+        resolved[i] = total[i] if total[i] > resolved[i] * _THIN else _ZERO
 
 
 @jit
 def _finish_spectrum(stat, a, b, bins, window, work, count, out):  # type: ignore[no-untyped-def]
-    total = work[TOTAL, :count]
+    total = work[RESOLVED, :count]
     if stat == _AMPLITUDE:
         for i in range(count):
-            out[i] = math.sqrt(total[i]) / window
+            out[i] = math.sqrt(work[TOTAL, i]) / window
     elif stat == _BAND_SHARE:
         _copy(work[a - 1, :count], out)
         for k in range(a + 1, b):
@@ -244,7 +263,7 @@ def _finish_spectrum(stat, a, b, bins, window, work, count, out):  # type: ignor
         row = BEST_RE if stat == _PHASE_COS else BEST_IM
         for i in range(count):
             part = work[row, i] / math.sqrt(work[BEST, i])
-            out[i] = part if work[BEST, i] > _ZERO else _NAN
+            out[i] = part if total[i] > _ZERO else _NAN
 
 
 @jit
@@ -290,8 +309,8 @@ def _finish_simple(group, stat, frames, elements, at, past, channels, origin, ta
         _zscore(value, elements[0, at:past], elements[1, at:past], less_one, target)
     elif stat == _CORRELATION:
         _correlation(elements[2, at:past], elements[3, at:past], elements[4, at:past], target)
-    elif stat == _ROLL_SPREAD:
-        _roll_spread(elements[4, at:past], less_one, target)
+    elif stat == _ROLL_MEASURE:
+        _roll_measure(elements[4, at:past], less_one, target)
     else:
         above = 2  # ILLIQUIDITY: Σ|return|
         below = 3  # Σ notional, or M2 of y
