@@ -19,7 +19,7 @@ from gpuscalp.config import GridConfig
 from gpuscalp.errors import ShapeError
 from gpuscalp.ops import frames as frame_ops
 from gpuscalp.ops import grid as grid_ops
-from gpuscalp.schema import I64, NS_PER_MS, TICK, FrameBlock, Instrument, TickKind, Ticks
+from gpuscalp.schema import I64, NS_PER_MS, TICK, FrameBlock, Instrument, Ticks
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ class Grid:
         self._symbol_count = symbol_count
         self._block_frames = block_frames
         self._state = grid_ops.new_state()
-        self._ticks = np.zeros(1024, TICK)
+        # One memory, seen as words where ticks are moved and as fields where they are read.
+        self._words = np.zeros((1024, 8), np.int64)
+        self._ticks: Ticks = self._words.reshape(-1).view(TICK)
         self._frames = np.zeros(1024, np.int64)
         self._pending = 0
         self._restart = False
@@ -112,16 +114,14 @@ class Grid:
         self._state[:] = saved["state"]
         self._pending = len(saved["ticks"])
         self._reserve(self._pending)
-        self._ticks[: self._pending] = saved["ticks"]
+        self._words[: self._pending] = _words(saved["ticks"])
         self._frames[: self._pending] = saved["frames"]
         self._restart = bool(saved["restart"][0])
 
     def _check_symbols(self, ticks: Ticks) -> None:
         symbols = ticks["symbol"]
-        wrong = (symbols < 0) | (symbols >= self._symbol_count)
-        wrong &= ticks["kind"] != TickKind.CLOCK
-        if wrong.any():
-            index = int(np.flatnonzero(wrong)[0])
+        index = grid_ops.first_wrong_symbol(ticks, self._symbol_count)
+        if index >= 0:
             raise ShapeError(
                 "symbol index out of range",
                 where=f"tick {index}",
@@ -132,16 +132,16 @@ class Grid:
     def _reserve(self, size: int) -> None:
         if size > len(self._ticks):
             capacity = 1 << (size - 1).bit_length()
-            ticks, frames = np.zeros(capacity, TICK), np.zeros(capacity, np.int64)
-            ticks[: self._pending] = self._ticks[: self._pending]
+            words, frames = np.zeros((capacity, 8), np.int64), np.zeros(capacity, np.int64)
+            words[: self._pending] = self._words[: self._pending]
             frames[: self._pending] = self._frames[: self._pending]
-            self._ticks, self._frames = ticks, frames
+            self._words, self._ticks, self._frames = words, words.reshape(-1).view(TICK), frames
 
     def _take(self, ticks: Ticks) -> tuple[int, bool]:
         start = self._pending
         self._reserve(start + len(ticks))
         own = self._ticks[start : start + len(ticks)]
-        own[:] = ticks
+        self._words[start : start + len(ticks)] = _words(ticks)
         self._first = int(self._state[grid_ops.OPEN_FRAME])
         taken, gap = grid_ops.assign(
             own,
@@ -163,13 +163,20 @@ class Grid:
         if count == 0:
             return
         offsets = np.empty(count * self._symbol_count + 1, np.int64)
-        ordered = np.empty(self._pending, TICK)
-        pending = self._ticks[: self._pending]
+        ordered = np.empty((self._pending, 8), np.int64)
         self._pending = grid_ops.order(
-            pending, self._frames[: self._pending], self._first, count, self._symbol_count, offsets, ordered
+            self._ticks[: self._pending],
+            self._frames[: self._pending],
+            self._first,
+            count,
+            self._symbol_count,
+            offsets,
+            self._words,
+            ordered,
         )
         end_ns = (self._first + 1 + np.arange(count, dtype=np.int64)) * self._frame_ns
-        closed.append(ClosedFrames(end_ns, ordered[: offsets[-1]], offsets, self._restart))
+        ticks = ordered.reshape(-1).view(TICK)[: offsets[-1]]
+        closed.append(ClosedFrames(end_ns, ticks, offsets, self._restart))
         self._restart = False
 
     def _close_all(self, closed: list[ClosedFrames]) -> None:
@@ -179,6 +186,11 @@ class Grid:
         self._close(closed)
         self._state[grid_ops.OPEN_FRAME] = grid_ops.UNSET
         self._restart = True
+
+
+def _words(ticks: Ticks) -> I64:
+    """Return ticks as int64[N, 8]: NumPy copies words as memory, but a structure field by field."""
+    return np.ascontiguousarray(ticks).view(np.int64).reshape(-1, 8)
 
 
 @final
