@@ -1,8 +1,8 @@
 """Largest error of every column against a direct float64 computation: ``python -m benchmarks.accuracy``.
 
-The oracle (tests/naive.py) cuts every window out whole, widens the same float32 channels to float64, and takes
-spectra from numpy.fft; it shares no code with the ladder. Three sets of frames: heavy-tailed random channels, the
-synthetic market, and with ``--archive`` recordings. Exit code 1 if a column misses the bar.
+The oracle (tests/naive.py) cuts every window out whole, widens the same float32 channels to float64, and
+takes spectra from numpy.fft; it shares no code with the ladder. Three sets of frames: heavy-tailed random
+channels, the synthetic market, and with ``--archive`` recordings. Exit code 1 if a column misses the bar.
 """
 
 from __future__ import annotations

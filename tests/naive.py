@@ -1,10 +1,10 @@
 """Oracle of the features: every column straight from its definition, in float64, by its name alone.
 
-Shares no code with the package: windows are cut out whole and reduced by NumPy; spectra come from numpy.fft. A
-window that holds a NaN gives NaN; so does a ratio whose denominator is not positive.
+Shares no code with the package: windows are cut out whole and reduced by NumPy; spectra come from numpy.fft.
+A window that holds a NaN gives NaN; so does a ratio whose denominator is not positive.
 
-``columns(names, channels, end_ns, leader)`` takes the channels of a run as float32 and widens them, so that what
-it is compared with is the error of the arithmetic, not of its input.
+``columns(names, channels, end_ns, leader)`` takes the channels of a run as float32 and widens them, so that
+what is measured is the error of the arithmetic, not of its input.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CHANNELS = (
     "quote_count", "largest_kusdt", "basis_bps", "age_ms", "lagged_return_bps", "flow_kusdt",
 )  # fmt: skip
 SPECTRUM = (
-    "amplitude", "band1", "band2", "band3", "band4", "centroid", "participation", "dominant", "dominant_share",
-    "phase_cos", "phase_sin",
+    "amplitude", "band1", "band2", "band3", "band4", "centroid", "participation", "dominant",
+    "dominant_share", "phase_cos", "phase_sin",
 )  # fmt: skip
 SPECTRUM_INPUT = {"return": "return_bps", "flow": "flow_kusdt"}
 
@@ -94,7 +94,7 @@ def column(name: str, inputs: Inputs) -> Values:
     return over(MOMENTS[stat], windows(x, window))
 
 
-# Windows ----------------------------------------------------------------------------------------------------
+# Windows --------------------------------------------------------------------------------------------------
 
 
 def windows(x: Values, size: int) -> np.ndarray:
@@ -160,7 +160,7 @@ PATH: dict[str, Callable[[np.ndarray], Values]] = {
 }
 
 
-# Sums, impact and bounce --------------------------------------------------------------------------------------
+# Sums, impact and bounce ----------------------------------------------------------------------------------
 
 
 def _sum(x: Values, size: int) -> Values:
@@ -237,7 +237,7 @@ SUMS: dict[str, Callable[[Inputs, int], Values]] = {
 }
 
 
-# Decay, spectrum, clock ---------------------------------------------------------------------------------------
+# Decay, spectrum, clock -----------------------------------------------------------------------------------
 
 
 def decayed(x: Values, span: int, size: int = 512) -> Values:
@@ -245,13 +245,6 @@ def decayed(x: Values, span: int, size: int = 512) -> Values:
     decay = 1.0 - 2.0 / (span + 1.0)
     weight = decay ** np.arange(size - 1, -1, -1)
     return over(lambda rows: rows @ weight / weight.sum(), windows(x, size))
-
-
-def hann_bins(rows: np.ndarray) -> np.ndarray:
-    """Return bins 1 to 8 of the Hann-windowed transform, complex128[n, 8], phases counted from the oldest."""
-    size = rows.shape[1]
-    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / size)
-    return np.fft.rfft(rows * hann, axis=1)[:, 1:9]
 
 
 def spectrum(x: Values, size: int) -> dict[str, Values]:

@@ -122,8 +122,8 @@ def _correlation(x, y, c, out):  # type: ignore[no-untyped-def]
 def _roll_measure(c, divisor, out):  # type: ignore[no-untyped-def]
     """Roll (1984): the square of the spread is minus four times the autocovariance.
 
-    Not its root: that is unbounded in slope at zero, where float32 would not resolve it, and where the measure
-    is negative it would have to be cut off.
+    Not its root: that is unbounded in slope at zero, where float32 would not resolve it, and where the
+    measure is negative it would have to be cut off.
     """
     for i in range(out.size):
         out[i] = -_FOUR * c[i] / divisor
@@ -172,8 +172,8 @@ def _divide(x, divisor, out):  # type: ignore[no-untyped-def]
 def _hann(re, im, below_re, below_im, above_re, above_im, power, work, k):  # type: ignore[no-untyped-def]
     """Add bin k, Hann-windowed by its neighbours, to the running total and the running best.
 
-    A single move spreads over all bins equally: the lowest of equal bins is the best, not the one that rounding
-    prefers.
+    A single move spreads over all bins equally: the lowest of equal bins is the best, not the one that
+    rounding prefers.
     """
     total = work[TOTAL, : power.size]
     best = work[BEST, : power.size]
