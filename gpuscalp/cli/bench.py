@@ -1,0 +1,71 @@
+"""Speed against other libraries, measured on the user's own machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from gpuscalp.cli.app import bench_app
+from gpuscalp.cli.output import JsonFlag, emit
+
+
+@bench_app.command("batch")
+def batch(
+    frames: Annotated[int, typer.Option(min=10_000, help="Frames of one symbol.")] = 1_000_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")] = 3,
+    json: JsonFlag = False,
+) -> None:
+    """Compare batch features with Polars, pandas and a strided Fourier transform."""
+    from gpuscalp.bench import batch as bench
+
+    answer = bench.run(frames=frames, repeats=repeats)
+    emit(answer, json=json, text=lambda: _batch_table(answer))
+
+
+@bench_app.command("stream")
+def stream(
+    symbols: Annotated[int, typer.Option(min=1, help="Number of symbols.")] = 500,
+    ticks_per_frame: Annotated[
+        int, typer.Option(min=1, help="Ticks in each frame, over all symbols.")
+    ] = 2_000,
+    steps: Annotated[int, typer.Option(min=100, help="Frames that are timed.")] = 3_000,
+    json: JsonFlag = False,
+) -> None:
+    """Time one step of the stream: the ticks of a frame to all features of all symbols, on one core."""
+    from gpuscalp.bench import stream as bench
+
+    answer = bench.run(symbols=symbols, ticks_per_frame=ticks_per_frame, steps=steps)
+    emit(answer, json=json, text=lambda: _stream_table(answer))
+
+
+def _batch_table(answer: dict[str, Any]) -> object:
+    from rich.table import Table
+
+    table = Table("task", "median, s", "ours is faster by")
+    seconds = answer["seconds"]
+    ours = seconds["gpuscalp"]
+    table.add_row(f"gpuscalp, {answer['shared_columns']} shared columns", f"{ours:.3f}", "")
+    for peer in ("polars", "pandas"):
+        table.add_row(f"{peer}, the same columns", f"{seconds[peer]:.3f}", f"{seconds[peer] / ours:.1f}x")
+    every = seconds["gpuscalp_all_columns"]
+    table.add_row(f"gpuscalp, all {answer['all_columns']} columns", f"{every:.3f}", "")
+    table.add_row("gpuscalp, one spectrum", f"{seconds['spectrum_gpuscalp']:.3f}", "")
+    rfft = seconds["spectrum_strided_rfft"]
+    table.add_row("numpy, the same by strided rfft", f"{rfft:.3f}", f"{answer['ratio_strided_rfft']:.1f}x")
+    return table
+
+
+def _stream_table(answer: dict[str, Any]) -> object:
+    from rich.table import Table
+
+    table = Table("symbols", "features", "ticks a frame", "p50, µs", "p99, µs", "heap peak a step, bytes")
+    table.add_row(
+        str(answer["symbols"]),
+        str(answer["features"]),
+        str(answer["ticks_per_frame"]),
+        f"{answer['p50_us']:.0f}",
+        f"{answer['p99_us']:.0f}",
+        str(answer["heap_peak_bytes_per_step"]),
+    )
+    return table
