@@ -176,6 +176,10 @@ class Trader:
             value - self.account.positions[index].cost_e8 for index, value in self._closing_values().items()
         )
 
+    def gross_e8(self) -> int:
+        """Return Σ |value| of open positions at the quotes of the last step."""
+        return sum(abs(value) for value in self._closing_values().values())
+
     def _watched(self) -> set[int]:
         """Symbols that carry risk: held, or with an order on its way."""
         if not self.open_orders:

@@ -1,0 +1,133 @@
+"""The pictures of a backtest's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from gpuscalp.backtest.calibration import CalibrationRow
+from gpuscalp.backtest.metrics import Group
+from gpuscalp.report.figures import SERIES, SOFT, draw
+from gpuscalp.schema import F64, I64
+
+# A line of more points than pixels only makes the file larger.
+_MAX_POINTS: Final = 1_500
+
+_COMPONENTS: Final = ("gross", "delay", "spread", "fees", "funding")
+
+
+def equity(time_ns: I64, equity_usdt: F64) -> str:
+    """Draw equity over its drawdown."""
+    high = np.maximum.accumulate(equity_usdt) if len(equity_usdt) else equity_usdt
+    drawdown = 100 * (equity_usdt - high) / high
+    at, level = _thinned(time_ns, equity_usdt)
+    at_low, low = _thinned(time_ns, drawdown)
+
+    def paint(figure: Any) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        upper.plot(at, level, color=SERIES[0])
+        upper.axhline(equity_usdt[0] if len(equity_usdt) else 0, color=SOFT, linewidth=0.8)
+        upper.set_title("Equity, USDT")
+        upper.ticklabel_format(axis="y", useOffset=False)
+        lower.fill_between(at_low, low, 0, color=SERIES[1], alpha=0.35, linewidth=0)
+        lower.plot(at_low, low, color=SERIES[1], linewidth=0.8)
+        lower.set_title("Drawdown, %")
+        _time_axis(lower)
+
+    return draw(paint, name="equity", alt="Equity and drawdown over time", height_in=4.4)
+
+
+def exposure(time_ns: I64, gross_usdt: F64) -> str:
+    """Draw the value of open positions."""
+    at, level = _thinned(time_ns, gross_usdt)
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.fill_between(at, level, 0, color=SERIES[5], alpha=0.5, linewidth=0, step="post")
+        axes.set_title("Value of open positions, USDT")
+        axes.set_ylim(bottom=0)
+        _time_axis(axes)
+
+    return draw(paint, name="exposure", alt="Value of open positions over time", height_in=2.2)
+
+
+def components(total: Group) -> str:
+    """Draw how the gross profit becomes the net one."""
+    values = [getattr(total, name) for name in _COMPONENTS]
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        start = 0.0
+        for index, (name, value) in enumerate(zip(_COMPONENTS, values, strict=True)):
+            axes.bar(name, value, bottom=start, color=SERIES[2 if value >= 0 else 1], width=0.6)
+            start += value
+            axes.plot([index - 0.3, index + 1.3], [start, start], color=SOFT, linewidth=0.8)
+        axes.bar("net", total.pnl, color=SERIES[0], width=0.6)
+        axes.axhline(0, color=SOFT, linewidth=0.8)
+        axes.set_title("From gross to net, USDT")
+
+    return draw(paint, name="components", alt="P&L by cost component", height_in=2.8)
+
+
+def groups(by_hour: Sequence[Group], by_symbol: Sequence[Group]) -> str:
+    """Draw net profit by hour and by symbol."""
+
+    def paint(figure: Any) -> None:
+        left, right = figure.subplots(1, 2)
+        for axes, rows, title in ((left, by_hour, "hour, UTC"), (right, by_symbol, "symbol")):
+            shown = rows[:24]
+            colors = [SERIES[2 if group.pnl >= 0 else 1] for group in shown]
+            axes.bar(range(len(shown)), [group.pnl for group in shown], color=colors)
+            axes.axhline(0, color=SOFT, linewidth=0.8)
+            step = max(1, len(shown) // 6)
+            ticks = range(0, len(shown), step)
+            axes.set_xticks(list(ticks), [shown[index].key.removesuffix(":00") for index in ticks])
+            axes.set_title(f"Net P&L by {title}, USDT")
+
+    return draw(paint, name="groups", alt="Net P&L by hour and by symbol", height_in=2.8)
+
+
+def calibration(
+    rows: Sequence[CalibrationRow], horizon_frames: int, *, name: str, title: str, axis: str
+) -> str:
+    """Draw mean outcomes over mean predictions, with two standard errors, and the line of perfection."""
+    predicted = np.array([row.predicted for row in rows])
+    observed = np.array([row.observed for row in rows])
+    independent = np.array([max(1.0, row.count / horizon_frames) for row in rows])
+    error = 2 * np.array([row.deviation for row in rows]) / np.sqrt(independent)
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        if len(rows):
+            ends = [predicted.min(), predicted.max()]
+            axes.plot(ends, ends, color=SOFT, linewidth=0.9, linestyle="--", label="as predicted")
+            axes.errorbar(
+                predicted, observed, yerr=error, fmt="o-", color=SERIES[0], markersize=4, label="outcome"
+            )
+            axes.legend()
+        axes.set_title(title)
+        axes.set_xlabel(axis)
+
+    return draw(paint, name=name, alt=title, height_in=3.0)
+
+
+def _thinned(time_ns: I64, values: F64) -> tuple[Any, F64]:
+    """Keep the lowest and the highest point of each stretch, so that no spike is lost."""
+    if len(values) > _MAX_POINTS:
+        keep: set[int] = {0, len(values) - 1}
+        for stretch in np.array_split(np.arange(len(values)), _MAX_POINTS // 2):
+            keep.add(int(stretch[np.argmin(values[stretch])]))
+            keep.add(int(stretch[np.argmax(values[stretch])]))
+        chosen = np.array(sorted(keep))
+        time_ns, values = time_ns[chosen], values[chosen]
+    return time_ns.astype("datetime64[ns]").astype("datetime64[ms]"), values
+
+
+def _time_axis(axes: Any) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=8)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))

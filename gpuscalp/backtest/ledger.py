@@ -1,0 +1,113 @@
+"""Round trips and where their profit came from, exact to the unit.
+
+Owns: trades (flat to flat) and their cost components. Never: decides or fills.
+
+For every fill three prices are known: the mid at the decision, the mid of the book that was hit, and the
+price paid. Summed over a round trip with the sign of the order they split the profit without a remainder:
+
+    gross  = −Σ value at the decision's mid           what the signal was worth
+    delay  = −Σ (value at the book's mid − above)     what the market did while the order was on its way
+    spread = −Σ (value at the price − above)          half spreads and levels walked; never positive
+    profit = gross + delay + spread − fees + funding
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+from gpuscalp.account import divide_half_even, notional_e8
+from gpuscalp.orders import Fill, Intent, Order
+from gpuscalp.schema import E8
+
+
+@dataclass(slots=True)
+class Trade:
+    """One round trip of one symbol. Money in 1e-8 of the quote currency.
+
+    ``entry`` is the intent that opened it; times are exchange times, ``*_ns`` of the decision and of the
+    first (entry) or last (exit) fill.
+    """
+
+    symbol_index: int
+    side: int
+    entry: Intent
+    entry_decided_ns: int
+    entry_ns: int
+    exit_reason: str = ""
+    exit_decided_ns: int = 0
+    exit_ns: int = 0
+    qty_e8: int = 0  # the most that was held
+    entry_notional_e8: int = 0
+    exit_notional_e8: int = 0
+    exit_qty_e8: int = 0
+    gross_e8: int = 0
+    delay_e8: int = 0
+    spread_e8: int = 0
+    fees_e8: int = 0
+    funding_e8: int = 0
+    fill_count: int = 0
+
+    @property
+    def pnl_e8(self) -> int:
+        return self.gross_e8 + self.delay_e8 + self.spread_e8 - self.fees_e8 + self.funding_e8
+
+    @property
+    def entry_price(self) -> float:
+        return self.entry_notional_e8 / self.qty_e8
+
+    @property
+    def exit_price(self) -> float:
+        return self.exit_notional_e8 / self.exit_qty_e8 if self.exit_qty_e8 else float("nan")
+
+    @property
+    def pnl_bps(self) -> float:
+        return 1e4 * self.pnl_e8 / self.entry_notional_e8
+
+
+@final
+@dataclass(slots=True)
+class Ledger:
+    """Follows fills and funding of all symbols and closes a trade whenever a symbol is flat again.
+
+    It expects what the trader does: one entry order from flat, then orders that only reduce.
+    """
+
+    closed: list[Trade] = field(default_factory=list)
+    open: dict[int, Trade] = field(default_factory=dict)
+    _held_e8: dict[int, int] = field(default_factory=dict)
+
+    def on_fill(self, fill: Fill, order: Order) -> None:
+        """Book one execution into the trade it belongs to."""
+        index = fill.symbol_index
+        trade = self.open.get(index)
+        if trade is None:
+            trade = Trade(index, fill.side, order.intent, order.decided_ns, fill.exec_ns)
+            self.open[index] = trade
+        signed = fill.side * fill.qty_e8
+        paid = notional_e8(fill.price_e8, signed)
+        at_book_mid = divide_half_even(fill.mid2_e8 * signed, 2 * E8)
+        at_decision_mid = divide_half_even(order.mid2_e8 * signed, 2 * E8)
+        trade.gross_e8 -= at_decision_mid
+        trade.delay_e8 -= at_book_mid - at_decision_mid
+        trade.spread_e8 -= paid - at_book_mid
+        trade.fees_e8 += fill.fee_e8
+        trade.fill_count += 1
+        held = self._held_e8.get(index, 0) + signed
+        self._held_e8[index] = held
+        if fill.side == trade.side:
+            trade.qty_e8 += fill.qty_e8
+            trade.entry_notional_e8 += abs(paid)
+        else:
+            assert held * trade.side >= 0, "an exit never turns a position around"
+            trade.exit_qty_e8 += fill.qty_e8
+            trade.exit_notional_e8 += abs(paid)
+            trade.exit_decided_ns, trade.exit_ns = order.decided_ns, fill.exec_ns
+            trade.exit_reason = order.intent.reason
+        if held == 0:
+            self.closed.append(self.open.pop(index))
+
+    def on_funding(self, symbol_index: int, payment_e8: int) -> None:
+        """Book funding into the open trade of a symbol."""
+        if payment_e8:
+            self.open[symbol_index].funding_e8 += payment_e8

@@ -1,0 +1,140 @@
+"""The numbers of a finished backtest, each with what limits it.
+
+Owns: the summary that ``result.json`` and ``--json`` print. Never: draws, or words a conclusion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from gpuscalp.backtest.ledger import Trade
+from gpuscalp.schema import E8, F64, I64, NS_PER_S
+from gpuscalp.stats import (
+    Interval,
+    Sharpe,
+    annual_factor,
+    block_bootstrap,
+    deflated_sharpe,
+    max_drawdown,
+    sharpe,
+    wilson,
+)
+
+# The return interval is the longest of these that still leaves so many returns.
+INTERVALS_S: Final = (86_400, 3_600, 300, 60, 10, 1)
+MIN_RETURNS: Final = 200
+# Below this many trades a share or a mean per trade says nearly nothing.
+FEW_TRADES: Final = 100
+
+COMPONENTS: Final = ("gross", "delay", "spread", "fees", "funding", "pnl")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Summed components of some trades, USDT. Costs are negative here, so that the columns add up."""
+
+    key: str
+    count: int
+    gross: float
+    delay: float
+    spread: float
+    fees: float
+    funding: float
+    pnl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """Returns and their Sharpe ratio on one sampling interval.
+
+    Attributes
+    ----------
+    interval_s : seconds between the equities that returns were taken from
+    annual : ratio per year; None where the sample is too short to say it
+    """
+
+    interval_s: int
+    returns: F64
+    sharpe: Sharpe
+    deflated: float
+    annual: float | None
+
+
+def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int) -> Performance:
+    """Estimate the Sharpe ratio from equity samples.
+
+    The equity is read at multiples of the interval (last sample at or before it), over the whole time: also
+    where nothing was held, and over holes in the data, with a return of zero.
+    """
+    span_s = float(time_ns[-1] - time_ns[0]) / NS_PER_S if len(time_ns) else 0.0
+    interval = next((s for s in INTERVALS_S if span_s / s >= MIN_RETURNS), INTERVALS_S[-1])
+    count = int(span_s // interval)
+    if count < 1:
+        returns = np.empty(0)
+    else:
+        grid = time_ns[0] + np.arange(count + 1, dtype=np.int64) * interval * NS_PER_S
+        at = equity[np.searchsorted(time_ns, grid, side="right") - 1]
+        # Relative to the start: sizes do not grow with the account, so neither should the yardstick shrink.
+        returns = np.diff(at) / start_usdt
+    estimate = sharpe(returns)
+    factor = annual_factor(interval, span_s)
+    return Performance(
+        interval_s=interval,
+        returns=returns,
+        sharpe=estimate,
+        deflated=deflated_sharpe(estimate, trials=trials),
+        annual=None if factor is None or not estimate.known else factor * estimate.value,
+    )
+
+
+def grouped(trades: Sequence[Trade], key: Callable[[Trade], Hashable]) -> list[Group]:
+    """Sum the components of trades by a key, in the order of the keys."""
+    buckets: dict[Any, list[Trade]] = {}
+    for trade in trades:
+        buckets.setdefault(key(trade), []).append(trade)
+    return [total(buckets[name], str(name)) for name in sorted(buckets)]
+
+
+def total(trades: Sequence[Trade], key: str = "all") -> Group:
+    """Sum the components of trades: in integers first, so that the sums are exact."""
+    return Group(
+        key=key,
+        count=len(trades),
+        gross=sum(trade.gross_e8 for trade in trades) / E8,
+        delay=sum(trade.delay_e8 for trade in trades) / E8,
+        spread=sum(trade.spread_e8 for trade in trades) / E8,
+        fees=-sum(trade.fees_e8 for trade in trades) / E8,
+        funding=sum(trade.funding_e8 for trade in trades) / E8,
+        pnl=sum(trade.pnl_e8 for trade in trades) / E8,
+    )
+
+
+def mean_pnl_interval(trades: Sequence[Trade], *, seed: int = 7) -> Interval:
+    """Return a 95 % interval of the mean profit per trade, USDT, by moving-block bootstrap.
+
+    Trades follow each other in the order of their exits; blocks of n^⅓ of them keep their dependence.
+    """
+    pnl = np.array([trade.pnl_e8 / E8 for trade in trades])
+    block = max(1, round(len(pnl) ** (1 / 3)))
+    return block_bootstrap(pnl, lambda x: float(np.mean(x)), block=block, rng=np.random.default_rng(seed))
+
+
+def hits(trades: Sequence[Trade]) -> tuple[int, Interval]:
+    """Return how many trades earned something after all costs, and Wilson's interval of their share."""
+    won = sum(trade.pnl_e8 > 0 for trade in trades)
+    return won, wilson(won, len(trades))
+
+
+def drawdown_of(equity: F64) -> tuple[float, float]:
+    """Return the largest fall of the sampled equity, (USDT, %)."""
+    return max_drawdown(equity)
+
+
+def number(value: float) -> float | None:
+    """Return a finite number, or None: JSON has no NaN."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,159 @@
+"""What a backtest remembers on its way, and the files it leaves: trades.parquet and equity.parquet.
+
+Owns: samples of the equity once a second, counts of decisions, the columns of both files.
+Never: judges what it remembers (metrics.py does).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+
+from gpuscalp.backtest.broker import Execution
+from gpuscalp.backtest.ledger import Ledger, Trade
+from gpuscalp.risk import RiskEvent, RiskState
+from gpuscalp.schema import E8, F64, I64, NS_PER_S
+from gpuscalp.strategy import SKIP_REASONS
+from gpuscalp.trader import StepReport
+
+SAMPLE_NS: Final = NS_PER_S
+_STATES: Final = tuple(RiskState)
+
+
+@final
+class Recorder:
+    """Collects the course of one backtest. Memory: 25 bytes a second and what the trades need."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.intents: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
+        self.cancelled_usdt = 0.0
+        self.skips = np.zeros(len(SKIP_REASONS), np.int64)
+        self.events: list[tuple[int, RiskEvent]] = []
+        self.frame_count = 0
+        self.held_frame_count = 0
+        self.gross_sum_e8 = 0
+        self.max_drawdown_pct = 0.0
+        self._time, self._equity, self._gross = array("q"), array("q"), array("q")
+        self._state = array("b")
+
+    def on_step(self, report: StepReport, *, drawdown_pct: float, state: RiskState) -> None:
+        """Take in one step; call it for every frame that is traded on."""
+        self.frame_count += 1
+        self.held_frame_count += report.gross_e8 > 0
+        self.gross_sum_e8 += report.gross_e8
+        self.skips += report.skips
+        self.max_drawdown_pct = max(self.max_drawdown_pct, drawdown_pct)
+        for intent, verdict in zip(report.intents, report.verdicts, strict=True):
+            self.intents[intent.reason] += 1
+            if not verdict.accepted:
+                self.refusals[verdict.code] += 1
+        if report.event is not None:
+            self.events.append((report.end_ns, report.event))
+        if not self._time or report.end_ns // SAMPLE_NS > self._time[-1] // SAMPLE_NS:
+            self.sample(report.end_ns, report.equity_e8, report.gross_e8, state)
+
+    def on_execution(self, execution: Execution) -> None:
+        """Take in what became of one order."""
+        self.outcomes[execution.outcome] += 1
+        mid = execution.order.mid2_e8 / 2 / E8
+        self.cancelled_usdt += execution.cancelled_qty_e8 / E8 * mid
+        for fill in execution.fills:
+            self.ledger.on_fill(fill, execution.order)
+
+    def sample(self, at_ns: int, equity_e8: int, gross_e8: int, state: RiskState) -> None:
+        """Keep one point of the equity."""
+        self._time.append(at_ns)
+        self._equity.append(equity_e8)
+        self._gross.append(gross_e8)
+        self._state.append(_STATES.index(state))
+
+    @property
+    def time_ns(self) -> I64:
+        return np.array(self._time, np.int64)
+
+    @property
+    def equity_usdt(self) -> F64:
+        return np.array(self._equity, np.int64) / E8
+
+    @property
+    def gross_usdt(self) -> F64:
+        return np.array(self._gross, np.int64) / E8
+
+    def write(self, folder: Path, symbols: Sequence[str]) -> None:
+        """Write trades.parquet and equity.parquet."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        trades = pa.table(trade_columns(self.ledger.closed, symbols), schema=_trade_schema(pa))
+        pq.write_table(trades, folder / "trades.parquet", compression="zstd")
+        equity = self.equity_usdt
+        high = np.maximum.accumulate(equity) if len(equity) else equity
+        points = pa.table(
+            {
+                "at": pa.array(self.time_ns, pa.timestamp("ns", tz="UTC")),
+                "equity_usdt": equity,
+                "drawdown_pct": 100 * (high - equity) / high,
+                "gross_usdt": self.gross_usdt,
+                "risk_state": pa.array([_STATES[index].value for index in self._state], pa.string()),
+            }
+        )
+        pq.write_table(points, folder / "equity.parquet", compression="zstd")
+
+
+def trade_columns(trades: Sequence[Trade], symbols: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the columns of trades.parquet; money in USDT, exact to 1e-8 up to 90 million."""
+    return {
+        "trade_index": list(range(len(trades))),
+        "symbol": [symbols[trade.symbol_index] for trade in trades],
+        "side": ["long" if trade.side > 0 else "short" for trade in trades],
+        "entry_decided": [trade.entry_decided_ns for trade in trades],
+        "entry_filled": [trade.entry_ns for trade in trades],
+        "exit_decided": [trade.exit_decided_ns for trade in trades],
+        "exit_filled": [trade.exit_ns for trade in trades],
+        "exit_reason": [trade.exit_reason for trade in trades],
+        "qty": [trade.qty_e8 / E8 for trade in trades],
+        "entry_price": [trade.entry_price for trade in trades],
+        "exit_price": [trade.exit_price for trade in trades],
+        "edge_bps": [trade.entry.edge_bps for trade in trades],
+        "cost_bps": [trade.entry.cost_bps for trade in trades],
+        "confidence": [trade.entry.confidence for trade in trades],
+        "agreement": [trade.entry.agreement for trade in trades],
+        "fill_count": [trade.fill_count for trade in trades],
+        "gross_usdt": [trade.gross_e8 / E8 for trade in trades],
+        "delay_usdt": [trade.delay_e8 / E8 for trade in trades],
+        "spread_usdt": [trade.spread_e8 / E8 for trade in trades],
+        "fees_usdt": [trade.fees_e8 / E8 for trade in trades],
+        "funding_usdt": [trade.funding_e8 / E8 for trade in trades],
+        "pnl_usdt": [trade.pnl_e8 / E8 for trade in trades],
+        "pnl_bps": [trade.pnl_bps for trade in trades],
+    }
+
+
+def _trade_schema(pa: Any) -> Any:
+    """Fix the types, so that a file without trades has the same columns as one with them."""
+    text = ("symbol", "side", "exit_reason")
+    times = ("entry_decided", "entry_filled", "exit_decided", "exit_filled")
+    whole = ("trade_index", "fill_count")
+    return pa.schema(
+        [
+            (
+                name,
+                pa.string()
+                if name in text
+                else pa.timestamp("ns", tz="UTC")
+                if name in times
+                else pa.int64()
+                if name in whole
+                else pa.float64(),
+            )
+            for name in trade_columns((), ())
+        ]
+    )

@@ -1,0 +1,294 @@
+"""The sections of a backtest's report: what each number is, and what it is not.
+
+Owns: wording and order. Never: computes a result; nothing here says that anything earns money.
+"""
+
+from __future__ import annotations
+
+from gpuscalp.backtest import figures
+from gpuscalp.backtest.broker import MAX_WAIT_MS
+from gpuscalp.backtest.calibration import CalibrationRow
+from gpuscalp.backtest.liquidity import DEPTH_REACH_MS
+from gpuscalp.backtest.metrics import Group
+from gpuscalp.backtest.summary import Outcome, utc
+from gpuscalp.config import RiskConfig
+from gpuscalp.report import Section, Table
+from gpuscalp.report.html import Cell
+from gpuscalp.risk import RULES
+
+_COST_HEADER = ("gross", "delay", "spread", "fees", "funding", "net P&L")
+
+
+def sections(outcome: Outcome) -> list[Section]:
+    """Return the report of one backtest, in the order of the page."""
+    return [
+        _summary(outcome),
+        _equity(outcome),
+        _origin(outcome),
+        _certainty(outcome),
+        _predictions(outcome),
+        _decisions(outcome),
+        _assumptions(outcome),
+    ]
+
+
+def _summary(outcome: Outcome) -> Section:
+    result = outcome.summary
+    rows = [
+        ("Net P&L, USDT", _money(result["pnl_usdt"])),
+        ("Trades closed", result["trades"]),
+        ("Largest drawdown", f"{result['max_drawdown_pct']:.3f} %"),
+        (f"Sharpe ratio per {_span(result['sharpe_interval_s'])}", _with_error(outcome)),
+        ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
+        (f"Deflated Sharpe ratio, {result['trials']} trial(s)", _number(result["deflated_sharpe"], 3)),
+        ("Share of trades with a profit after costs", _hit_rate(outcome)),
+        ("Fees paid, USDT", _money(result["fees_usdt"])),
+        ("Funding received, USDT", _money(result["funding_usdt"])),
+        ("Turnover, USDT", _money(result["turnover_usdt"])),
+        ("Time with a position", f"{result['exposed_share']:.1%}"),
+        ("Mean value of positions, USDT", _money(result["mean_gross_usdt"])),
+        ("Risk gate at the end", result["risk_state"]),
+    ]
+    return Section(
+        "Summary",
+        warnings=outcome.warnings,
+        paragraphs=[
+            "This is what the recorded market would have paid for these decisions under the assumptions at "
+            "the end of this page. It is one path through one stretch of the past. It is not a forecast, and "
+            "no figure here shows that the strategy earns money.",
+        ],
+        tables=[Table(("figure", "value"), rows)],
+    )
+
+
+def _equity(outcome: Outcome) -> Section:
+    recorder = outcome.recorder
+    return Section(
+        "Equity, drawdown and exposure",
+        paragraphs=[
+            "Sampled once a second. Open positions are valued at the side of the quote at which they could "
+            "be closed, so a position starts with the loss of its spread. The drawdown in the summary is "
+            "measured at every frame and can be larger than the one drawn."
+        ],
+        figures=[
+            figures.equity(recorder.time_ns, recorder.equity_usdt),
+            figures.exposure(recorder.time_ns, recorder.gross_usdt),
+        ],
+    )
+
+
+def _origin(outcome: Outcome) -> Section:
+    totals = outcome.totals
+    unclosed = outcome.summary["unclosed_usdt"]
+    paragraphs = [
+        "Gross is the move from mid to mid between the two decisions: all that the signal can be credited "
+        "with. Delay is what the mid did while orders were on their way, spread is what was paid beyond the "
+        "mid (half spreads and deeper levels). The five columns add up to the net P&L exactly.",
+    ]
+    if unclosed:
+        paragraphs.append(
+            f"Positions that could not be closed account for a further {_money(unclosed)} USDT."
+        )
+    return Section(
+        "Where the P&L comes from",
+        paragraphs=paragraphs,
+        tables=[
+            _groups("all", [totals], "USDT, all closed trades."),
+            _groups("symbol", outcome.by_symbol, "USDT by symbol."),
+            _groups("hour", outcome.by_hour, "USDT by hour of the entry's decision, UTC."),
+        ],
+        figures=[figures.components(totals), figures.groups(outcome.by_hour, outcome.by_symbol)],
+    )
+
+
+def _certainty(outcome: Outcome) -> Section:
+    result, estimate = outcome.summary, outcome.performance.sharpe
+    rows = [
+        ("Returns", f"{estimate.count} of {_span(outcome.performance.interval_s)} each"),
+        ("Sharpe ratio of these returns", _with_error(outcome)),
+        ("Standard error after Lo (2002), normal returns", _number(estimate.error_lo, 4)),
+        ("Skewness, kurtosis (normal: 0, 3)", f"{estimate.skew:.2f}, {estimate.kurtosis:.1f}"),
+        ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
+        ("Deflated Sharpe ratio", _number(result["deflated_sharpe"], 3)),
+        ("Trades with a profit after costs", _hit_rate(outcome)),
+        ("Mean P&L per trade, USDT", _number(result["mean_pnl_usdt"], 4)),
+        (
+            "… its 95 % interval (block bootstrap)",
+            f"{_number(result['mean_pnl_low_usdt'], 4)} to {_number(result['mean_pnl_high_usdt'], 4)}",
+        ),
+    ]
+    return Section(
+        "How sure these figures are",
+        paragraphs=[
+            "The Sharpe ratio is mean over standard deviation of the account's returns on the start capital, "
+            "benchmark zero, over the whole time including the time without a position. Its standard error "
+            "(Mertens 2002) takes skewness and fat tails into account but not dependence between returns.",
+            "The deflated Sharpe ratio (Bailey and López de Prado 2014) is the probability that the true "
+            f"ratio is above what the luckiest of {result['trials']} skill-less trials would show. Trials "
+            "are taken to be independent, each with the variance of a ratio without skill. It knows nothing "
+            "about trials that were not counted.",
+        ],
+        tables=[Table(("figure", "value"), rows)],
+    )
+
+
+def _predictions(outcome: Outcome) -> Section:
+    check = outcome.check
+    edge, probability = check.edge_rows(), check.probability_rows()
+    return Section(
+        "Predictions against outcomes",
+        paragraphs=[
+            f"All {check.row_count:,} rows of the backtest with a known label, traded or not. The outcome is "
+            "the mid return of the model's own label; costs play no part here. Labels of neighbouring frames "
+            f"overlap: error bars count one independent outcome per {check.horizon_frames} frames (one "
+            "horizon) and show two standard errors.",
+            f"Correlation of expected edge and outcome over all rows: {_number(check.correlation(), 4)}.",
+        ],
+        tables=[_bins("edge, bps", edge, 3), _bins("probability of DOWN or UP", probability, 4)],
+        figures=[
+            figures.calibration(
+                edge,
+                check.horizon_frames,
+                name="calibration-edge",
+                title="Expected edge against outcome, bps",
+                axis="expected, bps",
+            ),
+            figures.calibration(
+                probability,
+                check.horizon_frames,
+                name="calibration-probability",
+                title="Probability of DOWN or UP against how often it came",
+                axis="predicted probability",
+            ),
+        ],
+    )
+
+
+def _decisions(outcome: Outcome) -> Section:
+    result, risk = outcome.summary, outcome.config.risk
+    refusals = [
+        (
+            rule.code,
+            rule.name,
+            _limit(rule.limit, risk),
+            rule.unit,
+            rule.scope,
+            result["refusals"].get(rule.code, 0),
+        )
+        for rule in RULES
+    ]
+    return Section(
+        "Decisions",
+        paragraphs=[
+            f"{result['frames']:,} frames were looked at. At most frames a symbol brings no intent; the "
+            "first table counts why (symbols × frames, the first reason that held).",
+            "Every intent is judged by the risk gate; the first rule that is not met refuses it. Rules of "
+            "scope “opening” do not apply to orders that reduce a position.",
+        ],
+        tables=[
+            Table(("no intent because", "count"), sorted(result["no_intent"].items())),
+            Table(("intent", "count"), sorted(result["intents"].items())),
+            Table(("code", "rule", "limit", "unit", "scope", "refused"), refusals),
+            Table(
+                ("orders", "count"),
+                sorted(result["orders"].items()),
+                caption=f"Not filled and cancelled: {_money(result['cancelled_usdt'])} USDT in all.",
+            ),
+        ],
+    )
+
+
+def _assumptions(outcome: Outcome) -> Section:
+    cost, scope = outcome.config.cost, outcome.scope
+    delay = outcome.feed_delay_ms
+    rows = [
+        ("Taker fee", f"{cost.taker_fee_bps:g} bps of every fill"),
+        ("Order latency", f"{cost.order_latency_ms:g} ms"),
+        ("Compute latency", f"{cost.compute_latency_ms:g} ms"),
+        (
+            "Extra feed delay, measured",
+            f"median {delay['p50']:.1f} ms, p99 {delay['p99']:.1f} ms, largest {delay['max']:.1f} ms",
+        ),
+        ("Trained on (UTC)", f"{utc(scope.trained_from_ns)} to {utc(scope.trained_until_ns)}"),
+        ("Bundle", scope.bundle_digest),
+        ("Data", scope.data_digest),
+        ("Configuration", "config.json in this directory, with its hash"),
+    ]
+    return Section(
+        "Assumptions",
+        paragraphs=[
+            "Every order takes. It meets the first quote or book recorded at or after its arrival and walks "
+            "the displayed levels; behind a quote's only level, the levels of the first book within "
+            f"{DEPTH_REACH_MS} ms are used. What exceeds the displayed quantity is cancelled, not filled at "
+            "a guess. A unit that one order took is gone for the next one that meets the same state. An "
+            f"order that meets no sound state within {MAX_WAIT_MS} ms is cancelled.",
+            "Not modelled: other traders' reaction to these orders, resting orders and queues, rate limits, "
+            "margin and liquidation, rejections beyond the exchange's filters, outages.",
+        ],
+        tables=[Table(("assumption", "value"), rows)],
+    )
+
+
+def _limit(limit: str | float, config: RiskConfig) -> str:
+    """Return the limit of a rule as configured; some depend on the symbol."""
+    if isinstance(limit, str):
+        scope, name = limit.split(".")
+        return f"{getattr(config, name):g}" if scope == "config" else "by symbol"
+    return f"{limit:g}"
+
+
+def _groups(name: str, groups: list[Group], caption: str) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (g.key, g.count, *(_money(v) for v in (g.gross, g.delay, g.spread, g.fees, g.funding, g.pnl)))
+        for g in groups
+    ]
+    return Table((name, "trades", *_COST_HEADER), rows, caption=caption)
+
+
+def _bins(name: str, rows: tuple[CalibrationRow, ...], digits: int) -> Table:
+    cells = [
+        (
+            f"{row.low:g} … {row.high:g}",
+            row.count,
+            f"{row.predicted:.{digits}f}",
+            f"{row.observed:.{digits}f}",
+        )
+        for row in rows
+    ]
+    return Table((name, "rows", "mean predicted", "mean outcome"), cells)
+
+
+def _money(value: float) -> str:
+    return f"{value:+,.4f}" if abs(value) < 100 else f"{value:+,.2f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "not known" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _with_error(outcome: Outcome) -> str:
+    estimate = outcome.performance.sharpe
+    if not estimate.known:
+        return "not known: too few returns, or all alike"
+    return f"{estimate.value:+.4f} ± {estimate.error:.4f} (standard error)"
+
+
+def _annual(value: float | None) -> str:
+    return "not stated: the data are too short" if value is None else f"{value:+.2f}"
+
+
+def _hit_rate(outcome: Outcome) -> str:
+    result = outcome.summary
+    if result["hit_rate"] is None:
+        return "no trades"
+    return (
+        f"{result['hit_rate']:.1%} of {result['trades']} "
+        f"(95 %: {result['hit_rate_low']:.1%} to {result['hit_rate_high']:.1%}, Wilson)"
+    )
+
+
+def _span(seconds: int) -> str:
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds % size == 0:
+            return unit if seconds == size else f"{seconds // size} {unit}s"
+    return "second" if seconds == 1 else f"{seconds} seconds"

@@ -1,0 +1,282 @@
+"""One backtest from archive and bundle to a run directory.
+
+Owns: the wiring, the frozen configuration and the files of a run. Never: trades (session.py) or judges
+(metrics.py, report.py).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+import msgspec
+import numpy as np
+
+from gpuscalp import __version__
+from gpuscalp.archive import Archive, BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.backtest.calibration import PredictionCheck, chunk_signals
+from gpuscalp.backtest.session import Prediction, Session
+from gpuscalp.backtest.summary import Outcome, Scope, summarise, utc
+from gpuscalp.bundle import Bundle, load_bundle, read_contract
+from gpuscalp.config import BacktestConfig, to_dict
+from gpuscalp.errors import UsageError
+from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock
+from gpuscalp.trader import Trader
+from gpuscalp.train.source import chunk_frames
+
+if TYPE_CHECKING:
+    from gpuscalp.pipeline import FeaturePipeline
+
+RESULT_FILE: Final = "result.json"
+CONFIG_FILE: Final = "config.json"
+REPORT_FILE: Final = "report.html"
+
+
+class Progress(Protocol):
+    """Told how far the backtest is."""
+
+    def __call__(self, done: float, total: float | None = None, note: str = "") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestResult:
+    """A finished run: its directory, its report, and what ``--json`` prints."""
+
+    run_dir: Path
+    report: Path
+    summary: dict[str, Any]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _ArchiveRecording:
+    """The archive as a session sees it: symbols by index."""
+
+    archive: Archive
+    venue: str
+    symbols: tuple[str, ...]
+
+    def quotes(self, symbol_index: int, start_ns: int, end_ns: int) -> QuoteSeries:
+        return self.archive.quotes(self.venue, self.symbols[symbol_index], start_ns=start_ns, end_ns=end_ns)
+
+    def books(self, symbol_index: int, start_ns: int, end_ns: int) -> BookSeries:
+        return self.archive.books(self.venue, self.symbols[symbol_index], start_ns=start_ns, end_ns=end_ns)
+
+    def marks(self, symbol_index: int, start_ns: int, end_ns: int) -> MarkSeries:
+        return self.archive.marks(self.venue, self.symbols[symbol_index], start_ns=start_ns, end_ns=end_ns)
+
+
+def run_backtest(
+    archive_path: Path,
+    bundle_path: Path,
+    *,
+    config: BacktestConfig,
+    out: Path | None = None,
+    venue: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    threads: int = 2,
+    on_progress: Progress | None = None,
+) -> BacktestResult:
+    """Backtest a bundle on an archive and write a run directory.
+
+    Parameters
+    ----------
+    archive_path, bundle_path : where they lie
+    config : strategy, risk, cost, account, trials
+    out : the run directory, which must not exist or be empty; default ``runs/<time>-<hash>``
+    venue : default the venue that the bundle was trained on
+    start_ns, end_ns : trade on frames that end in (start, end]; default everything. Frames before the start
+        are read as far as the longest window reaches, so that features are warm.
+    threads : for features and predictions; does not change the result
+
+    Raises
+    ------
+    UsageError
+        the archive lacks a symbol of the bundle or has no frame in the range; ``out`` is taken
+    FeatureMismatchError
+        the feature graph of this version is not the one that the bundle was trained on
+    ArchiveError, ModelError, ConfigError
+        as their readers raise them
+    """
+    began = time.perf_counter()
+    if out is not None:
+        _check_free(out)
+    archive = Archive.open(archive_path)
+    training = read_contract(bundle_path).training
+    venue = venue if venue is not None else training.venue
+    instruments = archive.instruments(venue, training.symbols)
+    pipeline = _pipeline(training, instruments, threads)
+    bundle = load_bundle(bundle_path, graph=pipeline.graph)
+    grid, label = training.config.grid, training.config.label
+    first_ns, last_ns = archive.time_range(venue, training.symbols)
+    begin_ns = first_ns if start_ns is None else max(start_ns, first_ns)
+    finish_ns = last_ns if end_ns is None else min(end_ns, last_ns)
+    if begin_ns >= finish_ns:
+        raise UsageError(
+            "the archive has nothing in the range asked for",
+            where=str(archive_path),
+            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
+            fix=f"it holds {utc(first_ns)} … {utc(last_ns)}",
+        )
+    trader = Trader(
+        strategy=config.strategy,
+        risk=config.risk,
+        cost=config.cost,
+        account=config.account,
+        instruments=instruments,
+        horizon_ms=label.horizon_ms,
+    )
+    recording = _ArchiveRecording(archive, venue, training.symbols)
+    session = Session(trader, recording, config=config, grid=grid)
+    check = PredictionCheck(label, grid)
+    lead_ns = (pipeline.graph.warm_up_frames + 1) * grid.frame_ms * NS_PER_MS
+    ticks = archive.tick_batches(
+        venue, training.symbols, start_ns=begin_ns - lead_ns if start_ns is not None else None, end_ns=end_ns
+    )
+    with _Predictor(bundle, threads) as predict:
+        for chunk in _within(pipeline.batch(ticks), begin_ns, finish_ns):
+            prediction = predict(chunk)
+            session.trade(chunk.frames, prediction)
+            check.add(chunk.frames, prediction.probability, prediction.edge_bps)
+            if on_progress is not None:
+                done = int(chunk.frames.end_ns[-1]) - begin_ns
+                on_progress(done / 1e9, (finish_ns - begin_ns) / 1e9, utc(int(chunk.frames.end_ns[-1])))
+    session.finish()
+    if session.recorder.frame_count == 0:
+        raise UsageError(
+            "no frame could be closed in the range asked for",
+            where=str(archive_path),
+            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
+        )
+    scope = Scope(
+        venue=venue,
+        symbols=training.symbols,
+        start_ns=begin_ns,
+        end_ns=finish_ns,
+        data_digest=archive.digest(venue, training.symbols, begin_ns, finish_ns),
+        bundle_digest=bundle.contract.digest,
+        trained_from_ns=training.trained_on.start_ns,
+        trained_until_ns=training.trained_on.end_ns,
+        trained_venue=training.venue,
+    )
+    frozen = _frozen(config, scope)
+    outcome = summarise(config, scope, session, check)
+    outcome.summary["config_hash"] = frozen["hash"]
+    outcome.summary["seconds"] = time.perf_counter() - began
+    return _write(out, frozen, outcome, session, training.symbols)
+
+
+def _pipeline(training: Any, instruments: Sequence[Any], threads: int) -> FeaturePipeline:
+    from gpuscalp.pipeline import FeaturePipeline
+
+    return FeaturePipeline(
+        grid=training.config.grid,
+        features=training.config.features,
+        instruments=instruments,
+        threads=threads,
+        chunk_frames=chunk_frames(len(instruments)),
+    )
+
+
+def _within(chunks: Iterator[FeatureChunk], begin_ns: int, finish_ns: int) -> Iterator[FeatureChunk]:
+    """Cut chunks to the frames that end in (begin, finish]."""
+    for chunk in chunks:
+        end_ns = chunk.frames.end_ns
+        first, last = (int(np.searchsorted(end_ns, at, side="right")) for at in (begin_ns, finish_ns))
+        if first == 0 and last == len(end_ns):
+            yield chunk
+        elif first < last:
+            frames = FrameBlock(
+                *(
+                    getattr(chunk.frames, name)[first:last]
+                    for name in ("end_ns", "channels", "quality", "bid_px", "ask_px", "mark")
+                )
+            )
+            yield FeatureChunk(frames, chunk.features[:, :, first:last])
+
+
+@final
+class _Predictor:
+    """Predicts the symbols of a chunk on several threads; the forest releases the interpreter lock."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self._ensemble = bundle.ensemble
+        self._pool = ThreadPoolExecutor(max(1, threads))
+
+    def __enter__(self) -> _Predictor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def __call__(self, chunk: FeatureChunk) -> Prediction:
+        rows = (np.ascontiguousarray(features.T) for features in chunk.features)
+        return Prediction(*chunk_signals(list(self._pool.map(self._ensemble.predict, rows))))
+
+
+def _frozen(config: BacktestConfig, scope: Scope) -> dict[str, Any]:
+    """Return everything that decides the result, with its sha256: equal hashes mean equal results."""
+    body: dict[str, Any] = {
+        "backtest": to_dict(config),
+        "scope": msgspec.to_builtins(scope),
+        "version": __version__,
+    }
+    text = msgspec.json.encode(body, order="sorted")
+    return {**body, "hash": hashlib.sha256(text).hexdigest()}
+
+
+def _write(
+    out: Path | None, frozen: dict[str, Any], outcome: Outcome, session: Session, symbols: Sequence[str]
+) -> BacktestResult:
+    """Write the run directory, whole or not at all."""
+    from gpuscalp.backtest.report import sections
+    from gpuscalp.report import write_report
+
+    if out is None:
+        now = datetime.datetime.now(tz=datetime.UTC)
+        out = Path("runs") / f"{now:%Y%m%dT%H%M%S.%f}Z-{frozen['hash'][:8]}"
+        _check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        (partial / CONFIG_FILE).write_bytes(_json(frozen))
+        session.recorder.write(partial, symbols)
+        outcome.summary["run_dir"] = str(out)
+        outcome.summary["report"] = str(out / REPORT_FILE)
+        (partial / RESULT_FILE).write_bytes(_json(outcome.summary))
+        write_report(
+            partial / REPORT_FILE,
+            "Backtest",
+            sections(outcome),
+            subtitle=outcome.subtitle,
+        )
+        if out.exists():
+            out.rmdir()  # empty: checked at the start
+        partial.replace(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return BacktestResult(out, out / REPORT_FILE, outcome.summary)
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            "the run directory is taken",
+            where=str(out),
+            fix="give another one with --out; runs are never overwritten",
+        )
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -1,0 +1,209 @@
+"""A finished session as one dictionary, and the warnings that belong on top of it.
+
+Owns: the keys of ``result.json`` and the wording of warnings. Never: draws.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct
+
+from gpuscalp.backtest import metrics
+from gpuscalp.backtest.calibration import PredictionCheck
+from gpuscalp.backtest.metrics import Group, Performance
+from gpuscalp.backtest.record import Recorder
+from gpuscalp.backtest.session import Session
+from gpuscalp.config import BacktestConfig
+from gpuscalp.risk import RiskState
+from gpuscalp.schema import E8, NS_PER_S
+from gpuscalp.strategy import SKIP_REASONS
+
+
+class Scope(Struct, frozen=True):
+    """On what a backtest ran."""
+
+    venue: str
+    symbols: tuple[str, ...]
+    start_ns: int
+    end_ns: int
+    data_digest: str
+    bundle_digest: str
+    trained_venue: str
+    trained_from_ns: int
+    trained_until_ns: int
+
+    @property
+    def in_sample_share(self) -> float:
+        """Share of the backtest's time that lies in the time the model was trained on, 0 … 1.
+
+        Other symbols of the same hours count as well: they move together.
+        """
+        if self.venue != self.trained_venue:
+            return 0.0
+        overlap = min(self.end_ns, self.trained_until_ns) - max(self.start_ns, self.trained_from_ns)
+        return max(0.0, overlap / (self.end_ns - self.start_ns))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that the report needs."""
+
+    config: BacktestConfig
+    scope: Scope
+    recorder: Recorder
+    check: PredictionCheck
+    performance: Performance
+    totals: Group
+    by_symbol: list[Group]
+    by_hour: list[Group]
+    feed_delay_ms: dict[str, float]
+    warnings: tuple[str, ...]
+    summary: dict[str, Any]
+
+    @property
+    def subtitle(self) -> str:
+        scope = self.scope
+        return (
+            f"{', '.join(scope.symbols)} on {scope.venue}, {utc(scope.start_ns)} to {utc(scope.end_ns)} UTC"
+        )
+
+
+def summarise(config: BacktestConfig, scope: Scope, session: Session, check: PredictionCheck) -> Outcome:
+    """Measure a finished session."""
+    recorder, trader = session.recorder, session.trader
+    trades = recorder.ledger.closed
+    totals = metrics.total(trades)
+    result = metrics.performance(
+        recorder.time_ns,
+        recorder.equity_usdt,
+        start_usdt=config.account.start_usdt,
+        trials=config.trials,
+    )
+    warnings = tuple(_warnings(config, scope, session, result))
+    account = trader.account
+    pnl = (trader.equity_e8() - account.start_e8) / E8
+    won, share = metrics.hits(trades)
+    mean = metrics.mean_pnl_interval(trades)
+    frames = max(1, recorder.frame_count)
+    summary: dict[str, Any] = {
+        "run_dir": "",
+        "report": "",
+        "venue": scope.venue,
+        "symbols": list(scope.symbols),
+        "start": utc(scope.start_ns),
+        "end": utc(scope.end_ns),
+        "in_sample_share": scope.in_sample_share,
+        "frames": recorder.frame_count,
+        "trades": len(trades),
+        "pnl_usdt": pnl,
+        "gross_usdt": totals.gross,
+        "delay_usdt": totals.delay,
+        "spread_usdt": totals.spread,
+        "fees_usdt": account.fees_e8 / E8,
+        "funding_usdt": account.funding_e8 / E8,
+        "unclosed_usdt": pnl - totals.pnl if recorder.ledger.open else 0.0,
+        "start_usdt": account.start_e8 / E8,
+        "equity_usdt": trader.equity_e8() / E8,
+        "max_drawdown_pct": recorder.max_drawdown_pct,
+        "sharpe": metrics.number(result.sharpe.value),
+        "sharpe_error": metrics.number(result.sharpe.error),
+        "sharpe_interval_s": result.interval_s,
+        "sharpe_returns": result.sharpe.count,
+        "sharpe_annual": result.annual,
+        "deflated_sharpe": metrics.number(result.deflated),
+        "trials": config.trials,
+        "hits": won,
+        "hit_rate": won / len(trades) if trades else None,
+        "hit_rate_low": share.low,
+        "hit_rate_high": share.high,
+        "mean_pnl_usdt": totals.pnl / len(trades) if trades else None,
+        "mean_pnl_low_usdt": metrics.number(mean.low),
+        "mean_pnl_high_usdt": metrics.number(mean.high),
+        "turnover_usdt": account.turnover_e8 / E8,
+        "exposed_share": recorder.held_frame_count / frames,
+        "mean_gross_usdt": recorder.gross_sum_e8 / frames / E8,
+        "predictions": check.row_count,
+        "edge_correlation": metrics.number(check.correlation()),
+        "intents": dict(recorder.intents),
+        "refusals": dict(recorder.refusals),
+        "orders": dict(recorder.outcomes),
+        "no_intent": dict(zip(SKIP_REASONS, recorder.skips.tolist(), strict=True)),
+        "cancelled_usdt": recorder.cancelled_usdt,
+        "risk_state": trader.gate.state.value,
+        "risk_events": [{"at": utc(at), "event": event.value} for at, event in recorder.events],
+        "feed_delay_ms": session.latency.feed_delay_ms(),
+        "data_digest": scope.data_digest,
+        "bundle_digest": scope.bundle_digest,
+        "warnings": list(warnings),
+    }
+    return Outcome(
+        config=config,
+        scope=scope,
+        recorder=recorder,
+        check=check,
+        performance=result,
+        totals=totals,
+        by_symbol=metrics.grouped(trades, lambda trade: scope.symbols[trade.symbol_index]),
+        by_hour=metrics.grouped(trades, lambda trade: _hour(trade.entry_decided_ns)),
+        feed_delay_ms=session.latency.feed_delay_ms(),
+        warnings=warnings,
+        summary=summary,
+    )
+
+
+def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Performance) -> Sequence[str]:
+    recorder, trader = session.recorder, session.trader
+    count = len(recorder.ledger.closed)
+    found = []
+    share = scope.in_sample_share
+    if share > 0:
+        found.append(
+            f"IN-SAMPLE: {share:.0%} of this backtest lies in the time that the model was trained on "
+            f"({utc(scope.trained_from_ns)} to {utc(scope.trained_until_ns)} UTC). "
+            "The model has seen these answers; the result says nothing about new data."
+        )
+    if count == 0:
+        found.append("No trade was closed: there is no performance to judge. The refusals below say why.")
+    elif count < metrics.FEW_TRADES:
+        found.append(
+            f"Only {count} trades: every figure per trade has an interval too wide to decide anything."
+        )
+    if config.trials == 1 and count:
+        found.append(
+            "trials = 1: the deflated Sharpe ratio below assumes that this was the only configuration ever "
+            "tried. Count the others (--trials)."
+        )
+    if result.annual is None and result.sharpe.known:
+        hours = (scope.end_ns - scope.start_ns) / NS_PER_S / 3600
+        found.append(
+            f"The data span {hours:.1f} hours. The Sharpe ratio is given per {result.interval_s} s and "
+            "is not annualised: that would extrapolate one day's weather to a year."
+        )
+    if session.funding.row_count == 0 and count:
+        found.append("The archive has no mark prices: funding was not charged.")
+    if trader.gate.state is not RiskState.ACTIVE:
+        cause = trader.gate.cause.value if trader.gate.cause is not None else ""
+        at = f" at {utc(recorder.events[0][0])} UTC" if recorder.events else ""
+        found.append(
+            f"The risk gate closed{at} ({cause}) and stayed closed: nothing was opened after that, and the "
+            "result is that of the time before."
+        )
+    if recorder.ledger.open:
+        found.append(
+            f"{len(recorder.ledger.open)} position(s) could not be closed in full at the last recorded book; "
+            "they are valued at its closing side."
+        )
+    return found
+
+
+def utc(at_ns: int) -> str:
+    """Return a time as text, whole seconds, UTC."""
+    return datetime.datetime.fromtimestamp(at_ns // NS_PER_S, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _hour(at_ns: int) -> str:
+    return f"{at_ns // NS_PER_S // 3600 % 24:02d}:00"
