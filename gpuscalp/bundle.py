@@ -40,8 +40,9 @@ from gpuscalp.contract import (
     decode,
     encode,
 )
-from gpuscalp.ensemble import CLASSES, Calibration, Ensemble
+from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import CanaryError, FeatureMismatchError, MemberError, ModelError, UsageError
+from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 from gpuscalp.schema import F32
 

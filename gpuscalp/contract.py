@@ -16,11 +16,10 @@ from msgspec import Meta, Struct
 
 from gpuscalp.config import TrainConfig
 from gpuscalp.errors import FeatureMismatchError, ModelError
-from gpuscalp.labels import Direction
+from gpuscalp.labels import CLASSES
 from gpuscalp.schema import F32, F64
 
 FORMAT: Final = 1
-CLASSES: Final = tuple(direction.name for direction in Direction)
 DTYPE: Final = "float32"
 CANARY_ROWS: Final = 32
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpuscalp.errors import ModelError, ShapeError
-from gpuscalp.labels import Direction
+from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 from gpuscalp.ops.probability import combine
 from gpuscalp.schema import F32, F64
-
-CLASSES = tuple(direction.name for direction in Direction)
 
 
 @dataclass(frozen=True, slots=True)

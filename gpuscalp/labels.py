@@ -40,6 +40,9 @@ class Direction(IntEnum):
     UP = 2
 
 
+CLASSES: Final = tuple(direction.name for direction in Direction)
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
     """Labels of T frames of S symbols; entry at the close of the frame.

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # them, and the Makefile, share what is compiled. gpuscalp.ops separates the revisions of its sources in it.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))
 os.environ.setdefault("MPLBACKEND", "agg")
+# Worker processes share the cores: an OpenMP thread that spins while it waits takes one from the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.config import GridConfig
-from gpuscalp.ensemble import CLASSES, Ensemble
+from gpuscalp.ensemble import Ensemble
+from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import ForestScratch
 from gpuscalp.schema import F32, F64, I64
 from gpuscalp.splits import Fold

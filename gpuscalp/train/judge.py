@@ -12,7 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from gpuscalp.ensemble import CLASSES, Calibration
+from gpuscalp.ensemble import Calibration
+from gpuscalp.labels import CLASSES
 from gpuscalp.ops.probability import calibrate
 from gpuscalp.schema import F64
 from gpuscalp.train.calibration import fit_vector_scaling

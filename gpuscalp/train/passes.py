@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gpuscalp.config import TrainConfig
-from gpuscalp.ensemble import CLASSES, Calibration, Ensemble
+from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import DataError
-from gpuscalp.labels import horizon_frames
+from gpuscalp.labels import CLASSES, horizon_frames
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.splits import Fold, RowCounts, walk_forward
 from gpuscalp.train.dataset import LabelledChunk, RowFilter, Rows, count_rows, labelled_chunks

@@ -1,0 +1,213 @@
+"""``train`` and ``model`` as commands, on a small archive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gpuscalp.synthetic import MarketSpec, write
+from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS
+
+CONFIG = """
+venue = "synthetic"
+[label]
+horizon_ms = 500
+[split]
+folds = 2
+[booster]
+rounds = 8
+eta = 0.3
+max_depth = 3
+max_bin = 32
+[ensemble]
+members = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("train") / "archive"
+    write(MarketSpec(duration_s=150, symbols=DEFAULT_SYMBOLS[:2]), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(archive: Path) -> Path:
+    path = archive.parent / "train.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(archive: Path, config: Path) -> Path:
+    """A bundle trained by the function below the command, for the commands that read one."""
+    from gpuscalp.train import train_archive
+
+    return train_archive(archive, archive.parent / "made", config=config, device="cpu", threads=1).bundle
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+def test_train_writes_a_bundle_and_answers_with_the_promised_keys(cli, archive, config, tmp_path):
+    result = cli(
+        "train",
+        archive,
+        "--config",
+        config,
+        "--out",
+        tmp_path / "b",
+        "--device",
+        "cpu",
+        "--threads",
+        1,
+        "--json",
+    )
+    assert result.code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["bundle"] == str(tmp_path / "b")
+    assert answer["rows"] > 500
+    assert len(answer["folds"]) == 2
+    for fold in answer["folds"]:
+        assert fold["ic_low"] <= fold["ic"] <= fold["ic_high"]
+        assert fold["log_loss"] > 0.0
+        assert fold["base_log_loss"] > 0.0
+    assert answer["seconds"] > 0.0
+    assert answer["peak_rss_mb"] > 50.0
+    assert (tmp_path / "b" / "report.html").stat().st_size > 10_000
+
+
+def test_train_prints_a_table_with_the_way_to_the_report(cli, archive, config, tmp_path):
+    result = cli(
+        "train", archive, "--config", config, "--out", tmp_path / "b", "--symbols", "ETHUSDT", "--seed", 3
+    )
+    assert result.code == 0, result.stderr
+    assert "report.html" in result.stdout
+    assert "base rate" in result.stdout
+    contract = json.loads((tmp_path / "b" / "contract.json").read_text())
+    assert contract["training"]["symbols"] == ["ETHUSDT"]
+    assert contract["members"][0]["seed"] == 3_000
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["--venue", "binance_spot"], 2, "no such venue"),
+        (["--symbols", "DOGEUSDT"], 2, "no such symbol"),
+        (["--from", "yesterday"], 2, "not a time"),
+        (["--from", "2030-01-01"], 1, "no row"),
+    ],
+)
+def test_train_refuses_what_makes_no_sense(cli, archive, config, tmp_path, words, code, what):
+    result = cli(
+        "train", archive, "--config", config, "--out", tmp_path / "b", "--device", "cpu", *words, "--json"
+    )
+    error = json.loads(result.stdout)["error"]
+    assert (result.code, error["code"]) == (code, code)
+    assert what in error["what"]
+    assert not (tmp_path / "b").exists()
+
+
+def test_train_refuses_a_short_embargo_as_a_configuration_error(cli, archive, config, tmp_path):
+    path = tmp_path / "short.toml"
+    path.write_text(CONFIG.replace("folds = 2", "folds = 2\nembargo_ms = 100"))
+    result = cli("train", archive, "--config", path, "--out", tmp_path / "b", "--device", "cpu", "--json")
+    assert result.code == 4
+    assert "embargo" in json.loads(result.stdout)["error"]["what"]
+
+
+def test_show_says_what_a_bundle_is(cli, made):
+    answer = json.loads(cli("model", "show", made, "--json").stdout)
+    assert answer["symbols"] == ["BTCUSDT", "ETHUSDT"]
+    assert answer["members"] == 2
+    assert len(answer["column_names"]) == answer["columns"] > 100
+    assert set(answer["metrics"]) >= {"log_loss", "base_log_loss", "ic", "ic_low", "ic_high"}
+    assert "graph hash" in cli("model", "show", made).stdout
+
+
+def test_verify_compares_forest_and_xgboost_to_the_bit(cli, made):
+    result = cli("model", "verify", made, "--device", "cpu", "--json")
+    assert result.code == 0, result.stdout + result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["verified"] is True
+    assert answer["differing"] == 0
+    assert answer["margins"] == 2 * 4_096 * 3
+    assert "0 of 24,576 margins differ" in cli("model", "verify", made, "--device", "cpu").stdout
+
+
+def swap_columns(bundle: Path) -> None:
+    contract = json.loads((bundle / "contract.json").read_text())
+    columns = contract["columns"]
+    columns[3], columns[9] = columns[9], columns[3]
+    (bundle / "contract.json").write_text(json.dumps(contract))
+
+
+def change_window(bundle: Path) -> None:
+    contract = json.loads((bundle / "contract.json").read_text())
+    contract["columns"][5]["window"] *= 2
+    (bundle / "contract.json").write_text(json.dumps(contract))
+
+
+def change_dtype(bundle: Path) -> None:
+    contract = json.loads((bundle / "contract.json").read_text())
+    contract["dtype"] = "float64"
+    (bundle / "contract.json").write_text(json.dumps(contract))
+
+
+def truncate_member(bundle: Path) -> None:
+    member = bundle / "members" / "member_01.ubj"
+    member.write_bytes(member.read_bytes()[:-100])
+
+
+def change_grid(bundle: Path) -> None:
+    contract = json.loads((bundle / "contract.json").read_text())
+    contract["training"]["config"]["grid"]["frame_ms"] = 50
+    (bundle / "contract.json").write_text(json.dumps(contract))
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "what"),
+    [
+        (swap_columns, "FeatureMismatchError", "another order"),
+        (change_window, "FeatureMismatchError", "another window"),
+        (change_grid, "FeatureMismatchError", "computes them differently"),
+        (change_dtype, "FeatureMismatchError", "another dtype"),
+        (truncate_member, "MemberError", "cut short"),
+    ],
+)
+def test_damaged_bundle_is_refused_in_its_own_words_with_code_8(cli, bundle, damage, kind, what):
+    damage(bundle)
+    result = cli("model", "verify", bundle, "--device", "cpu", "--json")
+    error = json.loads(result.stdout)["error"]
+    assert result.code == error["code"] == 8
+    assert error["kind"] == kind
+    assert what in error["what"]
+
+
+def test_member_of_another_training_is_found_by_verify(made, bundle):
+    """Files and digests fit, the canary too: only XGBoost itself shows that the member is another one."""
+    import hashlib
+
+    import msgspec
+
+    from gpuscalp.bundle import read_contract
+    from gpuscalp.contract import encode
+    from gpuscalp.errors import MemberError
+    from gpuscalp.train.verify import verify_bundle
+
+    contract = read_contract(bundle)
+    data = (bundle / contract.members[1].file.path).read_bytes()
+    first = contract.members[0]
+    (bundle / first.file.path).write_bytes(data)
+    file = msgspec.structs.replace(first.file, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    members = (msgspec.structs.replace(first, file=file), *contract.members[1:])
+    (bundle / "contract.json").write_bytes(
+        encode(msgspec.structs.replace(contract, members=members).sealed())
+    )
+    with pytest.raises(MemberError, match="does not give the margins"):
+        verify_bundle(bundle, device="cpu")
