@@ -1,13 +1,15 @@
 """Every entry point of ``kernels/*.cu``, executed on the host, gives the bits of its Numba twin.
 
-To add a kernel, write a test here that runs it through ``cuda_on_host`` (the launcher ``ops/cuda_<stem>.py``
-and the kernel) or through ``HostKernel`` (the kernel alone), compares with ``assert_same_bits`` for every
-seed in ``SEEDS``, and is marked ``@covers("<stem>", "<entry>", …)``. An entry point without such a test
-fails ``test_every_entry_point_is_executed``.
+The tests of a kernel are in ``test_cuda_<stem>.py``: they run it through ``cuda_on_host`` (the launcher
+``ops/cuda_<stem>.py`` and the kernel) or through ``HostKernel`` (the kernel alone), compare with
+``assert_same_bits`` in several orders of the threads (``seed``), and are marked
+``@covers("<stem>", "<entry>", …)``. An entry point without such a test fails here, in
+``test_every_entry_point_is_executed``.
 """
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,9 @@ from tests.host_shim.tools import skip_without
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Natural order, and two that are shuffled: a result that depends on the order is a race.
-SEEDS = (None, 1, 2)
+# Their marks fill COVERED, also where this file is run alone.
+for _path in sorted(Path(__file__).parent.glob("test_cuda_*.py")):
+    importlib.import_module(f"tests.ops.{_path.stem}")
 
 
 @pytest.fixture(autouse=True)

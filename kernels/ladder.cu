@@ -1,0 +1,676 @@
+// The ladder: rolling features over windows of 2^k frames. gpuscalp/ops/ladder.py is the definition,
+// gpuscalp/ops/cuda_ladder.py the launcher; what to compute is data (ladder_codes.Program).
+//
+// step           one frame of all symbols: one thread per (symbol, group), its element in registers
+// advance_clock  ends a step: apart, because every block of it reads the clock; in memory, so that a captured
+//                graph of both can be replayed
+// batch          many frames of one symbol: one block per (group, tile of frames); its threads stride over the
+//                frames, elements go up the levels between two buffers in the block's part of scratch
+//
+// step, batch and the CPU's rows do the same operations on an element, in the same order. The functions below bear
+// the names of those in ladder_families.py (lift, merge) and ladder_finish.py (finish).
+
+#ifndef STEP_THREADS
+#define STEP_THREADS 128
+#endif
+#ifndef BATCH_THREADS
+#define BATCH_THREADS 256
+#endif
+
+// ---- codes and layouts: ladder_codes.py ---------------------------------------------------------------
+
+enum Op { MOMENTS, EXTREMES, SUMS, CROSS, PATH, DECAY, SPECTRUM };
+enum Stat {
+    MEAN,
+    STD,
+    ZSCORE,
+    MIN,
+    MAX,
+    FLOW_IMBALANCE,
+    RSI,
+    ILLIQUIDITY,
+    TOXICITY,
+    VWAP_DEVIATION,
+    VOLATILITY,
+    BETA,
+    CORRELATION,
+    ROLL_MEASURE,
+    MOVE,
+    LAST,
+    RANGE_POSITION,
+    RANGE_WIDTH,
+    SLOPE,
+    RESIDUAL_STD,
+    PATH_ZSCORE,
+    DECAYED_MEAN,
+    DECAYED_DIFFERENCE,
+    AMPLITUDE,
+    BAND_SHARE,
+    CENTROID,
+    PARTICIPATION,
+    DOMINANT_FREQUENCY,
+    DOMINANT_SHARE,
+    PHASE_COS,
+    PHASE_SIN
+};
+// schema.Channel: what SUMS reads
+enum Channel {
+    RETURN_BPS = 2,
+    BUY_KUSDT = 4,
+    SELL_KUSDT = 5,
+    VWAP_FLOW = 6,
+    VARIANCE_BPS2 = 11,
+    FLOW_KUSDT = 18
+};
+
+#define LEVELS 13
+#define MAX_BINS 12
+#define MAX_SPANS 8
+#define GROUP_FIELDS 9
+#define FINISH_FIELDS 5
+
+// A row of Program.groups.
+struct Group {
+    int op, x, y, size, top, constants, finish, finish_count;
+    long long ring;
+};
+
+// A row of Program.finishes.
+struct Finish {
+    int level, stat, column, a, b;
+};
+
+__device__ __forceinline__ Group read_group(const long long* __restrict__ groups, long long index) {
+    const long long* row = groups + index * GROUP_FIELDS;
+    return {(int)row[0], (int)row[1], (int)row[2], (int)row[3], (int)row[4],
+            (int)row[5], (int)row[6], (int)row[7], row[8]};
+}
+
+__device__ __forceinline__ Finish read_finish(const long long* __restrict__ finishes, long long index) {
+    const long long* row = finishes + index * FINISH_FIELDS;
+    return {(int)row[0], (int)row[1], (int)row[2], (int)row[3], (int)row[4]};
+}
+
+__device__ __forceinline__ float nan32() { return __int_as_float(0x7fffffff); }
+
+// A column of a matrix of float32: element `row` of one frame or of one symbol.
+struct Rows {
+    float* at;
+    long long stride;
+    __device__ __forceinline__ float& operator[](int row) const { return at[row * stride]; }
+};
+struct ConstRows {
+    const float* at;
+    long long stride;
+    __device__ __forceinline__ float operator[](int row) const { return at[row * stride]; }
+};
+
+// ---- scalar steps of merge: ladder_families.py ----------------------------------------------------------
+
+// Chan, Golub, LeVeque (1979), eq. 1.5 for equal halves.
+__device__ __forceinline__ void merge_moments(float a_mean, float a_m2, float b_mean, float b_m2, float& mean,
+                                              float& m2, int half_count) {
+    const float weight = (float)half_count * 0.5f;
+    const float d = b_mean - a_mean;
+    mean = (a_mean + b_mean) * 0.5f;
+    m2 = (a_m2 + b_m2) + (d * d) * weight;
+}
+
+__device__ __forceinline__ float merge_min(float x, float y) {
+    const float low = x < y ? x : y;  // y when either is NaN
+    return x != x ? x : low;
+}
+
+__device__ __forceinline__ float merge_max(float x, float y) {
+    const float high = x > y ? x : y;
+    return x != x ? x : high;
+}
+
+__device__ __forceinline__ float merge_co_moment(float a_x, float a_y, float a_c, float b_x, float b_y, float b_c,
+                                                 int half_count) {
+    const float weight = (float)half_count * 0.5f;
+    return (a_c + b_c) + ((b_x - a_x) * (b_y - a_y)) * weight;
+}
+
+// ---- scalar steps of finish: ladder_finish.py -----------------------------------------------------------
+
+__device__ __forceinline__ float ratio(float x, float y, float scale) {
+    const float quotient = (x * scale) / y;
+    return y > 0.0f ? quotient : nan32();
+}
+
+__device__ __forceinline__ float scaled_root(float x, float divisor) { return sqrtf(x / divisor); }
+
+__device__ __forceinline__ float zscore(float offset, float m2, float divisor) {
+    const float z = offset / sqrtf(m2 / divisor);
+    return m2 > 0.0f ? z : nan32();
+}
+
+__device__ __forceinline__ float correlation(float x, float y, float c) {
+    const float scale = sqrtf(x) * sqrtf(y);
+    const float r = c / scale;
+    return scale > 0.0f ? r : nan32();
+}
+
+// Roll (1984): the square of the spread is minus four times the autocovariance.
+__device__ __forceinline__ float roll_measure(float c, float divisor) { return -4.0f * c / divisor; }
+
+__device__ __forceinline__ float range_position(float low, float high) {
+    const float width = high - low;
+    const float position = -low / width;
+    return width > 0.0f ? position : nan32();
+}
+
+__device__ __forceinline__ float residual_std(float m2, float time, float time_m2, float divisor) {
+    const float left = m2 - time * time / time_m2;
+    return sqrtf((left < 0.0f ? 0.0f : left) / divisor);
+}
+
+// Sum of squared deviations of 0 … n-1 from their mean.
+__device__ __forceinline__ float time_m2_of(int frames) {
+    return (float)((double)frames * ((double)frames * (double)frames - 1.0) / 12.0);
+}
+
+// ---- families -------------------------------------------------------------------------------------------
+// N registers hold an element; `row` is the row of memory that register i stands for (-1: none in this group).
+// `Work` is what the statistics of one window share. A statistic that a family does not know is NaN.
+
+struct NoWork {
+    template <int N>
+    __device__ __forceinline__ NoWork(const Group&, const float (&)[N]) {}
+};
+
+struct Moments {
+    static constexpr int N = 2;  // mean, M2
+    using Work = NoWork;
+    static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
+        e[0] = channels[group.x];
+        e[1] = 0.0f;
+    }
+    static __device__ __forceinline__ void merge(const Group&, const float*, int level, const float (&a)[N],
+                                                 const float (&b)[N], float (&out)[N]) {
+        merge_moments(a[0], a[1], b[0], b[1], out[0], out[1], 1 << (level - 1));
+    }
+    static __device__ __forceinline__ float finish(const float*, const Group& group, const Finish& row,
+                                                   const float (&e)[N], const Work&, const ConstRows& channels) {
+        const float less_one = (float)((1 << row.level) - 1);
+        switch (row.stat) {
+            case LAST:
+            case MEAN: return e[0];
+            case STD: return scaled_root(e[1], less_one);
+            case ZSCORE: return zscore(channels[group.x] - e[0], e[1], less_one);
+            default: return nan32();
+        }
+    }
+};
+
+struct Extremes {
+    static constexpr int N = 2;  // min, max
+    using Work = NoWork;
+    static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
+        e[0] = channels[group.x];
+        e[1] = e[0];
+    }
+    static __device__ __forceinline__ void merge(const Group&, const float*, int, const float (&a)[N],
+                                                 const float (&b)[N], float (&out)[N]) {
+        out[0] = merge_min(a[0], b[0]);
+        out[1] = merge_max(a[1], b[1]);
+    }
+    static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
+                                                   const float (&e)[N], const Work&, const ConstRows&) {
+        switch (row.stat) {
+            case LAST:
+            case MIN: return e[0];
+            case MAX: return e[1];
+            default: return nan32();
+        }
+    }
+};
+
+struct Sums {
+    static constexpr int N = 8;  // gains, losses, |return|, notional, flow, |flow|, VWAP flow, variance
+    using Work = NoWork;
+    static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ __forceinline__ void lift(const Group&, const ConstRows& channels, float (&e)[N]) {
+        const float r = channels[RETURN_BPS];
+        const float buy = channels[BUY_KUSDT];
+        const float sell = channels[SELL_KUSDT];
+        const float flow = channels[FLOW_KUSDT];
+        const float size = fabsf(r);
+        e[0] = (size + r) * 0.5f;
+        e[1] = (size - r) * 0.5f;
+        e[2] = size;
+        e[3] = buy + sell;
+        e[4] = flow;
+        e[5] = fabsf(flow);
+        e[6] = channels[VWAP_FLOW];
+        e[7] = channels[VARIANCE_BPS2];
+    }
+    static __device__ __forceinline__ void merge(const Group&, const float*, int, const float (&a)[N],
+                                                 const float (&b)[N], float (&out)[N]) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) out[i] = a[i] + b[i];
+    }
+    static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
+                                                   const float (&e)[N], const Work&, const ConstRows&) {
+        switch (row.stat) {
+            case FLOW_IMBALANCE: return ratio(e[4], e[3], 1.0f);
+            case RSI: return ratio(e[0], e[2], 100.0f);
+            case ILLIQUIDITY: return ratio(e[2], e[3], 1.0f);
+            case TOXICITY: return ratio(e[5], e[3], 1.0f);
+            case VWAP_DEVIATION: return ratio(e[6], e[3], 1.0f);
+            case VOLATILITY: return scaled_root(e[7], 1.0f);
+            default: return nan32();
+        }
+    }
+};
+
+struct Cross {
+    static constexpr int N = 5;  // mean x, mean y, M2 x, M2 y, co-moment
+    using Work = NoWork;
+    static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
+        e[0] = channels[group.x];
+        e[1] = channels[group.y];
+        e[2] = 0.0f;
+        e[3] = 0.0f;
+        e[4] = 0.0f;
+    }
+    static __device__ __forceinline__ void merge(const Group&, const float*, int level, const float (&a)[N],
+                                                 const float (&b)[N], float (&out)[N]) {
+        const int half_count = 1 << (level - 1);
+        out[4] = merge_co_moment(a[0], a[1], a[4], b[0], b[1], b[4], half_count);
+        merge_moments(a[0], a[2], b[0], b[2], out[0], out[2], half_count);
+        merge_moments(a[1], a[3], b[1], b[3], out[1], out[3], half_count);
+    }
+    static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
+                                                   const float (&e)[N], const Work&, const ConstRows&) {
+        switch (row.stat) {
+            case BETA: return ratio(e[4], e[3], 1.0f);
+            case CORRELATION: return correlation(e[2], e[3], e[4]);
+            case ROLL_MEASURE: return roll_measure(e[4], (float)((1 << row.level) - 1));
+            default: return nan32();
+        }
+    }
+};
+
+struct Path {
+    static constexpr int N = 6;  // of the price relative to the newest: move, mean, M2, min, max, co-moment with time
+    using Work = NoWork;
+    static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
+        e[0] = channels[group.x];
+        // Zero where the return is known, else NaN: an offset from an unknown price is unknown.
+#pragma unroll
+        for (int i = 1; i < N; ++i) e[i] = e[0] - e[0];
+    }
+    // Shifts the older half so that both are relative to the newest frame.
+    static __device__ __forceinline__ void merge(const Group&, const float*, int level, const float (&a)[N],
+                                                 const float (&b)[N], float (&out)[N]) {
+        const float half_count = (float)(1 << (level - 1));
+        const float weight = half_count * 0.5f;
+        // Sum of time differences between the halves: n_a n_b / n · h = h² / 2.
+        const float time_weight = half_count * half_count * 0.5f;
+        const float shift = b[0];
+        const float older = a[1] - shift;
+        const float d = b[1] - older;
+        out[0] = a[0] + shift;
+        out[1] = (older + b[1]) * 0.5f;
+        out[2] = (a[2] + b[2]) + (d * d) * weight;
+        out[3] = merge_min(a[3] - shift, b[3]);
+        out[4] = merge_max(a[4] - shift, b[4]);
+        out[5] = (a[5] + b[5]) + d * time_weight;
+    }
+    static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
+                                                   const float (&e)[N], const Work&, const ConstRows&) {
+        const int frames = 1 << row.level;
+        switch (row.stat) {
+            case MOVE: return e[0];
+            case PATH_ZSCORE: return zscore(-e[1], e[2], (float)(frames - 1));
+            case RANGE_POSITION: return range_position(e[3], e[4]);
+            case RANGE_WIDTH: return e[4] - e[3];
+            case SLOPE: return e[5] / time_m2_of(frames);
+            case RESIDUAL_STD: return residual_std(e[2], e[5], time_m2_of(frames), (float)(frames - 2));
+            default: return nan32();
+        }
+    }
+};
+
+struct Decay {
+    static constexpr int N = MAX_SPANS;  // sum of lambda^age x, one element per lambda
+    using Work = NoWork;
+    static __device__ __forceinline__ int row(const Group& group, int i) { return i < group.size ? i : -1; }
+    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
+        const float x = channels[group.x];
+#pragma unroll
+        for (int i = 0; i < N; ++i) e[i] = x;
+    }
+    static __device__ __forceinline__ void merge(const Group& group, const float* constants, int level,
+                                                 const float (&a)[N], const float (&b)[N], float (&out)[N]) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            const float decay = i < group.size ? constants[group.constants + i * LEVELS + level] : 0.0f;
+            out[i] = a[i] * decay + b[i];
+        }
+    }
+    // Element i, chosen without an index: an indexed array would lie in memory.
+    static __device__ __forceinline__ float pick(const float (&e)[N], int i) {
+        float found = e[0];
+#pragma unroll
+        for (int k = 1; k < N; ++k) found = k == i ? e[k] : found;
+        return found;
+    }
+    static __device__ __forceinline__ float finish(const float* constants, const Group& group, const Finish& row,
+                                                   const float (&e)[N], const Work&, const ConstRows&) {
+        const float* norms = constants + group.constants + group.size * LEVELS + row.level;
+        switch (row.stat) {
+            case DECAYED_MEAN: return pick(e, row.a) * norms[row.a * LEVELS];
+            case DECAYED_DIFFERENCE:
+                return pick(e, row.a) * norms[row.a * LEVELS] - pick(e, row.b) * norms[row.b * LEVELS];
+            default: return nan32();
+        }
+    }
+};
+
+struct Spectrum {
+    static constexpr int N = 2 * MAX_BINS;  // real parts, then imaginary parts from MAX_BINS on
+
+    // Hann-windowed power of bins 1 to K-2, in power[k - 1]; their sum; the largest, its bin and its amplitude;
+    // the sum again where float32 resolves its parts, else 0.
+    struct Work {
+        float power[MAX_BINS - 2];
+        float total, best, best_bin, best_re, best_im, resolved;
+
+        __device__ __forceinline__ Work(const Group& group, const float (&e)[N])
+            : total(0.0f), best(0.0f), best_bin(0.0f), best_re(0.0f), best_im(0.0f), resolved(0.0f) {
+            float plain = 0.0f;
+            const int bins = group.size / 2;
+#pragma unroll
+            for (int k = 1; k < MAX_BINS - 1; ++k) {
+                power[k - 1] = 0.0f;
+                if (k >= bins - 1) continue;
+                const float x = 0.5f * e[k] - 0.25f * (e[k - 1] + e[k + 1]);
+                const float y =
+                    0.5f * e[MAX_BINS + k] - 0.25f * (e[MAX_BINS + k - 1] + e[MAX_BINS + k + 1]);
+                const float p = x * x + y * y;
+                power[k - 1] = p;
+                total = total + p;
+                plain = plain + (e[k] * e[k] + e[MAX_BINS + k] * e[MAX_BINS + k]);
+                const bool wins = p > best * 1.0001f;
+                best = wins ? p : best;
+                best_bin = wins ? (float)k : best_bin;
+                best_re = wins ? x : best_re;
+                best_im = wins ? y : best_im;
+            }
+            resolved = total > plain * 1e-3f ? total : 0.0f;
+        }
+    };
+
+    static __device__ __forceinline__ int row(const Group& group, int i) {
+        const int bins = group.size / 2;
+        if (i < MAX_BINS) return i < bins ? i : -1;
+        return i - MAX_BINS < bins ? bins + i - MAX_BINS : -1;
+    }
+    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
+        const float x = channels[group.x];
+#pragma unroll
+        for (int k = 0; k < MAX_BINS; ++k) {
+            e[k] = x;
+            e[MAX_BINS + k] = 0.0f;
+        }
+    }
+    // A + e^{-i w h} B, with cos and sin of w h from the table.
+    static __device__ __forceinline__ void merge(const Group& group, const float* constants, int level,
+                                                 const float (&a)[N], const float (&b)[N], float (&out)[N]) {
+        const int bins = group.size / 2;
+        const float* twiddles = constants + group.constants + level * bins * 2;
+#pragma unroll
+        for (int k = 0; k < MAX_BINS; ++k) {
+            const float cosine = k < bins ? twiddles[2 * k] : 0.0f;
+            const float sine = k < bins ? twiddles[2 * k + 1] : 0.0f;
+            const float x = b[k];
+            const float y = b[MAX_BINS + k];
+            out[k] = a[k] + (cosine * x + sine * y);
+            out[MAX_BINS + k] = a[MAX_BINS + k] + (cosine * y - sine * x);
+        }
+    }
+    static __device__ __forceinline__ float finish(const float*, const Group& group, const Finish& row,
+                                                   const float (&)[N], const Work& work, const ConstRows&) {
+        const int bins = group.size / 2;
+        const float window = (float)(1 << row.level);
+        switch (row.stat) {
+            case AMPLITUDE: return sqrtf(work.total) / window;
+            case BAND_SHARE: return band_share(work, row.a, row.b);
+            case CENTROID: return centroid(work, bins, window);
+            case PARTICIPATION: return participation(work, bins);
+            case DOMINANT_FREQUENCY: return defined(work.best_bin / window, work.resolved);
+            case DOMINANT_SHARE: return ratio(work.best, work.resolved, 1.0f);
+            case PHASE_COS: return defined(work.best_re / sqrtf(work.best), work.resolved);
+            case PHASE_SIN: return defined(work.best_im / sqrtf(work.best), work.resolved);
+            default: return nan32();
+        }
+    }
+    static __device__ __forceinline__ float defined(float quotient, float denominator) {
+        return denominator > 0.0f ? quotient : nan32();
+    }
+    static __device__ __forceinline__ float band_share(const Work& work, int a, int b) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int k = 1; k < MAX_BINS - 1; ++k) {
+            if (k == a) {
+                sum = work.power[k - 1];
+            } else if (k > a && k < b) {
+                sum = sum + work.power[k - 1];
+            }
+        }
+        return defined(sum / work.resolved, work.resolved);
+    }
+    static __device__ __forceinline__ float centroid(const Work& work, int bins, float window) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int k = 1; k < MAX_BINS - 1; ++k) {
+            if (k < bins - 1) sum = sum + work.power[k - 1] * (float)k;
+        }
+        return defined(sum / work.resolved / window, work.resolved);
+    }
+    static __device__ __forceinline__ float participation(const Work& work, int bins) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int k = 1; k < MAX_BINS - 1; ++k) {
+            if (k >= bins - 1) continue;
+            const float share = work.power[k - 1] / work.resolved;
+            sum = sum + share * share;
+        }
+        return defined(1.0f / sum, work.resolved);
+    }
+};
+
+template <class Family>
+__device__ __forceinline__ void load(const Group& group, const Rows& from, float (&e)[Family::N]) {
+#pragma unroll
+    for (int i = 0; i < Family::N; ++i) {
+        const int row = Family::row(group, i);
+        e[i] = row >= 0 ? from[row] : 0.0f;
+    }
+}
+
+template <class Family>
+__device__ __forceinline__ void store(const Group& group, const float (&e)[Family::N], const Rows& to) {
+#pragma unroll
+    for (int i = 0; i < Family::N; ++i) {
+        const int row = Family::row(group, i);
+        if (row >= 0) to[row] = e[i];
+    }
+}
+
+// Where the finishes of one group stand: they are ordered by level.
+struct Cursor {
+    long long at, past;
+};
+
+// The cursor behind the finishes of `level`.
+__device__ __forceinline__ long long past_level(const long long* finishes, const Cursor& cursor, int level) {
+    long long at = cursor.at;
+    while (at < cursor.past && read_finish(finishes, at).level == level) ++at;
+    return at;
+}
+
+template <class Family>
+__device__ __forceinline__ void finish_level(const float* constants, const long long* finishes,
+                                             const Group& group, long long at, long long past,
+                                             const float (&e)[Family::N], const ConstRows& channels,
+                                             const Rows& out) {
+    const typename Family::Work work(group, e);
+    for (; at < past; ++at) {
+        const Finish row = read_finish(finishes, at);
+        out[row.column] = Family::finish(constants, group, row, e, work, channels);
+    }
+}
+
+// ---- step -----------------------------------------------------------------------------------------------
+
+template <class Family>
+__device__ __forceinline__ void step_group(const float* constants, const long long* finishes, const Group& group,
+                                           const ConstRows& channels, float* rings, long long now,
+                                           const Rows& out) {
+    const long long symbol_count = out.stride;
+    float e[Family::N];
+    Family::lift(group, channels, e);
+    Cursor cursor = {group.finish, group.finish + group.finish_count};
+    long long ring = group.ring;
+    for (int level = 0; level <= group.top; ++level) {
+        if (level > 0) {
+            const long long half = 1LL << (level - 1);
+            const Rows slot = {rings + (ring + (now & (half - 1)) * group.size) * symbol_count, symbol_count};
+            ring += half * group.size;
+            float older[Family::N];
+            float merged[Family::N];
+            load<Family>(group, slot, older);
+            Family::merge(group, constants, level, older, e, merged);
+            store<Family>(group, e, slot);
+#pragma unroll
+            for (int i = 0; i < Family::N; ++i) e[i] = merged[i];
+        }
+        const long long past = past_level(finishes, cursor, level);
+        if (past > cursor.at) {
+            finish_level<Family>(constants, finishes, group, cursor.at, past, e, channels, out);
+            cursor.at = past;
+        }
+    }
+}
+
+// channels float32[C, S] of the newest frame; rings float32[R, S]; clock int64[1]; out float32[F, S].
+// Grid: (ceil(S / STEP_THREADS), groups). The 1 below lets the compiler take registers rather than spill.
+extern "C" __global__ void __launch_bounds__(STEP_THREADS, 1)
+    step(const long long* __restrict__ groups, const long long* __restrict__ finishes,
+         const float* __restrict__ constants, const float* __restrict__ channels, float* __restrict__ rings,
+         const long long* __restrict__ clock, float* __restrict__ out, long long symbol_count) {
+    const long long symbol = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (symbol >= symbol_count) return;
+    const Group group = read_group(groups, blockIdx.y);
+    const ConstRows own = {channels + symbol, symbol_count};
+    const Rows to = {out + symbol, symbol_count};
+    float* ring = rings + symbol;
+    const long long now = clock[0];
+    switch (group.op) {
+        case MOMENTS: step_group<Moments>(constants, finishes, group, own, ring, now, to); break;
+        case EXTREMES: step_group<Extremes>(constants, finishes, group, own, ring, now, to); break;
+        case SUMS: step_group<Sums>(constants, finishes, group, own, ring, now, to); break;
+        case CROSS: step_group<Cross>(constants, finishes, group, own, ring, now, to); break;
+        case PATH: step_group<Path>(constants, finishes, group, own, ring, now, to); break;
+        case DECAY: step_group<Decay>(constants, finishes, group, own, ring, now, to); break;
+        case SPECTRUM: step_group<Spectrum>(constants, finishes, group, own, ring, now, to); break;
+    }
+}
+
+extern "C" __global__ void advance_clock(long long* clock) { clock[0] += 1; }
+
+// ---- batch ----------------------------------------------------------------------------------------------
+
+// One group over the frames start to start + count of one symbol.
+struct Tile {
+    long long start, count;
+};
+
+template <class Family>
+__device__ __forceinline__ void batch_group(const float* constants, const long long* finishes, const Group& group,
+                                            const float* channels, long long channel_stride, const Tile& tile,
+                                            float* lower, float* upper, long long width, float* out,
+                                            long long out_stride) {
+    const long long reach = (1LL << group.top) - 1;
+    const long long size = reach + tile.count;
+    // `channels` points at the first frame of the recording: the halo lies before it.
+    const float* newest = channels + tile.start;
+    for (long long i = threadIdx.x; i < size; i += blockDim.x) {
+        float e[Family::N];
+        Family::lift(group, {newest - reach + i, channel_stride}, e);
+        store<Family>(group, e, {lower + i, width});
+    }
+    __syncthreads();
+    Cursor cursor = {group.finish, group.finish + group.finish_count};
+    for (int level = 0; level <= group.top; ++level) {
+        if (level > 0) {
+            const long long half = 1LL << (level - 1);
+            const long long valid = (1LL << level) - 1;
+            for (long long i = valid + threadIdx.x; i < size; i += blockDim.x) {
+                float older[Family::N];
+                float newer[Family::N];
+                float merged[Family::N];
+                load<Family>(group, {lower + i - half, width}, older);
+                load<Family>(group, {lower + i, width}, newer);
+                Family::merge(group, constants, level, older, newer, merged);
+                store<Family>(group, merged, {upper + i, width});
+            }
+            // The buffer that the next level writes was read before this barrier, or before the one above.
+            __syncthreads();
+            float* filled = upper;
+            upper = lower;
+            lower = filled;
+        }
+        const long long past = past_level(finishes, cursor, level);
+        if (past > cursor.at) {
+            for (long long i = threadIdx.x; i < tile.count; i += blockDim.x) {
+                float e[Family::N];
+                load<Family>(group, {lower + reach + i, width}, e);
+                finish_level<Family>(constants, finishes, group, cursor.at, past, e, {newest + i, channel_stride},
+                                     {out + tile.start + i, out_stride});
+            }
+            cursor.at = past;
+        }
+    }
+}
+
+// channels float32[C, H + T] of one symbol, out float32[F, T]; frames first to last, `tile` at a time; scratch
+// float32[blocks, 2, E, W] with W >= reach of the longest window + tile. Grid: any number of blocks that
+// scratch has parts for; each takes every gridDim.x-th piece of work.
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS)
+    batch(const long long* __restrict__ groups, long long group_count, const long long* __restrict__ finishes,
+          const float* __restrict__ constants, const float* __restrict__ channels, long long halo, long long first,
+          long long last, long long tile, float* __restrict__ scratch, long long element_rows, long long width,
+          float* __restrict__ out, long long frame_count) {
+    const long long tiles = (last - first + tile - 1) / tile;
+    const long long stride = halo + frame_count;
+    float* lower = scratch + (long long)blockIdx.x * 2 * element_rows * width;
+    float* upper = lower + element_rows * width;
+    const float* from = channels + halo;
+    for (long long piece = blockIdx.x; piece < group_count * tiles; piece += gridDim.x) {
+        const Group group = read_group(groups, piece / tiles);
+        const long long start = first + piece % tiles * tile;
+        const Tile own = {start, min(tile, last - start)};
+#define BATCH_GROUP(FAMILY) \
+    batch_group<FAMILY>(constants, finishes, group, from, stride, own, lower, upper, width, out, frame_count)
+        switch (group.op) {
+            case MOMENTS: BATCH_GROUP(Moments); break;
+            case EXTREMES: BATCH_GROUP(Extremes); break;
+            case SUMS: BATCH_GROUP(Sums); break;
+            case CROSS: BATCH_GROUP(Cross); break;
+            case PATH: BATCH_GROUP(Path); break;
+            case DECAY: BATCH_GROUP(Decay); break;
+            case SPECTRUM: BATCH_GROUP(Spectrum); break;
+        }
+        // The next piece writes where a slower thread may still read.
+        __syncthreads();
+    }
+}

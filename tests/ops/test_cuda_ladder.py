@@ -1,0 +1,261 @@
+"""``kernels/ladder.cu`` against its Numba twin, bit for bit: on the host in every run, on a GPU if asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpuscalp.config import FeatureConfig, GridConfig
+from gpuscalp.errors import ShapeError
+from gpuscalp.feature_columns import Group, Output
+from gpuscalp.features import FeatureGraph, _Builder
+from gpuscalp.ops import cuda_ladder, ladder
+from gpuscalp.ops.kernel_source import load_kernel_source
+from gpuscalp.ops.ladder_codes import (
+    FINISH_FIELDS,
+    GROUP_FIELDS,
+    LEVELS,
+    MAX_BINS,
+    TOP,
+    Op,
+    Stat,
+)
+from gpuscalp.schema import Channel
+from tests.host_shim.build import compiler
+from tests.host_shim.covers import covers
+from tests.host_shim.cuda_on_host import cuda_on_host
+from tests.ops.device_case import assert_twins, garbage, up, up_tuple
+from tests.ops.test_cuda_frames import enum_of
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no g++ to build kernels with")
+
+CONTEXT = ("leader.*", "market.*", "relative.*")
+FLOWS = ("flow.imb*", "flow.imp*", "flow.ret*", "flow.tox*", "flow.vwap*", "flow.ill*")
+ROLLING = ("*.mean.*", "*.std.*", "*.zscore.*", "*.ewm.*", "*.macd.*")
+DROPS: dict[str, tuple[str, ...]] = {
+    "all": (),
+    "no long windows": ("*.512", "*.256", "*.ewm.*", "*.macd.*"),
+    "neither price nor flow": (*CONTEXT, "price.*", *FLOWS),
+    "spectra alone": (*CONTEXT, *FLOWS, *ROLLING, "price.*", "*.last"),
+    "last values alone": (*CONTEXT, *FLOWS, *ROLLING, "price.*", "*.spectrum.*"),
+}
+
+
+def program_of(drop=()):
+    return FeatureGraph(GridConfig(), FeatureConfig(drop=drop)).program
+
+
+def unused_families():
+    """What the default graph leaves out: EXTREMES, windows of every level, as many spans as fit."""
+    made = _Builder(frozenset())
+    windows = [1 << level for level in range(8)]
+    outputs = [Output(f"low.{w}", "bps", Stat.MIN, w) for w in windows]
+    outputs += [Output(f"high.{w}", "bps", Stat.MAX, w) for w in reversed(windows)]
+    made.add_group(Group(Op.EXTREMES, "extremes", tuple(outputs), Channel.SPREAD_BPS))
+    cross = [Output(f"corr.{w}", "ratio", Stat.CORRELATION, w) for w in windows[1:]]
+    cross += [Output(f"beta.{w}", "ratio", Stat.BETA, w) for w in windows[1:]]
+    made.add_group(Group(Op.CROSS, "cross", tuple(cross), Channel.AGE_MS, y=Channel.BASIS_BPS))
+    spans = (2, 3, 5, 8, 13, 21, 34, 55)
+    assert len(spans) == cuda_ladder.MAX_SPANS
+    decay = [Output(f"ewm.{s}", "bps", Stat.DECAYED_MEAN, 64, a=i) for i, s in enumerate(spans)]
+    decay += [Output(f"macd.{i}", "bps", Stat.DECAYED_DIFFERENCE, 16, a=i, b=7 - i) for i in range(8)]
+    made.add_group(Group(Op.DECAY, "decay", tuple(decay), Channel.SPREAD_BPS, spans=spans))
+    return made.program()
+
+
+def random_channels(rng, frame_count, symbol_count):
+    """float32[T, C, S]: walks and flows, NaN at the start and in the middle, constants, zeros, extremes."""
+    shape = (frame_count, len(Channel), symbol_count)
+    channels = rng.standard_normal(shape).astype(np.float32) * np.float32(3.0)
+    flows = [Channel.BUY_KUSDT, Channel.SELL_KUSDT, Channel.TRADE_COUNT, Channel.VARIANCE_BPS2]
+    channels[:, flows] = np.abs(np.round(channels[:, flows]))
+    channels[:, Channel.FLOW_KUSDT] = channels[:, Channel.BUY_KUSDT] - channels[:, Channel.SELL_KUSDT]
+    channels[: frame_count // 2, Channel.QUEUE_IMBALANCE] = np.float32(0.25)  # windows without variance
+    channels[:, Channel.SPREAD_BPS] *= np.float32(1e-38)  # denormals
+    # A market that stands still for a while: no flow, no move.
+    still = slice(frame_count // 3, frame_count // 3 + 40)
+    channels[still, Channel.RETURN_BPS] = 0.0
+    channels[still, flows] = 0.0
+    channels[still, Channel.FLOW_KUSDT] = -0.0
+    channels[rng.random(shape) < 2e-5] = np.float32(3e38)  # squares overflow
+    for symbol in range(symbol_count):
+        channels[: rng.integers(0, 5), :, symbol] = np.nan
+    channels[frame_count * 2 // 3, :, symbol_count // 2] = np.nan
+    channels[:, Channel.BASIS_BPS, 0] = np.nan  # a symbol without a mark price
+    return channels
+
+
+def check_step(rng, program, symbol_count, frame_count):
+    """Step frame by frame; return which columns had a value at any time."""
+    channels = random_channels(rng, frame_count, symbol_count)
+    column_count = int(program.finishes[:, 2].max()) + 1
+    state = ladder.new_step_state(program, symbol_count)
+    scratch = ladder.step_scratch(program, symbol_count)
+    tables = up_tuple(program)
+    cuda_state = cuda_ladder.new_step_state(tables, symbol_count)
+    cuda_scratch = cuda_ladder.step_scratch(tables, symbol_count)
+    assert_twins(cuda_state, state, ("rings", "clock"))
+    (cuda_channels,) = up([channels])
+    seen = np.zeros(column_count, np.bool_)
+    for frame in range(frame_count):
+        out = garbage((column_count, symbol_count), np.float32)
+        (cuda_out,) = up([out])
+        ladder.step(program, channels[frame], state, scratch, out)
+        cuda_ladder.step(tables, cuda_channels[frame], cuda_state, cuda_scratch, cuda_out)
+        assert_twins([cuda_out], [out], [f"columns of frame {frame}"])
+        seen |= np.isfinite(out).any(axis=1)
+    assert_twins(cuda_state, state, ("rings", "clock"))
+    return seen
+
+
+def check_batch(rng, program, frame_count, *, tile, cuts):
+    """Compute pieces of one symbol, leaving the rest; return which columns had a value at any time."""
+    halo = ladder.halo(program)
+    column_count = int(program.finishes[:, 2].max()) + 1
+    channels = random_channels(rng, halo + frame_count, 1)[:, :, 0].T.copy()
+    channels[:, : halo // 2] = np.nan
+    out = garbage((column_count, frame_count), np.float32)
+    tables = up_tuple(program)
+    cuda_channels, cuda_out = up([channels, out])
+    assert cuda_ladder.halo(tables) == halo
+    assert cuda_ladder.ring_rows(tables) == ladder.ring_rows(program)
+    scratch = ladder.batch_scratch(program, 64)
+    cuda_scratch = cuda_ladder.batch_scratch(tables, tile)
+    for first, last in cuts:
+        ladder.batch(program, channels, first, last, 64, scratch, out)
+        cuda_ladder.batch(tables, cuda_channels, first, last, tile, cuda_scratch, cuda_out)
+        assert_twins([cuda_out], [out], [f"frames {first} to {last}"])
+    return np.isfinite(out).any(axis=1)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Few threads and few blocks, so that small inputs cross their borders."""
+    monkeypatch.setattr(cuda_ladder, "STEP_THREADS", 32)
+    monkeypatch.setattr(cuda_ladder, "BATCH_THREADS", 32)
+    monkeypatch.setattr(cuda_ladder, "BATCH_BLOCKS", 5)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("small")
+@covers("ladder", "step", "advance_clock")
+def test_step_gives_the_bits_of_the_cpu_until_every_window_is_warm(rng):
+    with cuda_on_host():
+        assert check_step(rng, program_of(), 3, 700).all()
+
+
+@needs_compiler
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("symbol_count", [1, 2, 31, 33])
+@pytest.mark.parametrize("drop", DROPS, ids=str)
+@covers("ladder", "step", "advance_clock")
+def test_step_gives_the_bits_of_the_cpu(rng, drop, symbol_count, seed):
+    with cuda_on_host(seed=seed):
+        check_step(rng, program_of(DROPS[drop]), symbol_count, 40)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("small")
+@covers("ladder", "step", "advance_clock")
+def test_step_knows_families_that_the_default_graph_does_not_use(rng):
+    with cuda_on_host(seed=3):
+        check_step(rng, unused_families(), 2, 200)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("drop", DROPS, ids=str)
+@covers("ladder", "batch")
+def test_batch_gives_the_bits_of_the_cpu(rng, drop, seed):
+    with cuda_on_host(seed=seed):
+        # 300 frames in tiles of 64: whole tiles, a part of one, and pieces that begin inside one.
+        check_batch(rng, program_of(DROPS[drop]), 300, tile=64, cuts=[(0, 150), (150, 300), (7, 8), (9, 9)])
+
+
+@needs_compiler
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("tile", [1, 31, 64, 65, 1000])
+@covers("ladder", "batch")
+def test_batch_does_not_depend_on_the_tile(rng, tile):
+    with cuda_on_host():
+        check_batch(rng, program_of(DROPS["no long windows"]), 130, tile=tile, cuts=[(0, 130)])
+
+
+@needs_compiler
+@covers("ladder", "batch")
+def test_batch_gives_the_bits_of_the_cpu_with_the_shipped_geometry(rng):
+    with cuda_on_host():
+        graph = FeatureGraph(GridConfig(), FeatureConfig())
+        seen = check_batch(rng, graph.program, 1500, tile=cuda_ladder.TILE_FRAMES, cuts=[(0, 1500)])
+    # The one symbol has no mark price.
+    assert {graph.names[column].split(".")[0] for column in np.flatnonzero(~seen)} == {"basis_bps"}
+
+
+@needs_compiler
+@pytest.mark.usefixtures("small")
+@covers("ladder", "batch")
+def test_batch_knows_families_that_the_default_graph_does_not_use(rng):
+    with cuda_on_host(seed=3):
+        check_batch(rng, unused_families(), 200, tile=64, cuts=[(0, 200)])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("symbol_count", [1, 2, 31, 33, 129])
+@pytest.mark.parametrize("drop", DROPS, ids=str)
+def test_step_gives_the_bits_of_the_cpu_on_a_gpu(rng, drop, symbol_count):
+    check_step(rng, program_of(DROPS[drop]), symbol_count, 1100)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("drop", DROPS, ids=str)
+def test_batch_gives_the_bits_of_the_cpu_on_a_gpu(rng, drop):
+    check_batch(
+        rng, program_of(DROPS[drop]), 5000, tile=cuda_ladder.TILE_FRAMES, cuts=[(0, 5000), (10, 1034)]
+    )
+
+
+@pytest.mark.gpu
+def test_families_that_the_default_graph_does_not_use_on_a_gpu(rng):
+    check_step(rng, unused_families(), 40, 200)
+    check_batch(rng, unused_families(), 3000, tile=cuda_ladder.TILE_FRAMES, cuts=[(0, 3000)])
+
+
+@needs_compiler
+def test_step_refuses_arrays_of_another_number_of_symbols():
+    with cuda_on_host():
+        program = program_of()
+        state = cuda_ladder.new_step_state(program, 3)
+        scratch = cuda_ladder.step_scratch(program, 2)
+        channels, out = np.zeros((19, 2), np.float32), np.zeros((400, 2), np.float32)
+        with pytest.raises(ShapeError, match=r"state\.rings"):
+            cuda_ladder.step(program, channels, state, scratch, out)
+
+
+@needs_compiler
+def test_scratch_refuses_more_decays_than_there_are_registers():
+    spans = tuple(range(2, 11))
+    outputs = (Output("ewm", "bps", Stat.DECAYED_MEAN, 64),)
+    made = _Builder(frozenset())
+    made.add_group(Group(Op.DECAY, "decay", outputs, Channel.SPREAD_BPS, spans=spans))
+    with cuda_on_host(), pytest.raises(AssertionError, match="at most 8 spans"):
+        cuda_ladder.step_scratch(made.program(), 1)
+
+
+def test_codes_of_the_kernel_are_those_of_the_program():
+    source = load_kernel_source("ladder")
+    assert enum_of(source, "Op") == {op.name: int(op) for op in Op}
+    assert enum_of(source, "Stat") == {stat.name: int(stat) for stat in Stat}
+    assert enum_of(source, "Channel").items() <= {channel.name: int(channel) for channel in Channel}.items()
+    for name, value in (
+        ("LEVELS", LEVELS),
+        ("MAX_BINS", MAX_BINS),
+        ("MAX_SPANS", cuda_ladder.MAX_SPANS),
+        ("GROUP_FIELDS", GROUP_FIELDS),
+        ("FINISH_FIELDS", FINISH_FIELDS),
+        ("STEP_THREADS", cuda_ladder.STEP_THREADS),
+        ("BATCH_THREADS", cuda_ladder.BATCH_THREADS),
+    ):
+        assert f"#define {name} {value}\n" in source
+    assert program_of().groups[:, TOP].max() < LEVELS
