@@ -42,11 +42,11 @@ def _summary(outcome: Outcome) -> Section:
         ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
         (f"Deflated Sharpe ratio, {result['trials']} trial(s)", _number(result["deflated_sharpe"], 3)),
         ("Share of trades with a profit after costs", _hit_rate(outcome)),
-        ("Fees paid, USDT", _money(result["fees_usdt"])),
+        ("Fees paid, USDT", _amount(result["fees_usdt"])),
         ("Funding received, USDT", _money(result["funding_usdt"])),
-        ("Turnover, USDT", _money(result["turnover_usdt"])),
+        ("Turnover, USDT", _amount(result["turnover_usdt"])),
         ("Time with a position", f"{result['exposed_share']:.1%}"),
-        ("Mean value of positions, USDT", _money(result["mean_gross_usdt"])),
+        ("Mean value of positions, USDT", _amount(result["mean_gross_usdt"])),
         ("Risk gate at the end", result["risk_state"]),
     ]
     return Section(
@@ -104,7 +104,7 @@ def _origin(outcome: Outcome) -> Section:
 def _certainty(outcome: Outcome) -> Section:
     result, estimate = outcome.summary, outcome.performance.sharpe
     rows = [
-        ("Returns", f"{estimate.count} of {_span(outcome.performance.interval_s)} each"),
+        ("Returns", f"{estimate.count:,}, one per {_span(outcome.performance.interval_s)}"),
         ("Sharpe ratio of these returns", _with_error(outcome)),
         ("Standard error after Lo (2002), normal returns", _number(estimate.error_lo, 4)),
         ("Skewness, kurtosis (normal: 0, 3)", f"{estimate.skew:.2f}, {estimate.kurtosis:.1f}"),
@@ -192,7 +192,7 @@ def _decisions(outcome: Outcome) -> Section:
             Table(
                 ("orders", "count"),
                 sorted(result["orders"].items()),
-                caption=f"Not filled and cancelled: {_money(result['cancelled_usdt'])} USDT in all.",
+                caption=f"Not filled and cancelled: {_amount(result['cancelled_usdt'])} USDT in all.",
             ),
         ],
     )
@@ -260,6 +260,10 @@ def _bins(name: str, rows: tuple[CalibrationRow, ...], digits: int) -> Table:
 
 def _money(value: float) -> str:
     return f"{value:+,.4f}" if abs(value) < 100 else f"{value:+,.2f}"
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.2f}"
 
 
 def _number(value: float | None, digits: int) -> str:

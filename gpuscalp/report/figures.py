@@ -28,6 +28,7 @@ _VARIABLES: Final = {
 _STYLE: Final[dict[str, Any]] = {
     "axes.edgecolor": LINE,
     "axes.facecolor": "none",
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.labelcolor": SOFT,
     "axes.spines.right": False,

@@ -15,7 +15,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table. Numbers are aligned to the right; None is printed as a dash.
+    """One table. Columns of numbers are aligned to the right; None is printed as a dash.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ def render(title: str, sections: Sequence[Section], *, subtitle: str = "") -> st
         lstrip_blocks=True,
     )
     environment.filters["cell"] = format_cell
-    environment.filters["align"] = _alignment
+    environment.filters["alignments"] = column_alignments
     template = environment.get_template("report.html.j2")
     return template.render(
         title=title, subtitle=subtitle, sections=[_anchored(s, i) for i, s in enumerate(sections)]
@@ -94,12 +94,18 @@ def format_cell(value: Cell) -> str:
     return str(value)
 
 
-def _alignment(value: Cell) -> Literal["number", "text"]:
-    return "text" if isinstance(value, str) and not _looks_numeric(value) else "number"
+def column_alignments(table: Table) -> list[Literal["number", "text"]]:
+    """Return how each column is aligned: to the right where every cell that is there is a number."""
+    return [
+        "number" if all(_is_number(row[index]) for row in table.rows) and table.rows else "text"
+        for index in range(len(table.header))
+    ]
 
 
-def _looks_numeric(text: str) -> bool:
-    return text[:1] in "+-−–0123456789" and not any(letter.isalpha() for letter in text)
+def _is_number(value: Cell) -> bool:
+    if not isinstance(value, str):
+        return True
+    return value[:1] in tuple("+-−–0123456789") and not any(letter.isalpha() for letter in value)
 
 
 def _anchored(section: Section, index: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuscalp.report.html import Section, Table, format_cell, render, write_report
+from gpuscalp.report.html import Section, Table, column_alignments, format_cell, render, write_report
 
 VOID = {"meta", "br", "link", "img"}
 
@@ -115,6 +115,12 @@ def test_equal_sections_give_equal_bytes() -> None:
 )
 def test_cell_is_printed_as_documented(value: str | int | float | None, text: str) -> None:
     assert format_cell(value) == text
+
+
+def test_columns_of_numbers_are_aligned_to_the_right() -> None:
+    table = Table(["a", "b", "c"], [["-1 … 2", "+3.5 %", 1.0], ["x", "–", None]])
+    assert column_alignments(table) == ["text", "number", "number"]
+    assert column_alignments(Table(["a"], [])) == ["text"]
 
 
 def test_report_is_written_whole(tmp_path: Path) -> None:
