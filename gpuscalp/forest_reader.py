@@ -11,7 +11,7 @@ the list ``weight_drop`` tells it apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 import numpy as np
@@ -29,6 +29,9 @@ OBJECTIVES: Final = _MULTI | _LOGISTIC | _IDENTITY
 
 _LEAF: Final = -1
 
+# What does not fit must fail here: a cast would let it wrap around to a number that looks right.
+_Index = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+
 
 class _TreeParam(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_nodes: str
@@ -41,12 +44,12 @@ class _Tree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parallel lists with one entry per node; what is ``Raw`` takes no part in a prediction."""
 
     tree_param: _TreeParam
-    left_children: list[int]
-    right_children: list[int]
-    split_indices: list[int]
+    left_children: list[_Index]
+    right_children: list[_Index]
+    split_indices: list[_Index]
     split_conditions: list[float]
-    default_left: list[int]
-    split_type: list[int]
+    default_left: list[_Index]
+    split_type: list[_Index]
     categories: list[int] = []
     categories_nodes: msgspec.Raw = msgspec.Raw()
     categories_segments: msgspec.Raw = msgspec.Raw()
@@ -64,7 +67,7 @@ class _Categories(msgspec.Struct, frozen=True):
 
 class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trees: list[_Tree]
-    tree_info: list[int]
+    tree_info: list[_Index]
     gbtree_model_param: msgspec.Raw = msgspec.Raw()
     iteration_indptr: msgspec.Raw = msgspec.Raw()
     cats: _Categories = _Categories()
@@ -151,8 +154,8 @@ def _forest(model: _Model, param: _LearnerParam, objective: str) -> Forest:
         columns["left"].append(left)
         columns["right"].append(np.where(is_split, left + 1, _LEAF))
         columns["value"].append(np.array(tree.split_conditions, np.float64)[kept])
-        columns["feature"].append(np.where(is_split, np.array(tree.split_indices, np.int64)[kept], 0))
-        columns["default_left"].append(np.array(tree.default_left, np.int64)[kept] != 0)
+        columns["feature"].append(np.where(is_split, np.array(tree.split_indices, np.int32)[kept], 0))
+        columns["default_left"].append(np.array(tree.default_left, np.int32)[kept] != 0)
     whole = {name: _joined(parts, _COLUMNS[name]) for name, parts in columns.items()}
     return Forest(
         **whole,
@@ -224,7 +227,8 @@ def _base_margins(text: str, objective: str, class_count: int) -> F32:
         scores = msgspec.json.decode(text, type=float | list[float])
     except msgspec.MsgspecError:
         _refuse("a base score is a number or a list of numbers", "base_score", text)
-    score = np.atleast_1d(np.array(scores, np.float64)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        score = np.atleast_1d(np.array(scores, np.float64)).astype(np.float32)
     if len(score) not in (1, class_count):
         _refuse(f"{class_count} classes need as many base scores", "base_score", text)
     if objective in _LOGISTIC:
