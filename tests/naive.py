@@ -99,6 +99,8 @@ def column(name: str, inputs: Inputs) -> Values:
 
 def windows(x: Values, size: int) -> np.ndarray:
     """Return float64[T, size], oldest first; NaN before the first value."""
+    if len(x) == 0:
+        return np.empty((0, size))
     return sliding_window_view(np.concatenate([np.full(size - 1, np.nan), x]), size)
 
 
@@ -130,7 +132,7 @@ MOMENTS: dict[str, Callable[[np.ndarray], Values]] = {
 }
 
 
-# The price path: bps of every frame of the window relative to the newest, preceded by the total move ----------
+# The price path: bps of every frame of the window relative to the newest, preceded by the total move --------
 
 
 def paths(returns: Values, size: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Oracle of the frames: ticks to channels, one tick at a time, in plain Python.
 
-Shares no code with the package. Numbers are Python integers and floats (float64); a channel is rounded to float32 once, at the end.
+Shares no code with the package. Numbers are Python integers and floats (float64); a channel is rounded to
+float32 once, at the end.
 """
 
 from __future__ import annotations
