@@ -36,11 +36,25 @@ def cuda_on_host(*, seed: int | None = None, sanitize: bool = False) -> Iterator
         return _HostModule(HostKernel(stem, defines=defines, sanitize=sanitize), seed)
 
     with (
-        mock.patch.dict(sys.modules, {"cupy": _NumpyAsCupy()}),
+        _numpy_as_cupy(),
         mock.patch.object(cuda_module, "_build", build),
         mock.patch.object(cuda_module, "_MODULES", {}),
     ):
         yield
+
+
+@contextmanager
+def _numpy_as_cupy() -> Iterator[None]:
+    """Replace one entry of ``sys.modules``; ``patch.dict`` would forget whatever was imported meanwhile."""
+    before = sys.modules.get("cupy")
+    sys.modules["cupy"] = _NumpyAsCupy()
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules["cupy"]
+        else:
+            sys.modules["cupy"] = before
 
 
 class _HostModule:

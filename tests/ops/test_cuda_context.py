@@ -35,7 +35,7 @@ def check_context(
     features = rng.standard_normal((symbol_count, len(graph), frame_count)).astype(np.float32)
     features[rng.random(features.shape) < 0.1] = np.nan
     features[:, :, -1] = np.nan  # nobody has a value: the mean has none either
-    features[:, :, frame_count // 2] *= np.float32(1e38)  # the sum overflows
+    features[:, 0::2, frame_count // 2] = np.float32(3e38)  # a sum that overflows
     end_ns = start_ns + np.arange(frame_count, dtype=np.int64) * FRAME_NS
     (cuda_features, cuda_end_ns) = up((features, end_ns))
     cuda_context.context(up_tuple(graph.context), cuda_end_ns, cuda_features)
