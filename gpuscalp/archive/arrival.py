@@ -5,7 +5,8 @@ Owns: the repair of lines that lie out of order. Pure.
 A recording is written in arrival order, so receive times fall only where lines were moved, a stamp was
 damaged, or the recorder's clock was set back:
 
-- up to 8 lines in a row that are older than a line before them were moved: they go back to their place;
+- up to 8 lines in a row that are older than a line before them were moved: they go back to their place,
+  at most about 16 lines;
 - a single line that is newer than the 8 after it, which fit what came before, has a damaged stamp: it stays
   where it is, with the receive time of the line before it;
 - more than 8 older lines in a row are a clock set back: they stay, their receive time raised to the last one.
@@ -48,29 +49,30 @@ class Arrival:
         while True:
             fresh = list(islice(self._records, _BLOCK))
             block = held + fresh
-            # The last lines wait for those that decide about them, and for lines to be moved before them.
-            ready = len(block) - 2 * WINDOW if fresh else len(block)
+            # The last lines wait: for those that decide about them, and for lines to be moved before them.
+            ready = len(block) - 3 * WINDOW if fresh else len(block)
             if ready <= 0 and fresh:
                 held = block
                 continue
             times = [record[0] for record in block]
-            if not self._stepped and times and times[0] >= max(emitted, self._top) and times == sorted(times):
-                self._top = times[ready - 1]
+            if not self._stepped and times and times[0] >= emitted and times == sorted(times):
                 arranged = block
             else:
-                arranged = self._arrange(block, times, ready, emitted)
+                decided = len(block) - WINDOW if fresh else len(block)
+                arranged = self._arrange(block, times, decided, emitted)
             if ready:
-                emitted = arranged[ready - 1][0]
+                emitted = self._top = arranged[ready - 1][0]
             yield from arranged[:ready]
             held = arranged[ready:]
             if not fresh:
                 return
 
-    def _arrange(self, block: list[Record], times: list[int], ready: int, emitted: int) -> list[Record]:
-        """Decide the time of each ready record, then sort these; the rest is left for the next block."""
+    def _arrange(self, block: list[Record], times: list[int], decided: int, emitted: int) -> list[Record]:
+        """Decide the time of the first records and sort them. Those that are not handed on yet come again
+        with the next block, by then in order, so that nothing is counted twice."""
         top, count = max(self._top, emitted), len(times)
         keys: list[int] = []
-        for index in range(ready):
+        for index in range(decided):
             time = times[index]
             following = times[index + 1 : index + 1 + WINDOW]
             if time >= top:
@@ -87,6 +89,5 @@ class Arrival:
                 run += 1
             self._stepped = self._stepped or run - index > WINDOW
             keys.append(top if self._stepped else max(time, emitted))
-        self._top = top
-        order = sorted(range(ready), key=keys.__getitem__)
-        return [(keys[index], *block[index][1:]) for index in order] + block[ready:]
+        order = sorted(range(decided), key=keys.__getitem__)
+        return [(keys[index], *block[index][1:]) for index in order] + block[decided:]

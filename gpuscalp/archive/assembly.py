@@ -183,6 +183,7 @@ class Assembly:
         self._writer, self._interval_ns, self._tell = writer, book_interval_ns, tell
         self._decoder = Decoder()
         self._symbols: dict[str, tuple[SymbolMarket, SymbolBuffer, _Handlers]] = {}
+        self._replayed: frozenset[str] = frozenset()
         self._seq_base: dict[str, int] = {}
         self._count = 0
 
@@ -193,6 +194,8 @@ class Assembly:
         all.
         """
         finished: list[SourceRun] = []
+        # Counting on from before them gives the same seq as the import that was interrupted would have.
+        self._replayed = frozenset(run.file.digest for run in runs if run.known)
         take, decode = self._take, self._decoder.decode
         for run, record in _merged(runs, finished):
             if record is not None:
@@ -265,7 +268,7 @@ class Assembly:
             MarkPrice: market.on_mark,
         }
         self._symbols[symbol] = (market, buffer, handlers)
-        self._seq_base[symbol] = self._writer.next_seq(symbol)
+        self._seq_base[symbol] = self._writer.next_seq(symbol, besides=self._replayed)
         return self._symbols[symbol]
 
     def _flush(self) -> None:

@@ -87,6 +87,7 @@ def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None
         named = symbol or symbol_of(path.name)
         symbols = (named,) if named else ()
         told = _venue_of_path(path, head)
+    reader = _reader(path, head, symbols)
     if venue is not None and told is not None and venue != told and is_recording(head):
         raise UsageError(
             f"the messages are of {told}",
@@ -101,7 +102,6 @@ def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None
             where=str(path),
             fix=f"give --venue, one of: {', '.join(VENUES)}",
         )
-    reader = _reader(path, head, symbols)
     return SourceFile(path, digest, path.stat().st_size, reader.name, chosen, symbols, head)
 
 

@@ -133,7 +133,7 @@ def import_sources(
     report = ImportReport()
     shown = _Shown(progress, sum(file.size_bytes for file in files))
     for name in sorted({file.venue for file in files}):
-        group = _unique([file for file in files if file.venue == name])
+        group = _unique([file for file in files if file.venue == name], report)
         known_instruments = read_exchange_info(instruments, name) if instruments is not None else {}
         with ArchiveWriter(archive, name) as writer:
             for component in components(group):
@@ -239,8 +239,13 @@ def _expanded(paths: Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def _unique(files: Iterable[SourceFile]) -> list[SourceFile]:
-    return list({file.digest: file for file in files}.values())
+def _unique(files: Iterable[SourceFile], report: ImportReport) -> list[SourceFile]:
+    """Return the files without copies of one another."""
+    kept: dict[str, SourceFile] = {}
+    for file in files:
+        if kept.setdefault(file.digest, file) is not file:
+            report.skipped.append(str(file.path))
+    return list(kept.values())
 
 
 def _has_all(manifest: Manifest, instruments: Iterable[Any]) -> bool:

@@ -91,6 +91,8 @@ def lines_of(path: Path, progress: list[int] | None = None) -> Iterator[bytes]:
                 raise DecodeError("line is longer than 16 MiB", where=str(path))
     if rest:
         yield rest.removesuffix(b"\r")
+    if progress is not None:
+        progress[0] = path.stat().st_size  # a zip file ends in its directory, which is not read here
 
 
 @contextmanager

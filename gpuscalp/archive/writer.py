@@ -102,9 +102,14 @@ class ArchiveWriter:
         """The committed state."""
         return self._manifest
 
-    def next_seq(self, symbol: str) -> int:
-        """Return a seq above every committed one of the symbol: later imports go on from here."""
-        return 1 + max((part.last_seq for part in self._manifest.select(self.venue, (symbol,))), default=-1)
+    def next_seq(self, symbol: str, *, besides: frozenset[str] = frozenset()) -> int:
+        """Return a seq above every committed one of the symbol: later imports go on from here.
+
+        ``besides`` names sources (by digest) whose rows do not count, because they are read once more.
+        """
+        parts = self._manifest.select(self.venue, (symbol,))
+        others = (part.last_seq for part in parts if not part.sources or not besides.issuperset(part.sources))
+        return 1 + max(others, default=-1)
 
     def set_instruments(self, instruments: Iterable[Instrument]) -> None:
         """Store instruments with the next commit, in place of what was known of the same symbols."""
@@ -372,7 +377,10 @@ def _checked_name(name: str, what: str) -> str:
 
 
 def _is_empty(path: Path) -> bool:
-    return path.is_dir() and all(
-        item.name in (manifests.LOCK_NAME, STAGING_NAME, f"{manifests.NAME}.tmp", "rejects")
-        for item in path.iterdir()
-    )
+    """Whether a directory is empty but for what a writer killed before its first commit leaves behind."""
+    if not path.is_dir():
+        return False
+    names = {item.name for item in path.iterdir()}
+    ours = {manifests.LOCK_NAME, STAGING_NAME, f"{manifests.NAME}.tmp", "rejects"}
+    rest = {name for name in names - ours if not name.startswith("venue=")}
+    return not names or (manifests.LOCK_NAME in names and not rest)

@@ -1,4 +1,4 @@
-"""The book against a dict that is sorted anew after every update, and the exchange's procedure case by case."""
+"""The book against a dict that is sorted anew after every update; the exchange's procedure case by case."""
 
 from __future__ import annotations
 

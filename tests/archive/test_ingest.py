@@ -1,0 +1,290 @@
+"""Imports of a small made-up market: idempotence, order of files, rejects, strictness, memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuscalp.archive import Archive
+from gpuscalp.archive.ingest import ImportReport, import_sources
+from gpuscalp.archive.manifest import load
+from gpuscalp.archive.verify import verify
+from gpuscalp.errors import DataError, DecodeError, UsageError
+from gpuscalp.schema import TickKind
+from tests.archive import market
+
+VENUE = "binance_usdm"
+
+
+def stream(archive: Path, **options: Any) -> bytes:
+    return np.concatenate(list(Archive.open(archive).tick_batches(VENUE, **options))).tobytes()
+
+
+def adds_up(report: ImportReport) -> bool:
+    """Every line of every source is a message, a reject or set aside."""
+    return all(
+        source.lines
+        == sum(source.messages.values()) + sum(source.rejects.values()) + sum(source.set_aside.values())
+        for source in report.sources
+    )
+
+
+def two_days(folder: Path) -> tuple[Path, Path]:
+    lines = market.lines(1_800)
+    return market.write(folder / "day1.gz", lines[:901]), market.write(folder / "day2.gz", lines[901:])
+
+
+def test_rows_of_a_recording_are_exact(tmp_path: Path) -> None:
+    report = import_sources([market.write(tmp_path / "a.gz", market.lines(300))], tmp_path / "archive")
+    assert report.to_dict()["rows_by_table"] == {"trades": 100, "quotes": 101, "books": 100, "marks": 0}
+    assert adds_up(report)
+    archive = Archive.open(tmp_path / "archive")
+    (instrument,) = archive.instruments(VENUE)
+    assert (instrument.tick_size_e8, instrument.step_size_e8) == (10**7, 10**7)
+    (ticks,) = archive.tick_batches(VENUE, ("BTCUSDT",), kinds=(TickKind.TRADE,))
+    assert ticks["px0"].tolist() == [1_001] * 100
+    assert ticks["q0"].tolist() == [(turn % 9 + 1) / 10 for turn in range(100)]
+    assert ticks["side"].tolist() == [-1 if turn % 2 == 0 else 1 for turn in range(100)]
+    assert (ticks["recv_ns"] - ticks["exch_ns"] == 10**6).all()
+    assert (np.diff(ticks["recv_ns"]) == 3 * 10**8).all()
+    assert verify(tmp_path / "archive").problems == []
+
+
+def test_second_import_of_a_source_is_a_no_op(tmp_path: Path) -> None:
+    source = market.write(tmp_path / "a.gz", market.lines(300))
+    import_sources([source], tmp_path / "archive")
+    before = (tmp_path / "archive" / "manifest.json").read_bytes()
+    again = market.write(tmp_path / "other_name.gz", market.lines(300))
+    report = import_sources([again, source], tmp_path / "archive")
+    assert report.to_dict()["rows"] == 0
+    assert sorted(report.skipped) == sorted([str(again), str(source)])
+    assert (tmp_path / "archive" / "manifest.json").read_bytes() == before
+
+
+def test_days_chain_whatever_order_they_are_named_in(tmp_path: Path) -> None:
+    days = two_days(tmp_path)
+    whole = market.write(tmp_path / "whole.gz", market.lines(1_800))
+    report = import_sources(days[::-1], tmp_path / "days")
+    assert report.to_dict()["gaps"] == 0
+    assert [source.name for source in report.sources] == ["day1.gz", "day2.gz"]
+    import_sources([whole], tmp_path / "whole")
+    assert stream(tmp_path / "days") == stream(tmp_path / "whole")
+
+
+def test_day_added_later_with_its_forerunner_is_as_if_imported_together(tmp_path: Path) -> None:
+    first, second = two_days(tmp_path)
+    import_sources([first, second], tmp_path / "together")
+    import_sources([first], tmp_path / "apart")
+    report = import_sources([first, second], tmp_path / "apart")
+    assert report.skipped == [str(first)]
+    assert report.to_dict()["gaps"] == 0
+    assert _parts(tmp_path / "apart") == _parts(tmp_path / "together")
+
+
+def test_day_without_its_forerunner_has_no_book(tmp_path: Path) -> None:
+    _, second = two_days(tmp_path)
+    report = import_sources([second], tmp_path / "archive")
+    assert report.to_dict()["rows_by_table"]["books"] == 0
+    assert report.unsynced == {"BTCUSDT": 300}
+    assert adds_up(report)
+
+
+def test_stream_and_snapshots_in_two_files_are_merged_by_time(tmp_path: Path) -> None:
+    lines = market.lines(300)
+    url = b"https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000 -> "
+    stamp, _, body = lines[0].partition(b" ")
+    rest = url + stamp[:10] + b"." + stamp[10:] + b": " + body
+    sources = market.write(tmp_path / "ws.0", lines[1:]), market.write(tmp_path / "http.0", [rest])
+    import_sources(sources, tmp_path / "merged")
+    import_sources([market.write(tmp_path / "one.gz", lines)], tmp_path / "one")
+    assert stream(tmp_path / "merged") == stream(tmp_path / "one")
+    assert len(load(tmp_path / "merged").sources) == 2
+
+
+def test_symbols_are_merged_on_one_clock(tmp_path: Path) -> None:
+    sources = [
+        market.write(tmp_path / f"{symbol}.gz", market.lines(300, symbol=symbol))
+        for symbol in ("ETHUSDT", "BTCUSDT")
+    ]
+    import_sources(sources, tmp_path / "archive")
+    ticks = np.concatenate(list(Archive.open(tmp_path / "archive").tick_batches(VENUE)))
+    assert set(ticks["symbol"]) == {0, 1}
+    assert (np.diff(ticks["recv_ns"]) >= 0).all()
+
+
+def test_bad_lines_are_kept_with_number_and_reason(tmp_path: Path) -> None:
+    lines = market.lines(300)
+    lines[10] = lines[10][:-9]
+    lines[20] = b"nonsense"
+    lines[29] = lines[29].replace(b'"100.0"', b'"100.x"')
+    lines[33] = lines[33].replace(b"1721", b"1821", 1)
+    report = import_sources([market.write(tmp_path / "a.gz", lines)], tmp_path / "archive")
+    assert adds_up(report)
+    (file,) = (tmp_path / "archive" / "rejects").iterdir()
+    assert file.name == f"{report.sources[0].digest}.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    found = {record["line"]: record["reason"] for record in records}
+    assert found == {11: "not JSON", 21: "line of an unknown form", 30: "not a decimal number"}
+    assert report.to_dict()["rejects"] == 3
+    assert report.to_dict()["out_of_order"] == 1, "a damaged stamp is repaired, not rejected"
+    assert next(record for record in records if record["line"] == 21)["raw"] == "nonsense"
+
+
+def test_receive_time_of_another_day_is_refused(tmp_path: Path) -> None:
+    lines = [line.replace(b"1721", b"1731", 1) for line in market.lines(30)]
+    report = import_sources([market.write(tmp_path / "a.gz", lines)], tmp_path / "archive")
+    assert report.to_dict()["rejects_by_reason"] == {
+        "receive time and event time are more than a day apart": 30
+    }
+
+
+def test_strict_import_stops_at_the_bad_line_and_leaves_nothing(tmp_path: Path) -> None:
+    lines = market.lines(300)
+    lines[200] = b"nonsense"
+    source = market.write(tmp_path / "a.gz", lines)
+    with pytest.raises(DecodeError, match="line of an unknown form") as caught:
+        import_sources([source], tmp_path / "archive", strict=True)
+    assert str(caught.value.where).endswith("a.gz, line 201")
+    assert not (tmp_path / "archive" / "manifest.json").exists()
+    assert import_sources([source], tmp_path / "archive").to_dict()["rejects"] == 1
+
+
+def test_cut_file_is_imported_as_far_as_it_goes(tmp_path: Path) -> None:
+    source = market.write(tmp_path / "a.gz", market.lines(3_000))
+    source.write_bytes(source.read_bytes()[:-500])
+    report = import_sources([source], tmp_path / "archive")
+    assert report.to_dict()["rejects_by_reason"]["compressed file is damaged or cut"] == 1
+    assert report.to_dict()["rows"] > 1_000
+    assert adds_up(report)
+
+
+def test_missing_messages_become_gaps_of_the_manifest(tmp_path: Path) -> None:
+    lines = market.lines(300)
+    kept = [line for number, line in enumerate(lines) if number not in (100, 102, 105)]
+    report = import_sources([market.write(tmp_path / "a.gz", kept)], tmp_path / "archive")
+    gaps = {(gap.kind, gap.first_id, gap.last_id) for gap in load(tmp_path / "archive").gaps}
+    # Line n > 0 is message n - 1: 100 is depth 133, 102 and 105 are trades 533 and 534.
+    assert gaps == {("depth", 133, 133), ("trade_id", 533, 534)}
+    assert report.sources[0].gaps == 2
+    assert verify(tmp_path / "archive").missing_ids == 0
+
+
+def test_exchange_info_gives_the_instruments_it_fits(tmp_path: Path) -> None:
+    def symbol(name: str, tick: str) -> dict[str, Any]:
+        price = {"filterType": "PRICE_FILTER", "tickSize": tick}
+        lot = {"filterType": "LOT_SIZE", "stepSize": "0.001", "minQty": "0.002"}
+        return {"symbol": name, "filters": [price, lot, {"filterType": "MIN_NOTIONAL", "notional": "100"}]}
+
+    info = tmp_path / "exchangeInfo.json"
+    info.write_text(json.dumps({"symbols": [symbol("BTCUSDT", "0.05"), symbol("ETHUSDT", "0.3")]}))
+    sources = [
+        market.write(tmp_path / f"{name}.gz", market.lines(30, symbol=name))
+        for name in ("BTCUSDT", "ETHUSDT")
+    ]
+    report = import_sources(sources, tmp_path / "archive", instruments=info)
+    assert report.misfits == ["ETHUSDT"]
+    bitcoin, ether = Archive.open(tmp_path / "archive").instruments(VENUE)
+    assert (bitcoin.tick_size_e8, bitcoin.step_size_e8, bitcoin.min_qty_e8) == (5 * 10**6, 10**5, 2 * 10**5)
+    assert (bitcoin.min_notional_e8, bitcoin.source) == (100 * 10**8, "exchange_info")
+    assert (ether.tick_size_e8, ether.source) == (10**7, "observed")
+    info.write_text("[]")
+    with pytest.raises(DataError, match="not an exchangeInfo"):
+        import_sources(sources, tmp_path / "archive", instruments=info)
+
+
+def test_book_interval_thins_the_books_only(tmp_path: Path) -> None:
+    source = market.write(tmp_path / "a.gz", market.lines(900))
+    all_of_it = import_sources([source], tmp_path / "all").to_dict()["rows_by_table"]
+    thinned = import_sources([source], tmp_path / "thin", book_interval_ms=1_000).to_dict()["rows_by_table"]
+    assert thinned["books"] == pytest.approx(all_of_it["books"] * 0.25, abs=3)
+    assert (thinned["trades"], thinned["quotes"]) == (all_of_it["trades"], all_of_it["quotes"])
+
+
+def test_nothing_to_import_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no source files"):
+        import_sources([], tmp_path / "archive")
+    with pytest.raises(UsageError, match="holds no source files"):
+        import_sources([tmp_path], tmp_path / "archive")
+    with pytest.raises(UsageError, match="cannot read the source"):
+        import_sources([tmp_path / "none.gz"], tmp_path / "archive")
+
+
+def test_two_venues_go_into_one_archive(tmp_path: Path) -> None:
+    (tmp_path / "spot").mkdir()
+    spot = tmp_path / "spot" / "BTCUSDT-trades-2024-07-18.csv"
+    spot.write_text("id,price,qty,quote_qty,time,is_buyer_maker\n1,100,2,200,1721347140000,true\n")
+    import_sources([spot, market.write(tmp_path / "a.gz", market.lines(30))], tmp_path / "archive")
+    archive = Archive.open(tmp_path / "archive")
+    assert archive.venues() == ("binance_spot", "binance_usdm")
+    assert archive.symbols("binance_spot") == ("BTCUSDT",)
+
+
+KILLED = """
+import os, signal, sys
+from gpuscalp.archive import manifest, writer
+from gpuscalp.archive.ingest import import_sources
+
+calls = {"commit": 0, "save": 0, "append": 0}
+point, limit = sys.argv[1], int(sys.argv[2])
+
+def dying(name, function):
+    def wrapped(*args, **kwargs):
+        calls[name] += 1
+        if name == point and calls[name] == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+
+writer.ArchiveWriter.commit = dying("commit", writer.ArchiveWriter.commit)
+writer.manifests.save = dying("save", writer.manifests.save)
+writer._OpenPart.append = dying("append", writer._OpenPart.append)
+import_sources(sys.argv[4:], sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize(("point", "limit"), [("append", 2), ("save", 1), ("commit", 2), ("save", 2)])
+def test_killed_import_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, point: str, limit: int) -> None:
+    """Killed while rows are written, between the renames and the manifest, and before the second commit."""
+    days = two_days(tmp_path)
+    import_sources(days, tmp_path / "whole")
+    words = [sys.executable, "-c", KILLED, point, str(limit), str(tmp_path / "killed"), *map(str, days)]
+    killed = subprocess.run(words, check=False, capture_output=True)
+    assert killed.returncode == -9, killed.stderr.decode()
+    committed = 1 if limit == 2 and point != "append" else 0
+    if committed:
+        assert len(Archive.open(tmp_path / "killed").manifest.sources) == 1
+    report = import_sources(days, tmp_path / "killed")
+    assert len(report.skipped) == committed
+    assert _parts(tmp_path / "killed") == _parts(tmp_path / "whole")
+    checked = verify(tmp_path / "killed")
+    assert (checked.problems, checked.unlisted) == ([], [])
+
+
+MEASURED = """
+import re, sys
+from gpuscalp.archive.ingest import import_sources
+import_sources([sys.argv[1]], sys.argv[2])
+# Not getrusage: its maximum is inherited from the process that forked this one.
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1))
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """Twelve times the lines (15 MB more of text) may take 15 MB more: what is bounded fills up first."""
+    peaks = []
+    for count in (10_000, 120_000):
+        source = market.write(tmp_path / f"{count}.gz", market.lines(count, step_ns=10**6))
+        words = [sys.executable, "-c", MEASURED, str(source), str(tmp_path / str(count))]
+        peaks.append(int(subprocess.run(words, check=True, capture_output=True).stdout) / 1024)
+    assert peaks[1] - peaks[0] < 15, f"MB: {peaks}"
+
+
+def _parts(archive: Path) -> list[tuple[str, str]]:
+    return [(part.path, part.sha256) for part in load(archive).parts]

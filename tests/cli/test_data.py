@@ -1,0 +1,75 @@
+"""The command line of the archive: keys of the answers, exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.archive import market
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return market.write(tmp_path / "a.gz", market.lines(300))
+
+
+def test_import_answers_with_its_keys(cli: Cli, source: Path, tmp_path: Path) -> None:
+    result = cli("data", "import", source, "--out", tmp_path / "archive", "--json")
+    assert result.code == 0
+    answer = json.loads(result.stdout)
+    assert [answer[key] for key in ("rows", "rejects", "gaps", "crossed_books")] == [301, 0, 0, 0]
+    assert answer["sources"][0]["lines"] == 301
+    again = json.loads(cli("data", "import", source, "--out", tmp_path / "archive", "--json").stdout)
+    assert (again["rows"], again["skipped"]) == (0, [str(source)])
+
+
+def test_import_tells_in_words_what_it_did(cli: Cli, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "archive"
+    assert "Imported 301 rows from 1 files" in cli("data", "import", source, "--out", out).stdout
+    assert "imported before" in cli("data", "import", source, "--out", out).stdout
+
+
+def test_strict_import_fails_with_a_document(cli: Cli, tmp_path: Path) -> None:
+    source = market.write(tmp_path / "a.gz", [*market.lines(30), b"nonsense"])
+    result = cli("data", "import", source, "--out", tmp_path / "archive", "--strict", "--json")
+    assert result.code == 1
+    error = json.loads(result.stdout)["error"]
+    assert error["what"] == "line of an unknown form"
+    assert error["where"].endswith("a.gz, line 32")
+
+
+def test_info_and_verify_answer_and_refuse(cli: Cli, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "archive"
+    cli("data", "import", source, "--out", out)
+    assert json.loads(cli("data", "info", out, "--json").stdout)["totals"]["rows"] == 301
+    assert "BTCUSDT" in cli("data", "info", out).stdout
+    assert json.loads(cli("data", "verify", out, "--json").stdout)["ok"] is True
+    assert "problems" in cli("data", "verify", out).stdout
+    next(out.rglob("trades.parquet")).unlink()
+    result = cli("data", "verify", out, "--json")
+    assert result.code == 1
+    assert "missing" in json.loads(result.stdout)["error"]["value"]
+    assert cli("data", "info", tmp_path / "none", "--json").code == 1
+
+
+def test_download_refuses_an_empty_range(cli: Cli, tmp_path: Path) -> None:
+    words = ("BTCUSDT", "--start", "2024-07-18", "--end", "2024-07-17", "--out", tmp_path, "--json")
+    result = cli("data", "download", *words)
+    assert result.code == 2
+    assert json.loads(result.stdout)["error"]["value"] == "2024-07-18 … 2024-07-17"
+
+
+def test_download_takes_its_server_from_the_environment(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUSCALP_VISION_URL", "nonsense://")
+    words = ("BTCUSDT", "--start", "2024-07-18", "--end", "2024-07-18", "--out", tmp_path, "--json")
+    result = cli("data", "download", *words)
+    assert result.code != 0
+    assert json.loads(result.stdout)["error"]["where"].startswith("nonsense:")
