@@ -84,6 +84,13 @@ class DemoResult:
     stage_seconds: dict[str, float]
     seconds: float
 
+    @property
+    def pnl_at_regular_fee_usdt(self) -> float:
+        """What the same trades would have made at the regular taker fee of Binance USD-M."""
+        traded = self.backtest.summary
+        paid_usdt = traded["turnover_usdt"] * CostConfig().taker_fee_bps / 1e4
+        return float(traded["pnl_usdt"] + traded["fees_usdt"] - paid_usdt)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what ``demo --json`` prints."""
         trained = self.train.to_dict()
@@ -102,6 +109,7 @@ class DemoResult:
             "run_dir": str(self.run_dir),
             "train": {key: trained[key] for key in ("rows", "folds", "overall", "seconds", "peak_rss_mb")},
             "backtest": self.backtest.summary,
+            "pnl_at_regular_fee_usdt": self.pnl_at_regular_fee_usdt,
         }
 
 
@@ -129,6 +137,7 @@ def demo(
     *,
     recordings: Sequence[Path] = (),
     seed: int = 7,
+    duration_s: int = DURATION_S,
     device: RequestedDevice = "auto",
     on_progress: Told | None = None,
 ) -> DemoResult:
@@ -139,6 +148,7 @@ def demo(
     out : directory to work in; what an earlier demo left in it is replaced
     recordings : files for the importer; none = a synthetic market
     seed : of the synthetic market and of the ensemble
+    duration_s : length of the synthetic market
     device : where XGBoost trains
     on_progress : told how far the demo is
 
@@ -162,7 +172,7 @@ def demo(
         if recordings:
             rows = _import(recordings, out / "archive", told)
         else:
-            rows = _make_market(seed, out / "archive", told)
+            rows = _make_market(MarketSpec(seed=seed, duration_s=duration_s), out / "archive", told)
     archive = Archive.open(out / "archive")
     config = _train_config(archive, seed, synthetic=not recordings)
     first_ns, last_ns = archive.time_range(config.venue, config.symbols)
@@ -236,8 +246,7 @@ def _write_mark(out: Path, answer: dict[str, Any]) -> None:
     partial.replace(out / _MARK)
 
 
-def _make_market(seed: int, path: Path, told: Told) -> int:
-    spec = MarketSpec(seed=seed, duration_s=DURATION_S)
+def _make_market(spec: MarketSpec, path: Path, told: Told) -> int:
     return write(spec, path, on_second=lambda done: told(done, spec.duration_s, f"{done} s of market"))
 
 
@@ -306,4 +315,5 @@ class _StageClock:
         before = sum(_WEIGHTS[earlier] for earlier in self.seconds)
         told(0.0, 1.0)
         yield told
+        told(1.0, 1.0)
         self.seconds[name] = time.perf_counter() - began

@@ -60,7 +60,8 @@ class _Table:
 
     @classmethod
     def of(cls, name: str, series: QuoteSeries | BookSeries) -> _Table:
-        wide = (len(series), -1)
+        # Not (len, -1): numpy cannot infer a width from no rows, and a recording may have no book at all.
+        wide = (len(series), series.bid_px.shape[1] if series.bid_px.ndim == 2 else 1)
         bid_px, ask_px = series.bid_px.reshape(wide), series.ask_px.reshape(wide)
         best_bid, best_ask = bid_px[:, 0], ask_px[:, 0]
         sound = (best_bid > 0) & (best_ask > best_bid) & ((series.quality & _UNSOUND) == 0)

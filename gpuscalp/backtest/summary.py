@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -21,6 +21,9 @@ from gpuscalp.config import BacktestConfig
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import E8, NS_PER_S
 from gpuscalp.strategy import SKIP_REASONS
+
+# The venue of gpuscalp.synthetic; not imported from there, because that package compiles its kernel.
+SYNTHETIC_VENUE: Final = "synthetic"
 
 
 class Scope(Struct, frozen=True):
@@ -159,6 +162,11 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Pe
     recorder, trader = session.recorder, session.trader
     count = len(recorder.ledger.closed)
     found = []
+    if scope.venue == SYNTHETIC_VENUE:
+        found.append(
+            "SYNTHETIC: a program made this market from a seed, with a lag planted for a model to find. The "
+            "result shows that the parts work together; it says nothing about a real market."
+        )
     share = scope.in_sample_share
     if share > 0:
         found.append(
