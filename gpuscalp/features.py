@@ -5,6 +5,7 @@ Owns: names, order, units, warm-up and the hash that goes into every bundle. Nev
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import hashlib
 import json
@@ -116,7 +117,7 @@ class FeatureGraph:
         try:
             return self.names.index(name)
         except ValueError:
-            near = fnmatch.filter(self.names, f"*{name.split('.')[0]}*")[:5]
+            near = difflib.get_close_matches(name, self.names, n=5)
             fix = f"near it: {', '.join(near)}" if near else "gpuscalp features list shows all columns"
             raise ConfigError("no such column", value=name, fix=fix) from None
 
