@@ -108,6 +108,7 @@ def download(
     base_url: str = BASE_URL,
     workers: int = 4,
     timeout_s: float = 30.0,
+    proxy_url: str | None = None,
     backoff_s: float = 0.5,
     progress: Progress | None = None,
 ) -> DownloadReport:
@@ -120,6 +121,7 @@ def download(
     base_url : where the layout begins
     workers : files at a time
     timeout_s : for connecting, and for every read
+    proxy_url : HTTP proxy to go through
     backoff_s : wait after the first failed attempt; doubled after each, five attempts in all
     progress : told (bytes so far, bytes known to come, name); may be called from several threads, one at a
         time
@@ -149,7 +151,12 @@ def download(
         allowed_methods=("GET",),
         raise_on_status=False,
     )
-    pool = urllib3.PoolManager(maxsize=workers, retries=retries, timeout=urllib3.Timeout(timeout_s))
+    timeout = urllib3.Timeout(timeout_s)
+    pool: PoolManager
+    if proxy_url is None:
+        pool = urllib3.PoolManager(maxsize=workers, retries=retries, timeout=timeout)
+    else:
+        pool = urllib3.ProxyManager(proxy_url, maxsize=workers, retries=retries, timeout=timeout)
     fetcher = _Fetcher(pool, base_url.rstrip("/"), target, backoff_s, shown)
     with ThreadPoolExecutor(workers) as executor:
         futures = {executor.submit(fetcher.fetch, item): item for item in wanted}

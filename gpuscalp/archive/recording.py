@@ -33,6 +33,10 @@ _FIRST: Final = re.compile(
     rb"\d{10}\.\d+: ?[{\[]|(?:\d{13}|\d{16}|\d{19}) [{\[]|configuration: |wss?://|https?://\S+ -> "
 )
 
+_USDM_MARKS: Final = (
+    *(b'"pu":', b'"X":"', b'"e":"bookTicker"', b'"e":"markPriceUpdate"'),
+    *(b"fapi.binance", b"fstream.binance"),
+)
 _SNAPSHOT_KEY: Final = b'"lastUpdateId"'
 
 
@@ -55,14 +59,14 @@ def symbols_in(head: bytes) -> tuple[str, ...]:
 
 def venue_of(head: bytes) -> str | None:
     """Return the venue that the first lines show, or None: only USD-M names the previous id of an update
-    and the kind of a trade, only spot leaves a bookTicker undated."""
-    if b'"pu":' in head or b'"X":"' in head or b"fapi.binance" in head or b"fstream.binance" in head:
+    and the kind of a trade, only spot leaves a bookTicker undated and puts ``M`` into trades."""
+    if any(mark in head for mark in _USDM_MARKS):
         return "binance_usdm"
     if re.search(rb'@bookTicker","data":\{"u":', head) or b'"M":true' in head or b'"M":false' in head:
         return "binance_spot"
     if b'"e":"depthUpdate"' in head:
         return "binance_spot"
-    return None
+    return "binance_usdm" if b'"e":"aggTrade"' in head else None
 
 
 class RecordingReader:

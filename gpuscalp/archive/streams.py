@@ -6,7 +6,9 @@ Never: looks at the manifest's bookkeeping beyond paths and times.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -197,7 +199,12 @@ class _Stream:
         self._ticks = np.empty(0, TICK)
         self._seq = np.empty(0, np.int64)
 
+    @property
+    def is_exhausted(self) -> bool:
+        return len(self._ticks) == 0 and self.reader.next_recv_ns == _END
+
     def advance(self) -> None:
+        """Do the next step of reading: open the part, or read a row group."""
         if not self.reader.is_open:
             self.reader.open()
             return
@@ -237,13 +244,16 @@ def merged_ticks(parts: Iterable[tuple[PartReader, Instrument, int]], *, max_tic
     TICK[<= max_ticks]
         never empty; the concatenation does not depend on ``max_ticks``
     """
-    streams = [_Stream(reader, instrument, index) for reader, instrument, index in parts]
+    streams = (_Stream(reader, instrument, index) for reader, instrument, index in parts)
+    # A year of days is thousands of parts, of which a handful overlap: the others cost nothing until reached.
+    waiting = deque(sorted(streams, key=lambda stream: stream.reader.next_recv_ns))
+    active: list[_Stream] = []
     pending: list[Ticks] = []
     pending_count = 0
     try:
-        while streams:
-            bound = min(stream.reader.next_recv_ns for stream in streams)
-            merged = _merge([stream.take_before(bound) for stream in streams])
+        while active or waiting:
+            bound = min(stream.reader.next_recv_ns for stream in (*active, *islice(waiting, 1)))
+            merged = _merge([stream.take_before(bound) for stream in active])
             if len(merged):
                 pending.append(merged)
                 pending_count += len(merged)
@@ -253,15 +263,16 @@ def merged_ticks(parts: Iterable[tuple[PartReader, Instrument, int]], *, max_tic
                 for start in range(0, whole, max_ticks):
                     yield joined[start : start + max_ticks]
                 pending, pending_count = [joined[whole:]], pending_count - whole
-            if bound == _END:
-                break
-            for stream in streams:
+            active = [stream for stream in active if not stream.is_exhausted]
+            while waiting and waiting[0].reader.next_recv_ns == bound:
+                active.append(waiting.popleft())
+            for stream in active:
                 if stream.reader.next_recv_ns == bound:
                     stream.advance()
         if pending_count:
             yield np.concatenate(pending)
     finally:
-        for stream in streams:
+        for stream in active:
             stream.reader.close()
 
 

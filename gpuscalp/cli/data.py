@@ -94,11 +94,26 @@ def download(
     from gpuscalp.archive.download import BASE_URL, wanted_files
     from gpuscalp.archive.download import download as download_files
 
+    server = base_url or BASE_URL
     wanted = wanted_files(symbols, type=type, start=start.date(), end=end.date(), period=period, venue=venue)
     with progress("Downloading") as advance:
-        report = download_files(wanted, out, base_url=base_url or BASE_URL, workers=workers, progress=advance)
+        report = download_files(
+            wanted, out, base_url=server, workers=workers, proxy_url=_proxy(server), progress=advance
+        )
     answer = {"out": out, **report.to_dict()}
     emit(answer, json=json, text=lambda: _lines(answer))
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``NO_PROXY``)."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "127.0.0.1", "::1") or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _import_text(answer: Mapping[str, Any]) -> str:

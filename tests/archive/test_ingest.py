@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,25 @@ def test_nothing_to_import_is_refused(tmp_path: Path) -> None:
         import_sources([tmp_path], tmp_path / "archive")
     with pytest.raises(UsageError, match="cannot read the source"):
         import_sources([tmp_path / "none.gz"], tmp_path / "archive")
+
+
+def test_published_files_chain_and_need_no_header(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "futures" / "um" / "daily" / "aggTrades" / "BTCUSDT"
+    folder.mkdir(parents=True)
+    header = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"
+    for day in range(3):
+        start_ms = market.START_NS // 10**6 + day * 86_400_000
+        ids = range(day * 100, day * 100 + 100 - (day == 1))  # the second day lacks its last trade
+        rows = "".join(
+            f"{i},{100 + i % 7}.5,0.{i % 9 + 1},{i},{i},{start_ms + i},{i % 2 == 0}\n" for i in ids
+        )
+        with zipfile.ZipFile(folder / f"BTCUSDT-aggTrades-2024-07-{18 + day}.zip", "w") as file:
+            file.writestr(f"BTCUSDT-aggTrades-2024-07-{18 + day}.csv", (header if day else "") + rows)
+    answer = import_sources([folder], tmp_path / "archive", strict=True).to_dict()
+    assert (answer["rows"], answer["gaps"], answer["rejects"]) == (299, 1, 0)
+    (gap,) = load(tmp_path / "archive").gaps
+    assert (gap.kind, gap.first_id, gap.last_id) == ("agg_trade_id", 199, 199)
+    assert len({part.day for part in load(tmp_path / "archive").parts}) == 3
 
 
 def test_two_venues_go_into_one_archive(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive.manifest import NAME
+from gpuscalp.archive.streams import PartReader
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import NS_PER_DAY, TICK, Instrument, TickKind
 
@@ -128,6 +129,19 @@ def test_batch_size_does_not_change_the_stream(made: Any, max_ticks: int) -> Non
     batches = list(archive.tick_batches("synthetic", max_ticks=max_ticks))
     assert all(len(batch) == max_ticks for batch in batches[:-1])
     assert np.concatenate(batches).tobytes() == whole.tobytes()
+
+
+def test_reading_is_lazy(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch needs one or two row groups of each part that has begun, not the files."""
+    archive, _ = made
+    reads: list[str] = []
+    read = PartReader.read
+    monkeypatch.setattr(PartReader, "read", lambda self: (reads.append(self.part.path), read(self))[1])
+    batches = archive.tick_batches("synthetic", max_ticks=100)
+    next(batches)
+    assert len(reads) <= 2 * len({part.path for part in archive.manifest.parts if part.day == "2024-07-18"})
+    assert max(reads.count(path) for path in reads) == 1
+    batches.close()
 
 
 def test_single_ticks_come_one_by_one(made: Any) -> None:
