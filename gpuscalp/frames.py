@@ -17,9 +17,10 @@ import numpy as np
 
 from gpuscalp.config import GridConfig
 from gpuscalp.errors import ShapeError
-from gpuscalp.ops import frames as frame_ops
 from gpuscalp.ops import grid as grid_ops
-from gpuscalp.schema import I64, NS_PER_MS, TICK, FrameBlock, Instrument, Ticks
+from gpuscalp.ops.by_device import Ops, ops_for
+from gpuscalp.ops.packed import Field
+from gpuscalp.schema import I64, NS_PER_MS, TICK, Channel, FrameBlock, Instrument, Ticks
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,19 @@ def _words(ticks: Ticks) -> I64:
     return np.ascontiguousarray(ticks).view(np.int64).reshape(-1, 8)
 
 
+def block_layout(frame_count: int, symbol_count: int) -> tuple[Field, ...]:
+    """Return shape and type of the arrays of a FrameBlock, in its order."""
+    row = (frame_count, symbol_count)
+    return (
+        Field((frame_count,), np.int64),
+        Field((frame_count, len(Channel), symbol_count), np.float32),
+        Field(row, np.uint32),
+        Field(row, np.int32),
+        Field(row, np.int32),
+        Field(row, np.float64),
+    )
+
+
 @final
 class Framer:
     """Folds closed frames into channels, carrying each symbol's last quote, book and mark.
@@ -202,41 +216,44 @@ class Framer:
     config : GridConfig
     instruments : one per symbol, in the order of axis S
     warm_up_frames : int   WARM_UP is set until this many frames have closed since a symbol's first quote
+    ops : Ops              of the device that the blocks lie on; None: the CPU's
     """
 
-    def __init__(self, config: GridConfig, instruments: Sequence[Instrument], *, warm_up_frames: int) -> None:
+    def __init__(
+        self,
+        config: GridConfig,
+        instruments: Sequence[Instrument],
+        *,
+        warm_up_frames: int,
+        ops: Ops | None = None,
+    ) -> None:
+        self._ops = ops_for("cpu") if ops is None else ops
         self._stale_ns = config.stale_ms * NS_PER_MS
         self._warm_up_frames = warm_up_frames
-        self._tick_size = np.array([instrument.tick_size for instrument in instruments], np.float64)
-        self._state = frame_ops.FrameState.empty(len(instruments))
+        tick_size = np.array([instrument.tick_size for instrument in instruments], np.float64)
+        self._tick_size = self._ops.xp.asarray(tick_size)
+        self._state = self._ops.frames.FrameState.empty(len(instruments))
 
     def restart(self) -> None:
         """Forget everything: the next frame is not adjacent to the last."""
-        empty = frame_ops.FrameState.empty(len(self._tick_size))
+        empty = self._ops.frames.FrameState.empty(len(self._tick_size))
         self._state.integers[:] = empty.integers
         self._state.reals[:] = empty.reals
 
     def buffers(self, frame_count: int) -> FrameBlock:
         """Return an uninitialised block for ``fold`` to write into."""
-        symbol_count = len(self._tick_size)
-        shape = (frame_count, symbol_count)
-        return FrameBlock(
-            np.empty(frame_count, np.int64),
-            np.empty((frame_count, frame_ops.CHANNEL_COUNT, symbol_count), np.float32),
-            np.empty(shape, np.uint32),
-            np.empty(shape, np.int32),
-            np.empty(shape, np.int32),
-            np.empty(shape, np.float64),
-        )
+        layout = block_layout(frame_count, len(self._tick_size))
+        return FrameBlock(*(self._ops.xp.empty(field.shape, field.dtype) for field in layout))
 
     def fold(self, closed: ClosedFrames, out: FrameBlock | None = None) -> FrameBlock:
         """Return the channels of closed frames (in ``out`` if given: T frames, overwritten)."""
         block = self.buffers(len(closed.end_ns)) if out is None else out
-        block.end_ns[:] = closed.end_ns
-        frame_ops.fold(
-            closed.ticks,
-            closed.offsets,
-            closed.end_ns,
+        ticks, offsets, end_ns = self._ops.upload(closed.ticks, closed.offsets, closed.end_ns)
+        block.end_ns[:] = end_ns
+        self._ops.frames.fold(
+            ticks,
+            offsets,
+            end_ns,
             self._tick_size,
             self._stale_ns,
             self._warm_up_frames,
@@ -250,8 +267,11 @@ class Framer:
         return block
 
     def checkpoint(self) -> dict[str, np.ndarray]:
-        return {"integers": self._state.integers.copy(), "reals": self._state.reals.copy()}
+        """Return the state as NumPy arrays, the same for every device."""
+        state = self._state._asdict()
+        return {name: np.array(self._ops.to_host(array)) for name, array in state.items()}
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        self._state.integers[:] = saved["integers"]
-        self._state.reals[:] = saved["reals"]
+        """Continue from a checkpoint, whichever device it was made on."""
+        self._state.integers[:] = self._ops.xp.asarray(saved["integers"])
+        self._state.reals[:] = self._ops.xp.asarray(saved["reals"])

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import final
+from types import ModuleType
+from typing import Any, final
 
 import numpy as np
 
 from gpuscalp.config import FeatureConfig, GridConfig
-from gpuscalp.errors import DeviceError, ShapeError
+from gpuscalp.errors import ShapeError
 from gpuscalp.features import FeatureGraph
-from gpuscalp.frames import ClosedFrames, Framer, Grid
-from gpuscalp.ops import context as context_ops
-from gpuscalp.ops import ladder as ladder_ops
+from gpuscalp.frames import ClosedFrames, Framer, Grid, block_layout
+from gpuscalp.ops.by_device import Ops, ops_for
+from gpuscalp.ops.packed import Field, carve, packed_bytes
 from gpuscalp.schema import F32, Channel, FeatureChunk, FrameBlock, Instrument, Ticks
-
-TILE_FRAMES = 4096  # elements of one group stay in the second-level cache; does not change the bits
 
 
 @final
@@ -31,9 +30,15 @@ class FeaturePipeline:
     ----------
     grid, features : configuration of the frames and of the graph
     instruments : the symbols, in the order of axis S
-    device : "cpu"        where features are computed
-    threads : int         threads for the batch; does not change the bits
+    device : "cpu", "cuda"   where frames and features are computed; does not change the bits
+    threads : int         threads for the batch on a CPU; does not change the bits
     chunk_frames : int    frames per chunk of the batch; does not change the bits
+    keep_on_device : bool   leave ``features`` of a chunk on the device, as a CuPy array on CUDA; the frames
+                          come to the host in any case
+
+    Raises
+    ------
+    DeviceError           the device cannot run here
     """
 
     def __init__(
@@ -45,11 +50,12 @@ class FeaturePipeline:
         device: str = "cpu",
         threads: int = 2,
         chunk_frames: int = 8192,
+        keep_on_device: bool = False,
     ) -> None:
         if not instruments:
             raise ShapeError("a pipeline needs at least one instrument")
-        if device != "cpu":
-            raise DeviceError("no feature engine for this device", value=device, fix="use device = cpu")
+        self._ops = ops_for(device)
+        self._keep_on_device = keep_on_device
         self.grid = grid
         self.instruments = tuple(instruments)
         self.graph = FeatureGraph(grid, features, [instrument.symbol for instrument in instruments])
@@ -64,7 +70,10 @@ class FeaturePipeline:
         """
         grid = Grid(self.grid, len(self.instruments), block_frames=self._chunk_frames)
         framer = self._framer()
-        with _BatchFeatures(self.graph, len(self.instruments), self._threads) as window:
+        threads = self._threads if self._ops.threaded else 1
+        with _BatchFeatures(
+            self._ops, self.graph, len(self.instruments), threads, self._keep_on_device
+        ) as window:
             for ticks in tick_batches:
                 for closed in grid.push(ticks):
                     if closed.restart:
@@ -78,25 +87,34 @@ class FeaturePipeline:
 
     def stream(self) -> FeatureStream:
         """Return the same graph as a stream, cold."""
-        return FeatureStream(self.grid, self.graph, self._framer(), len(self.instruments))
+        return FeatureStream(
+            self._ops, self.grid, self.graph, self._framer(), len(self.instruments), self._keep_on_device
+        )
 
     def _framer(self) -> Framer:
-        return Framer(self.grid, self.instruments, warm_up_frames=self.graph.warm_up_frames)
+        warm_up_frames = self.graph.warm_up_frames
+        return Framer(self.grid, self.instruments, warm_up_frames=warm_up_frames, ops=self._ops)
 
 
 @final
 class _BatchFeatures:
     """Collects frames, keeps the halo of the longest window, and computes features chunk by chunk."""
 
-    def __init__(self, graph: FeatureGraph, symbol_count: int, threads: int) -> None:
-        self._graph = graph
+    def __init__(
+        self, ops: Ops, graph: FeatureGraph, symbol_count: int, threads: int, keep_on_device: bool
+    ) -> None:
+        self._ops = ops
+        self._keep_on_device = keep_on_device
+        self._column_count = len(graph)
+        self._program = ops.tables(graph.program)
+        self._context = ops.tables(graph.context)
         self._symbol_count = symbol_count
-        self._halo = ladder_ops.halo(graph.program)
-        self._history = np.full((symbol_count, len(Channel), self._halo), np.nan, np.float32)
+        self._halo = ops.ladder.halo(self._program)
+        self._history = ops.xp.full((symbol_count, len(Channel), self._halo), np.nan, np.float32)
         self._blocks: list[FrameBlock] = []
         self.frame_count = 0
         self._pool = ThreadPoolExecutor(threads)
-        self._scratch = [ladder_ops.batch_scratch(graph.program, TILE_FRAMES) for _ in range(threads)]
+        self._scratch = [ops.ladder.batch_scratch(self._program, ops.tile_frames) for _ in range(threads)]
 
     def __enter__(self) -> _BatchFeatures:
         return self
@@ -116,15 +134,18 @@ class _BatchFeatures:
         """Yield the chunk of the frames collected so far, if there are any."""
         if not self._blocks:
             return
-        frames = _concatenate(self._blocks)
+        xp = self._ops.xp
+        frames = _concatenate(xp, self._blocks)
         self._blocks.clear()
         self.frame_count = 0
-        channels = np.concatenate([self._history, frames.channels.transpose(2, 1, 0)], axis=2)
+        channels = xp.concatenate([self._history, frames.channels.transpose(2, 1, 0)], axis=2)
         self._history = channels[:, :, -self._halo :].copy() if self._halo else self._history
-        features = np.empty((self._symbol_count, len(self._graph), len(frames)), np.float32)
+        features = xp.empty((self._symbol_count, self._column_count, len(frames)), np.float32)
         self._compute(channels, features)
-        context_ops.context(self._graph.context, frames.end_ns, features)
-        yield FeatureChunk(frames, features)
+        self._ops.context.context(self._context, frames.end_ns, features)
+        if not self._keep_on_device:
+            features = self._ops.to_host(features)
+        yield FeatureChunk(FrameBlock(*map(self._ops.to_host, _arrays(frames))), features)
 
     def _compute(self, channels: F32, features: F32) -> None:
         """Cut the work into one piece per thread and symbol; pieces are independent."""
@@ -135,33 +156,51 @@ class _BatchFeatures:
         def work(thread: int) -> None:
             first, last = int(cuts[thread]), int(cuts[thread + 1])
             for symbol in range(self._symbol_count):
-                ladder_ops.batch(
-                    self._graph.program,
+                self._ops.ladder.batch(
+                    self._program,
                     channels[symbol],
                     first,
                     last,
-                    TILE_FRAMES,
+                    self._ops.tile_frames,
                     self._scratch[thread],
                     features[symbol],
                 )
 
-        list(self._pool.map(work, range(threads)))
+        if threads == 1:
+            work(0)  # in this thread: a stream that the caller has chosen on a GPU is the thread's own
+        else:
+            list(self._pool.map(work, range(threads)))
 
 
 @final
 class FeatureStream:
     """The graph fed tick batch by tick batch. ``push`` returns rows that the next call overwrites."""
 
-    def __init__(self, grid: GridConfig, graph: FeatureGraph, framer: Framer, symbol_count: int) -> None:
+    def __init__(
+        self,
+        ops: Ops,
+        grid: GridConfig,
+        graph: FeatureGraph,
+        framer: Framer,
+        symbol_count: int,
+        keep_on_device: bool,
+    ) -> None:
         self.graph = graph
+        self._ops = ops
         self._grid = Grid(grid, symbol_count, block_frames=1)
         self._framer = framer
-        self._state = ladder_ops.new_step_state(graph.program, symbol_count)
-        self._scratch = ladder_ops.step_scratch(graph.program, symbol_count)
-        self._rows = np.empty((len(graph), symbol_count), np.float32)
-        self._block = framer.buffers(1)
-        self._features = np.empty((symbol_count, len(graph), 1), np.float32)
-        self._matrix = self._features.reshape(symbol_count, len(graph))
+        self._program = ops.tables(graph.program)
+        self._context = ops.tables(graph.context)
+        self._state = ops.ladder.new_step_state(self._program, symbol_count)
+        self._scratch = ops.ladder.step_scratch(self._program, symbol_count)
+        self._rows = ops.xp.empty((len(graph), symbol_count), np.float32)
+        # Frame and features side by side: one copy brings both, or the frame alone, to the host.
+        frame = block_layout(1, symbol_count)
+        self._layout = (*frame, Field((symbol_count, len(graph), 1), np.float32))
+        self._fetched_bytes = packed_bytes(frame if keep_on_device else self._layout)
+        self._buffer = ops.xp.zeros(packed_bytes(self._layout), np.uint8)
+        self._chunk = _chunk(self._buffer, self._layout)
+        self._matrix = self._chunk.features.reshape(symbol_count, len(graph))
 
     @property
     def late_count(self) -> int:
@@ -180,13 +219,16 @@ class FeatureStream:
             yield from self._frames(closed)
 
     def checkpoint(self) -> dict[str, np.ndarray]:
-        """Return the whole state as plain arrays."""
+        """Return the whole state as NumPy arrays, the same for every device."""
         saved = {f"grid.{name}": value for name, value in self._grid.checkpoint().items()}
         saved |= {f"frames.{name}": value for name, value in self._framer.checkpoint().items()}
-        return saved | {"ladder.rings": self._state.rings.copy(), "ladder.clock": self._state.clock.copy()}
+        state = self._state._asdict()
+        return saved | {f"ladder.{name}": np.array(self._ops.to_host(part)) for name, part in state.items()}
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Continue from a checkpoint; the next rows are those of a stream that never stopped.
+
+        The checkpoint may come from another device.
 
         Raises
         ------
@@ -203,31 +245,42 @@ class FeatureStream:
             target.restore(
                 {key[len(prefix) :]: value for key, value in saved.items() if key.startswith(prefix)}
             )
-        self._state.rings[:] = saved["ladder.rings"]
-        self._state.clock[:] = saved["ladder.clock"]
+        self._state.rings[:] = self._ops.xp.asarray(saved["ladder.rings"])
+        self._state.clock[:] = self._ops.xp.asarray(saved["ladder.clock"])
 
     def _frames(self, closed: ClosedFrames) -> Iterator[FeatureChunk]:
-        symbol_count = self._features.shape[0]
+        block, features = self._chunk.frames, self._chunk.features
+        symbol_count = len(features)
         for frame in range(len(closed.end_ns)):
             part = closed.offsets[frame * symbol_count : (frame + 1) * symbol_count + 1]
             one = ClosedFrames(closed.end_ns[frame : frame + 1], closed.ticks, part, False)
-            self._framer.fold(one, self._block)
-            ladder_ops.step(
-                self.graph.program, self._block.channels[0], self._state, self._scratch, self._rows
-            )
-            context_ops.transpose(self._rows, self._matrix)
-            context_ops.context(self.graph.context, self._block.end_ns, self._features)
-            yield FeatureChunk(self._block, self._features)
+            self._framer.fold(one, block)
+            self._ops.ladder.step(self._program, block.channels[0], self._state, self._scratch, self._rows)
+            self._ops.context.transpose(self._rows, self._matrix)
+            self._ops.context.context(self._context, block.end_ns, features)
+            yield self._fetch()
+
+    def _fetch(self) -> FeatureChunk:
+        """Return the chunk as the caller wants it: on a CPU as it lies, otherwise copied."""
+        if self._ops.device == "cpu":
+            return self._chunk
+        fetched = self._ops.to_host(self._buffer[: self._fetched_bytes])
+        if self._fetched_bytes < len(self._buffer):
+            return FeatureChunk(FrameBlock(*carve(fetched, self._layout[:-1])), self._chunk.features)
+        return _chunk(fetched, self._layout)
 
 
-def _concatenate(blocks: list[FrameBlock]) -> FrameBlock:
+def _chunk(buffer: Any, layout: Sequence[Field]) -> FeatureChunk:
+    """Return the views of a buffer that holds a FrameBlock and, last, features."""
+    *frames, features = carve(buffer, layout)
+    return FeatureChunk(FrameBlock(*frames), features)
+
+
+def _arrays(frames: FrameBlock) -> list[Any]:
+    return [getattr(frames, name) for name in FrameBlock.__slots__]
+
+
+def _concatenate(xp: ModuleType, blocks: list[FrameBlock]) -> FrameBlock:
     if len(blocks) == 1:
         return blocks[0]
-    return FrameBlock(
-        np.concatenate([block.end_ns for block in blocks]),
-        np.concatenate([block.channels for block in blocks]),
-        np.concatenate([block.quality for block in blocks]),
-        np.concatenate([block.bid_px for block in blocks]),
-        np.concatenate([block.ask_px for block in blocks]),
-        np.concatenate([block.mark for block in blocks]),
-    )
+    return FrameBlock(*(xp.concatenate(parts) for parts in zip(*map(_arrays, blocks), strict=True)))
