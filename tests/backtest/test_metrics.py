@@ -1,0 +1,87 @@
+"""Summaries: sampling interval, groups that add up, and nothing claimed from nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gpuscalp.backtest.ledger import Ledger, Trade
+from gpuscalp.backtest.metrics import grouped, hits, mean_pnl_interval, number, performance, total
+from gpuscalp.schema import NS_PER_S
+from tests.backtest.market import E8, NOW
+from tests.backtest.test_ledger import fill, order
+
+
+def trades(pnls: list[float]) -> list[Trade]:
+    ledger = Ledger()
+    for pnl in pnls:
+        ledger.on_fill(fill(1, E8, 100 * E8, 200 * E8), order(1, 1.0))
+        price = 100 * E8 + round(pnl * E8)
+        ledger.on_fill(fill(-1, E8, price, 200 * E8, fee_e8=3), order(-1, 1.0, reduce_only=True))
+    return ledger.closed
+
+
+@pytest.mark.parametrize(
+    ("span_s", "interval"),
+    [(60, 1), (1_999, 1), (2_000, 10), (12_000, 60), (60_000, 300), (720_000, 3_600), (17_280_000, 86_400)],
+)
+def test_interval_is_the_longest_that_leaves_enough_returns(span_s: int, interval: int) -> None:
+    at = NOW + np.array([0, span_s], np.int64) * NS_PER_S
+    assert performance(at, np.array([100.0, 101.0]), start_usdt=100.0, trials=1).interval_s == interval
+
+
+def test_returns_cover_the_whole_time_with_holes_at_zero() -> None:
+    at = NOW + np.array([0, 1, 2, 5, 6], np.int64) * NS_PER_S
+    equity = np.array([100.0, 101.0, 100.0, 103.0, 103.0])
+    found = performance(at, equity, start_usdt=100.0, trials=1)
+    assert found.returns == pytest.approx([0.01, -0.01, 0.0, 0.0, 0.03, 0.0])
+    assert found.sharpe.value == pytest.approx(found.returns.mean() / found.returns.std(ddof=1))
+    assert found.annual is None
+
+
+def test_nothing_traded_gives_no_ratio() -> None:
+    at = NOW + np.arange(100, dtype=np.int64) * NS_PER_S
+    found = performance(at, np.full(100, 10_000.0), start_usdt=10_000.0, trials=5)
+    assert not found.sharpe.known
+    assert number(found.sharpe.value) is None
+    assert number(found.deflated) is None
+    assert found.annual is None
+    assert not performance(at[:0], np.empty(0), start_usdt=1.0, trials=1).sharpe.known
+
+
+def test_long_samples_are_annualised() -> None:
+    at = NOW + np.arange(0, 30 * 86_400, 60, dtype=np.int64) * NS_PER_S
+    equity = 10_000 + np.cumsum(np.random.default_rng(1).normal(0.01, 1, len(at)))
+    found = performance(at, equity, start_usdt=10_000.0, trials=1)
+    assert found.interval_s == 3_600
+    assert found.annual == pytest.approx(found.sharpe.value * math.sqrt(8_760))
+
+
+def test_groups_add_up_to_the_total() -> None:
+    made = trades([1.0, -2.0, 0.25, 4.0])
+    parts = grouped(made, lambda trade: made.index(trade) % 2)
+    whole = total(made)
+    assert [part.key for part in parts] == ["0", "1"]
+    for name in ("count", "gross", "delay", "spread", "fees", "funding", "pnl"):
+        assert sum(getattr(part, name) for part in parts) == pytest.approx(getattr(whole, name))
+    assert whole.pnl == pytest.approx(
+        whole.gross + whole.delay + whole.spread + whole.fees + whole.funding, abs=1e-12
+    )
+    assert whole.fees == pytest.approx(-12e-8)
+
+
+def test_hits_count_profits_after_costs() -> None:
+    won, interval = hits(trades([1.0, -1.0, 0.0]))
+    assert won == 1  # a trade without a move has lost its fees
+    assert interval.low < 1 / 3 < interval.high
+
+
+def test_interval_of_the_mean_holds_the_mean_and_is_reproducible() -> None:
+    made = trades(np.random.default_rng(2).normal(size=80).tolist())
+    first, again = mean_pnl_interval(made), mean_pnl_interval(made)
+    assert first == again
+    mean = np.mean([trade.pnl_e8 / E8 for trade in made])
+    assert first.low < mean < first.high
+    assert math.isnan(mean_pnl_interval([]).low)

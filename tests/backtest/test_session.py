@@ -1,0 +1,246 @@
+"""A whole session on a made market: money adds up, the future does not matter, chunks leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from gpuscalp.archive import BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.backtest.session import Prediction, Session
+from gpuscalp.config import BacktestConfig, CostConfig, GridConfig, RiskConfig, StrategyConfig
+from gpuscalp.risk import RiskState
+from gpuscalp.schema import Channel, FrameBlock, Instrument
+from gpuscalp.trader import Trader
+from tests.backtest.market import COIN, E8, MS, NOW, books, marks, quotes
+
+GRID = GridConfig(frame_ms=100, lateness_ms=20)
+FUNDING_MS = 2_500
+OTHER = replace(COIN, symbol="OTHERUSDT")
+CONFIG = BacktestConfig(
+    strategy=StrategyConfig(hold_ms=500, order_usdt=500.0),
+    cost=CostConfig(taker_fee_bps=1.0, order_latency_ms=30.0, compute_latency_ms=1.0),
+    risk=RiskConfig(max_spread_bps=20.0),
+)
+
+
+@dataclass
+class MadeMarket:
+    """Quotes of two symbols every 7 ms on random walks, and what frames and a model make of them."""
+
+    quotes_of: list[QuoteSeries]
+    marks_of: list[MarkSeries]
+    frames: FrameBlock
+    prediction: Prediction
+
+    def quotes(self, symbol_index: int, start_ns: int, end_ns: int) -> QuoteSeries:
+        rows = self.quotes_of[symbol_index]
+        keep = (rows.exch_ns >= start_ns) & (rows.exch_ns < end_ns)
+        return QuoteSeries(*(getattr(rows, name)[keep] for name in QuoteSeries.__slots__))
+
+    def books(self, symbol_index: int, start_ns: int, end_ns: int) -> BookSeries:
+        return books([])
+
+    def marks(self, symbol_index: int, start_ns: int, end_ns: int) -> MarkSeries:
+        rows = self.marks_of[symbol_index]
+        keep = (rows.exch_ns >= start_ns) & (rows.exch_ns < end_ns)
+        return MarkSeries(*(getattr(rows, name)[keep] for name in MarkSeries.__slots__))
+
+
+def made_market(frame_count: int = 300, seed: int = 3) -> MadeMarket:
+    rng = np.random.default_rng(seed)
+    end_ns = NOW + 100 * MS * np.arange(1, frame_count + 1, dtype=np.int64)
+    quotes_of, marks_of = [], []
+    bid_px = np.zeros((frame_count, 2), np.int32)
+    ask_px = np.zeros((frame_count, 2), np.int32)
+    for symbol in range(2):
+        count = frame_count * 100 // 7
+        bid = 10_000 + np.cumsum(rng.integers(-2, 3, count))
+        rows = [
+            (float(7 * i + symbol), int(bid[i]), int(bid[i]) + 1 + i % 3, 1 + i % 5, 1 + i % 4)
+            for i in range(count)
+        ]
+        rows[-1] = (*rows[-1][:3], 50.0, 50.0)  # enough to close everything at the end
+        series = quotes(rows)
+        last = np.searchsorted(series.exch_ns, end_ns, side="right") - 1
+        bid_px[:, symbol], ask_px[:, symbol] = series.bid_px[last], series.ask_px[last]
+        quotes_of.append(series)
+        marks_of.append(
+            marks([(at, 100.0, 0.001, FUNDING_MS * (at // FUNDING_MS + 1)) for at in range(0, 30_000, 500)])
+        )
+    channels = np.full((frame_count, len(Channel), 2), 0.0, np.float32)
+    frames = FrameBlock(
+        end_ns,
+        channels,
+        np.zeros((frame_count, 2), np.uint32),
+        bid_px,
+        ask_px,
+        np.full((frame_count, 2), np.nan),
+    )
+    edge = rng.normal(scale=30.0, size=(frame_count, 2))
+    up = np.where(edge > 0, 0.7, 0.1)
+    return MadeMarket(
+        quotes_of,
+        marks_of,
+        frames,
+        Prediction(np.stack([0.8 - up, np.full_like(up, 0.2), up], axis=2), np.ones((frame_count, 2)), edge),
+    )
+
+
+def part(market: MadeMarket, first: int, last: int) -> tuple[FrameBlock, Prediction]:
+    frames, prediction = market.frames, market.prediction
+    return (
+        FrameBlock(*(getattr(frames, name)[first:last] for name in FrameBlock.__slots__)),
+        Prediction(*(getattr(prediction, name)[first:last] for name in Prediction.__slots__)),
+    )
+
+
+def run(
+    market: MadeMarket, cuts: Sequence[int] = (), config: BacktestConfig = CONFIG, *, finish: bool = True
+) -> Session:
+    instruments: tuple[Instrument, ...] = (COIN, OTHER)
+    trader = Trader(
+        strategy=config.strategy,
+        risk=config.risk,
+        cost=config.cost,
+        account=config.account,
+        instruments=instruments,
+        horizon_ms=1_000,
+    )
+    session = Session(trader, market, config=config, grid=GRID)
+    edges = [0, *cuts, len(market.frames)]
+    for first, last in pairwise(edges):
+        session.trade(*part(market, first, last))
+    if finish:
+        session.finish()
+    return session
+
+
+def facts(session: Session) -> list[object]:
+    recorder = session.recorder
+    return [
+        recorder.ledger.closed,
+        recorder.intents,
+        recorder.refusals,
+        recorder.outcomes,
+        recorder.time_ns.tolist(),
+        recorder.equity_usdt.tolist(),
+        recorder.skips.tolist(),
+        session.trader.equity_e8(),
+    ]
+
+
+def test_money_adds_up_to_the_unit() -> None:
+    session = run(made_market())
+    account, trades = session.trader.account, session.recorder.ledger.closed
+    assert len(trades) > 30
+    assert all(position.qty_e8 == 0 for position in account.positions)
+    assert session.trader.equity_e8() - account.start_e8 == sum(trade.pnl_e8 for trade in trades)
+    assert account.fees_e8 == sum(trade.fees_e8 for trade in trades) > 0
+    assert account.cash_e8 == account.wallet_e8 == session.trader.equity_e8()
+    assert session.recorder.equity_usdt[-1] == session.trader.equity_e8() / E8
+
+
+def test_funding_is_charged_once_and_on_what_was_held() -> None:
+    session = run(made_market())
+    payments = [trade.funding_e8 for trade in session.recorder.ledger.closed]
+    charged = [trade for trade in session.recorder.ledger.closed if trade.funding_e8]
+    assert sum(payments) == session.trader.account.funding_e8
+    due = [NOW + at * MS for at in range(FUNDING_MS, 30_001, FUNDING_MS)]
+    held = [t for t in session.recorder.ledger.closed if any(t.entry_ns <= at < t.exit_ns for at in due)]
+    assert charged == held
+    assert len(charged) > 3
+    for trade in charged:
+        assert (trade.funding_e8 > 0) == (trade.side < 0)
+
+
+@pytest.mark.parametrize("cuts", [(1,), (150,), (7, 8, 9, 100, 299), tuple(range(20, 300, 20))])
+def test_chunks_leave_no_trace(cuts: tuple[int, ...]) -> None:
+    market = made_market()
+    # The feed-delay reference is the fastest message seen so far: the same in every window of this market.
+    assert facts(run(market, cuts)) == facts(run(market))
+
+
+def test_no_fill_comes_before_its_order_could_have_arrived() -> None:
+    session = run(made_market())
+    own_ms = GRID.lateness_ms + 31
+    closed = [t for t in session.recorder.ledger.closed if t.exit_reason != "end_of_data"]
+    assert closed
+    for trade in closed:
+        assert trade.entry_ns >= trade.entry_decided_ns + own_ms * MS
+        assert trade.exit_ns >= trade.exit_decided_ns + own_ms * MS
+        # Quotes come every 7 ms and two symbols close frames: it never takes much longer either.
+        assert trade.entry_ns <= trade.entry_decided_ns + (own_ms + 15) * MS
+
+
+def test_takers_never_gain_from_the_spread() -> None:
+    for trade in run(made_market()).recorder.ledger.closed:
+        assert trade.spread_e8 < 0
+
+
+def test_the_future_changes_nothing_before_it() -> None:
+    market = made_market()
+    cut = 200
+    boundary = int(market.frames.end_ns[cut - 1])
+    other = made_market(seed=99)
+    mixed = MadeMarket(
+        quotes_of=[
+            QuoteSeries(
+                *(
+                    np.concatenate(
+                        [getattr(a, n)[a.exch_ns <= boundary], getattr(b, n)[b.exch_ns > boundary]]
+                    )
+                    for n in QuoteSeries.__slots__
+                )
+            )
+            for a, b in zip(market.quotes_of, other.quotes_of, strict=True)
+        ],
+        marks_of=market.marks_of,
+        frames=market.frames,
+        prediction=market.prediction,
+    )
+    one, two = (run(replace_frames(m, cut), finish=False) for m in (market, mixed))
+    assert facts(one) == facts(two)
+    assert one.recorder.ledger.closed
+
+
+def replace_frames(market: MadeMarket, count: int) -> MadeMarket:
+    frames, prediction = part(market, 0, count)
+    return MadeMarket(market.quotes_of, market.marks_of, frames, prediction)
+
+
+def test_random_entries_lose_their_costs() -> None:
+    # Edges here are noise, so what is left of many trades is their spread and fees.
+    session = run(made_market(frame_count=1_500))
+    trades = session.recorder.ledger.closed
+    costs = sum(t.spread_e8 - t.fees_e8 for t in trades)
+    moved = np.array([t.gross_e8 + t.delay_e8 for t in trades], float)
+    assert len(trades) > 200
+    assert abs(moved.sum()) < 3 * moved.std() * np.sqrt(len(moved))
+    assert costs < 0
+
+
+def test_loss_limit_stops_entries_and_lets_positions_out() -> None:
+    config = replace_section(CONFIG, risk=RiskConfig(max_daily_loss_usdt=0.5, max_spread_bps=20.0))
+    session = run(made_market(), config=config)
+    assert session.trader.gate.state is RiskState.REDUCING
+    (event,) = session.recorder.events
+    late = [t for t in session.recorder.ledger.closed if t.entry_decided_ns >= event[0]]
+    assert late == []
+    assert session.recorder.refusals["REDUCING"] > 0
+    assert all(position.qty_e8 == 0 for position in session.trader.account.positions)
+
+
+def replace_section(config: BacktestConfig, **sections: RiskConfig) -> BacktestConfig:
+    import msgspec
+
+    return msgspec.structs.replace(config, **sections)
+
+
+def test_no_frames_is_no_error() -> None:
+    market = replace_frames(made_market(), 0)
+    session = run(market)
+    assert session.recorder.frame_count == 0
