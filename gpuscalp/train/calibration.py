@@ -15,8 +15,9 @@ from gpuscalp.ensemble import Calibration
 from gpuscalp.schema import F64
 
 # Independent labels' worth of belief that the members are right as they are. Overlapping labels make a
-# million rows worth a few hundred labels; without the prior six parameters would follow their noise.
-PRIOR_LABELS: Final = 10.0
+# million rows worth a few hundred labels; without the prior six parameters would follow their noise, and the
+# mood of one afternoon.
+PRIOR_LABELS: Final = 100.0
 _LOG_FLOOR: Final = -745.0
 
 

@@ -98,6 +98,11 @@ def warnings(result: TrainResult) -> tuple[str, ...]:
         )
     if result.overall.log_loss >= result.overall.base_log_loss:
         found.append("The held-out log loss is no better than that of the base rate.")
+    if result.overall.log_loss > result.overall.raw_log_loss + 1e-3:
+        found.append(
+            "The calibration made the held-out log loss worse: the shares of the classes drift from fold "
+            'to fold. More data may help, or ensemble.calibration = "none".'
+        )
     if result.training.venue == "synthetic":
         found.append("The market is synthetic: what the model finds here was put there.")
     return tuple(found)
