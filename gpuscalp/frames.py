@@ -62,6 +62,8 @@ class Grid:
         self._max_gap_ns = config.max_gap_ms * NS_PER_MS
         self._symbol_count = symbol_count
         self._block_frames = block_frames
+        # Taking copies: of a long batch that closes many small blocks only a part is taken at a time.
+        self._take_count = 1024 * min(block_frames, 64)
         self._state = grid_ops.new_state()
         # One memory, seen as words where ticks are moved and as fields where they are read.
         self._words = np.zeros((1024, 8), np.int64)
@@ -93,7 +95,7 @@ class Grid:
         closed: list[ClosedFrames] = []
         at = 0
         while at < len(ticks):
-            taken, gap = self._take(ticks[at:])
+            taken, gap = self._take(ticks[at : at + self._take_count])
             at += taken
             if gap:
                 self._close_all(closed)

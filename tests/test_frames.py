@@ -108,6 +108,16 @@ def test_any_split_into_batches_gives_the_same_frames(options, config, cut_seed,
         assert_same_frames(parts, whole)
 
 
+@pytest.mark.parametrize("block_frames", [1, 4096])
+def test_batch_longer_than_what_is_taken_at_once_gives_the_same_frames(block_frames):
+    """Every frame of the stream used to copy all the ticks that followed it."""
+    ticks = random_ticks(11, 70_000, 2, step_ms=0.3)
+    parts = split(ticks, list(range(0, 70_000, 500)))
+    assert_same_frames(
+        fold([ticks], 2, GridConfig(), block_frames=block_frames)[0], fold(parts, 2, GridConfig())[0]
+    )
+
+
 def test_ticks_given_are_not_changed():
     """Late ticks are re-labelled in the grid's own copy."""
     ticks = random_ticks(3, 300, 2, disorder_ms=900.0)
