@@ -14,12 +14,12 @@ import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xgboost
 
+from benchmarks.environment import processor
 from gpuscalp.forest_reader import read_booster
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 
@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "xgboost": xgboost.__version__,
-        "machine": _processor(),
+        "machine": processor(),
         "load_average": round(os.getloadavg()[0], 2),
         "members": arguments.members,
         "trees": forest.tree_count,
@@ -158,15 +158,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "timings": [asdict(timing) for timing in timings],
         "ok": differing == 0 and all(timing.bar is None or timing.ratio >= timing.bar for timing in timings),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def print_table(result: dict[str, Any]) -> None:

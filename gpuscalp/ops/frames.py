@@ -106,47 +106,26 @@ def fold(
         for symbol in range(symbol_count):
             first = offsets[frame * symbol_count + symbol]
             last = offsets[frame * symbol_count + symbol + 1]
-            _fold_one(
-                ticks,
-                first,
-                last,
-                end_ns[frame],
-                tick_size[symbol],
-                stale_ns,
-                warm_up_frames,
-                state,
-                symbol,
-                channels[frame],
-                quality[frame],
-                bid_px[frame],
-                ask_px[frame],
-                mark[frame],
-            )
+            sums = _accumulate(ticks, first, last, tick_size[symbol], state, symbol)
+            _close(
+                sums, end_ns[frame], tick_size[symbol], stale_ns, warm_up_frames, state, symbol,
+                channels[frame], quality[frame],
+            )  # fmt: skip
+            bid_px[frame, symbol] = state.integers[0, symbol]
+            ask_px[frame, symbol] = state.integers[1, symbol]
+            mark[frame, symbol] = state.reals[6, symbol]
 
 
 @jit
-def _fold_one(  # type: ignore[no-untyped-def]
-    ticks,
-    first,
-    last,
-    end_ns,
-    tick_size,
-    stale_ns,
-    warm_up_frames,
-    state,
-    symbol,
-    channels,
-    quality,
-    bid_px,
-    ask_px,
-    mark,
-):
+def _accumulate(ticks, first, last, tick_size, state, symbol):  # type: ignore[no-untyped-def]
+    """Run through the ticks of one symbol in one frame; return the frame's sums.
+
+    The last quote, book and mark are kept in the state.
+    """
     integers = state.integers
     reals = state.reals
     bid = integers[0, symbol]
     ask = integers[1, symbol]
-    bid_qty = reals[0, symbol]
-    ask_qty = reals[1, symbol]
     flags = 0
     trade_count = 0
     quote_count = 0
@@ -182,11 +161,11 @@ def _fold_one(  # type: ignore[no-untyped-def]
                 if new_bid >= bid:
                     ofi += tick.q0
                 if new_bid <= bid:
-                    ofi -= bid_qty
+                    ofi -= reals[0, symbol]
                 if new_ask <= ask:
                     ofi -= tick.q1
                 if new_ask >= ask:
-                    ofi += ask_qty
+                    ofi += reals[1, symbol]
                 move = float((new_bid + new_ask) - (bid + ask)) / float(bid + ask) * 10000.0
                 variance += move * move
                 high2 = max(high2, new_bid + new_ask)
@@ -196,8 +175,8 @@ def _fold_one(  # type: ignore[no-untyped-def]
                 low2 = new_bid + new_ask
             bid = new_bid
             ask = new_ask
-            bid_qty = tick.q0
-            ask_qty = tick.q1
+            reals[0, symbol] = tick.q0
+            reals[1, symbol] = tick.q1
             integers[3, symbol] = tick.exch_ns
         elif kind == _BOOK:
             reals[2, symbol] = tick.q0
@@ -206,10 +185,21 @@ def _fold_one(  # type: ignore[no-untyped-def]
             reals[5, symbol] = tick.q3
         elif kind == _MARK:
             reals[6, symbol] = tick.q0
+    integers[0, symbol] = bid
+    integers[1, symbol] = ask
+    return flags, trade_count, quote_count, buy, sell, vwap_flow, ofi, variance, largest, high2 - low2
 
-    mark[symbol] = reals[6, symbol]
-    bid_px[symbol] = bid
-    ask_px[symbol] = ask
+
+@jit
+def _close(  # type: ignore[no-untyped-def]
+    sums, end_ns, tick_size, stale_ns, warm_up_frames, state, symbol, channels, quality
+):
+    """Scale the sums of one frame into channels and judge its quality."""
+    integers = state.integers
+    reals = state.reals
+    flags, trade_count, quote_count, buy, sell, vwap_flow, ofi, variance, largest, range2 = sums
+    bid = integers[0, symbol]
+    ask = integers[1, symbol]
     if bid <= 0:
         for channel in range(CHANNEL_COUNT):
             channels[channel, symbol] = np.nan
@@ -218,7 +208,7 @@ def _fold_one(  # type: ignore[no-untyped-def]
 
     mid2 = bid + ask
     mid = float(mid2) * 0.5 * tick_size
-    imbalance = (bid_qty - ask_qty) / (bid_qty + ask_qty)
+    imbalance = (reals[0, symbol] - reals[1, symbol]) / (reals[0, symbol] + reals[1, symbol])
     previous_mid2 = integers[2, symbol]
     moved = math.nan
     if previous_mid2 > 0:
@@ -238,7 +228,7 @@ def _fold_one(  # type: ignore[no-untyped-def]
     channels[_DEPTH5, symbol] = (reals[2, symbol] - reals[3, symbol]) / (reals[2, symbol] + reals[3, symbol])
     channels[_DEPTH20, symbol] = (reals[4, symbol] - reals[5, symbol]) / (reals[4, symbol] + reals[5, symbol])
     channels[_VARIANCE, symbol] = variance
-    channels[_RANGE, symbol] = float(high2 - low2) / float(mid2) * 10000.0
+    channels[_RANGE, symbol] = float(range2) / float(mid2) * 10000.0
     channels[_QUOTE_COUNT, symbol] = quote_count
     channels[_LARGEST, symbol] = largest
     channels[_BASIS, symbol] = (mid - reals[6, symbol]) / reals[6, symbol] * 10000.0
@@ -254,10 +244,6 @@ def _fold_one(  # type: ignore[no-untyped-def]
         flags |= _WARM_UP
     quality[symbol] = flags
 
-    integers[0, symbol] = bid
-    integers[1, symbol] = ask
     integers[2, symbol] = mid2
     integers[4, symbol] = frames_closed
-    reals[0, symbol] = bid_qty
-    reals[1, symbol] = ask_qty
     reals[7, symbol] = moved
