@@ -33,11 +33,13 @@ from gpuscalp.feeds.messages import (
     Ticker,
     Trade,
 )
-from gpuscalp.schema import NS_PER_DAY
+from gpuscalp.schema import NS_PER_DAY, NS_PER_S
 
 # Messages between two hand-overs to the writer: at most 11 MB of book rows.
 _FLUSH_MESSAGES: Final = 16_384
 _LAST: Final = 2**63 - 1
+_LEAD_STEP_NS: Final = 10 * NS_PER_S
+_AHEAD_MAX: Final = 8
 _NAMES: Final[dict[type, str]] = {
     Trade: "trade",
     Ticker: "ticker",
@@ -68,6 +70,8 @@ class SourceRun:
         self.rows = dict.fromkeys(TABLES, 0)
         self.fates: Counter[tuple[str, str]] = Counter()
         self.first_recv_ns = self.last_recv_ns = 0
+        self._lead_ns: int | None = None
+        self._ahead_count = 0
         self._strict = strict
         self._reader = file.reader()
         self.arrival = Arrival(self._records())
@@ -87,6 +91,29 @@ class SourceRun:
             fix = "repair the source, or import without --strict: bad lines are then kept in a rejects file"
             raise DecodeError(error.what, where=where, value=error.value, fix=fix)
         self.log.add(number, error, raw)
+
+    def check_times(self, recv_ns: int, exch_ns: int) -> None:
+        """Refuse an event time that cannot be: one row dated far ahead would make every later row of the
+        symbol too late for its frame. A message can be held up on its way, but not sent ahead of the others:
+        the lead of the event time over the receive time changes only as the two clocks drift.
+
+        Raises
+        ------
+        DecodeError
+            the times are more than a day apart, or the lead is 10 s above all before it; after 8 such lines
+            in a row the recorder's clock was changed, and they are taken
+        """
+        lead_ns = exch_ns - recv_ns
+        if abs(lead_ns) > NS_PER_DAY:
+            raise DecodeError("receive time and event time are more than a day apart", value=recv_ns)
+        if self._lead_ns is not None and lead_ns > self._lead_ns + _LEAD_STEP_NS:
+            self._ahead_count += 1
+            if self._ahead_count <= _AHEAD_MAX:
+                raise DecodeError("event time is ahead of all others", value=exch_ns)
+            self._lead_ns = lead_ns
+        elif self._lead_ns is None or lead_ns > self._lead_ns:
+            self._lead_ns = lead_ns
+        self._ahead_count = 0
 
     def summary(self, gap_count: int) -> Source:
         """Return what the manifest keeps. ``lines`` = messages + rejects + set aside, where damage that is
@@ -234,8 +261,8 @@ class Assembly:
             fates = {self._handle(run, recv_ns, MarkPrice, mark) for mark in message.messages}
             run.fates["mark", TAKEN if TAKEN in fates else DUPLICATE] += 1
             return
-        if message.exch_ns and abs(recv_ns - message.exch_ns) > NS_PER_DAY:
-            raise DecodeError("receive time and event time are more than a day apart", value=recv_ns)
+        if message.exch_ns:
+            run.check_times(recv_ns, message.exch_ns)
         run.fates[_NAMES[kind], self._handle(run, recv_ns, kind, message)] += 1
         run.first_recv_ns = run.first_recv_ns or recv_ns
         run.last_recv_ns = recv_ns

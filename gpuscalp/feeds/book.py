@@ -24,6 +24,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Final
 
+from gpuscalp.feeds.chain import Ascent, Link
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels
 from gpuscalp.schema import BOOK_LEVELS, Quality
 
@@ -73,26 +74,13 @@ class LocalBook:
     Attributes
     ----------
     state : BookState
-    last_id : id of the newest update seen, whether or not there is a book; None before the first
     missing : ids (first, last), both included, that the newest GAP missed
     unused : buffered updates let go without ever being applied
     """
 
-    __slots__ = (
-        "_asks",
-        "_bids",
-        "_buffer",
-        "_first_id",
-        "_join_id",
-        "last_id",
-        "missing",
-        "state",
-        "unused",
-    )
-
     def __init__(self) -> None:
         self.state = BookState.UNSYNCED
-        self.last_id: int | None = None
+        self._ids = Ascent()
         self.missing = (0, 0)
         self.unused = 0
         self._bids = _Side(-1)
@@ -100,6 +88,11 @@ class LocalBook:
         self._buffer: deque[DepthUpdate] = deque(maxlen=BUFFER_MAX)
         self._first_id = 0  # of the newest update, to tell a duplicate from a late one
         self._join_id: int | None = None  # id of a snapshot that no update has reached yet
+
+    @property
+    def last_id(self) -> int | None:
+        """Id of the newest update seen, whether or not there is a book; None before the first."""
+        return self._ids.newest
 
     @property
     def quality(self) -> int:
@@ -124,16 +117,17 @@ class LocalBook:
 
     def on_diff(self, diff: DepthUpdate) -> BookEvent:
         """Take one depth update."""
-        if self.last_id is None:
-            gap = False
-        elif diff.last_id <= self.last_id:
-            repeated = diff.last_id == self.last_id and diff.first_id == self._first_id
+        last_id = self._ids.newest
+        link = self._ids.on_id(diff.last_id)
+        if link is not Link.NEXT:
+            repeated = link is Link.DUPLICATE and diff.first_id == self._first_id
             return BookEvent.DUPLICATE if repeated else BookEvent.LATE
-        else:
-            gap = diff.previous_id != self.last_id
-            if gap:
-                self.missing = (self.last_id + 1, diff.previous_id)
-        self.last_id, self._first_id = diff.last_id, diff.first_id
+        if self._ids.outvoted:
+            last_id = self._ids.before
+        gap = last_id is not None and diff.previous_id != last_id
+        if last_id is not None and gap:
+            self.missing = (last_id + 1, diff.previous_id)
+        self._first_id = diff.first_id
         if self.state is BookState.SYNCED and not gap and self._join_id is None:
             return self._apply(diff)
         return self._on_unsettled(diff, gap=gap)

@@ -1,6 +1,7 @@
-"""The chain of trade ids of one symbol: what is missing, what came twice, what came late.
+"""Ids of one stream: what is missing, what came twice, what came late.
 
-Owns: the open gaps. Pure.
+Owns: the open gaps of a stream whose ids have no holes (``TradeChain``), and the newest id of one whose ids
+only rise (``Ascent``). Pure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Final
 
 # Gaps that may still be filled by late trades. Older ones are final.
 OPEN_MAX: Final = 256
+# Rising ids below the newest one, in a row, that show the newest one to be wrong.
+_OUTVOTED: Final = 3
 
 
 class Link(Enum):
@@ -22,6 +25,48 @@ class Link(Enum):
     FILLS = "fills"
     DUPLICATE = "duplicate"
     LATE = "late"
+
+
+class Ascent:
+    """The newest id of a stream whose ids only rise.
+
+    One damaged id far ahead would make everything after it late. So when several messages in a row rise
+    among themselves between the last two ids taken, the newest one is outvoted and the stream goes on from
+    them. A stretch of old messages sent once more does not come above the last but one and stays late.
+
+    Attributes
+    ----------
+    newest, before : the last two ids taken; None before the first
+    outvoted : whether the id taken last replaced a wrong one
+    """
+
+    __slots__ = ("_late_count", "_late_id", "before", "newest", "outvoted")
+
+    def __init__(self) -> None:
+        self.newest: int | None = None
+        self.before: int | None = None
+        self.outvoted = False
+        self._late_count = self._late_id = 0
+
+    def on_id(self, number: int) -> Link:
+        """Take the id of one message: NEXT, DUPLICATE (equal to the newest) or LATE."""
+        newest = self.newest
+        if newest is None or number > newest:
+            self.before, self.newest, self.outvoted = newest, number, False
+            self._late_count = 0
+            return Link.NEXT
+        if number == newest:
+            return Link.DUPLICATE
+        rising = number > self._late_id if self._late_count else True
+        if not rising or self.before is None or number <= self.before:
+            self._late_count = 0
+            return Link.LATE
+        self._late_id = number
+        self._late_count += 1
+        if self._late_count < _OUTVOTED:
+            return Link.LATE
+        self.newest, self.outvoted, self._late_count = number, True, 0
+        return Link.NEXT
 
 
 @dataclass(slots=True)
@@ -79,6 +124,8 @@ class TradeChain:
                     Missing(trade_id + 1, gap.last_id, gap.from_ns, gap.to_ns),
                 ]
                 self._open[index : index + 1] = [part for part in rest if part.first_id <= part.last_id]
+                if len(self._open) > OPEN_MAX:
+                    self._final.append(self._open.pop(0))
                 return Link.FILLS
         if any(gap.first_id <= trade_id <= gap.last_id for gap in self._final):
             return Link.LATE

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from gpuscalp.feeds.book import BookEvent, BookState, LocalBook
-from gpuscalp.feeds.chain import Link, TradeChain
+from gpuscalp.feeds.chain import Ascent, Link, TradeChain
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, MarkPrice, Ticker, Trade
 from gpuscalp.schema import Quality
 
@@ -66,7 +66,9 @@ class SymbolMarket:
         self._trades = TradeChain()
         self._aggregate: bool | None = None
         self._ticker: Ticker | None = None
+        self._ticker_ids = Ascent()
         self._mark: MarkPrice | None = None
+        self._mark_times = Ascent()
         self._book_quote: tuple[int, int, int, int] | None = None
         self._book_ns = 0  # exchange time of the last book row
         self._book_owed = False  # the interval held a row back
@@ -91,12 +93,11 @@ class SymbolMarket:
 
     def on_ticker(self, recv_ns: int, ticker: Ticker) -> str:
         exch_ns = self._date(recv_ns, ticker.exch_ns)
-        last = self._ticker
-        if last is not None and ticker.update_id <= last.update_id:
-            if ticker.update_id < last.update_id:
-                return LATE
-            if ticker == last:
-                return DUPLICATE
+        link = self._ticker_ids.on_id(ticker.update_id)
+        if link is Link.LATE:
+            return LATE
+        if link is Link.DUPLICATE and ticker == self._ticker:
+            return DUPLICATE
         self._ticker = ticker
         bid, ask = ticker.bid_price_e8, ticker.ask_price_e8
         quality = _CROSSED if bid >= ask > 0 else 0
@@ -105,9 +106,9 @@ class SymbolMarket:
         return TAKEN
 
     def on_mark(self, recv_ns: int, mark: MarkPrice) -> str:
-        last = self._mark
-        if last is not None and mark.exch_ns <= last.exch_ns:
-            return DUPLICATE if mark == last else LATE
+        link = self._mark_times.on_id(mark.exch_ns)
+        if link is not Link.NEXT:
+            return DUPLICATE if mark == self._mark else LATE
         self._mark = mark
         # Not self._date: the venue dates marks on the whole second and sends them later.
         self._sink.mark(recv_ns, mark.exch_ns, 0, mark)
@@ -167,8 +168,7 @@ class SymbolMarket:
         newest dated message's time plus the receive time passed since, so that an offset of the receiver's
         clock cancels; before any dated message, its receive time."""
         if exch_ns:
-            if self._dated is None or exch_ns >= self._dated[0]:
-                self._dated = (exch_ns, recv_ns)
+            self._dated = (exch_ns, recv_ns)
             return exch_ns
         if self._dated is None:
             return recv_ns

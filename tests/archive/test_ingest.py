@@ -145,6 +145,36 @@ def test_receive_time_of_another_day_is_refused(tmp_path: Path) -> None:
     }
 
 
+def test_event_time_ahead_of_all_others_is_refused(tmp_path: Path) -> None:
+    lines = market.lines(300)
+    sent = market.START_NS // 10**6 + 100 * 100 - 1
+    assert str(sent).encode() in lines[100]
+    lines[100] = lines[100].replace(str(sent).encode(), str(sent + 3_600_000).encode())
+    report = import_sources([market.write(tmp_path / "a.gz", lines)], tmp_path / "archive")
+    assert report.to_dict()["rejects_by_reason"] == {"event time is ahead of all others": 1}
+    archive = Archive.open(tmp_path / "archive")
+    assert archive.time_range(VENUE)[1] <= market.START_NS + 300 * 10**8
+
+
+def test_recorder_whose_clock_is_set_back_goes_on(tmp_path: Path) -> None:
+    lines = market.lines(300)
+    for number in range(100, 301):
+        stamp, _, body = lines[number].partition(b" ")
+        lines[number] = b"%d %s" % (int(stamp) - 60 * 10**9, body)
+    answer = import_sources([market.write(tmp_path / "a.gz", lines)], tmp_path / "archive").to_dict()
+    assert (answer["rejects"], answer["out_of_order"], answer["gaps"]) == (0, 201, 0)
+
+
+def test_clocks_that_come_apart_cost_eight_lines(tmp_path: Path) -> None:
+    lines = market.lines(300)
+    for number in range(100, 301):
+        ahead = market.lines(300, start_ns=market.START_NS + 3_600 * 10**9)[number]
+        lines[number] = lines[number].partition(b" ")[0] + b" " + ahead.partition(b" ")[2]
+    report = import_sources([market.write(tmp_path / "a.gz", lines)], tmp_path / "archive")
+    assert report.to_dict()["rejects"] == 8
+    assert adds_up(report)
+
+
 def test_strict_import_stops_at_the_bad_line_and_leaves_nothing(tmp_path: Path) -> None:
     lines = market.lines(300)
     lines[200] = b"nonsense"

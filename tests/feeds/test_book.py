@@ -161,6 +161,15 @@ def test_repeated_and_older_updates_are_not_applied() -> None:
     assert book.quality == 0
 
 
+def test_wrong_id_far_ahead_costs_three_updates_not_the_book() -> None:
+    book = synced()
+    assert book.on_diff(diff(13, 900, 12)) is BookEvent.APPLIED
+    events = [book.on_diff(diff(number, number, number - 1, [(98, number)])) for number in (14, 15, 16, 17)]
+    assert events == [BookEvent.LATE, BookEvent.LATE, BookEvent.GAP, BookEvent.TOP]
+    assert book.missing == (13, 15)
+    assert book.quality == FLAGGED
+
+
 def test_needless_snapshot_changes_nothing() -> None:
     book = synced()
     assert book.on_snapshot(snapshot(12, [(1, 1)], [(2, 1)])) is BookEvent.UNNEEDED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuscalp.feeds.chain import OPEN_MAX, Link, TradeChain
+from gpuscalp.feeds.chain import OPEN_MAX, Ascent, Link, TradeChain
 
 
 @given(st.lists(st.integers(100, 140), max_size=80))
@@ -26,6 +26,31 @@ def test_every_id_is_judged_as_by_sets(ids: list[int]) -> None:
     missing = {i for gap in chain.close_gaps() for i in range(gap.first_id, gap.last_id + 1)}
     assert missing == (set(range(ids[0], max(seen) + 1)) - seen if seen else set())
     assert chain.close_gaps() == []
+
+
+@given(st.lists(st.integers(0, 50), max_size=60))
+def test_ascent_takes_a_rising_stream_whole(ids: list[int]) -> None:
+    ascent = Ascent()
+    for number in sorted(set(ids)):
+        assert ascent.on_id(number) is Link.NEXT
+        assert ascent.on_id(number) is Link.DUPLICATE
+        assert not ascent.outvoted
+
+
+def test_ascent_outvotes_one_wrong_id() -> None:
+    # A damaged digit in one id made every later quote late, to the end of the recording.
+    ascent = Ascent()
+    links = [ascent.on_id(number) for number in (10, 12, 999, 14, 15, 16, 17)]
+    assert links == [Link.NEXT] * 3 + [Link.LATE] * 2 + [Link.NEXT] * 2
+    assert (ascent.newest, ascent.outvoted) == (17, False)
+
+
+def test_ascent_is_not_moved_by_old_messages_sent_again() -> None:
+    ascent = Ascent()
+    assert [ascent.on_id(number) for number in range(100)] == [Link.NEXT] * 100
+    assert {ascent.on_id(number) for number in range(50, 99)} == {Link.LATE}
+    assert ascent.on_id(99) is Link.DUPLICATE
+    assert ascent.on_id(100) is Link.NEXT
 
 
 def test_gap_carries_the_times_around_it() -> None:
