@@ -1,0 +1,280 @@
+"""From archive and bundle to a run directory, with the real pipeline and a model made by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gpuscalp.archive import Archive
+from gpuscalp.backtest import BacktestResult, backtest_archive, run_backtest
+from gpuscalp.bundle import MemberFile, read_contract, write_bundle
+from gpuscalp.config import (
+    BacktestConfig,
+    CostConfig,
+    FeatureConfig,
+    LabelConfig,
+    StrategyConfig,
+    TrainConfig,
+)
+from gpuscalp.contract import Interval, TrainingSpec, encode
+from gpuscalp.ensemble import Calibration, Ensemble
+from gpuscalp.errors import ConfigError, FeatureMismatchError, UsageError
+from gpuscalp.ops.forest import Forest
+from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.schema import NS_PER_S
+from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS, MarketSpec
+from gpuscalp.synthetic.write import write
+
+SECONDS = 60
+SIGNAL = "leader.price.move.4"
+CONFIG = BacktestConfig(
+    strategy=StrategyConfig(min_edge_bps=-100.0), cost=CostConfig(taker_fee_bps=2.0)
+)
+
+
+def stump_forest(feature: int, feature_count: int) -> Forest:
+    """Members of one: DOWN where the leader fell in the last frames, UP where it rose, else FLAT."""
+    high, low = 1.5, -1.5
+    # Trees of DOWN, FLAT, UP: root, left leaf, right leaf; the root's value is its threshold.
+    return Forest(
+        left=np.array([1, -1, -1] * 3, np.int32),
+        right=np.array([2, -1, -1] * 3, np.int32),
+        feature=np.array([feature, 0, 0] * 3, np.int32),
+        value=np.array([-0.5, high, low, 0, 0, 0, 0.5, low, high], np.float32),
+        default_left=np.array([False] * 3 + [False] * 3 + [True, False, False]),
+        tree_start=np.array([0, 3, 6, 9], np.int64),
+        tree_member=np.zeros(3, np.int32),
+        tree_class=np.arange(3, dtype=np.int32),
+        base=np.zeros((1, 3), np.float32),
+        objective="multi:softprob",
+        feature_count=feature_count,
+    )
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("market") / "archive"
+    # Funding falls due in the middle: the default market starts five minutes before it.
+    start_ns = MarketSpec().start_ns + 270 * NS_PER_S
+    write(MarketSpec(start_ns=start_ns, duration_s=SECONDS, symbols=DEFAULT_SYMBOLS[:2]), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained on nothing: its interval of training lies a day before the market."""
+    opened = Archive.open(archive)
+    symbols = opened.symbols("synthetic")
+    config = TrainConfig(
+        venue="synthetic",
+        symbols=symbols,
+        features=FeatureConfig(drop=("*.128", "*.512", "*.ewm.*", "*.macd.*", "*.spectrum.*")),
+        label=LabelConfig(horizon_ms=300, threshold_bps=0.3),
+    )
+    pipeline = FeaturePipeline(
+        grid=config.grid, features=config.features, instruments=opened.instruments("synthetic", symbols)
+    )
+    names = list(pipeline.graph.names)
+    start_ns, _ = opened.time_range("synthetic")
+    day = 86_400 * NS_PER_S
+    path = tmp_path_factory.mktemp("model") / "bundle"
+    ensemble = Ensemble(
+        stump_forest(names.index(SIGNAL), len(names)), Calibration.identity(), np.array([-3.0, 0.0, 3.0])
+    )
+    training = TrainingSpec(
+        venue="synthetic",
+        symbols=symbols,
+        leader="BTCUSDT",
+        config=config,
+        trained_on=Interval(start_ns - day, start_ns - day // 2),
+        rows=1,
+        folds=(),
+        data_digest="0" * 64,
+        device="cpu",
+        versions={},
+        metrics={},
+    )
+    canary = np.random.default_rng(1).normal(size=(4, len(names))).astype(np.float32)
+    write_bundle(
+        path,
+        graph=pipeline.graph,
+        training=training,
+        ensemble=ensemble,
+        members=[MemberFile(b"made by hand", 0, 1)],
+        canary_x=canary,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(archive: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> BacktestResult:
+    out = tmp_path_factory.mktemp("runs") / "one"
+    return run_backtest(archive, bundle, config=CONFIG, out=out)
+
+
+def test_run_directory_is_complete(result: BacktestResult) -> None:
+    assert sorted(path.name for path in result.run_dir.iterdir()) == [
+        "config.json",
+        "equity.parquet",
+        "report.html",
+        "result.json",
+        "trades.parquet",
+    ]
+    assert json.loads((result.run_dir / "result.json").read_text()) == result.summary
+    assert not list(result.run_dir.parent.glob("*.partial"))
+
+
+def test_summary_has_the_keys_that_others_rely_on_and_adds_up(result: BacktestResult) -> None:
+    summary = result.summary
+    assert {
+        "run_dir", "trades", "pnl_usdt", "fees_usdt", "funding_usdt",
+        "sharpe", "deflated_sharpe", "max_drawdown_pct",
+    } <= summary.keys()  # fmt: skip
+    assert summary["trades"] > 20
+    assert summary["fees_usdt"] > 0
+    assert summary["pnl_usdt"] == pytest.approx(
+        summary["gross_usdt"] + summary["delay_usdt"] + summary["spread_usdt"]
+        - summary["fees_usdt"] + summary["funding_usdt"] + summary["unclosed_usdt"], abs=1e-7,
+    )  # fmt: skip
+    assert summary["equity_usdt"] == pytest.approx(10_000 + summary["pnl_usdt"], abs=1e-7)
+    assert summary["in_sample_share"] == 0
+    assert summary["sharpe_annual"] is None
+    # The model is right about the direction of what follows the leader, by construction of the market.
+    assert summary["gross_usdt"] > 0
+    assert summary["edge_correlation"] > 0.1
+
+
+def test_files_agree_with_the_summary(result: BacktestResult) -> None:
+    trades = pq.read_table(result.run_dir / "trades.parquet")
+    equity = pq.read_table(result.run_dir / "equity.parquet")
+    assert trades.num_rows == result.summary["trades"]
+    pnl = np.array(trades["pnl_usdt"])
+    assert pnl.sum() + result.summary["unclosed_usdt"] == pytest.approx(result.summary["pnl_usdt"], abs=1e-6)
+    assert equity["equity_usdt"][-1].as_py() == pytest.approx(result.summary["equity_usdt"], abs=1e-9)
+    assert set(trades["symbol"].to_pylist()) <= {"BTCUSDT", "ETHUSDT"}
+    at = np.array(equity["at"].cast("int64"))
+    assert (np.diff(at) > 0).all()
+
+
+def test_same_inputs_give_the_same_bytes(
+    result: BacktestResult, archive: Path, bundle: Path, tmp_path: Path
+) -> None:
+    again = run_backtest(archive, bundle, config=CONFIG, out=tmp_path / "two", threads=1)
+    for name in ("config.json", "trades.parquet", "equity.parquet"):
+        assert (again.run_dir / name).read_bytes() == (result.run_dir / name).read_bytes()
+
+
+def test_configuration_is_frozen_with_its_hash(result: BacktestResult) -> None:
+    frozen = json.loads((result.run_dir / "config.json").read_text())
+    assert frozen["backtest"]["cost"]["taker_fee_bps"] == 2.0
+    assert frozen["hash"] == result.summary["config_hash"]
+    assert frozen["scope"]["bundle_digest"] == result.summary["bundle_digest"]
+
+
+def test_report_names_the_numbers_and_claims_nothing(result: BacktestResult) -> None:
+    page = result.report.read_text(encoding="utf-8")
+    for heading in (
+        "Summary", "Equity, drawdown and exposure", "Where the P&amp;L comes from",
+        "How sure these figures are", "Predictions against outcomes", "Decisions", "Assumptions",
+    ):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in page
+    assert page.count("<svg") == 6
+    assert "no figure here shows that the strategy earns money" in " ".join(page.split())
+    assert "not annualised" in page
+    assert "IN-SAMPLE" not in page
+    assert "LOW_CONFIDENCE" in page
+
+
+def test_in_sample_backtest_says_so_loudly(archive: Path, bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "seen"
+    copy.mkdir()
+    for path in bundle.rglob("*"):
+        if path.is_file():
+            target = copy / path.relative_to(bundle)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    contract = read_contract(copy)
+    start_ns, end_ns = Archive.open(archive).time_range("synthetic")
+    training = msgspec.structs.replace(
+        contract.training, trained_on=Interval(start_ns, (start_ns + end_ns) // 2)
+    )
+    (copy / "contract.json").write_bytes(
+        encode(msgspec.structs.replace(contract, training=training).sealed())
+    )
+    found = run_backtest(archive, copy, config=CONFIG, out=tmp_path / "run")
+    assert found.summary["in_sample_share"] == pytest.approx(0.5, abs=0.01)
+    assert any(warning.startswith("IN-SAMPLE: 50%") for warning in found.summary["warnings"])
+    page = found.report.read_text(encoding="utf-8")
+    assert page.index("IN-SAMPLE") < page.index("Net P&amp;L")
+
+
+def test_range_trades_inside_it_with_warm_features(archive: Path, bundle: Path, tmp_path: Path) -> None:
+    start_ns, _ = Archive.open(archive).time_range("synthetic")
+    first, last = start_ns + 20 * NS_PER_S, start_ns + 30 * NS_PER_S
+    found = run_backtest(archive, bundle, config=CONFIG, out=tmp_path / "run", start_ns=first, end_ns=last)
+    assert 99 <= found.summary["frames"] <= 100
+    # Warm from the first frame: nothing is refused for its quality.
+    assert "QUALITY" not in found.summary["refusals"]
+    trades = pq.read_table(found.run_dir / "trades.parquet")
+    decided = np.array(trades["entry_decided"].cast("int64"))
+    assert ((decided > first) & (decided <= last)).all()
+
+
+def test_graph_of_another_version_is_refused(archive: Path, bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    copy.mkdir()
+    contract = msgspec.structs.replace(read_contract(bundle), graph_hash="0" * 64).sealed()
+    (copy / "contract.json").write_bytes(encode(contract))
+    with pytest.raises(FeatureMismatchError) as caught:
+        run_backtest(archive, copy, config=CONFIG, out=tmp_path / "run")
+    assert caught.value.exit_code == 8
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_requests_are_refused_before_anything_is_written(
+    archive: Path, bundle: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "note").write_text("mine")
+    with pytest.raises(UsageError, match="taken"):
+        run_backtest(archive, bundle, config=CONFIG, out=taken)
+    with pytest.raises(UsageError, match="nothing in the range"):
+        run_backtest(archive, bundle, config=CONFIG, out=tmp_path / "run", start_ns=1, end_ns=2)
+    with pytest.raises(UsageError, match="no such venue"):
+        run_backtest(archive, bundle, config=CONFIG, out=tmp_path / "run", venue="binance_usdm")
+    with pytest.raises(ConfigError):
+        backtest_archive(archive, bundle, overrides={"trials": 0}, out=tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_command_prints_one_document_and_needs_no_xgboost(
+    archive: Path, bundle: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from gpuscalp.cli import run; code = run(sys.argv[1:]); "
+        "heavy = {'xgboost', 'sklearn', 'cupy'} & set(sys.modules); "
+        "sys.exit(code or (f'imported {heavy}' if heavy else 0))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "backtest", str(archive), "--model", str(bundle),
+         "--out", str(tmp_path / "run"), "--trials", "3", "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["run_dir"] == str(tmp_path / "run")
+    assert answer["trials"] == 3
+
+
+def test_command_that_refuses_prints_the_error(archive: Path, tmp_path: Path) -> None:
+    from gpuscalp.cli import run
+
+    assert run(["backtest", str(archive), "--model", str(tmp_path / "none"), "--json"]) == 8
