@@ -28,6 +28,7 @@ from gpuscalp.config import (
 )
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import UsageError
+from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import MarketSpec, write
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ _WEIGHTS: Final = {"market": 0.1, "training": 0.75, "backtest": 0.15}
 _SYNTHETIC_HORIZON_MS: Final = 500
 _RECORDED_HORIZON_MS: Final = 1_000
 _BOOK_INTERVAL_MS: Final = 100
+# 2024-01-01 07:48 UTC: the funding time at eight falls into the part that is traded on.
+_START_NS: Final = 1_704_095_280 * NS_PER_S
 
 
 class Told(Protocol):
@@ -165,6 +168,7 @@ def demo(
     from gpuscalp.train.run import core_count
 
     started = time.perf_counter()
+    spec = MarketSpec(seed=seed, start_ns=_START_NS, duration_s=duration_s)
     _prepare(out)
     clock = _StageClock(on_progress)
     threads = core_count()
@@ -172,7 +176,7 @@ def demo(
         if recordings:
             rows = _import(recordings, out / "archive", told)
         else:
-            rows = _make_market(MarketSpec(seed=seed, duration_s=duration_s), out / "archive", told)
+            rows = _make_market(spec, out / "archive", told)
     archive = Archive.open(out / "archive")
     config = _train_config(archive, seed, synthetic=not recordings)
     first_ns, last_ns = archive.time_range(config.venue, config.symbols)
@@ -196,7 +200,7 @@ def demo(
         bundle=out / "model",
         run_dir=traded.run_dir,
         synthetic=not recordings,
-        notes=recording_notes() if recordings else synthetic_notes(MarketSpec().lag_ms),
+        notes=recording_notes() if recordings else synthetic_notes(spec.lag_ms),
         venue=config.venue,
         symbols=config.symbols,
         rows=rows,

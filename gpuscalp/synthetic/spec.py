@@ -15,8 +15,8 @@ from gpuscalp.errors import ConfigError
 
 VENUE: Final = "synthetic"
 
-# 2024-01-01 07:48 UTC: the funding time at eight falls into the part that the demo trades on.
-DEFAULT_START_NS: Final = 1_704_095_280 * 1_000_000_000
+# 2024-01-01 07:55 UTC: a market of ten minutes lies around a funding time.
+DEFAULT_START_NS: Final = 1_704_095_700 * 1_000_000_000
 
 
 class FlowSpec(Struct, frozen=True, forbid_unknown_fields=True):
