@@ -38,7 +38,7 @@ from gpuscalp.schema import NS_PER_DAY, NS_PER_S
 # Messages between two hand-overs to the writer: at most 11 MB of book rows.
 _FLUSH_MESSAGES: Final = 16_384
 _LAST: Final = 2**63 - 1
-_LEAD_STEP_NS: Final = 10 * NS_PER_S
+_LEAD_STEP_NS: Final = 2 * NS_PER_S
 _AHEAD_MAX: Final = 8
 _NAMES: Final[dict[type, str]] = {
     Trade: "trade",
@@ -100,7 +100,7 @@ class SourceRun:
         Raises
         ------
         DecodeError
-            the times are more than a day apart, or the lead is 10 s above all before it; after 8 such lines
+            the times are more than a day apart, or the lead is 2 s above all before it; after 8 such lines
             in a row the recorder's clock was changed, and they are taken
         """
         lead_ns = exch_ns - recv_ns

@@ -55,6 +55,9 @@ _IGNORED_EVENTS: Final = frozenset(
     )
 )
 
+# Kinds of trades that are none of the market: the insurance fund, auto-deleveraging, adjustments.
+_NO_MARKET: Final = frozenset({"INSURANCE_FUND", "ADL", "NA"})
+
 _WireLevels = list[tuple[str, str]]
 # What is stored is int64; more would be accepted by Python and lost on the way to disk.
 _Id = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
@@ -284,6 +287,8 @@ class Decoder:
 
     def _trade(self, wire: _WireTrade) -> Trade:
         market = wire.X == "MARKET"
+        if not market and wire.X not in _NO_MARKET:
+            raise DecodeError("trade of an unknown kind", where="X", value=wire.X[:80])
         # Adjustments of the venue itself (X = NA) may have neither price nor quantity.
         numbers = self._positive if market else self._numbers
         try:

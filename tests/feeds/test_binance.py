@@ -121,6 +121,7 @@ def test_message_without_rows_is_ignored_by_kind(message: bytes, kind: str) -> N
         (b"{}", "unknown shape", None),
         (combined(TRADE, "trrde"), "stream of an unknown kind", "stream"),
         (TRADE.replace(b'"trade"', b'"trrde"'), "event of an unknown kind", "e"),
+        (TRADE.replace(b"MARKET", b"MARKeT"), "trade of an unknown kind", "X"),
         (combined(TICKER, "trade"), "field missing or of the wrong type", "$.data.e"),
         (combined(TRADE, "trade", "ethusdt"), "symbol differs from the stream's", "s"),
         (TRADE.replace(b'"t":8', b'"t":"8"'), "wrong type", "$.t"),
