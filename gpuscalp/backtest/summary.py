@@ -175,7 +175,7 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Pe
             "The model has seen these answers; the result says nothing about new data."
         )
     if count == 0:
-        found.append("No trade was closed: there is no performance to judge. The refusals below say why.")
+        found.append("No trade was closed: there is no performance to judge. The counts under Decisions say why.")
     elif count < metrics.FEW_TRADES:
         found.append(
             f"Only {count} trades: every figure per trade has an interval too wide to decide anything."
