@@ -59,13 +59,7 @@ struct Sums {
     double buy, sell, vwap_flow, ofi, variance, largest;
 };
 
-// The quote as it moves within a frame; it becomes state only if the frame ends with one.
-struct Quote {
-    long long bid, ask;
-    double bid_qty, ask_qty;
-};
-
-__device__ __forceinline__ void on_trade(const Tick& tick, double tick_size, const Quote& quote, Sums& sums) {
+__device__ __forceinline__ void on_trade(const Tick& tick, double tick_size, const State& state, Sums& sums) {
     const double notional = ((double)tick.px0 * tick_size) * tick.q0 / 1000.0;
     sums.trade_count += 1;
     if (tick.side > 0) {
@@ -74,24 +68,24 @@ __device__ __forceinline__ void on_trade(const Tick& tick, double tick_size, con
         sums.sell += notional;
     }
     if (notional > sums.largest) sums.largest = notional;
-    if (quote.bid > 0) {
-        const long long mid2 = quote.bid + quote.ask;
+    if (state.bid > 0) {
+        const long long mid2 = state.bid + state.ask;
         sums.vwap_flow += (double)(2LL * tick.px0 - mid2) / (double)mid2 * 10000.0 * notional;
     }
 }
 
 // OFI: Cont, Kukanov, Stoikov (2014), the sum of signed changes of the best queues.
-__device__ __forceinline__ void on_quote(const Tick& tick, Quote& quote, Sums& sums) {
+__device__ __forceinline__ void on_quote(const Tick& tick, State& state, Sums& sums) {
     const long long bid = tick.px0;
     const long long ask = tick.px1;
     const long long mid2 = bid + ask;
     sums.quote_count += 1;
-    if (quote.bid > 0) {
-        const long long before = quote.bid + quote.ask;
-        if (bid >= quote.bid) sums.ofi += tick.q0;
-        if (bid <= quote.bid) sums.ofi -= quote.bid_qty;
-        if (ask <= quote.ask) sums.ofi -= tick.q1;
-        if (ask >= quote.ask) sums.ofi += quote.ask_qty;
+    if (state.bid > 0) {
+        const long long before = state.bid + state.ask;
+        if (bid >= state.bid) sums.ofi += tick.q0;
+        if (bid <= state.bid) sums.ofi -= state.bid_qty;
+        if (ask <= state.ask) sums.ofi -= tick.q1;
+        if (ask >= state.ask) sums.ofi += state.ask_qty;
         const double move = (double)(mid2 - before) / (double)before * 10000.0;
         sums.variance += move * move;
         sums.high2 = max(sums.high2, mid2);
@@ -100,25 +94,25 @@ __device__ __forceinline__ void on_quote(const Tick& tick, Quote& quote, Sums& s
         sums.high2 = mid2;
         sums.low2 = mid2;
     }
-    quote.bid = bid;
-    quote.ask = ask;
-    quote.bid_qty = tick.q0;
-    quote.ask_qty = tick.q1;
+    state.bid = bid;
+    state.ask = ask;
+    state.bid_qty = tick.q0;
+    state.ask_qty = tick.q1;
+    state.quote_ns = tick.exch_ns;
 }
 
-// Writes the channels of a frame that ended with a quote, and carries it over. Returns the quality word.
-__device__ __forceinline__ unsigned int close_frame(const Quote& quote, const Sums& sums, long long end_ns,
-                                                    double tick_size, long long stale_ns,
-                                                    long long warm_up_frames, State& state, float* channels,
-                                                    long long stride) {
-    const long long mid2 = quote.bid + quote.ask;
+// Scales the sums of a frame that ends with a quote into channels. Returns the quality word.
+__device__ __forceinline__ unsigned int close_frame(const Sums& sums, long long end_ns, double tick_size,
+                                                    long long stale_ns, long long warm_up_frames, State& state,
+                                                    float* channels, long long stride) {
+    const long long mid2 = state.bid + state.ask;
     const double mid = (double)mid2 * 0.5 * tick_size;
-    const double imbalance = (quote.bid_qty - quote.ask_qty) / (quote.bid_qty + quote.ask_qty);
+    const double imbalance = (state.bid_qty - state.ask_qty) / (state.bid_qty + state.ask_qty);
     double moved = __longlong_as_double(0x7fffffffffffffffLL);
     if (state.mid2 > 0) moved = (double)(mid2 - state.mid2) / (double)state.mid2 * 10000.0;
     const long long age_ns = end_ns - state.quote_ns;
     const long long frames_closed = state.frames_closed + 1;
-    const long long spread = quote.ask - quote.bid;
+    const long long spread = state.ask - state.bid;
 
     channels[MICROPRICE_BPS * stride] = (float)((double)spread * imbalance / (double)mid2 * 10000.0);
     channels[SPREAD_BPS * stride] = (float)((double)(2 * spread) / (double)mid2 * 10000.0);
@@ -140,16 +134,12 @@ __device__ __forceinline__ unsigned int close_frame(const Quote& quote, const Su
     channels[LAGGED_RETURN_BPS * stride] = (float)state.last_return;
     channels[FLOW_KUSDT * stride] = (float)(sums.buy - sums.sell);
 
-    state.bid = quote.bid;
-    state.ask = quote.ask;
     state.mid2 = mid2;
     state.frames_closed = frames_closed;
-    state.bid_qty = quote.bid_qty;
-    state.ask_qty = quote.ask_qty;
     state.last_return = moved;
 
     unsigned int flags = sums.flags;
-    if (quote.bid >= quote.ask) flags |= CROSSED;
+    if (state.bid >= state.ask) flags |= CROSSED;
     if (age_ns > stale_ns) flags |= STALE;
     if (frames_closed < warm_up_frames) flags |= WARM_UP;
     return flags;
@@ -195,18 +185,16 @@ extern "C" __global__ void __launch_bounds__(128)
     State state = load_state(integers + symbol, reals + symbol, symbol_count);
     for (long long frame = 0; frame < frame_count; ++frame) {
         const long long cell = frame * symbol_count + symbol;
-        Quote quote = {state.bid, state.ask, state.bid_qty, state.ask_qty};
-        const long long mid2 = quote.bid + quote.ask;
+        const long long mid2 = state.bid + state.ask;
         Sums sums = {0, 0, 0, mid2, mid2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
         const long long last = offsets[cell + 1];
         for (long long index = offsets[cell]; index < last; ++index) {
             const Tick& tick = rows[index];
             sums.flags |= tick.quality;
             if (tick.kind == TRADE) {
-                on_trade(tick, size, quote, sums);
+                on_trade(tick, size, state, sums);
             } else if (tick.kind == QUOTE) {
-                on_quote(tick, quote, sums);
-                state.quote_ns = tick.exch_ns;
+                on_quote(tick, state, sums);
             } else if (tick.kind == BOOK) {
                 state.bid5 = tick.q0;
                 state.ask5 = tick.q1;
@@ -217,17 +205,17 @@ extern "C" __global__ void __launch_bounds__(128)
             }
         }
         mark[cell] = state.mark;
-        bid_px[cell] = (int)quote.bid;
-        ask_px[cell] = (int)quote.ask;
+        bid_px[cell] = (int)state.bid;
+        ask_px[cell] = (int)state.ask;
         float* own = channels + frame * CHANNEL_COUNT * symbol_count + symbol;
-        if (quote.bid <= 0) {
+        if (state.bid <= 0) {
             for (int channel = 0; channel < CHANNEL_COUNT; ++channel) {
                 own[channel * symbol_count] = __int_as_float(0x7fffffff);
             }
             quality[cell] = sums.flags | WARM_UP;
         } else {
-            quality[cell] = close_frame(quote, sums, end_ns[frame], size, stale_ns, warm_up_frames, state, own,
-                                        symbol_count);
+            quality[cell] =
+                close_frame(sums, end_ns[frame], size, stale_ns, warm_up_frames, state, own, symbol_count);
         }
     }
     store_state(state, integers + symbol, reals + symbol, symbol_count);

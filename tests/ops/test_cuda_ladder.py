@@ -8,7 +8,7 @@ import pytest
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import ShapeError
 from gpuscalp.feature_columns import Group, Output
-from gpuscalp.features import FeatureGraph, _Builder
+from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import cuda_ladder, ladder
 from gpuscalp.ops.kernel_source import load_kernel_source
 from gpuscalp.ops.ladder_codes import (
@@ -45,22 +45,26 @@ def program_of(drop=()):
     return FeatureGraph(GridConfig(), FeatureConfig(drop=drop)).program
 
 
+def program_of_groups(*groups):
+    return FeatureGraph(GridConfig(), FeatureConfig(), groups=groups, context=(), cycles=()).program
+
+
 def unused_families():
     """What the default graph leaves out: EXTREMES, windows of every level, as many spans as fit."""
-    made = _Builder(frozenset())
     windows = [1 << level for level in range(8)]
-    outputs = [Output(f"low.{w}", "bps", Stat.MIN, w) for w in windows]
-    outputs += [Output(f"high.{w}", "bps", Stat.MAX, w) for w in reversed(windows)]
-    made.add_group(Group(Op.EXTREMES, "extremes", tuple(outputs), Channel.SPREAD_BPS))
-    cross = [Output(f"corr.{w}", "ratio", Stat.CORRELATION, w) for w in windows[1:]]
+    extremes = [Output(f"low.{w}", "bps", Stat.MIN, w) for w in windows]
+    extremes += [Output(f"high.{w}", "bps", Stat.MAX, w) for w in reversed(windows)]
+    cross = [Output(f"correlation.{w}", "ratio", Stat.CORRELATION, w) for w in windows[1:]]
     cross += [Output(f"beta.{w}", "ratio", Stat.BETA, w) for w in windows[1:]]
-    made.add_group(Group(Op.CROSS, "cross", tuple(cross), Channel.AGE_MS, y=Channel.BASIS_BPS))
     spans = (2, 3, 5, 8, 13, 21, 34, 55)
     assert len(spans) == cuda_ladder.MAX_SPANS
-    decay = [Output(f"ewm.{s}", "bps", Stat.DECAYED_MEAN, 64, a=i) for i, s in enumerate(spans)]
+    decay = [Output(f"ewm.{span}", "bps", Stat.DECAYED_MEAN, 64, a=i) for i, span in enumerate(spans)]
     decay += [Output(f"macd.{i}", "bps", Stat.DECAYED_DIFFERENCE, 16, a=i, b=7 - i) for i in range(8)]
-    made.add_group(Group(Op.DECAY, "decay", tuple(decay), Channel.SPREAD_BPS, spans=spans))
-    return made.program()
+    return program_of_groups(
+        Group(Op.EXTREMES, "extremes", tuple(extremes), Channel.SPREAD_BPS),
+        Group(Op.CROSS, "cross", tuple(cross), Channel.AGE_MS, y=Channel.BASIS_BPS),
+        Group(Op.DECAY, "decay", tuple(decay), Channel.SPREAD_BPS, spans=spans),
+    )
 
 
 def random_channels(rng, frame_count, symbol_count):
@@ -237,10 +241,9 @@ def test_step_refuses_arrays_of_another_number_of_symbols():
 def test_scratch_refuses_more_decays_than_there_are_registers():
     spans = tuple(range(2, 11))
     outputs = (Output("ewm", "bps", Stat.DECAYED_MEAN, 64),)
-    made = _Builder(frozenset())
-    made.add_group(Group(Op.DECAY, "decay", outputs, Channel.SPREAD_BPS, spans=spans))
+    program = program_of_groups(Group(Op.DECAY, "decay", outputs, Channel.SPREAD_BPS, spans=spans))
     with cuda_on_host(), pytest.raises(AssertionError, match="at most 8 spans"):
-        cuda_ladder.step_scratch(made.program(), 1)
+        cuda_ladder.step_scratch(program, 1)
 
 
 def test_codes_of_the_kernel_are_those_of_the_program():
