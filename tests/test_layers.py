@@ -38,7 +38,22 @@ LAYERS: dict[int, frozenset[str]] = {
     ),
     3: frozenset({"pipeline", "trader"}),
     4: frozenset({"archive", "bundle", "feeds", "forest_reader"}),
-    5: frozenset({"backtest", "bench", "demo", "leakage", "parity", "report", "synthetic", "train"}),
+    5: frozenset(
+        {
+            "backtest",
+            "bench",
+            "demo",
+            "excerpt",
+            "feature_list",
+            "feature_plot",
+            "feature_table",
+            "leakage",
+            "parity",
+            "report",
+            "synthetic",
+            "train",
+        }
+    ),
     6: frozenset({"cli", "__main__"}),
 }
 

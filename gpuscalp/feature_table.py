@@ -1,0 +1,153 @@
+"""Features of an archive as a Parquet file, written chunk by chunk.
+
+Owns: the layout of the file. Never: holds more than one chunk in memory.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuscalp.archive import Archive
+from gpuscalp.config import FeatureConfig, GridConfig, to_dict
+from gpuscalp.errors import DataError, UsageError
+from gpuscalp.excerpt import choose_venue
+from gpuscalp.features import FeatureGraph
+from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.schema import F64, FeatureChunk
+
+
+def select_columns(graph: FeatureGraph, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that match any of the shell patterns, in the order of the graph; all without one.
+
+    Raises
+    ------
+    UsageError    a pattern matches no column
+    """
+    if not patterns:
+        return graph.names
+    wanted: set[str] = set()
+    for pattern in patterns:
+        found = fnmatch.filter(graph.names, pattern)
+        if not found:
+            raise UsageError(
+                "pattern matches no column", where="columns", value=pattern, fix="see gpuscalp features list"
+            )
+        wanted.update(found)
+    return tuple(name for name in graph.names if name in wanted)
+
+
+def write_features(
+    archive_path: Path,
+    out: Path,
+    *,
+    venue: str | None = None,
+    symbols: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    grid: GridConfig | None = None,
+    features: FeatureConfig | None = None,
+    device: str = "cpu",
+    on_progress: Callable[[float, float | None, str], None] | None = None,
+) -> dict[str, Any]:
+    """Compute features of an archive and write them as Parquet.
+
+    One row for each symbol and frame, ordered by ``end_ns`` and then by the order of the symbols: ``symbol``,
+    ``end_ns`` (int64, exchange time at which the frame ended), ``quality`` (uint32, see schema.Quality),
+    ``mid`` (float64, quote currency; NaN until quoted), then one float32 column for each feature; NaN = not
+    known. The metadata key ``gpuscalp`` holds the hash of the graph and the grid.
+
+    Parameters
+    ----------
+    archive_path, out : from and to; ``out`` appears only once it is complete
+    venue, symbols : what of the archive; see excerpt.choose_venue
+    columns : shell patterns; empty = all
+    grid, features : the graph
+    device : "cpu", "cuda"
+    on_progress : told the instant reached and the last one, in seconds from the first
+
+    Returns
+    -------
+    dict with out, rows, columns, frames, symbols, venue, hash
+
+    Raises
+    ------
+    DataError, UsageError
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    archive = Archive.open(archive_path)
+    name = choose_venue(archive, venue)
+    pipeline = FeaturePipeline(
+        grid=grid or GridConfig(),
+        features=features or FeatureConfig(),
+        instruments=archive.instruments(name, symbols),
+        device=device,
+    )
+    graph = pipeline.graph
+    chosen = select_columns(graph, columns)
+    about = {"hash": graph.hash, "venue": name, "grid": to_dict(pipeline.grid)}
+    schema = pa.schema(
+        [
+            ("symbol", pa.dictionary(pa.int32(), pa.string())),
+            ("end_ns", pa.int64()),
+            ("quality", pa.uint32()),
+            ("mid", pa.float64()),
+            *((column, pa.float32()) for column in chosen),
+        ],
+        metadata={"gpuscalp": json.dumps(about)},
+    )
+    at = [graph.index(column) for column in chosen]
+    first_ns, last_ns = archive.time_range(name, symbols)
+    partial = out.with_name(f".{out.name}.partial")
+    frame_count = 0
+    try:
+        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for chunk in pipeline.batch(archive.tick_batches(name, symbols)):
+                writer.write_batch(_rows(pa, schema, pipeline, chunk, at))
+                frame_count += len(chunk.frames)
+                if on_progress is not None:
+                    on_progress((chunk.frames.end_ns[-1] - first_ns) / 1e9, (last_ns - first_ns) / 1e9, "")
+        if frame_count == 0:
+            raise DataError("the ticks close no frame: there are no features", where=str(archive_path))
+        partial.replace(out)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+    return {
+        "out": out,
+        "rows": frame_count * len(pipeline.instruments),
+        "frames": frame_count,
+        "columns": len(chosen),
+        "symbols": list(graph.symbols),
+        "venue": name,
+        "hash": graph.hash,
+    }
+
+
+def mid_price(pipeline: FeaturePipeline, chunk: FeatureChunk) -> F64:
+    """Return the mid of every frame, float64[T, S], quote currency; NaN until a symbol has been quoted."""
+    tick_size = np.array([instrument.tick_size for instrument in pipeline.instruments])
+    bid, ask = chunk.frames.bid_px.astype(np.int64), chunk.frames.ask_px.astype(np.int64)
+    return np.where(bid > 0, (bid + ask) * 0.5 * tick_size, np.nan)
+
+
+def _rows(pa: Any, schema: Any, pipeline: FeaturePipeline, chunk: FeatureChunk, at: Sequence[int]) -> Any:
+    """Return one chunk as an Arrow batch, frames outermost, symbols within."""
+    frame_count, symbol_count = len(chunk.frames), len(pipeline.instruments)
+    names = pa.array([instrument.symbol for instrument in pipeline.instruments])
+    index = pa.array(np.tile(np.arange(symbol_count, dtype=np.int32), frame_count))
+    arrays = [
+        pa.DictionaryArray.from_arrays(index, names),
+        pa.array(np.repeat(chunk.frames.end_ns, symbol_count)),
+        pa.array(chunk.frames.quality.ravel()),
+        pa.array(mid_price(pipeline, chunk).ravel()),
+    ]
+    arrays += [pa.array(chunk.features[:, column].T.ravel()) for column in at]
+    return pa.record_batch(arrays, schema=schema)
