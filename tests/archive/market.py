@@ -47,7 +47,7 @@ def lines(
 def write(path: Path, content: list[bytes]) -> Path:
     """Write lines, gzipped where the name says so."""
     data = b"\n".join(content) + b"\n"
-    path.write_bytes(gzip.compress(data, 1) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, 1, mtime=0) if path.suffix == ".gz" else data)
     return path
 
 
