@@ -79,13 +79,13 @@ def _equity(outcome: Outcome) -> Section:
 
 def _origin(outcome: Outcome) -> Section:
     totals = outcome.totals
-    unclosed = outcome.summary["unclosed_usdt"]
+    unclosed = outcome.summary["pnl_usdt"] - totals.pnl
     paragraphs = [
         "Gross is the move from mid to mid between the two decisions: all that the signal can be credited "
         "with. Delay is what the mid did while orders were on their way, spread is what was paid beyond the "
         "mid (half spreads and deeper levels). The five columns add up to the net P&L exactly.",
     ]
-    if unclosed:
+    if outcome.recorder.ledger.open:
         paragraphs.append(
             f"Positions that could not be closed account for a further {_money(unclosed)} USDT."
         )

@@ -108,7 +108,7 @@ def summarise(config: BacktestConfig, scope: Scope, session: Session, check: Pre
         "spread_usdt": totals.spread,
         "fees_usdt": account.fees_e8 / E8,
         "funding_usdt": account.funding_e8 / E8,
-        "unclosed_usdt": pnl - totals.pnl if recorder.ledger.open else 0.0,
+        "unclosed_usdt": _unclosed_e8(session) / E8,
         "start_usdt": account.start_e8 / E8,
         "equity_usdt": trader.equity_e8() / E8,
         "max_drawdown_pct": recorder.max_drawdown_pct,
@@ -158,6 +158,17 @@ def summarise(config: BacktestConfig, scope: Scope, session: Session, check: Pre
     )
 
 
+def _unclosed_e8(session: Session) -> int:
+    """Return what open positions have made of the account, before their fees and funding.
+
+    It is what the components of closed trades, all fees and all funding leave unexplained; 0 when flat.
+    """
+    account, closed = session.trader.account, session.recorder.ledger.closed
+    pnl = session.trader.equity_e8() - account.start_e8
+    explained = sum(trade.gross_e8 + trade.delay_e8 + trade.spread_e8 for trade in closed)
+    return pnl - explained + account.fees_e8 - account.funding_e8
+
+
 def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Performance) -> Sequence[str]:
     recorder, trader = session.recorder, session.trader
     count = len(recorder.ledger.closed)
@@ -175,7 +186,9 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Pe
             "The model has seen these answers; the result says nothing about new data."
         )
     if count == 0:
-        found.append("No trade was closed: there is no performance to judge. The counts under Decisions say why.")
+        found.append(
+            "No trade was closed: there is no performance to judge. The counts under Decisions say why."
+        )
     elif count < metrics.FEW_TRADES:
         found.append(
             f"Only {count} trades: every figure per trade has an interval too wide to decide anything."

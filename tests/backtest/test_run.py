@@ -14,48 +14,22 @@ import pytest
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import BacktestResult, backtest_archive, run_backtest
-from gpuscalp.bundle import MemberFile, read_contract, write_bundle
+from gpuscalp.bundle import read_contract
 from gpuscalp.config import (
     BacktestConfig,
     CostConfig,
-    FeatureConfig,
     LabelConfig,
     StrategyConfig,
-    TrainConfig,
 )
-from gpuscalp.contract import Interval, TrainingSpec, encode
-from gpuscalp.ensemble import Calibration, Ensemble
+from gpuscalp.contract import Interval, encode
 from gpuscalp.errors import ConfigError, FeatureMismatchError, UsageError
-from gpuscalp.ops.forest import Forest
-from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS, MarketSpec
 from gpuscalp.synthetic.write import write
+from tests.backtest.model import write_stump_bundle
 
 SECONDS = 60
-SIGNAL = "leader.price.move.4"
-CONFIG = BacktestConfig(
-    strategy=StrategyConfig(min_edge_bps=-100.0), cost=CostConfig(taker_fee_bps=2.0)
-)
-
-
-def stump_forest(feature: int, feature_count: int) -> Forest:
-    """Members of one: DOWN where the leader fell in the last frames, UP where it rose, else FLAT."""
-    high, low = 1.5, -1.5
-    # Trees of DOWN, FLAT, UP: root, left leaf, right leaf; the root's value is its threshold.
-    return Forest(
-        left=np.array([1, -1, -1] * 3, np.int32),
-        right=np.array([2, -1, -1] * 3, np.int32),
-        feature=np.array([feature, 0, 0] * 3, np.int32),
-        value=np.array([-0.5, high, low, 0, 0, 0, 0.5, low, high], np.float32),
-        default_left=np.array([False] * 3 + [False] * 3 + [True, False, False]),
-        tree_start=np.array([0, 3, 6, 9], np.int64),
-        tree_member=np.zeros(3, np.int32),
-        tree_class=np.arange(3, dtype=np.int32),
-        base=np.zeros((1, 3), np.float32),
-        objective="multi:softprob",
-        feature_count=feature_count,
-    )
+CONFIG = BacktestConfig(strategy=StrategyConfig(min_edge_bps=-100.0), cost=CostConfig(taker_fee_bps=2.0))
 
 
 @pytest.fixture(scope="module")
@@ -69,48 +43,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on nothing: its interval of training lies a day before the market."""
-    opened = Archive.open(archive)
-    symbols = opened.symbols("synthetic")
-    config = TrainConfig(
+    return write_stump_bundle(
+        tmp_path_factory.mktemp("model") / "bundle",
+        archive,
         venue="synthetic",
-        symbols=symbols,
-        features=FeatureConfig(drop=("*.128", "*.512", "*.ewm.*", "*.macd.*", "*.spectrum.*")),
+        signal="leader.price.move.4",
+        threshold=0.5,
         label=LabelConfig(horizon_ms=300, threshold_bps=0.3),
     )
-    pipeline = FeaturePipeline(
-        grid=config.grid, features=config.features, instruments=opened.instruments("synthetic", symbols)
-    )
-    names = list(pipeline.graph.names)
-    start_ns, _ = opened.time_range("synthetic")
-    day = 86_400 * NS_PER_S
-    path = tmp_path_factory.mktemp("model") / "bundle"
-    ensemble = Ensemble(
-        stump_forest(names.index(SIGNAL), len(names)), Calibration.identity(), np.array([-3.0, 0.0, 3.0])
-    )
-    training = TrainingSpec(
-        venue="synthetic",
-        symbols=symbols,
-        leader="BTCUSDT",
-        config=config,
-        trained_on=Interval(start_ns - day, start_ns - day // 2),
-        rows=1,
-        folds=(),
-        data_digest="0" * 64,
-        device="cpu",
-        versions={},
-        metrics={},
-    )
-    canary = np.random.default_rng(1).normal(size=(4, len(names))).astype(np.float32)
-    write_bundle(
-        path,
-        graph=pipeline.graph,
-        training=training,
-        ensemble=ensemble,
-        members=[MemberFile(b"made by hand", 0, 1)],
-        canary_x=canary,
-    )
-    return path
 
 
 @pytest.fixture(scope="module")
