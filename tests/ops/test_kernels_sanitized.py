@@ -1,7 +1,7 @@
 """The kernels load nothing from outside their arrays and do nothing that C++ leaves undefined.
 
-The comparisons of ``test_cuda_*.py``, once more under the sanitizers of addresses and undefined behaviour: a load past
-an end mostly changes no result, so that only they see it.
+The comparisons of ``test_cuda_*.py``, once more under the sanitizers of addresses and undefined behaviour: a
+load past an end mostly changes no result, so that only they see it.
 """
 
 from __future__ import annotations
