@@ -100,9 +100,9 @@ def frames(
             open_frame, seen_ns = moved_ns // frame_ns, moved_ns
         seen_ns = max(seen_ns, moved_ns)
         if kind != CLOCK:
-            late = time_ns // frame_ns < open_frame
+            late = time_ns // frame_ns < open_frame and kind != MARK
             result.late_count += late
-            at = open_frame if late else time_ns // frame_ns
+            at = max(open_frame, time_ns // frame_ns)
             waiting.setdefault((at, symbol_index), []).append((late, tick))
         while (open_frame + 1) * frame_ns <= seen_ns:
             close()

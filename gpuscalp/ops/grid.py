@@ -20,6 +20,7 @@ UNSET = -1
 LATE_KIND = 255  # a dropped tick: only its quality bits reach a frame
 
 _CLOCK = int(TickKind.CLOCK)
+_MARK = int(TickKind.MARK)
 _LATE = int(Quality.LATE)
 
 
@@ -40,7 +41,8 @@ def assign(
     """Give each tick its frame, in arrival order, moving the watermark.
 
     A tick for a closed frame is late: it is re-labelled as LATE_KIND of the open frame, so that its loss
-    shows in the quality word of its symbol.
+    shows in the quality word of its symbol. A mark is the exception: venues date it on whole seconds and
+    send it later, and it is a state that holds from when it is known, so it goes into the open frame.
 
     Parameters
     ----------
@@ -69,6 +71,8 @@ def assign(
         frame = time_ns // frame_ns
         if tick.kind == _CLOCK:
             frames[index] = UNSET
+        elif tick.kind == _MARK:
+            frames[index] = max(frame, state[OPEN_FRAME])
         elif frame < state[OPEN_FRAME]:
             ticks[index].kind = LATE_KIND
             ticks[index].quality = tick.quality | _LATE

@@ -52,6 +52,16 @@ def test_late_tick_is_relabelled_counted_and_put_into_the_open_frame():
     assert state[grid_ops.LATE_COUNT] == 1
 
 
+def test_old_mark_goes_into_the_open_frame_and_is_not_late():
+    ticks = ticks_at(500, 650, 599)
+    ticks["kind"][2] = TickKind.MARK
+    _, _, frames, state = assign(ticks)
+    assert frames.tolist() == [5, 6, 6]
+    assert ticks["kind"][2] == TickKind.MARK
+    assert ticks["quality"].tolist() == [0, 0, 0]
+    assert state[grid_ops.LATE_COUNT] == 0
+
+
 def test_clock_tick_moves_the_watermark_and_belongs_to_no_frame():
     ticks = ticks_at(500, 900)
     ticks["kind"][1], ticks["symbol"][1] = TickKind.CLOCK, -1
