@@ -134,7 +134,7 @@ def summarise(config: BacktestConfig, scope: Scope, session: Session, check: Pre
         "intents": dict(recorder.intents),
         "refusals": dict(recorder.refusals),
         "orders": dict(recorder.outcomes),
-        "no_intent": dict(zip(SKIP_REASONS, recorder.skips.tolist(), strict=True)),
+        "no_intent": dict(zip(SKIP_REASONS[:-1], recorder.skips[:-1].tolist(), strict=True)),
         "cancelled_usdt": recorder.cancelled_usdt,
         "risk_state": trader.gate.state.value,
         "risk_events": [{"at": utc(at), "event": event.value} for at, event in recorder.events],
