@@ -16,10 +16,11 @@ from gpuscalp.errors import UsageError
 from gpuscalp.schema import FeatureChunk
 
 # Bytes of one chunk's features; the look-ahead of the labels keeps two or three chunks.
-CHUNK_BYTES: Final = 64_000_000
+CHUNK_BYTES: Final = 16_000_000
 _CHUNK_COLUMNS: Final = 256
 _CHUNK_FRAMES_MIN: Final = 1_024
-_CHUNK_FRAMES_MAX: Final = 8_192
+_CHUNK_FRAMES_MAX: Final = 4_096
+_BATCH_TICKS: Final = 65_536
 
 if TYPE_CHECKING:
     from gpuscalp.archive import Archive
@@ -116,7 +117,13 @@ class ArchiveSource:
 
     def chunks(self) -> Iterator[FeatureChunk]:
         return self.pipeline.batch(
-            self.archive.tick_batches(self.venue, self.symbols, start_ns=self.start_ns, end_ns=self.end_ns)
+            self.archive.tick_batches(
+                self.venue,
+                self.symbols,
+                start_ns=self.start_ns,
+                end_ns=self.end_ns,
+                max_ticks=_BATCH_TICKS,
+            )
         )
 
     def digest(self) -> str:
