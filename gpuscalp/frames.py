@@ -115,8 +115,9 @@ class Grid:
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Continue from a checkpoint as if there had been no break."""
         self._state[:] = saved["state"]
+        self._pending = 0  # nothing to carry over while making room
+        self._reserve(len(saved["ticks"]))
         self._pending = len(saved["ticks"])
-        self._reserve(self._pending)
         self._words[: self._pending] = _words(saved["ticks"])
         self._frames[: self._pending] = saved["frames"]
         self._restart = bool(saved["restart"][0])

@@ -155,6 +155,18 @@ def test_restored_grid_and_framer_go_on_as_if_there_had_been_no_break(places):
     assert grid.late_count == wanted_grid.late_count
 
 
+def test_checkpoint_with_many_pending_ticks_is_restored():
+    """Making room for them used to copy as many ticks out of a buffer that did not hold them."""
+    ticks = random_ticks(12, 5_000, 2, step_ms=0.01, clock_share=0.0)
+    grid, restored = Grid(GridConfig(), 2), Grid(GridConfig(), 2)
+    grid.push(ticks)
+    assert grid.pending_count > 2_000
+    restored.restore(grid.checkpoint())
+    assert restored.pending_count == grid.pending_count
+    (a,), (b,) = (each.push(quotes(10_000)) for each in (grid, restored))
+    assert a.ticks.tobytes() == b.ticks.tobytes()
+
+
 def quotes(*times_ms, symbol=0):
     ticks = np.zeros(len(times_ms), TICK)
     ticks["exch_ns"] = START_NS // NS_PER_S * NS_PER_S + np.array(times_ms) * NS_PER_MS
