@@ -19,6 +19,7 @@ which is therefore to be set to the whole way: exchange → here → exchange.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
@@ -30,6 +31,23 @@ from gpuscalp.schema import I64, NS_PER_MS
 _SAMPLE: Final = 100_000  # feed delays kept for the report
 
 
+@dataclass(frozen=True, slots=True)
+class _RunningMinimum:
+    """The smallest delay of all messages received until a time."""
+
+    recv_ns: I64
+    smallest_ns: I64
+
+    @classmethod
+    def of(cls, recv_ns: I64, delay_ns: I64, before_ns: int) -> _RunningMinimum:
+        order = np.argsort(recv_ns, kind="stable")
+        return cls(recv_ns[order], np.minimum(np.minimum.accumulate(delay_ns[order]), before_ns))
+
+    def until(self, at_ns: I64) -> I64:
+        found: I64 = self.smallest_ns[np.searchsorted(self.recv_ns, at_ns, side="right") - 1]
+        return found
+
+
 @final
 class Latency:
     """Arrival times of orders, frame by frame."""
@@ -37,7 +55,7 @@ class Latency:
     def __init__(self, grid: GridConfig, cost: CostConfig) -> None:
         self._lateness_ns = grid.lateness_ms * NS_PER_MS
         self._own_ns = round((cost.compute_latency_ms + cost.order_latency_ms) * NS_PER_MS)
-        self._smallest_ns: int | None = None
+        self._smallest_ns = int(np.iinfo(np.int64).max)
         self._delays: list[I64] = []
         self._kept = 0
 
@@ -52,26 +70,34 @@ class Latency:
         due = end_ns + self._lateness_ns
         if len(end_ns) == 0:
             return due
-        for rows in series:
-            if len(rows):
-                smallest = int((rows.recv_ns - rows.exch_ns).min())
-                self._smallest_ns = (
-                    smallest if self._smallest_ns is None else min(self._smallest_ns, smallest)
-                )
+        fastest = self._fastest(int(end_ns[-1]), series)
         known = np.full(len(due), np.iinfo(np.int64).max, np.int64)
         for rows in series:
             if len(rows) == 0:
                 continue
-            assert self._smallest_ns is not None
             closing = np.searchsorted(np.maximum.accumulate(rows.exch_ns), due, side="left")
             seen = closing < len(rows)
-            received = rows.recv_ns[closing[seen]] - self._smallest_ns
-            known[seen] = np.minimum(known[seen], received)
+            received = rows.recv_ns[closing[seen]]
+            known[seen] = np.minimum(known[seen], received - fastest.until(received))
         known = np.where(known == np.iinfo(np.int64).max, due, np.maximum(known, due))
         if self._kept < _SAMPLE:
             self._delays.append((known - due)[: _SAMPLE - self._kept])
             self._kept += len(self._delays[-1])
         return known + self._own_ns
+
+    def _fastest(self, last_end_ns: int, series: Sequence[QuoteSeries | BookSeries]) -> _RunningMinimum:
+        """Return the smallest delay seen so far as a function of receive time.
+
+        What is carried to the next window are the rows up to the last frame only: so the answer is the same
+        however the frames are cut into windows, and never knows a later message.
+        """
+        recv_ns = np.concatenate([np.empty(0, np.int64), *(rows.recv_ns for rows in series)])
+        exch_ns = np.concatenate([np.empty(0, np.int64), *(rows.exch_ns for rows in series)])
+        delay_ns = recv_ns - exch_ns
+        found = _RunningMinimum.of(recv_ns, delay_ns, self._smallest_ns)
+        past = delay_ns[exch_ns <= last_end_ns]
+        self._smallest_ns = min(self._smallest_ns, int(past.min()) if len(past) else self._smallest_ns)
+        return found
 
     def feed_delay_ms(self) -> dict[str, float]:
         """Return median, p99 and largest extra feed delay over (the first 100,000) frames."""

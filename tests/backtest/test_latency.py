@@ -58,3 +58,22 @@ def test_delays_are_reported() -> None:
     assert latency.feed_delay_ms() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
     latency.arrivals(END, [series([(10, 5), (130, 5), (220, 5)])])
     assert latency.feed_delay_ms()["max"] == pytest.approx(10.0)
+
+
+def test_windows_leave_no_trace_and_later_messages_do_not_matter() -> None:
+    rng = np.random.default_rng(4)
+    at = np.cumsum(rng.integers(1, 30, 400))
+    rows = series([(float(t), 20.0 - t / 400 + float(rng.integers(0, 9))) for t in at])
+    end_ns = NOW + 100 * MS * np.arange(1, 60, dtype=np.int64)
+    whole = Latency(GRID, COST).arrivals(end_ns, [rows])
+    pieces = Latency(GRID, COST)
+    found = []
+    for first, last in ((0, 1), (1, 20), (20, 59)):
+        window = end_ns[first:last]
+        near = (rows.exch_ns > window[0] - 5_100 * MS) & (rows.exch_ns < window[-1] + 2_000 * MS)
+        found.append(
+            pieces.arrivals(
+                window, [QuoteSeries(*(getattr(rows, name)[near] for name in QuoteSeries.__slots__))]
+            )
+        )
+    assert np.concatenate(found).tolist() == whole.tolist()
