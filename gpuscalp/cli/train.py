@@ -86,6 +86,7 @@ def _table(result: TrainResult) -> Any:
         )
     return Group(
         table,
+        *(f"Warning: {text}" for text in result.warnings),
         f"Bundle: {result.bundle}",
         f"Report: {result.bundle / 'report.html'}",
         f"Device: {result.training.device} ({result.device_reason})",

@@ -58,6 +58,16 @@ class Tally:
         return self.count / max(self.rows, 1)
 
     @property
+    def expected_share(self) -> F64:
+        """float64[K]: share to expect of rows to come, by Laplace's rule over the independent labels.
+
+        A class that has not come yet may still come: with a share of zero the base rate's log loss would be
+        infinite at its first row, and any model would look good beside it.
+        """
+        independent = self.share * self.weight
+        return np.asarray((independent + 1.0) / (independent.sum() + len(independent)), np.float64)
+
+    @property
     def class_return_bps(self) -> F64:
         """float64[K]: mean mid return of each class; 0 for a class without rows."""
         return self.return_sum / np.maximum(self.count, 1)

@@ -94,7 +94,10 @@ def _score(
         return_bps=np.concatenate([rows.return_bps for rows in held_out]),
         end_ns=np.concatenate([rows.end_ns for rows in held_out]),
         base_share=np.concatenate(
-            [np.tile(tally.share, (len(rows), 1)) for rows, tally in zip(held_out, trained, strict=True)]
+            [
+                np.tile(tally.expected_share, (len(rows), 1))
+                for rows, tally in zip(held_out, trained, strict=True)
+            ]
         ),
         group=np.concatenate([np.full(len(rows), index) for index, rows in enumerate(held_out)]),
         block_ns=BLOCK_HORIZONS * horizon_ns,

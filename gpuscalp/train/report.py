@@ -17,8 +17,6 @@ from gpuscalp.train.metrics import CONFIDENCE, RESAMPLES, Score
 from gpuscalp.train.result import TrainResult
 
 IMPORTANCE_ROWS: Final = 20
-# Fewer independent labels than this in a fold, and its figures are mostly luck.
-FEW_LABELS: Final = 200.0
 
 
 def report_html(result: TrainResult) -> str:
@@ -42,7 +40,7 @@ def _summary(result: TrainResult) -> Section:
     overall, training = result.overall, result.training
     return Section(
         "Summary",
-        warnings=warnings(result),
+        warnings=result.warnings,
         paragraphs=(
             f"{len(result.rounds)} members were trained on {training.rows:,} rows to tell the classes of: "
             f"{label_spec(training.config.label)}. All figures on this page are from rows that the members "
@@ -85,27 +83,6 @@ def verdict(overall: Score) -> str:
     if overall.ic.high < 0.0:
         return "The interval lies below zero: on these rows the predictions pointed the wrong way."
     return "The interval contains zero: these rows do not show that the model knows anything."
-
-
-def warnings(result: TrainResult) -> tuple[str, ...]:
-    """Return what a reader must not overlook."""
-    found = []
-    few = [r.fold.index + 1 for r in result.folds if r.trained.weight < FEW_LABELS]
-    if few:
-        found.append(
-            f"Fold {', '.join(map(str, few))}: fewer than {FEW_LABELS:.0f} independent labels to train on "
-            "(labels overlap; their uniqueness counts). The figures of such a fold are mostly luck."
-        )
-    if result.overall.log_loss >= result.overall.base_log_loss:
-        found.append("The held-out log loss is no better than that of the base rate.")
-    if result.overall.log_loss > result.overall.raw_log_loss + 1e-3:
-        found.append(
-            "The calibration made the held-out log loss worse: the shares of the classes drift from fold "
-            'to fold. More data may help, or ensemble.calibration = "none".'
-        )
-    if result.training.venue == "synthetic":
-        found.append("The market is synthetic: what the model finds here was put there.")
-    return tuple(found)
 
 
 def _folds(result: TrainResult) -> Section:

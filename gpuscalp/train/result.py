@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Calibration
@@ -16,6 +16,9 @@ from gpuscalp.splits import Fold
 from gpuscalp.train.importance import Importance
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.metrics import Score
+
+# Fewer independent labels than this in a fold, and its figures are mostly luck.
+FEW_LABELS: Final = 500.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,27 @@ class TrainResult:
     seconds: float
     peak_rss_mb: float
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a reader must not overlook."""
+        found = []
+        few = [r.fold.index + 1 for r in self.folds if r.trained.weight < FEW_LABELS]
+        if few:
+            found.append(
+                f"Fold {', '.join(map(str, few))}: fewer than {FEW_LABELS:.0f} independent labels to train "
+                "on (labels overlap; their uniqueness counts). The figures of such a fold are mostly luck."
+            )
+        if self.overall.log_loss >= self.overall.base_log_loss:
+            found.append("The held-out log loss is no better than that of the base rate.")
+        if self.overall.log_loss > self.overall.raw_log_loss + 1e-3:
+            found.append(
+                "The calibration made the held-out log loss worse: the shares of the classes drift from fold "
+                'to fold. More data may help, or ensemble.calibration = "none".'
+            )
+        if self.training.venue == "synthetic":
+            found.append("The market is synthetic: what the model finds here was put there.")
+        return tuple(found)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what ``train --json`` prints."""
         return {
@@ -85,6 +109,7 @@ class TrainResult:
                 for result in self.folds
             ],
             "overall": self.overall.to_dict(),
+            "warnings": list(self.warnings),
             "importance": [
                 {"name": item.name, "gain": item.gain, "permutation": item.permutation}
                 for item in self.importance

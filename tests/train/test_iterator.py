@@ -7,7 +7,7 @@ import pytest
 
 from gpuscalp.errors import DataError
 from gpuscalp.train.dataset import Rows, labelled_chunks
-from gpuscalp.train.iterator import binned_matrix
+from gpuscalp.train.iterator import Tally, binned_matrix
 from tests.train.market import FakeSource, quick_config
 
 
@@ -68,6 +68,13 @@ def test_tally_is_counted_once_however_often_the_rows_are_walked():
     assert tally.weight == pytest.approx(sum(block.weight.sum() for block in blocks))
     assert tally.start_ns == min(block.end_ns.min() for block in blocks)
     assert tally.end_ns == max(block.label_end_ns.max() for block in blocks)
+
+
+def test_class_that_has_not_come_is_still_expected():
+    tally = Tally()
+    tally.add(constant_rows(1))  # 50 rows, each a label of its own
+    assert tally.share.tolist() == [0.0, 1.0, 0.0]
+    assert tally.expected_share.tolist() == [1 / 53, 51 / 53, 1 / 53]
 
 
 def test_no_rows_is_refused_with_the_name_of_the_rows():

@@ -80,6 +80,15 @@ def test_bundle_of_a_run_loads_and_carries_its_intervals(informed):
         assert fold.train.end_ns == fold.test.start_ns - fold.embargo_ns
 
 
+def test_warnings_name_folds_with_few_independent_labels_and_a_synthetic_market(informed):
+    result, _, _ = informed
+    # 3,000 frames of two symbols, five frames a label: 1,200 independent labels, a quarter of them in fold 1.
+    assert result.folds[0].trained.weight < 500
+    assert any("Fold 1" in text and "independent labels" in text for text in result.warnings)
+    assert any("synthetic" in text for text in result.warnings)
+    assert result.to_dict()["warnings"] == list(result.warnings)
+
+
 def test_report_is_one_page_with_every_part(informed):
     page = (informed[0].bundle / "report.html").read_text()
     for words in (
