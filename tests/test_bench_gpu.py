@@ -1,4 +1,4 @@
-"""The GPU benchmark is wired right: its CUDA side runs on the host here, slowly, and the bits are compared."""
+"""The GPU benchmark is wired right: its CUDA side runs on the host here, and the bits are compared."""
 
 from __future__ import annotations
 
