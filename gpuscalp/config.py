@@ -142,6 +142,16 @@ class BacktestConfig(Struct, frozen=True, forbid_unknown_fields=True):
     trials: PositiveInt = 1  # configurations tried so far: deflates the Sharpe ratio
 
 
+class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a session is written down. A power cut loses at most ``flush_ms + sync_ms`` and one fsync."""
+
+    flush_ms: PositiveInt = 20  # to the kernel, from where a killed process loses nothing
+    sync_ms: PositiveInt = 200  # to the disk
+    block_bytes: Annotated[int, Meta(ge=4_096, le=1 << 24)] = 1 << 20  # a full block is flushed at once
+    segment_bytes: Annotated[int, Meta(ge=65_536, le=1 << 34)] = 1 << 28
+    level: Annotated[int, Meta(ge=1, le=19)] = 1  # of zstd
+
+
 T = TypeVar("T", bound=Struct)
 
 

@@ -16,7 +16,9 @@
     └── DataError               exit 1
         ├── ShapeError                   an array of the wrong shape or dtype
         ├── DecodeError                  a message that cannot be read
-        └── ArchiveError                 an archive that is damaged or incomplete
+        ├── ArchiveError                 an archive that is damaged or incomplete
+        ├── JournalError                 a journal that is damaged, or a disk that refuses it
+        └── FeedError                    a venue's server that cannot be used as asked
 
 The venue sending nonsense is a ``DecodeError`` and survivable; our own mistakes are ``assert``.
 """
@@ -133,4 +135,12 @@ class DecodeError(DataError):
 
 
 class ArchiveError(DataError):
+    pass
+
+
+class JournalError(DataError):
+    pass
+
+
+class FeedError(DataError):
     pass

@@ -1,0 +1,289 @@
+"""Writing a journal: records in, whole checked blocks out.
+
+Owns: the open segment, what is buffered, what is on the disk. Never: interprets a body, reads a clock.
+
+Order of calls: ``append`` or ``append_batch`` for everything that comes in; ``flush`` before a decision that
+rests on it leaves the process, and at least every ``flush_ms``; ``sync`` at least every ``sync_ms``.
+
+What can be lost
+----------------
+- process killed (kill -9, crash): what was appended after the last ``flush``. Nothing else: a flushed block
+  is in the kernel's memory, and the journal is read up to it.
+- power cut, kernel crash: what was flushed after the last ``sync`` began. With the defaults (20 ms, 200 ms)
+  at most 220 ms and the time that the disk took for one fsync.
+- Either way the loss is at the end: no record is in the journal without all those before it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+import zstandard
+
+from gpuscalp.config import JournalConfig
+from gpuscalp.errors import JournalError
+from gpuscalp.journal.blocks import (
+    BODY_BYTES_MAX,
+    RAW_BYTES_MAX,
+    SEGMENT_BYTES,
+    Part,
+    RecordKind,
+    SegmentHeader,
+    encode_block,
+    encode_segment,
+)
+from gpuscalp.journal.reader import end_of, segment_path, segments_of
+from gpuscalp.journal.repair import Repair, repair
+
+_ENTRY_BYTES = 16
+# Many tiny records must not make a block that the reader refuses.
+_BLOCK_RECORDS_MAX = 1 << 20
+
+
+@final
+class JournalWriter:
+    """Append to the journal in a directory, new or existing.
+
+    Opening repairs a torn tail and starts a new segment. One writer at a time: the directory is locked.
+
+    Parameters
+    ----------
+    path : the directory; made if it is not there
+    config : sizes and compression
+    now_ns : wall clock, goes into the segment's header
+
+    Attributes
+    ----------
+    repaired : what opening had to cut off, or None
+    next_seq : sequence number of the next record
+    flushed_seq, durable_seq : all records below are with the kernel, or on the disk
+    block_count, raw_bytes, written_bytes : since opening
+
+    Raises
+    ------
+    JournalError    the directory is in use, or the journal is damaged in other places than its tail
+    """
+
+    def __init__(self, path: str | Path, config: JournalConfig, *, now_ns: int) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._config = config
+        self._compress = zstandard.ZstdCompressor(level=config.level).compress
+        self._lock = _locked(self.path)
+        self._file = -1
+        try:
+            self.repaired: Repair | None = repair(self.path)
+            segments = segments_of(self.path)
+            self.next_seq = end_of(segments[-1]) if segments else 0
+            if segments:
+                _make_durable(segments[-1])
+            self._segment = int(segments[-1].stem.rpartition("-")[2]) + 1 if segments else 0
+            self.flushed_seq = self.durable_seq = self.next_seq
+            self.block_count = self.raw_bytes = self.written_bytes = 0
+            self._parts: list[Part] = []
+            self._buffered_bytes = self._buffered_count = 0
+            self._size = self._durable_bytes = 0
+            self._open_segment(now_ns)
+        except BaseException:
+            self._unlock()
+            raise
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes appended and not flushed yet."""
+        return self._buffered_bytes
+
+    def append(self, kind: int, body: bytes, *, recv_ns: int, connection: int = 0) -> int:
+        """Append one record and return its sequence number.
+
+        Raises
+        ------
+        JournalError    the body is larger than 32 MiB, or the disk refuses (see ``flush``)
+        """
+        return self.append_batch(kind, (body,), recv_ns=recv_ns, connection=connection)
+
+    def append_batch(self, kind: int, bodies: Sequence[bytes], *, recv_ns: int, connection: int = 0) -> int:
+        """Append records that came together; return the sequence number of the first.
+
+        ``bodies`` is kept until the next flush and must not be changed.
+        """
+        assert self._file >= 0, "append to a closed journal"
+        size = sum(map(len, bodies))
+        if size > BODY_BYTES_MAX:
+            raise JournalError("records are too large for one block", value=size, where=str(self.path))
+        held = self._buffered_bytes + _ENTRY_BYTES * self._buffered_count
+        if held + size + _ENTRY_BYTES * len(bodies) > RAW_BYTES_MAX:
+            self.flush()
+        first = self.next_seq
+        self._parts.append(Part(kind, connection, recv_ns, bodies))
+        self.next_seq += len(bodies)
+        self._buffered_bytes += size
+        self._buffered_count += len(bodies)
+        if self._buffered_bytes >= self._config.block_bytes or self._buffered_count >= _BLOCK_RECORDS_MAX:
+            self.flush()
+        return first
+
+    def flush(self) -> None:
+        """Hand all records to the kernel as one block: from here on a kill of the process loses none.
+
+        Raises
+        ------
+        JournalError    the disk refuses. The records stay buffered and the segment ends at its last whole
+                        block, so that a later flush, when there is room again, loses nothing
+        """
+        if not self._buffered_count:
+            return
+        if self._size >= self._config.segment_bytes:
+            self._rotate()
+        block = encode_block(self._parts, self.flushed_seq, self._durable_bytes, self._compress)
+        self._write(block)
+        self.block_count += 1
+        self.raw_bytes += self._buffered_bytes
+        self.flushed_seq = self.next_seq
+        self._parts = []
+        self._buffered_bytes = self._buffered_count = 0
+
+    def sync(self) -> None:
+        """Flush, and return when everything is on the disk."""
+        self.flush()
+        self.settle(*self.pending_sync())
+
+    def pending_sync(self) -> tuple[int, int, int]:
+        """Return what ``settle`` needs to make durable all that is flushed by now."""
+        return self._file, self._size, self.flushed_seq
+
+    def settle(self, file: int, size: int, seq: int) -> None:
+        """Wait for the disk. May run in another thread while records go on being appended and flushed."""
+        if file != self._file or size <= self._durable_bytes:
+            return
+        _fsync(file, self.path)
+        if file == self._file:
+            self._durable_bytes = max(self._durable_bytes, size)
+            self.durable_seq = max(self.durable_seq, seq)
+
+    def close(self, *, now_ns: int) -> None:
+        """End the segment with an END record, durable. Further calls do nothing."""
+        if self._file < 0:
+            return
+        try:
+            self.append(RecordKind.END, b"", recv_ns=now_ns)
+            self.sync()
+        finally:
+            os.close(self._file)
+            self._file = -1
+            self._unlock()
+
+    def abandon(self) -> None:
+        """Leave as a killed process would: what is not flushed is lost. For tests of recovery."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self._unlock()
+
+    def __enter__(self) -> JournalWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush what there is; only ``close`` marks a clean stop."""
+        if self._file >= 0:
+            try:
+                self.sync()
+            finally:
+                self.abandon()
+
+    def _open_segment(self, now_ns: int) -> None:
+        path = segment_path(self.path, self._segment)
+        header = encode_segment(SegmentHeader(self._segment, self.flushed_seq, now_ns))
+        self._created_ns = now_ns
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _refused(path, error) from None
+        self._size = self._durable_bytes = 0
+        try:
+            self._write(header)
+        except JournalError:
+            os.close(self._file)
+            self._file = -1
+            path.unlink()
+            raise
+        assert self._size == SEGMENT_BYTES
+        # The name of the new file has to survive a power cut as well as its content.
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            _fsync(folder, self.path)
+        finally:
+            os.close(folder)
+
+    def _rotate(self) -> None:
+        """Make the full segment durable and go on in the next."""
+        _fsync(self._file, self.path)
+        self.durable_seq = self.flushed_seq
+        full, self._segment = self._file, self._segment + 1
+        try:
+            self._open_segment(self._created_ns)
+        except JournalError:
+            self._file, self._segment = full, self._segment - 1
+            raise
+        os.close(full)
+
+    def _write(self, data: bytes) -> None:
+        view, start = memoryview(data), self._size
+        try:
+            while view:
+                count = os.write(self._file, view)
+                view = view[count:]
+        except OSError as error:
+            os.ftruncate(self._file, start)
+            os.lseek(self._file, start, os.SEEK_SET)
+            raise _refused(self.path, error) from None
+        self._size += len(data)
+        self.written_bytes += len(data)
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _locked(path: Path) -> int:
+    file = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise JournalError(
+            "another process writes this journal", where=str(path), fix="end it, or use another directory"
+        ) from None
+    return file
+
+
+def _make_durable(segment: Path) -> None:
+    """A process that was killed may have left blocks that are with the kernel only. They have to be on the
+    disk before the next segment begins: from then on this one counts as never torn."""
+    file = os.open(segment, os.O_RDONLY)
+    try:
+        _fsync(file, segment)
+    finally:
+        os.close(file)
+
+
+def _fsync(file: int, path: Path) -> None:
+    try:
+        os.fsync(file)
+    except OSError as error:
+        # After a failed fsync nobody can know what is on the disk: the kernel may have dropped the pages.
+        raise JournalError(f"the disk failed: {error.strerror}", where=str(path)) from None
+
+
+def _refused(path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"cannot write the journal: {error.strerror}", where=str(path), fix="make room, or check the disk"
+    )
