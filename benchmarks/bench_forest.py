@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,9 @@ class Timing:
     bar: float | None
 
 
-def random_rows(rng: np.random.Generator, row_count: int) -> np.ndarray:
+def random_rows(rng: np.random.Generator, row_count: int, column_count: int) -> np.ndarray:
     """Return float32[R, F]: one value in twenty is missing, and one row in a hundred altogether."""
-    x = rng.standard_normal((row_count, COLUMN_COUNT), np.float32)
+    x = rng.standard_normal((row_count, column_count), np.float32)
     x[rng.random(x.shape) < 0.05] = np.nan
     x[rng.random(row_count) < 0.01] = np.nan
     return x
@@ -56,7 +57,7 @@ def random_rows(rng: np.random.Generator, row_count: int) -> np.ndarray:
 def train_members(member_count: int, rounds: int, depth: int, row_count: int) -> list[xgboost.Booster]:
     """Train boosters whose classes hang on twenty columns and one product; the rest is noise."""
     rng = np.random.default_rng(11)
-    x = random_rows(rng, row_count)
+    x = random_rows(rng, row_count, COLUMN_COUNT)
     known = np.nan_to_num(x)
     signal = known[:, :20] @ rng.standard_normal(20) + 2 * known[:, 20] * known[:, 21]
     signal += 3 * rng.standard_normal(row_count)
@@ -70,15 +71,21 @@ def train_members(member_count: int, rounds: int, depth: int, row_count: int) ->
             "max_bin": 64,
             "eta": 0.1,
             "subsample": 0.8,
-            "colsample_bytree": 0.8,
+            # Only the shape of the trees matters here, and few columns a tree are trained faster.
+            "colsample_bytree": 0.2,
             "seed": seed,
-            "nthread": os.cpu_count(),
+            # More threads wait for each other at every node, which takes far longer on a busy machine.
+            "nthread": 1,
         }
         booster = xgboost.train(params, matrix, rounds)
-        booster.set_param({"nthread": 1})
         boosters.append(booster)
         print(f"trained member {seed + 1} of {member_count}", file=sys.stderr)
     return boosters
+
+
+def load_members(paths: list[Path]) -> list[xgboost.Booster]:
+    """Load boosters that were saved as JSON."""
+    return [xgboost.Booster(model_file=path) for path in paths]
 
 
 def reference(boosters: list[xgboost.Booster], x: np.ndarray) -> list[np.ndarray]:
@@ -94,7 +101,7 @@ def differing_values(boosters: list[xgboost.Booster], forest: Forest, row_count:
     while done < row_count:
         # Calls of many sizes, so that every path of the code takes part.
         count = min(int(rng.choice([1, 2, 3, 5, 8, 63, 64, 65, 500, 4096, 9000])), row_count - done)
-        x = random_rows(rng, count)
+        x = random_rows(rng, count, forest.feature_count)
         out = np.empty((forest.member_count, count, forest.class_count), np.float32)
         predict_margins(forest, x, out=out, scratch=scratch)
         wanted = np.stack(reference(boosters, x)).reshape(out.shape)
@@ -109,7 +116,7 @@ def measure(
     """Time both sides in turn on ``input_count`` different pieces of one pool of rows."""
     rng = np.random.default_rng(row_count)
     step = max(1, min(row_count, 100_000 // input_count))
-    pool = random_rows(rng, row_count + step * input_count)
+    pool = random_rows(rng, row_count + step * input_count, forest.feature_count)
     out = np.empty((forest.member_count, row_count, forest.class_count), np.float32)
     scratch = ForestScratch.of(forest)
     taken = np.empty((2, input_count))
@@ -137,7 +144,14 @@ def measure(
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, check and time; return what ``--json`` prints."""
-    boosters = train_members(arguments.members, arguments.rounds, arguments.depth, arguments.training_rows)
+    if arguments.boosters:
+        boosters = load_members(arguments.boosters)
+    else:
+        boosters = train_members(
+            arguments.members, arguments.rounds, arguments.depth, arguments.training_rows
+        )
+    for booster in boosters:
+        booster.set_param({"nthread": 1})
     forest = Forest.join([read_booster(bytes(booster.save_raw("json"))) for booster in boosters])
     differing = differing_values(boosters, forest, arguments.checked_rows)
     print(f"checked {arguments.checked_rows} rows: {differing} values differ", file=sys.stderr)
@@ -148,11 +162,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "xgboost": xgboost.__version__,
         "machine": processor(),
         "load_average": round(os.getloadavg()[0], 2),
-        "members": arguments.members,
+        "members": forest.member_count,
         "trees": forest.tree_count,
         "nodes": len(forest.left),
-        "depth": arguments.depth,
-        "columns": COLUMN_COUNT,
+        "columns": forest.feature_count,
         "checked_rows": arguments.checked_rows,
         "differing": differing,
         "timings": [asdict(timing) for timing in timings],
@@ -163,8 +176,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def print_table(result: dict[str, Any]) -> None:
     """Print what a person wants to see."""
     print(f"XGBoost {result['xgboost']}, Python {result['python']}, {result['machine']}, one thread each")
-    size = f"{result['trees']} trees of depth {result['depth']}, {result['nodes']} nodes"
-    print(f"{size}, {result['columns']} columns")
+    print(f"{result['trees']} trees, {result['nodes']} nodes, {result['columns']} columns")
     print(f"{result['checked_rows']} rows checked, {result['differing']} values differ")
     print(f"{'rows':>6}{'XGBoost µs':>14}{'forest µs':>14}{'p99 µs':>12}{'ratio':>9}{'bar':>7}")
     for timing in result["timings"]:
@@ -181,10 +193,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
+    parser.add_argument(
+        "--boosters", type=Path, nargs="+", help="members saved as JSON, to be used instead of training some"
+    )
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--depth", type=int, default=6)
-    parser.add_argument("--training-rows", type=int, default=20_000)
+    parser.add_argument("--training-rows", type=int, default=10_000)
     parser.add_argument("--checked-rows", type=int, default=CHECKED_ROWS)
     parser.add_argument("--inputs", type=int, default=200, help="different inputs for each number of rows")
     arguments = parser.parse_args()

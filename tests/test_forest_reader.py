@@ -46,7 +46,9 @@ def train(rng: np.random.Generator, objective: str, rounds: int = 8, **params: A
 
 
 def saved(booster: xgboost.Booster) -> bytes:
-    return bytes(booster.save_raw("json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # 3.4.1 says here too that gblinear is deprecated
+        return bytes(booster.save_raw("json"))
 
 
 def rows(rng: np.random.Generator, forest: Forest, row_count: int) -> np.ndarray:
