@@ -141,6 +141,34 @@ def parity(
         raise typer.Exit(ParityError.exit_code)
 
 
+@features_app.command("leakage")
+def leakage(
+    archive: ArchiveArgument,
+    cuts: Annotated[
+        int, typer.Option("--cuts", min=1, help="Random times after which the future is changed.")
+    ] = 20,
+    symbols: SymbolsOption = None,
+    venue: VenueOption = None,
+    config: ConfigOption = None,
+    max_ticks: MaxTicksOption = 250_000,
+    seed: SeedOption = 7,
+    json: JsonFlag = False,
+) -> None:
+    """Change the future and see whether what is known changes; exit code 7 if so, or if a leak is missed."""
+    from gpuscalp.errors import ParityError
+    from gpuscalp.excerpt import read_excerpt
+    from gpuscalp.leakage import check_leakage
+
+    configured = _config(config)
+    excerpt = read_excerpt(archive, venue=venue, symbols=_split(symbols), max_ticks=max_ticks)
+    with progress("Changing the future") as advance:
+        report = check_leakage(excerpt, config=configured, cuts=cuts, seed=seed, on_progress=advance)
+    answer = report.to_dict()
+    emit(answer, json=json, text=lambda: _leakage_text(answer))
+    if not report.clean:
+        raise typer.Exit(ParityError.exit_code)
+
+
 def _config(path: Path | None) -> TrainConfig:
     import os
 
@@ -208,3 +236,26 @@ def _parity_text(answer: Mapping[str, Any]) -> Any:
     return Group(
         table, f"{verdict}: {answer['values']:,} values compared, {answer['differing']:,} differ; {over}"
     )
+
+
+def _leakage_text(answer: Mapping[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+
+    checked = Table("checked", "", title_justify="left")
+    for heading in ("columns", "values compared", "alarms"):
+        checked.add_column(heading, justify="right")
+    for probe in answer["probes"]:
+        kind = "shipped" if probe["shipped"] else "honest twin of a leak"
+        name = probe["name"].removeprefix("honest: ")
+        checked.add_row(name, kind, str(probe["columns"]), f"{probe['values']:,}", str(len(probe["leaks"])))
+    planted = Table("planted leak", "caught by")
+    for name, evidence in answer["leaks"].items():
+        planted.add_row(name, evidence or "MISSED")
+    lines = [f"{alarm['probe']}, {alarm['column']}: {alarm['evidence']}" for alarm in answer["alarms"]]
+    summary = (
+        f"{answer['caught']} of {answer['planted']} planted leaks caught; {answer['false_alarms']} alarms on "
+        f"{answer['checked']} honest columns; {answer['cuts']} cuts, {answer['futures']} futures each, over "
+        f"{'all' if answer['complete'] else 'the first'} {answer['ticks']:,} ticks"
+    )
+    return Group(checked, planted, *lines, summary)
