@@ -100,6 +100,8 @@ def examine(
         first, last = int(ticks["exch_ns"].min()), int(ticks["exch_ns"].max())
         cuts_ns = [int(cut) for cut in rng.integers(first, last + 1, cut_count)]
     wanted = {name: _checked(name, probe(ticks.copy())) for name, probe in probes.items()}
+    for name, rows in wanted.items():
+        _require_unique(_as_records(rows.key), name)
     findings = {name: Finding(name, rows.names) for name, rows in wanted.items()}
     total = len(cuts_ns) * len(futures)
     for done, (cut_ns, label) in enumerate((cut, label) for cut in cuts_ns for label in futures):
@@ -148,13 +150,21 @@ def _match(a: I64, b: I64, name: str) -> tuple[I64, I64, int]:
     if a.shape == b.shape and np.array_equal(a, b):
         every = np.arange(len(a))
         return every, every, 0
-    fields = np.dtype([(f"f{column}", np.int64) for column in range(a.shape[1])])
-    left, right = (np.ascontiguousarray(key).view(fields).ravel() for key in (a, b))
-    for keys in (left, right):
-        if len(np.unique(keys)) != len(keys):
-            raise ShapeError("a probe gave two rows with the same key", where=f"probe {name}")
+    left, right = _as_records(a), _as_records(b)
+    _require_unique(right, name)
     _, at_a, at_b = np.intersect1d(left, right, assume_unique=True, return_indices=True)
     return at_a, at_b, len(b) - len(at_b)
+
+
+def _as_records(key: I64) -> npt.NDArray[np.void]:
+    """Return each row of a key as one value that can be sorted."""
+    fields = np.dtype([(f"f{column}", np.int64) for column in range(key.shape[1])])
+    return np.ascontiguousarray(key).view(fields).ravel()
+
+
+def _require_unique(records: npt.NDArray[np.void], name: str) -> None:
+    if len(np.unique(records)) != len(records):
+        raise ShapeError("a probe gave two rows with the same key", where=f"probe {name}")
 
 
 def _different(before: npt.NDArray[Any], after: npt.NDArray[Any], tolerance: float) -> Flags:

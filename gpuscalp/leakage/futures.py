@@ -1,8 +1,9 @@
 """Other futures for the same past: what a detector of look-ahead replaces the rest of the ticks by.
 
 A cut ``at_ns`` divides the ticks twice. By content: a tick dated at or after the cut is future, and its
-prices and quantities must not show in a row known at the cut. By arrival: everything after the tick that moves
-the watermark past the cut has not arrived when the last of those rows is made, so anything may come instead.
+prices and quantities must not show in a row known at the cut. By arrival: everything after the tick that
+moves the watermark past the cut has not arrived when the last of those rows is made, so anything may come
+instead.
 
 Owns: the changes. Never: looks at what is made of the ticks.
 """
