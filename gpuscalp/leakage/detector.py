@@ -26,7 +26,8 @@ class Rows:
     Attributes
     ----------
     key : int64[R, K]        identifies a row across futures, such as (time, symbol); unique
-    known_ns : int64[R]      from then on, in exchange time, the row is known and must never change again
+    known_ns : int64[R]      from then on, in exchange time, the row is known and must never change again; it
+                             may hold nothing dated at or after this instant
     values : float[R, F]     float32 or float64; NaN equals NaN
     names : F names
     complete : bool          every row is there as soon as it is known. False: rows that are missing in

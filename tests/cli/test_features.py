@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from gpuscalp.features import FeatureGraph
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.synthetic import MarketSpec, instruments, ticks, write
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 SPEC = MarketSpec(duration_s=150, slice_s=150)
 
 
@@ -183,3 +186,11 @@ def test_archive_that_is_none_is_refused(cli, tmp_path):
     result = cli("features", "parity", tmp_path, "--json")
     assert result.code == 1
     assert json.loads(result.stdout)["error"]["kind"] == "ArchiveError"
+
+
+def test_example_of_the_documentation_catches_its_leak(archive, monkeypatch, capsys):
+    text = (ROOT / "docs" / "features.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(archive.parent)
+    exec(compile(code, "docs/features.md", "exec"), {})
+    assert "'gradient': 'row [" in capsys.readouterr().out
