@@ -1,0 +1,101 @@
+"""How far our clock is from the exchange's.
+
+Owns: two independent estimates and what they say about one another. Pure.
+
+From server time: the reply to ``GET /fapi/v1/time`` was written between sending and receiving, so the offset
+is known to within half the round trip; of the samples of the last minutes those with the shortest round trips
+are the best ones, and their median is taken, so that one wrong reply does not matter.
+
+From event times: a message cannot arrive before it was sent, so the smallest receive time minus event time
+is a bound: offset ≤ −min(recv − exch) within the message's travel time. It costs nothing and sees at once
+when a clock jumps.
+
+Offset: exchange time minus our time, ns. ``exchange_ns = recv_ns + offset_ns``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+from typing import Final, final
+
+from gpuscalp.config import FeedConfig
+from gpuscalp.schema import NS_PER_MS, NS_PER_S
+
+_SAMPLES_MAX: Final = 64
+_BEST: Final = 5
+_WINDOW_NS: Final = 600 * NS_PER_S
+_SLICE_NS: Final = 10 * NS_PER_S
+_SLICES: Final = 6
+
+
+@final
+class ClockOffset:
+    """Estimate the offset; say when it is not to be trusted.
+
+    Attributes
+    ----------
+    sample_count : samples of server time taken since the beginning
+    """
+
+    def __init__(self, config: FeedConfig) -> None:
+        self._limit_ns = config.clock_limit_ms * NS_PER_MS
+        self._samples: deque[tuple[int, int, int]] = deque(maxlen=_SAMPLES_MAX)  # at, round trip, offset
+        self._slices: deque[list[int]] = deque(maxlen=_SLICES)  # [begin, least recv − exch]
+        self.sample_count = 0
+
+    def on_server_time(self, sent_ns: int, recv_ns: int, server_ns: int) -> None:
+        """Take one reply; times by the wall clock. A clock that stepped back in between is no sample."""
+        round_trip_ns = recv_ns - sent_ns
+        if round_trip_ns < 0:
+            return
+        while self._samples and recv_ns - self._samples[0][0] > _WINDOW_NS:
+            self._samples.popleft()
+        self._samples.append((recv_ns, round_trip_ns, server_ns - (sent_ns + recv_ns) // 2))
+        self.sample_count += 1
+
+    def on_event(self, recv_ns: int, exch_ns: int) -> None:
+        """Take the times of one market message. One of a batch is enough: the newest."""
+        delay_ns = recv_ns - exch_ns
+        if not self._slices or not 0 <= recv_ns - self._slices[-1][0] < _SLICE_NS:
+            self._slices.append([recv_ns, delay_ns])
+        elif delay_ns < self._slices[-1][1]:
+            self._slices[-1][1] = delay_ns
+
+    @property
+    def offset_ns(self) -> int | None:
+        """Exchange time minus our time; None before the first sample."""
+        best = self._best()
+        return int(median(offset for _, offset in best)) if best else None
+
+    @property
+    def uncertainty_ns(self) -> int | None:
+        """Half of the largest round trip among the samples used."""
+        best = self._best()
+        return best[-1][0] // 2 if best else None
+
+    @property
+    def least_delay_ns(self) -> int | None:
+        """Smallest receive time minus event time of the last minute, by our clock."""
+        return min(least for _, least in self._slices) if self._slices else None
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether trading must stop: no estimate, an offset beyond the limit, or event times that contradict
+        it, because they lie in the future of the corrected clock or because all of them are old."""
+        offset_ns, uncertainty_ns = self.offset_ns, self.uncertainty_ns
+        if offset_ns is None or uncertainty_ns is None or abs(offset_ns) > self._limit_ns:
+            return True
+        if not self._slices:
+            return False
+        # Of the last two slices: the first message of a new one may have been held up.
+        travel_ns = min(least for _, least in list(self._slices)[-2:]) + offset_ns
+        return travel_ns < -(uncertainty_ns + 2 * NS_PER_MS) or travel_ns > self._limit_ns + uncertainty_ns
+
+    def exchange_ns(self, now_ns: int) -> int | None:
+        """Return our time as the exchange's; None before the first sample."""
+        offset_ns = self.offset_ns
+        return None if offset_ns is None else now_ns + offset_ns
+
+    def _best(self) -> list[tuple[int, int]]:
+        return sorted((round_trip, offset) for _, round_trip, offset in self._samples)[:_BEST]

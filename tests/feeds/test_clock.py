@@ -1,0 +1,87 @@
+"""The offset of our clock from the exchange's."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuscalp.config import FeedConfig
+from gpuscalp.feeds.clock import ClockOffset
+from gpuscalp.schema import NS_PER_MS, NS_PER_S
+
+CONFIG = FeedConfig(clock_limit_ms=500)
+NOW_NS = 1_700_000_000 * NS_PER_S
+
+
+def _clock(offset_ms, trips_ms):
+    """Feed replies whose way back took all of the delay beyond the shortest trip."""
+    clock = ClockOffset(CONFIG)
+    for index, trip_ms in enumerate(trips_ms):
+        sent_ns = NOW_NS + index * NS_PER_S
+        there_ns = min(trips_ms) * NS_PER_MS // 2
+        clock.on_server_time(
+            sent_ns, sent_ns + trip_ms * NS_PER_MS, sent_ns + there_ns + offset_ms * NS_PER_MS
+        )
+    return clock
+
+
+@given(offset_ms=st.integers(-400, 400), trips_ms=st.lists(st.integers(1, 900), min_size=1, max_size=30))
+def test_offset_is_within_its_stated_uncertainty(offset_ms, trips_ms):
+    clock = _clock(offset_ms, trips_ms)
+    assert abs(clock.offset_ns - offset_ms * NS_PER_MS) <= clock.uncertainty_ns
+
+
+def test_slow_replies_do_not_disturb_the_estimate():
+    clock = _clock(30, [10] * 5 + [900] * 40)
+    assert clock.offset_ns == 30 * NS_PER_MS
+    assert not clock.has_drifted
+
+
+def test_one_wrong_reply_does_not_disturb_the_estimate():
+    clock = _clock(30, [10] * 8)
+    clock.on_server_time(NOW_NS, NOW_NS + 1, NOW_NS + 3_600 * NS_PER_S)
+    assert clock.offset_ns == 30 * NS_PER_MS
+
+
+def test_without_a_sample_there_is_no_time_and_no_trading():
+    clock = ClockOffset(CONFIG)
+    assert clock.offset_ns is None
+    assert clock.exchange_ns(5) is None
+    assert clock.has_drifted
+
+
+def test_large_offset_is_drift():
+    assert _clock(501, [2] * 5).has_drifted
+    assert _clock(-501, [2] * 5).has_drifted
+    assert not _clock(499, [2] * 5).has_drifted
+
+
+def test_old_samples_are_forgotten():
+    clock = _clock(100, [2] * 10)
+    later_ns = NOW_NS + 3_600 * NS_PER_S
+    clock.on_server_time(later_ns, later_ns + 50 * NS_PER_MS, later_ns + 25 * NS_PER_MS)
+    assert clock.offset_ns == 0
+
+
+def test_events_from_the_future_of_the_corrected_clock_are_drift():
+    clock = _clock(0, [10] * 5)
+    clock.on_event(NOW_NS, NOW_NS - 20 * NS_PER_MS)
+    assert not clock.has_drifted
+    # Our clock has been set back by a second since the last server time.
+    clock.on_event(NOW_NS - NS_PER_S, NOW_NS)
+    assert clock.has_drifted
+
+
+def test_events_that_are_all_old_are_drift_until_fresh_ones_come():
+    clock = _clock(0, [10] * 5)
+    clock.on_event(NOW_NS, NOW_NS - 3 * NS_PER_S)
+    assert clock.has_drifted
+    clock.on_event(NOW_NS + NS_PER_S, NOW_NS + NS_PER_S - 5 * NS_PER_MS)
+    assert not clock.has_drifted
+    assert clock.least_delay_ns == 5 * NS_PER_MS
+
+
+def test_clock_that_stepped_back_during_a_request_gives_no_sample():
+    clock = ClockOffset(CONFIG)
+    clock.on_server_time(NOW_NS, NOW_NS - 1, NOW_NS)
+    assert clock.sample_count == 0
