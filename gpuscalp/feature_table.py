@@ -132,10 +132,10 @@ def write_features(
 
 
 def mid_price(pipeline: FeaturePipeline, chunk: FeatureChunk) -> F64:
-    """Return the mid of every frame, float64[T, S], quote currency; NaN until a symbol has been quoted."""
+    """Return the mid of every frame, float64[T, S], quote currency; NaN without a quote on both sides."""
     tick_size = np.array([instrument.tick_size for instrument in pipeline.instruments])
     bid, ask = chunk.frames.bid_px.astype(np.int64), chunk.frames.ask_px.astype(np.int64)
-    return np.where(bid > 0, (bid + ask) * 0.5 * tick_size, np.nan)
+    return np.where((bid > 0) & (ask > 0), (bid + ask) * 0.5 * tick_size, np.nan)
 
 
 def _rows(pa: Any, schema: Any, pipeline: FeaturePipeline, chunk: FeatureChunk, at: Sequence[int]) -> Any:

@@ -59,6 +59,11 @@ struct Sums {
     double buy, sell, vwap_flow, ofi, variance, largest;
 };
 
+// Twice the mid in ticks, or 0 where a side is missing.
+__device__ __forceinline__ long long two_sided(long long bid, long long ask) {
+    return bid > 0 && ask > 0 ? bid + ask : 0LL;
+}
+
 __device__ __forceinline__ void on_trade(const Tick& tick, double tick_size, const State& state, Sums& sums) {
     const double notional = ((double)tick.px0 * tick_size) * tick.q0 / 1000.0;
     sums.trade_count += 1;
@@ -68,8 +73,8 @@ __device__ __forceinline__ void on_trade(const Tick& tick, double tick_size, con
         sums.sell += notional;
     }
     if (notional > sums.largest) sums.largest = notional;
-    if (state.bid > 0) {
-        const long long mid2 = state.bid + state.ask;
+    const long long mid2 = two_sided(state.bid, state.ask);
+    if (mid2 > 0) {
         sums.vwap_flow += (double)(2LL * tick.px0 - mid2) / (double)mid2 * 10000.0 * notional;
     }
 }
@@ -78,21 +83,20 @@ __device__ __forceinline__ void on_trade(const Tick& tick, double tick_size, con
 __device__ __forceinline__ void on_quote(const Tick& tick, State& state, Sums& sums) {
     const long long bid = tick.px0;
     const long long ask = tick.px1;
-    const long long mid2 = bid + ask;
+    const long long mid2 = two_sided(bid, ask);
+    const long long before = two_sided(state.bid, state.ask);
     sums.quote_count += 1;
-    if (state.bid > 0) {
-        const long long before = state.bid + state.ask;
+    if (before > 0 && mid2 > 0) {
         if (bid >= state.bid) sums.ofi += tick.q0;
         if (bid <= state.bid) sums.ofi -= state.bid_qty;
         if (ask <= state.ask) sums.ofi -= tick.q1;
         if (ask >= state.ask) sums.ofi += state.ask_qty;
         const double move = (double)(mid2 - before) / (double)before * 10000.0;
         sums.variance += move * move;
+    }
+    if (mid2 > 0) {
         sums.high2 = max(sums.high2, mid2);
-        sums.low2 = min(sums.low2, mid2);
-    } else {
-        sums.high2 = mid2;
-        sums.low2 = mid2;
+        sums.low2 = sums.low2 > 0 ? min(sums.low2, mid2) : mid2;
     }
     state.bid = bid;
     state.ask = ask;
@@ -185,7 +189,7 @@ extern "C" __global__ void __launch_bounds__(128)
     State state = load_state(integers + symbol, reals + symbol, symbol_count);
     for (long long frame = 0; frame < frame_count; ++frame) {
         const long long cell = frame * symbol_count + symbol;
-        const long long mid2 = state.bid + state.ask;
+        const long long mid2 = two_sided(state.bid, state.ask);
         Sums sums = {0, 0, 0, mid2, mid2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
         const long long last = offsets[cell + 1];
         for (long long index = offsets[cell]; index < last; ++index) {
@@ -208,11 +212,14 @@ extern "C" __global__ void __launch_bounds__(128)
         bid_px[cell] = (int)state.bid;
         ask_px[cell] = (int)state.ask;
         float* own = channels + frame * CHANNEL_COUNT * symbol_count + symbol;
-        if (state.bid <= 0) {
+        if (two_sided(state.bid, state.ask) == 0) {
             for (int channel = 0; channel < CHANNEL_COUNT; ++channel) {
                 own[channel * symbol_count] = __int_as_float(0x7fffffff);
             }
             quality[cell] = sums.flags | WARM_UP;
+            state.mid2 = 0;
+            state.frames_closed = 0;
+            state.last_return = __longlong_as_double(0x7fffffffffffffffLL);
         } else {
             quality[cell] =
                 close_frame(sums, end_ns[frame], size, stale_ns, warm_up_frames, state, own, symbol_count);

@@ -114,8 +114,9 @@ def _fold(
 ) -> tuple[list[float], int]:
     quality = 0
     trades = quotes = 0
+    known = symbol.bid > 0 and symbol.ask > 0
     buy = sell = vwap_flow = ofi = variance = largest = 0.0
-    mids = [symbol.bid + symbol.ask] if symbol.bid else []
+    mids = [symbol.bid + symbol.ask] if known else []
     for late, (exch_ns, _, px0, px1, q0, q1, q2, q3, _, kind, side, flags) in events:
         quality |= flags
         if late:
@@ -125,25 +126,27 @@ def _fold(
             trades += 1
             buy, sell = (buy + notional, sell) if side > 0 else (buy, sell + notional)
             largest = max(largest, notional)
-            if symbol.bid:
+            if known:
                 mid2 = symbol.bid + symbol.ask
                 vwap_flow += (2 * px0 - mid2) / mid2 * 1e4 * notional
         elif kind == QUOTE:
             quotes += 1
-            mids.append(px0 + px1)
-            if symbol.bid:
+            now = px0 > 0 and px1 > 0
+            mids += [px0 + px1] if now else []
+            if known and now:
                 ofi += q0 if px0 >= symbol.bid else 0.0
                 ofi -= symbol.bid_qty if px0 <= symbol.bid else 0.0
                 ofi -= q1 if px1 <= symbol.ask else 0.0
                 ofi += symbol.ask_qty if px1 >= symbol.ask else 0.0
                 variance += ((mids[-1] - mids[-2]) / mids[-2] * 1e4) ** 2
             symbol.bid, symbol.ask, symbol.bid_qty, symbol.ask_qty = px0, px1, q0, q1
-            symbol.quote_ns = exch_ns
+            symbol.quote_ns, known = exch_ns, now
         elif kind == BOOK:
             symbol.depth = (q0, q1, q2, q3)
         elif kind == MARK:
             symbol.mark = q0
-    if not symbol.bid:
+    if not known:
+        symbol.last_mid2, symbol.frame_count, symbol.last_return = 0, 0, math.nan
         return [math.nan] * CHANNELS, quality | WARM_UP
     return _close(
         symbol, quality, end_ns, stale_ns, warm_up_frames, mids,

@@ -31,6 +31,7 @@ def random_ticks(
     silence_ms: float = 3_000.0,
     clock_share: float = 0.05,
     quiet_symbol: bool = False,
+    one_sided: float = 0.0,
 ) -> Ticks:
     """Return TICK[count] in arrival order.
 
@@ -42,6 +43,7 @@ def random_ticks(
     silences, silence_ms : this many pauses, each at least this long
     clock_share : share of CLOCK ticks
     quiet_symbol : the last symbol has no tick at all
+    one_sided : share of quotes without a bid, and as many without an ask
     """
     rng = np.random.default_rng(seed)
     ticks = np.zeros(count, TICK)
@@ -57,7 +59,7 @@ def random_ticks(
     ticks["kind"] = rng.choice(
         [TickKind.TRADE, TickKind.QUOTE, TickKind.BOOK, TickKind.MARK], count, p=[0.3, 0.5, 0.15, 0.05]
     )
-    _fill(rng, ticks)
+    _fill(rng, ticks, one_sided)
     ticks["quality"] = np.where(rng.random(count) < 0.02, rng.integers(0, 4, count), 0)
     clock = rng.random(count) < clock_share
     ticks["kind"][clock], ticks["symbol"][clock] = TickKind.CLOCK, -1
@@ -65,7 +67,7 @@ def random_ticks(
     return ticks
 
 
-def _fill(rng: np.random.Generator, ticks: Ticks) -> None:
+def _fill(rng: np.random.Generator, ticks: Ticks, one_sided: float) -> None:
     """Write prices and quantities: a walk of quotes, trades around it, books and marks."""
     count = len(ticks)
     bid = 50_000 + np.cumsum(rng.integers(-2, 3, count))
@@ -74,6 +76,10 @@ def _fill(rng: np.random.Generator, ticks: Ticks) -> None:
     trade = ticks["kind"] == TickKind.TRADE
     ticks["px0"] = np.where(trade, bid + rng.integers(-1, 3, count), bid)
     ticks["px1"] = np.where(trade, 0, bid + spread)
+    if one_sided:
+        quote = ticks["kind"] == TickKind.QUOTE
+        for name in ("px0", "px1"):
+            ticks[name][quote & (rng.random(count) < one_sided)] = 0
     ticks["side"] = np.where(trade, rng.choice([-1, 1], count), 0)
     for name, values in zip(("q0", "q1", "q2", "q3"), quantity, strict=True):
         ticks[name] = values

@@ -55,6 +55,7 @@ streams = st.fixed_dictionaries(
         "silences": st.integers(0, 3),
         "clock_share": st.sampled_from([0.0, 0.05, 0.5]),
         "quiet_symbol": st.booleans(),
+        "one_sided": st.sampled_from([0.0, 0.02, 0.5]),
     }
 )
 configs = st.builds(

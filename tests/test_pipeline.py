@@ -81,6 +81,7 @@ hostile = st.fixed_dictionaries(
         "silences": st.integers(0, 2),
         "silence_ms": st.sampled_from([900.0, 5_000.0]),
         "quiet_symbol": st.booleans(),
+        "one_sided": st.sampled_from([0.0, 0.001, 0.2]),
     }
 )
 

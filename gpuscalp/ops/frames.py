@@ -117,6 +117,12 @@ def fold(
 
 
 @jit
+def _two_sided(bid, ask):  # type: ignore[no-untyped-def]
+    """Return twice the mid in ticks, or 0 where a side is missing: half a quote has no mid."""
+    return bid + ask if bid > 0 and ask > 0 else np.int64(0)
+
+
+@jit
 def _accumulate(ticks, first, last, tick_size, state, symbol):  # type: ignore[no-untyped-def]
     """Run through the ticks of one symbol in one frame; return the frame's sums.
 
@@ -135,8 +141,9 @@ def _accumulate(ticks, first, last, tick_size, state, symbol):  # type: ignore[n
     ofi = 0.0
     variance = 0.0
     largest = 0.0
-    high2 = bid + ask
-    low2 = bid + ask
+    mid2 = _two_sided(bid, ask)
+    high2 = mid2
+    low2 = mid2
     for index in range(first, last):
         tick = ticks[index]
         flags |= tick.quality
@@ -150,14 +157,14 @@ def _accumulate(ticks, first, last, tick_size, state, symbol):  # type: ignore[n
                 sell += notional
             if notional > largest:
                 largest = notional
-            if bid > 0:
-                mid2 = bid + ask
+            if mid2 > 0:
                 vwap_flow += float(2 * tick.px0 - mid2) / float(mid2) * 10000.0 * notional
         elif kind == _QUOTE:
             quote_count += 1
             new_bid = np.int64(tick.px0)
             new_ask = np.int64(tick.px1)
-            if bid > 0:
+            new_mid2 = _two_sided(new_bid, new_ask)
+            if mid2 > 0 and new_mid2 > 0:
                 if new_bid >= bid:
                     ofi += tick.q0
                 if new_bid <= bid:
@@ -166,13 +173,12 @@ def _accumulate(ticks, first, last, tick_size, state, symbol):  # type: ignore[n
                     ofi -= tick.q1
                 if new_ask >= ask:
                     ofi += reals[1, symbol]
-                move = float((new_bid + new_ask) - (bid + ask)) / float(bid + ask) * 10000.0
+                move = float(new_mid2 - mid2) / float(mid2) * 10000.0
                 variance += move * move
-                high2 = max(high2, new_bid + new_ask)
-                low2 = min(low2, new_bid + new_ask)
-            else:
-                high2 = new_bid + new_ask
-                low2 = new_bid + new_ask
+            if new_mid2 > 0:
+                high2 = max(high2, new_mid2)
+                low2 = min(low2, new_mid2) if low2 > 0 else new_mid2
+            mid2 = new_mid2
             bid = new_bid
             ask = new_ask
             reals[0, symbol] = tick.q0
@@ -200,13 +206,17 @@ def _close(  # type: ignore[no-untyped-def]
     flags, trade_count, quote_count, buy, sell, vwap_flow, ofi, variance, largest, range2 = sums
     bid = integers[0, symbol]
     ask = integers[1, symbol]
-    if bid <= 0:
+    mid2 = _two_sided(bid, ask)
+    if mid2 == 0:
         for channel in range(CHANNEL_COUNT):
             channels[channel, symbol] = np.nan
         quality[symbol] = flags | _WARM_UP
+        # The symbol is cold: what follows is not adjacent to what was known before.
+        integers[2, symbol] = 0
+        integers[4, symbol] = 0
+        reals[7, symbol] = np.nan
         return
 
-    mid2 = bid + ask
     mid = float(mid2) * 0.5 * tick_size
     imbalance = (reals[0, symbol] - reals[1, symbol]) / (reals[0, symbol] + reals[1, symbol])
     previous_mid2 = integers[2, symbol]

@@ -137,6 +137,20 @@ def test_crossed_and_locked_quotes_are_flagged():
     assert [bool(q & Quality.CROSSED) for q in quality] == [False, True, True, False]
 
 
+@pytest.mark.parametrize(("bid", "ask"), [(0, 1001), (999, 0), (0, 0)])
+def test_half_a_quote_has_no_mid(bid, ask):
+    """A side without orders used to be a price of zero: a move of 5000 bps there and back again."""
+    half = tick(TickKind.QUOTE, bid, ask, 1.0, 1.0)
+    channels, quality, bids, asks, _ = fold([QUOTE], [half, QUOTE], [half], [QUOTE], [QUOTE], [], warm_up=2)
+    moves = [Channel.RETURN_BPS, Channel.VARIANCE_BPS2, Channel.RANGE_BPS, Channel.OFI_KUSDT]
+    assert channels[1, moves].tolist() == [0.0] * 4
+    assert np.isnan(channels[2]).all()
+    assert (bids[2], asks[2]) == (bid, ask)
+    assert np.isnan(channels[3, [Channel.RETURN_BPS, Channel.LAGGED_RETURN_BPS]]).all()  # cold again
+    assert channels[4, Channel.RETURN_BPS] == 0.0
+    assert [bool(q & Quality.WARM_UP) for q in quality] == [True, False, True, True, False, False]
+
+
 def test_warm_up_counts_frames_from_the_first_quote():
     quality = fold([], [QUOTE], [], [], [], warm_up=3)[1]
     assert [bool(q & Quality.WARM_UP) for q in quality] == [True, True, True, False, False]
@@ -152,9 +166,13 @@ def test_empty_queues_give_missing_not_infinite():
 
 
 @settings(max_examples=25)
-@given(seed=st.integers(0, 2**32 - 1), symbols=st.sampled_from([1, 2, 5]))
-def test_random_ticks_fold_to_the_oracle_s_bits(seed, symbols):
-    ticks = random_ticks(seed, 400, symbols, disorder_ms=0.0, clock_share=0.0)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    symbols=st.sampled_from([1, 2, 5]),
+    one_sided=st.sampled_from([0.0, 0.05, 0.5]),
+)
+def test_random_ticks_fold_to_the_oracle_s_bits(seed, symbols, one_sided):
+    ticks = random_ticks(seed, 400, symbols, disorder_ms=0.0, clock_share=0.0, one_sided=one_sided)
     tick_sizes = [0.5, 0.01, 1e-5, 7.0, 0.1][:symbols]
     last_ns = int(ticks["exch_ns"].max()) // FRAME_NS * FRAME_NS
     ticks = ticks[ticks["exch_ns"] < last_ns]
