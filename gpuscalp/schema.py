@@ -90,8 +90,8 @@ U32 = npt.NDArray[np.uint32]
 class Channel(IntEnum):
     """The numbers of a frame, in the order of axis C. kUSDT: thousands of the quote currency.
 
-    While a symbol is not quoted on both sides all of its channels are NaN. An empty frame repeats the last quote, has
-    zero flow, and ages.
+    While a symbol is not quoted on both sides all of its channels are NaN. An empty frame repeats the last
+    quote, has zero flow, and ages.
     """
 
     MICROPRICE_BPS = 0
