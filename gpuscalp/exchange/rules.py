@@ -1,0 +1,220 @@
+"""What the exchange allows for one symbol: filters, leverage brackets, and how numbers are written.
+
+Owns: exchangeInfo entries and the texts of prices and quantities. Never: looks at orders or accounts.
+
+The shape of an entry is the one that strict decoders accept (unknown filters, a time in force they do not
+know, or a missing margin field make some clients refuse the whole answer). Prices and quantities are ints in
+1e-8; ratios are ints in 1e-8 too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gpuscalp.account import divide_half_even
+from gpuscalp.feeds.decimals import format_e8
+from gpuscalp.schema import E8, Instrument
+
+MAX_ORDERS: Final = 200
+MAX_ALGO_ORDERS: Final = 200
+# Where the source does not tell a least notional or quantity.
+_MIN_NOTIONAL_E8: Final = 5 * E8
+_QUOTES: Final = ("USDT", "USDC", "BUSD", "FDUSD")
+ORDER_TYPES: Final = (
+    *("LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET"),
+    "TRAILING_STOP_MARKET",
+)
+TIMES_IN_FORCE: Final = ("GTC", "IOC", "FOK", "GTX", "GTD")
+
+
+def text(value_e8: int, places: int = 0) -> str:
+    """Return a multiple of 1e-8 as decimal text with at least ``places`` places and no needless zeros."""
+    digits = format_e8(value_e8)
+    kept = digits.rstrip("0")
+    least = len(digits) - 8 + places if places else len(digits) - 9
+    return digits[: max(least, len(kept) - (kept[-1] == "."))]
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """One step of the leverage table: up to a notional of ``cap_e8``; maintenance = rate × notional − cum."""
+
+    number: int
+    leverage: int
+    floor_e8: int
+    cap_e8: int
+    rate_e8: int
+    cum_e8: int
+
+
+def _brackets() -> tuple[Bracket, ...]:
+    steps = (
+        *((50_000, 125, 400_000), (600_000, 100, 500_000), (3_000_000, 75, 650_000)),
+        *((12_000_000, 50, 1_000_000), (70_000_000, 25, 2_000_000), (100_000_000, 20, 2_500_000)),
+        *((230_000_000, 10, 5_000_000), (480_000_000, 5, 10_000_000), (600_000_000, 4, 12_500_000)),
+        *((800_000_000, 3, 15_000_000), (1_200_000_000, 2, 25_000_000), (1_800_000_000, 1, 50_000_000)),
+    )
+    made: list[Bracket] = []
+    floor = cum = rate_before = 0
+    for number, (cap, leverage, rate) in enumerate(steps, 1):
+        # The amount that makes the maintenance margin continuous at the step.
+        cum += floor * (rate - rate_before)
+        made.append(Bracket(number, leverage, floor * E8, cap * E8, rate, cum))
+        floor, rate_before = cap, rate
+    return tuple(made)
+
+
+BRACKETS: Final = _brackets()
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolRules:
+    """The rules of one symbol."""
+
+    symbol: str
+    base: str
+    quote: str
+    tick_e8: int
+    step_e8: int
+    min_price_e8: int
+    max_price_e8: int
+    min_qty_e8: int
+    max_qty_e8: int
+    max_market_qty_e8: int
+    min_notional_e8: int
+    up_e8: int = 105_000_000
+    down_e8: int = 95_000_000
+    market_bound_e8: int = 5_000_000
+
+    @classmethod
+    def of(cls, instrument: Instrument) -> SymbolRules:
+        """Make the rules of an instrument. What it does not tell is chosen so that it does not bind."""
+        symbol = instrument.symbol
+        quote = next((name for name in _QUOTES if symbol.endswith(name)), "USDT")
+        step = instrument.step_size_e8
+        return cls(
+            symbol=symbol,
+            base=symbol.removesuffix(quote) or symbol,
+            quote=quote,
+            tick_e8=instrument.tick_size_e8,
+            step_e8=step,
+            min_price_e8=instrument.tick_size_e8,
+            max_price_e8=10**15 // instrument.tick_size_e8 * instrument.tick_size_e8,
+            min_qty_e8=max(instrument.min_qty_e8, step),
+            max_qty_e8=step * 10_000_000,
+            max_market_qty_e8=step * 1_000_000,
+            min_notional_e8=instrument.min_notional_e8 or _MIN_NOTIONAL_E8,
+        )
+
+    @property
+    def price_places(self) -> int:
+        return _places(self.tick_e8)
+
+    @property
+    def qty_places(self) -> int:
+        return _places(self.step_e8)
+
+    def price(self, value_e8: int) -> str:
+        return text(value_e8, self.price_places)
+
+    def qty(self, value_e8: int) -> str:
+        return text(value_e8, self.qty_places)
+
+    def bracket_of(self, notional_e8: int) -> Bracket:
+        """Return the bracket that a notional lies in; the last one for what exceeds all."""
+        return next((item for item in BRACKETS if notional_e8 <= item.cap_e8), BRACKETS[-1])
+
+    def max_notional_e8(self, leverage: int) -> int:
+        """Return the largest notional that a leverage allows."""
+        return max((item.cap_e8 for item in BRACKETS if item.leverage >= leverage), default=0)
+
+    def maintenance_e8(self, notional_e8: int) -> int:
+        """Return the maintenance margin of a position of that size."""
+        bracket = self.bracket_of(notional_e8)
+        return max(0, divide_half_even(notional_e8 * bracket.rate_e8, E8) - bracket.cum_e8)
+
+    def info(self, onboard_ms: int) -> dict[str, Any]:
+        """Return the symbol's entry of exchangeInfo."""
+        return {
+            "symbol": self.symbol,
+            "pair": self.symbol,
+            "contractType": "PERPETUAL",
+            "deliveryDate": 4_133_404_800_000,
+            "onboardDate": onboard_ms,
+            "status": "TRADING",
+            "maintMarginPercent": "2.5000",
+            "requiredMarginPercent": "5.0000",
+            "baseAsset": self.base,
+            "quoteAsset": self.quote,
+            "marginAsset": self.quote,
+            "pricePrecision": self.price_places,
+            "quantityPrecision": self.qty_places,
+            "baseAssetPrecision": 8,
+            "quotePrecision": 8,
+            "underlyingType": "COIN",
+            "underlyingSubType": [],
+            "triggerProtect": "0.0500",
+            "liquidationFee": "0.012500",
+            "marketTakeBound": text(self.market_bound_e8, 2),
+            "maxMoveOrderLimit": 10_000,
+            "permissionSets": [],
+            "filters": self._filters(),
+            "orderTypes": list(ORDER_TYPES),
+            "timeInForce": list(TIMES_IN_FORCE),
+        }
+
+    def _filters(self) -> list[dict[str, Any]]:
+        lots = {"minQty": self.qty(self.min_qty_e8), "stepSize": self.qty(self.step_e8)}
+        return [
+            {
+                "filterType": "PRICE_FILTER",
+                "minPrice": self.price(self.min_price_e8),
+                "maxPrice": self.price(self.max_price_e8),
+                "tickSize": self.price(self.tick_e8),
+            },
+            {"filterType": "LOT_SIZE", "maxQty": self.qty(self.max_qty_e8), **lots},
+            {"filterType": "MARKET_LOT_SIZE", "maxQty": self.qty(self.max_market_qty_e8), **lots},
+            {"filterType": "MAX_NUM_ORDERS", "limit": MAX_ORDERS},
+            {"filterType": "MIN_NOTIONAL", "notional": text(self.min_notional_e8)},
+            {
+                "filterType": "PERCENT_PRICE",
+                "multiplierUp": text(self.up_e8, 4),
+                "multiplierDown": text(self.down_e8, 4),
+                "multiplierDecimal": "4",
+            },
+            {"filterType": "POSITION_RISK_CONTROL", "positionControlSide": "NONE"},
+        ]
+
+
+RATE_LIMITS: Final = (
+    {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 2_400},
+    {"rateLimitType": "ORDERS", "interval": "MINUTE", "intervalNum": 1, "limit": 1_200},
+    {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 300},
+)
+
+
+def exchange_info(rules: Iterable[SymbolRules], *, now_ms: int, onboard_ms: int) -> dict[str, Any]:
+    """Return the answer of GET /fapi/v1/exchangeInfo."""
+    symbols = list(rules)
+    return {
+        "timezone": "UTC",
+        "serverTime": now_ms,
+        "futuresType": "U_MARGINED",
+        "rateLimits": [dict(limit) for limit in RATE_LIMITS],
+        "exchangeFilters": [],
+        "assets": [
+            {"asset": quote, "marginAvailable": True, "autoAssetExchange": "-10000"}
+            for quote in sorted({item.quote for item in symbols})
+        ],
+        "symbols": [item.info(onboard_ms) for item in symbols],
+    }
+
+
+def _places(unit_e8: int) -> int:
+    places = 8
+    while places and unit_e8 % 10 == 0:
+        unit_e8 //= 10
+        places -= 1
+    return places
