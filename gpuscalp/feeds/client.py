@@ -1,0 +1,252 @@
+"""The asyncio shell of the feeds: performs what the state machines ask for, tells them what happened.
+
+Owns: the tasks of the sockets and the timer. Never: decodes data; replies to our own requests excepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, final
+
+import msgspec
+
+from gpuscalp.config import FeedConfig
+from gpuscalp.feeds.connection import Action, Close, Connection, Open, Reply, Send
+from gpuscalp.feeds.routes import Endpoint
+from gpuscalp.feeds.slot import Slot
+from gpuscalp.feeds.socket import Socket, SocketError, open_socket
+from gpuscalp.feeds.watchdog import Watchdog
+from gpuscalp.schema import NS_PER_MS, NS_PER_S
+
+_COMBINED: Final = b'{"stream":"'
+_WATCH_NS: Final = NS_PER_S
+# However far the next event is: a clock that jumped must not stop the timer.
+_SLEEP_MAX_S: Final = 1.0
+
+
+class Receiver(Protocol):
+    """Where messages go. Called from the event loop; must not wait for anything."""
+
+    def on_open(self, number: int, endpoint: Endpoint, now_ns: int) -> None:
+        """A connection was opened; nothing has come from it yet."""
+
+    def on_messages(self, number: int, recv_ns: int, messages: list[bytes]) -> None:
+        """Messages came, in order; replies to requests among them."""
+
+    def on_lost(self, number: int, now_ns: int, reason: str) -> None:
+        """A connection has ended; nothing more comes from it."""
+
+    def joined(self, number: int) -> bool:
+        """Whether a connection can take the place of the others (``gpuscalp.feeds.merge``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """What ``gpuscalp status`` shows of a connection."""
+
+    number: int
+    route: str
+    url: str
+    state: str
+    age_s: float
+    streams: int
+    silent: tuple[str, ...]
+    opens: int
+    cuts: int
+    reason: str
+
+
+@final
+class FeedClient:
+    """Keeps all connections; runs until cancelled.
+
+    Parameters
+    ----------
+    endpoints : each gets a slot of its own; redundant ones stand several times
+    receiver : gets everything
+    wall, monotonic : clocks, ns
+    jitter : random number in [0, 1)
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        config: FeedConfig,
+        receiver: Receiver,
+        *,
+        wall: Callable[[], int],
+        monotonic: Callable[[], int],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._config, self._receiver = config, receiver
+        self._wall, self._monotonic = wall, monotonic
+        numbers = itertools.count()
+        now_ns = monotonic()
+        self.slots = tuple(
+            Slot(endpoint, config, next_number=lambda: next(numbers), jitter=jitter, now_ns=now_ns)
+            for endpoint in endpoints
+        )
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._sockets: dict[int, Socket] = {}
+        self._watchdogs: dict[int, Watchdog] = {}
+        self._wake = asyncio.Event()
+        self._watch_ns = now_ns
+
+    async def run(self) -> None:
+        """Keep the connections until this task is cancelled; then close all of them."""
+        try:
+            while True:
+                self._wake.clear()
+                now_ns = self._monotonic()
+                for slot in self.slots:
+                    for connection, action in slot.poll(now_ns, self._receiver.joined):
+                        self._perform(connection, action, slot.endpoint)
+                if now_ns >= self._watch_ns:
+                    self._watch(now_ns)
+                    self._watch_ns = now_ns + _WATCH_NS
+                due_ns = min([self._watch_ns, *(slot.due_ns for slot in self.slots)])
+                wait_s = min(max(due_ns - self._monotonic(), 0) / NS_PER_S, _SLEEP_MAX_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), max(wait_s, 0.001))
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def silent_streams(self) -> dict[int, tuple[str, ...]]:
+        """Return, by connection, the streams that do not deliver now."""
+        now_ns = self._monotonic()
+        found = {number: tuple(dog.silent(now_ns)) for number, dog in self._watchdogs.items()}
+        return {number: names for number, names in found.items() if names}
+
+    def status(self) -> list[ConnectionStatus]:
+        """Return all connections."""
+        now_ns, silent = self._monotonic(), self.silent_streams()
+        return [
+            ConnectionStatus(
+                connection.number,
+                slot.endpoint.route,
+                connection.url,
+                connection.state.value,
+                (now_ns - connection.opened_ns) / NS_PER_S if connection.opened_ns else 0.0,
+                len(connection.streams),
+                silent.get(connection.number, ()),
+                connection.open_count,
+                connection.cut_count,
+                connection.reason,
+            )
+            for slot in self.slots
+            for connection in slot.connections()
+        ]
+
+    def _perform(self, connection: Connection, action: Action, endpoint: Endpoint) -> None:
+        number = connection.number
+        if isinstance(action, Open):
+            self._tasks[number] = asyncio.create_task(self._session(connection, action.url, endpoint))
+        elif isinstance(action, Send):
+            socket = self._sockets.get(number)
+            if socket is not None:
+                self._spawn_send(number, socket, action.text)
+        else:
+            self._end(number, action)
+
+    def _spawn_send(self, number: int, socket: Socket, text: str) -> None:
+        # Requests are small and few: the socket takes them at once, and the task is done when it runs.
+        key = -1 - number
+        before = self._tasks.get(key)
+
+        async def send() -> None:
+            if before is not None:
+                await before
+            await socket.send(text)
+
+        self._tasks[key] = asyncio.create_task(send())
+
+    def _end(self, number: int, action: Close) -> None:
+        """Give up: cancelling the session closes its socket, which must not keep anybody waiting."""
+        task = self._tasks.get(number)
+        if task is not None:
+            task.cancel(action.reason)
+
+    async def _session(self, connection: Connection, url: str, endpoint: Endpoint) -> None:
+        """One socket, from opening to its end, of which the machine is told whatever happens."""
+        number, reason, retry_after_ms, socket = connection.number, "", 0, None
+        try:
+            socket = await open_socket(
+                url,
+                self._config,
+                sink=lambda recv_ns, messages: self._on_messages(connection, recv_ns, messages),
+                clock=self._wall,
+            )
+            self._sockets[number] = socket
+            self._receiver.on_open(number, endpoint, self._wall())
+            connection.on_open(self._monotonic())
+            self._wake.set()
+            reason = await socket.wait_closed()
+        except SocketError as error:
+            reason, retry_after_ms = str(error), error.retry_after_ms
+        except asyncio.CancelledError as error:
+            reason = str(error) or "stopped"
+        finally:
+            self._watchdogs.pop(number, None)
+            self._tasks.pop(number, None)
+            if self._sockets.pop(number, None) is not None:
+                self._receiver.on_lost(number, self._wall(), connection.reason or reason)
+            connection.on_closed(self._monotonic(), reason, retry_after_ms=retry_after_ms)
+            self._wake.set()
+            if socket is not None:
+                await socket.close()
+
+    def _on_messages(self, connection: Connection, recv_ns: int, messages: list[bytes]) -> None:
+        now_ns = self._monotonic()
+        number = connection.number
+        if number not in self._sockets:
+            return  # already told to be lost
+        connection.on_heard(now_ns)
+        if not messages:
+            return
+        watchdog = self._watchdogs.get(number)
+        if watchdog is None:
+            self._on_replies(connection, messages, now_ns)
+        else:
+            for name in {message[11 : message.find(b'"', 11)] for message in messages}:
+                watchdog.on_message(name.decode("utf-8", "replace"), now_ns)
+        self._receiver.on_messages(number, recv_ns, messages)
+
+    def _on_replies(self, connection: Connection, messages: list[bytes], now_ns: int) -> None:
+        for message in messages:
+            if message.startswith(_COMBINED):
+                continue
+            try:
+                reply = msgspec.json.decode(message, type=Reply)
+            except msgspec.DecodeError:
+                continue
+            for action in connection.on_reply(reply, now_ns):
+                assert isinstance(action, Close)
+                self._end(connection.number, action)
+        if connection.is_live:
+            watchdog = Watchdog(self._config)
+            watchdog.start(connection.streams, now_ns)
+            self._watchdogs[connection.number] = watchdog
+        self._wake.set()
+
+    def _watch(self, now_ns: int) -> None:
+        """Reconnect where streams are silent."""
+        by_number = {
+            connection.number: connection for slot in self.slots for connection in slot.connections()
+        }
+        for number, watchdog in list(self._watchdogs.items()):
+            silent = watchdog.silent(now_ns)
+            connection = by_number.get(number)
+            if not silent or connection is None:
+                continue
+            shown = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
+            longest_ms = max(watchdog.limit_ns(name) for name in silent) // NS_PER_MS
+            for action in connection.reconnect(f"acknowledged, but silent for {longest_ms} ms: {shown}"):
+                if isinstance(action, Close):
+                    self._end(number, action)

@@ -1,0 +1,173 @@
+"""The shell on loopback: subscribes, reconnects, rotates, and tells the receiver all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+from gpuscalp.config import FeedConfig
+from gpuscalp.feeds.client import FeedClient
+from gpuscalp.feeds.routes import Endpoint
+from tests.feeds.server import local_venue, until
+
+STREAMS = ("btcusdt@aggTrade", "btcusdt@markPrice@1s")
+FAST = {"backoff_min_ms": 1, "backoff_max_ms": 20, "open_timeout_ms": 3_000}
+
+
+class Recorder:
+    def __init__(self):
+        self.opened, self.lost, self.messages = [], [], []
+        self.ready = set()
+
+    def on_open(self, number, endpoint, now_ns):
+        self.opened.append(number)
+
+    def on_messages(self, number, recv_ns, messages):
+        self.messages += [(number, message) for message in messages]
+
+    def on_lost(self, number, now_ns, reason):
+        self.lost.append((number, reason))
+
+    def joined(self, number):
+        return number in self.ready
+
+    def data(self):
+        return [(number, message) for number, message in self.messages if b'"stream"' in message]
+
+
+@asynccontextmanager
+async def running(venue, copies=1, **options):
+    config = FeedConfig(**{**FAST, **options})
+    recorder = Recorder()
+    client = FeedClient(
+        [Endpoint("market", venue.url + "/market/stream", STREAMS)] * copies,
+        config,
+        recorder,
+        wall=time.time_ns,
+        monotonic=time.monotonic_ns,
+        jitter=lambda: 0.0,
+    )
+    task = asyncio.create_task(client.run())
+    try:
+        yield client, recorder
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _live(client):
+    return [c for slot in client.slots for c in slot.connections() if c.is_live]
+
+
+def _message(number, stream="btcusdt@aggTrade"):
+    return f'{{"stream":"{stream}","data":{{"n":{number}}}}}'
+
+
+def test_client_subscribes_and_hands_on_every_message_with_its_connection():
+    async def run():
+        async with local_venue() as venue, running(venue, copies=2) as (client, recorder):
+            await until(lambda: len(_live(client)) == 2)
+            assert [request["params"] for request in venue.requests] == [list(STREAMS)] * 2
+            for number in range(50):
+                for socket in venue.clients:
+                    await socket.send(_message(number))
+            await until(lambda: len(recorder.data()) == 100)
+            for number in recorder.opened:
+                own = [message for which, message in recorder.data() if which == number]
+                assert own == [_message(index).encode() for index in range(50)]
+            status = client.status()
+            assert [(s.state, s.opens, s.streams) for s in status] == [("live", 1, 2)] * 2
+        await asyncio.sleep(0)
+        assert len(recorder.lost) == 2
+        assert venue.clients == []
+
+    asyncio.run(run())
+
+
+def test_cut_connection_is_lost_once_and_comes_back():
+    async def run():
+        async with local_venue() as venue, running(venue) as (client, recorder):
+            for count in range(1, 5):
+                await until(lambda: _live(client))
+                await venue.clients[0].send(_message(count))
+                await until(lambda count=count: len(recorder.data()) == count)
+                venue.clients[0].transport.abort()
+                await until(lambda count=count: len(recorder.lost) == count)
+            await until(lambda: _live(client))
+            assert recorder.opened == [0] * 5
+            assert client.status()[0].cuts == 4
+
+    asyncio.run(run())
+
+
+def test_acknowledged_but_silent_streams_lead_to_a_new_connection():
+    async def run():
+        async with local_venue() as venue, running(venue, first_message_ms=300) as (client, recorder):
+            await until(lambda: _live(client))
+            await venue.clients[0].send(_message(1))  # the other stream says nothing
+            await until(lambda: recorder.lost)
+            assert "btcusdt@markPrice@1s" in recorder.lost[0][1]
+            assert "btcusdt@aggTrade" not in recorder.lost[0][1]
+            await until(lambda: venue.opened >= 2)
+
+    asyncio.run(run())
+
+
+def test_request_that_is_not_answered_leads_to_a_new_connection():
+    async def run():
+        async with local_venue() as venue, running(venue, reply_timeout_ms=100) as (client, recorder):
+            venue.acknowledge = False
+            await until(lambda: recorder.lost)
+            assert "no reply to SUBSCRIBE" in recorder.lost[0][1]
+            venue.acknowledge = True
+            await until(lambda: _live(client))
+
+    asyncio.run(run())
+
+
+def test_half_open_socket_is_noticed():
+    async def run():
+        async with local_venue() as venue, running(venue, idle_timeout_ms=200) as (client, recorder):
+            await until(lambda: _live(client))
+            await until(lambda: recorder.lost)
+            assert "half open" in recorder.lost[0][1]
+
+    asyncio.run(run())
+
+
+def test_rotation_opens_the_successor_first_and_retires_the_old_one():
+    async def run():
+        async with local_venue() as venue, running(venue, rotate_ms=500) as (client, recorder):
+            await until(lambda: _live(client))
+            await until(lambda: len(venue.clients) == 2)
+            assert recorder.lost == []
+            recorder.ready.add(1)
+            await until(lambda: recorder.lost)
+            assert [number for number, _ in recorder.lost] == [0]
+            assert next(c.number for c in _live(client)) == 1
+
+    asyncio.run(run())
+
+
+def test_server_that_is_not_there_is_tried_again_until_it_is():
+    async def run():
+        async with local_venue() as venue:
+            url = venue.url
+        recorder = Recorder()
+        client = FeedClient(
+            [Endpoint("market", url + "/stream", STREAMS)],
+            FeedConfig(**FAST),
+            recorder,
+            wall=time.time_ns,
+            monotonic=time.monotonic_ns,
+            jitter=lambda: 0.0,
+        )
+        task = asyncio.create_task(client.run())
+        await until(lambda: client.slots[0].current.failures >= 5)
+        assert recorder.opened == recorder.lost == []
+        assert "cannot be opened" in client.status()[0].reason
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
