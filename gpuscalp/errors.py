@@ -13,6 +13,7 @@
     │   ├── MemberError
     │   └── CanaryError
     ├── RiskHaltedError         exit 9
+    ├── ExecutionError          exit 1   an order was told what cannot happen to it
     └── DataError               exit 1
         ├── ShapeError                   an array of the wrong shape or dtype
         ├── DecodeError                  a message that cannot be read
@@ -120,6 +121,10 @@ class CanaryError(ModelError):
 
 class RiskHaltedError(GpuscalpError):
     exit_code = 9
+
+
+class ExecutionError(GpuscalpError):
+    """An order, or a broker, was used against its rules; nothing was changed by it."""
 
 
 class DataError(GpuscalpError):

@@ -37,7 +37,7 @@ LAYERS: dict[int, frozenset[str]] = {
         }
     ),
     3: frozenset({"pipeline", "trader"}),
-    4: frozenset({"archive", "bundle", "exchange", "feeds", "forest_reader", "journal"}),
+    4: frozenset({"archive", "bundle", "execution", "exchange", "feeds", "forest_reader", "journal"}),
     5: frozenset(
         {
             "backtest",
