@@ -22,7 +22,7 @@ static_assert(sizeof(Tick) == 64, "a tick is one cache line, on the host and on 
 
 // schema.TickKind, schema.Quality, schema.Channel
 enum Kind { TRADE = 0, QUOTE = 1, BOOK = 2, MARK = 3 };
-enum Quality { STALE = 1 << 2, CROSSED = 1 << 3, WARM_UP = 1 << 6 };
+enum Quality { GAP = 1 << 0, RESYNC = 1 << 1, STALE = 1 << 2, CROSSED = 1 << 3, WARM_UP = 1 << 6 };
 enum Channel {
     MICROPRICE_BPS,
     SPREAD_BPS,
@@ -48,7 +48,7 @@ enum Channel {
 
 // One symbol's column of FrameState.
 struct State {
-    long long bid, ask, mid2, quote_ns, frames_closed;
+    long long bid, ask, mid2, quote_ns, frames_closed, doubts;
     double bid_qty, ask_qty, bid5, ask5, bid20, ask20, mark, last_return;
 };
 
@@ -151,9 +151,9 @@ __device__ __forceinline__ unsigned int close_frame(const Sums& sums, long long 
 
 __device__ __forceinline__ State load_state(const long long* integers, const double* reals, long long stride) {
     return {integers[0],         integers[stride],  integers[2 * stride], integers[3 * stride],
-            integers[4 * stride], reals[0],          reals[stride],        reals[2 * stride],
-            reals[3 * stride],   reals[4 * stride], reals[5 * stride],    reals[6 * stride],
-            reals[7 * stride]};
+            integers[4 * stride], integers[5 * stride], reals[0],          reals[stride],
+            reals[2 * stride],   reals[3 * stride],    reals[4 * stride], reals[5 * stride],
+            reals[6 * stride],   reals[7 * stride]};
 }
 
 __device__ __forceinline__ void store_state(const State& state, long long* integers, double* reals,
@@ -163,6 +163,7 @@ __device__ __forceinline__ void store_state(const State& state, long long* integ
     integers[2 * stride] = state.mid2;
     integers[3 * stride] = state.quote_ns;
     integers[4 * stride] = state.frames_closed;
+    integers[5 * stride] = state.doubts;
     reals[0] = state.bid_qty;
     reals[stride] = state.ask_qty;
     reals[2 * stride] = state.bid5;
@@ -174,7 +175,7 @@ __device__ __forceinline__ void store_state(const State& state, long long* integ
 }
 
 // ticks: rows of TICK as bytes, ordered by (frame, symbol), event order within; offsets int64[T * S + 1]; end_ns
-// int64[T]; tick_size float64[S]; integers int64[5, S] and reals float64[8, S] are FrameState; channels
+// int64[T]; tick_size float64[S]; integers int64[6, S] and reals float64[8, S] are FrameState; channels
 // float32[T, C, S]; quality uint32[T, S]; bid_px, ask_px int32[T, S]; mark float64[T, S].
 extern "C" __global__ void __launch_bounds__(128)
     fold(const unsigned char* __restrict__ ticks, const long long* __restrict__ offsets,
@@ -190,7 +191,7 @@ extern "C" __global__ void __launch_bounds__(128)
     for (long long frame = 0; frame < frame_count; ++frame) {
         const long long cell = frame * symbol_count + symbol;
         const long long mid2 = two_sided(state.bid, state.ask);
-        Sums sums = {0, 0, 0, mid2, mid2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
+        Sums sums = {(unsigned int)state.doubts, 0, 0, mid2, mid2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0};
         const long long last = offsets[cell + 1];
         for (long long index = offsets[cell]; index < last; ++index) {
             const Tick& tick = rows[index];
@@ -204,6 +205,7 @@ extern "C" __global__ void __launch_bounds__(128)
                 state.ask5 = tick.q1;
                 state.bid20 = tick.q2;
                 state.ask20 = tick.q3;
+                state.doubts = tick.quality & (GAP | RESYNC);
             } else if (tick.kind == MARK) {
                 state.mark = tick.q0;
             }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 TRADE, QUOTE, BOOK, MARK, CLOCK = range(5)
-STALE, CROSSED, LATE, WARM_UP = 4, 8, 16, 64
+GAP, RESYNC, STALE, CROSSED, LATE, WARM_UP = 1, 2, 4, 8, 16, 64
 CHANNELS = 19
 MS = 1_000_000
 
@@ -45,6 +45,7 @@ class Symbol:
     last_return: float = math.nan
     quote_ns: int = 0
     frame_count: int = 0
+    doubts: int = 0
 
 
 @dataclass
@@ -112,7 +113,7 @@ def frames(
 def _fold(
     symbol: Symbol, events: list[tuple], end_ns: int, stale_ns: int, warm_up_frames: int
 ) -> tuple[list[float], int]:
-    quality = 0
+    quality = symbol.doubts
     trades = quotes = 0
     known = symbol.bid > 0 and symbol.ask > 0
     buy = sell = vwap_flow = ofi = variance = largest = 0.0
@@ -143,6 +144,7 @@ def _fold(
             symbol.quote_ns, known = exch_ns, now
         elif kind == BOOK:
             symbol.depth = (q0, q1, q2, q3)
+            symbol.doubts = flags & (GAP | RESYNC)
         elif kind == MARK:
             symbol.mark = q0
     if not known:

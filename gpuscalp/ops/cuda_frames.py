@@ -56,7 +56,7 @@ def fold(
     require(offsets, "offsets", np.int64, (frame_count * symbol_count + 1,))
     require(end_ns, "end_ns", np.int64, (None,))
     require(tick_size, "tick_size", np.float64, (None,))
-    require(state.integers, "state.integers", np.int64, (5, symbol_count))
+    require(state.integers, "state.integers", np.int64, (6, symbol_count))
     require(state.reals, "state.reals", np.float64, (8, symbol_count))
     require(channels, "channels", np.float32, (frame_count, cpu.CHANNEL_COUNT, symbol_count))
     require(quality, "quality", np.uint32, row)

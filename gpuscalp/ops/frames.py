@@ -23,6 +23,8 @@ _MARK = int(TickKind.MARK)
 _STALE = int(Quality.STALE)
 _CROSSED = int(Quality.CROSSED)
 _WARM_UP = int(Quality.WARM_UP)
+# Doubts that hold from one book to the next: a book that says nothing new is no sounder for it.
+_LASTING = int(Quality.GAP | Quality.RESYNC)
 
 (
     _MICROPRICE,
@@ -50,8 +52,9 @@ _WARM_UP = int(Quality.WARM_UP)
 class FrameState(NamedTuple):
     """What one symbol remembers from frame to frame. Plain arrays, so that a checkpoint is a copy.
 
-    integers : int64[5, S]  bid and ask (ticks), twice the mid of the last close, time of the last quote
-                            (exchange ns), frames closed since the first quote
+    integers : int64[6, S]  bid and ask (ticks), twice the mid of the last close, time of the last quote
+                            (exchange ns), frames closed since the first quote, GAP and RESYNC of the last
+                            book
     reals : float64[8, S]   bid and ask quantity, depth sums (bid 5, ask 5, bid 20, ask 20), mark price,
                             last return (bps); NaN until known
     """
@@ -62,7 +65,7 @@ class FrameState(NamedTuple):
     @staticmethod
     def empty(symbol_count: int) -> FrameState:
         return FrameState(
-            np.zeros((5, symbol_count), np.int64), np.full((8, symbol_count), np.nan, np.float64)
+            np.zeros((6, symbol_count), np.int64), np.full((8, symbol_count), np.nan, np.float64)
         )
 
 
@@ -132,7 +135,7 @@ def _accumulate(ticks, first, last, tick_size, state, symbol):  # type: ignore[n
     reals = state.reals
     bid = integers[0, symbol]
     ask = integers[1, symbol]
-    flags = 0
+    flags = integers[5, symbol]
     trade_count = 0
     quote_count = 0
     buy = 0.0
@@ -189,6 +192,7 @@ def _accumulate(ticks, first, last, tick_size, state, symbol):  # type: ignore[n
             reals[3, symbol] = tick.q1
             reals[4, symbol] = tick.q2
             reals[5, symbol] = tick.q3
+            integers[5, symbol] = tick.quality & _LASTING
         elif kind == _MARK:
             reals[6, symbol] = tick.q0
     integers[0, symbol] = bid

@@ -131,6 +131,16 @@ def test_depth_imbalance_and_basis_keep_their_last_value():
     assert math.isnan(channel(Channel.BASIS_BPS, *frames)[0])
 
 
+def test_a_doubtful_book_stays_doubtful_until_a_sound_one_comes():
+    """Frames without a book message used to look sound in the middle of a resync, and to be trained on."""
+    doubts = int(Quality.GAP | Quality.RESYNC)
+    doubtful = tick(TickKind.BOOK, 999, 1001, 1, 1, 1, 1, quality=doubts | int(Quality.CLOCK_DRIFT))
+    sound = tick(TickKind.BOOK, 999, 1001, 1, 1, 1, 1)
+    quality = fold([QUOTE, sound], [doubtful], [], [QUOTE], [sound, QUOTE], [])[1]
+    lasting = [int(q) & ~int(Quality.WARM_UP) for q in quality]
+    assert lasting == [0, doubts | int(Quality.CLOCK_DRIFT), doubts, doubts, doubts, 0]
+
+
 def test_crossed_and_locked_quotes_are_flagged():
     locked, crossed = tick(TickKind.QUOTE, 1000, 1000, 1, 1), tick(TickKind.QUOTE, 1001, 1000, 1, 1)
     quality = fold([QUOTE], [locked], [crossed], [QUOTE])[1]
