@@ -86,12 +86,13 @@ def test_labels_equal_a_loop_over_one_path(moves, holes, steps, kind):
     np.testing.assert_array_equal(labels.end_ns[:, 0], np.where(direction == NO_CLASS, 0, ends))
 
 
-def test_return_equal_to_the_threshold_is_flat_and_to_the_barrier_is_a_touch():
-    mid2 = [10_000, 10_010, 10_000]  # +10 bps
-    forward = label_frames(frames_of(mid2), LabelConfig(horizon_ms=100, threshold_bps=10.0), GRID)
-    barrier = label_frames(frames_of(mid2), LabelConfig(kind="barrier", horizon_ms=100, upper_bps=10.0), GRID)
-    assert forward.direction[0, 0] == Direction.FLAT
-    assert barrier.direction[0, 0] == Direction.UP
+@pytest.mark.parametrize(("ticks", "touched"), [(10, Direction.UP), (-10, Direction.DOWN)])  # ±10 bps
+def test_return_equal_to_the_threshold_is_flat_and_to_the_barrier_is_a_touch(ticks, touched):
+    mid2 = [10_000, 10_000 + ticks, 10_000]
+    forward = LabelConfig(horizon_ms=100, threshold_bps=10.0)
+    barrier = LabelConfig(kind="barrier", horizon_ms=100, upper_bps=10.0, lower_bps=10.0)
+    assert label_frames(frames_of(mid2), forward, GRID).direction[0, 0] == Direction.FLAT
+    assert label_frames(frames_of(mid2), barrier, GRID).direction[0, 0] == touched
 
 
 @pytest.mark.parametrize("bit", [Quality[name] for name in RiskConfig().blocked_quality])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.config import SplitConfig
 from gpuscalp.errors import ConfigError, DataError
-from gpuscalp.splits import RowCounts, embargo_ns, walk_forward
+from gpuscalp.splits import Fold, RowCounts, embargo_ns, walk_forward
 
 SECOND = 1_000_000_000
 
@@ -92,6 +92,20 @@ def test_too_little_data_for_the_horizon_is_refused_with_the_fold():
     with pytest.raises(DataError, match="too short") as caught:
         walk_forward(counts_of(entries), SplitConfig(), horizon_ns=5 * SECOND)
     assert caught.value.where == "fold 1"
+
+
+def test_intervals_are_half_open_to_the_nanosecond():
+    """Random times never fall on a boundary: off-by-one comparisons passed all other tests."""
+    fold = Fold(0, train_start_ns=100, test_start_ns=1_000, test_end_ns=2_000, embargo_ns=50)
+
+    def rows(part, pairs):
+        entry, end = np.array(pairs).T
+        return part(entry, end).tolist()
+
+    trained = [(99, 200), (100, 200), (900, 949), (900, 950)]
+    assert rows(fold.train_rows, trained) == [False, True, True, False]
+    held_out = [(999, 1_010), (1_000, 1_010), (1_990, 2_000), (1_990, 2_001), (2_000, 2_000)]
+    assert rows(fold.test_rows, held_out) == [False, True, True, False, False]
 
 
 def test_no_rows_is_refused():
