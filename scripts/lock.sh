@@ -23,5 +23,5 @@ lock() {
     mv "$out.new" "$out"
 }
 
-lock constraints.txt cpu cuda13 kernels dev dashboard nautilus ray mlflow
-lock constraints-cuda12.txt cuda12 dev dashboard nautilus ray mlflow
+lock constraints.txt cpu cuda13 kernels dev conformance dashboard nautilus ray mlflow
+lock constraints-cuda12.txt cuda12 dev conformance dashboard nautilus ray mlflow

@@ -1,0 +1,266 @@
+"""Every fault, and what must happen under it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gpuscalp.errors import UsageError
+from gpuscalp.exchange.embedded import Exchange
+from gpuscalp.exchange.faults import KINDS, Fault, Faults, make_fault, parse_fault
+from gpuscalp.exchange.server import ServeSpec
+from gpuscalp.exchange.session import Session
+from gpuscalp.feeds.binance import Decoder
+from gpuscalp.feeds.book import BookEvent, LocalBook
+from tests.exchange.scripted import Client, ScriptedSource, silence, take, talk
+
+
+def _through(fault: str, count: int = 6) -> tuple[list[bytes], Faults]:
+    """Send numbered messages under a fault; return what arrives."""
+    arrived: list[bytes] = []
+    faults = Faults(seed=1)
+    faults.add(parse_fault(fault))
+    session = Session(1, "/public/ws", "", lenient=False, send=arrived.append)
+    for number in range(count):
+        faults(session, "btcusdt@depth", b"%d" % number)
+    return arrived, faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "arrived"),
+    [
+        ("drop:count=2", b"2345"),
+        ("drop:streams=eth*", b"012345"),
+        ("drop:connection=2", b"012345"),
+        ("duplicate:count=2", b"00112345"),
+        ("reorder:count=1", b"102345"),
+        ("gap", b"12345"),
+        ("gap:streams=ethusdt@depth*", b"012345"),
+        ("silent", b""),
+        ("half_open:connection=1", b""),
+    ],
+)
+def test_stream_faults_do_what_they_say(fault: str, arrived: bytes) -> None:
+    assert b"".join(_through(fault)[0]) == arrived
+
+
+def test_a_probability_is_about_met_and_the_seed_repeats_it() -> None:
+    first, second = _through("drop:probability=0.25", 2_000)[0], _through("drop:probability=0.25", 2_000)[0]
+    assert 1_400 < len(first) < 1_600
+    assert first == second
+
+
+def test_delayed_messages_come_at_their_time() -> None:
+    arrived, faults = _through("delay:delay_ms=50,count=2")
+    assert b"".join(arrived) == b"2345"
+    faults.release(49_999_999)
+    assert len(arrived) == 4
+    faults.release(50_000_000)
+    assert b"".join(arrived) == b"234501"
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "drop:colour=red", "drop:probability=2", "drop:count=0", "delay:delay_ms=x"]
+)
+def test_what_is_no_fault_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_fault(text)
+
+
+def test_a_number_in_words_is_refused_in_json() -> None:
+    with pytest.raises(UsageError):
+        make_fault({"kind": "drop", "count": "2"})
+
+
+def test_every_kind_is_in_the_table() -> None:
+    import gpuscalp.exchange.faults as module
+
+    for kind in KINDS:
+        assert f"\n{kind} " in str(module.__doc__)
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[Exchange]:
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as served:
+        yield served
+
+
+@pytest.fixture
+def run(exchange: Exchange) -> Iterator[Callable[[Callable[[Client], Any]], None]]:
+    yield lambda work: talk(exchange, work)
+    exchange.clear_faults()
+
+
+Run = Callable[[Callable[[Client], Any]], None]
+
+
+def test_gap_breaks_the_chain_and_a_new_snapshot_mends_it(run: Run) -> None:
+    async def work(client: Client) -> None:
+        decoder, book = Decoder(), LocalBook()
+
+        async def snapshot() -> BookEvent:
+            params = {"symbol": "BTCUSDT", "limit": 1000}
+            async with client.http.get(f"{client.urls['rest']}/fapi/v1/depth", params=params) as reply:
+                return book.on_snapshot(decoder.decode(await reply.read()))
+
+        async with client.stream("/public/ws/btcusdt@depth@100ms") as socket:
+
+            async def difference() -> BookEvent:
+                return book.on_diff(decoder.decode((await socket.receive(timeout=5)).data.encode()))
+
+            await difference()
+            assert await snapshot() is BookEvent.SYNCED
+            await difference()
+            assert (await client.control("POST", "faults", kind="gap"))[0] == 200
+            events = [await difference() for _ in range(3)]
+            assert BookEvent.GAP in events
+            assert await snapshot() is BookEvent.SYNCED
+            assert await difference() in (BookEvent.TOP, BookEvent.APPLIED)
+
+    run(work)
+
+
+def test_silent_keeps_the_subscription_and_sends_nothing_until_it_is_cleared(run: Run) -> None:
+    async def work(client: Client) -> None:
+        _, answer = await client.control("POST", "faults", kind="silent", streams="btcusdt@trade")
+        async with client.stream("/public/stream?streams=btcusdt@trade/btcusdt@bookTicker") as socket:
+            assert {item["stream"] for item in await take(socket, 20)} == {"btcusdt@bookTicker"}
+            await client.control("DELETE", f"faults/{answer['id']}")
+            names = {item["stream"] for item in await take(socket, 20)}
+            assert names == {"btcusdt@trade", "btcusdt@bookTicker"}
+
+    run(work)
+
+
+def test_half_open_answers_no_ping_and_does_not_close(run: Run) -> None:
+    async def work(client: Client) -> None:
+        async with client.stream("/public/ws/btcusdt@trade") as socket:
+            await take(socket, 1)
+            await client.control("POST", "faults", kind="half_open")
+            await socket.ping()
+            await asyncio.sleep(0.2)
+            while not await silence(socket):  # what was sent before the fault
+                pass
+            assert not socket.closed
+
+    run(work)
+
+
+def test_cut_closes_the_named_connection_only(run: Run) -> None:
+    async def work(client: Client) -> None:
+        async with (
+            client.stream("/public/ws/btcusdt@trade") as one,
+            client.stream("/public/ws/btcusdt@trade") as two,
+        ):
+            status = (await client.control("GET", "status"))[1]
+            first = min(item["number"] for item in status["connections"])
+            await client.control("POST", "faults", kind="cut", connection=first)
+            while (message := await one.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+                pass
+            assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+            await take(two, 30)
+
+    run(work)
+
+
+def test_a_connection_ends_when_its_life_is_over(run: Run) -> None:
+    async def work(client: Client) -> None:
+        await client.control("POST", "faults", kind="cut", life_s=0.3)
+        async with client.stream("/public/ws") as socket:
+            began = time.monotonic()
+            await socket.receive(timeout=5)
+            assert 0.2 < time.monotonic() - began < 3.0
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        ("too_many", 429, -1003),
+        ("banned", 418, -1003),
+        ("timestamp", 400, -1021),
+        ("unknown_lost", 503, -1000),
+        ("maintenance", 503, -1016),
+    ],
+)
+def test_requests_are_refused_as_often_as_asked_and_not_carried_out(
+    run: Run, kind: str, status: int, code: int
+) -> None:
+    async def work(client: Client) -> None:
+        await client.control("POST", "faults", kind=kind, count=1, path="/fapi/v1/order")
+        refused, answer = await client.order(newClientOrderId=f"id-{kind}")
+        assert (refused, answer["code"]) == (status, code)
+        _, found = await client.signed(
+            "GET", "/fapi/v1/order", symbol="BTCUSDT", origClientOrderId=f"id-{kind}"
+        )
+        assert found["code"] == -2013
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("kind", "executed"),
+    [("timeout_executed", True), ("timeout_lost", False), ("unknown_executed", True)],
+)
+def test_an_unknown_outcome_is_settled_by_a_query(run: Run, kind: str, executed: bool) -> None:
+    async def work(client: Client) -> None:
+        await client.control("POST", "faults", kind=kind, count=1, path="/fapi/v1/order", delay_ms=50)
+        if kind.startswith("timeout"):
+            with pytest.raises(aiohttp.ClientError):
+                await client.order(newClientOrderId=kind)
+        else:
+            assert (await client.order(newClientOrderId=kind))[0] == 503
+        _, found = await client.signed("GET", "/fapi/v1/order", symbol="BTCUSDT", origClientOrderId=kind)
+        assert (found.get("status") == "FILLED") is executed
+
+    run(work)
+
+
+def test_maintenance_closes_connections_and_refuses_new_ones(run: Run) -> None:
+    async def work(client: Client) -> None:
+        async with client.stream("/public/ws") as socket:
+            await client.control("POST", "faults", kind="maintenance")
+            message = await socket.receive(timeout=5)
+            assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await client.stream("/public/ws")
+
+    run(work)
+
+
+def test_listen_keys_expire_at_once_and_the_stream_says_so(run: Run) -> None:
+    async def work(client: Client) -> None:
+        _, key = await client.signed("POST", "/fapi/v1/listenKey")
+        async with client.stream(f"/private/ws/{key['listenKey']}") as socket:
+            await client.control("POST", "faults", kind="listen_key")
+            assert (await take(socket, 1))[0]["e"] == "listenKeyExpired"
+        assert (await client.signed("PUT", "/fapi/v1/listenKey"))[1]["code"] == -1125
+
+    run(work)
+
+
+def test_clock_skew_shows_in_the_server_time_and_refuses_timestamps(run: Run) -> None:
+    async def work(client: Client) -> None:
+        await client.control("POST", "faults", kind="clock_skew", skew_ms=7_000)
+        ahead = (await client.get("/fapi/v1/time"))["serverTime"] - time.time() * 1_000
+        assert 6_500 < ahead < 7_500
+        assert (await client.order())[1]["code"] == -1021
+
+    run(work)
+
+
+def test_faults_of_the_start_are_in_force() -> None:
+    fault = Fault("too_many", path="/fapi/v1/time", count=1)
+    with Exchange(ScriptedSource(), ServeSpec(faults=(fault,))) as served:
+
+        async def work(client: Client) -> None:
+            assert (await client.get("/fapi/v1/time"))["code"] == -1003
+            assert "serverTime" in await client.get("/fapi/v1/time")
+
+        talk(served, work)
