@@ -201,6 +201,41 @@ class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
     level: Annotated[int, Meta(ge=1, le=19)] = 1  # of zstd
 
 
+class LegConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One way between here and the exchange, in milliseconds.
+
+    ``fixed`` takes ``low_ms``; ``uniform`` draws between ``low_ms`` and ``high_ms``; ``empirical`` draws from
+    ``samples_ms`` (measured by a session, in any order).
+    """
+
+    kind: Literal["fixed", "uniform", "empirical"] = "fixed"
+    low_ms: NonNegative = 10.0
+    high_ms: NonNegative = 10.0
+    samples_ms: tuple[NonNegative, ...] = ()
+
+
+class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the paper broker plays the exchange. Fees are in CostConfig. See docs/paper_broker.md."""
+
+    request: LegConfig = LegConfig()
+    reply: LegConfig = LegConfig()
+    # The state of the book that an arriving order meets: the first one at or after its arrival, or the last.
+    meets: Literal["next", "last"] = "next"
+    max_wait_ms: PositiveInt = 5_000  # an order that has met no sound book for so long expires
+    # How much displayed quantity that leaves a level without a trade moves us ahead in the queue.
+    queue: Literal["pessimistic", "probabilistic", "proportional"] = "pessimistic"
+    queue_power: Annotated[int, Meta(ge=1, le=6)] = 3  # of the probabilistic queue
+    # Levels behind the best one are taken only from a book younger than this.
+    depth_age_ms: PositiveInt = 1_000
+    max_open_orders: PositiveInt = 200  # per symbol
+    leverage: Annotated[int, Meta(ge=1, le=125)] = 20
+    liquidation_fee_bps: NonNegative = 125.0
+    percent_price_up: Positive = 1.05
+    percent_price_down: Positive = 0.95
+    market_take_bound: Fraction = 0.05  # how far from the mark price a market order may fill
+    seed: Count = 7
+
+
 T = TypeVar("T", bound=Struct)
 
 

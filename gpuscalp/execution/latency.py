@@ -1,0 +1,70 @@
+"""How long a message is on its way to the exchange and back: two seeded distributions.
+
+Owns: the draws. Never: knows what the message says.
+
+Each leg has its own stream of random numbers, drawn in blocks: the n-th request of a run takes the same time
+whatever was answered before, so that two runs that differ in one setting meet the same latencies.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import numpy as np
+
+from gpuscalp.config import LegConfig
+from gpuscalp.errors import ConfigError
+from gpuscalp.schema import I64, NS_PER_MS
+
+_BLOCK: Final = 1_024
+
+
+@final
+class Leg:
+    """Draws of one way.
+
+    Parameters
+    ----------
+    config : the distribution
+    generator : this leg's own; advanced by every block of draws
+
+    Raises
+    ------
+    ConfigError
+        ``high_ms`` below ``low_ms``, or an empirical leg without samples
+    """
+
+    def __init__(self, config: LegConfig, generator: np.random.Generator) -> None:
+        if config.kind == "uniform" and config.high_ms < config.low_ms:
+            raise ConfigError("high_ms is below low_ms", where="latency", value=config.high_ms)
+        if config.kind == "empirical" and not config.samples_ms:
+            raise ConfigError(
+                "an empirical latency needs samples", where="latency", fix="set samples_ms, or kind = 'fixed'"
+            )
+        self._config = config
+        self._generator = generator
+        self._samples_ns = np.rint(np.asarray(config.samples_ms, np.float64) * NS_PER_MS).astype(np.int64)
+        self._drawn: list[int] = []
+        self._used = 0
+
+    def draw_ns(self) -> int:
+        """Return how long the next message takes, in nanoseconds."""
+        if self._used == len(self._drawn):
+            self._drawn, self._used = self._block().tolist(), 0
+        self._used += 1
+        return self._drawn[self._used - 1]
+
+    def _block(self) -> I64:
+        config = self._config
+        if config.kind == "empirical":
+            return self._generator.choice(self._samples_ns, _BLOCK)
+        low, high = round(config.low_ms * NS_PER_MS), round(config.high_ms * NS_PER_MS)
+        if config.kind == "fixed":
+            return np.full(_BLOCK, low, np.int64)
+        return self._generator.integers(low, high, _BLOCK, endpoint=True)
+
+
+def legs(request: LegConfig, reply: LegConfig, seed: int) -> tuple[Leg, Leg]:
+    """Return both legs, each with a stream of its own from one seed."""
+    there, back = np.random.SeedSequence(seed).spawn(2)
+    return Leg(request, np.random.default_rng(there)), Leg(reply, np.random.default_rng(back))

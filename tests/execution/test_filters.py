@@ -1,0 +1,56 @@
+"""Each filter at its edge, with the code that Binance gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gpuscalp.config import PaperConfig
+from gpuscalp.execution.filters import FILTERS, Question, Reject, SymbolRules, check
+from gpuscalp.execution.messages import OrderKind
+from gpuscalp.schema import Instrument
+
+E8 = 10**8
+# tick 0.10, step 0.001, at least 0.002 and 100 USDT; mark 100, band ±5 %
+INSTRUMENT = Instrument(
+    "BTCUSDT", "binance_usdm", E8 // 10, E8 // 1_000, E8 // 500, 100 * E8, "exchange_info"
+)
+RULES = SymbolRules.of(INSTRUMENT, PaperConfig())
+LIMIT = Question(OrderKind.LIMIT, 1, E8, 100 * E8, False, 100 * E8)
+MARKET = replace(LIMIT, kind=OrderKind.MARKET, price_e8=0)
+
+CASES = [
+    (LIMIT, {}, Reject.NONE),
+    (MARKET, {}, Reject.NONE),
+    (LIMIT, {"qty_e8": 0}, Reject.QTY_NOT_POSITIVE),
+    (LIMIT, {"qty_e8": -E8}, Reject.QTY_NOT_POSITIVE),
+    (LIMIT, {"qty_e8": E8 // 1_000}, Reject.MIN_QTY),
+    (LIMIT, {"qty_e8": E8 // 500, "reduce_only": True}, Reject.NONE),
+    (LIMIT, {"qty_e8": 10_000 * E8}, Reject.NONE),
+    (LIMIT, {"qty_e8": 10_000 * E8 + E8 // 1_000}, Reject.MAX_QTY),
+    (MARKET, {"qty_e8": 1_000 * E8}, Reject.NONE),
+    (MARKET, {"qty_e8": 1_000 * E8 + E8 // 1_000}, Reject.MAX_QTY),
+    (LIMIT, {"qty_e8": E8 + 1}, Reject.STEP),
+    (LIMIT, {"price_e8": 0}, Reject.PRICE_NOT_POSITIVE),
+    (LIMIT, {"price_e8": 100 * E8 + 1}, Reject.TICK),
+    (LIMIT, {"price_e8": 105 * E8}, Reject.NONE),
+    (LIMIT, {"price_e8": 105 * E8 + E8 // 10}, Reject.PRICE_TOO_HIGH),
+    (LIMIT, {"price_e8": 105 * E8 + E8 // 10, "mark_e8": 0}, Reject.NONE),
+    (LIMIT, {"price_e8": 200 * E8, "side": -1}, Reject.NONE),
+    (LIMIT, {"price_e8": 95 * E8, "side": -1, "qty_e8": 2 * E8}, Reject.NONE),
+    (LIMIT, {"price_e8": 95 * E8 - E8 // 10, "side": -1, "qty_e8": 2 * E8}, Reject.PRICE_TOO_LOW),
+    (LIMIT, {"qty_e8": 999 * E8 // 1_000}, Reject.MIN_NOTIONAL),
+    (LIMIT, {"qty_e8": 999 * E8 // 1_000, "reduce_only": True}, Reject.NONE),
+    (MARKET, {"qty_e8": 999 * E8 // 1_000}, Reject.MIN_NOTIONAL),
+    (MARKET, {"qty_e8": 999 * E8 // 1_000, "mark_e8": 0}, Reject.NONE),
+]
+
+
+@pytest.mark.parametrize(("question", "change", "code"), CASES)
+def test_filter_at_its_edge(question: Question, change: dict[str, object], code: Reject) -> None:
+    assert check(RULES, replace(question, **change)) is code  # type: ignore[arg-type]
+
+
+def test_every_filter_has_a_case() -> None:
+    assert {code for code, _ in FILTERS} <= {code for _, _, code in CASES}
