@@ -141,9 +141,11 @@ __device__ __forceinline__ float ratio(float x, float y, float scale) {
 
 __device__ __forceinline__ float scaled_root(float x, float divisor) { return sqrtf(x / divisor); }
 
-__device__ __forceinline__ float zscore(float offset, float m2, float divisor) {
-    const float z = offset / sqrtf(m2 / divisor);
-    return m2 > 0.0f ? z : nan32();
+// Missing where the variance is not above the floor.
+__device__ __forceinline__ float zscore(float offset, float m2, float divisor, float floor) {
+    const float variance = m2 / divisor;
+    const float z = offset / sqrtf(variance);
+    return variance > floor ? z : nan32();
 }
 
 __device__ __forceinline__ float correlation(float x, float y, float c) {
@@ -199,7 +201,7 @@ struct Moments {
             case LAST:
             case MEAN: return e[0];
             case STD: return scaled_root(e[1], less_one);
-            case ZSCORE: return zscore(channels[group.x] - e[0], e[1], less_one);
+            case ZSCORE: return zscore(channels[group.x] - e[0], e[1], less_one, e[0] * e[0] * (1.0f / 1024.0f));
             default: return nan32();
         }
     }
@@ -328,7 +330,7 @@ struct Path {
         const int frames = 1 << row.level;
         switch (row.stat) {
             case MOVE: return e[0];
-            case PATH_ZSCORE: return zscore(-e[1], e[2], (float)(frames - 1));
+            case PATH_ZSCORE: return zscore(-e[1], e[2], (float)(frames - 1), 0.0f);
             case RANGE_POSITION: return range_position(e[3], e[4]);
             case RANGE_WIDTH: return e[4] - e[3];
             case SLOPE: return e[5] / time_m2_of(frames);

@@ -42,24 +42,23 @@ def columns(
     end_ns : int64[T]
     leader : index of the leader symbol
     """
-    wide = channels.astype(np.float64)
-    inputs = [{name: wide[:, c, s] for c, name in enumerate(CHANNELS)} for s in range(wide.shape[2])]
+    known = [inputs(channels, symbol) for symbol in range(channels.shape[2])]
     cache: dict[tuple[int, str], Values] = {}
 
     def own(symbol: int, name: str) -> Values:
         if (symbol, name) not in cache:
-            cache[symbol, name] = column(name, inputs[symbol])
+            cache[symbol, name] = column(name, known[symbol])
         return cache[symbol, name]
 
     def mean(name: str) -> Values:
-        every = np.stack([own(s, name) for s in range(len(inputs))])
+        every = np.stack([own(s, name) for s in range(len(known))])
         count = (~np.isnan(every)).sum(axis=0)
         return _ratio(np.nansum(every, axis=0), count.astype(np.float64))
 
-    out = np.empty((len(inputs), len(names), len(end_ns)))
+    out = np.empty((len(known), len(names), len(end_ns)))
     for at, name in enumerate(names):
         family, _, rest = name.partition(".")
-        for symbol in range(len(inputs)):
+        for symbol in range(len(known)):
             if family == "leader":
                 out[symbol, at] = np.nan if leader is None else own(leader, rest)
             elif family == "market":
@@ -71,6 +70,12 @@ def columns(
             else:
                 out[symbol, at] = own(symbol, name)
     return out
+
+
+def inputs(channels: np.ndarray, symbol: int) -> Inputs:
+    """Return the channels of one symbol by name, widened."""
+    wide = channels[:, :, symbol].astype(np.float64)
+    return {name: wide[:, index] for index, name in enumerate(CHANNELS)}
 
 
 def column(name: str, inputs: Inputs) -> Values:
@@ -122,13 +127,20 @@ def _std(x: np.ndarray) -> Values:
     return x.std(axis=1, ddof=1)
 
 
+def blur(x: np.ndarray) -> Values:
+    """Return the standard deviation in units of 1/32 of the mean; 0 where nothing varies."""
+    level = np.abs(x.mean(axis=1)) / 32.0
+    spread = np.where(np.ptp(x, axis=1) > 0, _std(x), 0.0)
+    return np.divide(spread, level, out=np.where(spread > 0, np.inf, 0.0), where=level > 0)
+
+
 MOMENTS: dict[str, Callable[[np.ndarray], Values]] = {
     "mean": lambda x: x.mean(axis=1),
     "std": _std,
     "min": lambda x: x.min(axis=1),
     "max": lambda x: x.max(axis=1),
-    # A constant window has no spread: by the range, because the float64 mean need not equal the constant.
-    "zscore": lambda x: _ratio(x[:, -1] - x.mean(axis=1), np.where(np.ptp(x, axis=1) > 0, _std(x), 0.0)),
+    # Missing where the deviation is below 1/32 of the mean.
+    "zscore": lambda x: _ratio(x[:, -1] - x.mean(axis=1), np.where(blur(x) > 1.0, _std(x), 0.0)),
 }
 
 
@@ -300,8 +312,23 @@ def dominant(power: np.ndarray, stronger: float = 1.0001) -> np.ndarray:
     return best
 
 
-def undecided(x: Values, size: int) -> np.ndarray:
-    """Return bool[T]: rounding decides which bin is dominant, or whether the window leaves enough power."""
+def undecided(name: str, inputs: Inputs) -> np.ndarray:
+    """Return bool[T]: rounding decides which of two definite values a column has.
+
+    Whether a window varies enough for a z-score; which spectral bin is dominant; whether the window function
+    leaves enough power.
+    """
+    family, stat, *rest = name.split(".")
+    none = np.zeros(len(inputs["return_bps"]), bool)
+    if stat == "zscore" and family in inputs:
+        near = over(lambda rows: np.abs(blur(rows) - 1.0), windows(inputs[family], int(rest[0])))
+        return np.asarray(near < 1e-3)
+    if stat == "spectrum" and rest[0] != "amplitude":
+        return _undecided_bins(inputs[SPECTRUM_INPUT[family]], int(rest[-1]))
+    return none
+
+
+def _undecided_bins(x: Values, size: int) -> np.ndarray:
     rows = windows(x, size)
     full = ~np.isnan(rows).any(axis=1)
     power = np.abs(hann_bins(rows[full])) ** 2

@@ -70,6 +70,8 @@ _QUARTER = np.float32(0.25)
 _FOUR = np.float32(4.0)
 _HUNDRED = np.float32(100.0)
 _NAN = np.float32(np.nan)
+# A standard deviation below 1/32 of the mean: the deviation is lost in the rounding of the mean.
+_BLUR = np.float32(1.0 / 1024.0)
 # A spectral bin is the strongest if it exceeds the lower ones by more than rounding.
 _STRONGER = np.float32(1.0001)
 # Where the Hann window leaves less of the power than this, all that moved lies at the edge of the window, and
@@ -98,16 +100,19 @@ def _scaled_root(x, divisor, out):  # type: ignore[no-untyped-def]
 
 @jit
 def _zscore(x, mean, m2, divisor, out):  # type: ignore[no-untyped-def]
+    """Of the newest value; missing where the deviation is lost in the rounding of the mean."""
     for i in range(out.size):
-        z = (x[i] - mean[i]) / math.sqrt(m2[i] / divisor)
-        out[i] = z if m2[i] > _ZERO else _NAN
+        variance = m2[i] / divisor
+        z = (x[i] - mean[i]) / math.sqrt(variance)
+        out[i] = z if variance > mean[i] * mean[i] * _BLUR else _NAN
 
 
 @jit
 def _path_zscore(mean, m2, divisor, out):  # type: ignore[no-untyped-def]
     for i in range(out.size):
-        z = -mean[i] / math.sqrt(m2[i] / divisor)
-        out[i] = z if m2[i] > _ZERO else _NAN
+        variance = m2[i] / divisor
+        z = -mean[i] / math.sqrt(variance)
+        out[i] = z if variance > _ZERO else _NAN
 
 
 @jit

@@ -82,10 +82,7 @@ def oracle(graph, channels):
 
 
 def undecided(name, channels, symbol):
-    if ".spectrum." not in name or "amplitude" in name:
-        return np.zeros(len(channels), bool)
-    channel = naive.CHANNELS.index(naive.SPECTRUM_INPUT[name.split(".")[0]])
-    return naive.undecided(channels[:, channel, symbol].astype(float), int(name.rsplit(".", 1)[1]))
+    return naive.undecided(name, naive.inputs(channels, symbol))
 
 
 def assert_near_oracle(graph, channels, got):
@@ -153,6 +150,16 @@ def test_move_at_the_edge_of_the_window_has_no_spectrum_but_an_amplitude(rng):
             continue
         assert np.isnan(got[DEFAULT.index("return.spectrum.centroid.64"), window]).all()
         assert not np.isnan(got[DEFAULT.index("return.spectrum.amplitude.64"), window]).any()
+
+
+def test_offset_that_swamps_the_variation_has_no_zscore(rng):
+    """An imbalance that stands at 0.98 and trembles in the sixth digit had a z-score of pure rounding."""
+    channels = random_channels(rng, 300)
+    channels[:, Channel.QUEUE_IMBALANCE, 0] = 0.98 + 1e-6 * rng.standard_normal(300)
+    at = DEFAULT.index("queue_imbalance.zscore.128")
+    assert np.isnan(batch(DEFAULT, channels)[0, at]).all()
+    channels[:, Channel.QUEUE_IMBALANCE, 0] = 0.98 + 0.1 * rng.standard_normal(300)
+    assert not np.isnan(batch(DEFAULT, channels)[0, at, 127:]).any()
 
 
 @pytest.mark.parametrize("tile", [1, 7, 512, 100_000])
