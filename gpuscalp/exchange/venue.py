@@ -116,6 +116,10 @@ class Venue:
         """Let the clock run up to a time."""
         if now_ms <= self.now_ms:
             return
+        if not self.now_ms:
+            for user in self.users:
+                # The moment of the deposit: some clients take a balance without a time for no balance.
+                user.ledger.updated_ms = now_ms
         self.broadcast.advance(now_ms)
         self.now_ms = now_ms
         for user in self.users:
