@@ -74,7 +74,8 @@ class FeatureGraph:
 
     Raises
     ------
-    ConfigError              a ``drop`` pattern matches nothing, or removes the source of a column that stays
+    ConfigError              a ``drop`` pattern matches nothing, or removes the source of a column that stays,
+                             or leaves nothing but the clock
     """
 
     def __init__(
@@ -94,6 +95,12 @@ class FeatureGraph:
         builder = _Builder(_dropped(features.drop, names, context))
         for group in groups:
             builder.add_group(group)
+        if not builder.groups:
+            raise ConfigError(
+                "only columns of the clock are left",
+                where="features.drop",
+                fix="keep at least one column that is made from the market",
+            )
         leader = self.symbols.index(features.leader) if features.leader in self.symbols else -1
         for item in context:
             builder.add_context(item)

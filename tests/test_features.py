@@ -145,6 +145,14 @@ def test_pattern_that_matches_nothing_is_refused():
         graph(drop=("no.such.*",))
 
 
+def test_keeping_the_clock_alone_is_refused():
+    """It used to end in an error of NumPy's, in the first chunk."""
+    market = tuple(name for name in graph().names if not name.startswith("time."))
+    with pytest.raises(ConfigError, match="only columns of the clock") as caught:
+        graph(drop=market)
+    assert caught.value.where == "features.drop"
+
+
 def test_dropping_everything_is_refused():
     with pytest.raises(ConfigError, match="every column is dropped"):
         graph(drop=("*",))

@@ -43,9 +43,10 @@ class Scope(Struct, frozen=True):
     def in_sample_share(self) -> float:
         """Share of the backtest's time that lies in the time the model was trained on, 0 … 1.
 
-        Other symbols of the same hours count as well: they move together.
+        Other symbols and venues of the same hours count as well: they move together. Only a synthetic market
+        has nothing in common with a recorded one.
         """
-        if self.venue != self.trained_venue:
+        if (self.venue == SYNTHETIC_VENUE) != (self.trained_venue == SYNTHETIC_VENUE):
             return 0.0
         overlap = min(self.end_ns, self.trained_until_ns) - max(self.start_ns, self.trained_from_ns)
         return max(0.0, overlap / (self.end_ns - self.start_ns))

@@ -14,6 +14,7 @@ import pytest
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import BacktestResult, backtest_archive, run_backtest
+from gpuscalp.backtest.summary import Scope
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import (
     BacktestConfig,
@@ -130,6 +131,26 @@ def test_report_names_the_numbers_and_claims_nothing(result: BacktestResult) -> 
     assert "not annualised" in page
     assert "IN-SAMPLE" not in page
     assert "LOW_CONFIDENCE" in page
+
+
+@pytest.mark.parametrize(
+    ("venue", "trained", "share"),
+    [
+        ("binance_usdm", "binance_usdm", 0.5),
+        ("binance_spot", "binance_usdm", 0.5),  # the same hours of the same coins: 0 until now
+        ("synthetic", "synthetic", 0.5),
+        ("synthetic", "binance_usdm", 0.0),
+        ("binance_usdm", "synthetic", 0.0),
+    ],
+)
+def test_hours_that_were_trained_on_are_in_sample_on_any_recorded_venue(
+    venue: str, trained: str, share: float
+) -> None:
+    scope = Scope(
+        venue=venue, symbols=("BTCUSDT",), start_ns=100, end_ns=200, data_digest="", bundle_digest="",
+        trained_venue=trained, trained_from_ns=0, trained_until_ns=150,
+    )  # fmt: skip
+    assert scope.in_sample_share == share
 
 
 def test_in_sample_backtest_says_so_loudly(archive: Path, bundle: Path, tmp_path: Path) -> None:
