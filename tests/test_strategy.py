@@ -90,6 +90,13 @@ def test_hurdle_that_is_not_cleared_is_named(
     assert reason(decision) == expected
 
 
+def test_edge_that_pays_for_the_round_trip_and_no_more_is_not_traded() -> None:
+    strategy = Strategy(StrategyConfig(), CostConfig(taker_fee_bps=5.0), horizon_ms=1_000)
+    locked = market([10_000], [10_000])  # the cost is 10 bps to the bit
+    assert reason(strategy.decide(locked, signal(10.0), holdings())) == "low_edge"
+    assert only(strategy.decide(locked, signal(float(np.nextafter(10.0, 11))), holdings())).cost_bps == 10.0
+
+
 def test_position_is_left_after_the_holding_time() -> None:
     early = decide(signal(float("nan")), holdings(BUY, decided_ns=NOW - 999 * MS))
     assert reason(early) == "holding"

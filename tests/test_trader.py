@@ -214,6 +214,17 @@ def test_open_orders_count_against_the_limit_on_all_positions() -> None:
     assert [verdict.code for verdict in closing.verdicts] == ["", "GROSS_TOO_LARGE"]
 
 
+def test_a_closing_order_on_its_way_is_not_counted_on_top_of_its_position() -> None:
+    machine = trader(risk={"max_gross_usdt": 2_100.0})
+    (order,) = machine.step(market(0), signals(50.0, float("nan"))).orders
+    machine.on_fill(fill(order, 6_000_010_000_000))
+    machine.on_done(order.order_id)
+    report = machine.step(market(1_000), signals(50.0, 50.0))
+    assert [(one.symbol_index, one.reduce_only) for one in report.orders] == [(0, True), (1, False)]
+    # 960 USDT are held and 1,000 wanted; with the exit counted once more it would be 2,920.
+    assert report.verdicts[1].code == ""
+
+
 STEP = st.tuples(
     st.tuples(st.integers(-300, 300), st.integers(-300, 300)),  # move of the bid, ticks of 1 or 0.1 %
     st.tuples(st.integers(-3, 400), st.integers(-1, 30)),  # spread, ticks

@@ -53,7 +53,7 @@ def test_order_that_meets_nothing_expires() -> None:
     exchange = broker([(0, 9_999, 10_000, 5, 5), (MAX_WAIT_MS + 2, 9_999, 10_000, 5, 5)])
     exchange.submit(order(SELL, 1.0), at(1))
     assert exchange.advance(at(MAX_WAIT_MS)) == []
-    done = only(exchange.advance(at(MAX_WAIT_MS + 100)))
+    done = only(exchange.advance(at(MAX_WAIT_MS + 1)))
     assert (done.outcome, done.fills, done.at_ns) == ("expired", (), at(MAX_WAIT_MS + 1))
 
 
