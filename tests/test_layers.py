@@ -49,6 +49,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "feature_table",
             "leakage",
             "parity",
+            "rehearsal",
             "report",
             "synthetic",
             "train",

@@ -41,7 +41,7 @@ DeviceOption = Annotated[
     typer.Option("--device", help="cuda fails where it cannot run; auto falls back and says why."),
 ]
 
-COMMAND_MODULES = ("system", "demo", "data", "features", "train", "model", "backtest", "bench")
+COMMAND_MODULES = ("system", "demo", "data", "features", "train", "model", "backtest", "exchange", "bench")
 
 # Plain help: with the panels of rich `gpuscalp --help` takes 0.18 s instead of 0.09 s (2 cores, Python 3.11).
 # Errors are printed by gpuscalp.cli.run.

@@ -5,7 +5,7 @@ Owns: the exchange's clock (speed, shift), the start and the end of the source. 
 One clock for everything that the exchange says: event times, server time, order times. At speed N it runs
 N times as fast as the world's; at the greatest speed it is the time of the newest message. It starts at the
 wall clock's time, or at the recording's own where ``recorded`` is asked for, at the moment at which every
-symbol has a bid and an ask. What lies before that moment is taken at once.
+symbol has a book (or, in a source without books, a bid and an ask). What lies before it is taken at once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Final
 from gpuscalp.errors import DataError
 from gpuscalp.exchange.listing import Listing
 from gpuscalp.exchange.rules import SymbolRules
-from gpuscalp.exchange.source import Source, SourceMessage
+from gpuscalp.exchange.source import Source, SourceMessage, WholeBook
 from gpuscalp.exchange.venue import Venue
+from gpuscalp.feeds.messages import DepthUpdate
 from gpuscalp.schema import NS_PER_MS
 
-# How far a source is searched for the moment at which all symbols are quoted.
+# How far a source is searched for the moment at which all symbols have a book.
 _SEARCHED: Final = 200_000
 _PAUSE_MS: Final = 1_000
 
@@ -128,17 +129,21 @@ class Replay:
 
     def _find_ready(self) -> int:
         listings = {item.symbol: Listing(SymbolRules.of(item)) for item in self._source.instruments}
-        waiting = set(listings)
-        self._first_ms = newest_ms = 0
+        unquoted, shallow = set(listings), set(listings)
+        quoted_ms = self._first_ms = newest_ms = 0
         for number, message in enumerate(self._source.messages()):
             newest_ms = max(newest_ms, message.exch_ns // NS_PER_MS)
             self._first_ms = self._first_ms or newest_ms
-            if message.symbol in waiting:
+            if message.symbol in shallow:
                 listing = listings[message.symbol]
                 listing.on_message(message, newest_ms, 0)
                 if listing.ready:
-                    waiting.discard(message.symbol)
-            if not waiting or number >= _SEARCHED:
+                    unquoted.discard(message.symbol)
+                    if isinstance(message, WholeBook | DepthUpdate):
+                        shallow.discard(message.symbol)
+            if not unquoted and not quoted_ms:
+                quoted_ms = newest_ms
+            if not shallow or number >= _SEARCHED:
                 break
         if not newest_ms:
             raise DataError(
@@ -146,4 +151,4 @@ class Replay:
                 where="the market to replay",
                 fix="name another, or a longer range",
             )
-        return newest_ms
+        return newest_ms if not shallow else quoted_ms or newest_ms
