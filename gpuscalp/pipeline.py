@@ -6,6 +6,7 @@ gate) is composed in gpuscalp.trader.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -88,8 +89,19 @@ class FeaturePipeline:
     def stream(self) -> FeatureStream:
         """Return the same graph as a stream, cold."""
         return FeatureStream(
-            self._ops, self.grid, self.graph, self._framer(), len(self.instruments), self._keep_on_device
+            self._ops,
+            self.grid,
+            self.graph,
+            self._framer(),
+            len(self.instruments),
+            self._keep_on_device,
+            identity=self._identity(),
         )
+
+    def _identity(self) -> bytes:
+        """Return the SHA-256 of what gives the numbers of a checkpoint their meaning."""
+        units = [f"{instrument.symbol} {instrument.tick_size_e8}" for instrument in self.instruments]
+        return hashlib.sha256("\n".join([self.graph.hash, *units]).encode()).digest()
 
     def _framer(self) -> Framer:
         warm_up_frames = self.graph.warm_up_frames
@@ -184,8 +196,11 @@ class FeatureStream:
         framer: Framer,
         symbol_count: int,
         keep_on_device: bool,
+        *,
+        identity: bytes,
     ) -> None:
         self.graph = graph
+        self._identity = np.frombuffer(identity, np.uint8)
         self._ops = ops
         self._grid = Grid(grid, symbol_count, block_frames=1)
         self._framer = framer
@@ -220,7 +235,8 @@ class FeatureStream:
 
     def checkpoint(self) -> dict[str, np.ndarray]:
         """Return the whole state as NumPy arrays, the same for every device."""
-        saved = {f"grid.{name}": value for name, value in self._grid.checkpoint().items()}
+        saved = {"identity": self._identity.copy()}
+        saved |= {f"grid.{name}": value for name, value in self._grid.checkpoint().items()}
         saved |= {f"frames.{name}": value for name, value in self._framer.checkpoint().items()}
         state = self._state._asdict()
         return saved | {f"ladder.{name}": np.array(self._ops.to_host(part)) for name, part in state.items()}
@@ -232,13 +248,13 @@ class FeatureStream:
 
         Raises
         ------
-        ShapeError    the checkpoint is of another graph or number of symbols
+        ShapeError    the checkpoint is of another graph or grid, or of other symbols, order or tick sizes
         """
-        if saved["ladder.rings"].shape != self._state.rings.shape:
+        if not np.array_equal(saved.get("identity", ()), self._identity):
             raise ShapeError(
-                "checkpoint of another graph",
-                value=saved["ladder.rings"].shape,
-                fix=f"expected rings of {self._state.rings.shape}",
+                "checkpoint of another graph, or of other symbols",
+                value=bytes(saved.get("identity", b"")).hex(),
+                fix=f"expected {self._identity.tobytes().hex()}: start cold, or as it was made",
             )
         for part, target in (("grid", self._grid), ("frames", self._framer)):
             prefix = part + "."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -224,9 +226,27 @@ def test_empty_input_gives_no_frames():
     assert list(pipeline(1).stream().push(random_ticks(0, 0, 1))) == []
 
 
-def test_checkpoint_of_another_number_of_symbols_is_refused():
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("number of symbols", {"instruments": instruments(3)}),
+        ("order of symbols", {"instruments": instruments(2)[::-1]}),
+        ("tick size", {"instruments": [replace(instruments(2)[0], tick_size_e8=1), instruments(2)[1]]}),
+        ("frame length", {"grid": msgspec.structs.replace(GRID, frame_ms=2 * GRID.frame_ms)}),
+        ("lateness", {"grid": msgspec.structs.replace(GRID, lateness_ms=GRID.lateness_ms + 1)}),
+        ("leader", {"features": FeatureConfig(leader="S1USDT")}),
+    ],
+)
+def test_checkpoint_of_another_pipeline_is_refused(what, change):
+    """All but the first used to be taken, because only the shape of the rings was compared."""
+    own = {"grid": GRID, "features": FeatureConfig(), "instruments": instruments(2)}
+    saved = FeaturePipeline(**own).stream().checkpoint()
+    FeaturePipeline(**own, threads=1).stream().restore(saved)
     with pytest.raises(ShapeError, match="another graph"):
-        pipeline(2).stream().restore(pipeline(3).stream().checkpoint())
+        FeaturePipeline(**own | change).stream().restore(saved)
+    del saved["identity"]
+    with pytest.raises(ShapeError, match="another graph"):
+        FeaturePipeline(**own).stream().restore(saved)
 
 
 def test_pipeline_without_instruments_is_refused():
