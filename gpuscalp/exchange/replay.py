@@ -22,14 +22,14 @@ from gpuscalp.feeds.messages import DepthUpdate
 from gpuscalp.schema import NS_PER_MS
 
 # How far a source is searched for the moment at which all symbols have a book.
-_SEARCHED: Final = 200_000
+_SEARCHED: Final = 30_000
 _PAUSE_MS: Final = 1_000
 
 
 class Replay:
     """Drives a venue.
 
-    Call ``start`` once, then ``step`` again and again.
+    Call ``prepare``, then ``start`` when the market shall run; ``step`` again and again.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Replay:
         self.taken = 0
         self._messages: Iterator[SourceMessage] = iter(())
         self._next: SourceMessage | None = None
-        self._shift_ms = self._origin_ms = self._wall_start_ms = 0
+        self._shift_ms = self._origin_ms = self._wall_start_ms = self._ready_ms = self._first_ms = 0
         self._newest_ms = 0  # of the source
         self._started = False
 
@@ -60,42 +60,46 @@ class Replay:
     def started(self) -> bool:
         return self._started
 
-    def start(self, wall_ms: int) -> None:
-        """Begin.
+    def prepare(self, wall_ms: int) -> None:
+        """Open the source and take what lies before the start, so that books are there to be asked for.
 
         Raises
         ------
         DataError
             the source has no messages
         """
-        ready_ms = self._find_ready()
-        self._origin_ms = ready_ms if self.recorded else wall_ms
-        self._wall_start_ms = wall_ms
-        self._shift_ms = self._origin_ms - ready_ms
+        self._ready_ms = self._find_ready()
+        self._anchor(wall_ms)
         self._messages = self._source.messages()
         self._advance()
-        self._started = True
         self._take_until(self._origin_ms, most=None)
+
+    def start(self, wall_ms: int) -> None:
+        """Let the market run from now on. Call ``prepare`` before."""
+        self._anchor(wall_ms)
+        self._started = True
 
     def now_ms(self, wall_ms: int) -> int:
         """Return the exchange's time."""
         if not self._started:
-            return wall_ms
+            return self._origin_ms if self.recorded else wall_ms
         if self.speed is None:
             return self._venue.now_ms
         return self._origin_ms + int((wall_ms - self._wall_start_ms) * self.speed)
 
     def step(self, wall_ms: int, most: int = 1_000) -> bool:
         """Take what is due, up to ``most`` messages; return whether more is due now."""
-        if not self._started:
-            return False
-        if self.speed is None:
-            return self._take_until(None, most=most)
-        now_ms = self.now_ms(wall_ms)
-        if self._take_until(now_ms, most=most):
+        if self._started and self._take_until(
+            None if self.speed is None else self.now_ms(wall_ms), most=most
+        ):
             return True
-        self._venue.advance(now_ms)
+        self._venue.advance(self.now_ms(wall_ms))
         return False
+
+    def _anchor(self, wall_ms: int) -> None:
+        self._origin_ms = self._ready_ms if self.recorded else wall_ms
+        self._wall_start_ms = wall_ms
+        self._shift_ms = self._origin_ms - self._ready_ms
 
     def _take_until(self, now_ms: int | None, *, most: int | None) -> bool:
         taken = 0

@@ -110,6 +110,7 @@ class ExchangeServer:
         OSError
             the port is taken
         """
+        self.replay.prepare(_wall_ms())
         if not self.spec.wait:
             self.replay.start(_wall_ms())
         app = web.Application(client_max_size=1 << 20)
