@@ -43,7 +43,7 @@ from gpuscalp.ops.ladder_codes import (
 from gpuscalp.schema import F32
 
 # Raised whenever the meaning of a number between a tick and a feature changes: old bundles are then refused.
-CONTRACT_VERSION: Final = 1
+CONTRACT_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
