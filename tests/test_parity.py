@@ -86,6 +86,17 @@ def test_nan_equals_any_nan_and_zero_is_not_minus_zero():
     assert check.differing == 1
 
 
+def test_a_value_that_is_missing_on_one_side_only_differs():
+    """A comparison that let any NaN pass would call half of a broken feature equal, and no test saw it."""
+    for is_nan, value in ((False, np.nan), (True, 1.0)):
+        wanted, changed = chunks(), chunks()
+        place = np.argwhere(np.isnan(changed[0].features) == is_nan)[-1]
+        changed[0].features[tuple(place)] = value
+        check = Check("test", "")
+        _Reference(wanted).compare(changed, check)
+        assert check.differing == 1
+
+
 @pytest.mark.parametrize("count", [900, 1_400])
 def test_missing_and_surplus_frames_count_with_all_their_values(count):
     whole, part = chunks(), chunks(count)

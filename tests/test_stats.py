@@ -47,6 +47,14 @@ def test_sharpe_error_is_lo_s_for_normal_moments() -> None:
     assert sharpe(returns).error == pytest.approx(lo * math.sqrt(count / 20_000), rel=2e-3)
 
 
+def test_sharpe_error_of_four_returns_by_hand() -> None:
+    # Mean 1, deviation √(4/3) with n − 1, moments of the sample: skew 0, kurtosis 1; and it is divided by n.
+    found = sharpe(np.array([0.0, 0.0, 2.0, 2.0]))
+    assert found.value == pytest.approx(math.sqrt(0.75))
+    assert found.error == pytest.approx(math.sqrt((1 + 0.5 * 0.75 + 0.25 * (1 - 3) * 0.75) / 4))
+    assert found.error_lo == pytest.approx(math.sqrt((1 + 0.5 * 0.75) / 4))
+
+
 @pytest.mark.parametrize("returns", [[], [1.0], [0.0, 0.0, 0.0]])
 def test_sharpe_of_nothing_is_not_known(returns: list[float]) -> None:
     found = sharpe(np.array(returns))

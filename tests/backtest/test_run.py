@@ -14,6 +14,7 @@ import pytest
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import BacktestResult, backtest_archive, run_backtest
+from gpuscalp.backtest.run import _within
 from gpuscalp.backtest.summary import Scope
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import (
@@ -24,7 +25,7 @@ from gpuscalp.config import (
 )
 from gpuscalp.contract import Interval, encode
 from gpuscalp.errors import ConfigError, FeatureMismatchError, UsageError
-from gpuscalp.schema import NS_PER_S
+from gpuscalp.schema import NS_PER_S, FeatureChunk, FrameBlock
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS, MarketSpec
 from gpuscalp.synthetic.write import write
 from tests.backtest.model import write_stump_bundle
@@ -186,6 +187,19 @@ def test_range_trades_inside_it_with_warm_features(archive: Path, bundle: Path, 
     trades = pq.read_table(found.run_dir / "trades.parquet")
     decided = np.array(trades["entry_decided"].cast("int64"))
     assert ((decided > first) & (decided <= last)).all()
+
+
+def test_frame_that_ends_at_the_start_belongs_to_the_time_before() -> None:
+    """A demo trains on ticks before an instant and trades from it on: the frame that ends there was seen."""
+    block = FrameBlock(
+        np.arange(1, 6, dtype=np.int64), np.zeros((5, 1, 1), np.float32), np.zeros((5, 1), np.uint32),
+        np.zeros((5, 1), np.int32), np.zeros((5, 1), np.int32), np.zeros((5, 1)),
+    )  # fmt: skip
+    features = np.arange(5, dtype=np.float32).reshape(1, 1, 5)
+    (part,) = _within(iter([FeatureChunk(block, features)]), 2, 4)
+    assert part.frames.end_ns.tolist() == [3, 4]
+    assert part.features.ravel().tolist() == [2, 3]
+    assert list(_within(iter([FeatureChunk(block, features)]), 5, 9)) == []
 
 
 def test_graph_of_another_version_is_refused(archive: Path, bundle: Path, tmp_path: Path) -> None:

@@ -160,6 +160,19 @@ def test_funding_is_charged_once_and_on_what_was_held() -> None:
         assert (trade.funding_e8 > 0) == (trade.side < 0)
 
 
+def test_a_position_opened_at_the_very_funding_time_pays_it() -> None:
+    """At one instant fills come first: the other order would give away the funding of that position."""
+    market = replace_frames(made_market(), 30)
+    whole = run(market)
+    first = whole.recorder.ledger.closed[0]
+    assert first.funding_e8 == 0
+    index, at_ms = first.symbol_index, (first.entry_ns - NOW) / MS
+    for due_ms, paid in ((at_ms, True), (at_ms - 1, False)):
+        market.marks_of[index] = marks([(0.0, 100.0, 0.001, due_ms)])
+        (trade,) = (t for t in run(market).recorder.ledger.closed if t.entry_ns == first.entry_ns)
+        assert (trade.funding_e8 != 0) == paid
+
+
 @pytest.mark.parametrize("cuts", [(1,), (150,), (7, 8, 9, 100, 299), tuple(range(20, 300, 20))])
 def test_chunks_leave_no_trace(cuts: tuple[int, ...]) -> None:
     market = made_market()

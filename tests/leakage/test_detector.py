@@ -44,6 +44,19 @@ def test_probe_that_looks_ahead_by_one_row_is_caught():
     assert "became" in found["value"]
 
 
+def test_row_that_is_known_at_the_very_cut_is_examined():
+    """Frames and folds are known at round times, and test intervals begin at cuts: `<` would skip them."""
+    cut_ns = int(TICKS["exch_ns"][1_000])
+
+    def probe(known_ns):
+        return lambda ticks: Rows(
+            np.zeros((1, 1), np.int64), np.array([known_ns]), ticks["px0"][-1:, None] * 1.0, ("value",)
+        )
+
+    assert "value" in examine({"probe": probe(cut_ns)}, TICKS, cuts_ns=[cut_ns])["probe"].leaks
+    assert examine({"probe": probe(cut_ns + 1)}, TICKS, cuts_ns=[cut_ns])["probe"].leaks == {}
+
+
 def test_probe_that_is_known_later_than_it_looks_is_honest():
     """A label may look ahead if it says from when it is known."""
     probe = running(lambda x: np.append(x[1:], np.nan))
