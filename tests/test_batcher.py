@@ -123,7 +123,7 @@ def test_overload_is_counted_and_bounded():
         batcher.push(_ticks([1, 2, 3, 0] * 10, first=number * 40), 0)
     assert 503 <= len(batcher) <= 1_000
     assert len(batcher) + batcher.conflated_count == 2_000
-    assert 0 < batcher.overload_count < 10
+    assert 0 < batcher.overload_count < 20
     assert batcher.largest_count <= 1_040
 
 
@@ -141,7 +141,7 @@ def test_trades_beyond_the_hard_limit_are_an_error_not_a_loss():
     batcher.push(_ticks([0] * 20), 0)
     with pytest.raises(DeadlineError, match="engine has stopped"):
         batcher.push(_ticks([0]), 0)
-    assert len(batcher.take(0).ticks) == 21
+    assert len(batcher.take(0, force=True).ticks) == 21
 
 
 def test_batch_stays_readable_while_the_next_one_fills():

@@ -1,0 +1,448 @@
+"""Messages of the venue in bulk: the usual forms of the usual streams, from bytes to integers.
+
+Integer logic on the host only, so it has no CUDA twin. It knows nothing but the plain form: a combined frame
+of a known symbol and stream, short keys, each once, no escapes, no blanks. Whatever is not plain gets the
+kind OTHER and is left to ``gpuscalp.feeds.binance.Decoder``, whose judgement is the law: what is read here
+is read there with the same result, and what is refused there is never read here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuscalp.ops._numba import jit
+from gpuscalp.schema import I64
+
+Bytes = npt.NDArray[np.uint8]
+
+OTHER = -1
+TRADE = 0
+QUOTE = 1
+DEPTH = 2
+MARK = 3
+
+# Columns of a head. TRADE: price, quantity, side, 1 for an aggregate. QUOTE: bid, its quantity, ask, its
+# quantity. DEPTH: first id, previous id, place of the first level, number of bids, of asks. MARK: mark price,
+# index price, funding rate, next funding in ms.
+KIND, SYMBOL, TIME_MS, IDENT, A, B, C, D, E = range(9)
+HEAD_SIZE = 9
+
+NAME_MAX = 32
+PADDING = 64  # zeros after the last message: a number or text that is cut off ends there at the latest
+
+# Slots of the values of an object, by key: letters by themselves, then the keys of two letters that matter.
+_PU, _ST = 60, 61
+_SLOTS = 64
+_INT, _TEXT, _BOOL, _LEVELS = 1, 2, 3, 4
+_MS_MIN = 1_230_768_000_000  # as in gpuscalp.feeds.times
+_MS_MAX = 4_102_444_800_000
+_E8 = 100_000_000
+_BAD = -(2**62)
+_WRONG = -2
+
+_STREAM = np.frombuffer(b'{"stream":"', np.uint8)
+_DATA = np.frombuffer(b'","data":{', np.uint8)
+_NAMES = tuple(
+    np.frombuffer(name, np.uint8) for name in (b"trade", b"aggTrade", b"bookTicker", b"depth", b"markPrice")
+)
+_EVENTS = tuple(
+    np.frombuffer(name, np.uint8)
+    for name in (b"trade", b"aggTrade", b"bookTicker", b"depthUpdate", b"markPriceUpdate")
+)
+_MARKET = np.frombuffer(b"MARKET", np.uint8)
+_TRUE = np.frombuffer(b"true", np.uint8)
+_FALSE = np.frombuffer(b"false", np.uint8)
+
+
+def symbol_table(symbols: tuple[str, ...]) -> tuple[Bytes, I64, I64]:
+    """Return (names uint8[S, 32], their lengths int64[S], hash table int64[2^k]) of symbols."""
+    size = 8
+    while size < 4 * len(symbols):
+        size *= 2
+    names = np.zeros((max(len(symbols), 1), NAME_MAX), np.uint8)
+    lengths = np.zeros(max(len(symbols), 1), np.int64)
+    table = np.full(size, -1, np.int64)
+    for index, symbol in enumerate(symbols):
+        raw = symbol.encode()
+        if len(raw) > NAME_MAX:
+            continue  # never found here: left to the decoder
+        names[index, : len(raw)] = np.frombuffer(raw, np.uint8)
+        lengths[index] = len(raw)
+        place = 5381
+        for letter in raw:
+            place = (place * 33 + letter) & 0xFFFFFFFF
+        place %= size
+        while table[place] >= 0:
+            place = (place + 1) % size
+        table[place] = index
+    return names, lengths, table
+
+
+@jit
+def _is(data, at, word):  # type: ignore[no-untyped-def]
+    for index in range(word.size):  # noqa: SIM110  # Numba has no generators
+        if data[at + index] != word[index]:
+            return False
+    return True
+
+
+@jit
+def _symbol(data, at, length, names, lengths, table):  # type: ignore[no-untyped-def]
+    """Return the index of a symbol, or -1."""
+    place = 5381
+    for index in range(length):
+        place = (place * 33 + np.int64(data[at + index])) & 0xFFFFFFFF  # type: ignore[assignment]
+    place %= table.size
+    while table[place] >= 0:
+        found = table[place]
+        if lengths[found] == length:
+            same = True
+            for index in range(length):
+                if names[found, index] != data[at + index]:
+                    same = False
+                    break
+            if same:
+                return found
+        place = (place + 1) % table.size
+    return -1
+
+
+@jit
+def _decimal(data, at, stop):  # type: ignore[no-untyped-def]
+    """Return the decimal number between two places × 1e8, or _BAD where that is not plainly exact."""
+    negative = at < stop and data[at] == 45
+    if negative:
+        at += 1
+    first = at
+    value = np.int64(0)
+    while at < stop and 48 <= data[at] <= 57:
+        value = value * 10 + (np.int64(data[at]) - 48)
+        at += 1
+    if at == first or at - first > 10:
+        return _BAD
+    scale = np.int64(_E8)
+    if at < stop:
+        if data[at] != 46 or at + 1 == stop:
+            return _BAD
+        at += 1
+        while at < stop:
+            digit = np.int64(data[at]) - 48
+            if digit < 0 or digit > 9:
+                return _BAD
+            if scale > 1:
+                scale //= 10
+                value = value * 10 + digit
+            elif digit != 0:
+                return _BAD
+            at += 1
+    value *= scale
+    return -value if negative else value
+
+
+@jit
+def _text_end(data, at):  # type: ignore[no-untyped-def]
+    """Return where a text that begins at a place ends, or -1 where it is not plain."""
+    while data[at] != 34:
+        if data[at] < 32 or data[at] > 126 or data[at] == 92:
+            return -1
+        at += 1
+    return at
+
+
+@jit
+def _levels(data, at, levels, count):  # type: ignore[no-untyped-def]
+    """Read ``[["price","quantity"],…]`` after its first bracket; return (place behind it, levels so far), the
+    place -1 where it is not plain."""
+    if data[at] == 93:
+        return at + 1, count
+    while True:
+        if data[at] != 91 or data[at + 1] != 34 or count >= levels.shape[0]:
+            return -1, count
+        first = at + 2
+        stop = _text_end(data, first)
+        if stop < 0 or data[stop + 1] != 44 or data[stop + 2] != 34:
+            return -1, count
+        price = _decimal(data, first, stop)
+        first = stop + 3
+        stop = _text_end(data, first)
+        if stop < 0 or data[stop + 1] != 93:
+            return -1, count
+        quantity = _decimal(data, first, stop)
+        if price <= 0 or quantity < 0:
+            return -1, count
+        levels[count, 0] = price
+        levels[count, 1] = quantity
+        count += 1
+        at = stop + 2
+        if data[at] == 93:
+            return at + 1, count
+        if data[at] != 44:
+            return -1, count
+        at += 1
+
+
+@jit
+def _long_key(first, second):  # type: ignore[no-untyped-def]
+    """Return the slot of a key of two letters, -1 for one of no interest, _WRONG if it is not plain."""
+    if first == 112 and second == 117:
+        return np.int64(_PU)
+    if first == 115 and second == 116:
+        return np.int64(_ST)
+    if first < 65 or first > 122 or first == 92 or second < 48 or second > 122 or second == 92:
+        return np.int64(_WRONG)
+    return np.int64(-1)
+
+
+@jit
+def _object(data, at, stamp, types, values, sizes, levels, count):  # type: ignore[no-untyped-def]
+    """Read the values of an object after its first brace into slots; return (place behind it, levels so far),
+    the place -1 where it is not plain."""
+    while True:
+        if data[at] != 34:
+            return -1, count
+        letter = np.int64(data[at + 1])
+        if data[at + 2] == 34:
+            slot = letter - 65
+            if slot < 0 or slot >= 58 or letter == 92:
+                return -1, count
+            at += 3
+        elif data[at + 3] == 34:
+            slot = _long_key(letter, np.int64(data[at + 2]))
+            if slot == _WRONG:
+                return -1, count
+            at += 4
+        else:
+            return -1, count
+        if data[at] != 58:
+            return -1, count
+        at += 1
+        lead = data[at]
+        size = np.int64(0)
+        if lead == 34:
+            stop = _text_end(data, at + 1)
+            if stop < 0:
+                return -1, count
+            kind, value, size, at = _TEXT, at + 1, stop - at - 1, stop + 1
+        elif 48 <= lead <= 57:
+            first = at
+            value = np.int64(0)
+            while 48 <= data[at] <= 57:
+                value = value * 10 + (np.int64(data[at]) - 48)
+                at += 1
+                if at - first > 18:
+                    return -1, count
+            if lead == 48 and at - first > 1:
+                return -1, count
+            kind = _INT
+        elif lead == 116 and _is(data, at, _TRUE):
+            kind, value, at = _BOOL, np.int64(1), at + 4
+        elif lead == 102 and _is(data, at, _FALSE):
+            kind, value, at = _BOOL, np.int64(0), at + 5
+        elif lead == 91:
+            value = np.int64(count)
+            at, count = _levels(data, at + 1, levels, count)
+            if at < 0:
+                return -1, count
+            kind, size = _LEVELS, count - value
+        else:
+            return -1, count
+        if slot >= 0:
+            if types[slot] >> 3 == stamp:
+                return -1, count  # named twice
+            types[slot] = (stamp << 3) | kind
+            values[slot] = value
+            sizes[slot] = size
+        if data[at] == 125:
+            return at + 1, count
+        if data[at] != 44:
+            return -1, count
+        at += 1
+
+
+@jit
+def _number(data, slot, stamp, types, values, sizes, least):  # type: ignore[no-untyped-def]
+    """Return the decimal number that a slot holds as text, or _BAD."""
+    if types[slot] != (stamp << 3) | _TEXT:
+        return _BAD
+    value = _decimal(data, values[slot], values[slot] + sizes[slot])
+    return value if value >= least else _BAD
+
+
+@jit
+def _message(data, at, end, stamp, types, values, sizes, names, lengths, table, head, levels, count):  # type: ignore[no-untyped-def]
+    """Read one message into its head; return the levels so far, or -1 where the message is not plain."""
+    if end - at < 40 or not _is(data, at, _STREAM):
+        return -1
+    name = at + 11
+    stop = _text_end(data, name)
+    if stop < 0 or not _is(data, stop, _DATA):
+        return -1
+    mark = name
+    while mark < stop and data[mark] != 64:
+        mark += 1
+    form = -1
+    for index in range(5):
+        word = _NAMES[index]
+        behind = mark + 1 + word.size
+        if behind <= stop and (behind == stop or data[behind] == 64) and _is(data, mark + 1, word):
+            form = index
+    if form < 0:
+        return -1
+    place, count = _object(data, stop + 10, stamp, types, values, sizes, levels, count)
+    if place != end - 1 or data[place] != 125:
+        return -1
+    integer, text = (stamp << 3) | _INT, (stamp << 3) | _TEXT
+    slot_e, slot_time, slot_s = 101 - 65, 69 - 65, 115 - 65
+    word = _EVENTS[form]
+    if types[slot_e] != text or sizes[slot_e] != word.size or not _is(data, values[slot_e], word):
+        return -1
+    if types[slot_time] != integer or types[slot_s] != text or sizes[slot_s] != mark - name:
+        return -1
+    if values[slot_time] < _MS_MIN or values[slot_time] >= _MS_MAX:
+        return -1
+    if types[_ST] >> 3 == stamp and (types[_ST] != integer or values[_ST] != 1):
+        return -1
+    first = values[slot_s]
+    for index in range(sizes[slot_s]):
+        upper = data[name + index]
+        if 97 <= upper <= 122:
+            upper -= 32
+        if data[first + index] != upper:
+            return -1
+    symbol = _symbol(data, first, sizes[slot_s], names, lengths, table)
+    if symbol < 0:
+        return -1
+    head[SYMBOL] = symbol
+    head[TIME_MS] = values[slot_time]
+    if form <= 1:
+        plain = _trade(data, form, stamp, types, values, sizes, head)
+    elif form == 2:
+        plain = _quote(data, stamp, types, values, sizes, head)
+    elif form == 3:
+        plain = _depth(stamp, types, values, sizes, head)
+    else:
+        plain = _mark(data, stamp, types, values, sizes, head)
+    return count if plain else -1
+
+
+@jit
+def _trade(data, form, stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
+    integer, text = (stamp << 3) | _INT, (stamp << 3) | _TEXT
+    slot = 116 - 65 if form == 0 else 97 - 65
+    slot_m, slot_x = 109 - 65, 88 - 65
+    if types[slot] != integer or types[slot_m] != (stamp << 3) | _BOOL:
+        return False
+    named = form == 0 and types[slot_x] >> 3 == stamp
+    if named and (types[slot_x] != text or sizes[slot_x] != 6 or not _is(data, values[slot_x], _MARKET)):
+        return False
+    head[KIND] = TRADE
+    head[IDENT] = values[slot]
+    head[A] = _number(data, 112 - 65, stamp, types, values, sizes, 1)
+    head[B] = _number(data, 113 - 65, stamp, types, values, sizes, 1)
+    head[C] = -1 if values[slot_m] else 1
+    head[D] = form
+    return head[A] != _BAD and head[B] != _BAD
+
+
+@jit
+def _quote(data, stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
+    slot = 117 - 65
+    if types[slot] != (stamp << 3) | _INT:
+        return False
+    head[KIND] = QUOTE
+    head[IDENT] = values[slot]
+    head[A] = _number(data, 98 - 65, stamp, types, values, sizes, 0)
+    head[B] = _number(data, 66 - 65, stamp, types, values, sizes, 0)
+    head[C] = _number(data, 97 - 65, stamp, types, values, sizes, 0)
+    head[D] = _number(data, 65 - 65, stamp, types, values, sizes, 0)
+    return head[A] != _BAD and head[B] != _BAD and head[C] != _BAD and head[D] != _BAD
+
+
+@jit
+def _depth(stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
+    integer, both = (stamp << 3) | _INT, (stamp << 3) | _LEVELS
+    slot, slot_first, slot_b, slot_a = 117 - 65, 85 - 65, 98 - 65, 97 - 65
+    if types[slot] != integer or types[slot_first] != integer:
+        return False
+    # Bids first, as the levels lie then.
+    if types[slot_b] != both or types[slot_a] != both or values[slot_b] + sizes[slot_b] != values[slot_a]:
+        return False
+    previous = values[slot_first] - 1
+    if types[_PU] >> 3 == stamp:
+        if types[_PU] != integer:
+            return False
+        previous = values[_PU]
+    if values[slot] < values[slot_first] or previous >= values[slot]:
+        return False
+    head[KIND] = DEPTH
+    head[IDENT] = values[slot]
+    head[A] = values[slot_first]
+    head[B] = previous
+    head[C] = values[slot_b]
+    head[D] = sizes[slot_b]
+    head[E] = sizes[slot_a]
+    return True
+
+
+@jit
+def _mark(data, stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
+    slot_time, slot_next = 69 - 65, 84 - 65
+    head[KIND] = MARK
+    head[IDENT] = values[slot_time]
+    head[A] = _number(data, 112 - 65, stamp, types, values, sizes, 0)
+    head[B] = _number(data, 105 - 65, stamp, types, values, sizes, 0)
+    head[C] = _number(data, 114 - 65, stamp, types, values, sizes, _BAD + 1)
+    head[D] = values[slot_next]
+    if types[slot_next] != (stamp << 3) | _INT:
+        return False
+    if head[D] != 0 and (head[D] < _MS_MIN or head[D] >= _MS_MAX):
+        return False
+    return head[A] != _BAD and head[B] != _BAD and head[C] != _BAD
+
+
+@jit
+def scan(data: Bytes, ends: I64, names: Bytes, lengths: I64, table: I64, heads: I64, levels: I64) -> int:
+    """Read messages that lie one after another.
+
+    Parameters
+    ----------
+    data : uint8[B + PADDING]     the messages, then zeros
+    ends : int64[N]               where each message ends
+    names, lengths, table : see ``symbol_table``
+    heads : int64[N, HEAD_SIZE]   written; kind OTHER where a message is not plain
+    levels : int64[L, 2]          written: price and quantity × 1e8 of the levels of all DEPTH messages; where
+                                  they do not fit the message is OTHER
+
+    Returns
+    -------
+    int                           number of levels written
+    """
+    types = np.zeros(_SLOTS, np.int64)
+    values = np.zeros(_SLOTS, np.int64)
+    sizes = np.zeros(_SLOTS, np.int64)
+    count = 0
+    start = 0
+    for index in range(ends.size):
+        head = heads[index]
+        reached = _message(
+            data,
+            start,
+            ends[index],
+            index + 1,
+            types,
+            values,
+            sizes,
+            names,
+            lengths,
+            table,
+            head,
+            levels,
+            count,
+        )
+        if reached < 0:
+            head[KIND] = OTHER
+        else:
+            count = reached
+        start = ends[index]
+    return count

@@ -1,0 +1,202 @@
+"""Raw messages to live ticks: the same bits as an import, whatever the connections do."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpuscalp.archive import Archive
+from gpuscalp.archive.ingest import import_sources
+from gpuscalp.config import FeedConfig
+from gpuscalp.feeds.binance import Decoder
+from gpuscalp.feeds.ingest import Ingest
+from gpuscalp.feeds.messages import DepthSnapshot
+from gpuscalp.schema import E8, Instrument, Quality, TickKind
+
+CONFIG = FeedConfig()
+START_MS = 1_700_000_000_000
+
+
+def _instrument(symbol="BTCUSDT", tick_e8=E8 // 10):
+    return Instrument(symbol, "binance_usdm", tick_e8, E8 // 1000, E8 // 1000, 5 * E8, "exchange_info")
+
+
+def _trade(number, symbol="btcusdt"):
+    return (
+        f'{{"stream":"{symbol}@aggTrade","data":{{"e":"aggTrade","E":{START_MS + number},"a":{number},'
+        f'"s":"{symbol.upper()}","p":"100.{number % 10}","q":"1.5","m":false}}}}'
+    ).encode()
+
+
+def _quote(number, symbol="btcusdt"):
+    return (
+        f'{{"stream":"{symbol}@bookTicker","data":{{"e":"bookTicker","u":{7 * number},"s":"{symbol.upper()}",'
+        f'"b":"100.{number % 10}","B":"2","a":"101.0","A":"3","T":1,"E":{START_MS + number}}}}}'
+    ).encode()
+
+
+def _mixed(count):
+    return [make(number) for number in range(1, count + 1) for make in (_trade, _quote)]
+
+
+@pytest.fixture(scope="module")
+def excerpt(recordings_folder, tmp_path_factory):
+    """The first lines of a recording, as a file and as (receive time, message)."""
+    path = tmp_path_factory.mktemp("excerpt") / "btcusdt.dat"
+    with gzip.open(recordings_folder / "usdm" / "btcusdt_20240718.gz") as file:
+        lines = list(itertools.islice(file, 4_000))
+    path.write_bytes(b"".join(lines))
+    rows = [line.rstrip().split(b" ", 1) for line in lines]
+    return path, [(int(stamp), body) for stamp, body in rows]
+
+
+@pytest.fixture(scope="module")
+def recordings_folder(request):
+    return request.getfixturevalue("recordings")
+
+
+def _run(ingest, rows, symbol="BTCUSDT", together=1):
+    decoder, waiting = Decoder(), []
+
+    def flush():
+        for _, group in itertools.groupby(waiting, key=lambda row: row[0]):
+            ingest.on_messages(0, *_split(list(group)))
+        waiting.clear()
+
+    for recv_ns, body in rows:
+        if body.startswith(b'{"lastUpdateId"'):
+            flush()
+            found = decoder.decode(body)
+            ingest.on_snapshot(
+                recv_ns, DepthSnapshot(symbol, found.exch_ns, found.last_id, found.bids, found.asks)
+            )
+        else:
+            waiting.append((recv_ns, body))
+            if len(waiting) >= together:
+                flush()
+    flush()
+    return ingest.take()
+
+
+def _split(group):
+    return group[0][0], [body for _, body in group]
+
+
+def test_live_ticks_are_the_bits_of_an_imported_recording(excerpt, tmp_path):
+    path, rows = excerpt
+    import_sources([path], tmp_path / "archive")
+    archive = Archive.open(tmp_path / "archive")
+    (instrument,) = archive.instruments("binance_usdm")
+    stored = np.concatenate(list(archive.tick_batches("binance_usdm", ["BTCUSDT"])))
+    for together in (1, 7, 500):
+        ingest = Ingest([instrument], CONFIG)
+        live = _run(ingest, rows, together=together)
+        assert len(live) == len(stored) > 3_000
+        assert set(np.unique(live["kind"])) >= {TickKind.TRADE, TickKind.QUOTE, TickKind.BOOK}
+        assert live.tobytes() == stored.tobytes()
+        assert ingest.rejects == {}
+        assert ingest.off_tick_count == 0
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
+@given(data=st.data())
+def test_two_connections_give_the_ticks_of_one_whoever_dies(data):
+    messages = _mixed(10)
+    alone = Ingest([_instrument()], CONFIG)
+    alone.on_messages(0, 5, messages)
+    expected = alone.take()
+
+    ingest = Ingest([_instrument()], CONFIG)
+    at = {0: 0, 1: data.draw(st.integers(0, 6))}
+    ingest.on_messages(0, 5, messages[:8])
+    at[0] = 8
+    killed = None
+    while any(place < len(messages) for place in at.values()):
+        number = data.draw(st.sampled_from(sorted(at)))
+        size = data.draw(st.integers(1, 5))
+        ingest.on_messages(number, 5, messages[at[number] : at[number] + size])
+        at[number] = min(at[number] + size, len(messages))
+        if killed is None and at.get(1, 0) >= 8 and data.draw(st.integers(0, 5)) == 0:
+            killed = data.draw(st.sampled_from([0, 1]))
+            ingest.on_lost(killed, 5)
+            del at[killed]
+    got = ingest.take()
+    # The order between the streams of a symbol is that of whoever was first; within each it is the venue's.
+    for kind in (TickKind.TRADE, TickKind.QUOTE):
+        assert got[got["kind"] == kind].tobytes() == expected[expected["kind"] == kind].tobytes()
+    assert not (got["quality"] & Quality.GAP).any()
+
+
+def test_loss_on_a_single_connection_shows_as_gap_bits():
+    ingest = Ingest([_instrument()], CONFIG)
+    ingest.on_messages(0, 1, _mixed(5))
+    ingest.on_lost(0, 2)
+    ingest.on_messages(1, 3, _mixed(12)[16:])
+    ticks = ingest.take()
+    after = ticks[10:]
+    assert (after["quality"][:2] & Quality.GAP).all()
+    assert not (after["quality"][2:] & Quality.GAP).any()
+    assert [gap[:2] for gap in ingest.gaps()] == [("BTCUSDT", "agg_trade_id")]
+
+
+def test_copies_bad_messages_and_other_symbols_are_counted():
+    ingest = Ingest([_instrument()], CONFIG)
+    ingest.on_messages(0, 1, [_trade(1), b'{"result":null,"id":1}', b"{", _quote(1, "ethusdt"), _trade(2)])
+    ingest.on_messages(1, 2, [_trade(1), _trade(2)])
+    assert len(ingest.take()) == 2
+    account = ingest.account()
+    assert (account["taken"], account["duplicates"], account["rejects"]) == (2, 2, 1)
+    assert ingest.fates["other_symbol"] == 1
+    assert ingest.fates["reply"] == 1
+
+
+def test_price_that_does_not_fit_the_instrument_makes_no_tick_and_is_counted():
+    ingest = Ingest([_instrument(tick_e8=E8)], CONFIG)
+    ingest.on_messages(0, 1, [_trade(1), _trade(10)])
+    assert ingest.take()["px0"].tolist() == [100]
+    assert ingest.off_tick_count == 1
+
+
+def test_all_mark_prices_come_in_one_message():
+    ingest = Ingest([_instrument(), _instrument("ETHUSDT")], CONFIG)
+    marks = ",".join(
+        f'{{"e":"markPriceUpdate","E":{START_MS},"s":"{name}","p":"1.5","i":"","r":"0.0001","T":0}}'
+        for name in ("BTCUSDT", "XRPUSDT", "ETHUSDT")
+    )
+    ingest.on_messages(0, 1, [f'{{"stream":"!markPrice@arr@1s","data":[{marks}]}}'.encode()])
+    ticks = ingest.take()
+    assert ticks["symbol"].tolist() == [0, 1]
+    assert ticks["q0"].tolist() == [1.5, 1.5]
+    assert np.isnan(ticks["q1"]).all()
+    assert np.isnan(ticks["q3"]).all()
+
+
+def test_symbol_without_a_whole_book_asks_for_a_snapshot():
+    ingest = Ingest([_instrument(), _instrument("ETHUSDT")], CONFIG)
+    depth = (
+        '{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":%d,"s":"BTCUSDT","U":%d,"u":%d,"pu":%d,'
+        '"b":[["100.0","1"]],"a":[["101.0","2"]]}}'
+    )
+    ingest.on_messages(0, 1, [(depth % (START_MS, 5, 7, 4)).encode()])
+    assert ingest.unsynced() == ("BTCUSDT",)
+    ingest.on_snapshot(2, DepthSnapshot("BTCUSDT", 0, 6, [(99 * E8, E8)], [(102 * E8, E8)]))
+    assert ingest.unsynced() == ()
+    ingest.on_messages(0, 3, [(depth % (START_MS + 1, 12, 13, 11)).encode()])  # pu should be 7
+    assert ingest.unsynced() == ("BTCUSDT",)
+    ticks = ingest.take()
+    assert ticks[ticks["kind"] == TickKind.BOOK]["quality"][-1] & Quality.RESYNC
+
+
+def test_connection_has_joined_when_all_of_its_streams_have():
+    ingest = Ingest([_instrument()], CONFIG)
+    streams = ("btcusdt@aggTrade", "btcusdt@bookTicker")
+    ingest.on_messages(0, 1, _mixed(3))
+    ingest.on_messages(1, 2, [_trade(3)])
+    assert not ingest.joined(1, streams)
+    ingest.on_messages(1, 2, [_quote(3)])
+    assert ingest.joined(1, streams)
