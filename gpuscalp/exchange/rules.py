@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from gpuscalp.account import divide_half_even
@@ -29,6 +30,8 @@ ORDER_TYPES: Final = (
 TIMES_IN_FORCE: Final = ("GTC", "IOC", "FOK", "GTX", "GTD")
 
 
+# Markets repeat the same few thousand numbers, and writing them was half of a message's cost.
+@lru_cache(maxsize=1 << 17)
 def text(value_e8: int, places: int = 0) -> str:
     """Return a multiple of 1e-8 as decimal text with at least ``places`` places and no needless zeros."""
     digits = format_e8(value_e8)
@@ -212,6 +215,7 @@ def exchange_info(rules: Iterable[SymbolRules], *, now_ms: int, onboard_ms: int)
     }
 
 
+@lru_cache(maxsize=1 << 10)
 def _places(unit_e8: int) -> int:
     places = 8
     while places and unit_e8 % 10 == 0:
