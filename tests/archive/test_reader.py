@@ -165,6 +165,20 @@ def test_range_and_kinds_select(made: Any) -> None:
     assert set(found["kind"]) <= set(kinds)
 
 
+def test_ranges_are_half_open_at_the_very_time_of_a_row(made: Any) -> None:
+    """What is trained on until an instant and tested from it on must not share the rows of that instant."""
+    archive, rows = made
+    exch = sorted(row[4] for row in rows if row[2] == "AAA" and row[3] is TickKind.QUOTE)
+    for start, end in ((exch[0], exch[1]), (exch[900], exch[9_000]), (exch[-1], exch[-1] + 1)):
+        wanted = [at for at in exch if start <= at < end]
+        batches = archive.tick_batches(
+            "synthetic", ("AAA",), start_ns=start, end_ns=end, kinds=(TickKind.QUOTE,)
+        )
+        assert sorted(np.concatenate(list(batches))["exch_ns"].tolist()) == wanted
+        assert sorted(archive.quotes("synthetic", "AAA", start_ns=start, end_ns=end).exch_ns) == wanted
+    assert list(archive.tick_batches("synthetic", ("AAA",), end_ns=exch[0], kinds=(TickKind.QUOTE,))) == []
+
+
 def test_empty_range_yields_nothing(made: Any) -> None:
     archive, _ = made
     assert list(archive.tick_batches("synthetic", end_ns=5)) == []

@@ -64,6 +64,15 @@ def test_levels_are_those_of_a_plain_dict(
         assert book.quality == 0
 
 
+@pytest.mark.parametrize(("level", "event"), [(19, BookEvent.TOP), (20, BookEvent.APPLIED)])
+@pytest.mark.parametrize("qty", [0, 7])
+def test_the_twentieth_level_is_the_last_of_the_top(level: int, event: BookEvent, qty: int) -> None:
+    book = LocalBook()
+    book.on_snapshot(snapshot(0, [(99 - i, 5) for i in range(30)], [(101 + i, 5) for i in range(30)]))
+    assert book.on_diff(diff(1, 1, 0, asks=[(101 + level, qty)])) is event
+    assert book.on_diff(diff(2, 2, 1, bids=[(99 - level, qty)])) is event
+
+
 def test_snapshot_joins_the_buffered_updates_of_usdm() -> None:
     book = LocalBook()
     assert book.on_diff(diff(1, 5, 0, [(90, 7)])) is BookEvent.BUFFERED
