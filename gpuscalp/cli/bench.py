@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,30 @@ def stream(
 
     answer = bench.run(symbols=symbols, ticks_per_frame=ticks_per_frame, steps=steps)
     emit(answer, json=json, text=lambda: _stream_table(answer))
+
+
+@bench_app.command("ingest")
+def ingest(
+    messages: Annotated[int, typer.Option(min=1_000, help="Messages that are sent.")] = 400_000,
+    symbols: Annotated[int, typer.Option(min=1, help="Symbols of the made-up market.")] = 20,
+    recording: Annotated[
+        Path | None, typer.Option(help="Raw recording of one symbol whose messages are sent instead.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Time the way from a socket on loopback to closed frames, journal included, on one core."""
+    from gpuscalp.bench import ingest as bench
+
+    answer = bench.run(messages=messages, symbols=symbols, recording=recording)
+    emit(answer, json=json, text=lambda: _ingest_text(answer))
+
+
+def _ingest_text(answer: dict[str, Any]) -> str:
+    return (
+        f"{answer['messages']:,} messages in {answer['seconds']:.2f} s: {answer['messages_per_s']:,} a second"
+        f" ({answer['core_messages_per_s']:,} by processor time), {answer['lost']} lost;"
+        f" {answer['ticks']:,} ticks, {answer['frames']:,} frames."
+    )
 
 
 def _batch_table(answer: dict[str, Any]) -> object:

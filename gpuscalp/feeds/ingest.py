@@ -151,7 +151,9 @@ class Ingest:
         self.message_count += count
         data = np.frombuffer(b"".join((*messages, _PADDING)), np.uint8)
         ends = np.fromiter(map(len, messages), np.int64, count).cumsum()
-        wire.scan(data, ends, *self._table, self._heads[:count], self._levels)
+        level_count = wire.scan(data, ends, *self._table, self._heads[:count], self._levels)
+        # All levels of the chunk at once: a small array for each message would cost more than its levels.
+        levels = list(zip(*self._levels[:level_count].T.tolist(), strict=True))
         take, merge, handlers, fates = self._take_other, self.merge.on_message, self._handlers, self.fates
         for place, head in enumerate(self._heads[:count].tolist()):
             kind, symbol, ms, ident, a, b, c, d, e = head
@@ -160,8 +162,8 @@ class Ingest:
                 item = Ticker(self._names[symbol], ms * NS_PER_MS, ident, a, b, c, d)
                 passed = merge(number, symbol * _KEYS + 1, ident, None, item, recv_ns)
             elif kind == wire.DEPTH:
-                pairs = list(map(tuple, self._levels[c : c + d + e].tolist()))
-                item = DepthUpdate(self._names[symbol], ms * NS_PER_MS, a, ident, b, pairs[:d], pairs[d:])
+                bids, asks = levels[c : c + d], levels[c + d : c + d + e]
+                item = DepthUpdate(self._names[symbol], ms * NS_PER_MS, a, ident, b, bids, asks)
                 passed = merge(number, symbol * _KEYS + 2, ident, b, item, recv_ns)
             elif kind == wire.TRADE:
                 item = Trade(self._names[symbol], ms * NS_PER_MS, ident, a, b, c, d == 1, True)

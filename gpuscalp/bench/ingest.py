@@ -1,0 +1,273 @@
+"""From a socket to closed frames: messages a second on one core, and that none is lost.
+
+A second process sends the messages over a WebSocket on loopback as fast as they are taken; this one, on one
+core, receives, writes the journal, decodes, merges, follows the books, packs ticks, batches and folds frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from gpuscalp.batcher import Batcher
+from gpuscalp.config import BatchConfig, FeedConfig, GridConfig, JournalConfig
+from gpuscalp.errors import UsageError
+from gpuscalp.feeds.binance import Decoder
+from gpuscalp.feeds.ingest import Ingest
+from gpuscalp.feeds.messages import DepthSnapshot, Ticker
+from gpuscalp.feeds.socket import open_socket
+from gpuscalp.frames import Framer, Grid
+from gpuscalp.journal import JournalWriter, RecordKind
+from gpuscalp.schema import E8, NS_PER_MS, Instrument
+
+START_MS: Final = 1_700_000_000_000
+_STOP: Final = b"stop"
+# Run by the second process: accept a client, send the file of frames that was made before, once.
+_SENDER: Final = """
+import asyncio, pathlib, sys
+from websockets.asyncio.server import serve
+data = pathlib.Path(sys.argv[1]).read_bytes()
+async def handle(client):
+    await client.recv()
+    for at in range(0, len(data), 262144):
+        client.transport.write(data[at : at + 262144])
+        while client.transport.get_write_buffer_size() > 1 << 20:
+            await asyncio.sleep(0.0005)
+    await client.wait_closed()
+async def main():
+    async with serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def run(messages: int = 400_000, symbols: int = 20, recording: Path | None = None) -> dict[str, Any]:
+    """Measure once, after a warm-up on a part of the messages.
+
+    Parameters
+    ----------
+    messages : how many are sent
+    symbols : of the made-up market
+    recording : combined stream ``<receive time> <json>`` of one symbol, plain or gzip, whose messages and
+        their mix are used instead, from its beginning; a short one is sent as far as it goes
+
+    Returns
+    -------
+    dict with ``messages_per_s`` (wall clock, from the request to the last closed frame), ``lost`` (sent and
+    not accounted for), ``core_messages_per_s`` (by the processor time that this process used, which is what
+    a core of one's own would give), and the counts behind them
+
+    Raises
+    ------
+    UsageError    the recording cannot be read
+    """
+    if recording is None:
+        bodies, names, snapshots = _market(messages, symbols), _names(symbols), _snapshots(symbols)
+        tick_e8 = E8 // 10
+    else:
+        bodies, names, snapshots, tick_e8 = _recorded(recording, messages)
+    instruments = [Instrument(name, "bench", tick_e8, 1, 1, 1, "observed") for name in names]
+    _feed(bodies[: min(len(bodies), 20_000)], instruments, snapshots)
+    return _feed(bodies, instruments, snapshots)
+
+
+def _feed(
+    bodies: list[bytes], instruments: list[Instrument], snapshots: list[DepthSnapshot]
+) -> dict[str, Any]:
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
+    with tempfile.TemporaryDirectory() as folder:
+        frames = Path(folder) / "frames"
+        frames.write_bytes(b"".join(map(_frame, [*bodies, _STOP])))
+        sender = subprocess.Popen(
+            [sys.executable, "-c", _SENDER, str(frames)], stdout=subprocess.PIPE, env={**os.environ}
+        )
+        try:
+            assert sender.stdout is not None
+            port = int(sender.stdout.readline())
+            if affinity:
+                os.sched_setaffinity(0, {max(affinity)})
+            chain = _Chain(instruments, Path(folder) / "journal", snapshots)
+            return asyncio.run(chain.receive(f"ws://127.0.0.1:{port}", len(bodies)))
+        finally:
+            if affinity:
+                os.sched_setaffinity(0, affinity)
+            sender.kill()
+            sender.wait()
+            assert sender.stdout is not None
+            sender.stdout.close()
+
+
+class _Chain:
+    """Everything between the socket and the closed frame, as ``live`` puts it together."""
+
+    def __init__(self, instruments: list[Instrument], journal: Path, snapshots: list[DepthSnapshot]) -> None:
+        grid = GridConfig()
+        self._ingest = Ingest(instruments, FeedConfig())
+        for snapshot in snapshots:
+            self._ingest.on_snapshot(snapshot.exch_ns, snapshot)
+        self._journal = JournalWriter(journal, JournalConfig(), now_ns=time.time_ns())
+        self._batcher = Batcher(
+            BatchConfig(conflate_above=1 << 20),
+            frame_ns=grid.frame_ms * NS_PER_MS,
+            lateness_ns=grid.lateness_ms * NS_PER_MS,
+        )
+        self._grid = Grid(grid, len(instruments))
+        self._framer = Framer(grid, instruments, warm_up_frames=1)
+        self._received = self._ticks = self._frames = 0
+        self._stopped = asyncio.Event()
+
+    async def receive(self, url: str, sent: int) -> dict[str, Any]:
+        connection = await open_socket(url, FeedConfig(), sink=self._on_messages, clock=time.time_ns)
+        await connection.send("go")
+        started, used = time.perf_counter(), time.process_time()
+        await self._stopped.wait()
+        self._engine(force=True)
+        self._journal.sync()
+        seconds, core_seconds = time.perf_counter() - started, time.process_time() - used
+        await connection.close()
+        written = self._journal.next_seq
+        self._journal.close(now_ns=time.time_ns())
+        account = self._ingest.account()
+        set_aside = sum(self._ingest.fates.values()) - account["taken"]
+        known = (
+            account["taken"] + set_aside + account["rejects"] + sum(self._ingest.merge.duplicates.values())
+        )
+        return {
+            "messages_per_s": round(sent / seconds),
+            "lost": sent - min(known, written, self._received),
+            "core_messages_per_s": round(sent / core_seconds),
+            "messages": sent,
+            "ticks": self._ticks,
+            "frames": self._frames,
+            "journal_bytes": self._journal.written_bytes,
+            "seconds": round(seconds, 3),
+            **{key: account[key] for key in ("rejects", "gaps", "off_tick", "late")},
+            "late_ticks": self._grid.late_count,
+        }
+
+    def _on_messages(self, recv_ns: int, messages: list[bytes]) -> None:
+        if messages and messages[-1] == _STOP:
+            messages.pop()
+            self._stopped.set()
+        self._received += len(messages)
+        self._journal.append_batch(RecordKind.RAW, messages, recv_ns=recv_ns)
+        self._ingest.on_messages(0, recv_ns, messages)
+        self._batcher.push(self._ingest.take(), recv_ns)
+        self._engine()
+
+    def _engine(self, *, force: bool = False) -> None:
+        batch = self._batcher.take(time.time_ns(), force=force)
+        if batch is None:
+            return
+        self._journal.flush()
+        self._ticks += len(batch.ticks)
+        for closed in self._grid.push(batch.ticks):
+            if closed.restart:
+                self._framer.restart()
+            self._frames += len(self._framer.fold(closed))
+
+
+def _frame(body: bytes) -> bytes:
+    """Return a text frame as a server sends it."""
+    size = len(body)
+    if size < 126:
+        return bytes((0x81, size)) + body
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + body
+    return b"\x81\x7f" + size.to_bytes(8, "big") + body
+
+
+def _names(symbols: int) -> list[str]:
+    return [f"S{index:03d}USDT" for index in range(symbols)]
+
+
+def _market(count: int, symbols: int) -> list[bytes]:
+    """Return made-up messages in the mix of USD-M recordings: 70 % quotes, 18 % trades, 11 % updates of about
+    12 levels, 1 % marks."""
+    rng = np.random.default_rng(7)
+    kinds = rng.choice(4, count, p=[0.7, 0.18, 0.11, 0.01]).tolist()
+    places = rng.integers(0, symbols, count).tolist()
+    steps = rng.integers(-20, 21, count).tolist()
+    last, updates = [0] * symbols, [0] * symbols
+    names = _names(symbols)
+    made = []
+    for number, (kind, place, step) in enumerate(zip(kinds, places, steps, strict=True), 1):
+        name, ms = names[place], START_MS + number // 20
+        head = f'{{"stream":"{name.lower()}@'
+        tail = f'"E":{ms},"T":{ms},"s":"{name}",'
+        price = 600_000 + step
+        if kind == 0:
+            body = (
+                f'bookTicker","data":{{"e":"bookTicker","u":{number},{tail}"b":"{price / 10:.1f}",'
+                f'"B":"8.430","a":"{price / 10 + 0.1:.1f}","A":"4.470"}}}}'
+            )
+        elif kind == 1:
+            last[place] += 1
+            body = (
+                f'trade","data":{{"e":"trade",{tail}"t":{last[place]},"p":"{price / 10:.1f}","q":"0.013",'
+                f'"X":"MARKET","m":{"true" if step > 0 else "false"}}}}}'
+            )
+        elif kind == 2:
+            updates[place] += 1
+            update = updates[place]
+            bids = ",".join(f'["{(600_000 - step - 9 * n) / 10:.1f}","{n + 1}.250"]' for n in range(6))
+            asks = ",".join(f'["{(600_030 + step + 9 * n) / 10:.1f}","{n + 1}.750"]' for n in range(6))
+            body = (
+                f'depth@100ms","data":{{"e":"depthUpdate",{tail}"U":{update},"u":{update},"pu":{update - 1},'
+                f'"b":[{bids}],"a":[{asks}]}}}}'
+            )
+        else:
+            body = (
+                f'markPrice@1s","data":{{"e":"markPriceUpdate",{tail}"p":"{price / 10:.1f}","i":"60000.1",'
+                f'"r":"0.0001","T":{START_MS}}}}}'
+            )
+        made.append((head + body).encode())
+    return made
+
+
+def _snapshots(symbols: int) -> list[DepthSnapshot]:
+    """Return the books before the first update, 1,000 levels a side."""
+    tick_e8 = E8 // 10
+    bids = [((599_970 - level) * tick_e8, E8) for level in range(1_000)]
+    asks = [((600_060 + level) * tick_e8, E8) for level in range(1_000)]
+    return [DepthSnapshot(name, START_MS * NS_PER_MS, 0, bids, asks) for name in _names(symbols)]
+
+
+def _recorded(path: Path, most: int) -> tuple[list[bytes], list[str], list[DepthSnapshot], int]:
+    """Return messages, symbol, its first book snapshot, and the tick size."""
+    decoder = Decoder()
+    bodies: list[bytes] = []
+    snapshots: list[DepthSnapshot] = []
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for line in file:
+                body = line.rstrip().partition(b" ")[2]
+                if body.startswith(b'{"stream"'):
+                    bodies.append(body)
+                elif body.startswith(b'{"lastUpdateId"') and not snapshots:
+                    message = decoder.decode(body)
+                    assert isinstance(message, DepthSnapshot)
+                    snapshots.append(message)
+                if len(bodies) == most:
+                    break
+    except OSError as error:
+        raise UsageError("the recording cannot be read", where=str(path), value=str(error)) from None
+    if not bodies:
+        raise UsageError("no messages of a combined stream in the recording", where=str(path))
+    name = bodies[0][11 : bodies[0].find(b"@")].decode().upper()
+    own = [DepthSnapshot(name, each.exch_ns, each.last_id, each.bids, each.asks) for each in snapshots]
+    tickers = [body for body in bodies[:5_000] if b"@bookTicker" in body[:60]]
+    quotes = [quote for quote in map(decoder.decode, tickers) if isinstance(quote, Ticker)]
+    prices = [price for each in own for price, _ in (*each.bids, *each.asks)]
+    prices += [price for quote in quotes for price in (quote.bid_price_e8, quote.ask_price_e8)]
+    return bodies, [name], own, int(np.gcd.reduce(np.array(prices or [1], np.int64)))
