@@ -70,7 +70,9 @@ def sharpe(returns: F64) -> Sharpe:
     returns : float64[n]  one per sampling interval, over the whole time (also where nothing was held)
     """
     count = len(returns)
-    deviation = float(np.std(returns, ddof=1)) if count >= 2 else 0.0
+    # By their range: the mean of equal numbers is rounded, and their deviation from it is not zero.
+    varied = count >= 2 and float(np.ptp(returns)) > 0
+    deviation = float(np.std(returns, ddof=1)) if varied else 0.0
     if not deviation > 0:
         return Sharpe(math.nan, math.nan, math.nan, count, math.nan, math.nan)
     mean = float(np.mean(returns))

@@ -55,7 +55,7 @@ def test_sharpe_error_of_four_returns_by_hand() -> None:
     assert found.error_lo == pytest.approx(math.sqrt((1 + 0.5 * 0.75) / 4))
 
 
-@pytest.mark.parametrize("returns", [[], [1.0], [0.0, 0.0, 0.0]])
+@pytest.mark.parametrize("returns", [[], [1.0], [0.0, 0.0, 0.0], [0.1] * 7])  # the last: 7e15 until now
 def test_sharpe_of_nothing_is_not_known(returns: list[float]) -> None:
     found = sharpe(np.array(returns))
     assert not found.known

@@ -35,13 +35,14 @@ class FundingSchedule:
     def __init__(self) -> None:
         self._due: dict[tuple[int, int], FundingEvent] = {}
         self._settled_ns = -1
-        self.row_count = 0
+        self.announced: set[int] = set()  # symbols whose funding is known
 
     def announce(self, symbol_index: int, marks: MarkSeries) -> None:
         """Take in a window of mark messages; windows may overlap."""
-        self.row_count += len(marks)
         known = (marks.next_funding_ns > marks.exch_ns) & np.isfinite(marks.mark)
         known &= np.isfinite(marks.funding_rate)
+        if known.any():
+            self.announced.add(symbol_index)
         for at in np.unique(marks.next_funding_ns[known]):
             if at <= self._settled_ns:
                 continue

@@ -205,8 +205,13 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Pe
             f"The data span {hours:.1f} hours. The Sharpe ratio is given per {result.interval_s} s and "
             "is not annualised: that would extrapolate one day's weather to a year."
         )
-    if session.funding.row_count == 0 and count:
-        found.append("The archive has no mark prices: funding was not charged.")
+    traded = {trade.symbol_index for trade in (*recorder.ledger.closed, *recorder.ledger.open.values())}
+    silent = [scope.symbols[index] for index in sorted(traded - session.funding.announced)]
+    if silent:
+        found.append(
+            f"The archive announces no funding (mark price, rate and time) for {', '.join(silent)}: "
+            "it was not charged there."
+        )
     if trader.gate.state is not RiskState.ACTIVE:
         cause = trader.gate.cause.value if trader.gate.cause is not None else ""
         at = f" at {utc(recorder.events[0][0])} UTC" if recorder.events else ""

@@ -44,6 +44,16 @@ def test_symbols_are_charged_in_order_and_unknown_times_never() -> None:
     assert [event.symbol_index for event in schedule.due(at(1_000))] == [0, 1]
 
 
+def test_symbols_without_an_announcement_are_not_taken_for_charged() -> None:
+    """Any row of marks used to count for all symbols, even one that names no funding time."""
+    schedule = FundingSchedule()
+    schedule.announce(0, marks([(0, 100.0, 0.0001, 50)]))
+    schedule.announce(1, marks([(10, 100.0, 0.0001, 10)]))
+    schedule.announce(2, marks([(0, float("nan"), 0.0001, 50)]))
+    schedule.announce(3, marks([]))
+    assert schedule.announced == {0}
+
+
 def test_message_at_or_after_the_time_does_not_count() -> None:
     schedule = FundingSchedule()
     schedule.announce(0, marks([(50, 100.0, 0.0001, 50), (70, 100.0, 0.0001, 60)]))

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from gpuscalp.archive import BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.backtest.calibration import PredictionCheck
 from gpuscalp.backtest.session import Prediction, Session
-from gpuscalp.config import BacktestConfig, CostConfig, GridConfig, RiskConfig, StrategyConfig
+from gpuscalp.backtest.summary import Scope, summarise
+from gpuscalp.config import BacktestConfig, CostConfig, GridConfig, LabelConfig, RiskConfig, StrategyConfig
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import Channel, FrameBlock, Instrument
 from gpuscalp.trader import Trader
@@ -171,6 +173,20 @@ def test_a_position_opened_at_the_very_funding_time_pays_it() -> None:
         market.marks_of[index] = marks([(0.0, 100.0, 0.001, due_ms)])
         (trade,) = (t for t in run(market).recorder.ledger.closed if t.entry_ns == first.entry_ns)
         assert (trade.funding_e8 != 0) == paid
+
+
+def test_symbol_whose_funding_is_not_announced_is_named() -> None:
+    market = made_market()
+    market.marks_of[1] = marks([])
+    session = run(market)
+    scope = Scope(
+        venue="binance_usdm", symbols=(COIN.symbol, OTHER.symbol), start_ns=NOW, end_ns=NOW + 30_000 * MS,
+        data_digest="", bundle_digest="", trained_venue="binance_usdm", trained_from_ns=0, trained_until_ns=1,
+    )  # fmt: skip
+    outcome = summarise(CONFIG, scope, session, PredictionCheck(LabelConfig(), GRID))
+    (warning,) = (text for text in outcome.warnings if "funding" in text)
+    assert OTHER.symbol in warning
+    assert COIN.symbol not in warning
 
 
 @pytest.mark.parametrize("cuts", [(1,), (150,), (7, 8, 9, 100, 299), tuple(range(20, 300, 20))])
