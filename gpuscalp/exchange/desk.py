@@ -75,8 +75,7 @@ class Desk:
         market = order.type == "MARKET"
         check_quantity(rules, order.qty_e8, market=market)
         if market:
-            bound = order.side * mark * rules.market_bound_e8 // E8
-            order.limit_e8 = mark + bound
+            order.limit_e8 = _bound(listing, order.side)
         else:
             check_price(rules, order.price_e8, order.side, mark)
             order.limit_e8 = order.price_e8
@@ -110,9 +109,26 @@ class Desk:
             raise ApiError(-2011)
         self._end(user, order, Event.CANCEL, now_ms)
 
-    def expire(self, user: User, order: Order, now_ms: int) -> None:
-        """End an open order because its time is over."""
+    def expire(self, user: User, order: Order, now_ms: int, *, reason: str = "0") -> None:
+        """End an open order because its time is over, or for another reason of the exchange."""
+        order.expiry_reason = reason
         self._end(user, order, Event.EXPIRE, now_ms)
+
+    def force(self, user: User, order: Order, now_ms: int) -> None:
+        """Execute an order of the exchange's own at the market, without the checks of a user's."""
+        listing = self._listings[order.symbol]
+        order.limit_e8 = _bound(listing, order.side)
+        user.open_orders[order.order_id] = order
+        self._tell_order(user, order, "NEW", now_ms)
+        self._match(listing, order, now_ms)
+        if order.is_open:
+            self.expire(user, order, now_ms, reason="2")
+
+    def cover(self, user: User, now_ms: int) -> None:
+        """Set a negative wallet to zero, at the insurance fund's cost, and tell it."""
+        missing_e8 = -user.ledger.account.wallet_e8
+        user.ledger.deposit(missing_e8)
+        self._tell(user, account_event(user.ledger, "INSURANCE_CLEAR", now_ms, [], missing_e8))
 
     def amend(
         self, user: User, order: Order, *, price_e8: int, qty_e8: int, modify_id: int, now_ms: int
@@ -205,7 +221,8 @@ class Desk:
         self._tell(user, trade_lite(order, rules, now_ms, **detail))
         named = [(order.symbol, order.position_side)]
         self._tell(user, account_event(user.ledger, "ORDER", now_ms, named))
-        self._tell_order(user, order, Event.PART.wire, now_ms, booking=booking, **detail)
+        execution = "CALCULATED" if order.type == "LIQUIDATION" else Event.PART.wire
+        self._tell_order(user, order, execution, now_ms, booking=booking, **detail)
         user.fills.append(
             {
                 "symbol": order.symbol,
@@ -254,3 +271,9 @@ class Desk:
         rules = self._listings[order.symbol].rules
         event = order_event(order, rules, execution, now_ms, resting_e8=(sums[0], sums[1]), **detail)
         self._tell(user, event)
+
+
+def _bound(listing: Listing, side: int) -> int:
+    """Return the worst price at which a market order trades."""
+    mark = listing.mark_e8()
+    return mark + side * mark * listing.rules.market_bound_e8 // E8

@@ -118,6 +118,11 @@ class Ledger:
         """Exchange funding on one position; return what was received, negative if paid."""
         return self.account.apply_funding(self._slot(symbol, position_side), mark_e8, rate_e8)
 
+    def deposit(self, amount_e8: int) -> None:
+        """Add to the wallet what is neither profit nor funding."""
+        self.account.start_e8 += amount_e8
+        self.account.cash_e8 += amount_e8
+
     def unrealised_total_e8(self) -> int:
         return sum(self.unrealised_e8(rules.symbol, side) for rules, side, _ in self.held())
 

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gpuscalp.exchange.algo import AlgoDesk
 from gpuscalp.exchange.broadcast import Broadcast
 from gpuscalp.exchange.desk import Desk
 from gpuscalp.exchange.hub import Hub
 from gpuscalp.exchange.ledger import POSITION_SIDES, Ledger
+from gpuscalp.exchange.liquidation import Liquidator
 from gpuscalp.exchange.listing import Listing
 from gpuscalp.exchange.rules import SymbolRules
 from gpuscalp.exchange.source import SourceMessage
 from gpuscalp.exchange.userdata import account_event
 from gpuscalp.exchange.users import User
 from gpuscalp.schema import E8, Instrument
+
+_MARGIN_CHECK_MS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,9 @@ class Venue:
         self.broadcast = Broadcast(self.hub, self.listings.values())
         self.desk = Desk(self.listings, self.users, self.tell)
         self.algo = AlgoDesk(self.desk, self.listings, self.tell)
+        self.liquidator = Liquidator(self.desk, self.listings, self.hub)
         self.now_ms = 0
+        self._margin_due_ms = 0
         self.funding: list[dict[str, Any]] = []
         self._funding_due: dict[str, int] = {}
 
@@ -111,6 +116,8 @@ class Venue:
         elif update.mark:
             self.algo.on_price(listing, listing.trades[-1][1] if listing.trades else 0, now_ms)
         self.broadcast.on_update(listing, update, now_ms)
+        if update.mark:
+            self._check_margins()
 
     def advance(self, now_ms: int) -> None:
         """Let the clock run up to a time."""
@@ -124,6 +131,10 @@ class Venue:
         self.now_ms = now_ms
         for user in self.users:
             self._end_overdue(user)
+        if now_ms >= self._margin_due_ms:
+            # Sources without mark prices have the mid for one, and no moment of its own.
+            self._margin_due_ms = now_ms + _MARGIN_CHECK_MS
+            self._check_margins()
         for listing in self.listings.values():
             due = self._funding_due.setdefault(listing.symbol, listing.funding_due_ms(now_ms))
             if now_ms >= due:
@@ -138,6 +149,10 @@ class Venue:
             event = {"e": "listenKeyExpired", "E": self.now_ms, "listenKey": user.listen_key}
             self.tell(user, event)
             user.stop_listening()
+
+    def _check_margins(self) -> None:
+        for user in self.users:
+            self.liquidator.check(user, self.now_ms)
 
     def _end_overdue(self, user: User) -> None:
         now_ms = self.now_ms

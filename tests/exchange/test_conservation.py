@@ -86,7 +86,7 @@ class Market(RuleBasedStateMachine):
             told = self.told[user.api_key]
             for event in self.bench.events(user.api_key):
                 body = event["o"]
-                if body["x"] != "TRADE":
+                if body["x"] not in ("TRADE", "CALCULATED"):
                     continue
                 side = 1 if body["S"] == "BUY" else -1
                 price, qty, fee = (e8(float(body[name])) for name in ("L", "l", "n"))
