@@ -54,7 +54,10 @@ def exchange(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Serve Binance's USD-M protocol on this machine, from a recording, an archive or a synthetic market."""
+    """Serve a simulated exchange on this machine.
+
+    Binance's USD-M protocol over an archive, a recording or a synthetic market.
+    """
     import os
 
     from gpuscalp.exchange.faults import parse_fault

@@ -166,6 +166,30 @@ def test_orders_over_the_websocket_api_do_what_rest_does(bench: Bench) -> None:
     assert api.call("nothing")["error"]["code"] == -1130
 
 
+def test_a_session_logs_on_with_ed25519_and_then_needs_no_signature(bench: Bench) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    private = ed25519.Ed25519PrivateKey.generate()
+    form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    bench.venue.users[0].secret = private.public_key().public_bytes(*form).decode()
+    logon, now_ms = Logon(bench.venue.now_ms), bench.venue.now_ms
+
+    def call(method: str, **values: Any) -> Any:
+        message = msgspec.json.encode({"id": 1, "method": method, "params": values})
+        return msgspec.json.decode(bench.gateway.handle_message(message, logon, "a", (now_ms,)))
+
+    wanted = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "1", "timestamp": now_ms}
+    assert call("order.place", **wanted)["error"]["code"] == -2014
+    payload = f"apiKey=alice&timestamp={now_ms}".encode()
+    signature = base64.b64encode(private.sign(payload)).decode()
+    answer = call("session.logon", apiKey="alice", timestamp=now_ms, signature=signature)
+    assert (answer["status"], answer["result"]["apiKey"]) == (200, "alice")
+    assert call("order.place", **wanted)["status"] == 200
+    assert call("session.logout")["result"]["apiKey"] is None
+    assert call("order.place", **wanted)["error"]["code"] == -2014
+
+
 def test_exchange_info_and_account_have_the_documented_keys(bench: Bench) -> None:
     info = bench.call("GET", "/fapi/v1/exchangeInfo")["symbols"][0]
     assert {item["filterType"] for item in info["filters"]} == {
