@@ -31,7 +31,7 @@ from gpuscalp.schema import NS_PER_MS
 # Called with (bytes consumed, bytes in all, name of what is being read).
 Progress = Callable[[int, int, str], None]
 
-_SUFFIXES: Final = (".gz", ".zip", ".csv", ".dat", ".txt", ".jsonl", ".0")
+_SUFFIXES: Final = (".gz", ".zip", ".csv", ".dat", ".txt", ".jsonl", ".0", ".gsj")
 
 
 @dataclass(slots=True)

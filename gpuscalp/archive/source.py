@@ -1,6 +1,6 @@
 """Files to import: opened by what they are, read line by line, never held in memory.
 
-Owns: gzip, zip and plain files, the digest of a file, bounded lines. Never: knows what a line means.
+Owns: gzip, zip, journal and plain files, the digest of a file, bounded lines. Never: knows what a line means.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, cast
 
+from gpuscalp.archive.journal_lines import JOURNAL_MAGIC, JournalContent
 from gpuscalp.errors import DecodeError, UsageError
 
 BLOCK_BYTES: Final = 1 << 18
@@ -111,12 +112,14 @@ def open_content(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     except OSError as error:
         raise UsageError(f"cannot read the source: {error.strerror}", where=str(path)) from None
     with raw:
-        magic = raw.read(4)
+        magic = raw.read(8)
         raw.seek(0)
         if magic[:2] == b"\x1f\x8b":
             with gzip.GzipFile(fileobj=raw) as content:
                 yield cast(IO[bytes], content), raw
-        elif magic == b"PK\x03\x04":
+        elif magic == JOURNAL_MAGIC:
+            yield cast(IO[bytes], JournalContent(path)), raw
+        elif magic[:4] == b"PK\x03\x04":
             with _open_zip(path, raw) as archive:
                 members = [name for name in archive.namelist() if not name.endswith("/")]
                 if len(members) != 1:

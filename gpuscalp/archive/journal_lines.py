@@ -1,0 +1,66 @@
+"""A segment of a journal as the lines of a recording, so that it is imported like one.
+
+Owns: which records are market data, and the line that each becomes (``gpuscalp.archive.recording``).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, final
+
+from gpuscalp.journal.blocks import MAGIC, Record, RecordKind
+from gpuscalp.journal.reader import JournalReader
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+JOURNAL_MAGIC: Final = MAGIC
+_NS_PER_S: Final = 1_000_000_000
+
+
+def line_of(record: Record) -> bytes:
+    """Return the line of a record with its end; nothing for one that is no market data."""
+    if record.kind == RecordKind.RAW:
+        # In JSON a line break can only stand between values.
+        return b"%d %s\n" % (record.recv_ns, record.body.replace(b"\n", b" "))
+    if record.kind == RecordKind.REST:
+        request, _, reply = record.body.partition(b"\n")
+        url = request.partition(b" ")[2]
+        seconds, rest_ns = divmod(record.recv_ns, _NS_PER_S)
+        return b"%s -> %d.%09d: %s\n" % (url, seconds, rest_ns, reply.replace(b"\n", b" "))
+    return b""
+
+
+@final
+class JournalContent(io.RawIOBase):
+    """The lines, to be read like a file.
+
+    Reading raises EOFError where the segment's tail is torn, after all whole blocks have been read, and
+    JournalError where a byte was altered.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._reader = JournalReader(path, torn=True)
+        self._blocks: Iterator[list[Record]] | None = self._reader.blocks()
+        self._text = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        target = memoryview(buffer).cast("B")
+        while not self._text and self._blocks is not None:
+            block = next(self._blocks, None)
+            if block is None:
+                self._blocks = None
+                if self._reader.torn_bytes:
+                    raise EOFError(f"torn after block {self._reader.block_count}")
+                break
+            self._text = memoryview(b"".join(map(line_of, block)))
+        count = min(len(target), len(self._text))
+        target[:count] = self._text[:count]
+        self._text = self._text[count:]
+        return count
