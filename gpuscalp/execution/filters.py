@@ -40,7 +40,6 @@ class Reject(IntEnum):
     MIN_NOTIONAL = -4164
     FILL_OR_KILL = -5021
     POST_ONLY = -5022
-    AMEND_NOT_LIMIT = -5025
     AMEND_TOO_OFTEN = -5026
     AMEND_NO_CHANGE = -5027
 

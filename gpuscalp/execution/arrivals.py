@@ -1,0 +1,165 @@
+"""What becomes of an order when it reaches the exchange: refused, taken, left to rest.
+
+Owns: the decisions that need the rules, the money and the book together. Never: changes an order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import final
+
+from gpuscalp.config import PaperConfig
+from gpuscalp.execution.custody import Custody
+from gpuscalp.execution.filters import MAX_AMENDS, Question, Reject, SymbolRules, check
+from gpuscalp.execution.lifecycle import OrderState
+from gpuscalp.execution.matching import Matcher
+from gpuscalp.execution.messages import OrderKind, TimeInForce
+from gpuscalp.execution.working import WorkingOrder
+from gpuscalp.schema import E8
+
+_NO_LIMIT = 1 << 62
+
+
+@final
+class Arrivals:
+    """The exchange's judgement.
+
+    Parameters
+    ----------
+    rules, matchers : S
+    orders : all orders that are open or on their way; read only
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[SymbolRules],
+        custody: Custody,
+        matchers: Sequence[Matcher],
+        orders: Mapping[int, WorkingOrder],
+        config: PaperConfig,
+    ) -> None:
+        self._rules = rules
+        self._custody = custody
+        self._matchers = matchers
+        self._orders = orders
+        self._config = config
+
+    def most_of(self, order: WorkingOrder) -> int:
+        """Return how much of an order may fill now: a reduce-only one never turns a position around."""
+        if not order.reduce_only:
+            return order.left_e8
+        held = self._custody.held_e8(order.symbol_index)
+        return min(order.left_e8, abs(held)) if held * order.side < 0 else 0
+
+    def limit_e8(self, order: WorkingOrder) -> int:
+        """Return the worst price at which an order may take."""
+        if order.kind is OrderKind.LIMIT:
+            return order.price_e8
+        bound = self._rules[order.symbol_index].take_bound_e8
+        mark = self._custody.known_mark_e8(order.symbol_index)
+        if not bound or not mark:
+            return _NO_LIMIT if order.side > 0 else 1
+        return mark * (E8 + order.side * bound) // E8
+
+    def judge(self, order: WorkingOrder, at_ns: int) -> Reject:
+        """Return why a new order is refused, or NONE."""
+        index = order.symbol_index
+        matcher = self._matchers[index]
+        code = check(self._rules[index], self._question(order, order.price_e8, order.qty_e8))
+        if code is not Reject.NONE:
+            return code
+        if order.reduce_only and not self.most_of(order):
+            return Reject.REDUCE_ONLY
+        if matcher.resting_count >= self._config.max_open_orders:
+            return Reject.MAX_ORDERS
+        if not self._affords(order, order.left_e8):
+            return Reject.MARGIN
+        limit = self.limit_e8(order)
+        if order.kind is OrderKind.MARKET and not matcher.crosses(order.side, limit):
+            return Reject.TAKE_BOUND
+        if order.time_in_force is TimeInForce.GTX and matcher.crosses(order.side, limit):
+            return Reject.POST_ONLY
+        if (
+            order.time_in_force is TimeInForce.FOK
+            and matcher.fillable_e8(order, limit, at_ns) < order.left_e8
+        ):
+            return Reject.FILL_OR_KILL
+        return Reject.NONE
+
+    def judge_amendment(self, order: WorkingOrder, price_e8: int, qty_e8: int) -> tuple[Reject, str]:
+        """Return why an amendment is refused, or else why it ends the order ("" if it does neither)."""
+        if (price_e8, qty_e8) == (order.price_e8, order.qty_e8):
+            return Reject.AMEND_NO_CHANGE, ""
+        if order.amend_count >= MAX_AMENDS:
+            return Reject.AMEND_TOO_OFTEN, ""
+        code = check(self._rules[order.symbol_index], self._question(order, price_e8, qty_e8))
+        if code is not Reject.NONE:
+            return code, ""
+        if qty_e8 <= order.filled_e8:
+            return Reject.NONE, "amended_below_filled"
+        if not self._affords(order, qty_e8 - order.filled_e8):
+            return Reject.MARGIN, ""
+        crosses = self._matchers[order.symbol_index].crosses(order.side, price_e8)
+        if order.time_in_force is TimeInForce.GTX and crosses:
+            return Reject.NONE, "post_only"
+        return Reject.NONE, ""
+
+    def why_not_rest(self, order: WorkingOrder) -> str:
+        """Return why what is left of an order ends after it has taken; "" if it rests."""
+        if not self.most_of(order):
+            return "reduce_only"
+        if order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
+            return "immediate"
+        return ""
+
+    def closing_order(self, order_id: int, symbol_index: int, held_e8: int) -> WorkingOrder:
+        """Return the exchange's own order that closes a position."""
+        return WorkingOrder(
+            order_id=order_id,
+            symbol_index=symbol_index,
+            side=-1 if held_e8 > 0 else 1,
+            qty_e8=abs(held_e8),
+            price_e8=0,
+            kind=OrderKind.MARKET,
+            time_in_force=TimeInForce.IOC,
+            reduce_only=True,
+            state=OrderState.ACCEPTED,
+        )
+
+    def closing_fills(self, order: WorkingOrder, at_ns: int) -> Iterator[tuple[int, int]]:
+        """Yield price and quantity of a forced close: the display, then the worse of its end and the mark."""
+        matcher = self._matchers[order.symbol_index]
+        worst = self._custody.mark_e8[order.symbol_index]
+        if matcher.display.sound:
+            for price, qty in matcher.sweep(order, at_ns):
+                worst = max(worst, price) if order.side > 0 else min(worst, price)
+                yield price, qty
+        if order.left_e8:
+            yield worst, order.left_e8
+
+    def _question(self, order: WorkingOrder, price_e8: int, qty_e8: int) -> Question:
+        mark = self._custody.known_mark_e8(order.symbol_index)
+        return Question(order.kind, order.side, qty_e8, price_e8, order.reduce_only, mark)
+
+    def _affords(self, order: WorkingOrder, left_e8: int) -> bool:
+        """Whether the account can carry ``left_e8`` of an order on top of everything else."""
+        if order.reduce_only:
+            return True
+        open_e8: dict[int, list[int]] = {order.symbol_index: [0, 0]}
+        for other in self._orders.values():
+            if other is not order and other.is_open and not other.reduce_only:
+                open_e8.setdefault(other.symbol_index, [0, 0])[other.side < 0] += other.left_e8
+        positions = self._custody.account.positions
+        exposures = {index: _exposure(positions[index].qty_e8, *sums) for index, sums in open_e8.items()}
+        for index, position in enumerate(positions):
+            if position.qty_e8 and index not in exposures:
+                exposures[index] = abs(position.qty_e8)
+        before = exposures.pop(order.symbol_index)
+        sums = open_e8[order.symbol_index]
+        sums[order.side < 0] += left_e8
+        after = _exposure(positions[order.symbol_index].qty_e8, *sums)
+        return self._custody.affords(order.symbol_index, before, after, exposures)
+
+
+def _exposure(held_e8: int, buys_e8: int, sells_e8: int) -> int:
+    return max(abs(held_e8 + buys_e8), abs(held_e8 - sells_e8))

@@ -1,0 +1,397 @@
+"""The paper broker: an exchange made of a recorded or live market, latencies and rules.
+
+Owns: the order of events in time, orders from arrival to end, and the reports about them. The parts are
+elsewhere: display and matching (one symbol), queueing, filters, custody (money), latency, lifecycle.
+Never: reads a clock, draws unseeded numbers, or lets an order be earlier than its arrival.
+
+At one instant the market comes first: a state of the book and its fills, then requests that arrive, then
+funding. See docs/paper_broker.md for every assumption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from gpuscalp.config import CostConfig, PaperConfig
+from gpuscalp.errors import ExecutionError
+from gpuscalp.execution.arrivals import Arrivals
+from gpuscalp.execution.custody import Custody
+from gpuscalp.execution.filters import Reject, SymbolRules
+from gpuscalp.execution.latency import legs
+from gpuscalp.execution.lifecycle import OrderEvent, OrderState
+from gpuscalp.execution.margin import DEFAULT_TIERS, Tier
+from gpuscalp.execution.matching import Matcher
+from gpuscalp.execution.messages import OrderRequest, Report, ReportKind
+from gpuscalp.execution.outbox import Outbox
+from gpuscalp.execution.timetable import Due, RequestKind, Timetable
+from gpuscalp.execution.working import WorkingOrder
+from gpuscalp.orders import BUY, SELL, Fill
+from gpuscalp.schema import NS_PER_MS, Instrument
+
+
+@final
+class PaperBroker:
+    """One account at a paper exchange of S symbols.
+
+    Tell it the market by ``on_*`` in the order of arrival and the time by :meth:`advance`; both return what
+    happened meanwhile, in the order of time. Its clock is the exchange's and never goes back: a late market
+    event is taken at the present. Reports carry ``known_ns``: put them into an Inbox to hear of them no
+    sooner than a real client would.
+
+    Parameters
+    ----------
+    instruments : S
+    cost : maker and taker fees
+    paper : latencies, queue model, margin; see PaperConfig
+    start_e8 : wallet at the start, 1e-8 of the quote currency
+    rules : S filters; None takes them from the instruments
+    tiers : S margin tables; None takes DEFAULT_TIERS
+
+    Attributes
+    ----------
+    account : exact; what is true at the exchange, before its reports have come back
+    orders : open or on their way, by id
+    now_ns : exchange time of the last event
+    """
+
+    def __init__(
+        self,
+        instruments: Sequence[Instrument],
+        *,
+        cost: CostConfig,
+        paper: PaperConfig,
+        start_e8: int,
+        rules: Sequence[SymbolRules] | None = None,
+        tiers: Sequence[Sequence[Tier]] | None = None,
+    ) -> None:
+        count = len(instruments)
+        self._rules = tuple(rules or (SymbolRules.of(instrument, paper) for instrument in instruments))
+        self._paper = paper
+        self._custody = Custody(
+            start_e8,
+            tiers or (DEFAULT_TIERS,) * count,
+            cost=cost,
+            leverage=paper.leverage,
+            liquidation_fee_bps=paper.liquidation_fee_bps,
+        )
+        self.account = self._custody.account
+        there, back = legs(paper.request, paper.reply, paper.seed)
+        self._timetable, self._outbox = Timetable(there), Outbox(back)
+        self._matchers = tuple(
+            Matcher(
+                self._rules[index].step_e8,
+                model=paper.queue,
+                power=paper.queue_power,
+                depth_age_ns=paper.depth_age_ms * NS_PER_MS,
+                most_of=self._most_of,
+                on_match=self._on_match,
+            )
+            for index in range(count)
+        )
+        self.orders: dict[int, WorkingOrder] = {}
+        self._arrivals = Arrivals(self._rules, self._custody, self._matchers, self.orders, paper)
+        # By symbol: what has arrived and waits for a state of the book to meet.
+        self._waiting: tuple[list[Due], ...] = tuple([] for _ in range(count))
+        self._last_id = 0
+        self._own_id = 0
+        self.now_ns = -1
+
+    # What we ask for. Nothing happens before the request has arrived.
+
+    def submit(self, request: OrderRequest, now_ns: int) -> int:
+        """Send a new order; return when it arrives at the exchange.
+
+        Raises
+        ------
+        ExecutionError
+            the order id is not larger than all before it, or the symbol or the side does not exist
+        """
+        if request.order_id <= self._last_id:
+            raise ExecutionError(
+                "order ids must grow: one is never used twice", where="submit", value=request.order_id
+            )
+        if not 0 <= request.symbol_index < len(self._matchers) or request.side not in (BUY, SELL):
+            raise ExecutionError("no such symbol or side", where="submit", value=request)
+        self._last_id = request.order_id
+        self.orders[request.order_id] = WorkingOrder.of(request)
+        return self._timetable.send(RequestKind.SUBMIT, request.order_id, now_ns, self.now_ns)
+
+    def cancel(self, order_id: int, now_ns: int) -> int:
+        """Ask for the end of an order; return when the request arrives. A fill on the way comes first."""
+        return self._timetable.send(RequestKind.CANCEL, order_id, now_ns, self.now_ns)
+
+    def amend(self, order_id: int, now_ns: int, *, price_e8: int, qty_e8: int) -> int:
+        """Ask for another limit and total quantity; return when the request arrives.
+
+        An amended order loses its place in the queue, like a cancellation and a new order in one.
+        """
+        return self._timetable.send(RequestKind.AMEND, order_id, now_ns, self.now_ns, price_e8, qty_e8)
+
+    def cancel_all(self, now_ns: int) -> int:
+        """Ask for the end of every order sent so far; return when the last of the requests arrives."""
+        for order_id in tuple(self.orders):
+            self.cancel(order_id, now_ns)
+        return self._timetable.last_arrival_ns
+
+    # What the market does. Prices and quantities in 1e-8, times in exchange time.
+
+    def advance(self, now_ns: int) -> tuple[Report, ...]:
+        """Let time pass up to and including a moment."""
+        self._run(now_ns, inclusive=True)
+        return self._outbox.flush()
+
+    def on_quote(
+        self,
+        symbol_index: int,
+        at_ns: int,
+        bid: int,
+        bid_qty: int,
+        ask: int,
+        ask_qty: int,
+        *,
+        sound: bool = True,
+    ) -> tuple[Report, ...]:
+        """Take a best bid and ask; ``sound`` is False where a gap or a resync makes it doubtful."""
+        self._run(at_ns, inclusive=False)
+        matcher = self._matchers[symbol_index]
+        if matcher.display.on_quote(at_ns, bid, bid_qty, ask, ask_qty, sound=sound):
+            self._after_state(symbol_index)
+        return self._close(at_ns)
+
+    def on_book(
+        self,
+        symbol_index: int,
+        at_ns: int,
+        bid_prices: Sequence[int],
+        bid_qtys: Sequence[int],
+        ask_prices: Sequence[int],
+        ask_qtys: Sequence[int],
+        *,
+        sound: bool = True,
+    ) -> tuple[Report, ...]:
+        """Take the best levels of both sides, best first."""
+        self._run(at_ns, inclusive=False)
+        display = self._matchers[symbol_index].display
+        if display.on_book(at_ns, bid_prices, bid_qtys, ask_prices, ask_qtys, sound=sound):
+            self._after_state(symbol_index)
+        return self._close(at_ns)
+
+    def on_trade(
+        self, symbol_index: int, at_ns: int, price_e8: int, qty_e8: int, taker_side: int
+    ) -> tuple[Report, ...]:
+        """Take a trade; ``taker_side`` +1: its taker bought."""
+        self._run(at_ns, inclusive=False)
+        self._matchers[symbol_index].on_trade(price_e8, qty_e8, taker_side, at_ns)
+        return self._close(at_ns)
+
+    def on_mark(
+        self,
+        symbol_index: int,
+        at_ns: int,
+        mark_e8: int,
+        rate_e8: int | None = None,
+        next_funding_ns: int = 0,
+    ) -> tuple[Report, ...]:
+        """Take a mark price with the running funding rate; then see whether the account still stands."""
+        self._run(at_ns, inclusive=False)
+        custody = self._custody
+        if custody.due_ns(symbol_index) <= at_ns < next_funding_ns:
+            # The first message after the funding time: what was announced before it counts.
+            self._fund(symbol_index)
+        if mark_e8 > 0:
+            custody.announce(symbol_index, at_ns, mark_e8, rate_e8, next_funding_ns)
+            if custody.is_liquidated():
+                self._liquidate()
+        return self._close(at_ns)
+
+    # Time
+
+    def _run(self, until_ns: int, *, inclusive: bool) -> None:
+        """Let arrivals and funding happen before (or up to) a time, in the order of time."""
+        last_ns = until_ns if inclusive else until_ns - 1
+        while True:
+            arrival, funding = self._timetable.next_ns(last_ns + 1), self._custody.funding_due_ns
+            if arrival <= last_ns and arrival <= funding:
+                due = self._timetable.pop()
+                self.now_ns = max(self.now_ns, due.at_ns)
+                self._arrive(due)
+            elif funding < until_ns:
+                self._fund_first(funding)
+            else:
+                break
+        self.now_ns = max(self.now_ns, until_ns)
+
+    def _close(self, at_ns: int) -> tuple[Report, ...]:
+        """Let those arrive that come at the very time of a market event, after it."""
+        if self._timetable.next_ns(at_ns + 1) <= at_ns:
+            self._run(at_ns, inclusive=True)
+        return self._outbox.flush()
+
+    def _fund_first(self, at_ns: int) -> None:
+        index = self._custody.due_symbol(at_ns)
+        assert index is not None
+        self.now_ns = max(self.now_ns, at_ns)
+        self._fund(index)
+
+    def _fund(self, symbol_index: int) -> None:
+        paid = self._custody.settle(symbol_index)
+        if self._custody.held_e8(symbol_index):
+            self._outbox.add(ReportKind.FUNDING, self.now_ns, symbol_index=symbol_index, money_e8=paid)
+
+    # Requests at the exchange
+
+    def _after_state(self, symbol_index: int) -> None:
+        """Resting orders first, then those that have waited for this state."""
+        matcher = self._matchers[symbol_index]
+        matcher.on_state(matcher.display.state_ns)
+        waiting = self._waiting[symbol_index]
+        while waiting and self._meets(symbol_index, waiting[0].at_ns):
+            self._execute(waiting.pop(0))
+
+    def _meets(self, symbol_index: int, arrival_ns: int) -> bool:
+        """Whether the book as it stands is one that a request may meet."""
+        display = self._matchers[symbol_index].display
+        return display.sound and (self._paper.meets == "last" or display.state_ns >= arrival_ns)
+
+    def _arrive(self, due: Due) -> None:
+        order = self.orders.get(due.order_id)
+        if order is not None and due.kind is RequestKind.SUBMIT:
+            order.arrived = True
+        elif order is not None and not order.arrived:
+            order = None  # a request that was sent before its order
+        if due.kind is RequestKind.CANCEL:
+            if order is None:
+                self._refuse(ReportKind.CANCEL_REJECTED, due, Reject.CANCEL_UNKNOWN)
+            else:
+                self._end(order, OrderEvent.CANCEL)
+        elif due.kind is RequestKind.GIVE_UP:
+            if order is not None and order.state is OrderState.NEW:
+                self._end(order, OrderEvent.EXPIRE, "no_market")
+        elif order is None:
+            self._refuse(ReportKind.AMEND_REJECTED, due, Reject.NO_SUCH_ORDER)
+        elif self._meets(order.symbol_index, due.at_ns):
+            self._execute(due)
+        else:
+            self._waiting[order.symbol_index].append(due)
+            if due.kind is RequestKind.SUBMIT:
+                give_up_ns = self.now_ns + self._paper.max_wait_ms * NS_PER_MS
+                self._timetable.set(RequestKind.GIVE_UP, due.order_id, give_up_ns)
+
+    def _refuse(self, kind: ReportKind, due: Due, code: Reject) -> None:
+        self._outbox.add(kind, self.now_ns, order_id=due.order_id, code=code)
+
+    def _execute(self, due: Due) -> None:
+        """Put a new or amended order to the book that it meets."""
+        order = self.orders.get(due.order_id)
+        if order is None:
+            # A new one that is gone was cancelled, or gave up, while it waited.
+            if due.kind is RequestKind.AMEND:
+                self._refuse(ReportKind.AMEND_REJECTED, due, Reject.NO_SUCH_ORDER)
+            return
+        matcher = self._matchers[order.symbol_index]
+        self._custody.stand_in(order.symbol_index, matcher.display.mid2_e8 // 2)
+        if due.kind is RequestKind.SUBMIT:
+            code = self._arrivals.judge(order, self.now_ns)
+            if code is not Reject.NONE:
+                self._end(order, OrderEvent.REJECT, code=code)
+                return
+            order.happen(OrderEvent.ACCEPT)
+            self._outbox.add(ReportKind.ACCEPTED, self.now_ns, order)
+        else:
+            code, reason = self._arrivals.judge_amendment(order, due.price_e8, due.qty_e8)
+            if code is not Reject.NONE:
+                self._outbox.add(ReportKind.AMEND_REJECTED, self.now_ns, order, code=code)
+                return
+            if reason:
+                self._end(order, OrderEvent.CANCEL, reason)
+                return
+            matcher.remove(order)
+            order.price_e8, order.qty_e8 = due.price_e8, due.qty_e8
+            order.amend_count += 1
+            order.happen(OrderEvent.AMEND)
+            self._outbox.add(ReportKind.AMENDED, self.now_ns, order)
+        limit = self._arrivals.limit_e8(order)
+        matcher.take(order, limit, self.now_ns)
+        if not order.is_open:
+            return
+        if reason := self._arrivals.why_not_rest(order):
+            self._end(order, OrderEvent.EXPIRE, reason)
+        else:
+            matcher.rest(order, self.now_ns)
+
+    # Matches and ends
+
+    def _most_of(self, order: WorkingOrder) -> int:
+        return self._arrivals.most_of(order)
+
+    def _on_match(self, order: WorkingOrder, price_e8: int, qty_e8: int, maker: bool) -> None:
+        index = order.symbol_index
+        before = self._custody.held_e8(index)
+        order.fill(qty_e8)
+        self._book(order, price_e8, qty_e8, maker=maker)
+        if not order.left_e8:
+            self._forget(order)
+        after = self._custody.held_e8(index)
+        if before and before * after <= 0:
+            for other in self._matchers[index]:
+                if other.reduce_only and other.is_open and not self._most_of(other):
+                    self._end(other, OrderEvent.EXPIRE, "reduce_only")
+
+    def _book(
+        self, order: WorkingOrder, price_e8: int, qty_e8: int, *, maker: bool, liquidation: bool = False
+    ) -> None:
+        index = order.symbol_index
+        fee = self._custody.fee_e8(price_e8, qty_e8, maker=maker, liquidation=liquidation)
+        fill = Fill(
+            order_id=order.order_id,
+            symbol_index=index,
+            side=order.side,
+            qty_e8=qty_e8,
+            price_e8=price_e8,
+            fee_e8=fee,
+            exec_ns=self.now_ns,
+            mid2_e8=self._matchers[index].display.mid2_e8,
+        )
+        realised = self.account.apply_fill(index, order.side * qty_e8, price_e8, fee)
+        self._outbox.add(
+            ReportKind.FILL,
+            self.now_ns,
+            order,
+            fill=fill,
+            maker=maker,
+            money_e8=realised,
+            reason="liquidation" if liquidation else "",
+        )
+
+    def _end(
+        self, order: WorkingOrder, event: OrderEvent, reason: str = "", code: Reject = Reject.NONE
+    ) -> None:
+        order.happen(event)
+        kind = {
+            OrderEvent.CANCEL: ReportKind.CANCELED,
+            OrderEvent.EXPIRE: ReportKind.EXPIRED,
+            OrderEvent.REJECT: ReportKind.REJECTED,
+        }[event]
+        self._forget(order)
+        self._outbox.add(kind, self.now_ns, order, reason=reason, code=code)
+
+    def _forget(self, order: WorkingOrder) -> None:
+        self._matchers[order.symbol_index].remove(order)
+        del self.orders[order.order_id]
+
+    def _liquidate(self) -> None:
+        """End every order and close every position, at the book and then at the worse of book and mark."""
+        self._outbox.add(ReportKind.LIQUIDATION, self.now_ns)
+        for order in tuple(self.orders.values()):
+            waits = any(due.order_id == order.order_id for due in self._waiting[order.symbol_index])
+            if order.is_open or waits:
+                self._end(order, OrderEvent.EXPIRE, "liquidation")
+        for index in range(len(self._matchers)):
+            held = self._custody.held_e8(index)
+            if held:
+                self._own_id -= 1
+                order = self._arrivals.closing_order(self._own_id, index, held)
+                for price, qty in self._arrivals.closing_fills(order, self.now_ns):
+                    order.fill(qty)
+                    self._book(order, price, qty, maker=False, liquidation=True)

@@ -1,0 +1,122 @@
+"""The money at the paper exchange: account, marks, margin, funding due.
+
+Owns: what fills and funding do to the account, what an order may cost, when the account is liquidated.
+Never: orders' lives, queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+from gpuscalp.account import Account, fee_e8, fee_rate_e8
+from gpuscalp.config import CostConfig
+from gpuscalp.execution.margin import Tier, initial_e8, is_liquidated
+
+NEVER: Final = 1 << 62
+
+
+@final
+class Custody:
+    """One account over S symbols.
+
+    Parameters
+    ----------
+    start_e8 : wallet at the start
+    tiers : S tables of margin tiers
+    cost : fees
+    leverage : of all symbols
+    liquidation_fee_bps : paid on what the exchange closes
+
+    Attributes
+    ----------
+    mark_e8 : list of S prices that value positions: the mark, or what stands in until there is one; 0 = none
+    funding_due_ns : when the next funding of any symbol is due
+    """
+
+    def __init__(
+        self,
+        start_e8: int,
+        tiers: Sequence[Sequence[Tier]],
+        *,
+        cost: CostConfig,
+        leverage: int,
+        liquidation_fee_bps: float,
+    ) -> None:
+        self.account = Account(start_e8, len(tiers))
+        self.mark_e8 = [0] * len(tiers)
+        self._marked = [False] * len(tiers)
+        self._tiers = tiers
+        self._leverage = leverage
+        self._maker_e8 = fee_rate_e8(cost.maker_fee_bps)
+        self._taker_e8 = fee_rate_e8(cost.taker_fee_bps)
+        self._liquidation_e8 = fee_rate_e8(liquidation_fee_bps)
+        self.funding_due_ns = NEVER
+        self._due_ns = [NEVER] * len(tiers)
+        self._rate_e8 = [0] * len(tiers)
+        self._settled_ns = [-1] * len(tiers)
+
+    def known_mark_e8(self, symbol_index: int) -> int:
+        """Return the mark price; 0 before the first."""
+        return self.mark_e8[symbol_index] if self._marked[symbol_index] else 0
+
+    def stand_in(self, symbol_index: int, price_e8: int) -> None:
+        """Value a symbol at another price, the mid, until its first mark."""
+        if not self._marked[symbol_index]:
+            self.mark_e8[symbol_index] = price_e8
+
+    def held_e8(self, symbol_index: int) -> int:
+        return self.account.positions[symbol_index].qty_e8
+
+    def fee_e8(self, price_e8: int, qty_e8: int, *, maker: bool, liquidation: bool = False) -> int:
+        """Return the fee of a fill."""
+        rate = self._liquidation_e8 if liquidation else self._maker_e8 if maker else self._taker_e8
+        return fee_e8(price_e8, qty_e8, rate)
+
+    def announce(
+        self, symbol_index: int, at_ns: int, mark_e8: int, rate_e8: int | None, next_funding_ns: int
+    ) -> None:
+        """Take a mark message; the rate that counts is the last one announced before its time."""
+        self.mark_e8[symbol_index] = mark_e8
+        self._marked[symbol_index] = True
+        if rate_e8 is None or next_funding_ns <= max(self._settled_ns[symbol_index], at_ns):
+            return
+        self._rate_e8[symbol_index] = rate_e8
+        self._due_ns[symbol_index] = next_funding_ns
+        self.funding_due_ns = min(self._due_ns)
+
+    def due_ns(self, symbol_index: int) -> int:
+        """Return when the next funding of one symbol is due."""
+        return self._due_ns[symbol_index]
+
+    def due_symbol(self, until_ns: int) -> int | None:
+        """Return the symbol whose funding is due first, at or before a time; None if there is none."""
+        if self.funding_due_ns > until_ns:
+            return None
+        return self._due_ns.index(self.funding_due_ns)
+
+    def settle(self, symbol_index: int) -> int:
+        """Exchange the funding of one symbol that is due; return what was received."""
+        self._settled_ns[symbol_index] = self._due_ns[symbol_index]
+        self._due_ns[symbol_index] = NEVER
+        self.funding_due_ns = min(self._due_ns)
+        return self.account.apply_funding(
+            symbol_index, self.mark_e8[symbol_index], self._rate_e8[symbol_index]
+        )
+
+    def affords(self, symbol_index: int, before_e8: int, after_e8: int, others: dict[int, int]) -> bool:
+        """Whether the balance covers the initial margin once a symbol's exposure has grown.
+
+        Parameters
+        ----------
+        before_e8, after_e8 : exposure of the symbol, a quantity, without and with the order
+        others : exposures of the other symbols
+        """
+        if after_e8 <= before_e8:
+            return True
+        needed = initial_e8(after_e8, self.mark_e8[symbol_index], self._leverage)
+        needed += sum(initial_e8(qty, self.mark_e8[index], self._leverage) for index, qty in others.items())
+        return needed <= self.account.equity_e8(self.mark_e8)
+
+    def is_liquidated(self) -> bool:
+        return is_liquidated(self.account, self.mark_e8, self._tiers)

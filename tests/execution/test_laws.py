@@ -1,0 +1,251 @@
+"""Laws that hold whatever is asked for and whatever the market does."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpuscalp.account import Account
+from gpuscalp.config import LegConfig
+from gpuscalp.execution.lifecycle import ENDED, OrderState
+from gpuscalp.execution.messages import OrderKind, ReportKind
+from tests.execution.market import (
+    AMEND,
+    BOOK,
+    CANCEL,
+    E8,
+    MARK,
+    MS,
+    SUBMIT,
+    TRADE,
+    Play,
+    broker,
+    levels,
+    play,
+    request,
+)
+
+EXAMPLES = 150
+SCRIPT = st.lists(
+    st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, SUBMIT, CANCEL, AMEND, MARK), min_size=5, max_size=60
+)
+SETTINGS = st.fixed_dictionaries(
+    {
+        "queue": st.sampled_from(("pessimistic", "probabilistic", "proportional")),
+        "meets": st.sampled_from(("next", "last")),
+        "seed": st.integers(0, 3),
+        "leverage": st.sampled_from((1, 20)),
+        # Small enough that accounts are liquidated now and then, and orders refused for margin.
+        "start": st.sampled_from((60, 5_000, 1_000_000)),
+        "request": st.sampled_from(
+            (LegConfig(low_ms=0.0), LegConfig(kind="uniform", low_ms=0.0, high_ms=6.0))
+        ),
+        "reply": st.just(LegConfig(kind="uniform", low_ms=0.0, high_ms=6.0)),
+    }
+)
+
+
+@settings(max_examples=EXAMPLES)
+@given(SCRIPT, SETTINGS, st.integers(50, 150))
+def test_money_balances_to_the_last_unit(script: list, options: dict, price: int) -> None:  # type: ignore[type-arg]
+    target = broker(**options)
+    start = target.account.start_e8
+    told = Account(start, 1)
+    cash, held = start, 0
+    for report in play(target, script).reports:
+        if report.fill is not None:
+            fill = report.fill
+            signed = fill.side * fill.qty_e8
+            assert told.apply_fill(0, signed, fill.price_e8, fill.fee_e8) == report.money_e8
+            cash -= round(Fraction(fill.price_e8 * signed, E8)) + fill.fee_e8
+            held += signed
+        elif report.kind is ReportKind.FUNDING:
+            told.funding_e8 += report.money_e8
+            told.cash_e8 += report.money_e8
+            cash += report.money_e8
+    account = target.account
+    assert (account.cash_e8, account.positions[0].qty_e8) == (cash, held)
+    # A client that hears every report has the same books.
+    for name in ("cash_e8", "realised_e8", "fees_e8", "funding_e8", "turnover_e8", "positions"):
+        assert getattr(told, name) == getattr(account, name)
+    equity = start + account.realised_e8 + account.unrealised_e8([price * E8])
+    equity += account.funding_e8 - account.fees_e8
+    assert equity == cash + held * price
+
+
+def _check_times(done: Play) -> None:
+    at = known = -1
+    for report in done.reports:
+        assert at <= report.at_ns <= report.known_ns
+        assert known <= report.known_ns
+        at, known = report.at_ns, report.known_ns
+        if report.order_id > 0 and report.order_id in done.arrivals:
+            late = report.kind in (ReportKind.CANCEL_REJECTED, ReportKind.AMEND_REJECTED)
+            assert late or report.at_ns >= done.arrivals[report.order_id]
+
+
+def _check_lives(done: Play) -> None:
+    states: dict[int, OrderState] = {}
+    for report in done.reports:
+        if report.state is None or report.kind is ReportKind.AMEND_REJECTED:
+            continue
+        before = states.get(report.order_id, OrderState.NEW)
+        assert before not in ENDED, "an order that has ended never comes back"
+        states[report.order_id] = report.state
+
+
+@settings(max_examples=EXAMPLES)
+@given(SCRIPT, SETTINGS)
+def test_nothing_is_early_and_nothing_comes_back(script: list, options: dict) -> None:  # type: ignore[type-arg]
+    target = broker(**options)
+    done = play(target, script)
+    _check_times(done)
+    _check_lives(done)
+    ended = {r.order_id for r in done.reports if r.state in ENDED}
+    assert set(target.orders).isdisjoint(ended)
+    assert set(target.orders) | ended >= set(done.requests)
+
+
+@settings(max_examples=EXAMPLES)
+@given(SCRIPT, SETTINGS)
+def test_price_of_a_fill_is_never_better_than_the_book_or_the_limit(
+    script: list,  # type: ignore[type-arg]
+    options: dict,  # type: ignore[type-arg]
+) -> None:
+    done = play(broker(**options), script)
+    limits = {number: sent.price_e8 for number, sent in done.requests.items()}
+    amended: dict[int, set[int]] = {number: {price} for number, price in limits.items()}
+    for step in script:
+        if step[1] == "amend" and step[2] in amended:
+            amended[step[2]].add(step[3] * E8)
+    for report in done.reports:
+        fill = report.fill
+        if fill is None:
+            continue
+        if report.maker:
+            assert fill.price_e8 in amended[fill.order_id]
+            continue
+        shown = [entry for entry in done.books if entry[0] <= report.at_ns]
+        best = shown[-1][2 if fill.side > 0 else 1][0][0] * E8
+        assert fill.side * (fill.price_e8 - best) >= 0
+        if fill.order_id > 0 and done.requests[fill.order_id].kind is OrderKind.LIMIT:
+            bound = max(fill.side * price for price in amended[fill.order_id])
+            assert fill.side * fill.price_e8 <= bound
+
+
+@settings(max_examples=EXAMPLES)
+@given(SCRIPT, SETTINGS)
+def test_each_displayed_unit_is_taken_once(script: list, options: dict) -> None:  # type: ignore[type-arg]
+    done = play(broker(**options), script)
+    takes = [
+        (report.at_ns, report.fill.side, report.fill.price_e8 // E8, report.fill.qty_e8 // E8)
+        for report in done.reports
+        if report.fill is not None and not report.maker and report.reason != "liquidation"
+    ]
+    for side in (1, -1):
+        added: dict[int, int] = {}
+        before: dict[int, int] = {}
+        times = [(at, dict(asks if side > 0 else bids)) for at, bids, asks in done.books]
+        for index, (_, shown) in enumerate(times):
+            for price, qty in shown.items():
+                added[price] = added.get(price, 0) + max(0, qty - before.get(price, 0))
+            before = shown
+            end = times[index + 1][0] if index + 1 < len(times) else 1 << 62
+            for price in added:
+                taken = sum(q for at, s, p, q in takes if s == side and p == price and at < end)
+                assert taken <= added[price]
+
+
+@settings(max_examples=EXAMPLES)
+@given(SCRIPT, SETTINGS)
+def test_reduce_only_never_grows_or_turns_a_position(script: list, options: dict) -> None:  # type: ignore[type-arg]
+    done = play(broker(**options), script)
+    held = 0
+    for report in done.reports:
+        if report.fill is not None:
+            after = held + report.fill.side * report.fill.qty_e8
+            if report.order_id < 0 or done.requests[report.order_id].reduce_only:
+                assert held * after >= 0
+                assert abs(after) < abs(held)
+            held = after
+
+
+@settings(max_examples=EXAMPLES)
+@given(SCRIPT, SETTINGS)
+def test_same_seed_gives_the_same_reports(script: list, options: dict) -> None:  # type: ignore[type-arg]
+    assert play(broker(**options), script).reports == play(broker(**options), script).reports
+
+
+def _filled_by_time(script: list, latency_ms: int, options: dict, price: int, qty: int) -> dict[int, int]:  # type: ignore[type-arg]
+    target = broker(start=10**9, request=LegConfig(low_ms=float(latency_ms)), **options)
+    # Requests arrive at odd times of a market that moves at even ones.
+    doubled = [(2 * step, *what) for step, *what in script]
+    target.submit(request(1, 1, qty, price), MS)
+    total, by_time = 0, {}
+    for report in play(target, doubled).reports:
+        if report.fill is not None:
+            total += report.fill.qty_e8 // E8
+            by_time[report.at_ns] = total
+    return by_time
+
+
+@pytest.mark.parametrize("queue", ["pessimistic", "proportional"])
+@settings(max_examples=400)
+@given(
+    st.lists(st.one_of(BOOK, TRADE, TRADE), min_size=3, max_size=40),
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.sampled_from(("next", "last")),
+    st.integers(96, 103),
+    st.integers(1, 9),
+)
+def test_more_latency_never_fills_earlier(
+    queue: str,
+    script: list,
+    first: int,
+    more: int,
+    meets: str,
+    price: int,
+    qty: int,  # type: ignore[type-arg]
+) -> None:
+    options = {"queue": queue, "meets": meets}
+    early = _filled_by_time(script, 2 * first, options, price, qty)
+    late = _filled_by_time(script, 2 * (first + more), options, price, qty)
+    for at, total in late.items():
+        before = max((done for when, done in early.items() if when <= at), default=0)
+        assert before >= total
+
+
+@given(st.lists(BOOK, min_size=3, max_size=40), st.integers(0, 20), st.integers(0, 20), st.integers(1, 9))
+def test_market_order_with_more_latency_never_fills_earlier(
+    script: list,
+    first: int,
+    more: int,
+    qty: int,  # type: ignore[type-arg]
+) -> None:
+    options = {"queue": "pessimistic", "meets": "next"}
+    early = _filled_by_time(script, first, options, 0, qty)
+    late = _filled_by_time(script, first + more, options, 0, qty)
+    assert not late or min(early) <= min(late)
+
+
+@given(st.integers(98, 101), st.integers(1, 20), st.lists(st.integers(1, 8), max_size=12))
+def test_resting_order_never_fills_before_its_queue_has_traded(
+    price: int, ahead: int, trades: list[int]
+) -> None:
+    target = broker()
+    target.submit(request(1, 1, 5, price), 0)
+    sides = [[(price, ahead)], levels(price + 1, 1, [3, 3, 3, 3])]
+    target.on_book(
+        0, 1, *([[p * E8 for p, _ in s], [q * E8 for _, q in s]][i] for s in sides for i in (0, 1))
+    )
+    traded = filled = 0
+    for number, qty in enumerate(trades, 2):
+        traded += qty
+        for report in target.on_trade(0, number, price * E8, qty * E8, -1):
+            assert report.fill is not None
+            filled += report.fill.qty_e8 // E8
+        assert filled == min(5, max(0, traded - ahead))
