@@ -139,9 +139,8 @@ def run_backtest(
     session = Session(trader, recording, config=config, grid=grid)
     check = PredictionCheck(label, grid)
     lead_ns = (pipeline.graph.warm_up_frames + 1) * grid.frame_ms * NS_PER_MS
-    ticks = archive.tick_batches(
-        venue, training.symbols, start_ns=begin_ns - lead_ns if start_ns is not None else None, end_ns=end_ns
-    )
+    read_from_ns = None if start_ns is None else begin_ns - lead_ns
+    ticks = archive.tick_batches(venue, training.symbols, start_ns=read_from_ns, end_ns=end_ns)
     with _Predictor(bundle, threads) as predict:
         for chunk in _within(pipeline.batch(ticks), begin_ns, finish_ns):
             prediction = predict(chunk)
@@ -162,7 +161,8 @@ def run_backtest(
         symbols=training.symbols,
         start_ns=begin_ns,
         end_ns=finish_ns,
-        data_digest=archive.digest(venue, training.symbols, begin_ns, finish_ns),
+        # Of all that was read: the frames before the start that warm the features count as well.
+        data_digest=archive.digest(venue, training.symbols, read_from_ns, finish_ns),
         bundle_digest=bundle.contract.digest,
         trained_from_ns=training.trained_on.start_ns,
         trained_until_ns=training.trained_on.end_ns,

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -187,6 +188,35 @@ def test_range_trades_inside_it_with_warm_features(archive: Path, bundle: Path, 
     trades = pq.read_table(found.run_dir / "trades.parquet")
     decided = np.array(trades["entry_decided"].cast("int64"))
     assert ((decided > first) & (decided <= last)).all()
+
+
+def test_digest_covers_the_frames_that_warm_the_features(
+    archive: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal hashes mean equal results: a part of the day before, read for its last minute, was left out."""
+    start_ns, _ = Archive.open(archive).time_range("synthetic")
+    digested: list[int | None] = []
+    read: list[int | None] = []
+    digest, batches = Archive.digest, Archive.tick_batches
+
+    def spy_digest(self: Archive, venue: str, symbols: Any, start: int | None, end: int | None) -> str:
+        digested.append(start)
+        return digest(self, venue, symbols, start, end)
+
+    def spy_batches(self: Archive, *args: Any, start_ns: int | None = None, **options: Any) -> Any:
+        read.append(start_ns)
+        return batches(self, *args, start_ns=start_ns, **options)
+
+    monkeypatch.setattr(Archive, "digest", spy_digest)
+    monkeypatch.setattr(Archive, "tick_batches", spy_batches)
+    first = start_ns + 20 * NS_PER_S
+    for begin in (first, None):
+        out = tmp_path / f"run{begin}"
+        run_backtest(archive, bundle, config=CONFIG, out=out, start_ns=begin, end_ns=first + NS_PER_S)
+    assert digested == read
+    assert read[0] is not None
+    assert read[0] < first
+    assert read[1] is None
 
 
 def test_frame_that_ends_at_the_start_belongs_to_the_time_before() -> None:
