@@ -7,6 +7,7 @@ Secrets never live here. Parts get the struct they need; there is no global sett
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -266,11 +267,23 @@ def load(
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError("no such configuration file", where=str(path)) from None
+            raise ConfigError(
+                "no such configuration file", where=str(path), fix="correct --config, or leave it out"
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the configuration: {error.strerror}",
+                where=str(path),
+                fix="name a readable file",
+            ) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"not a TOML file: {error}", where=str(path)) from None
+            raise ConfigError(
+                f"not a TOML file: {error}", where=str(path), fix="configs/ of the project has examples"
+            ) from None
+    sources = [] if path is None else [str(path)]
     for name, text in (env or {}).items():
         if name.startswith(ENV_PREFIX):
+            sources.append(name)
             _assign(
                 data,
                 name.removeprefix(ENV_PREFIX).lower().split("__"),
@@ -280,12 +293,27 @@ def load(
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _assign(data, dotted.split("."), value, where=f"option {dotted}")
-    where = str(path) if path is not None else "configuration"
+    where = ", ".join(sources) or "configuration"
     _check_keys(data, kind, where, ())
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(str(error), where=where) from None
+        what, _, at = str(error).partition(" - at ")
+        keys = re.findall(r"\w+", at)  # `$.grid.frame_ms` or `$.symbols[...]`
+        raise ConfigError(
+            f"{'.'.join(keys) or 'the configuration'}: {what[0].lower()}{what[1:]}",
+            where=where,
+            value=_found(data, keys),
+            fix="correct the value: configs/ of the project explains the keys",
+        ) from None
+
+
+def _found(data: object, keys: list[str]) -> object:
+    for key in keys:
+        if not isinstance(data, dict) or key not in data:
+            break
+        data = data[key]
+    return data
 
 
 def to_dict(config: Struct) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""Every refusal of a configuration names its source, the value and a way on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpuscalp.config import BacktestConfig, TrainConfig, load
+from gpuscalp.errors import ConfigError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def _refused(text: str | None, tmp_path: Path, env: dict[str, str] | None = None) -> ConfigError:
+    path = None
+    if text is not None:
+        path = tmp_path / "some file.toml"
+        path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(TrainConfig, path, env=env)
+    error = caught.value
+    assert error.where
+    assert error.fix
+    return error
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train", TrainConfig), ("backtest", BacktestConfig)])
+def test_shipped_file_holds_the_defaults(name, kind):
+    assert load(kind, CONFIGS / f"{name}.toml") == kind()
+
+
+def test_misspelt_key_names_the_nearest(tmp_path):
+    error = _refused("[grid]\nframe_msx = 3\n", tmp_path)
+    assert error.value == "grid.frame_msx"
+    assert error.fix == "did you mean 'frame_ms'?"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("[grid]\nframe_ms = -3\n", "grid.frame_ms", -3),
+        ("[grid]\nframe_ms = 'x'\n", "grid.frame_ms", "x"),
+        ("grid = 50\n", "grid", 50),
+        ("symbols = [1]\n", "symbols.0", [1]),
+    ],
+)
+def test_value_out_of_range_is_shown_with_its_key(text, key, value, tmp_path):
+    # It said only "Expected `int` >= 1 - at `$.grid.frame_ms`": no value and no way on.
+    error = _refused(text, tmp_path)
+    assert error.what.startswith(f"{key}: expected ")
+    assert error.value == value
+
+
+def test_environment_is_named_as_the_source(tmp_path):
+    error = _refused(None, tmp_path, {"GPUSCALP__GRID__FRAME": "50", "HOME": "/"})
+    assert error.where == "GPUSCALP__GRID__FRAME"
+
+
+@pytest.mark.parametrize("text", ["[gri\n", "a = = 1\n"])
+def test_file_that_is_no_toml_is_refused(text, tmp_path):
+    _refused(text, tmp_path)
+
+
+def test_folder_or_nothing_in_place_of_the_file_is_refused(tmp_path):
+    # A folder ended in a traceback.
+    for path in (tmp_path, tmp_path / "none.toml"):
+        with pytest.raises(ConfigError) as caught:
+            load(TrainConfig, path)
+        assert caught.value.fix
