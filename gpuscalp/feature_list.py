@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpuscalp.config import FeatureConfig, GridConfig
+from gpuscalp.errors import UsageError
 from gpuscalp.features import FeatureGraph
 
 
@@ -17,8 +18,20 @@ def describe(grid: GridConfig, features: FeatureConfig, patterns: Sequence[str] 
     -------
     dict with ``features`` (name, unit, window, warm_up, source of each, windows in frames), ``hash``,
     ``frame_ms`` and ``warm_up_frames``
+
+    Raises
+    ------
+    UsageError    a pattern matches no column
     """
     graph = FeatureGraph(grid, features)
+    for pattern in patterns:
+        if not fnmatch.filter(graph.names, pattern):
+            raise UsageError(
+                "pattern matches no column",
+                where="columns",
+                value=pattern,
+                fix="quote it for the shell; `gpuscalp features list` without --columns shows all",
+            )
     columns = [
         {
             "name": column.name,

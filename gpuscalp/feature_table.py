@@ -82,6 +82,14 @@ def write_features(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # Refused before the work and not after it.
+    if out.is_dir() or not out.parent.is_dir():
+        raise UsageError(
+            "the table cannot be written there",
+            where="--out",
+            value=str(out),
+            fix="name a file in a folder that exists",
+        )
     archive = Archive.open(archive_path)
     name = choose_venue(archive, venue)
     pipeline = FeaturePipeline(

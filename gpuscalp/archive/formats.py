@@ -79,7 +79,11 @@ def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None
     digest = digest_of(path)
     head = head_of(path)
     if not head.strip():
-        raise UsageError("the source is empty or cannot be unpacked", where=str(path))
+        raise UsageError(
+            "the source is empty or cannot be unpacked",
+            where=str(path),
+            fix="leave it out, or fetch it again",
+        )
     if is_recording(head):
         symbols = (symbol,) if symbol else symbols_in(head)
         told = venue_of(head)
@@ -118,7 +122,10 @@ def _reader(path: Path, head: bytes, symbols: tuple[str, ...]) -> LineReader:
         return TradeCsvReader(header, symbol)
     except UsageError as error:
         raise UsageError(
-            f"the format is not known: {error.what}", where=str(path), value=error.value, fix=error.fix
+            f"the format is not known: {error.what}",
+            where=str(path),
+            value=error.value,
+            fix=f"{error.fix}; docs/data.md lists what can be imported",
         ) from None
 
 

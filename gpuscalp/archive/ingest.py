@@ -232,7 +232,9 @@ def _expanded(paths: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             found = sorted(each for each in path.iterdir() if each.is_file() and each.suffix in _SUFFIXES)
             if not found:
-                raise UsageError("the folder holds no source files", where=str(path))
+                raise UsageError(
+                    "the folder holds no source files", where=str(path), fix="name files, or another folder"
+                )
             files.extend(found)
         else:
             files.append(path)

@@ -36,7 +36,12 @@ def digest_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UsageError(f"cannot read the source: {error.strerror}", where=str(path)) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    what = f"cannot read the source: {error.strerror}"
+    return UsageError(what, where=str(path), fix="correct the path or the permissions")
 
 
 def head_of(path: Path) -> bytes:
@@ -110,7 +115,7 @@ def open_content(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     try:
         raw = path.open("rb")
     except OSError as error:
-        raise UsageError(f"cannot read the source: {error.strerror}", where=str(path)) from None
+        raise _unreadable(path, error) from None
     with raw:
         magic = raw.read(8)
         raw.seek(0)

@@ -7,6 +7,8 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 not running · 4 configurat
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -16,6 +18,24 @@ from gpuscalp.errors import GpuscalpError
 __all__ = ["main", "run"]
 
 INTERRUPTED = 130
+
+# Refusals of the operating system that a user can mend; any other OSError is treated as a defect.
+SYSTEM_FIXES = {
+    errno.EACCES: "correct the permissions, or choose another place",
+    errno.EPERM: "correct the permissions, or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOENT: "correct the path, or create the folder first",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOTDIR: "a part of this path is a file: name a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOSPC: "free some space, then run the command again",
+    errno.EDQUOT: "free some space, then run the command again",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EIO: "check the disk",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EADDRINUSE: "choose another port, or 0 for a free one",
+    errno.ELOOP: "a symbolic link points to itself: name the file",
+}
 
 
 def main() -> NoReturn:
@@ -52,8 +72,31 @@ def run(argv: Sequence[str]) -> int:
     except Exception as error:
         return _report_foreign(error, as_json)
     if code == INTERRUPTED:
-        _report({"code": code, "kind": "KeyboardInterrupt", "what": "Interrupted"}, as_json)
+        return _report_interrupt(as_json)
     return code
+
+
+def _report_interrupt(as_json: bool) -> int:
+    fix = "run the same command again: an import or a download goes on where it was, the rest starts afresh"
+    error = {"kind": "KeyboardInterrupt", "what": "Interrupted", "where": None, "value": None, "fix": fix}
+    return _report({"code": INTERRUPTED, **error}, as_json)
+
+
+def _report_system(error: OSError, as_json: bool) -> int:
+    assert error.errno is not None
+    named = error.filename2 or error.filename
+    return _report(
+        {
+            "code": 1,
+            "kind": type(error).__name__,
+            "what": f"the system refused: {os.strerror(error.errno)}",
+            "where": os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else None,
+            # Libraries put the path into the text only.
+            "value": None if named else error.strerror,
+            "fix": SYSTEM_FIXES[error.errno],
+        },
+        as_json,
+    )
 
 
 def _report_foreign(error: Exception, as_json: bool) -> int:
@@ -79,7 +122,9 @@ def _report_foreign(error: Exception, as_json: bool) -> int:
             as_json,
         )
     if name == "Abort":
-        return _report({"code": INTERRUPTED, "kind": "KeyboardInterrupt", "what": "Interrupted"}, as_json)
+        return _report_interrupt(as_json)
+    if isinstance(error, OSError) and error.errno in SYSTEM_FIXES:
+        return _report_system(error, as_json)
     import traceback
 
     traceback.print_exception(error)
@@ -91,6 +136,9 @@ def _report_foreign(error: Exception, as_json: bool) -> int:
 def _report(error: dict[str, Any], as_json: bool) -> int:
     from gpuscalp.cli.output import write_error
 
-    write_error(error, json=as_json)
+    try:
+        write_error(error, json=as_json)
+    except OSError:  # stdout takes nothing, such as a full disk: say it where people look
+        write_error(error, json=False)
     code: int = error["code"]
     return code

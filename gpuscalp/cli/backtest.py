@@ -38,7 +38,10 @@ def backtest(
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads for features and model.")] = 2,
     json: JsonFlag = False,
 ) -> None:
-    """Trade a recording with a bundle, with fills at the recorded book, and write a report."""
+    """Trade an archive with a bundle and write a report.
+
+    Orders are filled from the recorded book after a latency; nothing is sent anywhere.
+    """
     from gpuscalp.backtest import backtest_archive
 
     with progress("Backtest") as advance:

@@ -90,7 +90,10 @@ def download(
     workers: Annotated[int, typer.Option("--workers", min=1, max=16, help="Files at a time.")] = 4,
     json: JsonFlag = False,
 ) -> None:
-    """Download published history, verified by its checksums; goes on where it was stopped."""
+    """Download published history, verified by its checksums.
+
+    Run again, it goes on where it was stopped. Give the files to `gpuscalp data import`.
+    """
     from gpuscalp.archive.download import BASE_URL, wanted_files
     from gpuscalp.archive.download import download as download_files
 
@@ -138,30 +141,29 @@ def _import_text(answer: Mapping[str, Any]) -> str:
 
 
 def _info_table(answer: Mapping[str, Any]) -> object:
+    from rich.console import Group
     from rich.table import Table
 
     totals = answer["totals"]
     size = f"{totals['rows']:,} rows, {totals['bytes'] / 1e6:.1f} MB in {totals['files']} files"
-    table = Table(title=f"{answer['path']}: {size}", title_justify="left")
-    headings = ("venue", "symbol", "first (UTC)", "last (UTC)", "days")
     counts = ("trades", "quotes", "books", "marks")
-    for heading in (*headings, *counts, "gaps", "crossed", "flagged", "tick"):
-        table.add_column(heading, justify="left" if heading in headings[:4] else "right")
-    for entry in answer["symbols"]:
-        instrument = entry["instrument"]
-        table.add_row(
-            entry["venue"],
-            entry["symbol"],
-            _time(entry["first_exch_ns"]),
-            _time(entry["last_exch_ns"]),
-            str(entry["days"]),
-            *(f"{entry['rows'][name]:,}" for name in counts),
-            f"{entry['gaps']:,}",
-            f"{entry['crossed']:,}",
-            f"{entry['flagged']:,}",
-            f"{instrument['tick_size_e8'] / 1e8:.8f}".rstrip("0") if instrument else "",
-        )
-    return table
+    flaws = ("gaps", "crossed", "flagged")
+    parts: list[object] = [f"{answer['path']}: {size}"]
+    # Two tables for each venue: one of fourteen columns is illegible in a terminal of 80.
+    for venue in dict.fromkeys(entry["venue"] for entry in answer["symbols"]):
+        spans, rows = Table("symbol", "first (UTC)", "last (UTC)"), Table("symbol")
+        for table, headings in ((spans, ("days", "tick")), (rows, (*counts, *flaws))):
+            for heading in headings:
+                table.add_column(heading, justify="right")
+        for entry in (entry for entry in answer["symbols"] if entry["venue"] == venue):
+            instrument = entry["instrument"]
+            tick = f"{instrument['tick_size_e8'] / 1e8:.8f}".rstrip("0").rstrip(".") if instrument else ""
+            span = (_time(entry["first_exch_ns"]), _time(entry["last_exch_ns"]))
+            spans.add_row(entry["symbol"], *span, str(entry["days"]), tick)
+            numbers = [entry["rows"][name] for name in counts] + [entry[name] for name in flaws]
+            rows.add_row(entry["symbol"], *(f"{number:,}" for number in numbers))
+        parts += ["", venue, spans, rows]
+    return Group(*parts)  # type: ignore[arg-type]
 
 
 def _time(ns: int) -> str:

@@ -29,7 +29,10 @@ def demo(
     device: DeviceOption = "auto",
     json: JsonFlag = False,
 ) -> None:
-    """See everything at work: a market, a model trained on it, a backtest, a report. Needs no network."""
+    """See everything at work, without network or files.
+
+    A synthetic market (or recordings), a model trained on it, a backtest of the rest, a report.
+    """
     from gpuscalp.demo import demo as run_demo
 
     with progress("Demo") as advance:

@@ -52,7 +52,10 @@ def compute(
     device: DeviceOption = "auto",
     json: JsonFlag = False,
 ) -> None:
-    """Write the features of an archive as Parquet: one row for each symbol and frame."""
+    """Write the features of an archive as Parquet.
+
+    One row for each symbol and frame.
+    """
     from gpuscalp.device import resolve
     from gpuscalp.feature_table import write_features
 
@@ -119,7 +122,10 @@ def parity(
     seed: SeedOption = 7,
     json: JsonFlag = False,
 ) -> None:
-    """Compare the bits of every way to compute the features; exit code 7 if any differ."""
+    """Compare the bits of every way to compute the features.
+
+    Exit code 7 if any differ.
+    """
     from gpuscalp.errors import ParityError
     from gpuscalp.excerpt import read_excerpt
     from gpuscalp.parity import check_parity
@@ -154,7 +160,10 @@ def leakage(
     seed: SeedOption = 7,
     json: JsonFlag = False,
 ) -> None:
-    """Change the future and see whether what is known changes; exit code 7 if so, or if a leak is missed."""
+    """Change the future and see whether the past changes.
+
+    Exit code 7 if it does, or if one of the deliberately planted leaks is missed.
+    """
     from gpuscalp.errors import ParityError
     from gpuscalp.excerpt import read_excerpt
     from gpuscalp.leakage import check_leakage
@@ -196,7 +205,9 @@ def _instant(text: str | None) -> int | None:
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError("not an instant", value=text, fix="write it as 2024-07-18T23:58:30") from None
+        raise UsageError(
+            "not an instant", value=text, where="--from or --to", fix="write it as 2024-07-18T23:58:30"
+        ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
     return round(moment.timestamp() * 1_000_000) * 1_000

@@ -15,7 +15,10 @@ BundleArgument = Annotated[Path, typer.Argument(help="Bundle written by `gpuscal
 
 @model_app.command("show")
 def show(bundle: BundleArgument, json: JsonFlag = False) -> None:
-    """Say what a bundle is: data, labels, columns, folds, metrics. Checks nothing."""
+    """Say what a bundle is, without a check.
+
+    Data, labels, columns, folds, metrics, versions.
+    """
     from gpuscalp.train.verify import describe_bundle
 
     answer = describe_bundle(bundle)
@@ -28,7 +31,10 @@ def verify(
     device: DeviceOption = "auto",
     json: JsonFlag = False,
 ) -> None:
-    """Check a bundle: files, columns, canary, and the forest against XGBoost, to the bit."""
+    """Check a bundle to the bit.
+
+    Files against digests, columns against this version, stored answers, and the forest against XGBoost.
+    """
     from gpuscalp.train.verify import verify_bundle
 
     answer = verify_bundle(bundle, device=device)

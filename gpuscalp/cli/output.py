@@ -36,26 +36,42 @@ def emit(result: Mapping[str, Any] | Sequence[Any], *, json: bool, text: Callabl
         Called without ``--json`` only. Returns a string, or anything that rich can print (a table).
     """
     if json:
-        sys.stdout.write(to_json(result) + "\n")
+        _print(to_json(result) + "\n")
         return
     answer = text()
     if isinstance(answer, str):
-        sys.stdout.write(answer.rstrip("\n") + "\n")
+        _print(answer.rstrip("\n") + "\n")
         return
     from rich.console import Console
 
     # A table cut to 80 columns because the output goes to a file would lose what was asked for.
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(answer)
+    sys.stdout.flush()
+
+
+def _print(text: str) -> None:
+    """Write to stdout now: a full disk is reported by us and not by the interpreter's exit.
+
+    Characters that stdout cannot take are escaped, as a terminal in a Latin-1 locale cannot show "−".
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
 
 
 def write_error(error: Mapping[str, Any], *, json: bool) -> None:
     """Print an error with the keys ``code, what, where, value, fix``."""
     if json:
-        sys.stdout.write(to_json({"error": error}) + "\n")
+        _print(to_json({"error": error}) + "\n")
         return
     lines = [f"Error: {error['what']} (code {error['code']})"]
     lines += [f"  {key}: {error[key]}" for key in ("where", "value", "fix") if error.get(key) is not None]
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write("\n".join(_visible(line) for line in lines) + "\n")
+
+
+def _visible(text: str) -> str:
+    """Escape what a terminal would obey: the value of an error may come out of any file."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def to_json(value: object) -> str:

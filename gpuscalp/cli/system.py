@@ -51,7 +51,10 @@ def version(json: JsonFlag = False) -> None:
 
 @app.command("device")
 def device(device: DeviceOption = "auto", json: JsonFlag = False) -> None:
-    """Say which device a run would use, and why; with --device cuda fail where there is none."""
+    """Say which device a run would use, and why.
+
+    With --device cuda it fails where there is none.
+    """
     from gpuscalp.device import describe, resolve
 
     if device == "cuda":

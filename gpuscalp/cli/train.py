@@ -41,7 +41,10 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle at --out.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Train an ensemble on an archive and write it as a bundle with a report."""
+    """Train an ensemble on an archive.
+
+    Written are a bundle and in it report.html with the figures on held-out rows.
+    """
     from gpuscalp.train import train_archive
 
     with progress("Training") as advance:

@@ -77,7 +77,45 @@ def test_unexpected_error_keeps_its_traceback_on_stderr(cli, failing):
 def test_interrupt_exits_130(cli, failing):
     failing(KeyboardInterrupt())
     assert cli("fail").code == 130
-    assert json.loads(cli("fail", "--json").stdout)["error"]["code"] == 130
+    error = json.loads(cli("fail", "--json").stdout)["error"]
+    assert error["code"] == 130
+    assert set(error) == {"code", "kind", "what", "where", "value", "fix"}
+
+
+@pytest.mark.parametrize("kind", [PermissionError, IsADirectoryError, FileNotFoundError, OSError])
+def test_refusal_of_the_system_is_told_without_a_traceback(kind, cli, failing):
+    # A full disk printed forty lines of traceback and "this is a defect of gpuscalp".
+    number = {PermissionError: 13, IsADirectoryError: 21, FileNotFoundError: 2, OSError: 28}[kind]
+    failing(kind(number, "refused", "some where/file"))
+    answer = cli("fail", "--json")
+    assert (answer.code, answer.stderr) == (1, "")
+    error = json.loads(answer.stdout)["error"]
+    assert (error["kind"], error["where"]) == (kind.__name__, "some where/file")
+    assert error["fix"]
+    assert "Traceback" not in cli("fail").stderr
+
+
+def test_full_disk_under_stdout_is_reported_on_stderr():
+    code = "import sys; from gpuscalp.cli import run; sys.exit(run(['version', '--json']))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0
+    assert done.stderr.startswith("Error: the system refused: No space left on device")
+
+
+def test_value_out_of_a_file_cannot_steer_the_terminal(cli, failing):
+    failing(errors.DataError("not readable", value="\x1b]0;title\x07\x9b1m\nnext"))
+    shown = cli("fail").stderr
+    assert "\\x1b]0;title\\x07\\x9b1m\\nnext" in shown
+    assert "\x1b" not in shown
+
+
+def test_text_that_stdout_cannot_take_is_escaped():
+    code = "from gpuscalp.cli.output import emit; emit({}, json=False, text=lambda: 'a − b')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.returncode, done.stdout) == (0, "a \\u2212 b\n")
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["version", "--nonsense"], ["data", "nonsense"]])
@@ -140,6 +178,12 @@ def test_every_command_has_a_json_flag_and_a_help_text():
             assert (command.callback.__doc__ or "").strip(), f"{name} has no help text"
 
     walk(app, [])
+
+
+def test_every_command_tells_what_it_is_in_one_line_of_the_list(cli):
+    for words in ([], ["data"], ["features"], ["model"]):
+        listing = cli(*words, "--help").stdout
+        assert "..." not in listing.split("Commands:")[1], f"{words}: a first sentence is cut off"
 
 
 def test_every_command_file_is_registered():
