@@ -1,0 +1,135 @@
+"""The project's own live feed against the exchange: redundant connections, and what a dead one costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import urllib.request
+from typing import Any
+
+import numpy as np
+
+from gpuscalp.config import FeedConfig
+from gpuscalp.exchange.embedded import Exchange
+from gpuscalp.exchange.faults import Fault
+from gpuscalp.exchange.server import ServeSpec
+from gpuscalp.feeds.binance import Decoder
+from gpuscalp.feeds.client import FeedClient
+from gpuscalp.feeds.ingest import Ingest
+from gpuscalp.feeds.messages import DepthSnapshot
+from gpuscalp.feeds.routes import Endpoint, endpoints, stream_names
+from gpuscalp.schema import TickKind, Ticks
+from tests.exchange.scripted import ScriptedSource
+
+
+class _Receiver:
+    """Hands everything to an Ingest and counts connections."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self.ingest, self.opened, self.lost = ingest, 0, 0
+
+    def on_open(self, number: int, endpoint: Endpoint, now_ns: int) -> None:
+        self.opened += 1
+
+    def on_messages(self, number: int, recv_ns: int, messages: list[bytes]) -> None:
+        self.ingest.on_messages(number, recv_ns, messages)
+
+    def on_lost(self, number: int, now_ns: int, reason: str) -> None:
+        self.lost += 1
+        self.ingest.on_lost(number, now_ns)
+
+    def joined(self, number: int) -> bool:
+        return True
+
+
+def _listen(exchange: Exchange, *, copies: int, work: Any) -> tuple[Ticks, _Receiver]:
+    """Run the feed while ``work`` goes on; return its ticks."""
+    stream = exchange.urls["stream"]
+    config = FeedConfig(
+        public_url=f"{stream}/public", market_url=f"{stream}/market", backoff_min_ms=50, backoff_max_ms=100
+    )
+    names = stream_names(["BTCUSDT"], ["trade", "bookTicker", "depth@100ms", "markPrice@1s"])
+    routes = [each for copy in range(copies) for each in endpoints(names, config, copy=copy)]
+    receiver = _Receiver(Ingest(ScriptedSource().instruments, config))
+
+    async def run() -> None:
+        client = FeedClient(
+            routes,
+            config,
+            receiver,
+            wall=time.time_ns,
+            monotonic=time.monotonic_ns,
+            jitter=lambda: 0.0,
+        )
+        task = asyncio.create_task(client.run())
+        try:
+            await work(receiver)
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    asyncio.run(run())
+    receiver.ingest.poll(time.time_ns() + 10**10)
+    return receiver.ingest.take(), receiver
+
+
+async def _snapshot(exchange: Exchange, receiver: _Receiver) -> str:
+    def fetch() -> DepthSnapshot:
+        url = f"{exchange.urls['rest']}/fapi/v1/depth?symbol=BTCUSDT&limit=1000"
+        with urllib.request.urlopen(url) as reply:
+            found = Decoder().decode(reply.read())
+        assert isinstance(found, DepthSnapshot)
+        return DepthSnapshot("BTCUSDT", found.exch_ns, found.last_id, found.bids, found.asks)
+
+    return receiver.ingest.on_snapshot(time.time_ns(), await asyncio.to_thread(fetch))
+
+
+def test_all_kinds_of_ticks_come_and_the_book_is_whole() -> None:
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+
+        async def work(receiver: _Receiver) -> None:
+            await asyncio.sleep(0.7)
+            assert await _snapshot(exchange, receiver) == "taken"
+            await asyncio.sleep(1.3)
+            assert receiver.ingest.unsynced() == ()
+
+        ticks, receiver = _listen(exchange, copies=1, work=work)
+    assert set(ticks["kind"].tolist()) == {*(TickKind.TRADE, TickKind.QUOTE, TickKind.BOOK, TickKind.MARK)}
+    assert not receiver.ingest.rejects
+    assert receiver.ingest.gaps() == []
+    assert (ticks["quality"][ticks["kind"] == TickKind.BOOK] == 0).all()
+
+
+def test_with_two_connections_one_may_be_cut_without_a_lost_or_doubled_trade() -> None:
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+
+        async def work(receiver: _Receiver) -> None:
+            await asyncio.sleep(0.8)
+            for _ in range(3):
+                numbers = exchange.status()["connections"]
+                exchange.set_fault(Fault("cut", connection=numbers[0]["number"]))
+                await asyncio.sleep(0.5)
+
+        ticks, receiver = _listen(exchange, copies=2, work=work)
+    assert receiver.lost >= 3
+    assert receiver.ingest.gaps() == []
+    trades = ticks[ticks["kind"] == TickKind.TRADE]
+    assert len(trades) > 60
+    # One trade every 20 ms, each once.
+    assert set(np.diff(trades["exch_ns"]).tolist()) <= {19_000_000, 20_000_000, 21_000_000}
+
+
+def test_with_one_connection_the_loss_is_known() -> None:
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+
+        async def work(receiver: _Receiver) -> None:
+            await asyncio.sleep(0.8)
+            exchange.set_fault(Fault("drop", streams="*@trade", count=3))
+            await asyncio.sleep(0.8)
+
+        _, receiver = _listen(exchange, copies=1, work=work)
+    gaps = [gap for gap in receiver.ingest.gaps() if gap[1] == "trade_id"]
+    assert len(gaps) == 1
+    assert gaps[0][5] - gaps[0][4] == 2
