@@ -29,6 +29,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "forest",
             "frames",
             "labels",
+            "latency",
             "orders",
             "risk",
             "splits",
