@@ -99,11 +99,11 @@ SUBMIT = st.tuples(
     st.integers(1, 9),
     st.one_of(st.just(0), PRICE),
     st.sampled_from(("gtc", "gtc", "ioc", "fok", "gtx")),
-    st.booleans(),
+    st.sampled_from((False, False, False, True)),
 )
-CANCEL = st.tuples(st.integers(0, 2), st.just("cancel"), st.integers(1, 12))
-AMEND = st.tuples(st.integers(0, 2), st.just("amend"), st.integers(1, 12), PRICE, st.integers(1, 9))
-MARK = st.tuples(STEP, st.just("mark"), PRICE, st.integers(-300, 300), st.integers(0, 30))
+CANCEL = st.tuples(st.integers(0, 2), st.just("cancel"), st.integers(1, 6))
+AMEND = st.tuples(st.integers(0, 2), st.just("amend"), st.integers(1, 6), PRICE, st.integers(1, 9))
+MARK = st.tuples(STEP, st.just("mark"), st.integers(80, 120), st.integers(-300, 300), st.integers(0, 30))
 Step = tuple  # of mixed content
 
 

@@ -28,9 +28,9 @@ from tests.execution.market import (
     request,
 )
 
-EXAMPLES = 150
+EXAMPLES = 80
 SCRIPT = st.lists(
-    st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, SUBMIT, CANCEL, AMEND, MARK), min_size=5, max_size=60
+    st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, SUBMIT, CANCEL, AMEND, MARK), min_size=30, max_size=80
 )
 SETTINGS = st.fixed_dictionaries(
     {
@@ -193,9 +193,9 @@ def _filled_by_time(script: list, latency_ms: int, options: dict, price: int, qt
 
 
 @pytest.mark.parametrize("queue", ["pessimistic", "proportional"])
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(
-    st.lists(st.one_of(BOOK, TRADE, TRADE), min_size=3, max_size=40),
+    st.lists(st.one_of(BOOK, TRADE, TRADE), min_size=20, max_size=40),
     st.integers(0, 20),
     st.integers(0, 20),
     st.sampled_from(("next", "last")),

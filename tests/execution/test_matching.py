@@ -29,7 +29,7 @@ def _naive_fills(script: list[tuple]) -> list[list[object]]:  # type: ignore[typ
 
 
 @settings(max_examples=400)
-@given(st.lists(st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, CANCEL), max_size=60))
+@given(st.lists(st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, CANCEL), min_size=20, max_size=60))
 def test_fills_are_those_of_the_plain_loops(script: list[tuple]) -> None:  # type: ignore[type-arg]
     # Requests between two market events, never at the instant of one: the order at one instant is tested
     # elsewhere. Steps are doubled and requests fall on odd milliseconds.
