@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -93,6 +94,15 @@ def test_the_command_tells_where_it_is_and_stops_on_sigterm(recordings: Path) ->
             process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
         assert process.stdout.read() == ""
+
+
+def test_a_taken_port_is_wrong_usage(cli, recordings: Path) -> None:  # type: ignore[no-untyped-def]
+    recording = recordings / "usdm" / "btcusdt_20240718.gz"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = cli("exchange", "--recording", recording, "--port", port, "--duration", 1, "--json")
+    assert answer.code == 2
+    assert f"127.0.0.1:{port}" in answer.stdout
 
 
 @pytest.mark.parametrize("words", [("--speed", "fast"), ("--speed", "0"), ("--fault", "nonsense")])
