@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import ShapeError
 from gpuscalp.pipeline import FeaturePipeline
-from gpuscalp.schema import TickKind
+from gpuscalp.schema import NS_PER_MS, TICK, TickKind
 from tests import naive
 from tests.host_shim.same_bits import assert_same_bits
-from tests.random_ticks import cuts, instruments, random_ticks, split
+from tests.random_ticks import START_NS, cuts, instruments, random_ticks, split
 
 # Frames of 20 ms with a tick every 8: the longest window fills within a few thousand ticks.
 GRID = GridConfig(frame_ms=20, lateness_ms=10, stale_ms=200, max_gap_ms=4_000)
@@ -224,6 +224,27 @@ def test_empty_input_gives_no_frames():
     assert list(pipeline(1).batch([])) == []
     assert list(pipeline(1).batch([random_ticks(0, 0, 1)])) == []
     assert list(pipeline(1).stream().push(random_ticks(0, 0, 1))) == []
+
+
+def test_windows_do_not_reach_over_a_gap_that_ends_with_a_quote():
+    """Random ticks begin a run with an empty frame, whose NaN hid that a window went on over the gap."""
+    count = 120
+    ticks = np.zeros(2 * count, TICK)
+    ticks["kind"], ticks["px0"], ticks["px1"], ticks["q0"], ticks["q1"] = TickKind.QUOTE, 99, 101, 2, 1
+    # Late enough in its frame for the watermark to lie there too: the run begins with a quoted frame.
+    first_ns = START_NS - START_NS % (20 * NS_PER_MS) + 12 * NS_PER_MS
+    ticks["exch_ns"] = first_ns + np.arange(2 * count) * 10 * NS_PER_MS
+    ticks["exch_ns"][count:] += 10_000 * NS_PER_MS
+    ticks["recv_ns"] = ticks["exch_ns"]
+    made = pipeline(1)
+    whole, stream = Run(made.batch([ticks])), Run(map(copied, made.stream().push(ticks)))
+    column = whole.features[0, made.graph.index("microprice_bps.mean.8")]
+    start = int(np.argmax(np.diff(whole.end_ns) > 20 * NS_PER_MS)) + 1
+    known = ~np.isnan(column)
+    assert known[7:start].all()
+    assert known[start + 7 :].all()
+    assert not known[start : start + 7].any()
+    whole.assert_same(stream)
 
 
 @pytest.mark.parametrize(
