@@ -406,7 +406,7 @@ struct Spectrum {
                 best_re = wins ? x : best_re;
                 best_im = wins ? y : best_im;
             }
-            resolved = total > plain * 1e-3f ? total : 0.0f;
+            resolved = total > plain * 1e-2f ? total : 0.0f;
         }
     };
 

@@ -264,7 +264,7 @@ def decayed(x: Values, span: int, size: int = 512) -> Values:
 def spectrum(x: Values, size: int) -> dict[str, Values]:
     """Return the columns of one spectrum.
 
-    All but the amplitude are NaN where the window function leaves less than a thousandth of the power. The
+    All but the amplitude are NaN where the window function leaves less than a hundredth of the power. The
     dominant bin is the first, going up, that is stronger by 1e-4 than the dominant one so far.
     """
     rows = windows(x, size)
@@ -273,7 +273,7 @@ def spectrum(x: Values, size: int) -> dict[str, Values]:
     bins = hann_bins(rows[full])
     power = np.abs(bins) ** 2
     out["amplitude"][full] = np.sqrt(power.sum(axis=1)) / size
-    kept = hann_share(rows[full]) > 1e-3
+    kept = hann_share(rows[full]) > 1e-2
     at, bins, power = np.flatnonzero(full)[kept], bins[kept], power[kept]
     total = power.sum(axis=1)
     best = dominant(power)
@@ -333,7 +333,7 @@ def _undecided_bins(x: Values, size: int) -> np.ndarray:
     full = ~np.isnan(rows).any(axis=1)
     power = np.abs(hann_bins(rows[full])) ** 2
     out = np.zeros(len(x), bool)
-    near = np.abs(hann_share(rows[full]) / 1e-3 - 1.0) < 1e-3
+    near = np.abs(hann_share(rows[full]) / 1e-2 - 1.0) < 1e-3
     out[full] = near | (dominant(power, 1.0001 - 1e-5) != dominant(power, 1.0001 + 1e-5))
     return out
 

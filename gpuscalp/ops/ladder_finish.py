@@ -76,7 +76,7 @@ _BLUR = np.float32(1.0 / 1024.0)
 _STRONGER = np.float32(1.0001)
 # Where the Hann window leaves less of the power than this, all that moved lies at the edge of the window, and
 # the shares are differences of nearly equal float32 numbers.
-_THIN = np.float32(1e-3)
+_THIN = np.float32(1e-2)
 
 
 @jit
