@@ -6,7 +6,10 @@ XGBoost walks the rows several times (sizes, quantiles, bins); each walk compute
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -116,7 +119,7 @@ def binned_matrix(
 
         def next(self, input_data: Any) -> bool:
             self._untouched = False
-            rows = next(self._rows, None)
+            rows = None if interrupt.wanted else next(self._rows, None)
             if rows is None:
                 self._first_walk = False
                 return False
@@ -132,7 +135,10 @@ def binned_matrix(
             if not self._untouched:
                 self._rows = chain(stream())
 
-    matrix = xgboost.QuantileDMatrix(Walk(), max_bin=max_bin, nthread=threads, ref=reference, missing=np.nan)
+    with _held_interrupt() as interrupt:
+        matrix = xgboost.QuantileDMatrix(
+            Walk(), max_bin=max_bin, nthread=threads, ref=reference, missing=np.nan
+        )
     if reference is None and np.count_nonzero(tally.count) < 2:
         raise DataError(
             "all training rows are of one class",
@@ -141,3 +147,32 @@ def binned_matrix(
             fix="lower label.threshold_bps (or the barriers), or use a longer label.horizon_ms",
         )
     return matrix, tally
+
+
+@dataclass(slots=True)
+class _Interrupt:
+    wanted: bool = False
+
+
+@contextmanager
+def _held_interrupt() -> Iterator[_Interrupt]:
+    """Hold Ctrl-C back while XGBoost calls us, and raise it afterwards.
+
+    XGBoost asks for rows through a ctypes callback. An exception that is raised there and is no ``Exception``
+    is printed and dropped, and XGBoost takes the walk for finished: it would train on some of the rows.
+    """
+    interrupt = _Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt  # signals are handled by the main thread only
+        return
+
+    def note(*_: object) -> None:
+        interrupt.wanted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupt.wanted:
+            raise KeyboardInterrupt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,15 @@ def test_fault_in_the_recording_reaches_the_caller():
 
     with pytest.raises(DataError, match="part 3 is damaged"):
         binned_matrix(broken, max_bin=16, threads=1, what="rows")
+
+
+def test_interrupt_between_blocks_is_raised_after_the_walk_and_never_trains_on_a_part():
+    def interrupted():
+        yield constant_rows(0)
+        signal.raise_signal(signal.SIGINT)  # arrives inside XGBoost's callback, where it would be dropped
+        yield constant_rows(1)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        binned_matrix(interrupted, max_bin=16, threads=1, what="rows")
+    assert signal.getsignal(signal.SIGINT) is before
