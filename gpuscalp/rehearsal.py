@@ -190,7 +190,7 @@ def serve(
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError, NotImplementedError):  # not the main thread
+            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
                 loop.add_signal_handler(number, stopping.set)
         waiting: list[asyncio.Future[Any]] = []
         try:
