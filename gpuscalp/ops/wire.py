@@ -12,6 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.ops._numba import jit
+from gpuscalp.ops.wire_text import (
+    BAD,
+    BOOL,
+    INT,
+    LEVELS,
+    PU,
+    SLOTS,
+    ST,
+    TEXT,
+    decimal_e8,
+    is_text,
+    read_object,
+    text_end,
+)
 from gpuscalp.schema import I64
 
 Bytes = npt.NDArray[np.uint8]
@@ -31,15 +45,8 @@ HEAD_SIZE = 9
 NAME_MAX = 32
 PADDING = 64  # zeros after the last message: a number or text that is cut off ends there at the latest
 
-# Slots of the values of an object, by key: letters by themselves, then the keys of two letters that matter.
-_PU, _ST = 60, 61
-_SLOTS = 64
-_INT, _TEXT, _BOOL, _LEVELS = 1, 2, 3, 4
 _MS_MIN = 1_230_768_000_000  # as in gpuscalp.feeds.times
 _MS_MAX = 4_102_444_800_000
-_E8 = 100_000_000
-_BAD = -(2**62)
-_WRONG = -2
 
 _STREAM = np.frombuffer(b'{"stream":"', np.uint8)
 _DATA = np.frombuffer(b'","data":{', np.uint8)
@@ -51,8 +58,6 @@ _EVENTS = tuple(
     for name in (b"trade", b"aggTrade", b"bookTicker", b"depthUpdate", b"markPriceUpdate")
 )
 _MARKET = np.frombuffer(b"MARKET", np.uint8)
-_TRUE = np.frombuffer(b"true", np.uint8)
-_FALSE = np.frombuffer(b"false", np.uint8)
 
 
 def symbol_table(symbols: tuple[str, ...]) -> tuple[Bytes, I64, I64]:
@@ -80,14 +85,6 @@ def symbol_table(symbols: tuple[str, ...]) -> tuple[Bytes, I64, I64]:
 
 
 @jit
-def _is(data, at, word):  # type: ignore[no-untyped-def]
-    for index in range(word.size):  # noqa: SIM110  # Numba has no generators
-        if data[at + index] != word[index]:
-            return False
-    return True
-
-
-@jit
 def _symbol(data, at, length, names, lengths, table):  # type: ignore[no-untyped-def]
     """Return the index of a symbol, or -1."""
     place = 5381
@@ -109,174 +106,22 @@ def _symbol(data, at, length, names, lengths, table):  # type: ignore[no-untyped
 
 
 @jit
-def _decimal(data, at, stop):  # type: ignore[no-untyped-def]
-    """Return the decimal number between two places × 1e8, or _BAD where that is not plainly exact."""
-    negative = at < stop and data[at] == 45
-    if negative:
-        at += 1
-    first = at
-    value = np.int64(0)
-    while at < stop and 48 <= data[at] <= 57:
-        value = value * 10 + (np.int64(data[at]) - 48)
-        at += 1
-    if at == first or at - first > 10:
-        return _BAD
-    scale = np.int64(_E8)
-    if at < stop:
-        if data[at] != 46 or at + 1 == stop:
-            return _BAD
-        at += 1
-        while at < stop:
-            digit = np.int64(data[at]) - 48
-            if digit < 0 or digit > 9:
-                return _BAD
-            if scale > 1:
-                scale //= 10
-                value = value * 10 + digit
-            elif digit != 0:
-                return _BAD
-            at += 1
-    value *= scale
-    return -value if negative else value
-
-
-@jit
-def _text_end(data, at):  # type: ignore[no-untyped-def]
-    """Return where a text that begins at a place ends, or -1 where it is not plain."""
-    while data[at] != 34:
-        if data[at] < 32 or data[at] > 126 or data[at] == 92:
-            return -1
-        at += 1
-    return at
-
-
-@jit
-def _levels(data, at, levels, count):  # type: ignore[no-untyped-def]
-    """Read ``[["price","quantity"],…]`` after its first bracket; return (place behind it, levels so far), the
-    place -1 where it is not plain."""
-    if data[at] == 93:
-        return at + 1, count
-    while True:
-        if data[at] != 91 or data[at + 1] != 34 or count >= levels.shape[0]:
-            return -1, count
-        first = at + 2
-        stop = _text_end(data, first)
-        if stop < 0 or data[stop + 1] != 44 or data[stop + 2] != 34:
-            return -1, count
-        price = _decimal(data, first, stop)
-        first = stop + 3
-        stop = _text_end(data, first)
-        if stop < 0 or data[stop + 1] != 93:
-            return -1, count
-        quantity = _decimal(data, first, stop)
-        if price <= 0 or quantity < 0:
-            return -1, count
-        levels[count, 0] = price
-        levels[count, 1] = quantity
-        count += 1
-        at = stop + 2
-        if data[at] == 93:
-            return at + 1, count
-        if data[at] != 44:
-            return -1, count
-        at += 1
-
-
-@jit
-def _long_key(first, second):  # type: ignore[no-untyped-def]
-    """Return the slot of a key of two letters, -1 for one of no interest, _WRONG if it is not plain."""
-    if first == 112 and second == 117:
-        return np.int64(_PU)
-    if first == 115 and second == 116:
-        return np.int64(_ST)
-    if first < 65 or first > 122 or first == 92 or second < 48 or second > 122 or second == 92:
-        return np.int64(_WRONG)
-    return np.int64(-1)
-
-
-@jit
-def _object(data, at, stamp, types, values, sizes, levels, count):  # type: ignore[no-untyped-def]
-    """Read the values of an object after its first brace into slots; return (place behind it, levels so far),
-    the place -1 where it is not plain."""
-    while True:
-        if data[at] != 34:
-            return -1, count
-        letter = np.int64(data[at + 1])
-        if data[at + 2] == 34:
-            slot = letter - 65
-            if slot < 0 or slot >= 58 or letter == 92:
-                return -1, count
-            at += 3
-        elif data[at + 3] == 34:
-            slot = _long_key(letter, np.int64(data[at + 2]))
-            if slot == _WRONG:
-                return -1, count
-            at += 4
-        else:
-            return -1, count
-        if data[at] != 58:
-            return -1, count
-        at += 1
-        lead = data[at]
-        size = np.int64(0)
-        if lead == 34:
-            stop = _text_end(data, at + 1)
-            if stop < 0:
-                return -1, count
-            kind, value, size, at = _TEXT, at + 1, stop - at - 1, stop + 1
-        elif 48 <= lead <= 57:
-            first = at
-            value = np.int64(0)
-            while 48 <= data[at] <= 57:
-                value = value * 10 + (np.int64(data[at]) - 48)
-                at += 1
-                if at - first > 18:
-                    return -1, count
-            if lead == 48 and at - first > 1:
-                return -1, count
-            kind = _INT
-        elif lead == 116 and _is(data, at, _TRUE):
-            kind, value, at = _BOOL, np.int64(1), at + 4
-        elif lead == 102 and _is(data, at, _FALSE):
-            kind, value, at = _BOOL, np.int64(0), at + 5
-        elif lead == 91:
-            value = np.int64(count)
-            at, count = _levels(data, at + 1, levels, count)
-            if at < 0:
-                return -1, count
-            kind, size = _LEVELS, count - value
-        else:
-            return -1, count
-        if slot >= 0:
-            if types[slot] >> 3 == stamp:
-                return -1, count  # named twice
-            types[slot] = (stamp << 3) | kind
-            values[slot] = value
-            sizes[slot] = size
-        if data[at] == 125:
-            return at + 1, count
-        if data[at] != 44:
-            return -1, count
-        at += 1
-
-
-@jit
 def _number(data, slot, stamp, types, values, sizes, least):  # type: ignore[no-untyped-def]
-    """Return the decimal number that a slot holds as text, or _BAD."""
-    if types[slot] != (stamp << 3) | _TEXT:
-        return _BAD
-    value = _decimal(data, values[slot], values[slot] + sizes[slot])
-    return value if value >= least else _BAD
+    """Return the decimal number that a slot holds as text, or BAD."""
+    if types[slot] != (stamp << 3) | TEXT:
+        return BAD
+    value = decimal_e8(data, values[slot], values[slot] + sizes[slot])
+    return value if value >= least else BAD
 
 
 @jit
 def _message(data, at, end, stamp, types, values, sizes, names, lengths, table, head, levels, count):  # type: ignore[no-untyped-def]
     """Read one message into its head; return the levels so far, or -1 where the message is not plain."""
-    if end - at < 40 or not _is(data, at, _STREAM):
+    if end - at < 40 or not is_text(data, at, _STREAM):
         return -1
     name = at + 11
-    stop = _text_end(data, name)
-    if stop < 0 or not _is(data, stop, _DATA):
+    stop = text_end(data, name)
+    if stop < 0 or not is_text(data, stop, _DATA):
         return -1
     mark = name
     while mark < stop and data[mark] != 64:
@@ -285,23 +130,23 @@ def _message(data, at, end, stamp, types, values, sizes, names, lengths, table, 
     for index in range(5):
         word = _NAMES[index]
         behind = mark + 1 + word.size
-        if behind <= stop and (behind == stop or data[behind] == 64) and _is(data, mark + 1, word):
+        if behind <= stop and (behind == stop or data[behind] == 64) and is_text(data, mark + 1, word):
             form = index
     if form < 0:
         return -1
-    place, count = _object(data, stop + 10, stamp, types, values, sizes, levels, count)
+    place, count = read_object(data, stop + 10, stamp, types, values, sizes, levels, count)
     if place != end - 1 or data[place] != 125:
         return -1
-    integer, text = (stamp << 3) | _INT, (stamp << 3) | _TEXT
+    integer, text = (stamp << 3) | INT, (stamp << 3) | TEXT
     slot_e, slot_time, slot_s = 101 - 65, 69 - 65, 115 - 65
     word = _EVENTS[form]
-    if types[slot_e] != text or sizes[slot_e] != word.size or not _is(data, values[slot_e], word):
+    if types[slot_e] != text or sizes[slot_e] != word.size or not is_text(data, values[slot_e], word):
         return -1
     if types[slot_time] != integer or types[slot_s] != text or sizes[slot_s] != mark - name:
         return -1
     if values[slot_time] < _MS_MIN or values[slot_time] >= _MS_MAX:
         return -1
-    if types[_ST] >> 3 == stamp and (types[_ST] != integer or values[_ST] != 1):
+    if types[ST] >> 3 == stamp and (types[ST] != integer or values[ST] != 1):
         return -1
     first = values[slot_s]
     for index in range(sizes[slot_s]):
@@ -328,13 +173,13 @@ def _message(data, at, end, stamp, types, values, sizes, names, lengths, table, 
 
 @jit
 def _trade(data, form, stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
-    integer, text = (stamp << 3) | _INT, (stamp << 3) | _TEXT
+    integer, text = (stamp << 3) | INT, (stamp << 3) | TEXT
     slot = 116 - 65 if form == 0 else 97 - 65
     slot_m, slot_x = 109 - 65, 88 - 65
-    if types[slot] != integer or types[slot_m] != (stamp << 3) | _BOOL:
+    if types[slot] != integer or types[slot_m] != (stamp << 3) | BOOL:
         return False
     named = form == 0 and types[slot_x] >> 3 == stamp
-    if named and (types[slot_x] != text or sizes[slot_x] != 6 or not _is(data, values[slot_x], _MARKET)):
+    if named and (types[slot_x] != text or sizes[slot_x] != 6 or not is_text(data, values[slot_x], _MARKET)):
         return False
     head[KIND] = TRADE
     head[IDENT] = values[slot]
@@ -342,13 +187,13 @@ def _trade(data, form, stamp, types, values, sizes, head):  # type: ignore[no-un
     head[B] = _number(data, 113 - 65, stamp, types, values, sizes, 1)
     head[C] = -1 if values[slot_m] else 1
     head[D] = form
-    return head[A] != _BAD and head[B] != _BAD
+    return head[A] != BAD and head[B] != BAD
 
 
 @jit
 def _quote(data, stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
     slot = 117 - 65
-    if types[slot] != (stamp << 3) | _INT:
+    if types[slot] != (stamp << 3) | INT:
         return False
     head[KIND] = QUOTE
     head[IDENT] = values[slot]
@@ -356,12 +201,12 @@ def _quote(data, stamp, types, values, sizes, head):  # type: ignore[no-untyped-
     head[B] = _number(data, 66 - 65, stamp, types, values, sizes, 0)
     head[C] = _number(data, 97 - 65, stamp, types, values, sizes, 0)
     head[D] = _number(data, 65 - 65, stamp, types, values, sizes, 0)
-    return head[A] != _BAD and head[B] != _BAD and head[C] != _BAD and head[D] != _BAD
+    return head[A] != BAD and head[B] != BAD and head[C] != BAD and head[D] != BAD
 
 
 @jit
 def _depth(stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
-    integer, both = (stamp << 3) | _INT, (stamp << 3) | _LEVELS
+    integer, both = (stamp << 3) | INT, (stamp << 3) | LEVELS
     slot, slot_first, slot_b, slot_a = 117 - 65, 85 - 65, 98 - 65, 97 - 65
     if types[slot] != integer or types[slot_first] != integer:
         return False
@@ -369,10 +214,10 @@ def _depth(stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
     if types[slot_b] != both or types[slot_a] != both or values[slot_b] + sizes[slot_b] != values[slot_a]:
         return False
     previous = values[slot_first] - 1
-    if types[_PU] >> 3 == stamp:
-        if types[_PU] != integer:
+    if types[PU] >> 3 == stamp:
+        if types[PU] != integer:
             return False
-        previous = values[_PU]
+        previous = values[PU]
     if values[slot] < values[slot_first] or previous >= values[slot]:
         return False
     head[KIND] = DEPTH
@@ -392,13 +237,13 @@ def _mark(data, stamp, types, values, sizes, head):  # type: ignore[no-untyped-d
     head[IDENT] = values[slot_time]
     head[A] = _number(data, 112 - 65, stamp, types, values, sizes, 0)
     head[B] = _number(data, 105 - 65, stamp, types, values, sizes, 0)
-    head[C] = _number(data, 114 - 65, stamp, types, values, sizes, _BAD + 1)
+    head[C] = _number(data, 114 - 65, stamp, types, values, sizes, BAD + 1)
     head[D] = values[slot_next]
-    if types[slot_next] != (stamp << 3) | _INT:
+    if types[slot_next] != (stamp << 3) | INT:
         return False
     if head[D] != 0 and (head[D] < _MS_MIN or head[D] >= _MS_MAX):
         return False
-    return head[A] != _BAD and head[B] != _BAD and head[C] != _BAD
+    return head[A] != BAD and head[B] != BAD and head[C] != BAD
 
 
 @jit
@@ -418,9 +263,9 @@ def scan(data: Bytes, ends: I64, names: Bytes, lengths: I64, table: I64, heads: 
     -------
     int                           number of levels written
     """
-    types = np.zeros(_SLOTS, np.int64)
-    values = np.zeros(_SLOTS, np.int64)
-    sizes = np.zeros(_SLOTS, np.int64)
+    types = np.zeros(SLOTS, np.int64)
+    values = np.zeros(SLOTS, np.int64)
+    sizes = np.zeros(SLOTS, np.int64)
     count = 0
     start = 0
     for index in range(ends.size):

@@ -89,7 +89,7 @@ def test_cut_connection_is_lost_once_and_comes_back():
     async def run():
         async with local_venue() as venue, running(venue) as (client, recorder):
             for count in range(1, 5):
-                await until(lambda: _live(client))
+                await until(lambda: _live(client) and len(venue.clients) == 1)
                 await venue.clients[0].send(_message(count))
                 await until(lambda count=count: len(recorder.data()) == count)
                 venue.clients[0].transport.abort()
