@@ -20,7 +20,6 @@ from gpuscalp.stats import (
     annual_factor,
     block_bootstrap,
     deflated_sharpe,
-    max_drawdown,
     sharpe,
     wilson,
 )
@@ -128,11 +127,6 @@ def hits(trades: Sequence[Trade]) -> tuple[int, Interval]:
     """Return how many trades earned something after all costs, and Wilson's interval of their share."""
     won = sum(trade.pnl_e8 > 0 for trade in trades)
     return won, wilson(won, len(trades))
-
-
-def drawdown_of(equity: F64) -> tuple[float, float]:
-    """Return the largest fall of the sampled equity, (USDT, %)."""
-    return max_drawdown(equity)
 
 
 def number(value: float) -> float | None:
