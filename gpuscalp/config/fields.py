@@ -1,0 +1,16 @@
+"""The kinds of values that configurations are made of. No behaviour."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+
+PositiveInt = Annotated[int, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+# TOML has no null: a limit that may be switched off says so in a word.
+OFF: Final = "off"
+Limit = Positive | Literal["off"]

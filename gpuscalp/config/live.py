@@ -1,0 +1,107 @@
+"""What a live session needs beside a model and a strategy: feeds, batches, journal, state."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from gpuscalp.config.fields import Count, Positive, PositiveInt
+from gpuscalp.config.trading import (
+    AccountConfig,
+    CostConfig,
+    PaperConfig,
+    RiskConfig,
+    SizingConfig,
+    StrategyConfig,
+)
+
+
+class FeedConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where market data come from and how its connections are kept. Testnet or a local exchange: other URLs.
+
+    ``trade_route``: the venue's sources disagree on which route carries the undocumented ``@trade``.
+    Silence: a stream is silent after ``stale_factor`` times its longest usual pause, within the two limits.
+    """
+
+    public_url: str = "wss://fstream.binance.com/public"
+    market_url: str = "wss://fstream.binance.com/market"
+    private_url: str = "wss://fstream.binance.com/private"
+    rest_url: str = "https://fapi.binance.com"
+    # Base URLs of further redundant connections in place of the first ones; {route} is filled in.
+    redundant_urls: tuple[str, ...] = ()
+    redundancy: Annotated[int, Meta(ge=1, le=4)] = 2
+    # Kinds, one stream for each symbol; one that begins with "!" is over all symbols. "depth20@100ms"
+    # in place of "depth@100ms" gives books of 20 levels without snapshots (docs/feeds.md).
+    streams: tuple[str, ...] = ("aggTrade", "bookTicker", "depth@100ms", "markPrice@1s")
+    trade_route: Literal["public", "market"] = "public"
+    max_streams: Annotated[int, Meta(ge=1, le=200)] = 200  # per connection
+    max_messages_per_s: Annotated[int, Meta(ge=1, le=10)] = 5  # that we send; the venue cuts off above 10
+    open_timeout_ms: PositiveInt = 10_000
+    reply_timeout_ms: PositiveInt = 5_000
+    idle_timeout_ms: PositiveInt = 30_000  # not one byte: the connection is half open
+    backoff_min_ms: PositiveInt = 250
+    backoff_max_ms: PositiveInt = 30_000
+    stable_ms: PositiveInt = 60_000  # open for so long: the next failure is the first again
+    rotate_ms: PositiveInt = 23 * 3_600_000  # the venue cuts every connection after 24 hours
+    overlap_max_ms: PositiveInt = 300_000
+    first_message_ms: PositiveInt = 15_000  # after the reply to SUBSCRIBE
+    stale_factor: Positive = 4.0
+    stale_min_ms: PositiveInt = 5_000
+    stale_max_ms: PositiveInt = 60_000
+    hold_ms: Count = (
+        250  # how long a message waits for the missing ones before it while others may bring them
+    )
+    weight_per_minute: PositiveInt = 2_400
+    weight_reserve: Count = 400  # kept for orders
+    clock_limit_ms: PositiveInt = 500  # a larger offset, or a larger disagreement, is drift
+    clock_interval_ms: PositiveInt = 10_000
+
+
+class BatchConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a micro-batch closes, and how much may wait."""
+
+    max_ticks: Annotated[int, Meta(ge=1, le=1 << 20)] = 4_096
+    max_age_ms: PositiveInt = 10
+    # Above this many waiting ticks quotes, books and marks conflate to the newest of each symbol.
+    conflate_above: Annotated[int, Meta(ge=1, le=1 << 22)] = 65_536
+    hard_limit: Annotated[int, Meta(ge=1, le=1 << 24)] = 1 << 20
+
+
+class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a session is written down. A power cut loses at most ``flush_ms + sync_ms`` and one fsync."""
+
+    flush_ms: PositiveInt = 20  # to the kernel, from where a killed process loses nothing
+    sync_ms: PositiveInt = 200  # to the disk
+    block_bytes: Annotated[int, Meta(ge=4_096, le=1 << 24)] = 1 << 20  # a full block is flushed at once
+    segment_bytes: Annotated[int, Meta(ge=65_536, le=1 << 34)] = 1 << 28
+    level: Annotated[int, Meta(ge=1, le=19)] = 1  # of zstd
+
+
+class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a live session keeps time and state."""
+
+    # A frame that no message closes is closed by the clock, so long after its end: more than messages take.
+    clock_close_ms: PositiveInt = 250
+    predict_within_ms: PositiveInt = 1_000  # a frame that is older when its turn comes gets no prediction
+    book_interval_ms: Count = 0  # as the archive that the model was trained on was imported
+    checkpoint_s: Positive = 30.0
+    checkpoints_kept: Annotated[int, Meta(ge=1, le=100)] = 2
+    status_ms: PositiveInt = 500
+
+
+class LiveConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A live session. Frames and features are the model's own."""
+
+    venue: str = "binance_usdm"
+    broker: Literal["paper"] = "paper"
+    feed: FeedConfig = FeedConfig()
+    batch: BatchConfig = BatchConfig()
+    journal: JournalConfig = JournalConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    sizing: SizingConfig = SizingConfig()
+    risk: RiskConfig = RiskConfig()
+    cost: CostConfig = CostConfig()
+    account: AccountConfig = AccountConfig()
+    paper: PaperConfig = PaperConfig()
+    session: SessionConfig = SessionConfig()

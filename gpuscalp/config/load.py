@@ -1,0 +1,136 @@
+"""From files, environment and flags to frozen structs. Unknown keys and values out of range are errors.
+
+Later sources win: built-in defaults < file < environment (``GPUSCALP__SECTION__KEY``) < flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+from msgspec import Struct
+
+from gpuscalp.errors import ConfigError
+
+ENV_PREFIX: Final = "GPUSCALP__"
+# Keys that older files may have, and what has taken their place.
+_MOVED: Final = {
+    "cost.order_latency_ms": "set paper.request and paper.reply, which share that way (docs/backtest.md)",
+}
+
+T = TypeVar("T", bound=Struct)
+
+
+def load(
+    kind: type[T],
+    path: Path | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> T:
+    """Decode one configuration from its sources.
+
+    Parameters
+    ----------
+    kind : the struct to decode into
+    path : TOML file; None takes the defaults
+    env : environment to read ``GPUSCALP__SECTION__KEY`` from; values are TOML literals, else strings
+    overrides : dotted key → value, from flags; None values are ignored
+
+    Raises
+    ------
+    ConfigError
+        the file is missing or not TOML, a key is unknown (the nearest known key is named), or a value is of
+        the wrong type or out of range
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                "no such configuration file", where=str(path), fix="correct --config, or leave it out"
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the configuration: {error.strerror}",
+                where=str(path),
+                fix="name a readable file",
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"not a TOML file: {error}", where=str(path), fix="configs/ of the project has examples"
+            ) from None
+    sources = [] if path is None else [str(path)]
+    for name, text in (env or {}).items():
+        if name.startswith(ENV_PREFIX):
+            sources.append(name)
+            _assign(
+                data,
+                name.removeprefix(ENV_PREFIX).lower().split("__"),
+                _literal(text),
+                where=f"environment {name}",
+            )
+    for dotted, value in (overrides or {}).items():
+        if value is not None:
+            _assign(data, dotted.split("."), value, where=f"option {dotted}")
+    where = ", ".join(sources) or "configuration"
+    _check_keys(data, kind, where, ())
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        what, _, at = str(error).partition(" - at ")
+        keys = re.findall(r"\w+", at)  # `$.grid.frame_ms` or `$.symbols[...]`
+        raise ConfigError(
+            f"{'.'.join(keys) or 'the configuration'}: {what[0].lower()}{what[1:]}",
+            where=where,
+            value=_found(data, keys),
+            fix="correct the value: configs/ of the project explains the keys",
+        ) from None
+
+
+def _found(data: object, keys: list[str]) -> object:
+    for key in keys:
+        if not isinstance(data, dict) or key not in data:
+            break
+        data = data[key]
+    return data
+
+
+def to_dict(config: Struct) -> dict[str, Any]:
+    """Return the resolved configuration as plain data, for freezing into a run directory."""
+    return cast(dict[str, Any], msgspec.to_builtins(config))
+
+
+def _assign(data: dict[str, Any], keys: list[str], value: object, *, where: str) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"{key} is a value, not a section", where=where, value=value)
+    data[keys[-1]] = value
+
+
+def _literal(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _check_keys(data: Mapping[str, Any], kind: type[Struct], where: str, path: tuple[str, ...]) -> None:
+    """Refuse unknown keys here rather than in msgspec, so that the nearest known key can be named."""
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in data.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            name = ".".join((*path, key))
+            guess = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
+            raise ConfigError("unknown key", where=where, value=name, fix=_MOVED.get(name, guess))
+        inner = fields[key]
+        if isinstance(inner, type) and issubclass(inner, Struct) and isinstance(value, dict):
+            _check_keys(value, inner, where, (*path, key))

@@ -1,0 +1,128 @@
+"""What decides a trade: strategy, sizing, limits, costs, and how the exchange is played on paper."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from gpuscalp.config.fields import Count, Fraction, Limit, NonNegative, Positive, PositiveInt
+
+
+class StrategyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a signal becomes an intent, and when a position is let go."""
+
+    min_edge_bps: float = 0.0  # expected edge after fees must exceed this
+    min_confidence: Fraction = 0.4
+    min_agreement: Fraction = 0.5
+    hold_ms: PositiveInt | None = None  # default: the label horizon
+    order_usdt: Positive = 1_000.0
+
+
+class RiskConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of the risk gate. "off" takes a rule out of force; docs/risk.md tells what each one is for."""
+
+    # Money
+    max_position_usdt: Positive = 5_000.0  # per symbol
+    max_gross_usdt: Positive = 20_000.0  # all symbols
+    max_order_usdt: Positive = 2_000.0
+    max_leverage: Limit = 3.0  # all positions over the equity
+    max_trade_risk_pct: Limit = 0.5  # of the equity, lost by one order that goes wrong
+    risk_sigmas: Positive = 4.0  # so many standard deviations of the holding time are "wrong" …
+    stop_bps: Positive | None = None  # … unless a distance is given here
+    max_daily_loss_usdt: Positive = 500.0
+    max_drawdown_pct: Annotated[float, Meta(gt=0, le=100)] = 10.0
+    # Orders
+    max_orders_per_s: PositiveInt = 20
+    max_orders_per_minute: PositiveInt = 600
+    exit_reserve: Annotated[float, Meta(ge=0, lt=1)] = 0.25  # share of both that entries leave to exits
+    min_interval_ms: Count = 0  # from the last execution in a symbol to its next entry
+    max_open_orders: PositiveInt = 2  # per symbol
+    max_open_orders_total: PositiveInt = 100
+    # Market
+    max_spread_bps: Positive = 5.0
+    max_quote_age_ms: PositiveInt = 2_000
+    max_collar_bps: Limit = 100.0  # between the price that is crossed to and the mark price
+    max_jump_bps: Limit = 50.0  # of the mid, from one frame to the next
+    volatility_ms: PositiveInt = 1_000  # the short horizon
+    max_volatility_bps: Limit = 30.0  # standard deviation over that horizon
+    volatility_pause_ms: PositiveInt = 30_000
+    blocked_quality: tuple[str, ...] = ("GAP", "RESYNC", "STALE", "CROSSED", "CLOCK_DRIFT", "WARM_UP")
+    # Prediction
+    max_clock_error_ms: Limit = 500.0
+    max_prediction_age_ms: Limit = 500.0  # from the end of the frame to the decision
+    max_model_age_h: Limit = 168.0  # from the end of the training
+    max_edge_bps: Limit = 100.0  # more than this is not believed
+    min_confidence: Fraction = 0.34
+    min_agreement: Fraction = 0.0
+    # Breakers that end by themselves, until they have tripped too often in a day (UTC)
+    max_losses: PositiveInt | Literal["off"] = 10  # losing trades in a row, all symbols
+    loss_pause_ms: PositiveInt = 300_000
+    breaker_trips_max: Count = 3
+
+
+class SizingConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What scales ``strategy.order_usdt`` before the limits cut it. "off" leaves a factor at 1."""
+
+    target_volatility_bps: Limit = 10.0  # over the holding time; a wilder market gets less
+    volatility_ms: PositiveInt = 60_000  # how long the estimate of the volatility remembers
+    kelly_fraction: Limit = 0.25
+    drawdown: bool = True  # smaller, the nearer the drawdown comes to risk.max_drawdown_pct
+    max_scale: Positive = 1.0  # of each factor and of their product
+
+
+class CostConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What trading costs. Defaults: Binance USD-M, regular user, no BNB discount."""
+
+    taker_fee_bps: NonNegative = 5.0
+    maker_fee_bps: float = 2.0
+    compute_latency_ms: NonNegative = 1.0
+
+
+class AccountConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    start_usdt: Positive = 10_000.0
+
+
+class LegConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One way between here and the exchange, in milliseconds.
+
+    ``fixed`` takes ``low_ms``; ``uniform`` draws between ``low_ms`` and ``high_ms``; ``empirical`` draws from
+    ``samples_ms`` (measured by a session, in any order).
+    """
+
+    kind: Literal["fixed", "uniform", "empirical"] = "fixed"
+    low_ms: NonNegative = 10.0
+    high_ms: NonNegative = 10.0
+    samples_ms: tuple[NonNegative, ...] = ()
+
+
+class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the paper broker plays the exchange. Fees are in CostConfig. See docs/paper_broker.md."""
+
+    request: LegConfig = LegConfig()
+    reply: LegConfig = LegConfig()
+    # The state of the book that an arriving order meets: the first one at or after its arrival, or the last.
+    meets: Literal["next", "last"] = "next"
+    max_wait_ms: PositiveInt = 5_000  # an order that has met no sound book for so long expires
+    # How much displayed quantity that leaves a level without a trade moves us ahead in the queue.
+    queue: Literal["pessimistic", "probabilistic", "proportional"] = "pessimistic"
+    queue_power: Annotated[int, Meta(ge=1, le=6)] = 3  # of the probabilistic queue
+    # Levels behind the best one are taken only from a book younger than this.
+    depth_age_ms: PositiveInt = 1_000
+    max_open_orders: PositiveInt = 200  # per symbol
+    leverage: Annotated[int, Meta(ge=1, le=125)] = 20
+    liquidation_fee_bps: NonNegative = 125.0
+    percent_price_up: Positive = 1.05
+    percent_price_down: Positive = 0.95
+    market_take_bound: Fraction = 0.05  # how far from the mark price a market order may fill
+    seed: Count = 7
+
+
+class BacktestConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    strategy: StrategyConfig = StrategyConfig()
+    sizing: SizingConfig = SizingConfig()
+    risk: RiskConfig = RiskConfig()
+    cost: CostConfig = CostConfig()
+    account: AccountConfig = AccountConfig()
+    paper: PaperConfig = PaperConfig()
+    trials: PositiveInt = 1  # configurations tried so far: deflates the Sharpe ratio
