@@ -28,8 +28,10 @@ from gpuscalp.feeds.messages import (
     DepthSnapshot,
     DepthUpdate,
     Ignored,
+    Liquidation,
     MarkPrice,
     Message,
+    PartialBook,
     Ticker,
     Trade,
 )
@@ -46,9 +48,10 @@ _NAMES: Final[dict[type, str]] = {
     DepthUpdate: "depth",
     DepthSnapshot: "snapshot",
     MarkPrice: "mark",
+    PartialBook: "partial_depth",
 }
 
-_OfSymbol = Trade | Ticker | DepthUpdate | DepthSnapshot | MarkPrice
+_OfSymbol = Trade | Ticker | DepthUpdate | DepthSnapshot | MarkPrice | PartialBook
 _Handlers = dict[type, Callable[[int, Any], str]]
 
 
@@ -257,9 +260,11 @@ class Assembly:
         if isinstance(message, Ignored):
             run.set_aside(message.kind)
             return
+        if isinstance(message, Liquidation):
+            run.set_aside("liquidation")
+            return
         if isinstance(message, Batch):
-            fates = {self._handle(run, recv_ns, MarkPrice, mark) for mark in message.messages}
-            run.fates["mark", TAKEN if TAKEN in fates else DUPLICATE] += 1
+            self._take_batch(run, recv_ns, message)
             return
         if message.exch_ns:
             run.check_times(recv_ns, message.exch_ns)
@@ -267,13 +272,20 @@ class Assembly:
         run.first_recv_ns = run.first_recv_ns or recv_ns
         run.last_recv_ns = recv_ns
 
-    def _handle(
-        self,
-        run: SourceRun,
-        recv_ns: int,
-        kind: type,
-        message: Trade | Ticker | DepthUpdate | DepthSnapshot | MarkPrice,
-    ) -> str:
+    def _take_batch(self, run: SourceRun, recv_ns: int, batch: Batch) -> None:
+        """Take an array. It is one line of the account: taken if one of its messages was."""
+        fates: dict[str, str] = {}
+        for each in batch.messages:
+            if isinstance(each, Ignored):
+                fates.setdefault(each.kind, "")
+            elif isinstance(each, Liquidation):
+                fates.setdefault("liquidation", "")
+            else:
+                fates[self._handle(run, recv_ns, type(each), each)] = _NAMES[type(each)]
+        fate = next((fate for fate in (TAKEN, DUPLICATE, LATE, *fates) if fate in fates), "empty")
+        run.fates[fates.get(fate, ""), fate] += 1
+
+    def _handle(self, run: SourceRun, recv_ns: int, kind: type, message: _OfSymbol) -> str:
         entry = self._symbols.get(message.symbol)
         if entry is None:
             entry = self._new_symbol(message.symbol)
@@ -293,6 +305,7 @@ class Assembly:
             DepthUpdate: market.on_diff,
             DepthSnapshot: market.on_snapshot,
             MarkPrice: market.on_mark,
+            PartialBook: market.on_partial_book,
         }
         self._symbols[symbol] = (market, buffer, handlers)
         self._seq_base[symbol] = self._writer.next_seq(symbol, besides=self._replayed)

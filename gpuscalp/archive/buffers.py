@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from gpuscalp.archive.manifest import Gap
 from gpuscalp.archive.tables import BOOKS, COMMON, MARKS, QUOTES, TRADES, Table
+from gpuscalp.feeds.book import LocalBook
 from gpuscalp.feeds.messages import MarkPrice, Trade
 from gpuscalp.schema import BOOK_LEVELS
 
@@ -58,13 +58,12 @@ class SymbolBuffer:
         self.counts["quotes"] += 1
         self._quotes.extend((recv_ns, exch_ns, self.seq, quality, update_id, *best))
 
-    def book(
-        self, recv_ns: int, exch_ns: int, quality: int, update_id: int, top: Sequence[Sequence[int]]
-    ) -> None:
+    def book(self, recv_ns: int, exch_ns: int, quality: int, update_id: int, book: LocalBook) -> None:
         if self.muted:
             return
         self.counts["books"] += 1
-        self._books.extend((recv_ns, exch_ns, self.seq + 1, quality, update_id, *chain.from_iterable(top)))
+        self._books.extend((recv_ns, exch_ns, self.seq + 1, quality, update_id))
+        self._books.frombytes(book.top_bytes())
 
     def mark(self, recv_ns: int, exch_ns: int, quality: int, mark: MarkPrice) -> None:
         if self.muted:

@@ -35,14 +35,25 @@ def read_exchange_info(path: Path, venue: str) -> dict[str, Instrument]:
     DataError
         the file is no exchangeInfo, or a symbol in it has no tick or step size
     """
+    with open_content(path) as (content, _):
+        return parse_exchange_info(content.read(), venue, where=str(path))
+
+
+def parse_exchange_info(content: bytes, venue: str, *, where: str) -> dict[str, Instrument]:
+    """Read the body of such an answer; ``where`` says in errors where it came from.
+
+    Raises
+    ------
+    DataError
+        as ``read_exchange_info``
+    """
     try:
-        with open_content(path) as (content, _):
-            info = msgspec.json.decode(content.read(), type=_ExchangeInfo)
+        info = msgspec.json.decode(content, type=_ExchangeInfo)
     except msgspec.DecodeError as error:
-        raise DataError(f"not an exchangeInfo: {error}", where=str(path)) from None
+        raise DataError(f"not an exchangeInfo: {error}", where=where) from None
     if not info.symbols:
-        raise DataError("the exchangeInfo names no symbol", where=str(path))
-    return {item.symbol: _instrument(item, venue, path) for item in info.symbols}
+        raise DataError("the exchangeInfo names no symbol", where=where)
+    return {item.symbol: _instrument(item, venue, where) for item in info.symbols}
 
 
 def split_fitting(
@@ -61,7 +72,7 @@ def split_fitting(
     return fitting, others
 
 
-def _instrument(item: _Symbol, venue: str, path: Path) -> Instrument:
+def _instrument(item: _Symbol, venue: str, where: str) -> Instrument:
     filters = {str(entry.get("filterType")): entry for entry in item.filters}
     notional = filters.get("MIN_NOTIONAL") or filters.get("NOTIONAL") or {}
     try:
@@ -78,9 +89,7 @@ def _instrument(item: _Symbol, venue: str, path: Path) -> Instrument:
             source="exchange_info",
         )
     except (KeyError, DecodeError) as error:
-        raise DataError(
-            f"symbol without usable filters: {error}", where=str(path), value=item.symbol
-        ) from None
+        raise DataError(f"symbol without usable filters: {error}", where=where, value=item.symbol) from None
     if tick <= 0 or step <= 0:
-        raise DataError("tick and step size must be positive", where=str(path), value=item.symbol)
+        raise DataError("tick and step size must be positive", where=where, value=item.symbol)
     return instrument

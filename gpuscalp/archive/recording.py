@@ -4,7 +4,7 @@ Owns: the line forms. ::
 
     <receive time> <json>                    13, 16 or 19 digits: ms, µs or ns
     <seconds.fraction>: <json>               capture of a websocket by cryptofeed
-    <url> -> <seconds.fraction>: <json>      the same for a REST call
+    <url> -> <seconds.fraction>: <json>      the same for a REST call; replay://… in a replayed session
     wss://… <-> <seconds>, configuration: …  the same for a connection; no data
 
 A depth snapshot does not name its symbol: a REST line has it in the URL, a raw recording must be of one
@@ -27,10 +27,10 @@ from gpuscalp.feeds.times import to_ns
 _STREAM_NAME: Final = re.compile(
     rb'"stream":\s*"([^"@!]+)@|[/=]([a-z0-9]+)@(?:aggTrade|trade|bookTicker|depth)'
 )
-_URL_SYMBOL: Final = re.compile(rb"^https?://\S*[?&]symbol=(\w+)", re.MULTILINE)
+_URL_SYMBOL: Final = re.compile(rb"^(?:https?|replay)://\S*[?&]symbol=(\w+)", re.MULTILINE)
 _BARE_SYMBOL: Final = re.compile(rb'"s":\s*"(\w+)"')
 _FIRST: Final = re.compile(
-    rb"\d{10}\.\d+: ?[{\[]|(?:\d{13}|\d{16}|\d{19}) [{\[]|configuration: |wss?://|https?://\S+ -> "
+    rb"\d{10}\.\d+: ?[{\[]|(?:\d{13}|\d{16}|\d{19}) [{\[]|configuration: |wss?://|(?:https?|replay)://\S+ -> "
 )
 
 _USDM_MARKS: Final = (
@@ -97,7 +97,7 @@ class RecordingReader:
             if _SNAPSHOT_KEY in body[:64] or (_SNAPSHOT_KEY in body and b'"stream"' not in body[:32]):
                 return recv_ns, number, self._snapshot(body, self._symbol)
             return recv_ns, number, body
-        if line.startswith((b"https://", b"http://")):
+        if line.startswith((b"https://", b"http://", b"replay://")):
             return self._rest(line, number)
         if line.startswith((b"wss://", b"ws://", b"configuration: ")):
             return None

@@ -37,11 +37,21 @@ class PartReader:
     archive : root of the archive
     part : which file
     start_ns, end_ns : half-open range of ``exch_ns``; None is open
+    columns : what is read; None = everything. ``exch_ns`` must be among them.
     """
 
-    def __init__(self, archive: Path, part: Part, start_ns: int | None, end_ns: int | None) -> None:
+    def __init__(
+        self,
+        archive: Path,
+        part: Part,
+        start_ns: int | None,
+        end_ns: int | None,
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> None:
         self.part = part
         self.table: Table = TABLES[part.table]
+        self._columns = (*COMMON, *self.table.columns) if columns is None else tuple(columns)
         self._path = archive / part.path
         self._start_ns = -_END if start_ns is None else start_ns
         self._end_ns = _END if end_ns is None else end_ns
@@ -93,11 +103,11 @@ class PartReader:
         assert self._file is not None
         _, index = self._groups.pop()
         try:
-            table = self._file.read_row_group(index, use_threads=False)
+            table = self._file.read_row_group(index, columns=list(self._columns), use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise _damaged(self._path, error) from None
         rows: Rows = {}
-        for name in (*COMMON, *self.table.columns):
+        for name in self._columns:
             column = table.column(name).combine_chunks()
             if name in self.table.levels:
                 rows[name] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, BOOK_LEVELS)

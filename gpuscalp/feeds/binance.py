@@ -1,35 +1,40 @@
 """Decoding of Binance market messages, USD-M futures and spot: bytes in, one typed message out.
 
-Owns: the venue's field names and quirks. Never: touches a socket or a file, keeps state of a market, or
-reads a clock. Used alike by the importer and by a live feed.
+Owns: what messages mean, the venue's quirks. Never: touches a socket or a file, keeps state of a market, or
+reads a clock. Used alike by the importer and by a live feed. The field names are ``binance_forms``'s.
 
 Which time becomes ``exch_ns``: the event time ``E``, when the exchange sent the message, not the
 transaction time ``T``. Before ``E`` nobody outside could know of the event, and the streams of one symbol
 are nearly in order by ``E``: in the recordings of 2023 3 % of the trades lie more than 20 ms (up to 2 s)
 behind the newest ``T`` already received, against 0.5 % (up to 0.26 s) by ``E``.
 
-Source of the field names: Binance developer documentation, USD-M futures and spot market streams.
+A partial book (``depth20``) has the keys of a diff: only the name of its stream tells it apart, so that a
+bare one is taken for a diff.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Final, cast
 
 import msgspec
-from msgspec import Meta, Raw, Struct, field
+from msgspec import Raw, Struct
 
 from gpuscalp.errors import DecodeError
+from gpuscalp.feeds import binance_forms as forms
 from gpuscalp.feeds.decimals import DecimalCache, parse_e8
 from gpuscalp.feeds.messages import (
+    PARTIAL_DEPTHS,
     Batch,
     DepthSnapshot,
     DepthUpdate,
     Ignored,
     Levels,
+    Liquidation,
     MarkPrice,
     Message,
+    PartialBook,
     Ticker,
     Trade,
 )
@@ -38,162 +43,38 @@ from gpuscalp.feeds.times import to_ns
 _COMBINED: Final = b'{"stream":"'
 _ROUTES_MAX: Final = 4_096
 
-# Streams that make no rows. Partial books (``depth20``) are no diffs although they look like some, and the
-# RPI book counts quantities that a taker by API cannot reach: neither may be taken for the book.
+# Streams that make no rows. The RPI book counts quantities that a taker by API cannot reach: it may not be
+# taken for the book, although its messages look like diffs.
 _IGNORED_STREAMS: Final = frozenset(
     (
         *("kline", "continuousKline", "indexPriceKline", "markPriceKline", "miniTicker", "ticker"),
-        *("forceOrder", "compositeIndex", "contractInfo", "assetIndex", "tradingSession", "rpiDepth"),
-        *("depth5", "depth10", "depth20", "avgPrice", "indexPrice"),
+        *("compositeIndex", "contractInfo", "assetIndex", "tradingSession", "rpiDepth"),
+        *("avgPrice", "indexPrice"),
     )
 )
 _IGNORED_EVENTS: Final = frozenset(
     (
         *("kline", "continuous_kline", "indexPrice_kline", "markPrice_kline", "24hrMiniTicker"),
-        *("24hrTicker", "1hTicker", "4hTicker", "forceOrder", "compositeIndex", "contractInfo"),
+        *("24hrTicker", "1hTicker", "4hTicker", "compositeIndex", "contractInfo", "EquityUpdate"),
         *("assetIndexUpdate", "tradingSession", "avgPrice", "indexPriceUpdate", "serverShutdown"),
     )
 )
+# A message of COIN-M, which is another market even where its symbol looks like one of ours.
+_OTHER_MARGIN: Final = Ignored("other_margin")
 
 # Kinds of trades that are none of the market: the insurance fund, auto-deleveraging, adjustments.
 _NO_MARKET: Final = frozenset({"INSURANCE_FUND", "ADL", "NA"})
 
-_WireLevels = list[tuple[str, str]]
-# What is stored is int64; more would be accepted by Python and lost on the way to disk.
-_Id = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
-
-
-class _WireTrade(Struct, gc=False):
-    e: Literal["trade"]
-    E: int
-    s: str
-    t: _Id
-    p: str
-    q: str
-    m: bool
-    X: str = "MARKET"  # spot has no such field
-
-
-class _WireAggTrade(Struct, gc=False):
-    e: Literal["aggTrade"]
-    E: int
-    s: str
-    a: _Id
-    p: str
-    q: str
-    m: bool
-
-
-class _WireTicker(Struct, gc=False):
-    u: _Id
-    s: str
-    b: str
-    B: str
-    a: str
-    A: str
-    E: int = 0
-    e: Literal["bookTicker"] = "bookTicker"  # spot has neither event type nor time
-
-
-class _WireDepth(Struct):
-    e: Literal["depthUpdate"]
-    E: int
-    s: str
-    U: _Id
-    u: _Id
-    b: _WireLevels
-    a: _WireLevels
-    pu: _Id | None = None  # spot has no such field
-
-
-class _WireMark(Struct, gc=False):
-    e: Literal["markPriceUpdate"]
-    E: int
-    s: str
-    p: str
-    i: str = ""
-    r: str = ""  # empty for delivery contracts
-    T: int = 0
-
-
-class _WireSnapshot(Struct):
-    last_id: _Id = field(name="lastUpdateId")
-    bids: _WireLevels
-    asks: _WireLevels
-    E: int = 0
-
-
-class _Combined(Struct):
-    stream: str
-    data: Raw
-
-
-class _CombinedTrade(Struct):
-    data: _WireTrade
-
-
-class _CombinedAggTrade(Struct):
-    data: _WireAggTrade
-
-
-class _CombinedTicker(Struct):
-    data: _WireTicker
-
-
-class _CombinedDepth(Struct):
-    data: _WireDepth
-
-
-class _CombinedMark(Struct):
-    data: _WireMark
-
-
-class _CombinedMarks(Struct):
-    data: list[_WireMark]
-
-
-class _Head(Struct):
-    """Enough of a bare message to tell what it is."""
-
-    e: str | None = None
-    stream: str | None = None
-    last_id: int | None = field(name="lastUpdateId", default=None)
-    u: int | None = None
-    id: int | str | None = None
-    code: int | None = None
-
-
-_Decode = Callable[[bytes | Raw], Any]
-_Build = Callable[[Any], Any]
-_Route = tuple[_Decode, _Build, str]  # with the symbol that the stream name promises, or nothing
-
 
 class Decoder:
-    """Decode messages of one venue. Keeps two bounded caches (numbers, stream names) and no other state."""
+    """Decode messages of one venue. Keeps two bounded caches (numbers, stream names) and no other state: what
+    is compiled lies in the module, so that an instance is plain data."""
 
     def __init__(self) -> None:
         self._numbers = DecimalCache(least_e8=0)
         self._positive = DecimalCache(least_e8=1)
-        self._routes: dict[bytes, _Route] = {}
-        self._combined = msgspec.json.Decoder(_Combined).decode
-        self._head = msgspec.json.Decoder(_Head).decode
-        self._by_stream: dict[str, tuple[_Decode, _Build]] = {
-            "trade": _route(_CombinedTrade, self._trade),
-            "aggTrade": _route(_CombinedAggTrade, self._aggregate),
-            "bookTicker": _route(_CombinedTicker, self._ticker),
-            "depth": _route(_CombinedDepth, self._depth),
-            "markPrice": _route(_CombinedMark, self._mark),
-            "!markPrice": _route(_CombinedMarks, self._marks),
-        }
-        self._by_event: dict[str, tuple[_Decode, _Build]] = {
-            "trade": _route(_WireTrade, self._trade),
-            "aggTrade": _route(_WireAggTrade, self._aggregate),
-            "bookTicker": _route(_WireTicker, self._ticker),
-            "depthUpdate": _route(_WireDepth, self._depth),
-            "markPriceUpdate": _route(_WireMark, self._mark),
-            "snapshot": _route(_WireSnapshot, self._snapshot),
-            "markPrices": _route(list[_WireMark], self._marks),
-        }
+        # By name of a stream: its kind, and the symbol that the name promises, or nothing.
+        self._routes: dict[bytes, tuple[str, str]] = {}
 
     def decode(self, message: bytes) -> Message:
         """Decode one message.
@@ -206,8 +87,8 @@ class Decoder:
         Returns
         -------
         Message
-            ``Ignored`` for well-formed messages that make no rows: klines, liquidations, partial books,
-            replies to subscriptions, error notices
+            ``Ignored`` for well-formed messages that nobody uses: klines, messages of COIN-M, partial books
+            of spot (they name no ids), replies to subscriptions, error notices
 
         Raises
         ------
@@ -221,61 +102,59 @@ class Decoder:
                 route = self._routes.get(name)
                 if route is None:
                     route = self._find_route(name)
-                decode, build, expected = route
-                made = build(decode(message).data)
-                if expected and made.symbol != expected:
+                stem, expected = route
+                found = _BY_STREAM.get(stem)
+                if found is None:
+                    _decode_combined(message)  # it has to be one
+                    return Ignored(kind=stem)
+                decode, build = found
+                made = build(self, decode(message).data)
+                if expected and type(made) is not Ignored and made.symbol != expected:
                     raise DecodeError("symbol differs from the stream's", where="s", value=made.symbol)
                 return cast(Message, made)
             return self._decode_bare(message)
         except msgspec.ValidationError as error:
             text, _, path = str(error).partition(" - at ")
             raise DecodeError(
-                "field missing or of the wrong type", where=path.strip("`"), value=text
+                "field missing or of the wrong type", where=path.strip("`") or "$", value=text
             ) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DecodeError("not JSON", value=str(error)) from None
 
-    def _find_route(self, name: bytes) -> _Route:
+    def _find_route(self, name: bytes) -> tuple[str, str]:
         """Choose by stream name, and remember."""
         symbol, _, kind = name.decode("utf-8").partition("@")
         expected = symbol.upper()
         if symbol.startswith("!"):
-            expected, kind = "", symbol if symbol == "!markPrice" else symbol[1:]
+            expected, kind = "", symbol if symbol in _BY_STREAM else symbol[1:]
         stem = re.split("[@_]", kind, maxsplit=1)[0]
-        found = self._by_stream.get(stem)
-        if found is not None:
-            route = (*found, expected)
-        elif stem in _IGNORED_STREAMS:
-            ignored = Ignored(kind=stem)
-            route = (self._combined, lambda _: ignored, "")
-        else:
+        if stem not in _BY_STREAM and stem not in _IGNORED_STREAMS:
             raise DecodeError("stream of an unknown kind", where="stream", value=name[:80].decode())
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
-        self._routes[name] = route
-        return route
+        self._routes[name] = (stem, expected)
+        return stem, expected
 
     def _decode_bare(self, message: bytes) -> Message:
         if message[:1] == b"[":
-            decode, build = self._by_event["markPrices"]
-            return cast(Message, build(decode(message)))
-        head = self._head(message)
+            return self._decode_array(message)
+        head = _decode_head(message)
         if head.stream is not None:
             # A combined frame with other spacing or order of keys.
-            frame = self._combined(message)
+            frame = _decode_combined(message)
             return self.decode(
                 b'{"stream":"' + frame.stream.encode() + b'","data":' + bytes(frame.data) + b"}"
             )
         if head.e is not None:
-            route = self._by_event.get(head.e)
+            route = _BY_EVENT.get(head.e)
             if route is None:
                 if head.e in _IGNORED_EVENTS:
                     return Ignored(kind=head.e)
                 raise DecodeError("event of an unknown kind", where="e", value=head.e[:80])
         elif head.last_id is not None:
-            route = self._by_event["snapshot"]
+            route = _BY_EVENT["snapshot"]
         elif head.u is not None:
-            route = self._by_event["bookTicker"]
+            route = _BY_EVENT["bookTicker"]
         elif head.code is not None:
             return Ignored(kind="venue_error")
         elif head.id is not None:
@@ -283,9 +162,25 @@ class Decoder:
         else:
             raise DecodeError("message of an unknown shape", value=message[:80].decode("utf-8", "replace"))
         decode, build = route
-        return cast(Message, build(decode(message)))
+        return cast(Message, build(self, decode(message)))
 
-    def _trade(self, wire: _WireTrade) -> Trade:
+    def _decode_array(self, message: bytes) -> Message:
+        """Decode a bare array, as a stream over all symbols sends it: of one kind throughout."""
+        heads = _decode_heads(message)
+        if not heads:
+            return Batch(())
+        event = heads[0].e or ""
+        if event in _IGNORED_EVENTS:
+            return Ignored(kind=event)
+        route = _BY_ARRAY.get(event)
+        if route is None:
+            raise DecodeError("event of an unknown kind", where="$[0].e", value=event[:80])
+        decode, build = route
+        return cast(Message, build(self, decode(message)))
+
+    def _trade(self, wire: forms.WireTrade) -> Trade | Ignored:
+        if wire.st != forms.USD_M:
+            return _OTHER_MARGIN
         market = wire.X == "MARKET"
         if not market and wire.X not in _NO_MARKET:
             raise DecodeError("trade of an unknown kind", where="X", value=wire.X[:80])
@@ -297,14 +192,18 @@ class Decoder:
             raise _named(error, wire, "pq") from None
         return Trade(wire.s, to_ns(wire.E), wire.t, price, qty, -1 if wire.m else 1, False, market)
 
-    def _aggregate(self, wire: _WireAggTrade) -> Trade:
+    def _aggregate(self, wire: forms.WireAggTrade) -> Trade | Ignored:
+        if wire.st != forms.USD_M:
+            return _OTHER_MARGIN
         try:
             price, qty = self._positive[wire.p], self._positive[wire.q]
         except DecodeError as error:
             raise _named(error, wire, "pq") from None
         return Trade(wire.s, to_ns(wire.E), wire.a, price, qty, -1 if wire.m else 1, True, True)
 
-    def _ticker(self, wire: _WireTicker) -> Ticker:
+    def _ticker(self, wire: forms.WireTicker) -> Ticker | Ignored:
+        if wire.st != forms.USD_M:
+            return _OTHER_MARGIN
         numbers = self._numbers
         try:
             bid, bid_qty, ask, ask_qty = numbers[wire.b], numbers[wire.B], numbers[wire.a], numbers[wire.A]
@@ -312,7 +211,9 @@ class Decoder:
             raise _named(error, wire, "bBaA") from None
         return Ticker(wire.s, to_ns(wire.E) if wire.E else 0, wire.u, bid, bid_qty, ask, ask_qty)
 
-    def _depth(self, wire: _WireDepth) -> DepthUpdate:
+    def _depth(self, wire: forms.WireDepth) -> DepthUpdate | Ignored:
+        if wire.st != forms.USD_M:
+            return _OTHER_MARGIN
         bids, asks = self._levels(wire.b, "b"), self._levels(wire.a, "a")
         previous = wire.U - 1 if wire.pu is None else wire.pu
         if wire.u < wire.U or previous >= wire.u:
@@ -321,11 +222,13 @@ class Decoder:
             )
         return DepthUpdate(wire.s, to_ns(wire.E), wire.U, wire.u, previous, bids, asks)
 
-    def _snapshot(self, wire: _WireSnapshot) -> DepthSnapshot:
+    def _snapshot(self, wire: forms.WireSnapshot) -> DepthSnapshot:
         bids, asks = self._levels(wire.bids, "bids"), self._levels(wire.asks, "asks")
         return DepthSnapshot("", to_ns(wire.E) if wire.E else 0, wire.last_id, bids, asks)
 
-    def _mark(self, wire: _WireMark) -> MarkPrice:
+    def _mark(self, wire: forms.WireMark) -> MarkPrice | Ignored:
+        if wire.st != forms.USD_M:
+            return _OTHER_MARGIN
         numbers = self._numbers
         try:
             mark, index = numbers[wire.p], numbers[wire.i] if wire.i else 0
@@ -337,10 +240,18 @@ class Decoder:
             raise DecodeError(error.what, where="r", value=error.value) from None
         return MarkPrice(wire.s, to_ns(wire.E), mark, index, funding, to_ns(wire.T) if wire.T else 0)
 
-    def _marks(self, wires: list[_WireMark]) -> Batch:
-        return Batch(tuple(self._mark(wire) for wire in wires))
+    def _liquidation(self, wire: forms.WireLiquidation) -> Liquidation | Ignored:
+        if wire.st != forms.USD_M:
+            return _OTHER_MARGIN
+        order, numbers = wire.o, self._numbers
+        try:
+            price, average, qty = numbers[order.p], numbers[order.ap], self._positive[order.q]
+        except DecodeError as error:
+            raise _named(error, order, ("p", "ap", "q")) from None
+        side = 1 if order.S == "BUY" else -1
+        return Liquidation(order.s, to_ns(wire.E), side, price, average, qty, order.X)
 
-    def _levels(self, levels: _WireLevels, name: str) -> Levels:
+    def _levels(self, levels: forms.WireLevels, name: str) -> Levels:
         prices, quantities = self._positive, self._numbers
         try:
             return [(prices[price], quantities[qty]) for price, qty in levels]
@@ -348,11 +259,73 @@ class Decoder:
             raise DecodeError(error.what, where=name, value=error.value) from None
 
 
-def _named(error: DecodeError, wire: Struct, names: str) -> DecodeError:
+def _named(error: DecodeError, wire: Struct, names: Iterable[str]) -> DecodeError:
     """Return the error with the field that it came from."""
     fields = [name for name in names if str(getattr(wire, name))[:80] == error.value]
     return DecodeError(error.what, where=fields[0] if fields else None, value=error.value)
 
 
+_Decode = Callable[[bytes | Raw], Any]
+_Build = Callable[[Decoder, Any], Any]
+
+
 def _route(wire: Any, build: _Build) -> tuple[_Decode, _Build]:
     return msgspec.json.Decoder(wire).decode, build
+
+
+def _of_all(build: _Build) -> _Build:
+    """Return what builds one message, or an array of them as a batch."""
+
+    def built(decoder: Decoder, wires: Any) -> Any:
+        if type(wires) is list:
+            return Batch(tuple(build(decoder, wire) for wire in wires))
+        return build(decoder, wires)
+
+    return built
+
+
+def _partial(depth: int) -> _Build:
+    """Return what builds a partial book of so many levels a side."""
+
+    def built(decoder: Decoder, raw: Raw) -> PartialBook | Ignored:
+        if b'"lastUpdateId"' in bytes(memoryview(raw)[:32]):
+            return Ignored(kind=f"depth{depth}")  # of spot
+        made = decoder._depth(_decode_depth(raw))
+        if isinstance(made, Ignored):
+            return made
+        ids = made.first_id, made.last_id, made.previous_id
+        return PartialBook(made.symbol, made.exch_ns, depth, *ids, made.bids, made.asks)
+
+    return built
+
+
+_decode_combined: Final = msgspec.json.Decoder(forms.Combined).decode
+_decode_head: Final = msgspec.json.Decoder(forms.Head).decode
+_decode_heads: Final = msgspec.json.Decoder(list[forms.Head]).decode
+_decode_depth: Final = msgspec.json.Decoder(forms.WireDepth).decode
+_BY_STREAM: Final = {
+    "trade": _route(forms.CombinedTrade, Decoder._trade),
+    "aggTrade": _route(forms.CombinedAggTrade, Decoder._aggregate),
+    "bookTicker": _route(forms.CombinedTicker, Decoder._ticker),
+    "depth": _route(forms.CombinedDepth, Decoder._depth),
+    "markPrice": _route(forms.CombinedMark, Decoder._mark),
+    "forceOrder": _route(forms.CombinedLiquidation, Decoder._liquidation),
+    "!bookTicker": _route(forms.CombinedTickers, _of_all(Decoder._ticker)),
+    "!markPrice": _route(forms.CombinedMarks, _of_all(Decoder._mark)),
+    "!forceOrder": _route(forms.CombinedLiquidations, _of_all(Decoder._liquidation)),
+    **{f"depth{depth}": _route(forms.CombinedRaw, _partial(depth)) for depth in PARTIAL_DEPTHS},
+}
+_BY_EVENT: Final = {
+    "trade": _route(forms.WireTrade, Decoder._trade),
+    "aggTrade": _route(forms.WireAggTrade, Decoder._aggregate),
+    "bookTicker": _route(forms.WireTicker, Decoder._ticker),
+    "depthUpdate": _route(forms.WireDepth, Decoder._depth),
+    "markPriceUpdate": _route(forms.WireMark, Decoder._mark),
+    "forceOrder": _route(forms.WireLiquidation, Decoder._liquidation),
+    "snapshot": _route(forms.WireSnapshot, Decoder._snapshot),
+}
+_BY_ARRAY: Final = {
+    "bookTicker": _route(list[forms.WireTicker], _of_all(Decoder._ticker)),
+    "markPriceUpdate": _route(list[forms.WireMark], _of_all(Decoder._mark)),
+    "forceOrder": _route(list[forms.WireLiquidation], _of_all(Decoder._liquidation)),
+}

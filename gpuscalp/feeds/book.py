@@ -1,6 +1,8 @@
 """The local order book of one symbol, kept by the exchange's procedure.
 
-Owns: the buffered snapshot, the chain of update ids, the sorted levels. Pure: no sockets, files or clock.
+Owns: the buffered updates, the chain of update ids, the states. The levels themselves are arrays of
+``gpuscalp.ops.levels``, where one compiled call applies an update and adds up what a book tick says. Pure: no
+sockets, files or clock.
 
 States and what moves between them::
 
@@ -13,27 +15,36 @@ recording may hold no further snapshot, but the book is doubtful until one comes
 carries ``Quality.GAP | Quality.RESYNC``. A level that an update crosses is known to be dead then, and is
 removed; in SYNCED nothing is ever removed but by the venue, so that a crossed book shows.
 
+A partial book (``on_partial``) says all there is at once: no snapshot, always SYNCED, and a hole in its chain
+is over when it shows. A book takes either updates or partial books; who mixes them begins a new one.
+
 Source: Binance developer documentation, "How to manage a local order book correctly", USD-M futures and spot.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
 from enum import Enum
-from itertools import pairwise
-from typing import Final
+from itertools import chain, pairwise
+from typing import Final, final
+
+import numpy as np
+from msgspec import Struct
 
 from gpuscalp.feeds.chain import Ascent, Link
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels
-from gpuscalp.schema import BOOK_LEVELS, Quality
+from gpuscalp.ops import levels as ops
+from gpuscalp.schema import BOOK_LEVELS, I64, Quality
 
 # A snapshot is asked for when the stream starts and comes within seconds; ten minutes of updates at 100 ms.
 BUFFER_MAX: Final = 6_000
 # Far more levels than the venue keeps; a feed that sends more is broken, and the farthest are let go.
 LEVELS_MAX: Final = 50_000
 
-_FAR: Final = 2**63
+_CROSSED: Final = int(Quality.CROSSED)
+_NO_BOOK: Final = int(Quality.RESYNC)
+_DOUBTFUL: Final = int(Quality.GAP | Quality.RESYNC)
+_EMPTY: Final = (0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
 class BookState(Enum):
@@ -64,18 +75,37 @@ class BookEvent(Enum):
     UNNEEDED = "unneeded"
 
 
+class _Kept(Struct, frozen=True):
+    """An update that waits for a snapshot: levels as ``level_array`` gives them, the first ones bids."""
+
+    last_id: int
+    previous_id: int
+    levels: I64
+    bid_count: int
+
+
+# An enum's member costs five times as much to look up as a name.
+_SYNCED, _RESYNC = BookState.SYNCED, BookState.RESYNC
+_TOP, _APPLIED = BookEvent.TOP, BookEvent.APPLIED
+_NEXT: Final = Link.NEXT
+
+
+@final
 class LocalBook:
     """The book of one symbol.
 
-    Feed every depth update to ``on_diff`` and every snapshot to ``on_snapshot``, in arrival order; read
-    ``quality`` and ``top`` after TOP, GAP or SYNCED. After TOO_OLD (or GAP) a live caller must fetch a new
-    snapshot.
+    Feed every depth update to ``on_update`` (or ``on_diff``) and every snapshot to ``on_snapshot``, in
+    arrival order; read ``quality``, ``top`` and ``summary`` after TOP, GAP or SYNCED. After TOO_OLD (or GAP)
+    a live caller must fetch a new snapshot.
 
     Attributes
     ----------
     state : BookState
     missing : ids (first, last), both included, that the newest GAP missed
     unused : buffered updates let go without ever being applied
+    crossed : the best bid is at or above the best ask
+    summary : best bid and ask × 1e8 (0 = no level), then the quantities of 5 bids, 5 asks, 20 bids and 20
+        asks, each added from the best level outwards in float64
     """
 
     def __init__(self) -> None:
@@ -83,9 +113,11 @@ class LocalBook:
         self._ids = Ascent()
         self.missing = (0, 0)
         self.unused = 0
-        self._bids = _Side(-1)
-        self._asks = _Side(1)
-        self._buffer: deque[DepthUpdate] = deque(maxlen=BUFFER_MAX)
+        self.crossed = False
+        self.summary = _EMPTY
+        self._cells = ops.new_cells(0)
+        self._top = np.zeros((4, BOOK_LEVELS), np.int64)
+        self._buffer: deque[_Kept] = deque(maxlen=BUFFER_MAX)
         self._first_id = 0  # of the newest update, to tell a duplicate from a late one
         self._join_id: int | None = None  # id of a snapshot that no update has reached yet
 
@@ -97,18 +129,10 @@ class LocalBook:
     @property
     def quality(self) -> int:
         """Quality bits of what ``top`` returns."""
-        bits = 0
-        if self.state is BookState.RESYNC:
-            bits = Quality.GAP | Quality.RESYNC
-        elif self.state is BookState.UNSYNCED:
-            bits = Quality.RESYNC
-        return int(bits | Quality.CROSSED) if self.crossed else int(bits)
-
-    @property
-    def crossed(self) -> bool:
-        """Whether the best bid is at or above the best ask."""
-        bids, asks = self._bids.keys, self._asks.keys
-        return bool(bids) and bool(asks) and -bids[0] >= asks[0]
+        bits = _CROSSED if self.crossed else 0
+        if self.state is _SYNCED:
+            return bits
+        return bits | (_DOUBTFUL if self.state is BookState.RESYNC else _NO_BOOK)
 
     @property
     def waiting(self) -> int:
@@ -117,34 +141,92 @@ class LocalBook:
 
     def on_diff(self, diff: DepthUpdate) -> BookEvent:
         """Take one depth update."""
-        last_id = self._ids.newest
-        link = self._ids.on_id(diff.last_id)
-        if link is not Link.NEXT:
-            repeated = link is Link.DUPLICATE and diff.first_id == self._first_id
+        levels = level_array(diff.bids, diff.asks)
+        return self.on_update(
+            diff.first_id, diff.last_id, diff.previous_id, levels, 0, len(diff.bids), len(diff.asks)
+        )
+
+    def on_update(
+        self,
+        first_id: int,
+        last_id: int,
+        previous_id: int,
+        levels: I64,
+        start: int,
+        bid_count: int,
+        ask_count: int,
+    ) -> BookEvent:
+        """Take one depth update.
+
+        Parameters
+        ----------
+        first_id, last_id, previous_id : as in ``DepthUpdate``
+        levels : int64[L, 2]             price and quantity × 1e8; from ``start`` on the bids, then the asks.
+                                         What has to wait is copied: the array is the caller's again
+        """
+        newest = self._ids.newest
+        link = self._ids.on_id(last_id)
+        if link is not _NEXT:
+            repeated = link is Link.DUPLICATE and first_id == self._first_id
             return BookEvent.DUPLICATE if repeated else BookEvent.LATE
         if self._ids.outvoted:
-            last_id = self._ids.before
-        gap = last_id is not None and diff.previous_id != last_id
-        if last_id is not None and gap:
-            self.missing = (last_id + 1, diff.previous_id)
-        self._first_id = diff.first_id
-        if self.state is BookState.SYNCED and not gap and self._join_id is None:
-            return self._apply(diff)
-        return self._on_unsettled(diff, gap=gap)
+            newest = self._ids.before
+        gap = newest is not None and previous_id != newest
+        if newest is not None and gap:
+            self.missing = (newest + 1, previous_id)
+        self._first_id = first_id
+        if gap or self._join_id is not None or self.state is not _SYNCED:
+            if self._is_contained(last_id):
+                return BookEvent.CONTAINED
+            kept = levels[start : start + bid_count + ask_count].copy()
+            return self._on_unsettled(_Kept(last_id, previous_id, kept, bid_count), gap=gap)
+        return self._apply(levels, start, bid_count, ask_count)
+
+    def on_partial(
+        self,
+        first_id: int,
+        last_id: int,
+        previous_id: int,
+        levels: I64,
+        start: int,
+        bid_count: int,
+        ask_count: int,
+    ) -> BookEvent:
+        """Take the best levels as they are now, in the form of ``on_update``.
+
+        Returns TOP or APPLIED (nothing among the levels is another), GAP (messages before this one are
+        missing: what happened between is unknown), DUPLICATE or LATE.
+        """
+        newest = self._ids.newest
+        link = self._ids.on_id(last_id)
+        if link is not _NEXT:
+            repeated = link is Link.DUPLICATE and first_id == self._first_id
+            return BookEvent.DUPLICATE if repeated else BookEvent.LATE
+        if self._ids.outvoted:
+            newest = self._ids.before
+        self._first_id = first_id
+        self.state, self._join_id = BookState.SYNCED, None
+        before = self._top.tobytes()
+        self._cells[:, 0] = 0
+        self._top[:], self.summary = 0, _EMPTY
+        self._apply(levels, start, bid_count, ask_count)
+        if newest is not None and previous_id > newest:
+            self.missing = (newest + 1, previous_id)
+            return BookEvent.GAP
+        return _APPLIED if self._top.tobytes() == before else _TOP
 
     def on_snapshot(self, snapshot: DepthSnapshot) -> BookEvent:
         """Take one REST snapshot: load it and apply the buffered updates that follow it."""
         if self.state is BookState.SYNCED and (self._join_id or self.last_id or 0) >= snapshot.last_id:
             return BookEvent.UNNEEDED
-        waiting = [diff for diff in self._buffer if diff.last_id > snapshot.last_id]
+        waiting = [kept for kept in self._buffer if kept.last_id > snapshot.last_id]
         if waiting and waiting[0].previous_id > snapshot.last_id:
             return BookEvent.TOO_OLD
         if any(later.previous_id != sooner.last_id for sooner, later in pairwise(waiting)):
             return BookEvent.TOO_OLD  # the last gap lies behind the snapshot
-        self._bids.load(snapshot.bids)
-        self._asks.load(snapshot.asks)
-        for diff in waiting:
-            self._apply(diff)
+        self._load(snapshot.bids, snapshot.asks)
+        for kept in waiting:
+            self._apply_kept(kept)
         self._buffer.clear()
         self.state = BookState.SYNCED
         self._join_id = None if waiting else snapshot.last_id
@@ -153,111 +235,83 @@ class LocalBook:
     def top(self) -> tuple[list[int], list[int], list[int], list[int]]:
         """Return bid prices, bid quantities, ask prices, ask quantities of the 20 best levels, best first,
         as multiples of 1e-8; 0 = no level."""
-        bid_price, bid_qty = self._bids.top()
-        ask_price, ask_qty = self._asks.top()
+        bid_price, bid_qty, ask_price, ask_qty = self._top.tolist()
         return bid_price, bid_qty, ask_price, ask_qty
+
+    def top_bytes(self) -> bytes:
+        """Return ``top`` as the bytes of an int64[4, 20]."""
+        return self._top.tobytes()
 
     def best(self) -> tuple[int, int, int, int]:
         """Return best bid price and quantity, best ask price and quantity; 0 = no level."""
-        bid_price, bid_qty = self._bids.best()
-        ask_price, ask_qty = self._asks.best()
+        bid_price, bid_qty, ask_price, ask_qty = self._top[:, 0].tolist()
         return bid_price, bid_qty, ask_price, ask_qty
 
-    def _on_unsettled(self, diff: DepthUpdate, *, gap: bool) -> BookEvent:
+    def _is_contained(self, last_id: int) -> bool:
+        """Whether the snapshot, which had nothing to join, has an update already."""
+        return self.state is BookState.SYNCED and self._join_id is not None and last_id <= self._join_id
+
+    def _on_unsettled(self, kept: _Kept, *, gap: bool) -> BookEvent:
         """Take an update that is not simply the next one of a whole book."""
         if self.state is BookState.SYNCED and self._join_id is not None:
-            # The first updates after a snapshot that had nothing to join: older ones are in it already, and
-            # the first newer one must begin at or before it. A gap before that moment is covered by it.
-            if diff.last_id <= self._join_id:
-                return BookEvent.CONTAINED
-            gap = diff.previous_id > self._join_id
+            # The first update behind a snapshot that had nothing to join must begin at or before it. A gap
+            # before that moment is covered by it.
+            gap = kept.previous_id > self._join_id
             if gap:
-                self.missing = (self._join_id + 1, diff.previous_id)
+                self.missing = (self._join_id + 1, kept.previous_id)
             self._join_id = None
             if not gap:
-                return self._apply(diff)
+                return self._apply_kept(kept)
         if self.state is BookState.SYNCED:
             self.state = BookState.RESYNC
         if len(self._buffer) == BUFFER_MAX and self.state is BookState.UNSYNCED:
             self.unused += 1
-        self._buffer.append(diff)
+        self._buffer.append(kept)
         if self.state is BookState.UNSYNCED:
             return BookEvent.GAP if gap else BookEvent.BUFFERED
-        event = self._apply(diff)
+        event = self._apply_kept(kept)
         return BookEvent.GAP if gap else event
 
-    def _apply(self, diff: DepthUpdate) -> BookEvent:
-        bids = self._bids.apply(diff.bids)
-        asks = self._asks.apply(diff.asks)
-        if self.state is BookState.RESYNC and self.crossed:
-            # Some level here died in the gap. What this update has just named is alive.
-            self._asks.remove_through(max((price for price, qty in diff.bids if qty), default=0))
-            self._bids.remove_through(-min((price for price, qty in diff.asks if qty), default=_FAR))
-        if bids or asks:
-            return BookEvent.TOP
-        return BookEvent.APPLIED
+    def _apply_kept(self, kept: _Kept) -> BookEvent:
+        return self._apply(kept.levels, 0, kept.bid_count, len(kept.levels) - kept.bid_count)
+
+    def _apply(self, levels: I64, start: int, bid_count: int, ask_count: int) -> BookEvent:
+        doubtful = self.state is _RESYNC
+        made = ops.update(self._cells, self._top, levels, start, bid_count, ask_count, LEVELS_MAX, doubtful)
+        if made[0] & ops.ROOM:
+            self._make_room(max(bid_count, ask_count))
+            return self._apply(levels, start, bid_count, ask_count)
+        return self._note(made)
+
+    def _note(self, made: ops.Summary) -> BookEvent:
+        bits = made[0]
+        self.crossed = bits & ops.CROSSED != 0
+        if bits & ops.MOVED:
+            self.summary = made[1:]
+        return _TOP if bits & ops.CHANGED else _APPLIED
+
+    def _load(self, bids: Levels, asks: Levels) -> None:
+        self._cells[:, 0] = 0
+        self._make_room(max(len(bids), len(asks)))
+        for row, sign, levels in ((ops.BIDS, 1, bids), (ops.ASKS, -1, asks)):
+            # Where a price is named twice the last one counts, as in an update.
+            found = {sign * price: quantity for price, quantity in levels if quantity}
+            count = len(found)
+            keys = sorted(found)
+            self._cells[row, 0] = count
+            self._cells[row, 1 : count + 1] = keys
+            self._cells[row + 1, 1 : count + 1] = [found[key] for key in keys]
+        self._note(ops.read(self._cells, self._top))
+
+    def _make_room(self, more: int) -> None:
+        """Let the cells hold so many levels more, a side."""
+        needed = int(self._cells[:, 0].max()) + more + 1
+        if needed > self._cells.shape[1]:
+            self._cells = ops.with_room(self._cells, (1 << needed.bit_length()) - 1)
 
 
-class _Side:
-    """Levels of one side. Keys are prices times the sign that makes the best one the smallest."""
-
-    __slots__ = ("keys", "qty", "sign")
-
-    def __init__(self, sign: int) -> None:
-        self.sign = sign
-        self.keys: list[int] = []
-        self.qty: dict[int, int] = {}
-
-    def load(self, levels: Levels) -> None:
-        self.qty = {self.sign * price: qty for price, qty in levels if qty}
-        self.keys = sorted(self.qty)
-
-    def apply(self, levels: Levels) -> bool:
-        """Set levels; return whether one of the best 20 changed.
-
-        A sorted list and a dict: inserting near the front moves a few KB, which is faster at the 1,000 to
-        5,000 levels of these books than any tree in Python.
-        """
-        sign, keys, quantities = self.sign, self.keys, self.qty
-        # The edge of the top before the update: a change inside it moves later levels in, one outside cannot.
-        edge = keys[BOOK_LEVELS - 1] if len(keys) >= BOOK_LEVELS else _FAR
-        changed = False
-        for price, qty in levels:
-            key = sign * price
-            old = quantities.get(key)
-            if qty:
-                if old is None:
-                    insort(keys, key)
-                elif old == qty:
-                    continue
-                quantities[key] = qty
-            elif old is None:
-                continue
-            else:
-                del quantities[key], keys[bisect_left(keys, key)]
-            if key <= edge:
-                changed = True
-        if len(keys) > LEVELS_MAX:
-            for key in keys[LEVELS_MAX:]:
-                del quantities[key]
-            del keys[LEVELS_MAX:]
-        return changed
-
-    def remove_through(self, key: int) -> None:
-        """Remove levels at or better than a key, which is a price of the other side times our sign."""
-        count = bisect_left(self.keys, key + 1)
-        for dead in self.keys[:count]:
-            del self.qty[dead]
-        del self.keys[:count]
-
-    def best(self) -> tuple[int, int]:
-        if not self.keys:
-            return 0, 0
-        key = self.keys[0]
-        return self.sign * key, self.qty[key]
-
-    def top(self) -> tuple[list[int], list[int]]:
-        quantities, sign = self.qty, self.sign
-        keys = self.keys[:BOOK_LEVELS]
-        none = [0] * (BOOK_LEVELS - len(keys))
-        return [sign * key for key in keys] + none, [quantities[key] for key in keys] + none
+def level_array(bids: Levels, asks: Levels) -> I64:
+    """Return levels as int64[L, 2], bids first."""
+    count = len(bids) + len(asks)
+    flat = chain.from_iterable(chain(bids, asks))
+    return np.fromiter(flat, np.int64, 2 * count).reshape(count, 2)

@@ -124,6 +124,11 @@ class FeedClient:
         found = {number: tuple(dog.silent(now_ns)) for number, dog in self._watchdogs.items()}
         return {number: names for number, names in found.items() if names}
 
+    def delivering_streams(self) -> frozenset[str]:
+        """Return the streams that deliver now, over any connection."""
+        now_ns = self._monotonic()
+        return frozenset(name for dog in self._watchdogs.values() for name in dog.delivering(now_ns))
+
     def status(self) -> list[ConnectionStatus]:
         """Return all connections."""
         now_ns, silent = self._monotonic(), self.silent_streams()

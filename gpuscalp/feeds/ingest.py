@@ -19,27 +19,44 @@ from gpuscalp.config import FeedConfig
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.book import BookState
-from gpuscalp.feeds.market import DUPLICATE, LATE, TAKEN, SymbolMarket
+from gpuscalp.feeds.market import DUPLICATE, LATE, TAKEN, RowSink, SymbolMarket
 from gpuscalp.feeds.merge import Merge, Passed
 from gpuscalp.feeds.messages import (
+    PARTIAL_DEPTHS,
     Batch,
     DepthSnapshot,
     DepthUpdate,
     Ignored,
+    Liquidation,
     MarkPrice,
-    Message,
+    PartialBook,
     Ticker,
     Trade,
 )
-from gpuscalp.feeds.ticks import TickBuffer, TickSink
+from gpuscalp.feeds.ticks import ObservedSink, Observer, TickBuffer, TickSink
 from gpuscalp.ops import wire
 from gpuscalp.schema import NS_PER_MS, Instrument, Quality, Ticks
 
 _GAP: Final = int(Quality.GAP)
-_KINDS: Final[dict[type, int]] = {Trade: 0, Ticker: 1, DepthUpdate: 2, MarkPrice: 3}
-_KEYS: Final = 8  # per symbol: four kinds, trades and aggregates apart
+_KINDS: Final[dict[type, int]] = {Trade: 0, Ticker: 1, DepthUpdate: 2, MarkPrice: 3, PartialBook: 4}
+# Flows to be merged per symbol: trades and aggregates apart, and partial books by their depth. By the kind of
+# a stream the place among them.
+_KEYS: Final = 8
+_AGGREGATE: Final = 4
+_PARTIAL: Final = {depth: place for place, depth in enumerate(PARTIAL_DEPTHS, 5)}
+_PLACES: Final = {
+    "trade": 0,
+    "bookTicker": 1,
+    "depth": 2,
+    "markPrice": 3,
+    "aggTrade": _AGGREGATE,
+    **{f"depth{depth}": place for depth, place in _PARTIAL.items()},
+}
 _PADDING: Final = bytes(wire.PADDING)
-_CHUNK: Final = 4_096
+_CHUNK: Final = 1_024
+_OTHER, _TRADE, _QUOTE, _DEPTH, _MARK = wire.OTHER, wire.TRADE, wire.QUOTE, wire.DEPTH, wire.MARK
+_Row = Trade | Ticker | DepthUpdate | MarkPrice | PartialBook
+_DEPTH_OF: Final = dict(zip(wire.PARTIAL, PARTIAL_DEPTHS, strict=True))
 
 
 @final
@@ -51,18 +68,25 @@ class Ingest:
     instruments : the symbols, in the order of axis S
     config : FeedConfig
     book_interval_ns : least exchange time between two book ticks of a symbol
+    observers : one per symbol, told of every row after its tick was made; None for nobody
 
     Attributes
     ----------
     merge : what came twice, by connection
     message_count : messages taken
     fates : what became of them: "taken", "duplicate", "late", "before_snapshot", the kind of one that makes
-        no ticks, or the reason why it was set aside
+        no ticks ("liquidation", "kline"), or the reason why it was set aside ("other_symbol", "other_margin",
+        "other_book_stream"); of an array each element
     rejects : messages that cannot be read, by reason
     """
 
     def __init__(
-        self, instruments: Sequence[Instrument], config: FeedConfig, *, book_interval_ns: int = 0
+        self,
+        instruments: Sequence[Instrument],
+        config: FeedConfig,
+        *,
+        book_interval_ns: int = 0,
+        observers: Sequence[Observer] | None = None,
     ) -> None:
         self.merge = Merge(config)
         self.message_count = 0
@@ -72,9 +96,13 @@ class Ingest:
         self._names = tuple(instrument.symbol for instrument in instruments)
         self._index = {name: index for index, name in enumerate(self._names)}
         self._sinks = [TickSink(self._buffer, each, index) for index, each in enumerate(instruments)]
-        self._markets = [SymbolMarket(sink, book_interval_ns=book_interval_ns) for sink in self._sinks]
+        sinks: Sequence[RowSink] = self._sinks
+        if observers is not None:
+            sinks = [ObservedSink(*pair) for pair in zip(self._sinks, observers, strict=True)]
+        self._markets = [SymbolMarket(sink, book_interval_ns=book_interval_ns) for sink in sinks]
         self._handlers: list[tuple[Callable[[int, Any], str], ...]] = [
-            (market.on_trade, market.on_ticker, market.on_diff, market.on_mark) for market in self._markets
+            (market.on_trade, market.on_ticker, market.on_diff, market.on_mark, market.on_partial_book)
+            for market in self._markets
         ]
         self._decoder = Decoder()
         self._table = wire.symbol_table(self._names)
@@ -123,6 +151,22 @@ class Ingest:
             if market.book.last_id is not None and market.book.state is not BookState.SYNCED
         )
 
+    def book_states(self) -> dict[str, str]:
+        """Return the state of every symbol's book, by its name."""
+        return {
+            name: market.book.state.value for name, market in zip(self._names, self._markets, strict=True)
+        }
+
+    def settle(self) -> int:
+        """Forget gaps that nothing can fill any more, and return how many they were.
+
+        For a session that runs for ever; who wants to know them calls ``gaps`` instead.
+        """
+        count = sum(len(sink.gaps) for sink in self._sinks)
+        for sink in self._sinks:
+            sink.gaps.clear()
+        return count + sum(market.settle() for market in self._markets)
+
     def gaps(self) -> list[tuple[str, str, int, int, int, int]]:
         """Return what is known to be missing since the last call: (symbol, kind, from_ns, to_ns, first id,
         last id)."""
@@ -135,15 +179,18 @@ class Ingest:
 
     def joined(self, number: int, streams: Iterable[str]) -> bool:
         """Whether a connection has joined all of its streams that others deliver."""
-        keys = set()
+        keys: set[int] = set()
         for stream in streams:
             symbol, _, kind = stream.partition("@")
-            index = self._index.get(symbol.upper())
-            place = {"trade": 0, "bookTicker": 1, "depth": 2, "markPrice": 3, "aggTrade": 4}.get(
-                kind.partition("@")[0]
-            )
-            if index is not None and place is not None:
-                keys.add(index * _KEYS + place)
+            indices: Iterable[int] = range(len(self._names))
+            if symbol.startswith("!"):
+                kind = symbol[1:]
+            else:
+                index = self._index.get(symbol.upper())
+                indices = () if index is None else (index,)
+            place = _PLACES.get(kind.partition("@")[0])
+            if place is not None:
+                keys.update(index * _KEYS + place for index in indices)
         return self.merge.joined(number, keys.__contains__)
 
     def _take(self, number: int, recv_ns: int, messages: Sequence[bytes]) -> None:
@@ -151,33 +198,68 @@ class Ingest:
         self.message_count += count
         data = np.frombuffer(b"".join((*messages, _PADDING)), np.uint8)
         ends = np.fromiter(map(len, messages), np.int64, count).cumsum()
-        level_count = wire.scan(data, ends, *self._table, self._heads[:count], self._levels)
-        # All levels of the chunk at once: a small array for each message would cost more than its levels.
-        levels = list(zip(*self._levels[:level_count].T.tolist(), strict=True))
-        take, merge, handlers, fates = self._take_other, self.merge.on_message, self._handlers, self.fates
+        wire.scan(data, ends, *self._table, self._heads[:count], self._levels)
+        names, markets, judge, fates = self._names, self._markets, self.merge.judge, self.fates
+        taken = 0
         for place, head in enumerate(self._heads[:count].tolist()):
             kind, symbol, ms, ident, a, b, c, d, e = head
-            item: Any
-            if kind == wire.QUOTE:
-                item = Ticker(self._names[symbol], ms * NS_PER_MS, ident, a, b, c, d)
-                passed = merge(number, symbol * _KEYS + 1, ident, None, item, recv_ns)
-            elif kind == wire.DEPTH:
-                bids, asks = levels[c : c + d], levels[c + d : c + d + e]
-                item = DepthUpdate(self._names[symbol], ms * NS_PER_MS, a, ident, b, bids, asks)
-                passed = merge(number, symbol * _KEYS + 2, ident, b, item, recv_ns)
-            elif kind == wire.TRADE:
-                item = Trade(self._names[symbol], ms * NS_PER_MS, ident, a, b, c, d == 1, True)
-                passed = merge(number, symbol * _KEYS + 4 * d, ident, ident - 1, item, recv_ns)
-            elif kind == wire.MARK:
-                item = MarkPrice(self._names[symbol], ms * NS_PER_MS, a, b, c, d * NS_PER_MS)
-                passed = merge(number, symbol * _KEYS + 3, ident, None, item, recv_ns)
-            else:
-                take(number, recv_ns, messages[place])
+            if kind == _OTHER:
+                self._take_other(number, recv_ns, messages[place])
                 continue
-            if len(passed) == 1 and not passed[0].gap and passed[0].item is item:
-                fates[handlers[symbol][kind](recv_ns, item)] += 1
+            if kind == _QUOTE:
+                key, previous = symbol * _KEYS + 1, None
+            elif kind == _DEPTH:
+                key, previous = symbol * _KEYS + 2, b
+            elif kind == _TRADE:
+                key, previous = symbol * _KEYS + _AGGREGATE * d, ident - 1
+            elif kind == _MARK:
+                key, previous = symbol * _KEYS + 3, None
             else:
-                self._pass(passed, recv_ns)
+                # Whole by itself: it need not wait for one before it that another connection may bring.
+                key, previous = symbol * _KEYS + _PARTIAL[_DEPTH_OF[kind]], None
+            verdict = judge(number, key, ident, previous)
+            if verdict is None:
+                item = self._item(head)
+                self._pass(self.merge.on_message(number, key, ident, previous, item, recv_ns), recv_ns)
+            elif verdict:
+                market, exch_ns = markets[symbol], ms * NS_PER_MS
+                if kind == _QUOTE:
+                    fate = market.on_ticker(recv_ns, Ticker(names[symbol], exch_ns, ident, a, b, c, d))
+                elif kind == _DEPTH:
+                    fate = market.on_update(recv_ns, exch_ns, a, ident, b, self._levels, c, d, e)
+                elif kind == _TRADE:
+                    trade = Trade(names[symbol], exch_ns, ident, a, b, c, d == 1, True)
+                    fate = market.on_trade(recv_ns, trade)
+                elif kind != _MARK:
+                    depth = _DEPTH_OF[kind]
+                    fate = market.on_partial(recv_ns, exch_ns, depth, a, ident, b, self._levels, c, d, e)
+                else:
+                    mark = MarkPrice(names[symbol], exch_ns, a, b, c, d * NS_PER_MS)
+                    fate = market.on_mark(recv_ns, mark)
+                if fate is TAKEN:
+                    taken += 1
+                else:
+                    fates[fate] += 1
+        if taken:
+            fates[TAKEN] += taken
+
+    def _item(self, head: Sequence[int]) -> _Row:
+        """Return the message of a head, for one that has to wait or is looked at more closely."""
+        kind, symbol, ms, ident, a, b, c, d, e = head
+        name, exch_ns = self._names[symbol], ms * NS_PER_MS
+        if kind == _QUOTE:
+            return Ticker(name, exch_ns, ident, a, b, c, d)
+        if kind == _TRADE:
+            return Trade(name, exch_ns, ident, a, b, c, d == 1, True)
+        if kind == _MARK:
+            return MarkPrice(name, exch_ns, a, b, c, d * NS_PER_MS)
+        bids, asks = (
+            [(price, qty) for price, qty in self._levels[start:stop].tolist()]
+            for start, stop in ((c, c + d), (c + d, c + d + e))
+        )
+        if kind == _DEPTH:
+            return DepthUpdate(name, exch_ns, a, ident, b, bids, asks)
+        return PartialBook(name, exch_ns, _DEPTH_OF[kind], a, ident, b, bids, asks)
 
     def _take_other(self, number: int, recv_ns: int, raw: bytes) -> None:
         """Take a message that the bulk reader has left."""
@@ -186,27 +268,27 @@ class Ingest:
         except DecodeError as error:
             self.rejects[error.what] += 1
             return
-        if isinstance(message, Batch):
-            for mark in message.messages:
-                self._merge(number, recv_ns, mark)
-        elif isinstance(message, Ignored):
-            self.fates[message.kind] += 1
-        elif isinstance(message, DepthSnapshot):
-            self.fates["snapshot_without_symbol"] += 1
-        else:
-            self._merge(number, recv_ns, message)
+        for each in message.messages if isinstance(message, Batch) else (message,):
+            if isinstance(each, Ignored):
+                self.fates[each.kind] += 1
+            elif isinstance(each, DepthSnapshot):
+                self.fates["snapshot_without_symbol"] += 1
+            elif each.symbol not in self._index:
+                self.fates["other_symbol"] += 1
+            elif isinstance(each, Liquidation):
+                self.fates["liquidation"] += 1
+            else:
+                self._merge(number, recv_ns, each)
 
-    def _merge(self, number: int, recv_ns: int, message: Message) -> None:
-        assert isinstance(message, Trade | Ticker | DepthUpdate | MarkPrice)
-        index = self._index.get(message.symbol)
-        if index is None:
-            self.fates["other_symbol"] += 1
-            return
+    def _merge(self, number: int, recv_ns: int, message: _Row) -> None:
+        index = self._index[message.symbol]
         key = index * _KEYS + _KINDS[type(message)]
         previous: int | None = None
         if isinstance(message, Trade):
             ident, previous = message.trade_id, message.trade_id - 1
-            key += 4 * message.aggregate
+            key += _AGGREGATE * message.aggregate
+        elif isinstance(message, PartialBook):
+            ident, key = message.last_id, index * _KEYS + _PARTIAL[message.depth]
         elif isinstance(message, DepthUpdate):
             ident, previous = message.last_id, message.previous_id
         else:

@@ -22,6 +22,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple, final
 
+from msgspec import Struct
+
 from gpuscalp.config import FeedConfig
 from gpuscalp.feeds.connection import NEVER
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
@@ -41,7 +43,7 @@ class Passed(NamedTuple):
     gap: bool
 
 
-class _Held(NamedTuple):
+class _Held(Struct, frozen=True, order=True):
     ident: int
     order: int  # of arrival: ids may be equal, and items cannot be compared
     previous: int | None
@@ -51,7 +53,7 @@ class _Held(NamedTuple):
 
 
 class _Flow:
-    __slots__ = ("broken", "held", "joined", "missing", "newest", "source", "waiting")
+    __slots__ = ("broken", "held", "is_idle", "joined", "missing", "newest", "source", "waiting")
 
     def __init__(self) -> None:
         self.newest: int | None = None
@@ -60,6 +62,7 @@ class _Flow:
         self.joined: set[int] = set()
         self.waiting: dict[int, list[_Held]] = {}
         self.held: list[_Held] = []
+        self.is_idle = True  # nothing is held or waits
         self.missing: list[tuple[int, int]] = []
 
 
@@ -84,6 +87,32 @@ class Merge:
         self.duplicates: Counter[int] = Counter()
         self.gap_count = 0
 
+    def judge(self, number: int, key: Hashable, ident: int, previous: int | None) -> bool | None:
+        """Say at once what becomes of a message where that is plain, and count it.
+
+        Returns
+        -------
+        bool or None
+            True: to be used now, without a gap, and nothing else with it. False: a copy, dropped. None: not
+            plain, nothing was done; give the message to ``on_message``
+        """
+        flow = self._flows.get(key)
+        if flow is None or not flow.is_idle or number not in flow.joined:
+            return None
+        newest = flow.newest
+        if newest is None:
+            return None
+        if ident > newest:
+            if previous is not None and previous > newest:
+                return None
+            flow.newest, flow.source = ident, number
+            return True
+        if flow.missing or (ident == newest and number == flow.source):
+            return None
+        flow.broken = False
+        self.duplicates[number] += 1
+        return False
+
     def on_message(
         self, number: int, key: Hashable, ident: int, previous: int | None, item: Any, now_ns: int
     ) -> list[Passed]:
@@ -97,14 +126,12 @@ class Merge:
         previous : ident of the message before, where the venue tells it
         item : the message, handed through
         """
+        verdict = self.judge(number, key, ident, previous)
+        if verdict is not None:
+            return [Passed(number, item, False)] if verdict else []
         flow = self._flows.get(key)
         if flow is None:
             flow = self._flows[key] = _Flow()
-        newest = flow.newest
-        plain = number in flow.joined and not flow.held and not flow.waiting
-        if plain and newest is not None and ident > newest and (previous is None or previous <= newest):
-            flow.newest, flow.source = ident, number
-            return [Passed(number, item, False)]
         self._order += 1
         passed: list[Passed] = []
         self._take(flow, _Held(ident, self._order, previous, now_ns, number, item), passed)
@@ -252,10 +279,11 @@ class Merge:
             self._pass(flow, held, passed, gap=gap)
 
     def _settle(self, key: Hashable, flow: _Flow) -> None:
-        if flow.held or flow.waiting:
-            self._busy.add(key)
-        else:
+        flow.is_idle = not flow.held and not flow.waiting
+        if flow.is_idle:
             self._busy.discard(key)
+        else:
+            self._busy.add(key)
 
 
 def _reaches_back(flow: _Flow, held: _Held) -> bool:

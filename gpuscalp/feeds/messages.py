@@ -5,11 +5,14 @@ Owns: the vocabulary between decoders and the market state. No behaviour.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 Levels: TypeAlias = list[tuple[int, int]]
+
+# Levels a side of the partial books that the venue sends.
+PARTIAL_DEPTHS: Final = (5, 10, 20)
 
 
 class Trade(Struct, frozen=True, gc=False):
@@ -57,6 +60,22 @@ class DepthUpdate(Struct, frozen=True):
     asks: Levels
 
 
+class PartialBook(Struct, frozen=True):
+    """The best levels of the book, all of them: a level that is not named is not among the best ``depth``.
+
+    The ids are those of an update; ``previous_id`` is the last one of the message before on the same stream.
+    """
+
+    symbol: str
+    exch_ns: int
+    depth: int
+    first_id: int
+    last_id: int
+    previous_id: int
+    bids: Levels
+    asks: Levels
+
+
 class DepthSnapshot(Struct, frozen=True):
     """The book as the REST call gives it. ``symbol`` is empty where the reply does not name it, ``exch_ns``
     0 where it is not dated."""
@@ -79,10 +98,21 @@ class MarkPrice(Struct, frozen=True, gc=False):
     next_funding_ns: int
 
 
-class Batch(Struct, frozen=True):
-    """Several messages that came as one, such as all mark prices."""
+class Liquidation(Struct, frozen=True, gc=False):
+    """An order that closed the position of an account without margin: the largest of its symbol within a
+    second, not all of them.
 
-    messages: tuple[MarkPrice, ...]
+    ``side``: +1 the order bought (a short position was closed), -1 it sold. ``average_price_e8`` is of what
+    was filled, 0 where nothing was. ``status`` is the venue's word, such as FILLED.
+    """
+
+    symbol: str
+    exch_ns: int
+    side: int
+    price_e8: int
+    average_price_e8: int
+    qty_e8: int
+    status: str
 
 
 class Ignored(Struct, frozen=True, gc=False):
@@ -91,4 +121,12 @@ class Ignored(Struct, frozen=True, gc=False):
     kind: str
 
 
-Message: TypeAlias = Trade | Ticker | DepthUpdate | DepthSnapshot | MarkPrice | Batch | Ignored
+class Batch(Struct, frozen=True):
+    """Several messages that came as one, such as all mark prices."""
+
+    messages: tuple[MarkPrice | Ticker | Liquidation | Ignored, ...]
+
+
+Message: TypeAlias = (
+    Trade | Ticker | DepthUpdate | PartialBook | DepthSnapshot | MarkPrice | Liquidation | Batch | Ignored
+)

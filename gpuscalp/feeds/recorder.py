@@ -84,16 +84,16 @@ def replay(records: Iterable[Record], ingest: Ingest) -> Iterator[tuple[Record, 
     """Repeat what a recorder did.
 
     Yields each record and the ticks that it makes, TICK[N], for N > 0, and the records of other kinds, with
-    no ticks, in their places.
+    no ticks, in their places. Of messages that came together the last one stands for all.
 
     Raises
     ------
     DecodeError    a record of the feeds is none: the journal is of another version
     """
     decoder = Decoder()
-    for record in records:
-        if record.kind == RecordKind.RAW:
-            ingest.on_messages(record.connection, record.recv_ns, (record.body,))
+    for record, bodies in _together(records):
+        if bodies:
+            ingest.on_messages(record.connection, record.recv_ns, bodies)
         elif record.kind == RecordKind.REST:
             request, _, reply = record.body.partition(b"\n")
             if b"/depth?" in request:
@@ -111,6 +111,26 @@ def replay(records: Iterable[Record], ingest: Ingest) -> Iterator[tuple[Record, 
             continue
         if ingest.tick_count:
             yield record, ingest.take()
+
+
+def _together(records: Iterable[Record]) -> Iterator[tuple[Record, list[bytes]]]:
+    """Yield each record, messages that came together as one: the last of them, and the bodies of all."""
+    last: Record | None = None
+    bodies: list[bytes] = []
+    for record in records:
+        raw = record.kind == RecordKind.RAW
+        if last is not None and (
+            not raw or (record.recv_ns, record.connection) != (last.recv_ns, last.connection)
+        ):
+            yield last, bodies
+            last, bodies = None, []
+        if raw:
+            last = record
+            bodies.append(record.body)
+        else:
+            yield record, []
+    if last is not None:
+        yield last, bodies
 
 
 def _repeat(record: Record, ingest: Ingest) -> None:

@@ -32,6 +32,8 @@ _MINUTE_NS: Final = 60 * NS_PER_S
 _PATIENCE_S: Final[Mapping[int, int]] = {418: 120, 429: 60, 403: 300}
 _BAN_MAX_S: Final = 3 * 86_400
 _BANNED_UNTIL: Final = re.compile(rb"banned until (\d{13})")
+# Calls that may be on their way at once, from several threads, without a new connection for each.
+_AT_ONCE: Final = 4
 _DEPTH_WEIGHT: Final = ((50, 2), (100, 5), (500, 10), (1000, 20))
 
 
@@ -164,9 +166,9 @@ class RestClient:
         if self._pool is None:
             timeout = urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s)
             self._pool = (
-                urllib3.ProxyManager(self._proxy_url, timeout=timeout, retries=False)
+                urllib3.ProxyManager(self._proxy_url, timeout=timeout, retries=False, maxsize=_AT_ONCE)
                 if self._proxy_url
-                else urllib3.PoolManager(timeout=timeout, retries=False)
+                else urllib3.PoolManager(timeout=timeout, retries=False, maxsize=_AT_ONCE)
             )
         try:
             reply = self._pool.request("GET", url)

@@ -26,6 +26,10 @@ _MARKET: Final = frozenset(
         *("compositeIndex", "contractInfo", "assetIndex", "tradingSession"),
     )
 )
+# Kinds that may rightly say nothing for hours: they speak when something happens.
+_RARE: Final = frozenset(
+    {"forceOrder", "contractInfo", "compositeIndex", "assetIndex", "tradingSession", "rpiDepth"}
+)
 _NAME: Final = re.compile(r"(?:[a-z0-9_]+@|!)([A-Za-z]+[0-9]*)(?:[@_][A-Za-z0-9_@]+)?")
 
 
@@ -39,8 +43,11 @@ class Endpoint:
 
 
 def stream_names(symbols: Iterable[str], kinds: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the streams of symbols, such as ``btcusdt@depth@100ms``."""
-    return tuple(f"{symbol.lower()}@{kind}" for symbol in symbols for kind in kinds)
+    """Return the names of the streams of symbols, such as ``btcusdt@depth@100ms``, and behind them those of
+    the kinds that are streams over all symbols (``!markPrice@arr@1s``), each once."""
+    single = [kind for kind in kinds if not kind.startswith("!")]
+    names = [f"{symbol.lower()}@{kind}" for symbol in symbols for kind in single]
+    return (*names, *(kind for kind in kinds if kind.startswith("!")))
 
 
 def kind_of(stream: str) -> str:
@@ -56,6 +63,11 @@ def kind_of(stream: str) -> str:
             "not the name of a stream", where="feed.streams", value=stream, fix="such as btcusdt@aggTrade"
         )
     return match.group(1)
+
+
+def is_rare(stream: str) -> bool:
+    """Whether the silence of a stream says nothing: it speaks only when something happens."""
+    return kind_of(stream) in _RARE
 
 
 def route_of(stream: str, config: FeedConfig) -> Route:

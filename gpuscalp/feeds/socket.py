@@ -34,8 +34,16 @@ _DIGITS: Final = re.compile(r"\d{1,7}")
 class SocketError(FeedError):
     """A socket that could not be opened. ``retry_after_ms``: the venue asks for so much patience."""
 
-    def __init__(self, what: str, *, where: str, value: object = None, retry_after_ms: int = 0) -> None:
-        super().__init__(what, where=where, value=value)
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        value: object = None,
+        fix: str | None = None,
+        retry_after_ms: int = 0,
+    ) -> None:
+        super().__init__(what, where=where, value=value, fix=fix)
         self.retry_after_ms = retry_after_ms
 
 

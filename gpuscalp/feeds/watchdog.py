@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import final
 
 from gpuscalp.config import FeedConfig
+from gpuscalp.feeds.routes import is_rare
 from gpuscalp.schema import NS_PER_MS
 
 # One message in so many forgets a share of the longest pause, so that a single long one does not dull the
@@ -41,9 +42,10 @@ class Watchdog:
         self._streams: dict[str, _Stream] = {}
 
     def start(self, streams: Iterable[str], now_ns: int) -> None:
-        """Begin to watch; a stream's usual pause is kept from the connection before."""
+        """Begin to watch, apart from streams that speak only when something happens (liquidations). A
+        stream's usual pause is kept from the connection before."""
         usual = {name: stream.longest_ns for name, stream in self._streams.items()}
-        self._streams = {name: _Stream(now_ns) for name in streams}
+        self._streams = {name: _Stream(now_ns) for name in streams if not is_rare(name)}
         for name, stream in self._streams.items():
             stream.longest_ns = usual.get(name, 0.0)
 
@@ -68,8 +70,20 @@ class Watchdog:
         config, found = self._config, self._streams[stream]
         if found.count == 0:
             return config.first_message_ms * NS_PER_MS
+        if not found.longest_ns:
+            # No pause is known yet, and the best bids and asks of all symbols come every five seconds.
+            return max(config.first_message_ms, config.stale_min_ms) * NS_PER_MS
         usual_ns = config.stale_factor * found.longest_ns
         return int(min(max(usual_ns, config.stale_min_ms * NS_PER_MS), config.stale_max_ms * NS_PER_MS))
+
+    def delivering(self, now_ns: int) -> list[str]:
+        """Return the streams that have brought something since the start and are not silent now. One that
+        nothing has come from yet is in neither list: it may be healthy, but nobody can tell."""
+        return [
+            name
+            for name, stream in self._streams.items()
+            if stream.count > 0 and now_ns - stream.last_ns < self.limit_ns(name)
+        ]
 
     def silent(self, now_ns: int) -> list[str]:
         """Return the streams that are silent now."""

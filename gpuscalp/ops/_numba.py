@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
 
@@ -27,7 +27,9 @@ def _cache_folder() -> str:
     return str(base / digest.hexdigest()[:16])
 
 
-numba.config.CACHE_DIR = _cache_folder()
+# Where the compiled code of the present sources is kept. `gpuscalp doctor` looks into it.
+CACHE_FOLDER: Final = Path(_cache_folder())
+numba.config.CACHE_DIR = str(CACHE_FOLDER)
 
 
 def jit(function: Function) -> Function:

@@ -35,10 +35,12 @@ TRADE = 0
 QUOTE = 1
 DEPTH = 2
 MARK = 3
+# Partial books of 5, 10 and 20 levels.
+PARTIAL = (4, 5, 6)
 
 # Columns of a head. TRADE: price, quantity, side, 1 for an aggregate. QUOTE: bid, its quantity, ask, its
-# quantity. DEPTH: first id, previous id, place of the first level, number of bids, of asks. MARK: mark price,
-# index price, funding rate, next funding in ms.
+# quantity. DEPTH, PARTIAL: first id, previous id, place of the first level, number of bids, of asks. MARK:
+# mark price, index price, funding rate, next funding in ms.
 KIND, SYMBOL, TIME_MS, IDENT, A, B, C, D, E = range(9)
 HEAD_SIZE = 9
 
@@ -58,6 +60,9 @@ _EVENTS = tuple(
     for name in (b"trade", b"aggTrade", b"bookTicker", b"depthUpdate", b"markPriceUpdate")
 )
 _MARKET = np.frombuffer(b"MARKET", np.uint8)
+_PARTIALS = tuple(np.frombuffer(name, np.uint8) for name in (b"depth5", b"depth10", b"depth20"))
+# Forms of messages from here on are partial books, whose events are those of depth updates.
+_FORM_DEPTH, _FORM_PARTIAL = 3, 5
 
 
 def symbol_table(symbols: tuple[str, ...]) -> tuple[Bytes, I64, I64]:
@@ -115,6 +120,25 @@ def _number(data, slot, stamp, types, values, sizes, least):  # type: ignore[no-
 
 
 @jit
+def _form(data, at, stop):  # type: ignore[no-untyped-def]
+    """Return what kind of message the name of a stream promises behind its symbol, or -1."""
+    form = -1
+    for index in range(5):
+        word = _NAMES[index]
+        behind = at + word.size
+        if behind <= stop and (behind == stop or data[behind] == 64) and is_text(data, at, word):
+            form = index
+    if form >= 0 or at >= stop or data[at] != 100:
+        return form
+    for index in range(3):
+        word = _PARTIALS[index]
+        behind = at + word.size
+        if behind <= stop and (behind == stop or data[behind] == 64) and is_text(data, at, word):
+            form = _FORM_PARTIAL + index
+    return form
+
+
+@jit
 def _message(data, at, end, stamp, types, values, sizes, names, lengths, table, head, levels, count):  # type: ignore[no-untyped-def]
     """Read one message into its head; return the levels so far, or -1 where the message is not plain."""
     if end - at < 40 or not is_text(data, at, _STREAM):
@@ -126,12 +150,7 @@ def _message(data, at, end, stamp, types, values, sizes, names, lengths, table, 
     mark = name
     while mark < stop and data[mark] != 64:
         mark += 1
-    form = -1
-    for index in range(5):
-        word = _NAMES[index]
-        behind = mark + 1 + word.size
-        if behind <= stop and (behind == stop or data[behind] == 64) and is_text(data, mark + 1, word):
-            form = index
+    form = _form(data, mark + 1, stop)
     if form < 0:
         return -1
     place, count = read_object(data, stop + 10, stamp, types, values, sizes, levels, count)
@@ -139,7 +158,7 @@ def _message(data, at, end, stamp, types, values, sizes, names, lengths, table, 
         return -1
     integer, text = (stamp << 3) | INT, (stamp << 3) | TEXT
     slot_e, slot_time, slot_s = 101 - 65, 69 - 65, 115 - 65
-    word = _EVENTS[form]
+    word = _EVENTS[form if form < _FORM_PARTIAL else _FORM_DEPTH]
     if types[slot_e] != text or sizes[slot_e] != word.size or not is_text(data, values[slot_e], word):
         return -1
     if types[slot_time] != integer or types[slot_s] != text or sizes[slot_s] != mark - name:
@@ -164,8 +183,8 @@ def _message(data, at, end, stamp, types, values, sizes, names, lengths, table, 
         plain = _trade(data, form, stamp, types, values, sizes, head)
     elif form == 2:
         plain = _quote(data, stamp, types, values, sizes, head)
-    elif form == 3:
-        plain = _depth(stamp, types, values, sizes, head)
+    elif form != 4:
+        plain = _depth(form, stamp, types, values, sizes, head)
     else:
         plain = _mark(data, stamp, types, values, sizes, head)
     return count if plain else -1
@@ -205,7 +224,7 @@ def _quote(data, stamp, types, values, sizes, head):  # type: ignore[no-untyped-
 
 
 @jit
-def _depth(stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
+def _depth(form, stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
     integer, both = (stamp << 3) | INT, (stamp << 3) | LEVELS
     slot, slot_first, slot_b, slot_a = 117 - 65, 85 - 65, 98 - 65, 97 - 65
     if types[slot] != integer or types[slot_first] != integer:
@@ -220,7 +239,7 @@ def _depth(stamp, types, values, sizes, head):  # type: ignore[no-untyped-def]
         previous = values[PU]
     if values[slot] < values[slot_first] or previous >= values[slot]:
         return False
-    head[KIND] = DEPTH
+    head[KIND] = DEPTH if form == _FORM_DEPTH else PARTIAL[0] + form - _FORM_PARTIAL
     head[IDENT] = values[slot]
     head[A] = values[slot_first]
     head[B] = previous
@@ -256,8 +275,8 @@ def scan(data: Bytes, ends: I64, names: Bytes, lengths: I64, table: I64, heads: 
     ends : int64[N]               where each message ends
     names, lengths, table : see ``symbol_table``
     heads : int64[N, HEAD_SIZE]   written; kind OTHER where a message is not plain
-    levels : int64[L, 2]          written: price and quantity × 1e8 of the levels of all DEPTH messages; where
-                                  they do not fit the message is OTHER
+    levels : int64[L, 2]          written: price and quantity × 1e8 of the levels of all DEPTH and PARTIAL
+                                  messages; where they do not fit the message is OTHER
 
     Returns
     -------

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
@@ -16,8 +18,10 @@ from gpuscalp.feeds.messages import (
     DepthSnapshot,
     DepthUpdate,
     Ignored,
+    Liquidation,
     MarkPrice,
     Message,
+    PartialBook,
     Ticker,
     Trade,
 )
@@ -39,6 +43,10 @@ SPOT_TRADE = (
     b'{"e":"trade","E":%d,"s":"BTCUSDT","t":8,"p":"2","q":"1","b":1,"a":2,"T":1,"m":true,"M":true}' % E
 )
 SPOT_DEPTH = b'{"e":"depthUpdate","E":%d,"s":"BTCUSDT","U":5,"u":7,"b":[],"a":[["1.6","0.5"]]}' % E
+FORCED = (
+    b'{"e":"forceOrder","E":%d,"o":{"s":"BTCUSDT","S":"SELL","o":"LIMIT","f":"IOC","q":"0.014","p":"9910",'
+    b'"ap":"9905.5","X":"FILLED","l":"0.014","z":"0.014","T":1},"ps":"BTCUSDT","st":1}' % E
+)
 SNAPSHOT = b'{"lastUpdateId":4,"E":%d,"T":1,"bids":[["1.5","2"]],"asks":[["1.6","3"]]}' % E
 
 EXPECTED: list[tuple[bytes, str, Message]] = [
@@ -50,6 +58,11 @@ EXPECTED: list[tuple[bytes, str, Message]] = [
         DEPTH,
         "depth@0ms",
         DepthUpdate("BTCUSDT", NS, 5, 7, 3, [(150_000_000, 2 * 10**8), (140_000_000, 0)], []),
+    ),
+    (
+        FORCED,
+        "forceOrder",
+        Liquidation("BTCUSDT", NS, -1, 991_000_000_000, 990_550_000_000, 1_400_000, "FILLED"),
     ),
     (MARK, "markPrice@1s", MarkPrice("BTCUSDT", NS, 2 * 10**8, 3 * 10**8, -10_000, NS)),
     (SPOT_TICKER, "bookTicker", Ticker("BTCUSDT", 0, 9, 150_000_000, 2 * 10**8, 160_000_000, 3 * 10**8)),
@@ -87,16 +100,100 @@ def test_mark_prices_of_all_symbols_decode_as_one_batch() -> None:
     assert [mark.symbol for mark in answer.messages] == ["BTCUSDT", "ETHUSDT"]
 
 
-def test_all_symbols_book_ticker_is_taken() -> None:
-    assert Decoder().decode(b'{"stream":"!bookTicker","data":%s}' % TICKER) == EXPECTED[3][2]
+ALL = [("!bookTicker", TICKER), ("!markPrice@arr", MARK), ("!forceOrder@arr", FORCED)]
+
+
+@pytest.mark.parametrize(("stream", "message"), ALL)
+def test_stream_over_all_symbols_sends_one_or_an_array(stream: str, message: bytes) -> None:
+    # The documentation calls !forceOrder@arr an array and shows a single message.
+    (expected,) = (made for body, _, made in EXPECTED if body == message)
+    name = stream.encode()
+    assert Decoder().decode(b'{"stream":"%s","data":%s}' % (name, message)) == expected
+    assert Decoder().decode(b'{"stream":"%s","data":[%s]}' % (name, message)) == Batch((expected,))
+    assert Decoder().decode(b"[%s,%s]" % (message, message)) == Batch((expected, expected))
+    assert Decoder().decode(b"[]") == Batch(())
+
+
+@pytest.mark.parametrize(("message", "stream", "expected"), EXPECTED)
+def test_margin_type_decides_whose_market_a_message_is_of(
+    message: bytes, stream: str, expected: Message
+) -> None:
+    def with_margin(margin: int) -> bytes:
+        return json.dumps({**json.loads(message), "st": margin}, separators=(",", ":")).encode()
+
+    for wrapped in (lambda body: body, lambda body: combined(body, stream)):
+        assert Decoder().decode(wrapped(with_margin(1))) == expected
+        assert Decoder().decode(wrapped(with_margin(2))) == Ignored("other_margin")
+
+
+@pytest.mark.parametrize(("stream", "message"), ALL)
+def test_coin_m_in_a_stream_over_all_symbols_is_set_aside(stream: str, message: bytes) -> None:
+    (expected,) = (made for body, _, made in EXPECTED if body == message)
+    other = message.replace(b',"st":1', b"")[:-1].replace(b"BTCUSDT", b"BTCUSD_PERP") + b',"st":2}'
+    name, decoder = stream.encode(), Decoder()
+    assert decoder.decode(b'{"stream":"%s","data":%s}' % (name, other)) == Ignored("other_margin")
+    assert decoder.decode(b'{"stream":"%s","data":[%s,%s]}' % (name, other, message)) == Batch(
+        (Ignored("other_margin"), expected)
+    )
+    assert decoder.decode(b"[%s,%s]" % (message, other)) == Batch((expected, Ignored("other_margin")))
+
+
+@pytest.mark.parametrize("depth", [5, 10, 20])
+@pytest.mark.parametrize("speed", ["", "@100ms", "@500ms"])
+def test_partial_book_is_told_by_the_name_of_its_stream(depth: int, speed: str) -> None:
+    made = Decoder().decode(combined(DEPTH, f"depth{depth}{speed}"))
+    bids = [(150_000_000, 2 * 10**8), (140_000_000, 0)]
+    assert made == PartialBook("BTCUSDT", NS, depth, 5, 7, 3, bids, [])
+    assert Decoder().decode(json.dumps(json.loads(combined(DEPTH, f"depth{depth}"))).encode()) == made
+    assert isinstance(Decoder().decode(DEPTH), DepthUpdate), "a bare one has the keys of an update"
+
+
+DECIMAL = st.integers(0, 10**17).map(lambda e8: (e8, f"{e8 // 10**8}.{e8 % 10**8:08d}"))
+LEVELS = st.lists(st.tuples(DECIMAL.filter(lambda made: made[0] > 0), DECIMAL), max_size=20)
+
+
+@settings(max_examples=200)
+@given(
+    depth=st.sampled_from([5, 10, 20]),
+    ids=st.lists(st.integers(0, 2**63 - 1), min_size=3, max_size=3, unique=True).map(sorted),
+    bids=LEVELS,
+    asks=LEVELS,
+)
+def test_partial_book_comes_back_as_it_was_written(
+    depth: int, ids: list[int], bids: list[Any], asks: list[Any]
+) -> None:
+    previous, first, last = ids
+    texts = [[[price[1], qty[1]] for price, qty in side] for side in (bids, asks)]
+    data = {"e": "depthUpdate", "E": E, "s": "BTCUSDT", "U": first, "u": last, "pu": previous}
+    message = json.dumps({"stream": f"btcusdt@depth{depth}", "data": {**data, "b": texts[0], "a": texts[1]}})
+    numbers = [[(price[0], qty[0]) for price, qty in side] for side in (bids, asks)]
+    made = PartialBook("BTCUSDT", NS, depth, first, last, previous, *numbers)
+    assert Decoder().decode(message.encode()) == made
+    assert Decoder().decode(message.replace(", ", ",").replace(": ", ":").encode()) == made
+
+
+@settings(max_examples=200)
+@given(
+    side=st.sampled_from(["BUY", "SELL"]),
+    numbers=st.tuples(DECIMAL, DECIMAL, DECIMAL.filter(lambda made: made[0] > 0)),
+    status=st.sampled_from(["NEW", "FILLED", "PARTIALLY_FILLED", "EXPIRED"]),
+)
+def test_liquidation_comes_back_as_it_was_written(side: str, numbers: Any, status: str) -> None:
+    (price, price_text), (average, average_text), (qty, qty_text) = numbers
+    order = {"s": "X", "S": side, "q": qty_text, "p": price_text, "ap": average_text, "X": status}
+    message = json.dumps({"e": "forceOrder", "E": E, "o": order}).encode()
+    sign = {"BUY": 1, "SELL": -1}[side]
+    assert Decoder().decode(message) == Liquidation("X", NS, sign, price, average, qty, status)
 
 
 @pytest.mark.parametrize(
     ("message", "kind"),
     [
         (combined(b'{"e":"kline"}', "kline_1m"), "kline"),
-        (combined(b'{"e":"forceOrder"}', "forceOrder"), "forceOrder"),
-        (combined(DEPTH, "depth20@100ms"), "depth20"),
+        (combined(b'{"lastUpdateId":160,"bids":[["1.5","2"]],"asks":[]}', "depth20@100ms"), "depth20"),
+        (b'{"stream":"!ticker@arr","data":[{"e":"24hrTicker"}]}', "ticker"),
+        (b'[{"e":"24hrMiniTicker","s":"BTCUSDT"},{"e":"24hrMiniTicker"}]', "24hrMiniTicker"),
+        (b'{"e":"EquityUpdate","E":1,"S":"OVERNIGHT"}', "EquityUpdate"),
         (combined(DEPTH, "rpiDepth@500ms"), "rpiDepth"),
         (b'{"e":"kline","E":1}', "kline"),
         (b'{"result":null,"id":1}', "reply"),
@@ -133,6 +230,17 @@ def test_message_without_rows_is_ignored_by_kind(message: bytes, kind: str) -> N
         (DEPTH.replace(b'"1.4"', b'"0"'), "must be positive", "b"),
         (DEPTH.replace(b'"U":5', b'"U":8'), "ids are not in order", "U, u, pu"),
         (DEPTH.replace(b'"pu":3', b'"pu":7'), "ids are not in order", "U, u, pu"),
+        (combined(b'{"e":"forceOrder"}', "forceOrder"), "field missing or of the wrong type", "$.data"),
+        (FORCED.replace(b'"SELL"', b'"SOLD"'), "field missing or of the wrong type", "$.o.S"),
+        (FORCED.replace(b'"q":"0.014"', b'"q":"0"'), "must be positive", "q"),
+        (FORCED.replace(b'"ap":"9905.5"', b'"ap":"x"'), "not a decimal number", "ap"),
+        (combined(FORCED, "forceOrder", "ethusdt"), "symbol differs from the stream's", "s"),
+        (combined(DEPTH, "depth20", "ethusdt"), "symbol differs from the stream's", "s"),
+        (combined(DEPTH.replace(b'"u":7', b'"u":4'), "depth5"), "ids are not in order", "U, u, pu"),
+        (combined(DEPTH.replace(b'"b":', b'"B":'), "depth10@500ms"), "field missing", "$"),
+        (b'[{"e":"markPriceUpdate"},{"e":"forceOrder"}]', "field missing", "$[0]"),
+        (b'[{"e":"trade"}]', "event of an unknown kind", "$[0].e"),
+        (TRADE[:-1] + b',"st":"1"}', "wrong type", "$.st"),
         (MARK.replace(b"-0.0001", b"-0.000000001"), "eight decimal places", "r"),
         (TRADE.replace(str(E).encode(), b"17"), "between 2009 and 2100", None),
     ],
@@ -147,6 +255,7 @@ def test_random_damage_raises_nothing_else(rng: Any) -> None:
     chance = random.Random(int(rng.integers(1 << 30)))
     messages = [combined(message, stream) for message, stream, _ in EXPECTED]
     messages += [message for message, _, _ in EXPECTED] + [SNAPSHOT, MARK]
+    messages += [combined(DEPTH, "depth20@100ms"), b"[%s,%s]" % (MARK, MARK)]
     decoder, refused = Decoder(), 0
     for _ in range(4_000):
         message = bytearray(chance.choice(messages))
@@ -162,17 +271,36 @@ def test_random_damage_raises_nothing_else(rng: Any) -> None:
 def test_official_samples_decode(recordings: Path) -> None:
     samples = json.loads((recordings / "rest" / "usdm_samples.json").read_text())
     streams = samples["public_api_ws_streams"] | samples["market_api_ws_streams"]
-    # The documentation leaves the quantities out of its partial book, which is not taken anyway.
-    streams = {name: value for name, value in streams.items() if not name.startswith("partial")}
+    # The documentation leaves the quantities out of its partial book.
+    partial = streams.pop("partial_book_depth_streams")
     seen: set[str] = set()
     decoder = Decoder()
     for sample in _objects(streams):
         # The samples' times are of 1970; the decoder refuses those, so they are moved to the present.
-        if sample.get("e") in ("aggTrade", "bookTicker", "depthUpdate", "markPriceUpdate"):
+        if sample.get("e") in ("aggTrade", "bookTicker", "depthUpdate", "markPriceUpdate", "forceOrder"):
             times = {"E": E, "T": E} if sample["e"] == "markPriceUpdate" else {"E": E}
-            decoder.decode(json.dumps({**sample, **times}).encode())
+            made = decoder.decode(json.dumps({**sample, **times}).encode())
+            assert not isinstance(made, Ignored)
             seen.add(sample["e"])
-    assert seen == {"aggTrade", "bookTicker", "depthUpdate", "markPriceUpdate"}
+    assert seen == {"aggTrade", "bookTicker", "depthUpdate", "markPriceUpdate", "forceOrder"}
+    whole = {**partial, "b": [[*level, "2"] for level in partial["b"]], "a": [[partial["a"][0][0], "0.5"]]}
+    made = decoder.decode(combined(json.dumps(whole).encode(), "depth5"))
+    sides = [(740_389_000_000, 2 * 10**8)], [(740_596_000_000, 50_000_000)]
+    ids = 390_497_796, 390_497_878, 390_497_794
+    assert made == PartialBook("BTCUSDT", 1_571_889_248_277_000_000, 5, *ids, *sides)
+
+
+def test_official_samples_of_arrays_are_taken_or_known(recordings: Path) -> None:
+    samples = json.loads((recordings / "rest" / "usdm_samples.json").read_text())["market_api_ws_streams"]
+    arrays = {name: value for name, value in samples.items() if isinstance(value, list)}
+    made = {name: Decoder().decode(json.dumps(value).encode()) for name, value in arrays.items()}
+    marks = made.pop("mark_price_stream_for_all_market")
+    assert isinstance(marks, Batch)
+    assert isinstance(marks.messages[0], MarkPrice)
+    assert {each.kind for each in made.values() if isinstance(each, Ignored)} == {
+        *("24hrMiniTicker", "24hrTicker", "assetIndexUpdate")
+    }
+    assert len(made) == 3
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

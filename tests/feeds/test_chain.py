@@ -68,3 +68,15 @@ def test_open_gaps_are_bounded_and_none_is_lost() -> None:
     assert chain.on_id(1, 10**6) is Link.LATE, "the oldest gaps are final"
     assert chain.on_id(2 * OPEN_MAX + 1, 10**6) is Link.FILLS
     assert len(chain.close_gaps()) == OPEN_MAX + 49
+
+
+def test_settling_forgets_only_what_is_no_longer_open() -> None:
+    """A session that never closes its gaps would remember each of them for ever."""
+    chain = TradeChain()
+    for number in range(0, 2 * (OPEN_MAX + 10), 2):
+        chain.on_id(number, number)
+    assert chain.settle() == 9
+    assert chain.settle() == 0
+    newest_gap = 2 * (OPEN_MAX + 10) - 3
+    assert chain.on_id(newest_gap, 0) is Link.FILLS
+    assert len(chain.close_gaps()) == OPEN_MAX - 1

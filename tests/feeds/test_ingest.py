@@ -40,6 +40,15 @@ def _quote(number, symbol="btcusdt"):
     ).encode()
 
 
+def _depth(number, symbol="btcusdt"):
+    return (
+        f'{{"stream":"{symbol}@depth@100ms","data":{{"e":"depthUpdate","E":{START_MS + number},'
+        f'"s":"{symbol.upper()}","U":{number},"u":{number},"pu":{number - 1},'
+        f'"b":[["{100 - number % 7}.0","{number}.5"],["{99 - number % 3}.5","{number % 2}"]],'
+        f'"a":[["{101 + number % 5}.0","{number % 4}"]]}}}}'
+    ).encode()
+
+
 def _mixed(count):
     return [make(number) for number in range(1, count + 1) for make in (_trade, _quote)]
 
@@ -132,6 +141,45 @@ def test_two_connections_give_the_ticks_of_one_whoever_dies(data):
     assert not (got["quality"] & Quality.GAP).any()
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
+@given(data=st.data())
+def test_books_over_two_connections_are_those_of_one_whoever_comes_late(data):
+    # What waits for another connection has left the reader's arrays by the time that it is used.
+    depths = [_depth(number) for number in range(1, 40)]
+    snapshot = DepthSnapshot("BTCUSDT", 0, 3, [(98 * E8, 7 * E8)], [(103 * E8, 9 * E8)])
+
+    def start():
+        ingest = Ingest([_instrument()], CONFIG)
+        ingest.on_messages(0, 5, depths[:6])
+        ingest.on_snapshot(5, snapshot)
+        return ingest
+
+    alone = start()
+    alone.on_messages(0, 5, depths[6:])
+    ingest = start()
+    ingest.on_messages(1, 5, depths[4:8])
+    at = {0: 6, 1: 8}
+    lost = data.draw(st.sets(st.integers(8, 37), max_size=6))  # by connection 0
+    while min(at.values()) < len(depths):
+        number = data.draw(st.sampled_from([each for each in at if at[each] < len(depths)]))
+        place, at[number] = at[number], min(at[number] + data.draw(st.integers(1, 7)), len(depths))
+        wanted = range(place, at[number])
+        ingest.on_messages(number, 5, [depths[each] for each in wanted if number == 1 or each not in lost])
+    assert ingest.take().tobytes() == alone.take().tobytes()
+    assert ingest.unsynced() == ()
+
+
+def test_quantities_beyond_the_whole_numbers_of_a_float_are_those_of_the_archive():
+    qty = next(q for q in range(2**53 + 10**8, 2**53 + 10**9) if q / 10**8 != float(q) / 1e8)
+    text = f"{qty // 10**8}.{qty % 10**8:08d}"
+    bodies = [each.replace(b'"1.5"', f'"{text}"'.encode()) for each in (_trade(1),)]
+    bodies += [_quote(1).replace(b'"2"', f'"{text}"'.encode())]
+    ingest = Ingest([_instrument()], CONFIG)
+    ingest.on_messages(0, 1, bodies)
+    expected = (np.array([qty], np.int64) / E8)[0]
+    assert ingest.take()["q0"].tolist() == [expected, expected]
+
+
 def test_loss_on_a_single_connection_shows_as_gap_bits():
     ingest = Ingest([_instrument()], CONFIG)
     ingest.on_messages(0, 1, _mixed(5))
@@ -174,6 +222,71 @@ def test_all_mark_prices_come_in_one_message():
     assert ticks["q0"].tolist() == [1.5, 1.5]
     assert np.isnan(ticks["q1"]).all()
     assert np.isnan(ticks["q3"]).all()
+
+
+def _liquidation(symbol="BTCUSDT", margin=1):
+    return (
+        f'{{"e":"forceOrder","E":{START_MS},"o":{{"s":"{symbol}","S":"BUY","o":"LIMIT","f":"IOC","q":"1",'
+        f'"p":"100.0","ap":"99.5","X":"FILLED","l":"1","z":"1","T":{START_MS}}},"st":{margin}}}'
+    )
+
+
+def test_liquidations_are_counted_and_make_no_ticks():
+    ingest = Ingest([_instrument()], CONFIG)
+    every = ",".join([_liquidation(), _liquidation("XRPUSDT"), _liquidation("BTCUSD_PERP", 2)])
+    ingest.on_messages(
+        0,
+        1,
+        [
+            f'{{"stream":"btcusdt@forceOrder","data":{_liquidation()}}}'.encode(),
+            f'{{"stream":"!forceOrder@arr","data":{_liquidation()}}}'.encode(),
+            f'{{"stream":"!forceOrder@arr","data":[{every}]}}'.encode(),
+        ],
+    )
+    assert ingest.fates == {"liquidation": 3, "other_symbol": 1, "other_margin": 1}
+    assert ingest.rejects == {}
+    assert len(ingest.take()) == 0
+
+
+def test_messages_of_coin_m_touch_nothing_even_under_a_symbol_of_ours():
+    ingest = Ingest([_instrument()], CONFIG)
+
+    def with_margin(body, margin):
+        return body[:-2] + f',"st":{margin}}}}}'.encode()
+
+    ours = [_trade(1), _quote(1), _depth(1)]
+    theirs = [with_margin(body, 2) for body in (_trade(2), _quote(2), _depth(2))]
+    mark = f'{{"e":"markPriceUpdate","E":{START_MS},"s":"BTCUSDT","p":"1.5","T":0,"st":%d}}'
+    marks = f'{{"stream":"!markPrice@arr","data":[{mark % 2},{mark % 1}]}}'.encode()
+    ticker = _quote(3).replace(b"btcusdt@bookTicker", b"!bookTicker")
+    ingest.on_messages(0, 1, [*ours, *theirs, marks, with_margin(ticker, 2), with_margin(ticker, 1)])
+    assert ingest.fates == {"taken": 4, "before_snapshot": 1, "other_margin": 5}
+    assert ingest.rejects == {}
+    ticks = ingest.take()
+    assert ticks["kind"].tolist() == [TickKind.TRADE, TickKind.QUOTE, TickKind.MARK, TickKind.QUOTE]
+    # What was set aside has moved no chain: the next ones of ours follow without a gap.
+    ingest.on_messages(0, 2, [with_margin(body, 1) for body in (_trade(2), _quote(4), _depth(2))])
+    assert ingest.fates["taken"] == 6
+    assert ingest.gaps() == []
+    assert (ingest.take()["quality"] == 0).all()
+
+
+def test_stream_over_all_symbols_counts_for_each_of_them_when_connections_are_exchanged():
+    ingest = Ingest([_instrument(), _instrument("ETHUSDT")], CONFIG)
+
+    def marks(ms, *names):
+        each = ",".join(
+            f'{{"e":"markPriceUpdate","E":{START_MS + ms},"s":"{name}","p":"1.5","T":0}}' for name in names
+        )
+        return f'{{"stream":"!markPrice@arr@1s","data":[{each}]}}'.encode()
+
+    ingest.on_messages(0, 1, [marks(1, "BTCUSDT", "ETHUSDT")])
+    assert not ingest.joined(1, ("!markPrice@arr@1s",))
+    ingest.on_messages(1, 2, [marks(1, "BTCUSDT")])
+    assert not ingest.joined(1, ("!markPrice@arr@1s",)), "ETHUSDT has not come over the new one"
+    ingest.on_messages(1, 3, [marks(1, "ETHUSDT")])
+    assert ingest.joined(1, ("!markPrice@arr@1s",))
+    assert ingest.fates["taken"] == 2
 
 
 def test_symbol_without_a_whole_book_asks_for_a_snapshot():

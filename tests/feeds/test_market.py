@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuscalp.feeds.book import LocalBook
 from gpuscalp.feeds.market import SymbolMarket
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels, MarkPrice, Ticker, Trade
 from gpuscalp.schema import Quality
@@ -23,10 +24,8 @@ class Notes:
     def quote(self, recv_ns: int, exch_ns: int, quality: int, update_id: int, best: Sequence[int]) -> None:
         self.rows.append(("quote", recv_ns, exch_ns, quality, update_id, tuple(best)))
 
-    def book(
-        self, recv_ns: int, exch_ns: int, quality: int, update_id: int, top: Sequence[Sequence[int]]
-    ) -> None:
-        self.rows.append(("book", recv_ns, exch_ns, quality, update_id, top[0][0], top[2][0]))
+    def book(self, recv_ns: int, exch_ns: int, quality: int, update_id: int, book: LocalBook) -> None:
+        self.rows.append(("book", recv_ns, exch_ns, quality, update_id, book.best()[0], book.best()[2]))
 
     def mark(self, recv_ns: int, exch_ns: int, quality: int, mark: MarkPrice) -> None:
         self.rows.append(("mark", recv_ns, exch_ns, quality, mark.mark_price_e8))

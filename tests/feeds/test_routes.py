@@ -6,7 +6,7 @@ import pytest
 
 from gpuscalp.config import FeedConfig
 from gpuscalp.errors import ConfigError
-from gpuscalp.feeds.routes import endpoints, kind_of, route_of, stream_names
+from gpuscalp.feeds.routes import endpoints, is_rare, kind_of, route_of, stream_names
 
 CONFIG = FeedConfig()
 
@@ -46,6 +46,35 @@ def test_unknown_stream_is_an_error_not_silence(stream):
 def test_kind_is_told_without_its_options():
     assert kind_of("btcusdt@depth@100ms") == "depth"
     assert kind_of("!markPrice@arr@1s") == "markPrice"
+
+
+def test_stream_over_all_symbols_is_named_once():
+    kinds = ("!markPrice@arr@1s", "aggTrade", "!forceOrder@arr", "depth20@100ms")
+    streams = stream_names(["BTCUSDT", "ETHUSDT"], kinds)
+    assert streams == (
+        *("btcusdt@aggTrade", "btcusdt@depth20@100ms", "ethusdt@aggTrade", "ethusdt@depth20@100ms"),
+        *("!markPrice@arr@1s", "!forceOrder@arr"),
+    )
+    routes = {name: each.route for each in endpoints(streams, CONFIG) for name in each.streams}
+    assert routes["!markPrice@arr@1s"] == routes["!forceOrder@arr"] == "market"
+    assert routes["ethusdt@depth20@100ms"] == "public"
+    with pytest.raises(ConfigError, match="twice"):
+        endpoints(stream_names(["BTCUSDT"], ("!bookTicker", "!bookTicker")), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("stream", "rare"),
+    [
+        ("!forceOrder@arr", True),
+        ("btcusdt@forceOrder", True),
+        ("!contractInfo", True),
+        ("!markPrice@arr@1s", False),
+        ("!bookTicker", False),
+        ("btcusdt@depth20@100ms", False),
+    ],
+)
+def test_streams_that_wait_for_something_to_happen_are_known(stream, rare):
+    assert is_rare(stream) is rare
 
 
 def test_streams_are_split_over_routes_and_limits():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
-from gpuscalp.feeds.messages import DepthUpdate, MarkPrice, Ticker, Trade
+from gpuscalp.feeds.messages import DepthUpdate, Ignored, MarkPrice, PartialBook, Ticker, Trade
 from gpuscalp.ops import wire
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "1000SHIBUSDT")
@@ -30,6 +30,13 @@ MESSAGES = [
     b'"s":"BTCUSDT","U":17,"u":17,"b":[],"a":[]}}',
     b'{"stream":"btcusdt@markPrice@1s","data":{"e":"markPriceUpdate","E":1680652701000,"s":"BTCUSDT",'
     b'"p":"28147.27373413","P":"28142.15563565","i":"28159.75642857","r":"-0.00002754","T":1680652800000}}',
+    b'{"stream":"btcusdt@depth5","data":{"e":"depthUpdate","E":1571889248277,"T":1571889248276,'
+    b'"s":"BTCUSDT","U":390497796,"u":390497878,"pu":390497794,"b":[["7403.89","0.002"],'
+    b'["7403.88","1.5"]],"a":[["7405.96","3.34"]],"ps":"BTCUSDT","st":1}}',
+    b'{"stream":"ethusdt@depth10@500ms","data":{"e":"depthUpdate","E":1571889248277,"T":1571889248276,'
+    b'"s":"ETHUSDT","U":4,"u":9,"pu":3,"b":[],"a":[["7405.96","3.34"]]}}',
+    b'{"stream":"1000shibusdt@depth20@100ms","data":{"e":"depthUpdate","E":1571889248277,"T":1571889248276,'
+    b'"s":"1000SHIBUSDT","U":5,"u":7,"pu":3,"b":[["0.5","1"]],"a":[["0.6","2"],["0.7","3"]],"st":1}}',
 ]
 TABLE = wire.symbol_table(SYMBOLS)
 
@@ -54,6 +61,10 @@ def _as_message(head, levels):
     if kind == wire.MARK:
         return MarkPrice(name, time_ns, a, b, c, d * 1_000_000)
     pairs = [tuple(level) for level in levels[c : c + d + e].tolist()]
+    if kind in wire.PARTIAL:
+        depth = (5, 10, 20)[wire.PARTIAL.index(kind)]
+        return PartialBook(name, time_ns, depth, a, ident, b, pairs[:d], pairs[d:])
+    assert kind == wire.DEPTH
     return DepthUpdate(name, time_ns, a, ident, b, pairs[:d], pairs[d:])
 
 
@@ -144,10 +155,23 @@ def test_what_is_not_plain_is_left_to_the_decoder(old, new):
     assert heads[0, wire.KIND] == wire.OTHER
 
 
-@pytest.mark.parametrize("stream", [b"btcusdt@depth20@100ms", b"btcusdt@rpiDepth@500ms", b"btcusdt@depthX"])
-def test_partial_books_are_no_updates(stream):
+@pytest.mark.parametrize(
+    "stream", [b"btcusdt@rpiDepth@500ms", b"btcusdt@depthX", b"btcusdt@depth50", b"btcusdt@depth2@100ms"]
+)
+def test_what_only_looks_like_an_update_is_none(stream):
     heads, _, _ = _scan([MESSAGES[3].replace(b"btcusdt@depth@100ms", stream)])
     assert heads[0, wire.KIND] == wire.OTHER
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=range(len(MESSAGES)))
+def test_margin_type_of_usdm_is_read_in_bulk_and_that_of_coin_m_never(message):
+    bare = message.replace(b',"st":1', b"")
+    told = [bare[:-2] + b',"st":%d}}' % margin for margin in (1, 2, 3)]
+    heads, levels, _ = _scan([bare, *told])
+    assert (heads[:2, wire.KIND] != wire.OTHER).all()
+    assert _as_message(heads[1], levels) == _as_message(heads[0], levels)
+    assert (heads[2:, wire.KIND] == wire.OTHER).all()
+    assert [Decoder().decode(each) for each in told[1:]] == [Ignored("other_margin")] * 2
 
 
 def test_levels_that_do_not_fit_leave_the_message_to_the_decoder():
