@@ -130,15 +130,23 @@ class Account:
         self.realised_e8 += realised
         return realised
 
-    def apply_funding(self, symbol_index: int, mark_e8: int, rate_e8: int) -> int:
-        """Exchange funding on one position and return what was received (negative: paid), in units.
+    def funding_of_e8(self, symbol_index: int, mark_e8: int, rate_e8: int) -> int:
+        """Return what funding on one position brings (negative: costs), in units; nothing is booked.
 
         A positive rate is paid by longs to shorts, on the position's value at the mark price
         (Binance USD-M: premium index and funding, charged at ``nextFundingTime``).
         """
-        payment = -divide_half_even(self.positions[symbol_index].value_e8(mark_e8) * rate_e8, E8)
-        self.funding_e8 += payment
-        self.cash_e8 += payment
+        return -divide_half_even(self.positions[symbol_index].value_e8(mark_e8) * rate_e8, E8)
+
+    def receive_funding(self, payment_e8: int) -> None:
+        """Book funding as it was paid out (negative: charged)."""
+        self.funding_e8 += payment_e8
+        self.cash_e8 += payment_e8
+
+    def apply_funding(self, symbol_index: int, mark_e8: int, rate_e8: int) -> int:
+        """Exchange funding on one position and return what was received (negative: paid), in units."""
+        payment = self.funding_of_e8(symbol_index, mark_e8, rate_e8)
+        self.receive_funding(payment)
         return payment
 
     def unrealised_e8(self, price_e8: Sequence[int]) -> int:

@@ -51,11 +51,31 @@ class SignalRow:
     probability : float64[S, 3]  calibrated, classes in the order DOWN, FLAT, UP
     agreement : float64[S]       share of members that vote like the ensemble, in [0, 1]
     edge_bps : float64[S]        expected mid return over the horizon, signed, before all costs
+    spread_bps : float64[S]      standard deviation over the members of their own edge
     """
 
     probability: F64
     agreement: F64
     edge_bps: F64
+    spread_bps: F64
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What else is known when a frame is decided on: the program's own state, as values.
+
+    Attributes
+    ----------
+    now_ns : exchange time of the decision
+    clock_error_ms : how far our idea of exchange time may be off; NaN where it is not known. 0 in a backtest
+    device_ok : whether the device that predicted is trusted
+    extra_quality : uint32[S] or None   Quality bits on top of the market's: doubts that no tick carries
+    """
+
+    now_ns: int
+    clock_error_ms: float
+    device_ok: bool
+    extra_quality: U32 | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,29 @@
-"""The risk gate: one table of rules that every intent has to pass, and one table of states.
+"""The risk gate: states, what latches, and the memory that its rules look at.
 
-Owns: the rules, the latch on losses, the states ACTIVE, REDUCING and HALTED. Never: places an order, raises
-for a refusal, or knows a clock. A refusal is a :class:`~gpuscalp.orders.Verdict` with the code of the first
-rule that was not met. Comparisons are written so that NaN does not pass: in doubt the gate refuses.
+Owns: the states ACTIVE, REDUCING and HALTED and the table between them, loss and drawdown, the breakers.
+Never: places an order, raises for a refusal, or knows a clock. The rules are in risk_rules.py; a refusal is a
+:class:`~gpuscalp.orders.Verdict` with the code of the first rule that was not met.
 
-Two scopes: a rule of scope ``all`` judges every order, a rule of scope ``opening`` only those that add risk.
-An order that reduces a position is never stopped by a limit on size, loss or data quality: keeping the risk
-because the risk is too large would be the wrong way round.
-
-To add a rule: one line in ``RULES`` and, if it needs something new to look at, one field of
-:class:`Question`.
+Four ways for an operator to stop. Three are events of the gate: HALT_ENTRIES (nothing is opened, positions
+run to their exit), REDUCE (in addition the caller cancels ``Trader.risk_increasing_orders``) and FLATTEN (the
+caller cancels everything and closes what ``Trader.flatten`` names, until nothing is held). The fourth, to end
+the process, changes nothing here: the state is kept by whoever keeps the snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from operator import attrgetter
-from typing import Final, Literal, final
+from typing import Final, final
 
-from gpuscalp.config import RiskConfig
-from gpuscalp.errors import ConfigError
+from gpuscalp.breakers import LossStreak, OrderRate, VolatilityPauses
+from gpuscalp.config import OFF, RiskConfig
+from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.orders import Verdict
-from gpuscalp.schema import E8, NS_PER_DAY, Quality
+from gpuscalp.risk_rules import RULES, Question, judge
+from gpuscalp.schema import E8, F64, NS_PER_DAY, NS_PER_S, Quality
+
+__all__ = ["RULES", "TRANSITIONS", "Question", "RiskEvent", "RiskGate", "RiskSnapshot", "RiskState"]
 
 
 class RiskState(StrEnum):
@@ -35,171 +35,103 @@ class RiskState(StrEnum):
 class RiskEvent(StrEnum):
     DAILY_LOSS = "daily_loss"
     DRAWDOWN = "drawdown"
+    LOSS_STREAK = "loss_streak"  # too many losses in a row, too often in one day
+    HALT_ENTRIES = "halt_entries"  # by hand
     REDUCE = "reduce"  # by hand
-    HALT = "halt"  # by hand
+    FLATTEN = "flatten"  # by hand
+    HALT = "halt"  # by the program: what it knows and what the exchange says differ
     REARM = "rearm"  # by hand
 
 
-# (state, event) → next state. A pair that is not here is refused and changes nothing. Nothing but REARM leads
-# upwards: losses latch, also over midnight.
+_S, _E = RiskState, RiskEvent
+
+# (state, event) → next state. The one pair that is not here is refused and changes nothing: re-arming an
+# armed gate would only wipe out its losses. Nothing but REARM leads upwards, and losses latch, also over
+# midnight.
 TRANSITIONS: Final[dict[tuple[RiskState, RiskEvent], RiskState]] = {
-    (RiskState.ACTIVE, RiskEvent.DAILY_LOSS): RiskState.REDUCING,
-    (RiskState.ACTIVE, RiskEvent.DRAWDOWN): RiskState.REDUCING,
-    (RiskState.ACTIVE, RiskEvent.REDUCE): RiskState.REDUCING,
-    (RiskState.ACTIVE, RiskEvent.HALT): RiskState.HALTED,
-    (RiskState.REDUCING, RiskEvent.DAILY_LOSS): RiskState.REDUCING,
-    (RiskState.REDUCING, RiskEvent.DRAWDOWN): RiskState.REDUCING,
-    (RiskState.REDUCING, RiskEvent.REDUCE): RiskState.REDUCING,
-    (RiskState.REDUCING, RiskEvent.HALT): RiskState.HALTED,
-    (RiskState.REDUCING, RiskEvent.REARM): RiskState.ACTIVE,
-    (RiskState.HALTED, RiskEvent.DAILY_LOSS): RiskState.HALTED,
-    (RiskState.HALTED, RiskEvent.DRAWDOWN): RiskState.HALTED,
-    (RiskState.HALTED, RiskEvent.HALT): RiskState.HALTED,
-    (RiskState.HALTED, RiskEvent.REARM): RiskState.ACTIVE,
+    (_S.ACTIVE, _E.DAILY_LOSS): _S.REDUCING,
+    (_S.ACTIVE, _E.DRAWDOWN): _S.REDUCING,
+    (_S.ACTIVE, _E.LOSS_STREAK): _S.REDUCING,
+    (_S.ACTIVE, _E.HALT_ENTRIES): _S.REDUCING,
+    (_S.ACTIVE, _E.REDUCE): _S.REDUCING,
+    (_S.ACTIVE, _E.FLATTEN): _S.HALTED,
+    (_S.ACTIVE, _E.HALT): _S.HALTED,
+    (_S.REDUCING, _E.DAILY_LOSS): _S.REDUCING,
+    (_S.REDUCING, _E.DRAWDOWN): _S.REDUCING,
+    (_S.REDUCING, _E.LOSS_STREAK): _S.REDUCING,
+    (_S.REDUCING, _E.HALT_ENTRIES): _S.REDUCING,
+    (_S.REDUCING, _E.REDUCE): _S.REDUCING,
+    (_S.REDUCING, _E.FLATTEN): _S.HALTED,
+    (_S.REDUCING, _E.HALT): _S.HALTED,
+    (_S.REDUCING, _E.REARM): _S.ACTIVE,
+    (_S.HALTED, _E.DAILY_LOSS): _S.HALTED,
+    (_S.HALTED, _E.DRAWDOWN): _S.HALTED,
+    (_S.HALTED, _E.LOSS_STREAK): _S.HALTED,
+    (_S.HALTED, _E.HALT_ENTRIES): _S.HALTED,
+    (_S.HALTED, _E.REDUCE): _S.HALTED,
+    (_S.HALTED, _E.FLATTEN): _S.HALTED,
+    (_S.HALTED, _E.HALT): _S.HALTED,
+    (_S.HALTED, _E.REARM): _S.ACTIVE,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One sized intent and the world around it, as numbers that rules compare.
-
-    Amounts are valued at the price that the order would cross to (ask to buy, bid to sell), NaN where it is
-    not known. Open orders count as if they were filled.
+class RiskSnapshot:
+    """All that a gate remembers, as plain numbers and text: what has to outlive the process.
 
     Attributes
     ----------
-    reducing : the order is smaller than or equal to the position it closes, on the other side of it
-    order_usdt : value of the order
-    position_usdt : |value| of the symbol's position after the order
-    gross_usdt : Σ |value| over all symbols after the order
-    min_notional_usdt : the exchange's smallest order for this symbol
-    blocked_quality : the frame's quality bits that the configuration blocks; 0 = sound
+    state, cause, since_ns : where the gate stands, the event that brought it there ("" if none), and when
+    now_ns : time of the last observation
+    day, day_start_e8, high_e8, last_e8 : day since 1970 (UTC), its first equity, the highest, the last
+    losses, cool_down_until_ns, loss_trips : of the losses in a row
+    pauses : (symbol index, end of the pause, trips today) of every symbol that has any
+    order_times_ns : of the last minute
     """
 
-    reducing: bool
-    order_usdt: float
-    position_usdt: float
-    gross_usdt: float
-    min_notional_usdt: float
-    spread_bps: float
-    quote_age_ms: float
-    blocked_quality: int
-    confidence: float
-    agreement: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One line of the table: plain data, so that reports and documents can print it.
-
-    Attributes
-    ----------
-    code : stands in verdicts, journals and reports; never changes its meaning
-    bound : "max": value ≤ limit · "below": value < limit · "min": value ≥ limit
-    limit : a number, or where it stands: an attribute of ``config`` or ``question``
-    value : what is compared: an attribute of ``gate`` or ``question``
-    needs : the state that has to be kept to know the value
-    """
-
-    name: str
-    code: str
-    unit: str
-    scope: Literal["all", "opening"]
-    value: str
-    bound: Literal["max", "below", "min"]
-    limit: str | float
-    needs: str
-
-    def met(self, limit: float, value: float) -> bool:
-        """Return whether the value keeps the limit. NaN on either side does not."""
-        if self.bound == "max":
-            return value <= limit
-        if self.bound == "below":
-            return value < limit
-        return value >= limit
-
-
-# In the order in which they are tried.
-# fmt: off
-RULES: Final[tuple[Rule, ...]] = (
-    Rule("order has a size", "NO_SIZE", "USDT", "all",
-         "question.order_usdt", "min", 1 / E8, "quote, instrument"),
-    Rule("gate is not halted", "HALTED", "", "all",
-         "gate.halted", "max", 0, "risk state"),
-    Rule("gate is active", "REDUCING", "", "opening",
-         "gate.closed", "max", 0, "risk state"),
-    Rule("daily loss", "DAILY_LOSS", "USDT", "opening",
-         "gate.daily_loss_usdt", "below", "config.max_daily_loss_usdt", "equity at 00:00 UTC"),
-    Rule("drawdown", "DRAWDOWN", "%", "opening",
-         "gate.drawdown_pct", "below", "config.max_drawdown_pct", "highest equity so far"),
-    Rule("data quality", "QUALITY", "bits", "opening",
-         "question.blocked_quality", "max", 0, "quality word of the frame"),
-    Rule("quote age", "STALE_QUOTE", "ms", "opening",
-         "question.quote_age_ms", "max", "config.max_quote_age_ms", "time of the last quote"),
-    Rule("quote is not crossed", "CROSSED", "bps", "opening",
-         "question.spread_bps", "min", 0, "quote"),
-    Rule("spread", "WIDE_SPREAD", "bps", "opening",
-         "question.spread_bps", "max", "config.max_spread_bps", "quote"),
-    Rule("confidence", "LOW_CONFIDENCE", "probability", "opening",
-         "question.confidence", "min", "config.min_confidence", "signal"),
-    Rule("agreement", "LOW_AGREEMENT", "share of members", "opening",
-         "question.agreement", "min", "config.min_agreement", "signal"),
-    Rule("exchange minimum", "MIN_NOTIONAL", "USDT", "opening",
-         "question.order_usdt", "min", "question.min_notional_usdt", "instrument"),
-    Rule("order value", "ORDER_TOO_LARGE", "USDT", "opening",
-         "question.order_usdt", "max", "config.max_order_usdt", "quote"),
-    Rule("position value", "POSITION_TOO_LARGE", "USDT", "opening",
-         "question.position_usdt", "max", "config.max_position_usdt", "positions, open orders"),
-    Rule("value of all positions", "GROSS_TOO_LARGE", "USDT", "opening",
-         "question.gross_usdt", "max", "config.max_gross_usdt", "positions, open orders"),
-)
-# fmt: on
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """What the names in the table refer to."""
-
-    config: RiskConfig
-    gate: RiskGate
-    question: Question
-
-
-def _getter(name: str | float) -> Callable[[_Scene], float]:
-    if isinstance(name, str):
-        return attrgetter(name)
-    constant = float(name)
-    return lambda scene: constant  # noqa: ARG005
-
-
-_COMPILED: Final = tuple((rule, _getter(rule.limit), _getter(rule.value)) for rule in RULES)
+    state: str
+    cause: str
+    since_ns: int
+    now_ns: int
+    day: int
+    day_start_e8: int
+    high_e8: int
+    last_e8: int
+    losses: int
+    cool_down_until_ns: int
+    loss_trips: int
+    pauses: tuple[tuple[int, int, int], ...]
+    order_times_ns: tuple[int, ...]
 
 
 @final
 class RiskGate:
-    """Judges intents by ``RULES`` and latches on losses.
+    """Judges intents by ``RULES``, latches on losses, and trips its breakers.
 
     The caller must give every new equity to :meth:`observe` before it asks :meth:`judge` about intents of the
-    same moment.
+    same moment, count every order that it sends by :meth:`on_order`, and tell every closed trade.
 
     Parameters
     ----------
     config : limits
     start_e8 : equity at the start, units: the first reference of daily loss and drawdown
+    symbol_count : S
 
     Attributes
     ----------
-    state, cause : where the gate stands, and the event that brought it there (None while never left ACTIVE)
+    state, cause, since_ns : where the gate stands, the event that brought it there (None while it never left
+        ACTIVE), and when
     daily_loss_usdt : equity at the day's start (UTC) less equity now; negative is a gain
     drawdown_pct : distance from the highest equity seen, in percent of it
+    streak, pauses : the breakers that end by themselves
 
     Raises
     ------
     ConfigError
-        ``blocked_quality`` names a bit that does not exist
+        ``blocked_quality`` names a bit that does not exist, or ``exit_reserve`` leaves nothing to entries
     """
 
-    def __init__(self, config: RiskConfig, *, start_e8: int) -> None:
+    def __init__(self, config: RiskConfig, *, start_e8: int, symbol_count: int) -> None:
         self.config = config
         self.blocked_bits = 0
         for name in config.blocked_quality:
@@ -211,10 +143,22 @@ class RiskGate:
                     fix=f"known: {', '.join(Quality.__members__)}",
                 )
             self.blocked_bits |= Quality[name].value
+        if min(config.max_orders_per_s, config.max_orders_per_minute) * (1.0 - config.exit_reserve) < 1.0:
+            raise ConfigError(
+                "the reserve for exits leaves no order to entries",
+                where="risk.exit_reserve",
+                value=config.exit_reserve,
+                fix="raise max_orders_per_s or max_orders_per_minute, or lower the reserve",
+            )
         self.state = RiskState.ACTIVE
         self.cause: RiskEvent | None = None
+        self.since_ns = 0
         self.daily_loss_usdt = 0.0
         self.drawdown_pct = 0.0
+        self.streak = LossStreak()
+        self.pauses = VolatilityPauses(symbol_count)
+        self._rate = OrderRate()
+        self._now_ns = 0
         self._day = -1
         self._day_start_e8 = start_e8
         self._high_e8 = start_e8
@@ -229,58 +173,184 @@ class RiskGate:
         """Whether nothing may be opened."""
         return self.state is not RiskState.ACTIVE
 
-    def observe(self, now_ns: int, equity_e8: int) -> RiskEvent | None:
-        """Take in the equity of now; return the event if a loss limit has just been reached.
+    @property
+    def cool_down_ms(self) -> float:
+        """What is left of the pause after too many losses."""
+        return self.streak.left_ms(self._now_ns)
+
+    @property
+    def orders_per_s(self) -> int:
+        """Orders of the last second, with one that would be sent now."""
+        return self._rate.within(self._now_ns, NS_PER_S) + 1
+
+    @property
+    def orders_per_minute(self) -> int:
+        """Orders of the last minute, with one that would be sent now."""
+        return len(self._rate.times_ns) + 1
+
+    @property
+    def entries_per_s_max(self) -> float:
+        return self.config.max_orders_per_s * (1.0 - self.config.exit_reserve)
+
+    @property
+    def entries_per_minute_max(self) -> float:
+        return self.config.max_orders_per_minute * (1.0 - self.config.exit_reserve)
+
+    def observe(self, now_ns: int, equity_e8: int, volatility_bps: F64 | None = None) -> RiskEvent | None:
+        """Take in time, equity and volatility of now; return the event if something has just latched.
 
         The reference of a day is the last equity seen before its midnight, so that a loss in the first
         moment of a day belongs to that day. Loss and drawdown latch at the limit itself (≥).
+
+        Parameters
+        ----------
+        volatility_bps : float64[S] over the short horizon; None pauses nothing
         """
+        config = self.config
+        self._now_ns = now_ns
+        self._rate.forget(now_ns)
         day = now_ns // NS_PER_DAY
-        if day != self._day:
+        if day > self._day:
             self._day = day
             self._day_start_e8 = self._last_e8
+            self.streak.trips = 0
+            self.pauses.trips[:] = 0
+        self._measure(equity_e8)
+        if volatility_bps is not None and config.max_volatility_bps != OFF:
+            self.pauses.observe(
+                now_ns,
+                volatility_bps,
+                limit_bps=float(config.max_volatility_bps),
+                pause_ms=config.volatility_pause_ms,
+                trips_max=config.breaker_trips_max,
+            )
+        latched = config.max_losses != OFF and self.streak.observe(
+            now_ns,
+            losses_max=int(config.max_losses),
+            pause_ms=config.loss_pause_ms,
+            trips_max=config.breaker_trips_max,
+        )
+        if self.state is not RiskState.ACTIVE:
+            return None
+        event: RiskEvent | None = None
+        if self.daily_loss_usdt >= config.max_daily_loss_usdt:
+            event = RiskEvent.DAILY_LOSS
+        elif self.drawdown_pct >= config.max_drawdown_pct:
+            event = RiskEvent.DRAWDOWN
+        elif latched:
+            event = RiskEvent.LOSS_STREAK
+        if event is not None:
+            self.apply(event, now_ns)
+        return event
+
+    def on_order(self, now_ns: int) -> None:
+        """Count an order that is sent."""
+        self._rate.add(now_ns)
+
+    def on_trade(self, pnl_e8: int) -> None:
+        """Take in the result of a closed trade after costs; a breaker trips at the next observation."""
+        self.streak.on_trade(pnl_e8)
+
+    def apply(self, event: RiskEvent, now_ns: int) -> RiskState:
+        """Follow the transition table; return the state that it leads to.
+
+        Re-arming takes the equity of now as the new reference of loss and drawdown, or the gate would latch
+        again at once, and ends all pauses.
+
+        Raises
+        ------
+        UsageError
+            the table has no such transition, or nothing is left to re-arm with; the state is unchanged
+        """
+        following = TRANSITIONS.get((self.state, event))
+        if following is None:
+            raise UsageError(
+                f"no transition from {self.state} by {event}",
+                where="risk gate",
+                fix="only a gate that is reducing or halted can be re-armed",
+            )
+        if event is RiskEvent.REARM:
+            if self._last_e8 <= 0:
+                raise UsageError(
+                    f"no transition from {self.state} by {event}: no equity is left",
+                    where="risk gate",
+                    value=self._last_e8 / E8,
+                )
+            self._day_start_e8 = self._high_e8 = self._last_e8
+            self._measure(self._last_e8)
+            self.streak = LossStreak()
+            self.pauses = VolatilityPauses(len(self.pauses.until_ns))
+        if following is not self.state:
+            self.state, self.cause, self.since_ns = following, event, now_ns
+        return self.state
+
+    def judge(self, question: Question) -> Verdict:
+        """Return the verdict on one sized intent: refused by the first rule that is not met."""
+        return judge(self, question)
+
+    def pause_ms(self, symbol_index: int) -> float:
+        """Return what is left of a symbol's pause; infinite where it latched."""
+        return self.pauses.left_ms(symbol_index, self._now_ns)
+
+    def snapshot(self) -> RiskSnapshot:
+        """Return all that the gate remembers."""
+        paused = (self.pauses.until_ns > 0) | (self.pauses.trips > 0)
+        return RiskSnapshot(
+            state=self.state.value,
+            cause="" if self.cause is None else self.cause.value,
+            since_ns=self.since_ns,
+            now_ns=self._now_ns,
+            day=self._day,
+            day_start_e8=self._day_start_e8,
+            high_e8=self._high_e8,
+            last_e8=self._last_e8,
+            losses=self.streak.losses,
+            cool_down_until_ns=self.streak.until_ns,
+            loss_trips=self.streak.trips,
+            pauses=tuple(
+                (int(index), int(self.pauses.until_ns[index]), int(self.pauses.trips[index]))
+                for index in paused.nonzero()[0]
+            ),
+            order_times_ns=tuple(self._rate.times_ns),
+        )
+
+    def restore(self, snapshot: RiskSnapshot) -> None:
+        """Take over what another gate remembered. Symbols must stand in the same order.
+
+        Raises
+        ------
+        ConfigError
+            the snapshot names a state, an event or a symbol that does not exist; nothing is changed
+        """
+        symbol_count = len(self.pauses.until_ns)
+        try:
+            state = RiskState(snapshot.state)
+            cause = RiskEvent(snapshot.cause) if snapshot.cause else None
+        except ValueError as error:
+            raise ConfigError(f"the kept state of the risk gate is not one: {error}", where="risk") from None
+        if any(not 0 <= index < symbol_count for index, _, _ in snapshot.pauses):
+            raise ConfigError(
+                "the kept state of the risk gate is of other symbols",
+                where="risk",
+                value=snapshot.pauses,
+                fix=f"there are {symbol_count} symbols now",
+            )
+        self.state, self.cause, self.since_ns = state, cause, snapshot.since_ns
+        self._now_ns, self._day = snapshot.now_ns, snapshot.day
+        self._day_start_e8, self._high_e8 = snapshot.day_start_e8, snapshot.high_e8
+        self._measure(snapshot.last_e8)
+        self.streak = LossStreak(snapshot.losses, snapshot.cool_down_until_ns, snapshot.loss_trips)
+        self.pauses = VolatilityPauses(symbol_count)
+        for index, until_ns, trips in snapshot.pauses:
+            self.pauses.until_ns[index], self.pauses.trips[index] = until_ns, trips
+        self._rate = OrderRate()
+        for at_ns in snapshot.order_times_ns:
+            self._rate.add(at_ns)
+
+    def _measure(self, equity_e8: int) -> None:
         self._last_e8 = equity_e8
         self._high_e8 = max(self._high_e8, equity_e8)
         self.daily_loss_usdt = (self._day_start_e8 - equity_e8) / E8
         self.drawdown_pct = (
             100.0 * (self._high_e8 - equity_e8) / self._high_e8 if self._high_e8 > 0 else 100.0
         )
-        if self.state is not RiskState.ACTIVE:
-            return None
-        if self.daily_loss_usdt >= self.config.max_daily_loss_usdt:
-            return self.apply(RiskEvent.DAILY_LOSS)
-        if self.drawdown_pct >= self.config.max_drawdown_pct:
-            return self.apply(RiskEvent.DRAWDOWN)
-        return None
-
-    def apply(self, event: RiskEvent) -> RiskEvent:
-        """Follow the transition table.
-
-        Re-arming takes the equity of now as the new reference of loss and drawdown: else the gate would
-        latch again at once.
-
-        Raises
-        ------
-        ValueError
-            the table has no such transition, or nothing is left to re-arm with; the state is unchanged
-        """
-        following = TRANSITIONS.get((self.state, event))
-        if following is None or (event is RiskEvent.REARM and self._last_e8 <= 0):
-            raise ValueError(f"no transition from {self.state} by {event}")
-        self.state = following
-        self.cause = event
-        if event is RiskEvent.REARM:
-            self._day_start_e8 = self._high_e8 = self._last_e8
-            self.daily_loss_usdt = self.drawdown_pct = 0.0
-        return event
-
-    def judge(self, question: Question) -> Verdict:
-        """Return the verdict on one sized intent: refused by the first rule that is not met."""
-        scene = _Scene(self.config, self, question)
-        for rule, limit_of, value_of in _COMPILED:
-            if rule.scope == "opening" and question.reducing:
-                continue
-            limit, value = limit_of(scene), value_of(scene)
-            if not rule.met(limit, value):
-                return Verdict(accepted=False, code=rule.code, limit=float(limit), value=float(value))
-        return Verdict(accepted=True)

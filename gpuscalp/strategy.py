@@ -27,6 +27,9 @@ SKIP_REASONS: Final = (
     "low_edge",
     "intent",
 )
+# Reasons of intents that act upon a prediction. The others are not held up by doubts about model or device.
+PREDICTED_REASONS: Final = frozenset({"edge", "opposite_signal"})
+
 _HOLDING: Final = SKIP_REASONS.index("holding")
 _INTENT: Final = SKIP_REASONS.index("intent")
 

@@ -14,11 +14,17 @@ from typing import final
 import numpy as np
 
 from gpuscalp.account import Account, notional_e8
-from gpuscalp.config import AccountConfig, CostConfig, RiskConfig, StrategyConfig
-from gpuscalp.orders import BUY, Fill, Intent, IntentKind, MarketRow, Order, SignalRow, Verdict
-from gpuscalp.risk import Question, RiskEvent, RiskGate
-from gpuscalp.schema import E8, I64, Instrument
-from gpuscalp.strategy import Holdings, Strategy
+from gpuscalp.config import AccountConfig, CostConfig, RiskConfig, SizingConfig, StrategyConfig
+from gpuscalp.orders import BUY, Conditions, Fill, Intent, IntentKind, MarketRow, Order, SignalRow, Verdict
+from gpuscalp.risk import RiskEvent, RiskGate, RiskState
+from gpuscalp.risk_rules import Question, trade_risk_pct
+from gpuscalp.schema import E8, F64, I64, NS_PER_MS, NS_PER_S, Instrument
+from gpuscalp.sizing import Factors, Sizing, Surroundings
+from gpuscalp.strategy import PREDICTED_REASONS, Holdings, Strategy
+from gpuscalp.volatility import Volatility
+
+_NS_PER_H = 3_600 * NS_PER_S
+_UNKNOWN = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +34,18 @@ class StepReport:
     Attributes
     ----------
     intents, verdicts : pairwise
+    factors : of the sizes, pairwise with intents; None for exits
     orders : of the accepted intents, to be sent in this order
     skips : int64[len(SKIP_REASONS)]  symbols without an intent, by reason
     equity_e8 : wallet + open positions at the price they could be closed at (bid if long, ask if short)
     gross_e8 : Σ |value| of open positions
-    event : the loss limit that was reached in this step, if any
+    event : what has latched in this step, if anything
     """
 
     end_ns: int
     intents: tuple[Intent, ...]
     verdicts: tuple[Verdict, ...]
+    factors: tuple[Factors | None, ...]
     orders: tuple[Order, ...]
     skips: I64
     equity_e8: int
@@ -45,38 +53,57 @@ class StepReport:
     event: RiskEvent | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What one step was given, and the equity that it found."""
+
+    market: MarketRow
+    signals: SignalRow
+    conditions: Conditions
+    equity_e8: int
+
+
 @final
 class Trader:
     """A strategy, a risk gate and an account over S symbols.
 
     The caller must, for every frame in order: first report all fills that happened up to the frame's end
-    (:meth:`on_fill`, then :meth:`on_done` once per order), then funding (:meth:`on_funding`), then call
-    :meth:`step` and send its orders.
+    (:meth:`on_fill` or :meth:`on_foreign_fill`, then :meth:`on_done` once per order), then funding
+    (:meth:`on_funding`), then call :meth:`step` and send its orders.
+
+    An instance holds plain data only (numbers, text, containers, arrays, and instances of such): a checkpoint
+    walks it.
 
     Parameters
     ----------
-    strategy, risk, cost, account : their sections of the configuration
+    strategy, sizing, risk, cost, account : their sections of the configuration
     instruments : S of them, in the order of all arrays of axis S
     horizon_ms : the model's label horizon
+    trained_until_ns : end of the model's training data; None where it is not known
     """
 
     def __init__(
         self,
         *,
         strategy: StrategyConfig,
+        sizing: SizingConfig,
         risk: RiskConfig,
         cost: CostConfig,
         account: AccountConfig,
         instruments: Sequence[Instrument],
         horizon_ms: int,
+        trained_until_ns: int | None,
     ) -> None:
         start_e8 = round(account.start_usdt * E8)
         count = len(instruments)
         self.instruments = tuple(instruments)
         self.strategy = Strategy(strategy, cost, horizon_ms=horizon_ms)
+        self.sizing = Sizing(sizing, risk)
         self.account = Account(start_e8, count)
-        self.gate = RiskGate(risk, start_e8=start_e8)
+        self.gate = RiskGate(risk, start_e8=start_e8, symbol_count=count)
+        self.volatility = Volatility(count, short_ms=risk.volatility_ms, long_ms=sizing.volatility_ms)
         self.open_orders: dict[int, Order] = {}
+        self._trained_until_ns = trained_until_ns
         self._tick_e8 = [instrument.tick_size_e8 for instrument in instruments]
         self._side = np.zeros(count, np.int64)
         self._waiting = np.zeros(count, np.bool_)
@@ -84,38 +111,51 @@ class Trader:
         self._bid_e8 = [0] * count
         self._ask_e8 = [0] * count
         self._holding: set[int] = set()
+        # Result so far of the round trip that is open; time of the last execution, -1 before the first.
+        self._pnl_e8 = [0] * count
+        self._traded_ns = [-1] * count
+        self._left_e8: dict[int, int] = {}
         self._last_order_id = 0
+        self._now_ns = 0
 
-    def step(self, market: MarketRow, signals: SignalRow) -> StepReport:
+    def step(self, market: MarketRow, signals: SignalRow, conditions: Conditions) -> StepReport:
         """Decide on one closed frame.
 
         Parameters
         ----------
-        market, signals : rows of S symbols; not modified and not kept
+        market, signals, conditions : of S symbols; not modified and not kept
         """
+        self._now_ns = conditions.now_ns
         for index in self._watched():
             self._note_quote(market, index)
-        values = self._closing_values()
+        self.volatility.observe(market.end_ns, market.bid_px, market.ask_px)
+        values = self.closing_values_e8()
         equity = self.account.wallet_e8 + sum(
             value - self.account.positions[index].cost_e8 for index, value in values.items()
         )
-        event = self.gate.observe(market.end_ns, equity)
+        event = self.gate.observe(conditions.now_ns, equity, self.volatility.short_bps)
         decision = self.strategy.decide(
             market, signals, Holdings(self._side, self._waiting, self._decided_ns)
         )
+        moment = _Moment(market, signals, conditions, equity)
         verdicts: list[Verdict] = []
+        factors: list[Factors | None] = []
         orders: list[Order] = []
         for intent in decision.intents:
             self._note_quote(market, intent.symbol_index)
-            order, question = self._prepare(market, intent)
-            verdict = self.gate.judge(question)
+            around = self._surroundings(moment, intent)
+            scaled = None if intent.notional_usdt is None else self.sizing.factors(intent, around)
+            order = self._order(market, intent, self._qty_e8(intent, scaled, around))
+            verdict = self.gate.judge(self._question(moment, order, around))
             verdicts.append(verdict)
+            factors.append(scaled)
             if verdict.accepted:
                 orders.append(self._open(order))
         return StepReport(
             end_ns=market.end_ns,
             intents=decision.intents,
             verdicts=tuple(verdicts),
+            factors=tuple(factors),
             orders=tuple(orders),
             skips=decision.skips,
             equity_e8=equity,
@@ -124,35 +164,50 @@ class Trader:
         )
 
     def on_fill(self, fill: Fill) -> int:
-        """Book one execution; return the profit that it realised, in units."""
+        """Book one execution of an open order; return the profit that it realised, in units."""
         order = self.open_orders[fill.order_id]
         assert fill.symbol_index == order.symbol_index
         assert fill.side == order.side
-        index = fill.symbol_index
-        position = self.account.positions[index]
-        was_flat = position.qty_e8 == 0
-        realised = self.account.apply_fill(index, fill.side * fill.qty_e8, fill.price_e8, fill.fee_e8)
-        self._side[index] = position.side
-        if position.qty_e8 == 0:
-            self._decided_ns[index] = 0
-            self._holding.discard(index)
-        elif was_flat:
-            # The holding time runs from the decision: that is where the model's horizon starts.
-            self._decided_ns[index] = order.decided_ns
-            self._holding.add(index)
-        return realised
+        self._left_e8[fill.order_id] -= fill.qty_e8
+        # The holding time runs from the decision: that is where the model's horizon starts.
+        return self._book(fill, order.decided_ns)
+
+    def on_foreign_fill(self, fill: Fill) -> int:
+        """Book an execution that no order of ours asked for (a liquidation); return the profit realised."""
+        return self._book(fill, fill.exec_ns)
 
     def on_done(self, order_id: int) -> Order:
         """Forget an order that is filled, cancelled or expired; its symbol is free for the next intent."""
         order = self.open_orders.pop(order_id)
+        del self._left_e8[order_id]
         self._waiting[order.symbol_index] = any(
             other.symbol_index == order.symbol_index for other in self.open_orders.values()
         )
         return order
 
-    def on_funding(self, symbol_index: int, mark_e8: int, rate_e8: int) -> int:
-        """Exchange funding on one symbol's position; return what was received, in units."""
-        return self.account.apply_funding(symbol_index, mark_e8, rate_e8)
+    def on_funding(self, symbol_index: int, payment_e8: int) -> None:
+        """Book funding of one symbol as it was paid out (negative: charged), in units."""
+        self.account.receive_funding(payment_e8)
+        if self.account.positions[symbol_index].qty_e8:
+            self._pnl_e8[symbol_index] += payment_e8
+
+    def apply(self, event: RiskEvent, now_ns: int) -> RiskState:
+        """Let an operator, or the program, change the state of the gate; return the new one.
+
+        After REDUCE the caller must cancel :meth:`risk_increasing_orders`; after FLATTEN all open orders, and
+        then send what :meth:`flatten` returns, again and again until no position is left.
+
+        Raises
+        ------
+        UsageError
+            there is no such transition; nothing has changed
+        """
+        self._now_ns = now_ns
+        return self.gate.apply(event, now_ns)
+
+    def risk_increasing_orders(self) -> tuple[Order, ...]:
+        """Return the open orders that would add risk if they were filled, oldest first."""
+        return tuple(order for order in self.open_orders.values() if not order.reduce_only)
 
     def flatten(self, market: MarketRow, reason: str) -> tuple[Order, ...]:
         """Return one closing order per open position that has no order open.
@@ -164,21 +219,49 @@ class Trader:
         for index in sorted(self._holding):
             if self._waiting[index]:
                 continue
-            side = -self.account.positions[index].side
+            position = self.account.positions[index]
             self._note_quote(market, index)
-            intent = Intent(index, side, IntentKind.EXIT, None, reason, 0.0, 0.0, 0.0, 0.0)
-            orders.append(self._open(self._prepare(market, intent)[0]))
+            intent = Intent(index, -position.side, IntentKind.EXIT, None, reason, 0.0, 0.0, 0.0, 0.0)
+            orders.append(self._open(self._order(market, intent, abs(position.qty_e8))))
         return tuple(orders)
+
+    @property
+    def last_order_id(self) -> int:
+        """The last id that was given out; 0 before the first."""
+        return self._last_order_id
+
+    def resume_ids(self, last_order_id: int) -> None:
+        """Go on counting orders after an id that was used before a restart."""
+        self._last_order_id = max(self._last_order_id, last_order_id)
 
     def equity_e8(self) -> int:
         """Return the equity at the quotes of the last step, positions at their closing side."""
         return self.account.wallet_e8 + sum(
-            value - self.account.positions[index].cost_e8 for index, value in self._closing_values().items()
+            value - self.account.positions[index].cost_e8 for index, value in self.closing_values_e8().items()
         )
 
     def gross_e8(self) -> int:
         """Return Σ |value| of open positions at the quotes of the last step."""
-        return sum(abs(value) for value in self._closing_values().values())
+        return sum(abs(value) for value in self.closing_values_e8().values())
+
+    def _book(self, fill: Fill, decided_ns: int) -> int:
+        index = fill.symbol_index
+        position = self.account.positions[index]
+        before = position.qty_e8
+        realised = self.account.apply_fill(index, fill.side * fill.qty_e8, fill.price_e8, fill.fee_e8)
+        self._traded_ns[index] = fill.exec_ns
+        self._side[index] = position.side
+        self._pnl_e8[index] += realised - fill.fee_e8
+        if before and before * position.qty_e8 <= 0:
+            self.gate.on_trade(self._pnl_e8[index])
+            self._pnl_e8[index] = 0
+        if position.qty_e8 == 0:
+            self._decided_ns[index] = 0
+            self._holding.discard(index)
+        elif before * position.qty_e8 <= 0:
+            self._decided_ns[index] = decided_ns
+            self._holding.add(index)
+        return realised
 
     def _watched(self) -> set[int]:
         """Symbols that carry risk: held, or with an order on its way."""
@@ -193,7 +276,7 @@ class Trader:
             self._bid_e8[index] = bid * self._tick_e8[index]
             self._ask_e8[index] = ask * self._tick_e8[index]
 
-    def _closing_values(self) -> dict[int, int]:
+    def closing_values_e8(self) -> dict[int, int]:
         """Signed value of each open position at the side of the quote it would be closed at."""
         values = {}
         for index in sorted(self._holding):
@@ -201,74 +284,113 @@ class Trader:
             values[index] = position.value_e8((self._bid_e8 if position.qty_e8 > 0 else self._ask_e8)[index])
         return values
 
-    def _prepare(self, market: MarketRow, intent: Intent) -> tuple[Order, Question]:
-        """Size an intent to the exchange's filters and put it into the gate's terms."""
+    def _surroundings(self, moment: _Moment, intent: Intent) -> Surroundings:
         index = intent.symbol_index
-        instrument = self.instruments[index]
-        bid, ask = self._bid_e8[index], self._ask_e8[index]
-        price = ask if intent.side == BUY else bid
-        held = self.account.positions[index].qty_e8
-        if intent.notional_usdt is None:
-            qty = abs(held)
-        else:
-            qty = _sized_qty_e8(intent.notional_usdt, price, instrument)
-        order = Order(
+        # Positions at the ask, the larger side; an order on its way is counted in full on top of the
+        # position, whichever side it has.
+        opened = self._open_values_e8()
+        held = sum(
+            notional_e8(self._ask_e8[other], abs(self.account.positions[other].qty_e8))
+            for other in self._holding
+            if other != index
+        )
+        open_here = opened.pop(index, 0)
+        return Surroundings(
+            price_e8=(self._ask_e8 if intent.side == BUY else self._bid_e8)[index],
+            held_e8=abs(self.account.positions[index].qty_e8),
+            open_e8=open_here,
+            others_e8=held + sum(opened.values()),
+            equity_e8=moment.equity_e8,
+            drawdown_pct=self.gate.drawdown_pct,
+            volatility_bps=self.volatility.over_bps(index, self.strategy.hold_ns / NS_PER_MS),
+            edge_spread_bps=float(moment.signals.spread_bps[index]),
+        )
+
+    def _qty_e8(self, intent: Intent, factors: Factors | None, around: Surroundings) -> int:
+        if factors is None:
+            return around.held_e8
+        return self.sizing.qty_e8(intent, factors, around, self.instruments[intent.symbol_index])
+
+    def _order(self, market: MarketRow, intent: Intent, qty_e8: int) -> Order:
+        index = intent.symbol_index
+        return Order(
             order_id=self._last_order_id + 1,
             symbol_index=index,
             side=intent.side,
-            qty_e8=qty,
+            qty_e8=qty_e8,
             reduce_only=intent.kind is IntentKind.EXIT,
             decided_ns=market.end_ns,
-            mid2_e8=bid + ask,
+            mid2_e8=self._bid_e8[index] + self._ask_e8[index],
             intent=intent,
         )
-        reducing = order.reduce_only and held * intent.side < 0 and qty <= abs(held)
-        # An order on its way is counted in full on top of the position, whichever side it has.
-        exposed = self._exposures_e8()
-        after = abs(notional_e8(price, held + intent.side * qty)) + self._open_e8(index)
-        others = sum(value for other, value in exposed.items() if other != index)
-        question = Question(
+
+    def _question(self, moment: _Moment, order: Order, around: Surroundings) -> Question:
+        """Put a sized intent into the gate's terms."""
+        market, signals, conditions = moment.market, moment.signals, moment.conditions
+        index, intent, price = order.symbol_index, order.intent, around.price_e8
+        bid, ask = self._bid_e8[index], self._ask_e8[index]
+        held = self.account.positions[index].qty_e8
+        reducing = order.reduce_only and held * order.side < 0 and order.qty_e8 <= abs(held)
+        order_usdt = notional_e8(price, order.qty_e8) / E8 if price > 0 else _UNKNOWN
+        after = abs(notional_e8(price, held + order.side * order.qty_e8)) + around.open_e8
+        gross, equity = around.others_e8 + after, moment.equity_e8
+        mark, quality = float(market.mark[index]), int(market.quality[index])
+        if conditions.extra_quality is not None:
+            quality |= int(conditions.extra_quality[index])
+        trained, traded = self._trained_until_ns, self._traded_ns[index]
+        return Question(
             reducing=reducing,
-            order_usdt=notional_e8(price, qty) / E8 if price > 0 else float("nan"),
+            predicted=not reducing or intent.reason in PREDICTED_REASONS,
+            order_usdt=order_usdt,
             position_usdt=after / E8,
-            gross_usdt=(others + after) / E8,
-            min_notional_usdt=instrument.min_notional_e8 / E8,
-            spread_bps=2e4 * (ask - bid) / (ask + bid) if bid + ask > 0 else float("nan"),
+            gross_usdt=gross / E8,
+            leverage=gross / equity if equity > 0 else _UNKNOWN,
+            trade_risk_pct=trade_risk_pct(
+                order_usdt, self.sizing.distance_bps(around.volatility_bps), equity / E8
+            ),
+            min_notional_usdt=self.instruments[index].min_notional_e8 / E8,
+            open_orders=1 + sum(other.symbol_index == index for other in self.open_orders.values()),
+            open_orders_total=1 + len(self.open_orders),
+            since_trade_ms=float("inf") if traded < 0 else (conditions.now_ns - traded) / NS_PER_MS,
+            spread_bps=2e4 * (ask - bid) / (ask + bid) if bid + ask > 0 else _UNKNOWN,
             quote_age_ms=float(market.age_ms[index]),
-            blocked_quality=int(market.quality[index]) & self.gate.blocked_bits,
+            collar_bps=1e4 * abs(price / E8 - mark) / mark if mark > 0 else _UNKNOWN,
+            jump_bps=float(self.volatility.jump_bps[index]),
+            volatility_bps=float(self.volatility.short_bps[index]),
+            pause_ms=self.gate.pause_ms(index),
+            blocked_quality=quality & self.gate.blocked_bits,
+            clock_error_ms=abs(conditions.clock_error_ms),
+            prediction_age_ms=(conditions.now_ns - market.end_ns) / NS_PER_MS,
+            model_age_h=_UNKNOWN if trained is None else (conditions.now_ns - trained) / _NS_PER_H,
+            device_faults=0 if conditions.device_ok else 1,
+            edge_bps=abs(float(signals.edge_bps[index])),
+            probability_error=_probability_error(signals.probability[index]),
             confidence=intent.confidence,
             agreement=intent.agreement,
         )
-        return order, question
 
-    def _exposures_e8(self) -> dict[int, int]:
-        """|Value| by symbol, open orders added as if they were filled, at the ask (the larger side)."""
-        symbols = self._holding | {order.symbol_index for order in self.open_orders.values()}
-        return {
-            index: abs(self.account.positions[index].qty_e8) * self._ask_e8[index] // E8
-            + self._open_e8(index)
-            for index in symbols
-        }
-
-    def _open_e8(self, index: int) -> int:
-        """Value of the orders on their way that add risk to one symbol."""
-        return sum(
-            notional_e8(self._ask_e8[index], order.qty_e8)
-            for order in self.open_orders.values()
-            if order.symbol_index == index and not order.reduce_only
-        )
+    def _open_values_e8(self) -> dict[int, int]:
+        """Value of what is left of the orders on their way that add risk, by symbol, at the ask."""
+        values: dict[int, int] = {}
+        for order_id, order in self.open_orders.items():
+            if not order.reduce_only:
+                index = order.symbol_index
+                value = notional_e8(self._ask_e8[index], self._left_e8[order_id])
+                values[index] = values.get(index, 0) + value
+        return values
 
     def _open(self, order: Order) -> Order:
         self._last_order_id = order.order_id
         self.open_orders[order.order_id] = order
+        self._left_e8[order.order_id] = order.qty_e8
         self._waiting[order.symbol_index] = True
+        self.gate.on_order(self._now_ns)
         return order
 
 
-def _sized_qty_e8(notional_usdt: float, price_e8: int, instrument: Instrument) -> int:
-    """Return the largest quantity on the step grid that is worth at most ``notional_usdt``; 0 if none is."""
-    if price_e8 <= 0 or not np.isfinite(notional_usdt):
-        return 0
-    qty = int(notional_usdt * E8) * E8 // price_e8
-    qty -= qty % instrument.step_size_e8
-    return qty if qty >= instrument.min_qty_e8 else 0
+def _probability_error(probability: F64) -> float:
+    """Return |Σ − 1|; infinite where a class lies outside 0 … 1, NaN where one is NaN."""
+    values: list[float] = probability.tolist()
+    if any(value < 0.0 or value > 1.0 for value in values):
+        return float("inf")
+    return abs(sum(values) - 1.0)

@@ -1,127 +1,49 @@
-"""Every rule refuses at its limit, doubt refuses, losses latch, and the tables are what they say."""
+"""Every pair of state and event; losses latch; what is kept is all that is needed."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import astuple, replace
+from math import nextafter
+from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuscalp.config import RiskConfig
-from gpuscalp.errors import ConfigError
-from gpuscalp.risk import RULES, TRANSITIONS, Question, RiskEvent, RiskGate, RiskState
+from gpuscalp.errors import ConfigError, UsageError
+from gpuscalp.risk import RiskEvent, RiskGate, RiskSnapshot, RiskState
 from gpuscalp.schema import NS_PER_DAY, Quality
-
-E8 = 10**8
-START = 10_000 * E8
-NOON = 19_000 * NS_PER_DAY + NS_PER_DAY // 2
-
-GOOD = Question(
-    reducing=False,
-    order_usdt=1_000.0,
-    position_usdt=1_000.0,
-    gross_usdt=1_000.0,
-    min_notional_usdt=100.0,
-    spread_bps=1.0,
-    quote_age_ms=50.0,
-    blocked_quality=0,
-    confidence=0.6,
-    agreement=1.0,
-)
-
-
-def gate() -> RiskGate:
-    gate = RiskGate(RiskConfig(min_agreement=0.5), start_e8=START)
-    gate.observe(NOON, START)
-    return gate
-
-
-def test_sound_intent_is_accepted() -> None:
-    verdict = gate().judge(GOOD)
-    assert verdict.accepted
-    assert verdict.code == ""
-
-
-@pytest.mark.parametrize(
-    ("change", "code", "limit", "value"),
-    [
-        ({"order_usdt": 0.0}, "NO_SIZE", 1e-8, 0.0),
-        ({"blocked_quality": 4}, "QUALITY", 0.0, 4.0),
-        ({"quote_age_ms": 2_000.5}, "STALE_QUOTE", 2_000.0, 2_000.5),
-        ({"spread_bps": -0.1}, "CROSSED", 0.0, -0.1),
-        ({"spread_bps": 5.1}, "WIDE_SPREAD", 5.0, 5.1),
-        ({"confidence": 0.33}, "LOW_CONFIDENCE", 0.34, 0.33),
-        ({"agreement": 0.49}, "LOW_AGREEMENT", 0.5, 0.49),
-        ({"order_usdt": 99.0}, "MIN_NOTIONAL", 100.0, 99.0),
-        ({"order_usdt": 2_000.01}, "ORDER_TOO_LARGE", 2_000.0, 2_000.01),
-        ({"position_usdt": 5_000.01}, "POSITION_TOO_LARGE", 5_000.0, 5_000.01),
-        ({"gross_usdt": 20_000.01}, "GROSS_TOO_LARGE", 20_000.0, 20_000.01),
-    ],
-)
-def test_rule_refuses_with_its_code_limit_and_value(
-    change: dict[str, float], code: str, limit: float, value: float
-) -> None:
-    verdict = gate().judge(replace(GOOD, **change))
-    assert (verdict.accepted, verdict.code, verdict.limit, verdict.value) == (False, code, limit, value)
-
-
-def test_values_at_their_limit_pass() -> None:
-    at_limit = replace(
-        GOOD,
-        order_usdt=2_000.0,
-        position_usdt=5_000.0,
-        gross_usdt=20_000.0,
-        spread_bps=5.0,
-        quote_age_ms=2_000.0,
-        confidence=0.34,
-        agreement=0.5,
-    )
-    assert gate().judge(at_limit).accepted
-
-
-@pytest.mark.parametrize(
-    "name", [field.name for field in fields(Question) if field.name not in {"reducing", "blocked_quality"}]
-)
-def test_unknown_number_refuses(name: str) -> None:
-    assert not gate().judge(replace(GOOD, **{name: float("nan")})).accepted
-
-
-def test_reducing_order_passes_where_an_opening_one_does_not() -> None:
-    bad = replace(
-        GOOD,
-        order_usdt=1e6,
-        position_usdt=1e6,
-        gross_usdt=1e6,
-        spread_bps=100.0,
-        quote_age_ms=float("nan"),
-        blocked_quality=1,
-        confidence=0.0,
-        agreement=0.0,
-    )
-    assert not gate().judge(bad).accepted
-    assert gate().judge(replace(bad, reducing=True)).accepted
-    assert gate().judge(replace(bad, reducing=True, order_usdt=0.0)).code == "NO_SIZE"
-
-
-def test_codes_are_unique_and_every_limit_of_the_configuration_is_enforced() -> None:
-    assert len({rule.code for rule in RULES}) == len(RULES)
-    used = {str(rule.limit).removeprefix("config.") for rule in RULES if isinstance(rule.limit, str)}
-    configured = {field for field in RiskConfig.__struct_fields__ if field != "blocked_quality"}
-    assert configured <= used
+from tests.gates import E8, GOOD, LIMITS, NOON, START, exit_of, gate, wild, with_limits
 
 
 def test_daily_loss_latches_into_reducing_at_the_limit() -> None:
     judge = gate()
-    assert judge.observe(NOON + 1, START - 499 * E8) is None
+    assert judge.observe(NOON + 1, START - 500 * E8 + 1) is None
     assert judge.judge(GOOD).accepted
     assert judge.observe(NOON + 2, START - 500 * E8) is RiskEvent.DAILY_LOSS
-    assert judge.state is RiskState.REDUCING
+    assert (judge.state, judge.cause, judge.since_ns) == (RiskState.REDUCING, RiskEvent.DAILY_LOSS, NOON + 2)
     # The loss is won back, midnight passes: the gate stays where it is until somebody re-arms it.
     assert judge.observe(NOON + NS_PER_DAY, START + 500 * E8) is None
     assert judge.judge(GOOD).code == "REDUCING"
-    assert judge.judge(replace(GOOD, reducing=True)).accepted
-    judge.apply(RiskEvent.REARM)
+    assert judge.judge(exit_of(GOOD, predicted=True)).accepted
+    assert judge.apply(RiskEvent.REARM, NOON + NS_PER_DAY) is RiskState.ACTIVE
+    assert judge.judge(GOOD).accepted
+
+
+def test_loss_rules_refuse_by_themselves_at_the_limit() -> None:
+    """The latch closes the gate; the two rules stand behind it, should the state be wrong."""
+    judge = gate()
+    judge.observe(NOON + 1, START - 500 * E8)
+    judge.state = RiskState.ACTIVE
+    assert judge.judge(GOOD).code == "DAILY_LOSS"
+    judge.daily_loss_usdt = nextafter(500.0, 0.0)
+    assert judge.judge(GOOD).accepted
+    judge.drawdown_pct = 10.0
+    assert judge.judge(GOOD).code == "DRAWDOWN"
+    judge.drawdown_pct = nextafter(10.0, 0.0)
     assert judge.judge(GOOD).accepted
 
 
@@ -135,9 +57,9 @@ def test_daily_loss_counts_from_the_equity_before_midnight() -> None:
 
 
 def test_drawdown_counts_from_the_highest_equity() -> None:
-    judge = RiskGate(RiskConfig(max_daily_loss_usdt=1e9), start_e8=START)
+    judge = gate(with_limits(max_daily_loss_usdt=1e9))
     judge.observe(NOON, 2 * START)
-    assert judge.observe(NOON + 1, 2 * START - 1_999 * E8) is None
+    assert judge.observe(NOON + 1, 2 * START - 2_000 * E8 + 1) is None
     assert judge.observe(NOON + 2, 2 * START - 2_000 * E8) is RiskEvent.DRAWDOWN
     assert judge.drawdown_pct == 10.0
 
@@ -145,43 +67,131 @@ def test_drawdown_counts_from_the_highest_equity() -> None:
 def test_rearmed_gate_measures_from_the_equity_of_now() -> None:
     judge = gate()
     judge.observe(NOON + 1, START - 600 * E8)
-    judge.apply(RiskEvent.REARM)
+    judge.apply(RiskEvent.REARM, NOON + 1)
     assert judge.observe(NOON + 2, START - 700 * E8) is None
     assert judge.daily_loss_usdt == 100.0
 
 
-def test_halted_gate_passes_nothing() -> None:
-    judge = gate()
-    judge.apply(RiskEvent.HALT)
-    assert judge.judge(GOOD).code == "HALTED"
-    assert judge.judge(replace(GOOD, reducing=True)).code == "HALTED"
+# What every pair leads to, written out; None = refused.
+A, R, H = RiskState.ACTIVE, RiskState.REDUCING, RiskState.HALTED
+PAIRS: dict[str, tuple[RiskState | None, RiskState | None, RiskState | None]] = {
+    # event: from ACTIVE, from REDUCING, from HALTED
+    "daily_loss": (R, R, H),
+    "drawdown": (R, R, H),
+    "loss_streak": (R, R, H),
+    "halt_entries": (R, R, H),
+    "reduce": (R, R, H),
+    "flatten": (H, H, H),
+    "halt": (H, H, H),
+    "rearm": (None, A, A),
+}
 
 
 @pytest.mark.parametrize("state", list(RiskState))
 @pytest.mark.parametrize("event", list(RiskEvent))
-def test_only_rearming_leads_upwards_and_unknown_pairs_change_nothing(
-    state: RiskState, event: RiskEvent
-) -> None:
+def test_every_pair_of_state_and_event(state: RiskState, event: RiskEvent) -> None:
     judge = gate()
-    judge.state = state
-    if (state, event) not in TRANSITIONS:
-        with pytest.raises(ValueError, match="no transition"):
-            judge.apply(event)
-        assert judge.state is state
+    judge.state, judge.cause = state, RiskEvent.DRAWDOWN
+    expected = PAIRS[event.value][[A, R, H].index(state)]
+    if expected is None:
+        with pytest.raises(UsageError, match="no transition"):
+            judge.apply(event, NOON)
+        assert (judge.state, judge.cause) == (state, RiskEvent.DRAWDOWN)
         return
-    judge.apply(event)
-    rank = [RiskState.ACTIVE, RiskState.REDUCING, RiskState.HALTED]
-    if event is RiskEvent.REARM:
-        assert judge.state is RiskState.ACTIVE
-    else:
-        assert rank.index(judge.state) >= rank.index(state)
+    assert judge.apply(event, NOON + 7) is expected is judge.state
+    # The cause is what led to the state, not what came after.
+    assert judge.cause is (event if expected is not state else RiskEvent.DRAWDOWN)
+    assert (judge.since_ns == NOON + 7) == (expected is not state)
+    assert judge.judge(GOOD).accepted == (expected is A)
+    assert judge.judge(exit_of(GOOD, predicted=False)).accepted == (expected is not H)
+
+
+def test_halted_gate_passes_nothing() -> None:
+    judge = gate()
+    judge.apply(RiskEvent.HALT, NOON)
+    for question in (GOOD, exit_of(GOOD, predicted=True), exit_of(GOOD, predicted=False)):
+        assert judge.judge(question).code == "HALTED"
 
 
 def test_gate_with_nothing_left_cannot_be_rearmed() -> None:
     judge = gate()
-    judge.observe(NOON + 1, -1)
-    with pytest.raises(ValueError, match="no transition"):
-        judge.apply(RiskEvent.REARM)
+    judge.observe(NOON + 1, 0)
+    with pytest.raises(UsageError, match="no equity"):
+        judge.apply(RiskEvent.REARM, NOON + 1)
+    assert judge.state is RiskState.REDUCING
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("equity"), st.integers(-2 * START, 2 * START)),
+        st.tuples(st.just("trade"), st.integers(-2, 1)),
+        st.tuples(st.just("wild"), st.integers(0, 1)),
+        st.tuples(st.just("order"), st.just(0)),
+        st.tuples(st.just("event"), st.sampled_from(list(RiskEvent))),
+    ),
+    max_size=40,
+)
+
+
+def do(judge: RiskGate, at_ns: int, what: tuple[str, Any]) -> object:
+    kind, value = what
+    if kind == "trade":
+        return judge.on_trade(value)
+    if kind == "order":
+        return judge.on_order(at_ns)
+    if kind == "event":
+        try:
+            return judge.apply(value, at_ns)
+        except UsageError as error:
+            return str(error)
+    volatility = np.array([99.0, 0.0][value:] + [0.0][:value]) if kind == "wild" else None
+    equity = START + value if kind == "equity" else START
+    return judge.observe(at_ns, equity, volatility), judge.judge(GOOD), judge.pause_ms(0), judge.pause_ms(1)
+
+
+@given(STEPS, STEPS, st.integers(1, NS_PER_DAY // 4))
+def test_restored_gate_answers_as_the_one_that_was_kept(
+    before: list[Any], after: list[Any], step: int
+) -> None:
+    first, at_ns = gate(), NOON
+    for what in before:
+        at_ns += step
+        do(first, at_ns, what)
+    # Through JSON, as a file would keep it.
+    kept = msgspec.json.decode(msgspec.json.encode(first.snapshot()), type=RiskSnapshot)
+    assert kept == first.snapshot()
+    second = RiskGate(LIMITS, start_e8=1, symbol_count=2)
+    second.restore(kept)
+    assert second.snapshot() == kept
+    for what in after:
+        at_ns += step
+        assert do(first, at_ns, what) == do(second, at_ns, what)
+    assert first.snapshot() == second.snapshot()
+    assert (first.daily_loss_usdt, first.drawdown_pct) == (second.daily_loss_usdt, second.drawdown_pct)
+
+
+def test_snapshot_is_plain() -> None:
+    judge = gate()
+    wild(judge, 100, 99.0, 1.0)
+    judge.on_order(NOON)
+    for value in astuple(judge.snapshot()):
+        assert type(value) in (int, str, tuple)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"state": "asleep"}, "asleep"),
+        ({"cause": "weather"}, "weather"),
+        ({"pauses": ((2, 1, 1),)}, "other symbols"),
+    ],
+)
+def test_snapshot_that_makes_no_sense_is_refused(change: dict[str, Any], match: str) -> None:
+    judge = gate()
+    before = judge.snapshot()
+    with pytest.raises(ConfigError, match=match):
+        judge.restore(replace(before, **change))
+    assert judge.snapshot() == before
 
 
 @given(st.lists(st.integers(-2 * START, 2 * START), min_size=1, max_size=30), st.integers(1, NS_PER_DAY))
@@ -198,6 +208,12 @@ def test_latched_gate_never_opens_whatever_the_equity_does(path: list[int], step
 
 def test_unknown_quality_bit_in_the_configuration_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown quality bit") as caught:
-        RiskGate(RiskConfig(blocked_quality=("GAPS",)), start_e8=START)
+        RiskGate(RiskConfig(blocked_quality=("GAPS",)), start_e8=START, symbol_count=1)
     assert "WARM_UP" in str(caught.value)
     assert gate().blocked_bits & Quality.WARM_UP
+
+
+def test_reserve_that_would_stop_all_entries_is_refused() -> None:
+    with pytest.raises(ConfigError, match="leaves no order"):
+        RiskGate(RiskConfig(max_orders_per_s=1), start_e8=START, symbol_count=1)
+    RiskGate(RiskConfig(max_orders_per_s=1, exit_reserve=0.0), start_e8=START, symbol_count=1)

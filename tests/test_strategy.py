@@ -34,6 +34,7 @@ def signal(edge: float, confidence: float = 0.6, agreement: float = 1.0) -> Sign
         probability=np.array([[down, 1 - up - down, up]]),
         agreement=np.array([agreement]),
         edge_bps=np.array([edge]),
+        spread_bps=np.zeros(1),
     )
 
 
@@ -160,6 +161,7 @@ def test_symbols_do_not_influence_each_other(
         probability=np.concatenate([part.probability for part in parts]),
         agreement=np.concatenate([part.agreement for part in parts]),
         edge_bps=np.concatenate([part.edge_bps for part in parts]),
+        spread_bps=np.concatenate([part.spread_bps for part in parts]),
     )
     held = Holdings(
         np.array([row[3] for row in rows]),
