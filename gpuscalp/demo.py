@@ -18,11 +18,8 @@ import msgspec
 
 from gpuscalp.config import (
     BacktestConfig,
-    BoosterConfig,
     CostConfig,
-    EnsembleConfig,
-    LabelConfig,
-    SplitConfig,
+    RiskConfig,
     StrategyConfig,
     TrainConfig,
 )
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from gpuscalp.train import TrainResult
 
 SYNTHETIC_FEE_BPS: Final = 0.2
+SYNTHETIC_HORIZON_MS: Final = 500
 DURATION_S: Final = 900
 TRAIN_SHARE: Final = 2 / 3
 
@@ -44,7 +42,6 @@ _MARK: Final = "demo.json"
 _OURS: Final = ("archive", "model", "run", _MARK, f".{_MARK}.partial")
 # Shares of the bar, near the shares of time on two cores.
 _WEIGHTS: Final = {"market": 0.1, "training": 0.75, "backtest": 0.15}
-_SYNTHETIC_HORIZON_MS: Final = 500
 _RECORDED_HORIZON_MS: Final = 1_000
 _BOOK_INTERVAL_MS: Final = 100
 # 2024-01-01 07:48 UTC: the funding time at eight falls into the part that is traded on.
@@ -262,7 +259,7 @@ def _import(recordings: Sequence[Path], path: Path, told: Told) -> int:
 
 
 def _train_config(archive: Archive, seed: int, *, synthetic: bool) -> TrainConfig:
-    """Choose a small training run: enough for a first look, well under a minute on two cores."""
+    """Choose a small training run."""
     venues = archive.venues()
     if not venues:
         raise UsageError(
@@ -270,31 +267,24 @@ def _train_config(archive: Archive, seed: int, *, synthetic: bool) -> TrainConfi
             where="--recording",
             fix="see docs/data.md for the forms that can be imported",
         )
+    from gpuscalp.train.quick import quick_config
+
     venue = venues[0]
-    return TrainConfig(
-        venue=venue,
-        symbols=archive.symbols(venue),
-        stride_frames=2,
-        label=LabelConfig(
-            horizon_ms=_SYNTHETIC_HORIZON_MS if synthetic else _RECORDED_HORIZON_MS, threshold_bps=1.0
-        ),
-        split=SplitConfig(folds=3),
-        booster=BoosterConfig(
-            rounds=40,
-            early_stopping_rounds=8,
-            eta=0.15,
-            max_depth=4,
-            max_bin=64,
-            min_child_weight=10.0,
-            colsample_bytree=0.4,
-        ),
-        ensemble=EnsembleConfig(members=3, seed=seed),
+    return quick_config(
+        venue,
+        archive.symbols(venue),
+        horizon_ms=SYNTHETIC_HORIZON_MS if synthetic else _RECORDED_HORIZON_MS,
+        seed=seed,
     )
 
 
 def _backtest_config(*, synthetic: bool) -> BacktestConfig:
     cost = CostConfig(taker_fee_bps=SYNTHETIC_FEE_BPS) if synthetic else CostConfig()
-    return BacktestConfig(strategy=StrategyConfig(min_confidence=0.4, min_agreement=0.6), cost=cost)
+    # Many recordings have no mark prices to keep a collar around.
+    risk = RiskConfig() if synthetic else RiskConfig(max_collar_bps="off")
+    return BacktestConfig(
+        strategy=StrategyConfig(min_confidence=0.4, min_agreement=0.6), risk=risk, cost=cost
+    )
 
 
 class _StageClock:

@@ -1,6 +1,6 @@
 """The first ticks of an archive as one array, for programs that go over them many times.
 
-Owns: which venue and symbols are meant, and the limit. Says whether it is the whole archive.
+Owns: the limit. Says whether it is the whole archive.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from gpuscalp.archive import Archive
-from gpuscalp.errors import DataError, UsageError
+from gpuscalp.archive import Archive, choose_venue
+from gpuscalp.errors import DataError
 from gpuscalp.schema import TICK, Instrument, Ticks
 
 MAX_TICKS: Final = 250_000  # 16 MB
@@ -45,26 +45,6 @@ class Excerpt:
             "from_ns": int(self.ticks["exch_ns"].min()),
             "to_ns": int(self.ticks["exch_ns"].max()),
         }
-
-
-def choose_venue(archive: Archive, venue: str | None) -> str:
-    """Return ``venue``, or the only one that the archive has.
-
-    Raises
-    ------
-    UsageError    none was named and the archive has several, or none
-    """
-    if venue is not None:
-        return venue
-    venues = archive.venues()
-    if len(venues) != 1:
-        raise UsageError(
-            "say which venue",
-            where=str(archive.path),
-            value=", ".join(venues) or "an empty archive",
-            fix="--venue NAME",
-        )
-    return venues[0]
 
 
 def read_excerpt(

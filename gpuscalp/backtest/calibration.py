@@ -129,12 +129,18 @@ class PredictionCheck:
         return float((n * xy - x * y) / np.sqrt(spread)) if spread > 0 else float("nan")
 
 
-def chunk_signals(signals: list[Signals]) -> tuple[F64, F64, F64]:
-    """Turn one Signals per symbol (rows = frames) into probability [T, S, 3], agreement and edge [T, S]."""
+def chunk_signals(signals: list[Signals]) -> tuple[F64, F64, F64, F64]:
+    """Turn one Signals per symbol (rows = frames) into what ``Prediction`` holds, symbols on axis 1.
+
+    Returns
+    -------
+    probability float64[T, S, 3]; agreement, edge_bps and spread_bps float64[T, S]
+    """
     return (
         np.stack([signal.probability for signal in signals], axis=1),
         np.stack([signal.agreement for signal in signals], axis=1),
         np.stack([signal.edge_bps for signal in signals], axis=1),
+        np.stack([signal.spread for signal in signals], axis=1),
     )
 
 

@@ -1,107 +1,75 @@
-"""When a decision could have been made, and when its order would arrive: on the exchange's clock.
+"""When a decision could have been made: on the exchange's clock.
 
-Owns: the time model of the backtest. Never: looks at prices.
+Owns: the time model of the backtest. Never: looks at prices, or sends anything.
 
-A frame that ends at ``end`` is closed by the first message, of any symbol, that carries an exchange time of
-``end + lateness`` or later, because only that moves the watermark. So nothing can be decided before that
-message has been received. Receive times are in the recorder's clock, which may be seconds off (−1.5 s in one
-of the recordings this was tested with); only differences of delays mean something. The smallest
-``recv − exch`` seen so far stands for a delay of zero, so a frame's extra feed delay is what its closing
-message took longer than the fastest message ever did:
+A frame that ends at ``end`` is closed by the first row, of any symbol, that carries an exchange time of
+``end + lateness`` or later, because only that moves the watermark. So nothing can be decided before that row
+has been received. Receive times are in the recorder's clock, which may be seconds off (−1.5 s in one of the
+recordings this was tested with); only differences of delays mean something. The smallest ``recv − exch`` seen
+so far stands for the fastest way that a message can take, so a frame's extra feed delay is what its closing
+row took longer than the fastest one did:
 
-    known   = max(end + lateness, min over symbols of recv(closing message) − smallest delay)
-    arrival = known + compute latency + order latency
+    heard   = recv(closing row) − smallest delay + shortest reply
+    decided = heard + compute latency
 
-The fastest message's own delay cannot be measured from a recording. It belongs into ``order_latency_ms``,
-which is therefore to be set to the whole way: exchange → here → exchange.
+The fastest message's own delay cannot be measured from a recording. It is taken to be the shortest reply of
+the paper broker (``paper.reply``): the same way, from the exchange to here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
 
-from gpuscalp.archive import BookSeries, QuoteSeries
-from gpuscalp.config import CostConfig, GridConfig
+from gpuscalp.backtest.tape import Tape
+from gpuscalp.config import CostConfig, GridConfig, PaperConfig
+from gpuscalp.execution.latency import least_ns
 from gpuscalp.schema import I64, NS_PER_MS
 
 _SAMPLE: Final = 100_000  # feed delays kept for the report
 
 
-@dataclass(frozen=True, slots=True)
-class _RunningMinimum:
-    """The smallest delay of all messages received until a time."""
-
-    recv_ns: I64
-    smallest_ns: I64
-
-    @classmethod
-    def of(cls, recv_ns: I64, delay_ns: I64, before_ns: int) -> _RunningMinimum:
-        order = np.argsort(recv_ns, kind="stable")
-        return cls(recv_ns[order], np.minimum(np.minimum.accumulate(delay_ns[order]), before_ns))
-
-    def until(self, at_ns: I64) -> I64:
-        found: I64 = self.smallest_ns[np.searchsorted(self.recv_ns, at_ns, side="right") - 1]
-        return found
-
-
 @final
 class Latency:
-    """Arrival times of orders, frame by frame."""
+    """When frames are known here.
 
-    def __init__(self, grid: GridConfig, cost: CostConfig) -> None:
+    Attributes
+    ----------
+    feed_ns : the way of the fastest message
+    compute_ns : from hearing to sending
+    """
+
+    def __init__(self, grid: GridConfig, cost: CostConfig, paper: PaperConfig) -> None:
         self._lateness_ns = grid.lateness_ms * NS_PER_MS
-        self._own_ns = round((cost.compute_latency_ms + cost.order_latency_ms) * NS_PER_MS)
-        self._smallest_ns = int(np.iinfo(np.int64).max)
+        self.feed_ns = least_ns(paper.reply)
+        self.compute_ns = round(cost.compute_latency_ms * NS_PER_MS)
         self._delays: list[I64] = []
         self._kept = 0
 
-    def arrivals(self, end_ns: I64, series: Sequence[QuoteSeries | BookSeries]) -> I64:
-        """Return int64[T]: when an order decided on each frame reaches the exchange.
+    def heard(self, end_ns: I64, tape: Tape) -> tuple[I64, I64]:
+        """Return int64[T] twice: the position behind each frame's closing row, and when that row is here.
+
+        A frame that no row of the tape closes is heard of when the next row would have been due.
 
         Parameters
         ----------
-        end_ns : int64[T]  frame closes, increasing
-        series : recorded states of all symbols around these frames, in arrival order
+        end_ns : int64[T]  frame closes, increasing; none closed by a row that the tape has dropped
         """
         due = end_ns + self._lateness_ns
-        if len(end_ns) == 0:
-            return due
-        fastest = self._fastest(int(end_ns[-1]), series)
-        known = np.full(len(due), np.iinfo(np.int64).max, np.int64)
-        for rows in series:
-            if len(rows) == 0:
-                continue
-            closing = np.searchsorted(np.maximum.accumulate(rows.exch_ns), due, side="left")
-            seen = closing < len(rows)
-            received = rows.recv_ns[closing[seen]]
-            known[seen] = np.minimum(known[seen], received - fastest.until(received))
-        known = np.where(known == np.iinfo(np.int64).max, due, np.maximum(known, due))
+        closing = np.searchsorted(tape.clock_ns, due)
+        known = due.copy()
+        seen = closing < len(tape.clock_ns)
+        rows = closing[seen]
+        known[seen] = tape.recv_ns[rows] - tape.delay_ns[rows]
         if self._kept < _SAMPLE:
             self._delays.append((known - due)[: _SAMPLE - self._kept])
             self._kept += len(self._delays[-1])
-        return known + self._own_ns
-
-    def _fastest(self, last_end_ns: int, series: Sequence[QuoteSeries | BookSeries]) -> _RunningMinimum:
-        """Return the smallest delay seen so far as a function of receive time.
-
-        What is carried to the next window are the rows up to the last frame only: so the answer is the same
-        however the frames are cut into windows, and never knows a later message.
-        """
-        recv_ns = np.concatenate([np.empty(0, np.int64), *(rows.recv_ns for rows in series)])
-        exch_ns = np.concatenate([np.empty(0, np.int64), *(rows.exch_ns for rows in series)])
-        delay_ns = recv_ns - exch_ns
-        found = _RunningMinimum.of(recv_ns, delay_ns, self._smallest_ns)
-        past = delay_ns[exch_ns <= last_end_ns]
-        self._smallest_ns = min(self._smallest_ns, int(past.min()) if len(past) else self._smallest_ns)
-        return found
+        return np.minimum(tape.start + closing + 1, tape.end), known + self.feed_ns
 
     def feed_delay_ms(self) -> dict[str, float]:
         """Return median, p99 and largest extra feed delay over (the first 100,000) frames."""
-        if not self._delays:
+        if not self._kept:
             return {"p50": 0.0, "p99": 0.0, "max": 0.0}
         delays = np.concatenate(self._delays) / NS_PER_MS
         return {

@@ -9,6 +9,9 @@ price paid. Summed over a round trip with the sign of the order they split the p
     delay  = −Σ (value at the book's mid − above)     what the market did while the order was on its way
     spread = −Σ (value at the price − above)          half spreads and levels walked; never positive
     profit = gross + delay + spread − fees + funding
+
+What a liquidation closes had no decision of ours: the book's mid stands in for that of the decision, so the
+price it was closed at counts as spread.
 """
 
 from __future__ import annotations
@@ -70,24 +73,26 @@ class Trade:
 class Ledger:
     """Follows fills and funding of all symbols and closes a trade whenever a symbol is flat again.
 
-    It expects what the trader does: one entry order from flat, then orders that only reduce.
+    It expects what the trader does: one entry order from flat, then orders that only reduce. Money in 1e-8.
     """
 
     closed: list[Trade] = field(default_factory=list)
     open: dict[int, Trade] = field(default_factory=dict)
     _held_e8: dict[int, int] = field(default_factory=dict)
 
-    def on_fill(self, fill: Fill, order: Order) -> None:
-        """Book one execution into the trade it belongs to."""
+    def on_fill(self, fill: Fill, order: Order | None) -> None:
+        """Book one execution into the trade it belongs to; without an order of ours it is a liquidation's."""
         index = fill.symbol_index
         trade = self.open.get(index)
         if trade is None:
+            assert order is not None, "a liquidation closes what an order has opened"
             trade = Trade(index, fill.side, order.intent, order.decided_ns, fill.exec_ns)
             self.open[index] = trade
         signed = fill.side * fill.qty_e8
         paid = notional_e8(fill.price_e8, signed)
         at_book_mid = divide_half_even(fill.mid2_e8 * signed, 2 * E8)
-        at_decision_mid = divide_half_even(order.mid2_e8 * signed, 2 * E8)
+        decision_mid2_e8 = fill.mid2_e8 if order is None else order.mid2_e8
+        at_decision_mid = divide_half_even(decision_mid2_e8 * signed, 2 * E8)
         trade.gross_e8 -= at_decision_mid
         trade.delay_e8 -= at_book_mid - at_decision_mid
         trade.spread_e8 -= paid - at_book_mid
@@ -102,8 +107,9 @@ class Ledger:
             assert held * trade.side >= 0, "an exit never turns a position around"
             trade.exit_qty_e8 += fill.qty_e8
             trade.exit_notional_e8 += abs(paid)
-            trade.exit_decided_ns, trade.exit_ns = order.decided_ns, fill.exec_ns
-            trade.exit_reason = order.intent.reason
+            trade.exit_ns = fill.exec_ns
+            trade.exit_decided_ns = fill.exec_ns if order is None else order.decided_ns
+            trade.exit_reason = "liquidation" if order is None else order.intent.reason
         if held == 0:
             self.closed.append(self.open.pop(index))
 

@@ -10,12 +10,16 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 
-from gpuscalp.backtest.broker import Execution
 from gpuscalp.backtest.ledger import Ledger, Trade
+from gpuscalp.execution.booking import BookedFill
+from gpuscalp.execution.filters import Reject
+from gpuscalp.execution.lifecycle import ENDED, OrderState
+from gpuscalp.execution.messages import Report, ReportKind
+from gpuscalp.orders import Order
 from gpuscalp.risk import RiskEvent, RiskState
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
 from gpuscalp.strategy import SKIP_REASONS
@@ -23,6 +27,9 @@ from gpuscalp.trader import StepReport
 
 SAMPLE_NS: Final = NS_PER_S
 _STATES: Final = tuple(RiskState)
+
+# What became of an order. "expired": it has met no sound book; "cancelled": the data ended, or a liquidation.
+Outcome = Literal["filled", "partial", "unfilled", "expired", "cancelled", "rejected"]
 
 
 @final
@@ -33,7 +40,10 @@ class Recorder:
         self.ledger = Ledger()
         self.intents: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()  # of the refusals: what had to be known was not
         self.outcomes: Counter[str] = Counter()
+        self.rejections: Counter[str] = Counter()  # of the outcomes: why the exchange refused
+        self.liquidation_count = 0
         self.cancelled_usdt = 0.0
         self.skips = np.zeros(len(SKIP_REASONS), np.int64)
         self.events: list[tuple[int, RiskEvent]] = []
@@ -55,18 +65,32 @@ class Recorder:
             self.intents[intent.reason] += 1
             if not verdict.accepted:
                 self.refusals[verdict.code] += 1
+                self.unknown[verdict.code] += verdict.value != verdict.value
         if report.event is not None:
             self.events.append((report.end_ns, report.event))
         if not self._time or report.end_ns // SAMPLE_NS > self._time[-1] // SAMPLE_NS:
             self.sample(report.end_ns, report.equity_e8, report.gross_e8, state)
 
-    def on_execution(self, execution: Execution) -> None:
-        """Take in what became of one order."""
-        self.outcomes[execution.outcome] += 1
-        mid = execution.order.mid2_e8 / 2 / E8
-        self.cancelled_usdt += execution.cancelled_qty_e8 / E8 * mid
-        for fill in execution.fills:
-            self.ledger.on_fill(fill, execution.order)
+    def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
+        """Take in one report of the broker, in order.
+
+        Parameters
+        ----------
+        order : the trader's order that it concerns, as it was before the report
+        booked : the fill, if it is one
+        """
+        if booked is not None:
+            self.ledger.on_fill(booked.fill, booked.order)
+        elif report.kind is ReportKind.FUNDING:
+            self.ledger.on_funding(report.symbol_index, report.money_e8)
+        elif report.kind is ReportKind.LIQUIDATION:
+            self.liquidation_count += 1
+        if order is None or report.state not in ENDED:
+            return
+        self.outcomes[_outcome(report, order)] += 1
+        self.cancelled_usdt += report.left_e8 / E8 * order.mid2_e8 / 2 / E8
+        if report.code:
+            self.rejections[Reject(report.code).name] += 1
 
     def sample(self, at_ns: int, equity_e8: int, gross_e8: int, state: RiskState) -> None:
         """Keep one point of the equity."""
@@ -106,6 +130,18 @@ class Recorder:
             }
         )
         pq.write_table(points, folder / "equity.parquet", compression="zstd")
+
+
+def _outcome(report: Report, order: Order) -> Outcome:
+    if report.state is OrderState.FILLED:
+        return "filled"
+    if report.state is OrderState.REJECTED:
+        return "rejected"
+    if report.state is OrderState.CANCELED or report.reason == "liquidation":
+        return "cancelled"
+    if report.reason == "no_market":
+        return "expired"
+    return "partial" if report.left_e8 < order.qty_e8 else "unfilled"
 
 
 def trade_columns(trades: Sequence[Trade], symbols: Sequence[str]) -> dict[str, list[Any]]:

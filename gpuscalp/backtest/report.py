@@ -6,16 +6,18 @@ Owns: wording and order. Never: computes a result; nothing here says that anythi
 from __future__ import annotations
 
 from gpuscalp.backtest import figures
-from gpuscalp.backtest.broker import MAX_WAIT_MS
 from gpuscalp.backtest.calibration import CalibrationRow
-from gpuscalp.backtest.liquidity import DEPTH_REACH_MS
 from gpuscalp.backtest.metrics import Group
 from gpuscalp.backtest.summary import Outcome, utc
-from gpuscalp.config import RiskConfig
+from gpuscalp.config import LegConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
-from gpuscalp.risk import RULES
+from gpuscalp.risk_rules import RULES
 
+_MEETS = {
+    "next": "An order meets the first quote or book recorded at or after its arrival.",
+    "last": "An order meets the last quote or book recorded before its arrival.",
+}
 _COST_HEADER = ("gross", "delay", "spread", "fees", "funding", "net P&L")
 
 
@@ -183,7 +185,8 @@ def _decisions(outcome: Outcome) -> Section:
             f"{result['frames']:,} frames were looked at. At most frames a symbol brings no intent; the "
             "first table counts why (symbols × frames, the first reason that held).",
             "Every intent is judged by the risk gate; the first rule that is not met refuses it. Rules of "
-            "scope “opening” do not apply to orders that reduce a position.",
+            "scope “opening” do not apply to orders that reduce a position, and those of scope “predicted” "
+            "not to exits because time is up.",
         ],
         tables=[
             Table(("no intent because", "count"), sorted(result["no_intent"].items())),
@@ -194,17 +197,20 @@ def _decisions(outcome: Outcome) -> Section:
                 sorted(result["orders"].items()),
                 caption=f"Not filled and cancelled: {_amount(result['cancelled_usdt'])} USDT in all.",
             ),
+            Table(("rejected by the exchange because of", "count"), sorted(result["rejections"].items())),
         ],
     )
 
 
 def _assumptions(outcome: Outcome) -> Section:
-    cost, scope = outcome.config.cost, outcome.scope
+    cost, paper, scope = outcome.config.cost, outcome.config.paper, outcome.scope
     delay = outcome.feed_delay_ms
     rows = [
         ("Taker fee", f"{cost.taker_fee_bps:g} bps of every fill"),
-        ("Order latency", f"{cost.order_latency_ms:g} ms"),
+        ("Exchange to here, fastest message and reports", _leg(paper.reply)),
         ("Compute latency", f"{cost.compute_latency_ms:g} ms"),
+        ("Here to exchange", _leg(paper.request)),
+        ("Leverage, liquidation fee", f"{paper.leverage}, {paper.liquidation_fee_bps:g} bps"),
         (
             "Extra feed delay, measured",
             f"median {delay['p50']:.1f} ms, p99 {delay['p99']:.1f} ms, largest {delay['max']:.1f} ms",
@@ -217,13 +223,13 @@ def _assumptions(outcome: Outcome) -> Section:
     return Section(
         "Assumptions",
         paragraphs=[
-            "Every order takes. It meets the first quote or book recorded at or after its arrival and walks "
-            "the displayed levels; behind a quote's only level, the levels of the first book within "
-            f"{DEPTH_REACH_MS} ms are used. What exceeds the displayed quantity is cancelled, not filled at "
-            "a guess. A unit that one order took is gone for the next one that meets the same state. An "
-            f"order that meets no sound state within {MAX_WAIT_MS} ms is cancelled.",
-            "Not modelled: other traders' reaction to these orders, resting orders and queues, rate limits, "
-            "margin and liquidation, rejections beyond the exchange's filters, outages.",
+            f"Orders go to the paper broker of live sessions and all of them take. {_MEETS[paper.meets]} It "
+            "walks the displayed levels; those behind the best one count while the last book is at most "
+            f"{paper.depth_age_ms} ms old. What exceeds the displayed quantity is cancelled, not filled at a "
+            "guess. A unit that one order took is gone for the next one for as long as the book shows it. An "
+            f"order that meets no sound state within {paper.max_wait_ms} ms expires. Fills are known here "
+            "only after the way back.",
+            "Not modelled: other traders' reaction to these orders, rate limits, outages.",
         ],
         tables=[Table(("assumption", "value"), rows)],
     )
@@ -231,10 +237,15 @@ def _assumptions(outcome: Outcome) -> Section:
 
 def _limit(limit: str | float, config: RiskConfig) -> str:
     """Return the limit of a rule as configured; some depend on the symbol."""
-    if isinstance(limit, str):
-        scope, name = limit.split(".")
-        return f"{getattr(config, name):g}" if scope == "config" else "by symbol"
-    return f"{limit:g}"
+    if not isinstance(limit, str):
+        return f"{limit:g}"
+    scope, name = limit.split(".")
+    if scope == "gate":
+        return f"less {config.exit_reserve:.0%} for exits"
+    if scope == "question":
+        return "by symbol"
+    found = getattr(config, name)
+    return found if isinstance(found, str) else f"{found:g}"
 
 
 def _groups(name: str, groups: list[Group], caption: str) -> Table:
@@ -289,6 +300,14 @@ def _hit_rate(outcome: Outcome) -> str:
         f"{result['hit_rate']:.1%} of {result['trades']} "
         f"(95 %: {result['hit_rate_low']:.1%} to {result['hit_rate_high']:.1%}, Wilson)"
     )
+
+
+def _leg(leg: LegConfig) -> str:
+    if leg.kind == "fixed":
+        return f"{leg.low_ms:g} ms"
+    if leg.kind == "uniform":
+        return f"{leg.low_ms:g} to {leg.high_ms:g} ms, uniform"
+    return f"drawn from {len(leg.samples_ms)} measured times"
 
 
 def _span(seconds: int) -> str:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from gpuscalp import __version__
-from gpuscalp.archive import Archive, BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.archive import Archive, BookSeries
 from gpuscalp.backtest.calibration import PredictionCheck, chunk_signals
 from gpuscalp.backtest.session import Prediction, Session
 from gpuscalp.backtest.summary import Outcome, Scope, summarise, utc
@@ -64,14 +64,8 @@ class _ArchiveRecording:
     venue: str
     symbols: tuple[str, ...]
 
-    def quotes(self, symbol_index: int, start_ns: int, end_ns: int) -> QuoteSeries:
-        return self.archive.quotes(self.venue, self.symbols[symbol_index], start_ns=start_ns, end_ns=end_ns)
-
     def books(self, symbol_index: int, start_ns: int, end_ns: int) -> BookSeries:
         return self.archive.books(self.venue, self.symbols[symbol_index], start_ns=start_ns, end_ns=end_ns)
-
-    def marks(self, symbol_index: int, start_ns: int, end_ns: int) -> MarkSeries:
-        return self.archive.marks(self.venue, self.symbols[symbol_index], start_ns=start_ns, end_ns=end_ns)
 
 
 def run_backtest(
@@ -91,7 +85,7 @@ def run_backtest(
     Parameters
     ----------
     archive_path, bundle_path : where they lie
-    config : strategy, risk, cost, account, trials
+    config : strategy, sizing, risk, cost, account, paper, trials
     out : the run directory, which must not exist or be empty; default ``runs/<time>-<hash>``
     venue : default the venue that the bundle was trained on
     start_ns, end_ns : trade on frames that end in (start, end]; default everything. Frames before the start
@@ -129,11 +123,13 @@ def run_backtest(
         )
     trader = Trader(
         strategy=config.strategy,
+        sizing=config.sizing,
         risk=config.risk,
         cost=config.cost,
         account=config.account,
         instruments=instruments,
         horizon_ms=label.horizon_ms,
+        trained_until_ns=training.trained_on.end_ns,
     )
     recording = _ArchiveRecording(archive, venue, training.symbols)
     session = Session(trader, recording, config=config, grid=grid)
@@ -142,7 +138,7 @@ def run_backtest(
     read_from_ns = None if start_ns is None else begin_ns - lead_ns
     ticks = archive.tick_batches(venue, training.symbols, start_ns=read_from_ns, end_ns=end_ns)
     with _Predictor(bundle, threads) as predict:
-        for chunk in _within(pipeline.batch(ticks), begin_ns, finish_ns):
+        for chunk in _within(pipeline.batch(session.watch(ticks)), begin_ns, finish_ns):
             prediction = predict(chunk)
             session.trade(chunk.frames, prediction)
             check.add(chunk.frames, prediction.probability, prediction.edge_bps)

@@ -90,8 +90,7 @@ def summarise(config: BacktestConfig, scope: Scope, session: Session, check: Pre
     warnings = tuple(_warnings(config, scope, session, result))
     account = trader.account
     pnl = (trader.equity_e8() - account.start_e8) / E8
-    won, share = metrics.hits(trades)
-    mean = metrics.mean_pnl_interval(trades)
+    (won, share), mean = metrics.hits(trades), metrics.mean_pnl_interval(trades)
     frames = max(1, recorder.frame_count)
     summary: dict[str, Any] = {
         "run_dir": "",
@@ -135,6 +134,8 @@ def summarise(config: BacktestConfig, scope: Scope, session: Session, check: Pre
         "intents": dict(recorder.intents),
         "refusals": dict(recorder.refusals),
         "orders": dict(recorder.outcomes),
+        "rejections": dict(recorder.rejections),
+        "liquidations": recorder.liquidation_count,
         "no_intent": dict(zip(SKIP_REASONS[:-1], recorder.skips[:-1].tolist(), strict=True)),
         "cancelled_usdt": recorder.cancelled_usdt,
         "risk_state": trader.gate.state.value,
@@ -206,11 +207,17 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Pe
             "is not annualised: that would extrapolate one day's weather to a year."
         )
     traded = {trade.symbol_index for trade in (*recorder.ledger.closed, *recorder.ledger.open.values())}
-    silent = [scope.symbols[index] for index in sorted(traded - session.funding.announced)]
+    silent = [scope.symbols[index] for index in sorted(traded - session.venue.announced)]
     if silent:
         found.append(
             f"The archive announces no funding (mark price, rate and time) for {', '.join(silent)}: "
             "it was not charged there."
+        )
+    collared = recorder.unknown["PRICE_COLLAR"]
+    if collared:
+        found.append(
+            f"{collared} entries were refused (PRICE_COLLAR) because the archive had no mark price then. "
+            'For a recording without mark prices set risk.max_collar_bps = "off".'
         )
     if trader.gate.state is not RiskState.ACTIVE:
         cause = trader.gate.cause.value if trader.gate.cause is not None else ""
@@ -218,6 +225,11 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Pe
         found.append(
             f"The risk gate closed{at} ({cause}) and stayed closed: nothing was opened after that, and the "
             "result is that of the time before."
+        )
+    if recorder.liquidation_count:
+        found.append(
+            f"The account was liquidated {recorder.liquidation_count} time(s): its balance at the mark price "
+            "no longer covered the maintenance margin (docs/paper_broker.md, Money)."
         )
     if recorder.ledger.open:
         found.append(

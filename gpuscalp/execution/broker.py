@@ -10,7 +10,7 @@ funding. See docs/paper_broker.md for every assumption.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from gpuscalp.config import CostConfig, PaperConfig
@@ -52,6 +52,8 @@ class PaperBroker:
     ----------
     account : exact; what is true at the exchange, before its reports have come back
     orders : open or on their way, by id
+    displays : S books as the broker has been told of them
+    before_close : called with each symbol whose position a liquidation is about to close, if not None
     now_ns : exchange time of the last event
     """
 
@@ -66,7 +68,7 @@ class PaperBroker:
         tiers: Sequence[Sequence[Tier]] | None = None,
     ) -> None:
         count = len(instruments)
-        self._rules = tuple(rules or (SymbolRules.of(instrument, paper) for instrument in instruments))
+        self._rules = tuple(rules or (SymbolRules.of(each, paper) for each in instruments))
         self._paper = paper
         self._custody = Custody(
             start_e8,
@@ -89,6 +91,8 @@ class PaperBroker:
             )
             for index in range(count)
         )
+        self.displays = tuple(matcher.display for matcher in self._matchers)
+        self.before_close: Callable[[int], None] | None = None
         self.orders: dict[int, WorkingOrder] = {}
         self._arrivals = Arrivals(self._rules, self._custody, self._matchers, self.orders, paper)
         # By symbol: what has arrived and waits for a state of the book to meet.
@@ -154,8 +158,7 @@ class PaperBroker:
     ) -> tuple[Report, ...]:
         """Take a best bid and ask; ``sound`` is False where a gap or a resync makes it doubtful."""
         self._run(at_ns, inclusive=False)
-        matcher = self._matchers[symbol_index]
-        if matcher.display.on_quote(at_ns, bid, bid_qty, ask, ask_qty, sound=sound):
+        if self.displays[symbol_index].on_quote(at_ns, bid, bid_qty, ask, ask_qty, sound=sound):
             self._after_state(symbol_index)
         return self._close(at_ns)
 
@@ -172,7 +175,7 @@ class PaperBroker:
     ) -> tuple[Report, ...]:
         """Take the best levels of both sides, best first."""
         self._run(at_ns, inclusive=False)
-        display = self._matchers[symbol_index].display
+        display = self.displays[symbol_index]
         if display.on_book(at_ns, bid_prices, bid_qtys, ask_prices, ask_qtys, sound=sound):
             self._after_state(symbol_index)
         return self._close(at_ns)
@@ -243,15 +246,13 @@ class PaperBroker:
 
     def _after_state(self, symbol_index: int) -> None:
         """Resting orders first, then those that have waited for this state."""
-        matcher = self._matchers[symbol_index]
-        matcher.on_state(matcher.display.state_ns)
-        waiting = self._waiting[symbol_index]
-        while waiting and self._meets(symbol_index, waiting[0].at_ns):
-            self._execute(waiting.pop(0))
+        self._matchers[symbol_index].on_state(self.displays[symbol_index].state_ns)
+        while (due := self._waiting[symbol_index]) and self._meets(symbol_index, due[0].at_ns):
+            self._execute(due.pop(0))
 
     def _meets(self, symbol_index: int, arrival_ns: int) -> bool:
         """Whether the book as it stands is one that a request may meet."""
-        display = self._matchers[symbol_index].display
+        display = self.displays[symbol_index]
         return display.sound and (self._paper.meets == "last" or display.state_ns >= arrival_ns)
 
     def _arrive(self, due: Due) -> None:
@@ -351,7 +352,7 @@ class PaperBroker:
             price_e8=price_e8,
             fee_e8=fee,
             exec_ns=self.now_ns,
-            mid2_e8=self._matchers[index].display.mid2_e8,
+            mid2_e8=self.displays[index].mid2_e8,
         )
         realised = self.account.apply_fill(index, order.side * qty_e8, price_e8, fee)
         self._outbox.add(
@@ -390,6 +391,8 @@ class PaperBroker:
         for index in range(len(self._matchers)):
             held = self._custody.held_e8(index)
             if held:
+                if self.before_close is not None:
+                    self.before_close(index)
                 self._own_id -= 1
                 order = self._arrivals.closing_order(self._own_id, index, held)
                 for price, qty in self._arrivals.closing_fills(order, self.now_ns):

@@ -13,6 +13,7 @@ Levels behind the best one: a quote tells only the best, so levels behind it are
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -122,15 +123,32 @@ class Side:
                 return
             yield index
 
+    @property
+    def taken_prices(self) -> tuple[int, ...]:
+        """Prices at which units are still counted as taken."""
+        return tuple(self._taken)
+
+    def count(self, price: int, shown: int) -> bool:
+        """Count what a book shows at a price against what was taken there; return whether some is left."""
+        taken = self._taken[price]
+        taken.qty_e8 = max(0, taken.qty_e8 - max(0, taken.shown_e8 - shown))
+        taken.shown_e8 = shown
+        if shown and taken.qty_e8:
+            return True
+        del self._taken[price]
+        return False
+
+    def adopt(self, other: Side) -> None:
+        """Take over what was taken of another side of the same book, as it stands."""
+        self._taken = other._taken
+
     def _recount(self) -> None:
-        for price, taken in tuple(self._taken.items()):
-            shown = self.shown(price)
-            if shown is None:
+        far = self._sign * self.prices[-1] if self.prices else 0
+        for price in tuple(self._taken):
+            # A market that has moved on leaves many takes behind its last level: they are not looked for.
+            if self._sign * price < far or (shown := self.shown(price)) is None:
                 continue
-            taken.qty_e8 = max(0, taken.qty_e8 - max(0, taken.shown_e8 - shown))
-            taken.shown_e8 = shown
-            if not shown or not taken.qty_e8:
-                del self._taken[price]
+            self.count(price, shown)
 
 
 @final
@@ -197,6 +215,20 @@ class Display:
             self.bids.replace(bid_prices, bid_qtys)
             self.asks.replace(ask_prices, ask_qtys)
         return usable
+
+    @contextmanager
+    def rebuilt(self) -> Iterator[None]:
+        """Forget all but what was taken; states given inside of the block build the levels up again.
+
+        For whoever has kept states from a display that nothing looked at. They are older than what is taken,
+        or have been counted against it by :meth:`Side.count`, so they leave it alone.
+        """
+        before = self.bids, self.asks
+        self.bids, self.asks = Side(1), Side(-1)
+        self.state_ns, self._book_ns, self.sound = -1, -1, False
+        yield
+        for side, old in ((self.bids, before[0]), (self.asks, before[1])):
+            side.adopt(old)
 
     def side(self, sign: int) -> Side:
         return self.bids if sign > 0 else self.asks

@@ -64,6 +64,12 @@ class Leg:
         return self._generator.integers(low, high, _BLOCK, endpoint=True)
 
 
+def least_ns(config: LegConfig) -> int:
+    """Return the shortest time that a message may take on a leg, in nanoseconds."""
+    least_ms = min(config.samples_ms, default=0.0) if config.kind == "empirical" else config.low_ms
+    return round(least_ms * NS_PER_MS)
+
+
 def legs(request: LegConfig, reply: LegConfig, seed: int) -> tuple[Leg, Leg]:
     """Return both legs, each with a stream of its own from one seed."""
     there, back = np.random.SeedSequence(seed).spawn(2)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuscalp.archive import BookSeries, MarkSeries, QuoteSeries
 from gpuscalp.orders import Intent, IntentKind, Order
-from gpuscalp.schema import BOOK_LEVELS, Instrument
+from gpuscalp.schema import BOOK_LEVELS, TICK, Instrument, TickKind, Ticks
 
 E8 = 10**8
 MS = 1_000_000
@@ -57,6 +57,28 @@ def marks(rows: Sequence[tuple[float, float, float, float]]) -> MarkSeries:
         next_funding_ns=np.array([NOW + round(row[3] * MS) for row in rows], np.int64),
         quality=np.zeros(len(rows), np.uint16),
     )
+
+
+def ticks_of(quotes_of: Sequence[QuoteSeries], marks_of: Sequence[MarkSeries] = ()) -> Ticks:
+    """Merge quotes and marks of some symbols into ticks in the order of arrival."""
+    parts = []
+    for symbol, rows in enumerate(quotes_of):
+        ticks = np.zeros(len(rows), TICK)
+        ticks["symbol"], ticks["kind"] = symbol, TickKind.QUOTE
+        ticks["recv_ns"], ticks["exch_ns"], ticks["quality"] = rows.recv_ns, rows.exch_ns, rows.quality
+        ticks["px0"], ticks["px1"], ticks["q0"], ticks["q1"] = (
+            rows.bid_px, rows.ask_px, rows.bid_qty, rows.ask_qty,
+        )  # fmt: skip
+        parts.append(ticks)
+    for symbol, marked in enumerate(marks_of):
+        ticks = np.zeros(len(marked), TICK)
+        ticks["symbol"], ticks["kind"] = symbol, TickKind.MARK
+        ticks["recv_ns"], ticks["exch_ns"] = marked.recv_ns, marked.exch_ns
+        ticks["q0"], ticks["q1"], ticks["q2"] = marked.mark, marked.index, marked.funding_rate
+        ticks["q3"] = np.where(marked.next_funding_ns == 0, np.nan, marked.next_funding_ns // MS)
+        parts.append(ticks)
+    joined = np.concatenate(parts)
+    return joined[np.argsort(joined["recv_ns"], kind="stable")]
 
 
 def order(

@@ -1,63 +1,104 @@
-"""Decisions wait for the message that closes their frame; clocks that are off do not matter."""
+"""Decisions wait for the row that closes their frame; clocks that are off do not matter."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from gpuscalp.archive import QuoteSeries
 from gpuscalp.backtest.latency import Latency
-from gpuscalp.config import CostConfig, GridConfig
-from tests.backtest.market import MS, NOW, quotes
+from gpuscalp.backtest.tape import Tape
+from gpuscalp.backtest.track import Track
+from gpuscalp.config import CostConfig, GridConfig, LegConfig, PaperConfig
+from gpuscalp.execution.display import Display
+from gpuscalp.schema import I64, TickKind, Ticks
+from tests.backtest.market import COIN, MS, NOW, books, quotes, ticks_of
 
 GRID = GridConfig(frame_ms=100, lateness_ms=20)
-COST = CostConfig(order_latency_ms=30.0, compute_latency_ms=2.0)
+COST = CostConfig(compute_latency_ms=2.0)
+PAPER = PaperConfig(reply=LegConfig(low_ms=10.0))
 END = np.array([NOW + 100 * MS, NOW + 200 * MS], np.int64)
 
 
-def series(rows: list[tuple[float, float]], offset_ms: float = 0.0) -> QuoteSeries:
-    """Rows of (exchange time, delay) in ms; ``offset_ms`` is what the recorder's clock is off."""
-    found = quotes([(at, 9_999, 10_000, 1, 1) for at, _ in rows])
-    delays = np.array([delay + offset_ms for _, delay in rows])
-    return QuoteSeries(
-        found.exch_ns + np.rint(delays * MS).astype(np.int64), *(getattr(found, name) for name in
-        ("exch_ns", "bid_px", "ask_px", "bid_qty", "ask_qty", "quality"))
-    )  # fmt: skip
+def series(*symbols: list[tuple[float, float]], offset_ms: float = 0.0) -> Ticks:
+    """Rows of (exchange time, delay) in ms by symbol; ``offset_ms`` is what the recorder's clock is off."""
+    found = []
+    for rows in symbols:
+        part = ticks_of([quotes([(at, 9_999, 10_000, 1, 1) for at, _ in rows])])
+        part["recv_ns"] += np.rint(np.array([delay + offset_ms for _, delay in rows]) * MS).astype(np.int64)
+        part["symbol"] = len(found)
+        found.append(part)
+    joined = np.concatenate(found)
+    return joined[np.argsort(joined["recv_ns"], kind="stable")]
 
 
-def arrivals_ms(*rows: QuoteSeries) -> list[float]:
-    found = Latency(GRID, COST).arrivals(END, rows)
-    return ((found - NOW) / MS).tolist()
+def tape_of(*pieces: Ticks) -> Tape:
+    tape = Tape([Track(COIN, lambda first, last: books([]), MS) for _ in range(2)])
+    for piece in pieces:
+        tape.add(piece)
+    return tape
 
 
-def test_order_waits_for_lateness_computing_and_its_way() -> None:
+def decided_ms(ticks: Ticks, paper: PaperConfig = PAPER) -> list[float]:
+    latency = Latency(GRID, COST, paper)
+    _, heard = latency.heard(END, tape_of(ticks))
+    return ((heard + latency.compute_ns - NOW) / MS).tolist()
+
+
+def test_decision_waits_for_lateness_the_way_here_and_computing() -> None:
     rows = series([(10, 5), (120, 5), (220, 5)])
-    assert arrivals_ms(rows) == [120 + 32, 220 + 32]
+    assert decided_ms(rows) == [120 + 12, 220 + 12]
+
+
+@pytest.mark.parametrize(
+    ("reply", "least_ms"),
+    [
+        (LegConfig(low_ms=3.0), 3.0),
+        (LegConfig(kind="uniform", low_ms=4.0, high_ms=9.0), 4.0),
+        (LegConfig(kind="empirical", samples_ms=(8.0, 6.0, 7.0)), 6.0),
+    ],
+)
+def test_fastest_message_takes_the_shortest_reply(reply: LegConfig, least_ms: float) -> None:
+    rows = series([(10, 5), (120, 5), (220, 5)])
+    assert decided_ms(rows, PaperConfig(reply=reply)) == [122 + least_ms, 222 + least_ms]
 
 
 @pytest.mark.parametrize("offset_ms", [0.0, -1_520.0, 86_400_000.0])
 def test_feed_delay_is_what_exceeds_the_fastest_message_whatever_the_clock(offset_ms: float) -> None:
-    rows = series([(10, 5), (130, 12), (220, 5)], offset_ms)
+    rows = series([(10, 5), (130, 12), (220, 5)], offset_ms=offset_ms)
     # The first frame is closed by the message of 130 ms, which took 7 ms more than the fastest.
-    assert arrivals_ms(rows) == pytest.approx([130 + 7 + 32, 220 + 32])
+    assert decided_ms(rows) == pytest.approx([130 + 7 + 12, 220 + 12])
 
 
 def test_any_symbol_closes_the_frame_of_all() -> None:
-    assert arrivals_ms(series([(10, 5), (190, 5), (290, 5)]), series([(121, 6), (221, 6)])) == pytest.approx(
-        [122 + 32, 222 + 32]
-    )
+    rows = series([(10, 5), (190, 5), (290, 5)], [(121, 6), (221, 6)])
+    assert decided_ms(rows) == pytest.approx([122 + 12, 222 + 12])
+
+
+@pytest.mark.parametrize("kind", [TickKind.TRADE, TickKind.MARK, TickKind.CLOCK])
+def test_any_kind_of_row_closes_a_frame(kind: TickKind) -> None:
+    """The grid of frames knows no difference: trades and marks were left out here until now."""
+    rows = series([(10, 5), (120, 5), (220, 5)])
+    rows["kind"][1:] = kind
+    rows["symbol"][1:] = -1 if kind is TickKind.CLOCK else 0
+    assert decided_ms(rows) == [132.0, 232.0]
 
 
 def test_silence_after_the_last_frame_costs_lateness_only() -> None:
-    assert arrivals_ms(series([(10, 5)])) == [152.0, 252.0]
-    assert arrivals_ms() == [152.0, 252.0]
+    assert decided_ms(series([(10, 5)])) == [132.0, 232.0]
+    assert decided_ms(series([])) == [132.0, 232.0]
 
 
 def test_delays_are_reported() -> None:
-    latency = Latency(GRID, COST)
+    latency = Latency(GRID, COST, PAPER)
     assert latency.feed_delay_ms() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
-    latency.arrivals(END, [series([(10, 5), (130, 5), (220, 5)])])
+    latency.heard(END, tape_of(series([(10, 5), (130, 5), (220, 5)])))
     assert latency.feed_delay_ms()["max"] == pytest.approx(10.0)
+
+
+def test_positions_are_those_behind_the_closing_rows() -> None:
+    tape = tape_of(series([(10, 5), (119, 5), (120, 5), (121, 5), (190, 5)]))
+    positions, _ = Latency(GRID, COST, PAPER).heard(END, tape)
+    assert positions.tolist() == [3, 5]
 
 
 def test_windows_leave_no_trace_and_later_messages_do_not_matter() -> None:
@@ -65,15 +106,19 @@ def test_windows_leave_no_trace_and_later_messages_do_not_matter() -> None:
     at = np.cumsum(rng.integers(1, 30, 400))
     rows = series([(float(t), 20.0 - t / 400 + float(rng.integers(0, 9))) for t in at])
     end_ns = NOW + 100 * MS * np.arange(1, 60, dtype=np.int64)
-    whole = Latency(GRID, COST).arrivals(end_ns, [rows])
-    pieces = Latency(GRID, COST)
-    found = []
+    whole = Latency(GRID, COST, PAPER).heard(end_ns, tape_of(rows))
+    pieces = Latency(GRID, COST, PAPER)
+    tape = tape_of()
+    positions: list[I64] = []
+    heard: list[I64] = []
     for first, last in ((0, 1), (1, 20), (20, 59)):
         window = end_ns[first:last]
-        near = (rows.exch_ns > window[0] - 5_100 * MS) & (rows.exch_ns < window[-1] + 2_000 * MS)
-        found.append(
-            pieces.arrivals(
-                window, [QuoteSeries(*(getattr(rows, name)[near] for name in QuoteSeries.__slots__))]
-            )
-        )
-    assert np.concatenate(found).tolist() == whole.tolist()
+        # Just as much as closes the last frame of the window, in the order of arrival.
+        count = int(np.argmax(np.maximum.accumulate(rows["exch_ns"]) >= window[-1] + 20 * MS)) + 1
+        tape.add(rows[tape.end : count])
+        found = pieces.heard(window, tape)
+        positions.append(found[0])
+        heard.append(found[1])
+        tape.drop(int(found[0][-1]), (Display(), Display()))
+    assert np.concatenate(positions).tolist() == whole[0].tolist()
+    assert np.concatenate(heard).tolist() == whole[1].tolist()

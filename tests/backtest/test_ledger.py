@@ -49,6 +49,19 @@ def test_exit_in_parts_is_one_trade() -> None:
     assert (trade.fill_count, trade.pnl_e8, trade.exit_qty_e8) == (4, 3 * E8, 3 * E8)
 
 
+def test_liquidation_closes_a_trade_that_no_decision_of_ours_closed() -> None:
+    """No decision, so no delay: what it cost beyond the book's mid counts as spread."""
+    ledger = Ledger()
+    ledger.on_fill(fill(1, 2 * E8, 100 * E8, 200 * E8), order(1, 2.0, mid=100.0))
+    ledger.on_fill(fill(-1, 2 * E8, 40 * E8, 2 * 50 * E8, fee_e8=9, order_id=-1, at_ms=70), None)
+    (trade,) = ledger.closed
+    assert (trade.gross_e8, trade.delay_e8, trade.spread_e8) == (-100 * E8, 0, -20 * E8)
+    assert trade.pnl_e8 == 2 * (40 - 100) * E8 - 9
+    assert (trade.exit_reason, trade.exit_decided_ns, trade.exit_ns) == (
+        "liquidation", NOW + 70 * MS, NOW + 70 * MS,
+    )  # fmt: skip
+
+
 PRICE = st.integers(10**6, 10**12)
 TRIP = st.tuples(
     st.sampled_from([-1, 1]),

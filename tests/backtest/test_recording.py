@@ -12,7 +12,7 @@ import pytest
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import BacktestResult, run_backtest
 from gpuscalp.cli import run
-from gpuscalp.config import BacktestConfig, LabelConfig, RiskConfig, StrategyConfig
+from gpuscalp.config import BacktestConfig, LabelConfig, RiskConfig, SizingConfig, StrategyConfig
 from tests.backtest.model import write_stump_bundle
 
 VENUE = "binance_usdm"
@@ -38,8 +38,13 @@ def result(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> BacktestR
         label=LabelConfig(horizon_ms=1_000, threshold_bps=0.3),
     )
     config = BacktestConfig(
+        # Costs eat these edges: Kelly would bet nothing on them, and nearly every trade is a loss.
         strategy=StrategyConfig(min_edge_bps=-100.0),
-        risk=RiskConfig(max_daily_loss_usdt=5_000.0, max_drawdown_pct=99.0),
+        sizing=SizingConfig(kelly_fraction="off"),
+        # The recording has no mark prices to keep a collar around.
+        risk=RiskConfig(
+            max_daily_loss_usdt=5_000.0, max_drawdown_pct=99.0, max_losses="off", max_collar_bps="off"
+        ),
     )
     return run_backtest(archive, bundle, config=config, out=folder / "run")
 

@@ -22,6 +22,8 @@ from gpuscalp.config import (
     BacktestConfig,
     CostConfig,
     LabelConfig,
+    RiskConfig,
+    SizingConfig,
     StrategyConfig,
 )
 from gpuscalp.contract import Interval, encode
@@ -32,7 +34,13 @@ from gpuscalp.synthetic.write import write
 from tests.backtest.model import write_stump_bundle
 
 SECONDS = 60
-CONFIG = BacktestConfig(strategy=StrategyConfig(min_edge_bps=-100.0), cost=CostConfig(taker_fee_bps=2.0))
+# Costs eat these edges, so Kelly would bet nothing on them.
+CONFIG = BacktestConfig(
+    strategy=StrategyConfig(min_edge_bps=-100.0),
+    sizing=SizingConfig(kelly_fraction="off"),
+    risk=RiskConfig(max_losses="off"),
+    cost=CostConfig(taker_fee_bps=2.0),
+)
 
 
 @pytest.fixture(scope="module")
