@@ -11,10 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from gpuscalp.archive import Archive
+from gpuscalp.archive import Archive, choose_venue
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import DataError, UsageError
-from gpuscalp.excerpt import choose_venue
 from gpuscalp.feature_table import mid_price, select_columns
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import F32, F64, I64, NS_PER_MS, NS_PER_S, U32, Quality

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuscalp.archive import Archive
+from gpuscalp.archive import Archive, choose_venue
 from gpuscalp.config import FeatureConfig, GridConfig, to_dict
 from gpuscalp.errors import DataError, UsageError
-from gpuscalp.excerpt import choose_venue
 from gpuscalp.features import FeatureGraph
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import F64, FeatureChunk
@@ -65,7 +64,7 @@ def write_features(
     Parameters
     ----------
     archive_path, out : from and to; ``out`` appears only once it is complete
-    venue, symbols : what of the archive; see excerpt.choose_venue
+    venue, symbols : what of the archive; see archive.choose_venue
     columns : shell patterns; empty = all
     grid, features : the graph
     device : "cpu", "cuda"

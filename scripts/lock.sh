@@ -3,7 +3,8 @@
 #
 # One resolution covers Python 3.11 to 3.13 (environment markers where the versions differ) and says nothing
 # about where the packages come from. CUDA 12 has a file of its own because the package `cuda-toolkit` can
-# have one version only in a resolution, and 12 and 13 ask for different ones.
+# have one version only in a resolution, and 12 and 13 ask for different ones; hftbacktest has one because it
+# keeps NumPy below the version that everything else gets.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -25,3 +26,4 @@ lock() {
 
 lock constraints.txt cpu cuda13 kernels dev conformance dashboard nautilus ray mlflow
 lock constraints-cuda12.txt cuda12 dev conformance dashboard nautilus ray mlflow
+lock constraints-hftbacktest.txt hftbacktest

@@ -4,8 +4,8 @@
 imported by the functions that need it, so that importing this package stays cheap.
 """
 
-from gpuscalp.archive.reader import Archive
+from gpuscalp.archive.reader import Archive, choose_venue
 from gpuscalp.archive.series import BookSeries, MarkSeries, QuoteSeries
 from gpuscalp.archive.writer import ArchiveWriter
 
-__all__ = ["Archive", "ArchiveWriter", "BookSeries", "MarkSeries", "QuoteSeries"]
+__all__ = ["Archive", "ArchiveWriter", "BookSeries", "MarkSeries", "QuoteSeries", "choose_venue"]

@@ -258,3 +258,23 @@ class Archive:
         ]
         assert parts or empty_ok, "a venue with symbols has parts"
         return parts
+
+
+def choose_venue(archive: Archive, venue: str | None) -> str:
+    """Return ``venue``, or the only one that the archive has.
+
+    Raises
+    ------
+    UsageError    none was named and the archive has several, or none
+    """
+    if venue is not None:
+        return venue
+    venues = archive.venues()
+    if len(venues) != 1:
+        raise UsageError(
+            "say which venue",
+            where=str(archive.path),
+            value=", ".join(venues) or "an empty archive",
+            fix="--venue NAME",
+        )
+    return venues[0]

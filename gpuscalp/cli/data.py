@@ -1,4 +1,4 @@
-"""``gpuscalp data``: import, verify, info, download."""
+"""``gpuscalp data``: import, verify, info, download, export."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from gpuscalp.cli.app import data_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.words import instant, nanoseconds, split
 
 ArchiveArgument = Annotated[Path, typer.Argument(help="Directory of the archive.")]
 Venue = Literal["binance_usdm", "binance_spot"]
@@ -96,27 +97,61 @@ def download(
     """
     from gpuscalp.archive.download import BASE_URL, wanted_files
     from gpuscalp.archive.download import download as download_files
+    from gpuscalp.feeds.proxies import proxy_of
 
     server = base_url or BASE_URL
     wanted = wanted_files(symbols, type=type, start=start.date(), end=end.date(), period=period, venue=venue)
     with progress("Downloading") as advance:
         report = download_files(
-            wanted, out, base_url=server, workers=workers, proxy_url=_proxy(server), progress=advance
+            wanted, out, base_url=server, workers=workers, proxy_url=proxy_of(server), progress=advance
         )
     answer = {"out": out, **report.to_dict()}
     emit(answer, json=json, text=lambda: _lines(answer))
 
 
-def _proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``NO_PROXY``)."""
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
+@data_app.command("export")
+def export(
+    archive: ArchiveArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files, new or existing.")],
+    format: Annotated[Literal["hftbacktest"], typer.Option("--format", help="Whose files to write.")],
+    venue: Annotated[
+        str | None, typer.Option("--venue", help="May be left out where the archive has only one.")
+    ] = None,
+    symbols: Annotated[str | None, typer.Option("--symbols", help="Comma-separated; default: all.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T23:58.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    latency_offset: Annotated[
+        str,
+        typer.Option(
+            "--latency-offset",
+            help="ns added to receive times; auto: just enough for none to lie before its exchange time.",
+        ),
+    ] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Write an archive as the files of another library.
 
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in ("localhost", "127.0.0.1", "::1") or proxy_bypass(host):
-        return None
-    return getproxies().get(parts.scheme)
+    One for each symbol and UTC day of exchange time.
+    """
+    from gpuscalp.archive.export_hftbacktest import export_hftbacktest
+
+    with progress("Exporting") as advance:
+        report = export_hftbacktest(
+            archive,
+            out,
+            venue=venue,
+            symbols=split(symbols),
+            start_ns=instant(start),
+            end_ns=instant(end),
+            latency_offset_ns=None if latency_offset == "auto" else nanoseconds(latency_offset),
+            overwrite=overwrite,
+            progress=advance,
+        )
+    answer = {"archive": archive, "out": out, "format": format, **report.to_dict()}
+    emit(answer, json=json, text=lambda: _export_table(answer))
 
 
 def _import_text(answer: Mapping[str, Any]) -> str:
@@ -138,6 +173,43 @@ def _import_text(answer: Mapping[str, Any]) -> str:
             f"  tick size of --instruments does not fit, observed one kept: {', '.join(answer['misfits'])}"
         )
     return "\n".join(lines)
+
+
+def _export_table(answer: Mapping[str, Any]) -> object:
+    from rich.console import Group
+    from rich.table import Table
+
+    files = Table("file")
+    for heading in ("events", "trades", "quotes", "books", "MB"):
+        files.add_column(heading, justify="right")
+    for file in answer["files"]:
+        numbers = (file["events"], *(file["rows"][name] for name in ("trades", "quotes", "books")))
+        size = f"{file['bytes'] / 1e6:.1f}"
+        files.add_row(Path(file["path"]).name, *(f"{number:,}" for number in numbers), size)
+    events = answer["events"]
+    kinds = Table("events")
+    for clock in events["kinds"]:
+        kinds.add_column(f"{clock} clock", justify="right")
+    for name in events["kinds"]["local"]:
+        counts = (counts[name] for counts in events["kinds"].values())
+        kinds.add_row(name.replace("_", " "), *(f"{count:,}" for count in counts))
+    local, exchange = answer["shifted"]["local_ts"], answer["shifted"]["exch_ts"]
+    lines = [
+        f"{events['total']:,} events in {answer['seconds']:.1f} s; {events['both']:,} serve both clocks",
+        f"local_ts: {local['offset_ns'] / 1e6:,.3f} ms added to all rows ({local['offset_from']})",
+        *(
+            f"{field}: {raised['rows']:,} rows raised, by at most {raised['max_ns'] / 1e6:,.3f} ms"
+            for field, raised in (("local_ts", local["raised"]), ("exch_ts", exchange["raised"]))
+        ),
+        f"books cleared at a gap: {answer['gaps']['cleared_books']:,};"
+        f" trades behind missing ones: {answer['gaps']['trades_after_gap']:,}",
+    ]
+    for table, reasons in answer["skipped"].items():
+        lines += [f"{table} skipped, {reason}: {count:,}" for reason, count in reasons.items()]
+    lines.append(f"quotes older than the book: {answer['superseded_quotes']:,}")
+    for symbol, sizes in answer["instruments"].items():
+        lines.append(f"{symbol}: tick_size({sizes['tick_size']:.10g}) lot_size({sizes['lot_size']:.10g})")
+    return Group(f"Wrote {len(answer['files'])} files to {answer['out']}", files, kinds, *lines)
 
 
 def _info_table(answer: Mapping[str, Any]) -> object:

@@ -10,6 +10,7 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, features_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.words import instant, split, words
 
 if TYPE_CHECKING:
     from gpuscalp.config import TrainConfig
@@ -37,7 +38,7 @@ def list_(config: ConfigOption = None, columns: ColumnsOption = None, json: Json
     from gpuscalp.feature_list import describe
 
     configured = _config(config)
-    answer = describe(configured.grid, configured.features, _words(columns))
+    answer = describe(configured.grid, configured.features, words(columns))
     emit(answer, json=json, text=lambda: _columns_table(answer))
 
 
@@ -66,8 +67,8 @@ def compute(
             archive,
             out,
             venue=venue,
-            symbols=_split(symbols),
-            columns=_words(columns),
+            symbols=split(symbols),
+            columns=words(columns),
             grid=configured.grid,
             features=configured.features,
             device=choice.name,
@@ -100,11 +101,11 @@ def plot(
     answer = plot_features(
         archive,
         out,
-        columns=_words(columns),
+        columns=words(columns),
         venue=venue,
         symbol=symbol,
-        start_ns=_instant(start),
-        end_ns=_instant(end),
+        start_ns=instant(start),
+        end_ns=instant(end),
         grid=configured.grid,
         features=configured.features,
     )
@@ -131,7 +132,7 @@ def parity(
     from gpuscalp.parity import check_parity
 
     configured = _config(config)
-    excerpt = read_excerpt(archive, venue=venue, symbols=_split(symbols), max_ticks=max_ticks)
+    excerpt = read_excerpt(archive, venue=venue, symbols=split(symbols), max_ticks=max_ticks)
     with progress("Comparing") as advance:
         report = check_parity(
             excerpt,
@@ -169,7 +170,7 @@ def leakage(
     from gpuscalp.leakage import check_leakage
 
     configured = _config(config)
-    excerpt = read_excerpt(archive, venue=venue, symbols=_split(symbols), max_ticks=max_ticks)
+    excerpt = read_excerpt(archive, venue=venue, symbols=split(symbols), max_ticks=max_ticks)
     with progress("Changing the future") as advance:
         report = check_leakage(excerpt, config=configured, cuts=cuts, seed=seed, on_progress=advance)
     answer = report.to_dict()
@@ -184,33 +185,6 @@ def _config(path: Path | None) -> TrainConfig:
     from gpuscalp.config import TrainConfig, load
 
     return load(TrainConfig, path, env=os.environ)
-
-
-def _split(symbols: str | None) -> tuple[str, ...]:
-    return tuple(symbols.split(",")) if symbols else ()
-
-
-def _words(values: list[str] | None) -> tuple[str, ...]:
-    return tuple(word for value in values or () for word in value.split(",") if word)
-
-
-def _instant(text: str | None) -> int | None:
-    """Return an instant in UTC as ns since the epoch."""
-    import datetime
-
-    from gpuscalp.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            "not an instant", value=text, where="--from or --to", fix="write it as 2024-07-18T23:58:30"
-        ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return round(moment.timestamp() * 1_000_000) * 1_000
 
 
 def _columns_table(answer: Mapping[str, Any]) -> Any:

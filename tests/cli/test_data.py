@@ -73,3 +73,35 @@ def test_download_takes_its_server_from_the_environment(
     result = cli("data", "download", *words)
     assert result.code != 0
     assert json.loads(result.stdout)["error"]["where"].startswith("nonsense:")
+
+
+def test_export_answers_tells_and_refuses(cli: Cli, source: Path, tmp_path: Path) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    cli("data", "import", source, "--out", archive)
+    words = ("data", "export", archive, "--format", "hftbacktest", "--out", out)
+    result = cli(*words, "--json")
+    assert result.code == 0
+    answer = json.loads(result.stdout)
+    assert answer["rows"] == {"trades": 100, "quotes": 101, "books": 100}
+    assert [Path(file["path"]).name for file in answer["files"]] == ["BTCUSDT_20240718.npz"]
+    events = answer["events"]
+    assert events["total"] == sum(events[name] for name in ("both", "exchange_only", "local_only"))
+    assert events["kinds"]["local"]["trade_buy"] + events["kinds"]["local"]["trade_sell"] == 100
+    assert answer["shifted"] == {
+        "local_ts": {
+            "offset_ns": 0,
+            "offset_from": "auto",
+            "offset_rows": 0,
+            "raised": {"rows": 0, "max_ns": 0},
+        },
+        "exch_ts": {"raised": {"rows": 0, "max_ns": 0}},
+    }
+    assert answer["instruments"]["BTCUSDT"]["tick_size"] == 0.1
+    refused = cli(*words, "--json")
+    assert (refused.code, json.loads(refused.stdout)["error"]["kind"]) == (2, "UsageError")
+    text = cli(*words, "--overwrite", "--latency-offset", "1500000").stdout
+    assert "BTCUSDT_20240718.npz" in text
+    assert "local_ts: 1.500 ms added to all rows (given)" in text
+    wrong = cli(*words, "--overwrite", "--latency-offset", "soon")
+    assert (wrong.code, "nanoseconds" in wrong.stderr) == (2, True)
+    assert cli("data", "export", archive, "--format", "csv", "--out", out).code == 2
