@@ -10,8 +10,9 @@ wait, quotes, books and marks conflate: of each symbol, kind and frame only the 
 way. If that is not enough, conflation goes over frames; and if trades alone pass ``hard_limit``, ``push``
 raises: the engine has stopped, and going on would only hide it.
 
-What conflates depends on when batches were taken. Who has to reproduce a session writes down the size of each
-batch taken, as ``Batch.pushed_count`` says it.
+What conflates depends on when batches were taken and how ticks came. Who has to reproduce a session writes
+down both: where batches were taken, and where ``overload_count`` grew; a batcher made with ``by_hand`` lets
+ticks give way only when :meth:`Batcher.relieve` is called.
 """
 
 from __future__ import annotations
@@ -68,21 +69,26 @@ class Batcher:
     config : BatchConfig
     frame_ns : length of a frame
     lateness_ns : a frame ends when an exchange time this far behind its end has been seen
+    by_hand : ticks give way only in ``relieve``
 
     Attributes
     ----------
     pushed_count, batch_count, conflated_count, overload_count : since the beginning
     largest_count : most ticks that ever waited
+    newest_exch_ns : largest exchange time seen
     """
 
-    def __init__(self, config: BatchConfig, *, frame_ns: int, lateness_ns: int = 0) -> None:
+    def __init__(
+        self, config: BatchConfig, *, frame_ns: int, lateness_ns: int = 0, by_hand: bool = False
+    ) -> None:
         if config.conflate_above > config.hard_limit:
             raise ShapeError("batch.conflate_above lies above batch.hard_limit", value=config.conflate_above)
         self._config, self._frame_ns, self._lateness_ns = config, frame_ns, lateness_ns
         self._buffers = [np.zeros((1 << 12, 8), np.int64) for _ in range(2)]
         self._count = 0
         self._oldest_ns = 0
-        self._newest_exch_ns = 0
+        self.newest_exch_ns = 0
+        self.by_hand = by_hand
         self._frame: int | None = None  # the open frame
         self._frame_ended = False
         self._conflated = 0
@@ -115,8 +121,8 @@ class Batcher:
         self.pushed_count += len(ticks)
         self.largest_count = max(self.largest_count, self._count)
         self._watch_frames(int(ticks["exch_ns"].max()))
-        if self._count > self._relief_count:
-            self._relieve()
+        if self._count > self._relief_count and not self.by_hand:
+            self.relieve()
 
     def take(self, now_ns: int, *, force: bool = False) -> Batch | None:
         """Return the batch if it has to close now, or in any case with ``force``; None if nothing waits."""
@@ -143,6 +149,11 @@ class Batcher:
         return batch
 
     @property
+    def frame_ended(self) -> bool:
+        """Whether a frame has ended whose batch has not been taken."""
+        return self._frame_ended
+
+    @property
     def due_ns(self) -> int | None:
         """When a batch closes by age; None if nothing waits."""
         return self._oldest_ns + self._config.max_age_ms * NS_PER_MS if self._count else None
@@ -158,17 +169,22 @@ class Batcher:
             self._buffers[0] = larger
 
     def _watch_frames(self, exch_ns: int) -> None:
-        if exch_ns <= self._newest_exch_ns:
+        if exch_ns <= self.newest_exch_ns:
             return
-        self._newest_exch_ns = exch_ns
+        self.newest_exch_ns = exch_ns
         frame = (exch_ns - self._lateness_ns) // self._frame_ns
         if self._frame is None:
             self._frame = frame
         elif frame > self._frame:
             self._frame, self._frame_ended = frame, True
 
-    def _relieve(self) -> None:
-        """Let quotes, books and marks give way."""
+    def relieve(self) -> None:
+        """Let quotes, books and marks give way.
+
+        Raises
+        ------
+        DeadlineError    more trades wait than ``hard_limit``
+        """
         self.overload_count += 1
         self._conflate(by_frame=True)
         if self._count > self._config.hard_limit:

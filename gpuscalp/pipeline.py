@@ -7,7 +7,7 @@ gate) is composed in gpuscalp.trader.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, final
@@ -233,13 +233,25 @@ class FeatureStream:
                 self._state.rings[:] = np.nan
             yield from self._frames(closed)
 
-    def checkpoint(self) -> dict[str, np.ndarray]:
-        """Return the whole state as NumPy arrays, the same for every device."""
+    def checkpoint(self, *, spare: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Return the whole state as NumPy arrays, the same for every device.
+
+        Parameters
+        ----------
+        spare : what an earlier call has returned and nobody needs any more: its large arrays are written
+            anew and returned. The memory of 500 symbols takes 150 ms to get and 6 ms to fill (2 cores, EPYC)
+        """
         saved = {"identity": self._identity.copy()}
         saved |= {f"grid.{name}": value for name, value in self._grid.checkpoint().items()}
         saved |= {f"frames.{name}": value for name, value in self._framer.checkpoint().items()}
-        state = self._state._asdict()
-        return saved | {f"ladder.{name}": np.array(self._ops.to_host(part)) for name, part in state.items()}
+        for name, part in self._state._asdict().items():
+            key, found = f"ladder.{name}", self._ops.to_host(part)
+            if spare is None:
+                saved[key] = np.array(found)
+            else:
+                np.copyto(spare[key], found, casting="no")
+                saved[key] = spare[key]
+        return saved
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Continue from a checkpoint; the next rows are those of a stream that never stopped.

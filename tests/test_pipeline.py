@@ -119,11 +119,12 @@ def test_stream_restored_from_a_checkpoint_goes_on_as_if_never_stopped(seed, pla
     ticks = market(seed, count=3_000, **options)
     wanted = stream(2, [ticks])
     source = pipeline(2).stream()
-    chunks = []
+    chunks, spare = [], None
     for part in split(ticks, sorted(places)):
         chunks += [copied(chunk) for chunk in source.push(part)]
         file = io.BytesIO()
-        np.savez(file, **source.checkpoint())
+        spare = source.checkpoint(spare=spare)
+        np.savez(file, **spare)
         list(source.push(part))  # what happens after the checkpoint leaves no trace in it
         source = pipeline(2).stream()
         source.restore(dict(np.load(io.BytesIO(file.getvalue()))))

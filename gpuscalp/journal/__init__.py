@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gpuscalp.journal.blocks import Record, RecordKind
 from gpuscalp.journal.reader import JournalReader, read_records, segments_of
-from gpuscalp.journal.repair import Repair, repair
+from gpuscalp.journal.repair import Repair, Tail, inspect, repair
+from gpuscalp.journal.search import newest
 from gpuscalp.journal.writer import JournalWriter
 
 __all__ = [
@@ -13,6 +14,9 @@ __all__ = [
     "Record",
     "RecordKind",
     "Repair",
+    "Tail",
+    "inspect",
+    "newest",
     "read_records",
     "repair",
     "segments_of",

@@ -60,6 +60,9 @@ class RecordKind(IntEnum):
     CONNECTION = 3  # a connection was opened, subscribed, cut, rotated
     CLOCK = 4  # the wall clock closed a frame: a replay closes it at the same place
     SESSION = 5  # what runs: configuration, versions, bundle
+    BATCH = 6  # what has come so far goes to the engine
+    HEALTH = 7  # clock, silent streams, device
+    CONTROL = 8  # an operator's command
     SIGNAL = 16
     VERDICT = 17
     ORDER = 18
@@ -208,6 +211,12 @@ def decode_payload(header: BlockHeader, payload: bytes, decompress: Any, where: 
     if entries is None or len(raw) != header.raw_bytes or size + int(entries["size"].sum()) != len(raw):
         raise JournalError("block's records do not add up", where=where)
     return _records(header.first_seq, entries, raw, size)
+
+
+def kinds_in(header: BlockHeader, raw: bytes) -> set[int]:
+    """Return the kinds of the records of an unpacked payload, without making the records."""
+    first = _ENTRY.fields["kind"][1]  # type: ignore[index]  # a structured dtype has fields
+    return set(raw[first : header.record_count * _ENTRY.itemsize : _ENTRY.itemsize])
 
 
 def check_payload(header: BlockHeader, payload: bytes, where: str) -> None:

@@ -41,21 +41,22 @@ def segments_of(path: str | Path) -> list[Path]:
     return sorted(each for each in path.glob(f"*{SUFFIX}") if _NAME.fullmatch(each.name))
 
 
-def read_records(path: str | Path, *, torn: bool = False) -> Iterator[Record]:
+def read_records(path: str | Path, *, torn: bool = False, from_seq: int = 0) -> Iterator[Record]:
     """Yield all records of a journal in order.
 
     Parameters
     ----------
     path : the directory, or one segment
     torn : a tail that was cut short ends the journal, instead of being an error
+    from_seq : leave out the records before; whole segments before it are not read
 
     Raises
     ------
     JournalError    a byte was altered, a block or a segment is missing, or there is no journal
     """
-    reader = JournalReader(path, torn=torn)
+    reader = JournalReader(path, torn=torn, from_seq=from_seq)
     for records in reader.blocks():
-        yield from records
+        yield from records if records[0].seq >= from_seq else records[from_seq - records[0].seq :]
 
 
 @final
@@ -69,7 +70,7 @@ class JournalReader:
     block_count : blocks read so far
     """
 
-    def __init__(self, path: str | Path, *, torn: bool = False) -> None:
+    def __init__(self, path: str | Path, *, torn: bool = False, from_seq: int = 0) -> None:
         self.path = Path(path)
         self.ended = False
         self.torn_bytes = 0
@@ -79,6 +80,8 @@ class JournalReader:
         self._segments = segments_of(path)
         if not self._segments:
             raise JournalError("no journal here", where=str(path), fix="name the directory of a session")
+        if from_seq:
+            self._segments = _from(self._segments, from_seq)
 
     def blocks(self) -> Iterator[list[Record]]:
         """Yield the records of each block.
@@ -168,6 +171,18 @@ def end_of(path: Path) -> int:
             assert header is not None
             seq = header.first_seq + header.record_count
     return seq
+
+
+def _from(segments: list[Path], seq: int) -> list[Path]:
+    """Return the segments from the one that holds a record on. A segment that cannot be read stays in."""
+    first = 0
+    for index, path in enumerate(segments):
+        with path.open("rb") as file:
+            head = file.read(SEGMENT_BYTES)
+        if len(head) < SEGMENT_BYTES or decode_segment(head, str(path)).first_seq > seq:
+            break
+        first = index
+    return segments[first:]
 
 
 def segment_number(path: Path) -> int:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from gpuscalp.errors import JournalError
 from gpuscalp.journal.blocks import (
@@ -45,12 +45,30 @@ class Repair:
     kept: Path
 
 
-def repair(path: str | Path) -> Repair | None:
-    """Cut off a torn tail; return what was done, or None where the journal was whole.
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a journal, as it was found: whole up to byte ``whole_bytes`` of ``segment_bytes``.
 
-    Raises
-    ------
-    JournalError    the journal is damaged in a place that had been durable
+    ``durable_bytes``: the most that a whole block behind the first bad byte says was on the disk.
+    """
+
+    segment: Path
+    whole_bytes: int
+    segment_bytes: int
+    durable_bytes: int
+
+    @property
+    def state(self) -> Literal["whole", "torn", "damaged"]:
+        """``torn`` is what opening for writing cuts off; ``damaged`` it refuses."""
+        if self.whole_bytes == self.segment_bytes > 0:
+            return "whole"
+        return "damaged" if self.durable_bytes > self.whole_bytes else "torn"
+
+
+def inspect(path: str | Path) -> Tail | None:
+    """Look at the last segment and change nothing; None where there is none.
+
+    A journal that is being written to may look torn at any moment.
     """
     segments = segments_of(path)
     if not segments:
@@ -58,20 +76,28 @@ def repair(path: str | Path) -> Repair | None:
     segment = segments[-1]
     at = _whole_bytes(segment)
     size = segment.stat().st_size
-    if at == size > 0:
+    return Tail(segment, at, size, 0 if at == size else _durable_in(_from(segment, at)))
+
+
+def repair(path: str | Path) -> Repair | None:
+    """Cut off a torn tail; return what was done, or None where the journal was whole.
+
+    Raises
+    ------
+    JournalError    the journal is damaged in a place that had been durable
+    """
+    tail = inspect(path)
+    if tail is None or tail.state == "whole":
         return None
-    with segment.open("rb") as file:
-        file.seek(at)
-        tail = file.read()
-    durable = _durable_in(tail)
-    if durable > at:
+    segment, at = tail.segment, tail.whole_bytes
+    if tail.state == "damaged":
         raise JournalError(
             "the journal was altered after it had been written",
             where=f"{segment}, byte {at}",
-            value=f"durable up to {durable}",
+            value=f"durable up to {tail.durable_bytes}",
             fix="restore the file; it is left as it is",
         )
-    kept = _keep(segment, tail)
+    kept = _keep(segment, _from(segment, at))
     if at < SEGMENT_BYTES:
         segment.unlink()
     else:
@@ -79,7 +105,13 @@ def repair(path: str | Path) -> Repair | None:
             file.truncate(at)
             os.fsync(file.fileno())
     _sync_folder(segment.parent)
-    return Repair(segment, at, size - at, kept)
+    return Repair(segment, at, tail.segment_bytes - at, kept)
+
+
+def _from(segment: Path, at: int) -> bytes:
+    with segment.open("rb") as file:
+        file.seek(at)
+        return file.read()
 
 
 def _whole_bytes(segment: Path) -> int:
