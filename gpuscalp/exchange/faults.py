@@ -121,15 +121,11 @@ def make_fault(values: Mapping[str, object], *, strict: bool = True) -> Fault:
         as ``parse_fault``
     """
     try:
-        fault = msgspec.convert(dict(values), Fault, strict=strict)
+        return msgspec.convert(dict(values), Fault, strict=strict)
     except msgspec.ValidationError as error:
         raise UsageError(
             "no such fault", where="fault", value=str(error), fix=f"kinds: {', '.join(KINDS)}"
         ) from None
-    if fault.kind == "gap":
-        pattern = "*@depth*" if fault.streams == "*" else fault.streams
-        fault = msgspec.structs.replace(fault, streams=pattern, count=fault.count or 1)
-    return fault
 
 
 class Faults:
@@ -158,6 +154,10 @@ class Faults:
 
     def add(self, fault: Fault) -> int:
         """Put a fault in force and return its id."""
+        if fault.kind == "gap":
+            # A hole that never ends would be no gap, and only a book has a chain.
+            pattern = "*@depth*" if fault.streams == "*" else fault.streams
+            fault = msgspec.structs.replace(fault, streams=pattern, count=fault.count or 1)
         self._number += 1
         self.active[self._number] = fault
         if fault.count is not None:

@@ -71,18 +71,19 @@ class Listing:
     Parameters
     ----------
     rules : of the symbol
+    first_id : trades and changes of the book are numbered from there on
     """
 
-    def __init__(self, rules: SymbolRules) -> None:
+    def __init__(self, rules: SymbolRules, first_id: int = 0) -> None:
         self.rules = rules
         self.symbol = rules.symbol
-        self.book = ReplayBook()
+        self.book = ReplayBook(1_000 + first_id)
         self.matcher = Matcher(self.book)
         self.bars = Bars(rules)
         self.trades: deque[tuple[int, int, int, int, int]] = deque(maxlen=_TRADES_KEPT)
         self.aggregates: deque[Aggregate] = deque(maxlen=_TRADES_KEPT)
         self._open_aggregate: Aggregate | None = None
-        self._aggregate_count = self._trade_count = 0
+        self._aggregate_count = self._trade_count = first_id
         self.mark_source_e8 = self.index_e8 = 0
         self.funding_e8 = _FUNDING_E8
         self.next_funding_ms = 0

@@ -55,12 +55,15 @@ class Venue:
     ----------
     instruments : what is listed
     accounts : who may trade
+    first_id : trades and changes of the books are numbered from there on
     """
 
-    def __init__(self, instruments: Sequence[Instrument], accounts: Sequence[Account]) -> None:
+    def __init__(
+        self, instruments: Sequence[Instrument], accounts: Sequence[Account], *, first_id: int = 0
+    ) -> None:
         self.hub = Hub()
         rules = [SymbolRules.of(item) for item in instruments]
-        self.listings = {item.symbol: Listing(item) for item in rules}
+        self.listings = {item.symbol: Listing(item, first_id) for item in rules}
         self.users = [
             User(
                 number,

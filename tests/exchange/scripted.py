@@ -59,18 +59,24 @@ def _above(px: int) -> list[int]:
 
 
 class Client:
-    """A client that knows HTTP, WebSocket and the signature, and nothing of the exchange's code."""
+    """A client that knows HTTP, WebSocket and the signature, and nothing of the exchange's code.
+
+    Attributes
+    ----------
+    offset_ms : added to our clock when a request is signed
+    """
 
     def __init__(self, exchange: Exchange, http: aiohttp.ClientSession) -> None:
         self.urls, self.http = exchange.urls, http
         self.token = exchange.server.admin_token
+        self.offset_ms = 0
 
     async def get(self, path: str, **params: Any) -> Any:
         async with self.http.get(self.urls["rest"] + path, params=params) as reply:
             return await reply.json()
 
     async def signed(self, method: str, path: str, **params: Any) -> tuple[int, Any]:
-        payload = urlencode({**params, "timestamp": time.time_ns() // 1_000_000})
+        payload = urlencode({**params, "timestamp": time.time_ns() // 1_000_000 + self.offset_ms})
         secret = DEMO_ACCOUNT.secret.encode()
         signature = hmac.new(secret, payload.encode(), hashlib.sha256).hexdigest()
         url = f"{self.urls['rest']}{path}?{payload}&signature={signature}"

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import time
 import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,10 @@ from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.client import FeedClient
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.feeds.messages import DepthSnapshot
+from gpuscalp.feeds.rest import RestClient
 from gpuscalp.feeds.routes import Endpoint, endpoints, stream_names
-from gpuscalp.schema import TickKind, Ticks
+from gpuscalp.live.snapshots import Snapshots
+from gpuscalp.schema import Quality, TickKind, Ticks
 from tests.exchange.scripted import ScriptedSource
 
 
@@ -43,13 +47,18 @@ class _Receiver:
         return True
 
 
-def _listen(exchange: Exchange, *, copies: int, work: Any) -> tuple[Ticks, _Receiver]:
+_KINDS = ("trade", "bookTicker", "depth@100ms", "markPrice@1s")
+
+
+def _listen(
+    exchange: Exchange, *, copies: int, work: Any, kinds: Sequence[str] = _KINDS
+) -> tuple[Ticks, _Receiver]:
     """Run the feed while ``work`` goes on; return its ticks."""
     stream = exchange.urls["stream"]
     config = FeedConfig(
         public_url=f"{stream}/public", market_url=f"{stream}/market", backoff_min_ms=50, backoff_max_ms=100
     )
-    names = stream_names(["BTCUSDT"], ["trade", "bookTicker", "depth@100ms", "markPrice@1s"])
+    names = stream_names(["BTCUSDT"], kinds)
     routes = [each for copy in range(copies) for each in endpoints(names, config, copy=copy)]
     receiver = _Receiver(Ingest(ScriptedSource().instruments, config))
 
@@ -133,3 +142,99 @@ def test_with_one_connection_the_loss_is_known() -> None:
     gaps = [gap for gap in receiver.ingest.gaps() if gap[1] == "trade_id"]
     assert len(gaps) == 1
     assert gaps[0][5] - gaps[0][4] == 2
+
+
+class _Watched:
+    """Asks for the snapshots that a session would ask for, from an exchange that is there to answer."""
+
+    def __init__(self, exchange: Exchange, receiver: _Receiver) -> None:
+        self.receiver, self.unsynced = receiver, set[str]()
+        config = FeedConfig(rest_url=exchange.urls["rest"])
+        self.rest, self.executor = RestClient(config, clock=time.time_ns), ThreadPoolExecutor(1)
+        self.snapshots = Snapshots(
+            self.rest,
+            self.executor,
+            lambda reply, snapshot: receiver.ingest.on_snapshot(reply.recv_ns, snapshot),
+            monotonic=time.monotonic_ns,
+            symbol_count=1,
+            weight_per_minute=2_400,
+        )
+
+    async def run(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.unsynced.update(self.receiver.ingest.unsynced())
+            self.snapshots.poll(self.receiver.ingest.unsynced())
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        await self.snapshots.close()
+        self.executor.shutdown()
+        self.rest.close()
+
+
+def _watch(*kinds: str, copies: int = 1, fault: Fault | None = None) -> tuple[Ticks, _Receiver, _Watched]:
+    watched: list[_Watched] = []
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+
+        async def work(receiver: _Receiver) -> None:
+            watched.append(_Watched(exchange, receiver))
+            try:
+                await watched[0].run(1.2)
+                if fault is not None:
+                    exchange.set_fault(fault)
+                    await watched[0].run(1.0)
+            finally:
+                await watched[0].close()
+
+        ticks, receiver = _listen(exchange, copies=copies, work=work, kinds=kinds)
+    return ticks, receiver, watched[0]
+
+
+def test_partial_books_are_the_book_without_a_call_for_a_snapshot() -> None:
+    ticks, receiver, watched = _watch("depth20@100ms")
+    assert watched.unsynced == set()
+    assert (watched.snapshots.fetched, watched.snapshots.refused) == (0, 0)
+    books = ticks[ticks["kind"] == TickKind.BOOK]
+    assert len(books) >= 5
+    assert (books["quality"] == 0).all()
+    assert set(books["px0"].tolist()) == {600_000}
+    # Twenty levels of 5, but for the best one and the one that moves, of 1 to 7 each.
+    assert (books["q2"] > books["q0"] + 15 * 4).all()
+    assert receiver.ingest.book_states() == {"BTCUSDT": "synced"}
+    assert not receiver.ingest.rejects
+
+
+def test_lost_partial_book_marks_one_row_and_asks_for_nothing() -> None:
+    ticks, receiver, watched = _watch("depth20@100ms", fault=Fault("drop", streams="*@depth20*", count=2))
+    books = ticks[ticks["kind"] == TickKind.BOOK]
+    marked = (books["quality"] != 0).nonzero()[0]
+    assert books["quality"][marked].tolist() == [int(Quality.GAP | Quality.RESYNC)]
+    assert 0 < marked[0] < len(books) - 1
+    assert [gap[:2] for gap in receiver.ingest.gaps()] == [("BTCUSDT", "depth")]
+    assert watched.snapshots.fetched == 0
+
+
+def test_diff_stream_beside_a_partial_one_is_the_book() -> None:
+    ticks, receiver, watched = _watch("depth@100ms", "depth20@100ms", copies=2)
+    assert watched.snapshots.fetched == 1
+    assert receiver.ingest.unsynced() == ()
+    assert receiver.ingest.fates["other_book_stream"] >= 5
+    assert receiver.ingest.merge.duplicates.total() >= 5
+    assert ticks["quality"][-1] == 0
+
+
+def test_streams_over_all_symbols_are_subscribed_once_and_make_ticks() -> None:
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+        seen: list[str] = []
+
+        async def work(receiver: _Receiver) -> None:
+            await asyncio.sleep(1.6)
+            seen.extend(exchange.status()["streams"])
+
+        kinds = ("!markPrice@arr@1s", "!forceOrder@arr", "trade")
+        ticks, receiver = _listen(exchange, copies=1, work=work, kinds=kinds)
+    assert sorted(seen) == ["!forceOrder@arr", "!markPrice@arr@1s", "btcusdt@trade"]
+    assert set(ticks["kind"].tolist()) == {TickKind.TRADE, TickKind.MARK}
+    assert (receiver.lost, receiver.opened) == (2, 2)
+    assert not receiver.ingest.rejects
