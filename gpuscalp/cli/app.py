@@ -21,6 +21,7 @@ Adding a command
    ``gpuscalp.errors`` and ``gpuscalp.cli`` at the top. The rest is imported inside the function.
 4. A command parses, calls one function of a lower layer, and prints through ``emit`` once, at the end.
    It computes nothing, catches nothing and chooses no exit code: it lets ``GpuscalpError`` pass.
+   Only ``doctor``, whose answer may be a failure, returns the code that its answer has.
 5. Every command takes ``--json``. The keys of its answer are part of the public interface.
 
 ``gpuscalp/cli/system.py`` is a complete example.
@@ -41,7 +42,19 @@ DeviceOption = Annotated[
     typer.Option("--device", help="cuda fails where it cannot run; auto falls back and says why."),
 ]
 
-COMMAND_MODULES = ("system", "demo", "data", "features", "train", "model", "backtest", "exchange", "bench")
+COMMAND_MODULES = (
+    "system",
+    "doctor",
+    "demo",
+    "data",
+    "features",
+    "train",
+    "model",
+    "backtest",
+    "exchange",
+    "live",
+    "bench",
+)
 
 # Plain help: with the panels of rich `gpuscalp --help` takes 0.18 s instead of 0.09 s (2 cores, Python 3.11).
 # Errors are printed by gpuscalp.cli.run.

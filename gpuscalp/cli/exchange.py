@@ -65,7 +65,7 @@ def exchange(
     from gpuscalp.rehearsal import open_source, read_accounts, serve
 
     spec = ServeSpec(
-        speed=_speed(speed),
+        speed=parse_speed(speed),
         recorded=recorded_time,
         loop=loop,
         wait=wait,
@@ -92,7 +92,7 @@ def exchange(
         emit(status, json=False, text=lambda: f"Stopped after {status['messages']:,} messages of the market.")
 
 
-def _speed(text: str) -> float | None:
+def parse_speed(text: str) -> float | None:
     if text == "max":
         return None
     try:

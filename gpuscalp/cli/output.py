@@ -66,10 +66,10 @@ def write_error(error: Mapping[str, Any], *, json: bool) -> None:
         return
     lines = [f"Error: {error['what']} (code {error['code']})"]
     lines += [f"  {key}: {error[key]}" for key in ("where", "value", "fix") if error.get(key) is not None]
-    sys.stderr.write("\n".join(_visible(line) for line in lines) + "\n")
+    sys.stderr.write("\n".join(visible(line) for line in lines) + "\n")
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Escape what a terminal would obey: the value of an error may come out of any file."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 

@@ -1,0 +1,240 @@
+"""``gpuscalp live`` and the commands around a session: status, stops, replay, verify."""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpuscalp.cli.app import DeviceOption, app
+from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.errors import DeadlineError, NotRunningError, ParityError, RiskHaltedError
+
+SessionArgument = Annotated[Path, typer.Argument(help="Directory of the session.")]
+
+
+@app.command("live")
+def live(
+    session: Annotated[
+        Path, typer.Option("--session", help="Directory of the session: new, or one to go on with.")
+    ] = Path("gpuscalp-session"),
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file, such as configs/paper.toml.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Bundle made by `gpuscalp train`; for a new session.")
+    ] = None,
+    device: DeviceOption = "auto",
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Against an exchange in this process: needs nothing else.")
+    ] = False,
+    archive: Annotated[
+        Path | None, typer.Option("--archive", help="Market of the embedded exchange; default: synthetic.")
+    ] = None,
+    recording: Annotated[
+        list[Path] | None, typer.Option("--recording", help="The same from raw recordings; repeatable.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option("--fault", help="What goes wrong in the embedded exchange (docs/exchange.md)."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the synthetic market and its model.")] = 7,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.0, help="Seconds to run; default: until stopped.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Trade on paper on a live market, until stopped.
+
+    Orders are filled by the paper broker; nothing is sent to a venue.
+    """
+    import os
+    import sys
+
+    from gpuscalp.config import LiveConfig, load
+    from gpuscalp.exchange.faults import parse_fault
+    from gpuscalp.live.run import run_live
+    from gpuscalp.live.view import shown
+
+    chosen = None if config is None else load(LiveConfig, config, env=os.environ)
+    # The bar is gone before the first picture is drawn: the two would write over each other.
+    with (
+        ExitStack() as preparing,
+        shown(sys.stdout.isatty() and not json, before=preparing.close) as on_status,
+    ):
+        advance = preparing.enter_context(progress("Preparing"))
+        status = run_live(
+            session,
+            chosen,
+            model=model,
+            device=device,
+            seconds=duration,
+            embedded=embedded,
+            archive=archive,
+            recordings=tuple(recording or ()),
+            faults=tuple(parse_fault(text) for text in fault or ()),
+            seed=seed,
+            told=advance,
+            on_status=on_status,
+        )
+    emit(status, json=json, text=lambda: _ended(status))
+    if status["state"] == "halted":
+        raise typer.Exit(RiskHaltedError.exit_code)
+
+
+@app.command("status")
+def status(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag = False) -> None:
+    """Say how a session stands, or last stood (exit code 3)."""
+    from gpuscalp.live.control import Request, ask, read_status
+    from gpuscalp.live.view import table
+
+    try:
+        answer = ask(session, Request("status"))
+    except NotRunningError:
+        answer = read_status(session) | {"running": False}
+    emit(answer, json=json, text=lambda: table(answer))
+    if not answer["running"]:
+        raise typer.Exit(NotRunningError.exit_code)
+
+
+@app.command("halt")
+def halt(
+    session: SessionArgument = Path("gpuscalp-session"),
+    reduce_only: Annotated[
+        bool, typer.Option("--reduce-only", help="Also cancel open orders that would add risk.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Open nothing any more; positions run to their exit.
+
+    Survives restarts; only `resume` ends it.
+    """
+    _command(session, "reduce" if reduce_only else "halt", json)
+
+
+@app.command("resume")
+def resume(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag = False) -> None:
+    """Let a session open positions again: the only way out of a halt."""
+    _command(session, "resume", json)
+
+
+@app.command("flatten")
+def flatten(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag = False) -> None:
+    """Cancel all orders and close all positions now.
+
+    Nothing passes the gate afterwards, until `resume`.
+    """
+    _command(session, "flatten", json)
+
+
+@app.command("stop")
+def stop(
+    session: SessionArgument = Path("gpuscalp-session"),
+    flatten: Annotated[bool, typer.Option("--flatten", help="Close all positions first.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """End the process of a session. Without --flatten positions stay and are there at the next start."""
+    _command(session, "stop", json, flatten=flatten)
+
+
+@app.command("replay")
+def replay(
+    source: Annotated[list[Path], typer.Argument(help="Raw recordings, or the directory of a session.")],
+    session: Annotated[Path, typer.Option("--session", help="Directory of the session to make.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Bundle; default: that of the source.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file, such as configs/paper.toml.")
+    ] = None,
+    instruments: Annotated[
+        Path | None, typer.Option("--instruments", help="exchangeInfo JSON for recordings.")
+    ] = None,
+    speed: Annotated[str, typer.Option("--speed", help="1, another factor, or max.")] = "max",
+    device: DeviceOption = "auto",
+    json: JsonFlag = False,
+) -> None:
+    """Run recorded messages through the whole live path.
+
+    They make a session of its own. One that was killed goes on where its journal ends.
+    """
+    import os
+
+    from gpuscalp.cli.exchange import parse_speed
+    from gpuscalp.config import LiveConfig, load
+    from gpuscalp.live.replay import run_replay
+
+    with progress("Replay") as advance:
+        answer = run_replay(
+            source,
+            session,
+            model=model,
+            config=None if config is None else load(LiveConfig, config, env=os.environ),
+            exchange_info=instruments,
+            device=device,
+            speed=parse_speed(speed),
+            told=advance,
+        )
+    emit(answer, json=json, text=lambda: _replayed(answer))
+
+
+@app.command("verify")
+def verify(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag = False) -> None:
+    """Repeat a session from its journal, and compare every bit."""
+    from gpuscalp.live.verify import verify as check
+
+    with progress("Verifying") as advance:
+        answer = check(session, told=advance)
+    emit(answer, json=json, text=lambda: _verified(answer))
+    if answer["differing"] or answer["verdicts_differing"]:
+        raise typer.Exit(ParityError.exit_code)
+
+
+def _command(session: Path, command: str, json: bool, *, flatten: bool = False) -> None:
+    from gpuscalp.live.control import Request, ask
+
+    answer = ask(session, Request(command, by=getpass.getuser(), flatten=flatten), timeout_s=60.0)
+    if not answer.get("flat", True):
+        raise DeadlineError(
+            "stopped, but not every position could be closed",
+            where=str(session),
+            fix="the next start goes on closing them; gpuscalp status shows what is left",
+        )
+    emit(answer, json=json, text=lambda: f"{command}: the gate is {answer['state']}.")
+
+
+def _ended(status: dict[str, Any]) -> str:
+    lines = [
+        f"Stopped: {status['reason']}. {status['frames']:,} frames in {status['uptime_s']:.0f} s.",
+        f"Paper result {status['pnl_usdt']:+,.4f} USDT after {status['fees_usdt']:,.4f} USDT of fees;"
+        f" the gate is {status['state']}.",
+    ]
+    held = ", ".join(f"{each['symbol']} {each['qty']:+g}" for each in status["positions"])
+    if held:
+        lines.append(f"Still held: {held}. The next start goes on with it.")
+    lines.append(f"Session: {status['session']} (gpuscalp verify checks it)")
+    return "\n".join(lines)
+
+
+def _replayed(answer: dict[str, Any]) -> str:
+    return (
+        f"{answer['messages']:,} messages, {answer['frames']:,} frames in {answer['seconds']:.1f} s."
+        f" Paper result {answer['pnl_usdt']:+,.4f} USDT, {answer['last_order_id']} orders."
+        f"\nSession: {answer['session']}"
+    )
+
+
+def _verified(answer: dict[str, Any]) -> str:
+    differing = answer["differing"] + answer["verdicts_differing"]
+    lines = [
+        f"{answer['frames']:,} frames, {answer['rows']:,} rows, {answer['records']:,} records:"
+        f" {differing} differ."
+    ]
+    if differing:
+        lines.append(f"The first: {answer['first']}. By kind: {answer['differing_by_kind']}")
+    if not answer["ended"]:
+        lines.append(f"The journal has no clean end; {answer['torn_bytes']} bytes of it are torn.")
+    return "\n".join(lines)

@@ -1,0 +1,208 @@
+"""Talking to a session that runs: one line of JSON each way over a socket in its directory.
+
+Owns: both ends of the socket, and the file that says how things stood when nobody answers any more. Who may
+write to the directory may command: the socket has its permissions (0600), and no network reaches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, final
+
+import msgspec
+
+from gpuscalp.errors import DeadlineError, GpuscalpError, NotRunningError, UsageError
+
+SESSION_FILE: Final = "session.json"
+SOCKET_FILE: Final = "control.sock"
+STATUS_FILE: Final = "status.json"
+_LINE_BYTES_MAX: Final = 1 << 20
+# For what is being answered when the session ends.
+_LAST_WORDS_S: Final = 1.0
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``command``: status, stop, or one of ``records.Command``. ``flatten`` goes with stop."""
+
+    command: str
+    by: str = "somebody"
+    flatten: bool = False
+
+
+# Answers a request; may take its time, until what it says is true and written down.
+Handler = Callable[[Request], Awaitable[dict[str, Any]]]
+
+
+@final
+class ControlServer:
+    """Answers requests until it is closed.
+
+    Parameters
+    ----------
+    path : the session's directory
+    handler : see Handler
+    """
+
+    def __init__(self, path: Path, handler: Handler) -> None:
+        self._path, self._handler = path, handler
+        self._server: asyncio.AbstractServer | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        # The session's lock is ours: a socket that lies here belongs to a process that has died.
+        (self._path / SOCKET_FILE).unlink(missing_ok=True)
+        with _short(self._path) as name, _private():
+            self._server = await asyncio.start_unix_server(self._serve, name, limit=_LINE_BYTES_MAX)
+
+    async def close(self) -> None:
+        """Let what is being answered be said, and close. Who has asked nothing yet keeps nobody waiting."""
+        if self._server is not None:
+            self._server.close()
+            if self._serving:
+                await asyncio.wait(self._serving, timeout=_LAST_WORDS_S)
+            for task in tuple(self._serving):
+                task.cancel()
+            await asyncio.gather(*self._serving, return_exceptions=True)
+            await self._server.wait_closed()
+        (self._path / SOCKET_FILE).unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._talk(reader, writer)
+        except asyncio.CancelledError:  # by close: an end like any other
+            writer.close()
+        finally:
+            self._serving.discard(task)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = msgspec.json.decode(await reader.readline(), type=Request)
+            answer = await self._handler(request)
+        except msgspec.DecodeError as error:
+            answer = {
+                "error": UsageError("not a request", where="control socket", value=str(error)).to_dict()
+            }
+        except GpuscalpError as error:
+            answer = {"error": error.to_dict()}
+        except (ValueError, ConnectionError):  # a line without end, or nobody there any more
+            writer.close()
+            return
+        with contextlib.suppress(ConnectionError):
+            writer.write(msgspec.json.encode(answer) + b"\n")
+            await writer.drain()
+        writer.close()
+
+
+def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, Any]:
+    """Send a request to the process that runs a session, and return its answer.
+
+    Raises
+    ------
+    NotRunningError    no process runs it
+    DeadlineError      it does not answer in time
+    UsageError         there is no session at ``path``, or the request makes no sense to it
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(timeout_s)
+        try:
+            with _short(path) as name:
+                client.connect(name)
+            client.sendall(msgspec.json.encode(request) + b"\n")
+            data = b"".join(iter(lambda: client.recv(65_536), b""))
+        except TimeoutError:
+            raise DeadlineError(
+                "the session does not answer",
+                where=str(path),
+                value=f"{timeout_s:g} s",
+                fix="look at its log",
+            ) from None
+        except OSError as error:
+            if not (path / SESSION_FILE).is_file():
+                raise UsageError(
+                    "no session here",
+                    where=str(path),
+                    fix="name the directory that `gpuscalp live` was given",
+                ) from None
+            raise NotRunningError(
+                "no process runs this session",
+                where=str(path),
+                value=error.strerror,
+                fix="gpuscalp live --session starts it again",
+            ) from None
+    if not data:
+        raise NotRunningError("the session has ended while it was asked", where=str(path))
+    answer: dict[str, Any] = msgspec.json.decode(data)
+    if "error" in answer:
+        told = answer["error"]
+        kind = NotRunningError if told["code"] == NotRunningError.exit_code else UsageError
+        raise kind(told["what"], where=told["where"], value=told["value"], fix=told["fix"])
+    return answer
+
+
+def is_running(path: Path) -> bool:
+    """Whether some process holds the session's lock."""
+    try:
+        file = os.open(path / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def write_status(path: Path, status: dict[str, Any]) -> None:
+    """Replace the status file in one step."""
+    partial = path / f".{STATUS_FILE}.partial"
+    partial.write_bytes(msgspec.json.encode(status))
+    partial.rename(path / STATUS_FILE)
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Return what a session last said of itself.
+
+    Raises
+    ------
+    UsageError    it has never said anything
+    """
+    try:
+        status: dict[str, Any] = msgspec.json.decode((path / STATUS_FILE).read_bytes())
+    except (OSError, msgspec.DecodeError):
+        raise UsageError(
+            "no session here, or one that has never run",
+            where=str(path),
+            fix="name the directory that `gpuscalp live` was given",
+        ) from None
+    return status
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Any:
+    """Yield a name of the socket that fits: the kernel takes 107 bytes, and sessions may lie deep."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{SOCKET_FILE}"
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _private() -> Any:
+    """Let what is made in the block belong to its owner alone."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,166 @@
+"""The directory of a session: what it is, laid out once, and who may run it.
+
+    SESSION/session.json   what runs: configuration, instruments, ids; written once
+    SESSION/bundle/        the model, copied, so that the session can always be repeated
+    SESSION/journal/       every message and every decision (docs/journal.md)
+    SESSION/checkpoints/   states to start from
+    SESSION/state.sqlite   orders, fills, positions, risk state
+    SESSION/status.json    what it last said of itself
+    SESSION/lock           held by the one process that runs it
+
+Owns: session.json, the lock, and how both sides are made from what stands there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from gpuscalp import __version__
+from gpuscalp.bundle import Bundle, load_bundle, read_contract
+from gpuscalp.config import LiveConfig
+from gpuscalp.errors import ConfigError, ModelError, UsageError
+from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
+from gpuscalp.live.engine import Engine
+from gpuscalp.live.market import Market
+from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.schema import Instrument
+from gpuscalp.trader import Trader
+
+
+class SessionFile(Struct, frozen=True):
+    """What a session is, once and for all."""
+
+    session_id: str
+    created_ns: int
+    version: str
+    device: str
+    bundle: str
+    config: LiveConfig
+    instruments: tuple[Instrument, ...]
+
+
+def build(about: SessionFile, bundle: Bundle, pipeline: FeaturePipeline) -> tuple[Market, Engine]:
+    """Return both sides of a session, as they are before the first message."""
+    training, config = bundle.contract.training, about.config
+    trader = Trader(
+        strategy=config.strategy,
+        sizing=config.sizing,
+        risk=config.risk,
+        cost=config.cost,
+        account=config.account,
+        instruments=about.instruments,
+        horizon_ms=training.config.label.horizon_ms,
+        trained_until_ns=training.trained_on.end_ns,
+    )
+    engine = Engine(
+        pipeline,
+        bundle.ensemble,
+        trader,
+        session_id=about.session_id,
+        predict_within_ms=config.session.predict_within_ms,
+    )
+    return Market(about.instruments, config, training.config.grid), engine
+
+
+def open_model(
+    path: Path, instruments: Sequence[Instrument], device: str, *, digest: str
+) -> tuple[Bundle, FeaturePipeline]:
+    """Load a bundle for instruments in its order of symbols.
+
+    Raises
+    ------
+    ModelError, FeatureMismatchError    as ``load_bundle``, or it is not the one that ``digest`` names
+    """
+    contract = read_contract(path)
+    if contract.digest != digest:
+        raise ModelError(
+            "not the model that the session was begun with", where=str(path), value=contract.digest
+        )
+    training = contract.training
+    pipeline = FeaturePipeline(
+        grid=training.config.grid, features=training.config.features, instruments=instruments, device=device
+    )
+    return load_bundle(path, graph=pipeline.graph), pipeline
+
+
+def create(
+    path: Path,
+    config: LiveConfig,
+    bundle: Path,
+    instruments: Sequence[Instrument],
+    *,
+    now_ns: int,
+    device: str = "cpu",
+) -> None:
+    """Lay out the directory of a new session.
+
+    Raises
+    ------
+    UsageError    there is something at ``path``
+    """
+    if path.exists() and any(path.iterdir()):
+        raise UsageError("there is something here already", where=str(path), fix="name a new directory")
+    path.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(bundle, path / "bundle")
+    about = SessionFile(
+        session_id=secrets.token_hex(4),
+        created_ns=now_ns,
+        version=__version__,
+        device=device,
+        bundle=read_contract(bundle).digest,
+        config=config,
+        instruments=tuple(instruments),
+    )
+    # Last, and in one step: a directory without it is no session yet.
+    partial = path / f".{SESSION_FILE}.partial"
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2) + b"\n")
+    partial.rename(path / SESSION_FILE)
+
+
+def read_about(path: Path) -> SessionFile:
+    """Return what a session is.
+
+    Raises
+    ------
+    UsageError     there is no session at ``path``
+    ConfigError    its file is damaged, or of another version
+    """
+    try:
+        data = (path / SESSION_FILE).read_bytes()
+    except OSError:
+        raise UsageError(
+            "no session here", where=str(path), fix="name the directory that `gpuscalp live` was given"
+        ) from None
+    try:
+        return msgspec.json.decode(data, type=SessionFile)
+    except msgspec.DecodeError as error:
+        raise ConfigError(
+            "the session's description cannot be read", where=str(path / SESSION_FILE), value=str(error)
+        ) from None
+
+
+def lock(path: Path) -> int:
+    """Take the session's lock; it falls with the process, however that ends."""
+    file = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(file, 32).decode("ascii", "replace").strip()
+        os.close(file)
+        raise UsageError(
+            "another process runs this session",
+            where=str(path),
+            value=f"process {owner}",
+            fix="gpuscalp status shows it, gpuscalp stop ends it",
+        ) from None
+    os.ftruncate(file, 0)
+    os.write(file, b"%d\n" % os.getpid())
+    return file

@@ -1,0 +1,99 @@
+"""A live session with nothing else: an exchange of our own with a synthetic market, and a model of it.
+
+Owns: the choice of both. The market is the one of ``gpuscalp demo``, running in real time; the model is a
+small one without the long windows, so that it is warm within seconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gpuscalp.config import CostConfig, FeatureConfig, FeedConfig, LiveConfig, StrategyConfig
+from gpuscalp.demo import SYNTHETIC_FEE_BPS, SYNTHETIC_HORIZON_MS
+from gpuscalp.exchange.embedded import Exchange
+from gpuscalp.exchange.faults import Fault
+from gpuscalp.exchange.server import ServeSpec
+from gpuscalp.exchange.source import Source
+from gpuscalp.schema import NS_PER_S
+from gpuscalp.synthetic import VENUE, MarketSpec, write
+from gpuscalp.train.passes import Progress
+
+_TRAINED_S: Final = 240
+_IDS_PER_S: Final = 100_000
+# What needs more than a few seconds to be warm.
+_DROP: Final = ("*.128", "*.512", "*.ewm.*", "*.macd.*", "*.spectrum.*")
+
+
+def embedded_config(config: LiveConfig, urls: dict[str, str]) -> LiveConfig:
+    """Return a configuration that listens to an exchange on this machine, everything else as it was."""
+    return msgspec.structs.replace(config, feed=embedded_feed(config.feed, urls))
+
+
+def embedded_feed(feed: FeedConfig, urls: dict[str, str]) -> FeedConfig:
+    """Return a feed from an exchange on this machine: trades one by one, as the model was trained on."""
+    stream = urls["stream"]
+    return msgspec.structs.replace(
+        feed,
+        public_url=f"{stream}/public",
+        market_url=f"{stream}/market",
+        private_url=f"{stream}/private",
+        rest_url=urls["rest"],
+        redundant_urls=(),
+        streams=tuple("trade" if name == "aggTrade" else name for name in feed.streams),
+    )
+
+
+def embedded_defaults() -> LiveConfig:
+    """Return the configuration where none is given: the demo's strategy, and the fee of its venue.
+
+    At Binance's fee no signal of this market is worth a trade.
+    """
+    return LiveConfig(
+        venue=VENUE,
+        strategy=StrategyConfig(min_confidence=0.4, min_agreement=0.6),
+        cost=CostConfig(taker_fee_bps=SYNTHETIC_FEE_BPS, maker_fee_bps=0.0),
+    )
+
+
+def train_embedded(path: Path, *, seed: int, now_ns: int, told: Progress | None = None) -> None:
+    """Train a small model on some minutes of the synthetic market that end now, and write its bundle."""
+    from gpuscalp.archive import Archive
+    from gpuscalp.train import ArchiveSource, train
+    from gpuscalp.train.quick import quick_config
+    from gpuscalp.train.run import core_count
+
+    start_ns = (now_ns // NS_PER_S - _TRAINED_S) * NS_PER_S
+    spec = MarketSpec(seed=seed + 1, start_ns=start_ns, duration_s=_TRAINED_S)
+    folder = Path(tempfile.mkdtemp(prefix="gpuscalp-embedded-"))
+    try:
+        write(spec, folder / "archive")
+        archive = Archive.open(folder / "archive")
+        config = quick_config(
+            VENUE,
+            archive.symbols(VENUE),
+            horizon_ms=SYNTHETIC_HORIZON_MS,
+            seed=seed,
+            features=FeatureConfig(drop=_DROP),
+        )
+        threads = core_count()
+        source = ArchiveSource.open(archive, config, threads=threads)
+        train(source, config, path, threads=threads, on_progress=told)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def served(source: Source, *, faults: Sequence[Fault] = (), seed: int = 7) -> Iterator[dict[str, str]]:
+    """Serve a market on loopback in this process, in real time; yield the exchange's URLs."""
+    # A session may go on over a restart: ids must not begin again. No market of ours makes more a second.
+    first_id = (time.time_ns() // NS_PER_S) * _IDS_PER_S
+    with Exchange(source, ServeSpec(faults=tuple(faults), seed=seed, first_id=first_id)) as exchange:
+        yield exchange.urls

@@ -1,0 +1,348 @@
+"""The deciding side of a session: ticks to frames, features, signals, verdicts and orders.
+
+Owns: the feature stream, the model, the trader, a flattening that is under way. Pure but for ``clock``, which
+tells when each decision is made and is written down, so that a journal repeats it.
+
+Order of calls: ``step`` with each Work of the market side, in order; what it returns must be written and sent
+before the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+from typing import Final, final
+
+import numpy as np
+from msgspec import Struct
+
+from gpuscalp.ensemble import Ensemble, Signals
+from gpuscalp.errors import UsageError
+from gpuscalp.execution.booking import book
+from gpuscalp.execution.messages import Report
+from gpuscalp.journal.blocks import RecordKind
+from gpuscalp.live.market import Work
+from gpuscalp.live.records import (
+    Command,
+    FillRecord,
+    HealthRecord,
+    OrderRecord,
+    SignalRecord,
+    StateRecord,
+    VerdictRecord,
+    client_id,
+    plain,
+)
+from gpuscalp.ops.forest import ForestScratch
+from gpuscalp.ops.row_digest import digest_rows
+from gpuscalp.orders import Conditions, Intent, MarketRow, Order, SignalRow, Verdict
+from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.risk import RiskEvent
+from gpuscalp.schema import NS_PER_MS, U32, Channel, FeatureChunk, FrameBlock, Quality
+from gpuscalp.trader import StepReport, Trader
+
+# (exchange time) at which a decision is made
+Clock = Callable[[], int]
+
+_EVENTS: Final = {
+    Command.HALT: RiskEvent.HALT_ENTRIES,
+    Command.REDUCE: RiskEvent.REDUCE,
+    Command.FLATTEN: RiskEvent.FLATTEN,
+    Command.RESUME: RiskEvent.REARM,
+}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one Work, in the order in which it has to be written.
+
+    Attributes
+    ----------
+    records : kind and body
+    orders, cancels : to be sent, each with its exchange time
+    answers : to the commands, in order: the gate's state, or why there is no such way
+    frames : frames that have closed
+    """
+
+    records: list[tuple[RecordKind, Struct]] = field(default_factory=list)
+    orders: list[tuple[Order, int]] = field(default_factory=list)
+    cancels: list[tuple[int, int]] = field(default_factory=list)
+    answers: list[str | UsageError] = field(default_factory=list)
+    frames: int = 0
+
+
+@final
+class Engine:
+    """Decides on S symbols.
+
+    Parameters
+    ----------
+    pipeline : of the model's graph
+    ensemble : the model
+    trader : fresh, or restored
+    session_id : goes into the ids under which the exchange knows the orders
+    predict_within_ms : a frame that is older when its turn comes gets no prediction
+
+    Attributes
+    ----------
+    trader, stream : to be read between steps
+    market : the last frame's row; None before the first
+    signals : the last frame's signals; None where it got none
+    flattening : positions are being closed by command
+    frame_count : frames decided on in the whole session
+    """
+
+    def __init__(
+        self,
+        pipeline: FeaturePipeline,
+        ensemble: Ensemble,
+        trader: Trader,
+        *,
+        session_id: str,
+        predict_within_ms: int,
+    ) -> None:
+        self.trader = trader
+        self.stream = pipeline.stream()
+        self.market: MarketRow | None = None
+        self.signals: SignalRow | None = None
+        self.flattening = False
+        self.frame_count = 0
+        self._ensemble = ensemble
+        self._scratch = ForestScratch.of(ensemble.forest)
+        self._session_id = session_id
+        self._within_ns = predict_within_ms * NS_PER_MS
+        self._symbol_count = len(pipeline.instruments)
+        self._blank = _blank(len(pipeline.instruments))
+
+    def step(self, work: Work, clock: Clock) -> Outcome:
+        """Book what the broker has told, obey, and decide on every frame that the ticks close."""
+        outcome = Outcome()
+        for report in work.reports:
+            self._book(report, outcome)
+        for command in work.commands:
+            outcome.answers.append(self._obey(command, work.now_ns, outcome))
+        extra = _doubts(work.health, work.unsynced, self._symbol_count)
+        for timed in self._chunks(work):
+            self._decide(*timed, work, extra, clock, outcome)
+        if self.flattening and self.market is not None:
+            self._flatten(self.market, work.now_ns, outcome)
+        return outcome
+
+    def _chunks(self, work: Work) -> Iterator[tuple[FeatureChunk, int]]:
+        """Yield each closed frame with the time that its features took."""
+        began = perf_counter_ns()
+        for chunk in self.stream.push(work.ticks):
+            yield chunk, perf_counter_ns() - began
+            began = perf_counter_ns()
+
+    def _decide(
+        self,
+        chunk: FeatureChunk,
+        features_ns: int,
+        work: Work,
+        extra: U32 | None,
+        clock: Clock,
+        outcome: Outcome,
+    ) -> None:
+        frames = chunk.frames
+        market = self.market = _market_row(frames)
+        rows = digest_rows(chunk.features, frames.quality[0], frames.bid_px[0], frames.ask_px[0])
+        began = perf_counter_ns()
+        found: Signals | None = None
+        if work.now_ns - market.end_ns <= self._within_ns:
+            found = self._ensemble.predict(chunk.features[:, :, 0], scratch=self._scratch)
+        signals = self._blank if found is None else _signal_row(found)
+        self.signals = None if found is None else signals
+        predicted = perf_counter_ns()
+        decided_ns = clock()
+        health = work.health
+        conditions = Conditions(
+            now_ns=decided_ns,
+            clock_error_ms=float("nan") if health.clock_error_ms is None else health.clock_error_ms,
+            device_ok=health.device_ok,
+            extra_quality=extra,
+        )
+        report = self.trader.step(market, signals, conditions)
+        stages = (features_ns, predicted - began, perf_counter_ns() - predicted)
+        outcome.frames += 1
+        self.frame_count += 1
+        outcome.records.append(
+            (RecordKind.SIGNAL, _signal_record(report, signals, found, rows.tobytes(), decided_ns, stages))
+        )
+        for intent, verdict in zip(report.intents, report.verdicts, strict=True):
+            outcome.records.append((RecordKind.VERDICT, _verdict_record(report.end_ns, intent, verdict)))
+        if report.event is not None:
+            self._note_state(str(report.event), decided_ns, outcome)
+        for order in report.orders:
+            self._send(order, decided_ns, outcome)
+
+    def _book(self, report: Report, outcome: Outcome) -> None:
+        gate = self.trader.gate
+        before = gate.snapshot()
+        book(self.trader, report)
+        outcome.records.append((RecordKind.FILL, _fill_record(report)))
+        after = gate.snapshot()
+        if after.state != before.state:
+            self._note_state(after.cause or "", report.known_ns, outcome)
+
+    def _obey(self, command: Command, now_ns: int, outcome: Outcome) -> str | UsageError:
+        """Carry a command out; return the gate's state after it, or why it cannot be."""
+        trader = self.trader
+        try:
+            trader.apply(_EVENTS[command], now_ns)
+        except UsageError as error:
+            return error
+        if command is Command.RESUME:
+            self.flattening = False
+        cancels: Sequence[Order] = ()
+        if command is Command.FLATTEN:
+            self.flattening = True
+            cancels = tuple(trader.open_orders.values())
+        elif command is Command.REDUCE:
+            cancels = trader.risk_increasing_orders()
+        self._note_state(str(command), now_ns, outcome)
+        for order in cancels:
+            outcome.cancels.append((order.order_id, now_ns))
+            outcome.records.append(
+                (RecordKind.ORDER, self._order_record(order, now_ns, cancel=True, reason=str(command)))
+            )
+        return str(trader.gate.state)
+
+    def _flatten(self, market: MarketRow, now_ns: int, outcome: Outcome) -> None:
+        for order in self.trader.flatten(market, "flatten"):
+            self._send(order, now_ns, outcome)
+        if not self.trader.open_orders and not any(
+            position.qty_e8 for position in self.trader.account.positions
+        ):
+            self.flattening = False
+
+    def _send(self, order: Order, sent_ns: int, outcome: Outcome) -> None:
+        outcome.orders.append((order, sent_ns))
+        outcome.records.append((RecordKind.ORDER, self._order_record(order, sent_ns)))
+
+    def _order_record(
+        self, order: Order, sent_ns: int, *, cancel: bool = False, reason: str = ""
+    ) -> OrderRecord:
+        return OrderRecord(
+            order_id=order.order_id,
+            client_id=client_id(self._session_id, order.order_id),
+            symbol=order.symbol_index,
+            side=order.side,
+            qty_e8=order.qty_e8,
+            reduce_only=order.reduce_only,
+            decided_ns=order.decided_ns,
+            sent_ns=sent_ns,
+            mid2_e8=order.mid2_e8,
+            reason=reason or order.intent.reason,
+            cancel=cancel,
+        )
+
+    def _note_state(self, event: str, at_ns: int, outcome: Outcome) -> None:
+        outcome.records.append((RecordKind.STATE, StateRecord(at_ns, event, self.trader.gate.snapshot())))
+
+
+def _doubts(health: HealthRecord, unsynced: Sequence[int], symbol_count: int) -> U32 | None:
+    """Return the quality bits that do not come from messages; None where there are none."""
+    if not health.drifted and not health.silent and not unsynced:
+        return None
+    bits = np.zeros(symbol_count, np.uint32)
+    if health.drifted:
+        bits |= np.uint32(Quality.CLOCK_DRIFT)
+    bits[list(health.silent)] |= np.uint32(Quality.STALE)
+    bits[list(unsynced)] |= np.uint32(Quality.RESYNC)
+    return bits
+
+
+def _market_row(frames: FrameBlock) -> MarketRow:
+    """Return the row of one frame, copied: the stream writes the next frame into the same memory."""
+    return MarketRow(
+        end_ns=int(frames.end_ns[0]),
+        bid_px=frames.bid_px[0].copy(),
+        ask_px=frames.ask_px[0].copy(),
+        mark=frames.mark[0].copy(),
+        quality=frames.quality[0].copy(),
+        age_ms=frames.channels[0, Channel.AGE_MS].copy(),
+    )
+
+
+def _signal_row(signals: Signals) -> SignalRow:
+    return SignalRow(
+        probability=signals.probability,
+        agreement=signals.agreement,
+        edge_bps=signals.edge_bps,
+        spread_bps=signals.spread,
+    )
+
+
+def _blank(symbol_count: int) -> SignalRow:
+    """Return signals that say nothing."""
+    nan = np.full(symbol_count, np.nan)
+    return SignalRow(np.full((symbol_count, 3), np.nan), nan, nan.copy(), nan.copy())
+
+
+def _signal_record(
+    report: StepReport,
+    row: SignalRow,
+    found: Signals | None,
+    rows: bytes,
+    decided_ns: int,
+    stages_ns: tuple[int, int, int],
+) -> SignalRecord:
+    margins = b""
+    shown = b""
+    if found is not None:
+        by_row = np.ascontiguousarray(found.margins.transpose(1, 0, 2))
+        margins = digest_rows(by_row.reshape(len(by_row), -1)).tobytes()
+        columns = (row.probability[:, 0], row.probability[:, 2], row.agreement, row.edge_bps)
+        shown = np.stack(columns, axis=1).astype(np.float32).tobytes()
+    return SignalRecord(
+        end_ns=report.end_ns,
+        decided_ns=decided_ns,
+        stages_ns=stages_ns,
+        rows=rows,
+        margins=margins,
+        signal=shown,
+        equity_e8=report.equity_e8,
+        skips=tuple(report.skips.tolist()),
+    )
+
+
+def _verdict_record(end_ns: int, intent: Intent, verdict: Verdict) -> VerdictRecord:
+    return VerdictRecord(
+        end_ns=end_ns,
+        symbol=intent.symbol_index,
+        side=intent.side,
+        kind=str(intent.kind),
+        reason=intent.reason,
+        notional_usdt=intent.notional_usdt,
+        confidence=plain(intent.confidence),
+        agreement=plain(intent.agreement),
+        edge_bps=plain(intent.edge_bps),
+        cost_bps=plain(intent.cost_bps),
+        accepted=verdict.accepted,
+        code=verdict.code,
+        limit=plain(verdict.limit),
+        value=plain(verdict.value),
+    )
+
+
+def _fill_record(report: Report) -> FillRecord:
+    fill = report.fill
+    return FillRecord(
+        kind=str(report.kind),
+        order_id=report.order_id,
+        symbol=report.symbol_index,
+        at_ns=report.at_ns,
+        known_ns=report.known_ns,
+        state="" if report.state is None else str(report.state),
+        code=report.code,
+        reason=report.reason,
+        left_e8=report.left_e8,
+        side=0 if fill is None else fill.side,
+        qty_e8=0 if fill is None else fill.qty_e8,
+        price_e8=0 if fill is None else fill.price_e8,
+        fee_e8=0 if fill is None else fill.fee_e8,
+        maker=report.maker,
+        money_e8=report.money_e8,
+    )

@@ -1,0 +1,213 @@
+"""The bodies of a session's own records in the journal: what it was told, and what it decided.
+
+Owns: the vocabulary. A session is its inputs in order: raw messages, REST replies, notes of connections, and
+of the kinds below CLOCK, HEALTH, CONTROL and BATCH. Everything else in the journal follows from them and is
+written to be compared, except two times of each frame that the clock told at that moment.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from gpuscalp.errors import JournalError
+from gpuscalp.journal.blocks import Record
+from gpuscalp.risk import RiskSnapshot
+
+
+class Command(StrEnum):
+    """What an operator can ask for."""
+
+    HALT = "halt"  # nothing is opened; positions run to their exit
+    REDUCE = "reduce"  # in addition open orders that would add risk are cancelled
+    FLATTEN = "flatten"  # every order is cancelled, every position closed, then nothing passes
+    RESUME = "resume"  # back to ACTIVE: the only way up
+
+
+class SessionRecord(Struct, frozen=True):
+    """SESSION, at every start: what runs."""
+
+    version: str
+    code: str  # digest of the program's sources
+    session_id: str
+    bundle: str  # digest of the contract
+    graph: str
+    symbols: tuple[str, ...]
+
+
+class ClockRecord(Struct, frozen=True):
+    """CLOCK: the exchange's time by our clock, less what messages may take. It moves the watermark."""
+
+    exch_ns: int
+
+
+class HealthRecord(Struct, frozen=True):
+    """HEALTH: what is known beyond the messages, whenever it changes.
+
+    Attributes
+    ----------
+    clock_error_ms : by how much the estimates of our clock's offset disagree; None before the first estimate
+    drifted : the offset is not to be trusted
+    silent : indices of symbols of which some stream delivers nothing, from no connection
+    device_ok : the device computes what it should
+    """
+
+    clock_error_ms: float | None
+    drifted: bool
+    silent: tuple[int, ...] = ()
+    device_ok: bool = True
+
+
+class ControlRecord(Struct, frozen=True):
+    """CONTROL: somebody asked for something."""
+
+    command: Command
+    by: str
+
+
+class BatchRecord(Struct, frozen=True):
+    """BATCH: all that has come so far goes to the engine now.
+
+    Attributes
+    ----------
+    now_ns : exchange time; reports of the broker that are known by then go with it
+    pushed : ticks that have come since the beginning of the session
+    relief : no batch: ticks gave way because too many waited (gpuscalp.batcher)
+    """
+
+    now_ns: int
+    pushed: int
+    relief: bool = False
+
+
+class SignalRecord(Struct, frozen=True, omit_defaults=True):
+    """SIGNAL, for every frame.
+
+    Attributes
+    ----------
+    end_ns : of the frame
+    decided_ns : exchange time at which the gate was asked; told by the clock
+    stages_ns : features, prediction, decision; told by the clock
+    rows : uint64[S], digests of the features' bits, with quality and quotes
+    margins : uint64[S], digests of the margins' bits; nothing where the frame was too old to be predicted
+    signal : float32[S, 4], probabilities of DOWN and UP, agreement, edge in bps
+    equity_e8 : wallet and open positions at the closing side of the quote
+    skips : symbols without an intent, by reason (gpuscalp.strategy.SKIP_REASONS)
+    """
+
+    end_ns: int
+    decided_ns: int
+    stages_ns: tuple[int, int, int]
+    rows: bytes
+    margins: bytes
+    signal: bytes
+    equity_e8: int
+    skips: tuple[int, ...]
+
+
+class VerdictRecord(Struct, frozen=True, omit_defaults=True):
+    """VERDICT, for every intent: what was wanted and what the gate said. None stands for NaN: not known."""
+
+    end_ns: int
+    symbol: int
+    side: int
+    kind: str
+    reason: str
+    notional_usdt: float | None
+    confidence: float | None
+    agreement: float | None
+    edge_bps: float | None
+    cost_bps: float | None
+    accepted: bool
+    code: str = ""
+    limit: float | None = 0.0
+    value: float | None = 0.0
+
+
+class OrderRecord(Struct, frozen=True, omit_defaults=True):
+    """ORDER: it leaves now. ``cancel`` asks for the end of an earlier one instead."""
+
+    order_id: int
+    client_id: str
+    symbol: int
+    side: int
+    qty_e8: int
+    reduce_only: bool
+    decided_ns: int
+    sent_ns: int
+    mid2_e8: int
+    reason: str
+    cancel: bool = False
+
+
+class FillRecord(Struct, frozen=True, omit_defaults=True):
+    """FILL: a report of the broker, when the trader hears of it; not fills alone."""
+
+    kind: str
+    order_id: int
+    symbol: int
+    at_ns: int
+    known_ns: int
+    state: str = ""
+    code: int = 0
+    reason: str = ""
+    left_e8: int = 0
+    side: int = 0
+    qty_e8: int = 0
+    price_e8: int = 0
+    fee_e8: int = 0
+    maker: bool = False
+    money_e8: int = 0
+
+
+class StateRecord(Struct, frozen=True):
+    """STATE: where the gate stands after something moved it."""
+
+    at_ns: int
+    event: str
+    risk: RiskSnapshot
+
+
+class CheckpointRecord(Struct, frozen=True):
+    """CHECKPOINT: a file holds everything that came before this record."""
+
+    file: str
+    sha256: str
+
+
+T = TypeVar("T")
+
+
+def encode(body: Struct) -> bytes:
+    return msgspec.json.encode(body)
+
+
+def decode(record: Record, kind: type[T]) -> T:
+    """Return the body of a record.
+
+    Raises
+    ------
+    JournalError    it is none of its kind: the journal is of another version
+    """
+    try:
+        return msgspec.json.decode(record.body, type=kind)
+    except msgspec.DecodeError as error:
+        raise JournalError(
+            "a record does not have the form of its kind",
+            where=f"record {record.seq}",
+            value=str(error),
+            fix="use the version of gpuscalp that wrote the journal",
+        ) from None
+
+
+def client_id(session_id: str, order_id: int) -> str:
+    """Return the id under which the exchange knows an order: always the same one, never used twice."""
+    return f"gs-{session_id}-{order_id}"
+
+
+def plain(value: float) -> float | None:
+    """Return a number as JSON has it: there is no NaN in it."""
+    return value if value == value else None

@@ -1,0 +1,107 @@
+"""Book snapshots for the symbols that need one, as fast as the venue's limits allow.
+
+Owns: whose turn it is, and the patience after a refusal. Never: judges a snapshot; one that does not fit is
+asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Final, final
+
+from gpuscalp.errors import GpuscalpError
+from gpuscalp.feeds.messages import DepthSnapshot
+from gpuscalp.feeds.rest import RestClient, RestReply
+from gpuscalp.schema import NS_PER_S
+
+_WAIT_MIN_NS: Final = NS_PER_S // 4
+_WAIT_MAX_NS: Final = 30 * NS_PER_S
+_AT_ONCE: Final = 2
+# (limit, weight): a thousand levels where the weight of a minute reaches for two rounds of all symbols.
+_DEPTHS: Final = ((1_000, 20), (500, 10), (100, 5), (50, 2))
+
+
+@final
+class Snapshots:
+    """Fetches snapshots.
+
+    Parameters
+    ----------
+    client : makes the calls
+    executor : where they are made: they block
+    take : is given each reply, in the loop's thread; returns what became of it
+    monotonic : clock, ns
+    symbol_count : S, which decides how many levels are asked for
+
+    Attributes
+    ----------
+    fetched, refused : calls so far
+    refusal : the last one, in words
+    """
+
+    def __init__(
+        self,
+        client: RestClient,
+        executor: Executor,
+        take: Callable[[RestReply, DepthSnapshot], str],
+        *,
+        monotonic: Callable[[], int],
+        symbol_count: int,
+        weight_per_minute: int,
+    ) -> None:
+        self._client, self._executor, self._take = client, executor, take
+        self._monotonic = monotonic
+        self.depth = next(
+            (limit for limit, weight in _DEPTHS if 2 * weight * symbol_count <= weight_per_minute),
+            _DEPTHS[-1][0],
+        )
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._wanted: deque[str] = deque()
+        self._not_before_ns: dict[str, int] = {}
+        self._wait_ns: dict[str, int] = {}
+        self.fetched = self.refused = 0
+        self.refusal = ""
+
+    def poll(self, unsynced: Sequence[str]) -> None:
+        """Begin to fetch what may be fetched now; what has to wait for its turn follows by itself."""
+        self._wanted = deque(unsynced)
+        self._begin()
+
+    def _begin(self) -> None:
+        now_ns = self._monotonic()
+        while self._wanted and len(self._running) < _AT_ONCE:
+            symbol = self._wanted.popleft()
+            if symbol not in self._running and now_ns >= self._not_before_ns.get(symbol, 0):
+                self._running[symbol] = asyncio.create_task(self._fetch(symbol))
+
+    async def close(self) -> None:
+        self._wanted.clear()
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fetch(self, symbol: str) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            reply, snapshot = await loop.run_in_executor(
+                self._executor, self._client.depth, symbol, self.depth
+            )
+            self.fetched += 1
+            if self._take(reply, snapshot) == "taken":
+                self._wait_ns.pop(symbol, None)
+        except GpuscalpError as error:
+            self.refused += 1
+            self.refusal = str(error)
+            # Others would be refused as well: they wait for the next poll.
+            self._wanted.clear()
+        finally:
+            # Also after a good one: until the symbol is no longer among the unsynced, a breath.
+            wait_ns = self._wait_ns.get(symbol, _WAIT_MIN_NS)
+            self._not_before_ns[symbol] = self._monotonic() + wait_ns
+            self._wait_ns[symbol] = min(2 * wait_ns, _WAIT_MAX_NS)
+            self._running.pop(symbol, None)
+            self._begin()

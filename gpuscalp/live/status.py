@@ -1,0 +1,171 @@
+"""How a session stands, as plain data: what ``status``, the terminal, the status file and a dashboard show.
+
+Owns: the keys, which are part of the public interface (docs/live.md). Never: changes anything.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Final
+
+from gpuscalp.feeds.client import FeedClient
+from gpuscalp.feeds.clock import ClockOffset
+from gpuscalp.latency import LatencyHistogram, Stage
+from gpuscalp.live.session import Session
+from gpuscalp.live.snapshots import Snapshots
+from gpuscalp.schema import E8, NS_PER_MS
+from gpuscalp.trader import Trader
+
+_QUANTILES: Final = (("p50", 0.5), ("p99", 0.99))
+
+
+def status_of(
+    session: Session,
+    client: FeedClient,
+    clock: ClockOffset,
+    latency: LatencyHistogram,
+    *,
+    uptime_s: float,
+    exch_ns: int,
+    snapshots: Snapshots,
+) -> dict[str, Any]:
+    """Return the status of a session that runs. Call it while the engine is at rest."""
+    about, engine, market = session.about, session.engine, session.market
+    trader, gate = engine.trader, engine.trader.gate
+    equity_e8 = trader.equity_e8()
+    return {
+        "session": str(session.path),
+        "session_id": about.session_id,
+        "running": True,
+        "pid": os.getpid(),
+        "written_ns": time.time_ns(),
+        "state": str(gate.state),
+        "cause": None if gate.cause is None else str(gate.cause),
+        "flattening": engine.flattening,
+        "uptime_s": round(uptime_s, 3),
+        "broker": about.config.broker,
+        "device": about.device,
+        "model": {
+            "bundle": about.bundle,
+            "trained_until_ns": session.bundle.contract.training.trained_on.end_ns,
+        },
+        "frames": engine.frame_count,
+        "last_frame_age_ms": None
+        if engine.market is None
+        else round((exch_ns - engine.market.end_ns) / NS_PER_MS, 3),
+        "equity_usdt": equity_e8 / E8,
+        "pnl_usdt": (equity_e8 - trader.account.start_e8) / E8,
+        "fees_usdt": trader.account.fees_e8 / E8,
+        "funding_usdt": trader.account.funding_e8 / E8,
+        "drawdown_pct": gate.drawdown_pct,
+        "daily_loss_usdt": gate.daily_loss_usdt,
+        "positions": positions_of(trader),
+        "open_orders": [
+            {
+                "order_id": order.order_id,
+                "symbol": about.instruments[order.symbol_index].symbol,
+                "side": "buy" if order.side > 0 else "sell",
+                "qty": order.qty_e8 / E8,
+            }
+            for order in trader.open_orders.values()
+        ],
+        "signals": _signals(session),
+        "feeds": {
+            "connections": [
+                {
+                    "number": each.number,
+                    "route": each.route,
+                    "state": each.state,
+                    "age_s": round(each.age_s, 1),
+                    "streams": each.streams,
+                    "silent": list(each.silent),
+                    "cuts": each.cuts,
+                    "reason": each.reason,
+                }
+                for each in client.status()
+            ],
+            "messages": market.ingest.account(),
+            "unsynced": list(market.ingest.unsynced()),
+            "silent": [about.instruments[index].symbol for index in market.health.silent],
+            "snapshots": {"fetched": snapshots.fetched, "refused": snapshots.refused},
+        },
+        "clock": {
+            "offset_ms": None if clock.offset_ns is None else clock.offset_ns / NS_PER_MS,
+            "error_ms": market.health.clock_error_ms,
+            "drifted": market.health.drifted,
+        },
+        "batches": {
+            "waiting": len(market.batcher),
+            "taken": market.batcher.batch_count,
+            "conflated": market.batcher.conflated_count,
+            "overloads": market.batcher.overload_count,
+        },
+        "journal": {
+            "records": session.journal.next_seq,
+            "durable": session.journal.durable_seq,
+            "bytes": session.journal.written_bytes,
+        },
+        "latency_ms": latencies_of(latency),
+    }
+
+
+def account_of(session: Session) -> dict[str, Any]:
+    """Return what a session has come to, for those that have no venue."""
+    engine, trader = session.engine, session.engine.trader
+    equity_e8 = trader.equity_e8()
+    return {
+        "session": str(session.path),
+        "state": str(trader.gate.state),
+        "frames": engine.frame_count,
+        "pnl_usdt": (equity_e8 - trader.account.start_e8) / E8,
+        "fees_usdt": trader.account.fees_e8 / E8,
+        "funding_usdt": trader.account.funding_e8 / E8,
+        "last_order_id": trader.last_order_id,
+        "positions": positions_of(trader),
+        "last_frame_ns": None if engine.market is None else engine.market.end_ns,
+        "feed": session.market.ingest.account(),
+    }
+
+
+def positions_of(trader: Trader) -> list[dict[str, Any]]:
+    """Return what is held, valued at the price at which it could be closed."""
+    values = trader.closing_values_e8()
+    return [
+        {
+            "symbol": trader.instruments[index].symbol,
+            "qty": trader.account.positions[index].qty_e8 / E8,
+            "value_usdt": value / E8,
+            "unrealised_usdt": (value - trader.account.positions[index].cost_e8) / E8,
+        }
+        for index, value in values.items()
+    ]
+
+
+def latencies_of(latency: LatencyHistogram) -> dict[str, dict[str, float | None]]:
+    """Return quantiles by stage, in milliseconds."""
+    found: dict[str, dict[str, float | None]] = {}
+    for stage in Stage:
+        values = {name: latency.quantile_ns(stage, share) for name, share in _QUANTILES}
+        found[stage.name.lower()] = {
+            name: None if value is None else value / NS_PER_MS for name, value in values.items()
+        }
+    return found
+
+
+def _signals(session: Session) -> list[dict[str, Any]]:
+    """Return the last frame's signals of the symbols with the largest edges, the strongest first."""
+    signals = session.engine.signals
+    if signals is None:
+        return []
+    edges = [(abs(edge), index) for index, edge in enumerate(signals.edge_bps.tolist()) if edge == edge]
+    return [
+        {
+            "symbol": session.about.instruments[index].symbol,
+            "edge_bps": float(signals.edge_bps[index]),
+            "down": float(signals.probability[index, 0]),
+            "up": float(signals.probability[index, 2]),
+            "agreement": float(signals.agreement[index]),
+        }
+        for _, index in sorted(edges, reverse=True)[:20]
+    ]

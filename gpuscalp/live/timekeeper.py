@@ -1,0 +1,92 @@
+"""Time in a live session: the exchange's, and the frames that only a clock can close.
+
+Owns: when the server is asked for its time, and which moment the clock may tell the session. Never: judges
+the estimate (gpuscalp.feeds.clock).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Final, final
+
+from gpuscalp.config import LiveConfig
+from gpuscalp.errors import GpuscalpError
+from gpuscalp.feeds.clock import ClockOffset
+from gpuscalp.feeds.rest import RestClient
+from gpuscalp.live.session import Session
+from gpuscalp.schema import NS_PER_MS
+
+# A few samples at once at the start: one may have had a bad way.
+_FIRST_COUNT: Final = 5
+_FIRST_S: Final = 0.05
+
+
+def exchange_clock(clock: ClockOffset, newest: Callable[[], int]) -> Callable[[], int]:
+    """Return a clock that tells our time, corrected; until it can be, the time of the newest message.
+
+    An estimate that comes down makes it stand still and not go back: what is dated stays in order.
+    """
+    told = 0
+
+    def now() -> int:
+        nonlocal told
+        exch_ns = clock.exchange_ns(time.time_ns())
+        told = max(told, newest() if exch_ns is None else exch_ns)
+        return told
+
+    return now
+
+
+@final
+class Timekeeper:
+    """Keeps a session's idea of time.
+
+    Parameters
+    ----------
+    session : is told
+    config : of this run
+    clock : is fed
+    rest : is asked, on ``executor``: it blocks
+    """
+
+    def __init__(
+        self, session: Session, config: LiveConfig, clock: ClockOffset, rest: RestClient, executor: Executor
+    ) -> None:
+        grid = session.bundle.contract.training.config.grid
+        self._session, self._clock, self._rest, self._executor = session, clock, rest, executor
+        self._interval_s = config.feed.clock_interval_ms / 1_000
+        self._wait_ns = config.session.clock_close_ms * NS_PER_MS
+        self._frame_ns, self._lateness_ns = grid.frame_ms * NS_PER_MS, grid.lateness_ms * NS_PER_MS
+
+    async def watch(self) -> None:
+        """Ask for the server's time now and then, until cancelled. A call that fails is one sample less."""
+        loop = asyncio.get_running_loop()
+        while True:
+            wait_s = self._interval_s
+            with contextlib.suppress(GpuscalpError):
+                sample = await loop.run_in_executor(self._executor, self._rest.server_time)
+                self._clock.on_server_time(*sample)
+                if self._clock.sample_count < _FIRST_COUNT:
+                    wait_s = _FIRST_S
+            await asyncio.sleep(wait_s)
+
+    def close_frames(self, now_ns: int) -> None:
+        """Let the clock close a frame that no message has closed.
+
+        Not before the first message, and not by a clock that is not trusted.
+        """
+        exch_ns = self._clock.exchange_ns(now_ns)
+        newest_ns = self._session.market.exch_ns
+        if exch_ns is None or not newest_ns or self._clock.has_drifted:
+            return
+        told_ns = exch_ns - self._wait_ns
+        if self._frame(told_ns) > self._frame(newest_ns):
+            self._session.on_clock(told_ns, now_ns)
+
+    def _frame(self, exch_ns: int) -> int:
+        """Return the number of the first frame that a time leaves open."""
+        return (exch_ns - self._lateness_ns) // self._frame_ns

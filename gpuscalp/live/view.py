@@ -1,0 +1,252 @@
+"""A session on a terminal: what a person wants to see while it runs.
+
+Owns: the picture of a status (gpuscalp.live.status). It fits 80 columns and 24 lines: what does not find room
+is counted. Never: computes what is shown. rich is imported when something is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+_COLOURS: Final = {"active": "bold green", "reducing": "bold yellow", "halted": "bold red"}
+_STAGES: Final = ("receive", "decode", "batch", "features", "predict", "gate", "order", "total")
+_ROWS_MAX: Final = 20
+# Lines of the picture beside positions and signals; one more where there are doubts, one for the cursor.
+_LINES: Final = 18
+_HEADLINE: Final = "Paper: no order leaves this machine. Ctrl-C stops; positions stay."
+
+
+@contextmanager
+def shown(
+    on: bool, *, before: Callable[[], None] | None = None
+) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Yield a function that shows a status in place of the one before; None where nothing is to be shown.
+
+    Parameters
+    ----------
+    before : called once, when the first status comes: what was on the terminal makes room
+    """
+    if not on:
+        yield None
+        return
+    from rich.live import Live
+
+    live = Live(auto_refresh=False, transient=True)
+
+    def show(status: dict[str, Any]) -> None:
+        if not live.is_started:
+            if before is not None:
+                before()
+            live.start()
+        live.update(picture(status, rows=live.console.size.height - _LINES), refresh=True)
+
+    try:
+        yield show
+    finally:
+        live.stop()
+
+
+def table(status: dict[str, Any]) -> Group:
+    """Return a status for a command that prints it once."""
+    from rich.console import Group
+
+    if status["running"]:
+        return picture(status, hint=False)
+    why = status.get("reason") or "it gave no reason"
+    return Group(f"Not running. As it last stood ({why}):", picture(status, hint=False))
+
+
+def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True) -> Group:
+    """Return the whole picture.
+
+    Parameters
+    ----------
+    rows : of positions and of signals, at most
+    hint : say how it is stopped
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    rows = max(1, min(rows, _ROWS_MAX))
+    parts: list[Any] = [_money(status), _time(status), "", _pair(_feeds(status), _latency(status))]
+    parts.append(_counts(status))
+    doubts = _doubts(status)
+    if doubts:
+        parts.append(Text(doubts, style="bold red", no_wrap=True, overflow="ellipsis"))
+    parts += ["", _pair(_positions(status, rows), _signals(status, rows))]
+    if hint:
+        parts.append(Text(_HEADLINE, style="dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
+
+
+def _money(status: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    state = Text(status["state"].upper(), style=_COLOURS.get(status["state"], ""))
+    why = "flattening" if status["flattening"] else status["cause"]
+    if why:
+        state.append(f" ({why.replace('_', ' ')})", style="dim")
+    return Text.assemble(
+        state,
+        f"  {status['pnl_usdt']:+,.2f} USDT  equity {status['equity_usdt']:,.2f}"
+        f"  drawdown {status['drawdown_pct']:.2f} %  fees {status['fees_usdt']:,.2f}",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _time(status: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    age, offset = status["last_frame_age_ms"], status["clock"]["offset_ms"]
+    last = "" if age is None else f", the last {age:,.0f} ms ago"
+    clock = "unknown" if offset is None else f"{offset:+.1f} ms"
+    up = timedelta(seconds=int(status["uptime_s"]))
+    text = (
+        f"up {up}  {status['frames']:,} frames{last}  clock {clock}  {status['broker']}, {status['device']}"
+    )
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _counts(status: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    counts = status["feeds"]["messages"]
+    return Text(
+        f"{counts['messages']:,} messages, {counts['duplicates']:,} copies, {counts['gaps']:,} gaps,"
+        f" {counts['rejects']:,} rejects; {len(status['open_orders'])} orders open",
+        style="dim",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _doubts(status: dict[str, Any]) -> str:
+    """Return in one line what keeps entries away, the most general first."""
+    feeds = status["feeds"]
+    found = []
+    if status["clock"]["drifted"]:
+        found.append("the clock is not to be trusted")
+    for each in feeds["connections"]:
+        if each["state"] != "live":
+            found.append(f"{each['number']} {each['route']}: {each['reason'] or each['state']}")
+            break
+    if feeds["silent"]:
+        found.append(f"silent: {_some(feeds['silent'])}")
+    if feeds["unsynced"]:
+        found.append(f"books to come: {_some(feeds['unsynced'])}")
+    return "; ".join(found)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _pair(left: Table, right: Table) -> Table:
+    """Return two tables side by side."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 3))
+    grid.add_row(left, right)
+    return grid
+
+
+def _plain(title: str, *columns: str) -> Table:
+    """Return a table without lines; the first column to the left, numbers to the right."""
+    from rich.table import Table
+
+    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    # The one that gives way where there is no room: a name can be cut, a number must not be.
+    drawn.add_column(title, no_wrap=False, min_width=9)
+    for name in columns:
+        drawn.add_column(name, justify="right", no_wrap=True)
+    return drawn
+
+
+def _name(text: str) -> Text:
+    """Return a cell that is cut rather than folded."""
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _more(drawn: Table, count: int, rows: int) -> None:
+    """Say how many did not find room."""
+    if count > rows:
+        drawn.add_row(_name(f"+{count - rows} more"), style="dim")
+
+
+def _room(count: int, rows: int) -> int:
+    """Return how many of so many are shown: all, or one less than there are rows."""
+    return count if count <= rows else max(rows - 1, 0)
+
+
+def _feeds(status: dict[str, Any]) -> Table:
+    drawn = _plain("Connections", "state", "age, s", "streams", "silent")
+    # Those that are in trouble must not be the ones that are left out.
+    found = sorted(
+        status["feeds"]["connections"], key=lambda each: each["state"] == "live" and not each["silent"]
+    )
+    count = _room(len(found), len(_STAGES))
+    for each in sorted(found[:count], key=lambda each: each["number"]):
+        colour = "" if each["state"] == "live" and not each["silent"] else "red"
+        drawn.add_row(
+            _name(f"{each['number']} {each['route']}"),
+            each["state"],
+            f"{each['age_s']:,.0f}",
+            str(each["streams"]),
+            str(len(each["silent"])),
+            style=colour,
+        )
+    _more(drawn, len(found), count)
+    return drawn
+
+
+def _latency(status: dict[str, Any]) -> Table:
+    drawn = _plain("Latency, ms", "p50", "p99")
+    for stage in _STAGES:
+        found = status["latency_ms"][stage]
+        drawn.add_row(stage, *("" if value is None else f"{value:,.2f}" for value in found.values()))
+    return drawn
+
+
+def _positions(status: dict[str, Any], rows: int) -> Table:
+    drawn = _plain("Positions", "quantity", "USDT", "result")
+    found = sorted(status["positions"], key=lambda each: -abs(each["value_usdt"]))
+    count = _room(len(found), rows)
+    for each in found[:count]:
+        drawn.add_row(
+            _name(each["symbol"]),
+            f"{each['qty']:+g}",
+            f"{each['value_usdt']:,.0f}",
+            f"{each['unrealised_usdt']:+,.2f}",
+        )
+    if not found:
+        drawn.add_row("none", style="dim")
+    _more(drawn, len(found), count)
+    return drawn
+
+
+def _signals(status: dict[str, Any], rows: int) -> Table:
+    drawn = _plain("Signals", "bps", "prob.", "agree")
+    found = status["signals"]  # the strongest first
+    count = _room(len(found), rows)
+    for each in found[:count]:
+        drawn.add_row(
+            _name(each["symbol"]),
+            f"{each['edge_bps']:+.2f}",
+            f"{each['up' if each['edge_bps'] > 0 else 'down']:.2f}",  # of the side that the edge is on
+            f"{each['agreement']:.2f}",
+        )
+    if not found:
+        drawn.add_row("none", style="dim")
+    _more(drawn, len(found), count)
+    return drawn

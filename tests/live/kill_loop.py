@@ -1,0 +1,118 @@
+"""Kill a session at random moments until it has come to its end; print what happened as JSON.
+
+Run as ``python -m tests.live.kill_loop FOLDER KILLS SEED``. A process of its own, because it forks: each
+child runs the session and is killed with SIGKILL; what it had compiled and imported is the parent's.
+
+After every kill the database is read: what it holds has been acknowledged, and must never be missing again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from gpuscalp.live.control import is_running
+from gpuscalp.live.records import Command
+from gpuscalp.live.replay import run_replay
+from gpuscalp.live.session import Session
+from gpuscalp.risk import RiskState
+from tests.live import script
+
+HALT_AT, RESUME_AT = 250, 350
+
+
+def operate(session: Session) -> None:
+    """Halt entries at one frame and let them go on at a later one, each once, whatever was killed between."""
+    frames, gate = session.engine.frame_count, session.engine.trader.gate
+    if session.market.commands_waiting:
+        return
+    if HALT_AT <= frames < RESUME_AT and gate.state is RiskState.ACTIVE:
+        session.on_command(Command.HALT, "script", session.market.last_recv_ns)
+    elif frames >= RESUME_AT and gate.state is RiskState.REDUCING:
+        session.on_command(Command.RESUME, "script", session.market.last_recv_ns)
+
+
+def run(folder: Path, session: Path) -> dict[str, Any]:
+    """Replay the script into a session, from wherever it is."""
+    return run_replay(
+        [folder / "market.txt"],
+        session,
+        model=folder / "model",
+        config=script.trading_config(**{"session.checkpoint_s": 0.08}),
+        exchange_info=folder / "info.json",
+        on_step=operate,
+    )
+
+
+def acknowledged(session: Path) -> dict[str, Any]:
+    """Return what the database of a session holds."""
+    path = session / "state.sqlite"
+    if not path.exists():
+        return {"fills": [], "orders": [], "state": ""}
+    with sqlite3.connect(path) as db:
+        try:
+            return {
+                "fills": db.execute("SELECT * FROM fills ORDER BY seq").fetchall(),
+                "orders": db.execute("SELECT order_id, client_id FROM orders ORDER BY order_id").fetchall(),
+                "state": (db.execute("SELECT state FROM risk_states ORDER BY seq").fetchall() or [("",)])[-1][
+                    0
+                ],
+            }
+        except sqlite3.OperationalError:  # killed before the tables were there
+            return {"fills": [], "orders": [], "state": ""}
+
+
+def kill_once(folder: Path, session: Path, after_s: float) -> bool:
+    """Run the session in a child and kill it; return whether it had come to its end before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run(folder, session)
+            os._exit(0)
+        except BaseException as error:
+            print(f"child: {error!r}", file=sys.stderr, flush=True)
+            os._exit(1)
+    deadline = time.monotonic() + after_s
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            if status:
+                raise SystemExit(f"the session failed: {status}")
+            return True
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def main(folder: Path, kills_wanted: int, seed: int) -> None:
+    rng = random.Random(seed)
+    run(folder, folder / "whole")
+    kills, sessions, lost, states = 0, 0, 0, []
+    while kills < kills_wanted:
+        session = folder / f"killed-{sessions}"
+        sessions += 1
+        before = acknowledged(session)
+        while not kill_once(folder, session, rng.uniform(0.0, 0.35)):
+            kills += 1
+            assert not is_running(session), "a lock outlived its process"
+            now = acknowledged(session)
+            lost += any(now[name][: len(before[name])] != before[name] for name in ("fills", "orders"))
+            states.append(now["state"])
+            before = now
+    print(
+        json.dumps(
+            {"kills": kills, "sessions": sessions, "lost": lost, "halted_seen": states.count("reducing")}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,247 @@
+"""Sessions from recordings: computed once more they are the same to the bit, and altered ones are found."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gpuscalp.errors import ConfigError, JournalError, UsageError
+from gpuscalp.journal import RecordKind, read_records, segments_of
+from gpuscalp.live.directory import read_about
+from gpuscalp.live.records import FillRecord, OrderRecord, SignalRecord, decode
+from gpuscalp.live.repeat import OUTPUTS
+from gpuscalp.live.replay import run_replay
+from gpuscalp.live.verify import verify
+from tests.live import script
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("material")
+    return {
+        "recording": script.write_recording(folder / "market.txt", seconds=60),
+        "model": script.write_model(folder / "model"),
+        "info": script.write_exchange_info(folder / "info.json"),
+    }
+
+
+@pytest.fixture(scope="module")
+def session(material: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sessions") / "one"
+    run_replay(
+        [material["recording"]],
+        path,
+        model=material["model"],
+        config=script.trading_config(),
+        exchange_info=material["info"],
+    )
+    return path
+
+
+def outputs(path: Path) -> list[tuple[int, dict]]:
+    """Return what a session decided, without what a clock told and without the session's own id."""
+    import msgspec
+
+    found = []
+    for record in read_records(path / "journal"):
+        if record.kind in OUTPUTS:
+            body = msgspec.json.decode(record.body)
+            body.pop("stages_ns", None)
+            body.pop("client_id", None)
+            found.append((record.kind, body))
+    return found
+
+
+def test_session_trades_and_is_reproduced_to_the_bit(session: Path) -> None:
+    kinds = Counter(record.kind for record in read_records(session / "journal"))
+    assert kinds[RecordKind.SIGNAL] > 500
+    assert kinds[RecordKind.ORDER] > 20
+    assert kinds[RecordKind.FILL] > 20
+    answer = verify(session)
+    assert answer["frames"] == kinds[RecordKind.SIGNAL]
+    assert answer["rows"] == 2 * answer["frames"]
+    assert (answer["differing"], answer["verdicts_differing"], answer["first"]) == (0, 0, None)
+    assert answer["ended"]
+
+
+def test_no_fill_is_before_its_order_has_arrived(session: Path) -> None:
+    about = read_about(session)
+    way_ns = round(about.config.paper.request.low_ms * 1e6)
+    sent = {}
+    fills = 0
+    for record in read_records(session / "journal"):
+        if record.kind == RecordKind.ORDER:
+            order = decode(record, OrderRecord)
+            assert order.order_id not in sent
+            sent[order.order_id] = order.sent_ns
+        elif record.kind == RecordKind.FILL:
+            fill = decode(record, FillRecord)
+            if fill.kind == "fill":
+                fills += 1
+                assert fill.at_ns >= sent[fill.order_id] + way_ns
+    assert fills
+
+
+def test_decision_is_written_after_the_messages_it_rests_on(session: Path) -> None:
+    """No frame is decided on before a message, or the clock, has passed its end."""
+    newest_ms = 0
+    import msgspec
+
+    for record in read_records(session / "journal"):
+        if record.kind == RecordKind.RAW:
+            newest_ms = max(newest_ms, msgspec.json.decode(record.body)["data"]["E"])
+        elif record.kind == RecordKind.SIGNAL:
+            assert decode(record, SignalRecord).end_ns <= newest_ms * 1_000_000
+
+
+def test_two_runs_decide_the_same(material: dict[str, Path], session: Path, tmp_path: Path) -> None:
+    run_replay(
+        [material["recording"]],
+        tmp_path / "two",
+        model=material["model"],
+        config=script.trading_config(),
+        exchange_info=material["info"],
+    )
+    assert outputs(tmp_path / "two") == outputs(session)
+
+
+def test_session_is_replayed_with_its_own_model_and_configuration(session: Path, tmp_path: Path) -> None:
+    run_replay([session], tmp_path / "again")
+    assert outputs(tmp_path / "again") == outputs(session)
+
+
+def test_replayed_session_may_have_another_configuration(session: Path, tmp_path: Path) -> None:
+    run_replay([session], tmp_path / "again", config=script.trading_config(**{"strategy.min_edge_bps": 1e3}))
+    kinds = Counter(record.kind for record in read_records(tmp_path / "again" / "journal"))
+    assert kinds[RecordKind.ORDER] == 0
+    assert kinds[RecordKind.SIGNAL] > 500
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_one_altered_byte_of_the_journal_is_caught(session: Path, tmp_path: Path, place: float) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(session, copy)
+    segment = segments_of(copy / "journal")[0]
+    data = bytearray(segment.read_bytes())
+    data[int(place * len(data))] ^= 1
+    segment.write_bytes(data)
+    with pytest.raises(JournalError):
+        verify(copy)
+
+
+def _rewrite(path: Path, change) -> None:  # type: ignore[no-untyped-def]
+    """Write a session's journal anew, whole and with good checksums, with some records changed."""
+    from gpuscalp.config import JournalConfig
+    from gpuscalp.journal import JournalWriter
+
+    records = list(read_records(path / "journal"))
+    shutil.rmtree(path / "journal")
+    with JournalWriter(path / "journal", JournalConfig(), now_ns=1) as journal:
+        for record in records:
+            body = change(record)
+            journal.append(record.kind, body, recv_ns=record.recv_ns, connection=record.connection)
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "differing", "other"),
+    [
+        # A forged price: every row from there on may differ, and what follows from it.
+        (RecordKind.RAW, b'"b":"', b'"b":"9', True, None),
+        (RecordKind.VERDICT, b'"accepted":true', b'"accepted":false', False, "verdicts"),
+        (RecordKind.ORDER, b'"side":1', b'"side":-1', False, "orders"),
+        (RecordKind.FILL, b'"fee_e8":', b'"fee_e8":1', False, "fills"),
+    ],
+)
+def test_forged_record_with_good_checksums_is_caught(
+    session: Path,
+    tmp_path: Path,
+    kind: RecordKind,
+    old: bytes,
+    new: bytes,
+    differing: bool,
+    other: str | None,
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(session, copy)
+    done = []
+
+    def change(record):  # type: ignore[no-untyped-def]
+        if not done and record.kind == kind and old in record.body and record.seq > 4_000:
+            done.append(record.seq)
+            return record.body.replace(old, new, 1)
+        return record.body
+
+    _rewrite(copy, change)
+    assert done
+    answer = verify(copy)
+    if differing:
+        assert answer["differing"] > 0
+    if other is not None:
+        assert answer["differing_by_kind"] == {other: 1}
+        assert f"record {done[0]}" in answer["first"]
+
+
+def test_missing_decision_is_caught(session: Path, tmp_path: Path) -> None:
+    """A verdict that nobody wrote down: the record is dropped, the rest has good checksums."""
+    copy = tmp_path / "copy"
+    shutil.copytree(session, copy)
+    records = list(read_records(copy / "journal"))
+    victim = next(
+        record.seq for record in records if record.kind == RecordKind.VERDICT and record.seq > 4_000
+    )
+    shutil.rmtree(copy / "journal")
+    from gpuscalp.config import JournalConfig
+    from gpuscalp.journal import JournalWriter
+
+    with JournalWriter(copy / "journal", JournalConfig(), now_ns=1) as journal:
+        for record in records:
+            if record.seq != victim:
+                journal.append(record.kind, record.body, recv_ns=record.recv_ns, connection=record.connection)
+    answer = verify(copy)
+    assert answer["verdicts_differing"] > 0
+
+
+def test_another_model_in_the_directory_is_refused(session: Path, tmp_path: Path) -> None:
+    from gpuscalp.errors import ModelError
+
+    copy = tmp_path / "copy"
+    shutil.copytree(session, copy)
+    shutil.rmtree(copy / "bundle")
+    script.write_model(copy / "bundle", threshold=0.3)
+    with pytest.raises(ModelError, match="not the model"):
+        verify(copy)
+
+
+def test_unknown_instruments_are_refused(material: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="instruments are not known") as caught:
+        run_replay([material["recording"]], tmp_path / "new", model=material["model"])
+    assert caught.value.value == "BTCUSDT, ETHUSDT"
+
+
+def test_what_is_no_recording_is_refused(material: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a raw recording"):
+        run_replay(
+            [material["info"]],
+            tmp_path / "new",
+            model=material["model"],
+            exchange_info=material["info"],
+        )
+
+
+def test_recordings_of_the_real_market_are_reproduced(recordings: Path, tmp_path: Path) -> None:
+    """Two symbols on one clock that is 1.5 s behind the exchange's, a real book, no mark prices."""
+    day = recordings / "usdm"
+    run_replay(
+        [day / "btcusdt_20240718.gz", day / "ethusdt_20240718.gz"],
+        tmp_path / "session",
+        model=script.write_model(tmp_path / "model"),
+        config=script.trading_config(**{"risk.max_collar_bps": "off"}),
+        exchange_info=recordings / "rest" / "fapi_exchangeInfo_2025.json",
+    )
+    answer = verify(tmp_path / "session")
+    assert answer["frames"] > 1_500
+    assert (answer["differing"], answer["verdicts_differing"]) == (0, 0)
+    assert any(record.kind == RecordKind.FILL for record in read_records(tmp_path / "session" / "journal"))

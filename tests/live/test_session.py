@@ -1,0 +1,357 @@
+"""Starting again: what a crash leaves, what a second witness knows, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpuscalp.errors import ConfigError, DataError, ParityError, UsageError
+from gpuscalp.journal import RecordKind, read_records, segments_of
+from gpuscalp.live import checkpoints
+from gpuscalp.live.control import is_running
+from gpuscalp.live.directory import create, read_about
+from gpuscalp.live.market import Work
+from gpuscalp.live.records import Command, HealthRecord, StateRecord, decode
+from gpuscalp.live.replay import run_replay
+from gpuscalp.live.run import check_same
+from gpuscalp.live.session import Session
+from gpuscalp.live.verify import verify
+from gpuscalp.risk import RiskState
+from tests.live import script
+from tests.live.test_replay import outputs
+
+
+class _KilledError(Exception):
+    """Stands for a kill -9: nothing of the session is closed or flushed."""
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("material")
+    return {
+        "recording": script.write_recording(folder / "market.txt", seconds=30),
+        "model": script.write_model(folder / "model"),
+        "info": script.write_exchange_info(folder / "info.json"),
+    }
+
+
+def run(material: dict[str, Path], path: Path, **options: Any) -> dict[str, Any]:
+    return run_replay(
+        [material["recording"]],
+        path,
+        model=material["model"],
+        config=script.trading_config(**options.pop("config", {})),
+        exchange_info=material["info"],
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(material: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "session"
+    run(material, path)
+    return path
+
+
+def killed_at(frame: int) -> Callable[[Session], None]:
+    """Return what ends a run at a frame the way a kill does: the file closed, nothing written any more."""
+
+    def on_step(session: Session) -> None:
+        if session.engine.frame_count >= frame:
+            session.journal.abandon()
+            raise _KilledError
+
+    return on_step
+
+
+def interrupted(material: dict[str, Path], path: Path, frame: int, **options: Any) -> None:
+    with pytest.raises(_KilledError):
+        run(material, path, on_step=killed_at(frame), **options)
+
+
+@pytest.fixture
+def broken(material: dict[str, Path], tmp_path: Path) -> Path:
+    """A session that was killed at frame 200, with checkpoints on its way."""
+    path = tmp_path / "session"
+    interrupted(material, path, 200, config={"session.checkpoint_s": 0.02, "session.checkpoints_kept": 3})
+    return path
+
+
+def ckpts(path: Path) -> list[Path]:
+    return sorted((path / "checkpoints").glob("*.ckpt"))
+
+
+def test_session_goes_on_to_the_same_end(material: dict[str, Path], broken: Path, whole: Path) -> None:
+    assert ckpts(broken)
+    answer = run(material, broken)
+    assert 0 < answer["skipped"] < answer["skipped"] + answer["messages"]
+    assert outputs(broken) == outputs(whole)
+    assert verify(broken)["differing"] == 0
+
+
+@pytest.mark.parametrize("damage", ["altered", "cut", "all gone", "newest gone"])
+def test_damaged_checkpoint_is_passed_by(
+    material: dict[str, Path], broken: Path, whole: Path, damage: str
+) -> None:
+    found = ckpts(broken)
+    assert len(found) >= 2
+    newest = found[-1]
+    if damage == "altered":
+        data = bytearray(newest.read_bytes())
+        data[len(data) // 2] ^= 1
+        newest.write_bytes(data)
+    elif damage == "cut":
+        newest.write_bytes(newest.read_bytes()[:-9])
+    elif damage == "newest gone":
+        newest.unlink()
+    else:
+        shutil.rmtree(broken / "checkpoints")
+    run(material, broken)
+    assert outputs(broken) == outputs(whole)
+
+
+def test_checkpoint_ahead_of_the_journal_is_passed_by(
+    material: dict[str, Path], broken: Path, whole: Path
+) -> None:
+    """A power cut may take more of the journal than of a checkpoint: the source is read again from there."""
+    segment = segments_of(broken / "journal")[0]
+    segment.write_bytes(segment.read_bytes()[: len(segment.read_bytes()) // 3])
+    (broken / "state.sqlite").unlink()
+    run(material, broken)
+    assert outputs(broken) == outputs(whole)
+
+
+def test_checkpoint_of_other_sources_is_refused(
+    material: dict[str, Path], broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "code_digest", lambda: "another")
+    with pytest.raises(DataError, match="another version of the program"):
+        run(material, broken)
+
+
+def test_lost_database_is_made_again(material: dict[str, Path], broken: Path) -> None:
+    def rows(path: Path) -> list[Any]:
+        with sqlite3.connect(path / "state.sqlite") as db:
+            return [
+                db.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()
+                for name in ("orders", "fills", "funding", "positions", "account")
+            ]
+
+    before = rows(broken)
+    assert before[0]
+    (broken / "state.sqlite").unlink()
+    session = open_session(broken)
+    session.close(now_ns=1)
+    assert rows(broken) == before
+
+
+def open_session(path: Path) -> Session:
+    def clock_of(work: Work) -> Callable[[], int]:
+        return lambda: work.now_ns
+
+    return Session(path, now_ns=1, clock_of=clock_of)
+
+
+def states(path: Path) -> list[StateRecord]:
+    return [
+        decode(record, StateRecord)
+        for record in read_records(path / "journal", torn=True)
+        if record.kind == RecordKind.STATE
+    ]
+
+
+def test_gate_that_the_database_knows_as_closed_does_not_open(
+    material: dict[str, Path], broken: Path
+) -> None:
+    """The journal's end was lost, the database's was not: the halt in it counts."""
+    session = open_session(broken)
+    seq = session.journal.next_seq
+    session.close(now_ns=1)
+    with sqlite3.connect(broken / "state.sqlite") as db:
+        db.execute("INSERT INTO risk_states VALUES (?, 1, 'halt', 'reducing', '{}')", (seq - 1,))
+    session = open_session(broken)
+    assert session.engine.trader.gate.state is RiskState.HALTED
+    assert states(broken)[-1].event == "gate was closed before"
+    session.close(now_ns=1)
+
+
+def test_database_ahead_of_the_journal_halts(material: dict[str, Path], broken: Path) -> None:
+    with sqlite3.connect(broken / "state.sqlite") as db:
+        db.execute("INSERT INTO fills VALUES (999999999, 7, 'BTCUSDT', 1, 1, 1, 1, 0, 0, 1, 1)")
+        db.execute(
+            "INSERT INTO orders VALUES (5000, 'gs-x-5000', 'BTCUSDT', 1, 1, 0, 1, 1, 'edge', 'new', 1, 0)"
+        )
+    session = open_session(broken)
+    assert session.engine.trader.gate.state is RiskState.HALTED
+    assert session.engine.trader.last_order_id == 5_000  # an id that was given out is not given out again
+    session.close(now_ns=1)
+
+
+def test_halt_survives_and_only_a_resume_ends_it(material: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "session"
+
+    def halt(session: Session) -> None:
+        gate = session.engine.trader.gate
+        if session.engine.frame_count >= 120 and gate.state is RiskState.ACTIVE:
+            if not session.market.commands_waiting:
+                session.on_command(Command.HALT, "test", session.market.last_recv_ns)
+        elif gate.state is RiskState.REDUCING:
+            session.journal.abandon()
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        run(material, path, on_step=halt)
+    answer = run(material, path)
+    assert answer["state"] == "reducing"
+    entries = [
+        body
+        for kind, body in outputs(path)
+        if kind == RecordKind.VERDICT and body["kind"] == "enter" and body["accepted"]
+    ]
+    halted_ns = states(path)[0].at_ns
+    assert entries
+    assert max(body["end_ns"] for body in entries) <= halted_ns
+
+
+def test_flatten_closes_everything_and_lets_nothing_pass(material: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "session"
+    asked: list[int] = []
+
+    def on_step(session: Session) -> None:
+        held = any(each.qty_e8 for each in session.engine.trader.account.positions)
+        if held and session.engine.frame_count > 100 and not asked:
+            asked.append(session.engine.frame_count)
+            session.on_command(Command.FLATTEN, "test", session.market.last_recv_ns)
+
+    answer = run(material, path, on_step=on_step)
+    assert asked
+    assert answer["state"] == "halted"
+    assert answer["positions"] == []
+    reasons = [body["reason"] for kind, body in outputs(path) if kind == RecordKind.ORDER]
+    first = reasons.index("flatten")
+    assert set(reasons[first:]) == {"flatten"}
+    assert verify(path)["verdicts_differing"] == 0
+
+
+def test_forged_journal_is_not_gone_on_with(material: dict[str, Path], broken: Path) -> None:
+    from tests.live.test_replay import _rewrite
+
+    shutil.rmtree(broken / "checkpoints")
+    done = []
+
+    def change(record):  # type: ignore[no-untyped-def]
+        if not done and record.kind == RecordKind.VERDICT and b'"accepted":true' in record.body:
+            done.append(record.seq)
+            return record.body.replace(b'"accepted":true', b'"accepted":false')
+        return record.body
+
+    _rewrite(broken, change)
+    for _ in range(2):  # what was refused holds nothing: the second time it is the same refusal
+        with pytest.raises(ParityError, match="does not come out as it was written"):
+            open_session(broken)
+    assert not is_running(broken)
+
+
+def test_two_cannot_run_one_session(broken: Path) -> None:
+    session = open_session(broken)
+    try:
+        with pytest.raises(UsageError, match="another process runs this session") as caught:
+            open_session(broken)
+        assert str(caught.value.value).startswith("process ")
+    finally:
+        session.close(now_ns=1)
+    open_session(broken).close(now_ns=1)
+
+
+def test_directory_with_something_in_it_is_not_taken(material: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="something here already"):
+        create(tmp_path, script.trading_config(), material["model"], script.INSTRUMENTS, now_ns=1)
+
+
+def test_another_configuration_is_refused_by_the_key_that_differs(whole: Path) -> None:
+    check_same(whole, script.trading_config(), None)
+    with pytest.raises(ConfigError, match="another configuration") as caught:
+        check_same(whole, script.trading_config(**{"risk.max_spread_bps": 3.0}), None)
+    assert str(caught.value.value).startswith("risk.max_spread_bps: 3.0")
+
+
+def test_another_model_is_refused(whole: Path, tmp_path: Path) -> None:
+    check_same(whole, None, whole / "bundle")
+    with pytest.raises(ConfigError, match="another model"):
+        check_same(whole, None, script.write_model(tmp_path / "other", threshold=0.4))
+
+
+def test_damaged_description_is_refused(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "session.json").write_bytes(b"{}")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_about(tmp_path)
+    with pytest.raises(UsageError, match="no session here"):
+        read_about(tmp_path / "nothing")
+
+
+def test_health_that_has_not_changed_is_not_written(broken: Path) -> None:
+    session = open_session(broken)
+    before = session.journal.next_seq
+    health = HealthRecord(3.0, drifted=True, silent=(1,))
+    for _ in range(3):
+        session.on_health(health, 1)
+    assert session.journal.next_seq == before + 1
+    session.close(now_ns=1)
+
+
+@pytest.fixture
+def quiet(material: dict[str, Path], tmp_path: Path) -> Iterator[Session]:
+    create(tmp_path / "quiet", script.trading_config(), material["model"], script.INSTRUMENTS, now_ns=1)
+    session = open_session(tmp_path / "quiet")
+    yield session
+    session.close(now_ns=1)
+
+
+def test_command_is_obeyed_without_a_market(quiet: Session) -> None:
+    """A halt does not wait for the next tick."""
+    quiet.on_command(Command.HALT, "test", 1)
+    work = quiet.take(5, 5, force=True)
+    assert work is not None
+    outcome = quiet.engine.step(work, lambda: 5)
+    quiet.apply(outcome, 5)
+    assert outcome.answers == ["reducing"]
+    assert quiet.store.witness().state == "reducing"
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "answer"),
+    [
+        ([], Command.RESUME, "refused"),
+        ([Command.FLATTEN], Command.HALT, "halted"),
+        ([Command.FLATTEN], Command.REDUCE, "halted"),
+        ([Command.HALT], Command.FLATTEN, "halted"),
+        ([Command.HALT], Command.RESUME, "active"),
+        ([Command.FLATTEN], Command.RESUME, "active"),
+    ],
+    ids=str,
+)
+def test_a_weaker_command_never_loosens_a_stronger_state(
+    quiet: Session, before: list[Command], command: Command, answer: str
+) -> None:
+    for each in (*before, command):
+        quiet.on_command(each, "test", 1)
+    work = quiet.take(5, 5, force=True)
+    assert work is not None
+    told = quiet.engine.step(work, lambda: 5).answers[-1]
+    assert isinstance(told, UsageError) if answer == "refused" else told == answer
+
+
+def test_every_byte_of_a_checkpoint_is_plain_data(broken: Path) -> None:
+    """No checkpoint is ever read by something that could run what it says."""
+    for path in ckpts(broken):
+        found = checkpoints._read(path)
+        assert found is not None
+        assert isinstance(msgspec.msgpack.decode(found[0].graph), list)
+        assert all(not array.dtype.hasobject for array in found[1].values())

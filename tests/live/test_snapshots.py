@@ -1,0 +1,113 @@
+"""Snapshots that do not fit are asked for again, and not at once."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor, Future
+from itertools import pairwise
+from typing import Any
+
+from gpuscalp.errors import FeedError
+from gpuscalp.feeds.book import BookState, LocalBook
+from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate
+from gpuscalp.live.snapshots import Snapshots
+from gpuscalp.schema import NS_PER_MS
+
+
+class _Venue:
+    """Answers with snapshots of given ids, one after another, and notes when it was asked."""
+
+    def __init__(self, last_ids: tuple[int, ...]) -> None:
+        self.now_ns, self.asked_ns, self._last_ids = 0, list[int](), iter(last_ids)
+
+    def depth(self, symbol: str, limit: int) -> tuple[Any, DepthSnapshot]:
+        self.asked_ns.append(self.now_ns)
+        return None, DepthSnapshot(symbol, 0, next(self._last_ids), [(99, 1)], [(101, 1)])
+
+
+class _AtOnce(Executor):
+    """Makes a call while it is asked for, so that no time passes in between."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_snapshot_older_than_the_buffer_is_asked_for_again_after_a_longer_breath_each() -> None:
+    book, venue = LocalBook(), _Venue((3, 5, 12))
+    book.on_diff(DepthUpdate("X", 1, 11, 15, 10, [(98, 1)], []))
+
+    async def run() -> Snapshots:
+        snapshots = Snapshots(
+            venue,  # type: ignore[arg-type]
+            _AtOnce(),
+            lambda _, snapshot: {"synced": "taken"}.get(book.on_snapshot(snapshot).value, "too_old"),
+            monotonic=lambda: venue.now_ns,
+            symbol_count=1,
+            weight_per_minute=2_400,
+        )
+        for _ in range(100):
+            snapshots.poll([] if book.state is BookState.SYNCED else ["X"])
+            for _ in range(10):
+                await asyncio.sleep(0)
+            venue.now_ns += 50 * NS_PER_MS
+        await snapshots.close()
+        return snapshots
+
+    snapshots = asyncio.run(run())
+    assert book.top()[0][:2] == [99, 98]
+    assert (snapshots.fetched, snapshots.refused) == (3, 0)
+    first, second = (later - sooner for sooner, later in pairwise(venue.asked_ns))
+    assert (first, second) == (250 * NS_PER_MS, 500 * NS_PER_MS)
+
+
+class _Refusing(_Venue):
+    """Refuses from a call on."""
+
+    def depth(self, symbol: str, limit: int) -> tuple[Any, DepthSnapshot]:
+        if len(self.asked_ns) >= 3:
+            self.asked_ns.append(self.now_ns)
+            raise FeedError("the venue's limit allows no call now", where=symbol)
+        return super().depth(symbol, limit)
+
+
+async def _poll_once(venue: _Venue, symbols: list[str]) -> Snapshots:
+    snapshots = Snapshots(
+        venue,  # type: ignore[arg-type]
+        _Refusals(),
+        lambda _, __: "taken",
+        monotonic=lambda: venue.now_ns,
+        symbol_count=len(symbols),
+        weight_per_minute=2_400,
+    )
+    snapshots.poll(symbols)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    await snapshots.close()
+    return snapshots
+
+
+class _Refusals(Executor):
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except FeedError as error:
+            future.set_exception(error)
+        return future
+
+
+def test_symbols_follow_one_another_without_a_further_poll() -> None:
+    """Two at each poll, four times a second, were a minute for 500 symbols."""
+    venue = _Venue(tuple(range(20)))
+    snapshots = asyncio.run(_poll_once(venue, [f"S{number}" for number in range(20)]))
+    assert (snapshots.fetched, snapshots.refused) == (20, 0)
+
+
+def test_refusal_ends_the_round() -> None:
+    """Those behind would be refused as well, and each would have to wait longer for it."""
+    venue = _Refusing(tuple(range(20)))
+    snapshots = asyncio.run(_poll_once(venue, [f"S{number}" for number in range(20)]))
+    assert snapshots.fetched == 3
+    assert 1 <= snapshots.refused <= 2  # two were on their way

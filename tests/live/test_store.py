@@ -1,0 +1,152 @@
+"""The database of a session: a second witness that a repeated journal does not change."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from gpuscalp.account import Account
+from gpuscalp.config import RiskConfig
+from gpuscalp.errors import DataError
+from gpuscalp.journal.blocks import RecordKind
+from gpuscalp.live.records import FillRecord, OrderRecord, StateRecord
+from gpuscalp.live.store import Store, Witness, Written
+from gpuscalp.risk import RiskEvent, RiskGate
+
+E8 = 10**8
+
+
+def order(number: int, *, cancel: bool = False) -> OrderRecord:
+    return OrderRecord(number, f"gs-x-{number}", 0, 1, 2 * E8, False, 5, 6, 7, "edge", cancel)
+
+
+def fill(number: int, qty: int, left: int) -> FillRecord:
+    state = "filled" if left == 0 else "partially_filled"
+    return FillRecord(
+        "fill", number, 0, 8, 9, state, left_e8=left, side=1, qty_e8=qty, price_e8=100 * E8, fee_e8=3
+    )
+
+
+def state(event: RiskEvent) -> StateRecord:
+    gate = RiskGate(RiskConfig(), start_e8=E8, symbol_count=1)
+    gate.apply(event, 1)
+    return StateRecord(1, str(event), gate.snapshot())
+
+
+LIFE: list[Written] = [
+    (1, RecordKind.ORDER, order(1)),
+    (2, RecordKind.FILL, FillRecord("accepted", 1, 0, 7, 8, "accepted", left_e8=2 * E8)),
+    (3, RecordKind.FILL, fill(1, E8, E8)),
+    (4, RecordKind.FILL, fill(1, E8, 0)),
+    (5, RecordKind.FILL, FillRecord("funding", 0, 0, 10, 11, money_e8=-4)),
+    (6, RecordKind.ORDER, order(2)),
+    (7, RecordKind.FILL, FillRecord("rejected", 2, 0, 12, 13, "rejected", -2019, left_e8=2 * E8)),
+    (8, RecordKind.ORDER, order(3)),
+    (9, RecordKind.ORDER, order(3, cancel=True)),
+    (10, RecordKind.STATE, state(RiskEvent.HALT_ENTRIES)),
+]
+
+
+def dump(path: Path) -> list[str]:
+    with sqlite3.connect(path) as db:
+        return list(db.iterdump())
+
+
+def account() -> Account:
+    made = Account(1_000 * E8, 2)
+    made.apply_fill(0, 2 * E8, 100 * E8, 6)
+    return made
+
+
+def test_life_of_orders_is_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite", ["BTCUSDT", "ETHUSDT"])
+    store.write(LIFE, account())
+    assert store.witness() == Witness(3, "reducing", 10)
+    assert [each["order_id"] for each in store.open_orders()] == [3]
+    assert store.positions() == [{"symbol": "BTCUSDT", "qty_e8": 2 * E8, "cost_e8": 200 * E8}]
+    store.close()
+    with sqlite3.connect(tmp_path / "state.sqlite") as db:
+        states = dict(db.execute("SELECT order_id, state FROM orders"))
+        assert states == {1: "filled", 2: "rejected", 3: "new"}
+        assert db.execute("SELECT code FROM orders WHERE order_id = 2").fetchone() == (-2019,)
+        assert db.execute("SELECT sum(qty_e8), sum(fee_e8) FROM fills").fetchone() == (2 * E8, 6)
+        assert db.execute("SELECT payment_e8 FROM funding").fetchall() == [(-4,)]
+
+
+@pytest.mark.parametrize("start", range(len(LIFE)))
+def test_repeated_journal_changes_nothing(tmp_path: Path, start: int) -> None:
+    """A restart repeats the journal from its checkpoint, wherever that is."""
+    path = tmp_path / "state.sqlite"
+    store = Store(path, ["BTCUSDT", "ETHUSDT"])
+    store.write(LIFE, account())
+    before = dump(path)
+    for step in LIFE[start:]:
+        store.write([step], account())
+    assert dump(path) == before
+    store.close()
+
+
+def test_closed_position_is_told_as_closed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite", ["BTCUSDT", "ETHUSDT"])
+    money = account()
+    store.write([], money)
+    money.apply_fill(0, -2 * E8, 101 * E8, 6)
+    store.write([], money)
+    assert store.positions() == []
+    store.close()
+
+
+def test_step_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite", ["BTCUSDT", "ETHUSDT"])
+    bad = FillRecord("fill", 1, 0, 8, 9, "filled", side=1, qty_e8=None)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="cannot be used"):
+        store.write([(1, RecordKind.ORDER, order(1)), (2, RecordKind.FILL, bad)], account())
+    assert store.witness() == Witness(0, "", -1)
+    store.close()
+
+
+def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(DataError, match="cannot be used"):
+        Store(path, ["BTCUSDT"])
+
+
+def test_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(DataError, match="another version"):
+        Store(path, ["BTCUSDT"])
+
+
+def test_tidying_moves_the_log_into_the_database_beside_writes(tmp_path: Path) -> None:
+    """Without the log's file the database alone must have everything."""
+    path = tmp_path / "state.sqlite"
+    store = Store(path, ["BTCUSDT", "ETHUSDT"])
+    store.write(LIFE[:5], account())
+    store.tidy()
+    alone = tmp_path / "alone.sqlite"
+    alone.write_bytes(path.read_bytes())
+    with sqlite3.connect(alone) as db:
+        assert db.execute("SELECT count(*) FROM fills").fetchone() == (2,)
+        assert db.execute("SELECT qty_e8 FROM positions").fetchall() == [(2 * E8,)]
+    store.write(LIFE[5:], account())
+    assert store.witness() == Witness(3, "reducing", 10)
+    store.close()
+
+
+def test_position_of_an_earlier_life_is_corrected(tmp_path: Path) -> None:
+    """Only what has changed is written: against the file, not against what this process has written."""
+    path, money = tmp_path / "state.sqlite", account()
+    store = Store(path, ["BTCUSDT", "ETHUSDT"])
+    store.write([], money)
+    store.close()
+    store = Store(path, ["BTCUSDT", "ETHUSDT"])
+    store.write([], Account(1_000 * E8, 2))
+    assert store.positions() == []
+    store.write([], money)
+    assert store.positions() == [{"symbol": "BTCUSDT", "qty_e8": 2 * E8, "cost_e8": 200 * E8}]
+    store.close()

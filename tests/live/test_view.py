@@ -1,0 +1,100 @@
+"""The picture of a session fits a terminal, whatever there is to show."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gpuscalp.live.view import _LINES, picture, table
+
+# As long as the longest of the venue.
+_NAMES = [f"1000000B{index:02}USDT" for index in range(40)]
+
+
+def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
+    """Return a status with so many connections, positions and signals, and numbers as long as they get."""
+    return {
+        "running": True,
+        "state": "reducing",
+        "cause": "daily_loss",
+        "flattening": False,
+        "pnl_usdt": -1_234_567.89,
+        "equity_usdt": 12_345_678.9,
+        "drawdown_pct": 12.345,
+        "fees_usdt": 12_345.678,
+        "uptime_s": 1_234_567.0,
+        "frames": 123_456_789,
+        "last_frame_age_ms": 1_234.5,
+        "broker": "paper",
+        "device": "cuda",
+        "clock": {"offset_ms": -1_234.56, "error_ms": 1.0, "drifted": trouble},
+        "positions": [
+            {"symbol": name, "qty": -123_456.789, "value_usdt": -12_345.6, "unrealised_usdt": -1_234.56}
+            for name in _NAMES[:count]
+        ],
+        "open_orders": [{}] * count,
+        "signals": [
+            {"symbol": name, "edge_bps": -12.34, "down": 0.5, "up": 0.25, "agreement": 1.0}
+            for name in _NAMES[: min(count, 20)]
+        ],
+        "feeds": {
+            "connections": [
+                {
+                    "number": index,
+                    "route": "public",
+                    "state": "subscribing" if trouble and index == count - 1 else "live",
+                    "age_s": 86_399.0,
+                    "streams": 200,
+                    "silent": [],
+                    "reason": "not one byte in time: half open",
+                }
+                for index in range(count)
+            ],
+            "messages": {"messages": 10**10, "duplicates": 10**10, "gaps": 12_345, "rejects": 0},
+            "silent": _NAMES[:count] if trouble else [],
+            "unsynced": _NAMES[:count] if trouble else [],
+        },
+        "latency_ms": {
+            stage: {"p50": 1_234.5, "p99": None}
+            for stage in ("receive", "decode", "batch", "features", "predict", "gate", "order", "total")
+        },
+    }
+
+
+def _drawn(shown: Any, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(shown)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return [line.rstrip() for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("trouble", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 4, 12, 40])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (200, 60)])
+def test_the_picture_fits_the_terminal(count: int, trouble: bool, width: int, height: int) -> None:
+    lines = _drawn(picture(_status(count, trouble=trouble), rows=height - _LINES), width)
+    assert len(lines) < height  # the cursor stands below
+    assert max(len(line) for line in lines) <= width
+
+
+@pytest.mark.parametrize("count", [1, 4, 12, 40])
+def test_what_does_not_find_room_is_counted_and_trouble_is_never_left_out(count: int) -> None:
+    text = "\n".join(_drawn(picture(_status(count, trouble=True), rows=6), 80))
+    assert f"{count - 1} public" in text
+    assert "subscribing" in text
+    assert "the clock is not to be trusted" in text
+    assert text.count("-123457") == text.count("-1,234.56") == text.count("-12.34")
+    positions = text.count("-123457")
+    assert positions == (count if count <= 6 else 5)
+    # Positions and signals; connections.
+    assert len(re.findall(r"\+\d+ more", text)) == 2 * (count > 6) + (count > 8)
+
+
+def test_a_session_that_does_not_run_is_shown_as_it_last_stood() -> None:
+    lines = _drawn(table(_status(1) | {"running": False, "reason": "SIGTERM"}), 80)
+    assert lines[0] == "Not running. As it last stood (SIGTERM):"
+    assert "REDUCING (daily loss)" in lines[1]
