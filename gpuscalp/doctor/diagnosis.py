@@ -1,0 +1,173 @@
+"""All checks of one machine for one session, those that wait at the same time.
+
+Owns: which checks are made, their order, what each depends on. Never: judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from gpuscalp.config import FeedConfig, JournalConfig
+from gpuscalp.device import DeviceName, RequestedDevice, describe
+from gpuscalp.doctor import clock, compiled, disk, gpu, interpreter, machine, network, packages, session
+from gpuscalp.doctor import model as bundle
+from gpuscalp.doctor.check import Check, Diagnosis, fail, skip
+from gpuscalp.doctor.configuration import read_config
+from gpuscalp.doctor.port import check_port
+from gpuscalp.doctor.streams import PATIENCE, Patience, socket_count
+from gpuscalp.errors import ConfigError
+from gpuscalp.schema import Instrument
+
+JOURNAL: Final = JournalConfig()
+
+
+def examine(
+    *,
+    config: Path | None = None,
+    model: Path | None = None,
+    session_dir: Path | None = None,
+    device: RequestedDevice = "auto",
+    offline: bool = False,
+) -> Diagnosis:
+    """Make all checks for what a command line names.
+
+    Parameters
+    ----------
+    config : TOML file; None takes the defaults
+    model : bundle; None leaves its checks out
+    session_dir : directory of a session, there or not; None looks at the disk of the present directory only
+    device, offline : see ``diagnose``
+    """
+    told, live = read_config(config)
+    found = diagnose(
+        feed=None if live is None else live.feed,
+        journal=JOURNAL if live is None else live.journal,
+        journal_dir=None if session_dir is None else session.journal_folder(session_dir),
+        model=model,
+        device=device,
+        offline=offline,
+    )
+    return Diagnosis((told, *found.checks))
+
+
+def diagnose(
+    *,
+    feed: FeedConfig | None,
+    journal: JournalConfig = JOURNAL,
+    journal_dir: Path | None = None,
+    model: Path | None = None,
+    device: RequestedDevice = "auto",
+    offline: bool = False,
+    port: int | None = None,
+    instruments: Mapping[str, Instrument] | None = None,
+    patience: Patience = PATIENCE,
+) -> Diagnosis:
+    """Make all checks. Takes as long as the slowest of them; not to be called where an event loop runs.
+
+    Parameters
+    ----------
+    feed : where market data come from; None where that is not known, which leaves the network out
+    journal : limits of the journal
+    journal_dir : where it is or will be; None measures the disk of the present directory
+    model : bundle
+    device : what the session will ask for
+    offline : sends nothing
+    port : that the session would open on this machine
+    instruments : of the model's data, by symbol: their tick sizes are compared with those of today
+    patience : with the exchange
+    """
+
+    async def run() -> list[Check]:
+        symbols = () if model is None else bundle.symbols_of(model)
+        parts = await asyncio.gather(
+            asyncio.to_thread(_software),
+            asyncio.to_thread(_machine, feed, symbols),
+            asyncio.to_thread(_disk, journal_dir or Path.cwd(), journal),
+            asyncio.to_thread(_device_and_model, device, model),
+            _network(feed, symbols, instruments, patience, offline=offline),
+            asyncio.to_thread(_session, journal_dir),
+        )
+        return [check for part in parts for check in part]
+
+    return Diagnosis((*asyncio.run(run()), check_port(port)))
+
+
+def _software() -> list[Check]:
+    installed = packages.read_installed()
+    return [
+        interpreter.check_python(interpreter.read_interpreter()),
+        packages.check_packages(packages.read_requirements(), installed),
+        packages.check_xgboost(installed, has_driver=packages.driver_present()),
+        compiled.check_kernels(compiled.read_kernel_cache()),
+    ]
+
+
+def _machine(feed: FeedConfig | None, symbols: Sequence[str]) -> list[Check]:
+    found = machine.read_machine()
+    try:
+        sockets = 0 if feed is None else socket_count(symbols, feed)
+    except ConfigError:
+        sockets = 0  # the network's checks tell it
+    return [
+        machine.check_cpu(found),
+        machine.check_memory(found),
+        machine.check_open_files(found, socket_count=sockets),
+        clock.check_sync(clock.read_kernel_clock(), feed or FeedConfig()),
+    ]
+
+
+def _disk(folder: Path, journal: JournalConfig) -> list[Check]:
+    found = disk.read_disk(folder)
+    return [disk.check_space(found, journal), disk.check_latency(found, journal)]
+
+
+def _device_and_model(device: RequestedDevice, model: Path | None) -> list[Check]:
+    described = describe(device)
+    checks = [gpu.check_device(described, has_driver=packages.driver_present())]
+    if device == "cpu":
+        checks.append(skip("gpu_health", "the CPU was asked for"))
+    else:
+        nvml = gpu.import_nvml()
+        checks.append(gpu.check_health(None if nvml is None else gpu.read_health(nvml)))
+    used: DeviceName | None = described["device"]  # type: ignore[assignment]  # as describe documents
+    if model is None:
+        checks.append(skip("model", "no model was named"))
+    elif used is None:
+        checks.append(skip("model", "the device that was asked for cannot run it"))
+    else:
+        checks.append(bundle.check_model(model, device=used))
+    return checks
+
+
+async def _network(
+    feed: FeedConfig | None,
+    symbols: Sequence[str],
+    instruments: Mapping[str, Instrument] | None,
+    patience: Patience,
+    *,
+    offline: bool,
+) -> list[Check]:
+    if offline:
+        return [skip(name, "offline was asked for") for name in network.NAMES]
+    if feed is None:
+        return [skip(name, "the configuration cannot be read") for name in network.NAMES]
+    return await network.check_network(feed, symbols, instruments=instruments, patience=patience)
+
+
+def _session(journal_dir: Path | None) -> list[Check]:
+    names = ("session_lock", "session_journal", "session_state")
+    if journal_dir is None:
+        return [skip(name, "no session was named") for name in names]
+    try:
+        lock = session.read_lock(journal_dir)
+        checks = [session.check_lock(journal_dir, lock)]
+        if lock.held:
+            return checks + [skip(name, "the journal is being written") for name in names[1:]]
+        return [*checks, session.check_journal(journal_dir), session.check_state(journal_dir)]
+    except OSError as error:
+        fix = "correct the permissions, or name another directory"
+        what = f"{journal_dir} cannot be read: {error.strerror}"
+        return [fail("session_lock", what, fix), *(skip(name, "it cannot be read") for name in names[1:])]
