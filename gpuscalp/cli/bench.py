@@ -47,13 +47,59 @@ def ingest(
     recording: Annotated[
         Path | None, typer.Option(help="Raw recording of one symbol whose messages are sent instead.")
     ] = None,
+    connections: Annotated[
+        int, typer.Option(min=1, max=8, help="Redundant connections that each bring all messages.")
+    ] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which the median is told.")] = 3,
     json: JsonFlag = False,
 ) -> None:
     """Time the way from a socket on loopback to closed frames, journal included, on one core."""
     from gpuscalp.bench import ingest as bench
 
-    answer = bench.run(messages=messages, symbols=symbols, recording=recording)
+    answer = bench.run(messages, symbols, recording, connections=connections, rounds=rounds)
     emit(answer, json=json, text=lambda: _ingest_text(answer))
+
+
+@bench_app.command("live")
+def live(
+    symbols: Annotated[int, typer.Option(min=1, help="Number of symbols.")] = 200,
+    rate: Annotated[int, typer.Option(min=10, help="Messages a second over all symbols.")] = 20_000,
+    duration: Annotated[float, typer.Option(min=1, help="Seconds under load.")] = 10.0,
+    redundancy: Annotated[
+        int, typer.Option(min=1, max=4, help="Connections that each bring all messages.")
+    ] = 1,
+    json: JsonFlag = False,
+) -> None:
+    """Time a live session: one frame to its orders, and under load.
+
+    First the close of a frame to written orders, step by step; then all of it with sockets, against a sender.
+    """
+    from gpuscalp.bench import live as bench
+
+    answer = bench.run(symbols=symbols, rate=rate, duration_s=duration, redundancy=redundancy)
+    emit(answer, json=json, text=lambda: _live_text(answer))
+
+
+def _live_text(answer: dict[str, Any]) -> str:
+    stages = ", ".join(
+        f"{name} {stage['p50_ms']:.2f}/{stage['p99_ms']:.2f}" for name, stage in answer["stages"].items()
+    )
+    total, cpu = answer["tick_to_decision"], answer["cpu_share"]
+    slope, error = answer["rss_slope_mb_per_hour"], answer["rss_slope_error_mb_per_hour"]
+    memory = "" if slope is None else f", {slope:+,.1f} ± {error:,.1f} MiB an hour"
+    return (
+        f"Frame close to orders, {answer['symbols']} symbols, p50/p99 in ms: {answer['p50_ms']:.2f}/"
+        f"{answer['p99_ms']:.2f}; without the forest {answer['overhead_p50_ms']:.2f}/"
+        f"{answer['overhead_p99_ms']:.2f} ({stages}).\n"
+        f"Under load: {answer['messages_per_s']:,} messages a second for {answer['seconds']:.0f} s, "
+        f"{answer['lost']} lost, {answer['conflated']} ticks conflated; tick to decision "
+        f"{_number(total['p50_ms'])}/{_number(total['p99_ms'])} ms; processor: loop {cpu['loop']:.2f}, "
+        f"engine {cpu['engine']:.2f} of a core; memory {_number(answer['rss_least_mb'])} MiB{memory}."
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.1f}"
 
 
 def _ingest_text(answer: dict[str, Any]) -> str:
