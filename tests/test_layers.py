@@ -22,6 +22,7 @@ LAYERS: dict[int, frozenset[str]] = {
         {
             "account",
             "batcher",
+            "breakers",
             "contract",
             "ensemble",
             "feature_columns",
@@ -32,23 +33,39 @@ LAYERS: dict[int, frozenset[str]] = {
             "latency",
             "orders",
             "risk",
+            "risk_rules",
+            "sizing",
             "splits",
             "stats",
             "strategy",
+            "volatility",
         }
     ),
     3: frozenset({"pipeline", "trader"}),
-    4: frozenset({"archive", "bundle", "execution", "exchange", "feeds", "forest_reader", "journal"}),
+    4: frozenset(
+        {
+            "archive",
+            "bundle",
+            "execution",
+            "exchange",
+            "feeds",
+            "forest_reader",
+            "journal",
+            "object_graph",
+        }
+    ),
     5: frozenset(
         {
             "backtest",
             "bench",
             "demo",
+            "doctor",
             "excerpt",
             "feature_list",
             "feature_plot",
             "feature_table",
             "leakage",
+            "live",
             "parity",
             "rehearsal",
             "report",

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from gpuscalp import __version__
-from gpuscalp.config import BacktestConfig, TrainConfig, load
+from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, load
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE_FOLDERS = ("gpuscalp", "benchmarks", "scripts", "tests")
@@ -159,6 +159,7 @@ def _pinned(file: str, python: str) -> dict[str, str]:
         ("constraints.txt", ["cuda13", "dev"]),
         ("constraints.txt", ["dashboard", "nautilus", "ray", "mlflow"]),
         ("constraints-cuda12.txt", ["cuda12", "dev"]),
+        ("constraints-hftbacktest.txt", ["hftbacktest"]),
     ],
 )
 def test_constraints_fix_every_declared_dependency(file, extras, python):
@@ -211,7 +212,7 @@ def test_exactly_one_build_of_xgboost_and_at_most_one_of_cupy_is_installed():
 
 # Configuration ----------------------------------------------------------------------------------------------
 
-CONFIGS = {"backtest": BacktestConfig, "train": TrainConfig}
+CONFIGS = {"backtest": BacktestConfig, "paper": LiveConfig, "train": TrainConfig}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
