@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,22 @@ def operate(session: Session) -> None:
         session.on_command(Command.RESUME, "script", session.market.last_recv_ns)
 
 
-def run(folder: Path, session: Path) -> dict[str, Any]:
-    """Replay the script into a session, from wherever it is."""
+def run(folder: Path, session: Path, *, tell: Callable[[], object] | None = None) -> dict[str, Any]:
+    """Replay the script into a session, from wherever it is; ``tell`` is called once, at its first step."""
+    told = []
+
+    def on_step(running: Session) -> None:
+        if tell is not None and not told:
+            told.append(tell())
+        operate(running)
+
     return run_replay(
         [folder / "market.txt"],
         session,
         model=folder / "model",
         config=script.trading_config(**{"session.checkpoint_s": 0.08}),
         exchange_info=folder / "info.json",
-        on_step=operate,
+        on_step=on_step,
     )
 
 
@@ -69,27 +78,35 @@ def acknowledged(session: Path) -> dict[str, Any]:
             return {"fills": [], "orders": [], "state": ""}
 
 
-def kill_once(folder: Path, session: Path, after_s: float) -> bool:
-    """Run the session in a child and kill it; return whether it had come to its end before."""
+def kill_once(folder: Path, session: Path, rng: random.Random) -> bool:
+    """Run the session in a child and kill it; return whether it had come to its end before.
+
+    One of four kills comes at any moment, most likely while the session is being opened; the others within
+    moments of its first step, so that it gets on however long opening it takes on a busy machine.
+    """
+    begun, tell = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            run(folder, session)
+            run(folder, session, tell=lambda: os.write(tell, b"!"))
             os._exit(0)
         except BaseException as error:
             print(f"child: {error!r}", file=sys.stderr, flush=True)
             os._exit(1)
-    deadline = time.monotonic() + after_s
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            if status:
-                raise SystemExit(f"the session failed: {status}")
-            return True
-        time.sleep(0.001)
+    os.close(tell)
+    if rng.random() < 0.25:
+        time.sleep(rng.uniform(0.0, 0.3))
+    else:
+        select.select([begun], [], [], 60.0)
+        time.sleep(rng.uniform(0.0, 0.1))
+    os.close(begun)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return False
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return False
+    if status:
+        raise SystemExit(f"the session failed: {status}")
+    return True
 
 
 def main(folder: Path, kills_wanted: int, seed: int) -> None:
@@ -100,7 +117,7 @@ def main(folder: Path, kills_wanted: int, seed: int) -> None:
         session = folder / f"killed-{sessions}"
         sessions += 1
         before = acknowledged(session)
-        while not kill_once(folder, session, rng.uniform(0.0, 0.35)):
+        while not kill_once(folder, session, rng):
             kills += 1
             assert not is_running(session), "a lock outlived its process"
             now = acknowledged(session)
