@@ -44,6 +44,11 @@ def status_of(
         "cause": None if gate.cause is None else str(gate.cause),
         "flattening": engine.flattening,
         "uptime_s": round(uptime_s, 3),
+        "start": {
+            "fresh": session.start.fresh,
+            "repeated": session.start.repeated,
+            "torn_bytes": session.start.torn_bytes,
+        },
         "broker": about.config.broker,
         "device": about.device,
         "model": {
@@ -71,25 +76,7 @@ def status_of(
             for order in trader.open_orders.values()
         ],
         "signals": _signals(session),
-        "feeds": {
-            "connections": [
-                {
-                    "number": each.number,
-                    "route": each.route,
-                    "state": each.state,
-                    "age_s": round(each.age_s, 1),
-                    "streams": each.streams,
-                    "silent": list(each.silent),
-                    "cuts": each.cuts,
-                    "reason": each.reason,
-                }
-                for each in client.status()
-            ],
-            "messages": market.ingest.account(),
-            "unsynced": list(market.ingest.unsynced()),
-            "silent": [about.instruments[index].symbol for index in market.health.silent],
-            "snapshots": {"fetched": snapshots.fetched, "refused": snapshots.refused},
-        },
+        "feeds": _feeds(session, client, snapshots),
         "clock": {
             "offset_ms": None if clock.offset_ns is None else clock.offset_ns / NS_PER_MS,
             "error_ms": market.health.clock_error_ms,
@@ -107,6 +94,31 @@ def status_of(
             "bytes": session.journal.written_bytes,
         },
         "latency_ms": latencies_of(latency),
+    }
+
+
+def _feeds(session: Session, client: FeedClient, snapshots: Snapshots) -> dict[str, Any]:
+    """Return connections, messages by what became of them, and what is missing."""
+    about, market = session.about, session.market
+    return {
+        "connections": [
+            {
+                "number": each.number,
+                "route": each.route,
+                "state": each.state,
+                "age_s": round(each.age_s, 1),
+                "streams": each.streams,
+                "silent": list(each.silent),
+                "cuts": each.cuts,
+                "reason": each.reason,
+            }
+            for each in client.status()
+        ],
+        "messages": market.ingest.account(),
+        "gaps_settled": market.gap_count,
+        "unsynced": list(market.ingest.unsynced()),
+        "silent": [about.instruments[index].symbol for index in market.health.silent],
+        "snapshots": {"fetched": snapshots.fetched, "refused": snapshots.refused},
     }
 
 
