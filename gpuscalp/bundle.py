@@ -44,6 +44,7 @@ from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import CanaryError, FeatureMismatchError, MemberError, ModelError, UsageError
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
+from gpuscalp.ops.packed import Field
 from gpuscalp.schema import F32
 
 CONTRACT_FILE: Final = "contract.json"
@@ -279,15 +280,16 @@ def margins_on(device: Literal["cpu", "cuda"], forest: Forest, x: F32) -> F32:
     if device == "cpu":
         predict_margins(forest, x, out=out, scratch=ForestScratch.of(forest))
         return out
-    from gpuscalp.device import import_cupy
     from gpuscalp.ops import cuda_forest
+    from gpuscalp.ops.copies import pinned_mirror, to_device
 
-    cupy = import_cupy()
-    there = cupy.empty(shape, cupy.float32)
+    there = pinned_mirror((Field(shape, np.float32),))
     cuda_forest.predict_margins(
-        forest, cupy.asarray(x), out=there, scratch=cuda_forest.ForestScratch.of(forest)
+        forest, to_device(x), out=there.device[0], scratch=cuda_forest.ForestScratch.of(forest)
     )
-    return np.asarray(cupy.asnumpy(there), np.float32)
+    there.fetch()
+    np.copyto(out, there.host[0])
+    return out
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

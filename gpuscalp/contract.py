@@ -160,6 +160,11 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
+    @property
+    def tree_count(self) -> int:
+        """Trees of all members: a round adds one for each class."""
+        return sum(member.rounds for member in self.members) * len(self.classes)
+
     def sealed(self) -> Contract:
         """Return the contract with its digest."""
         return msgspec.structs.replace(self, digest=_digest(self))

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from gpuscalp.config import GridConfig
 from gpuscalp.errors import ShapeError
 from gpuscalp.ops import grid as grid_ops
-from gpuscalp.ops.by_device import Ops, ops_for
+from gpuscalp.ops.by_device import Ops, Upload, ops_for
 from gpuscalp.ops.packed import Field
 from gpuscalp.schema import I64, NS_PER_MS, TICK, Channel, FrameBlock, Instrument, Ticks
 
@@ -220,6 +220,7 @@ class Framer:
     instruments : one per symbol, in the order of axis S
     warm_up_frames : int   WARM_UP is set until this many frames have closed since a symbol's first quote
     ops : Ops              of the device that the blocks lie on; None: the CPU's
+    upload : how ticks get there; None: as ``ops`` does it
     """
 
     def __init__(
@@ -229,19 +230,22 @@ class Framer:
         *,
         warm_up_frames: int,
         ops: Ops | None = None,
+        upload: Upload | None = None,
     ) -> None:
         self._ops = ops_for("cpu") if ops is None else ops
+        self._upload = self._ops.upload if upload is None else upload
         self._stale_ns = config.stale_ms * NS_PER_MS
         self._warm_up_frames = warm_up_frames
         tick_size = np.array([instrument.tick_size for instrument in instruments], np.float64)
-        self._tick_size = self._ops.xp.asarray(tick_size)
+        self._tick_size = self._ops.to_device(tick_size)
         self._state = self._ops.frames.FrameState.empty(len(instruments))
+        # Where the state is: a restart copies nothing from the host.
+        self._empty = self._ops.frames.FrameState.empty(len(instruments))
 
     def restart(self) -> None:
         """Forget everything: the next frame is not adjacent to the last."""
-        empty = self._ops.frames.FrameState.empty(len(self._tick_size))
-        self._state.integers[:] = empty.integers
-        self._state.reals[:] = empty.reals
+        self._state.integers[:] = self._empty.integers
+        self._state.reals[:] = self._empty.reals
 
     def buffers(self, frame_count: int) -> FrameBlock:
         """Return an uninitialised block for ``fold`` to write into."""
@@ -251,8 +255,13 @@ class Framer:
     def fold(self, closed: ClosedFrames, out: FrameBlock | None = None) -> FrameBlock:
         """Return the channels of closed frames (in ``out`` if given: T frames, overwritten)."""
         block = self.buffers(len(closed.end_ns)) if out is None else out
-        ticks, offsets, end_ns = self._ops.upload(closed.ticks, closed.offsets, closed.end_ns)
+        ticks, offsets, end_ns = self._upload(closed.ticks, closed.offsets, closed.end_ns)
         block.end_ns[:] = end_ns
+        self.fold_there(ticks, offsets, end_ns, block)
+        return block
+
+    def fold_there(self, ticks: Any, offsets: Any, end_ns: Any, block: FrameBlock) -> None:
+        """Fold frames that lie on the device already into ``block``, all but its ``end_ns``."""
         self._ops.frames.fold(
             ticks,
             offsets,
@@ -267,7 +276,6 @@ class Framer:
             block.ask_px,
             block.mark,
         )
-        return block
 
     def checkpoint(self) -> dict[str, np.ndarray]:
         """Return the state as NumPy arrays, the same for every device."""
@@ -276,5 +284,5 @@ class Framer:
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Continue from a checkpoint, whichever device it was made on."""
-        self._state.integers[:] = self._ops.xp.asarray(saved["integers"])
-        self._state.reals[:] = self._ops.xp.asarray(saved["reals"])
+        self._state.integers[:] = self._ops.to_device(saved["integers"])
+        self._state.reals[:] = self._ops.to_device(saved["reals"])

@@ -4,6 +4,8 @@
 // context    every such column is one value per frame that goes to all symbols (or is taken from each symbol's
 //            own): the leader's, the mean over symbols, an entry of a table. One block per (column, stretch of
 //            frames): the first row of threads makes the values, a sum in the order of the symbols; all write.
+//            What is summed all bring into shared memory: one thread that fetched it itself would wait for memory
+//            once for every few symbols.
 // transpose  float32[F, S] to float32[S, F] through shared memory
 
 #ifndef CONTEXT_THREADS
@@ -21,16 +23,28 @@ __device__ __forceinline__ long long floor_div(long long a, long long b) {
     return quotient - (a % b != 0 && (a < 0) != (b < 0));
 }
 
-// Mean over the symbols that have a value, float32 in their order.
-__device__ __forceinline__ float mean_of(const float* values, long long stride, long long symbol_count) {
+// Mean over the symbols that have a value, float32 in their order; for the first row of threads, of their frames.
+// `values` points at symbol 0 of the thread's frame.
+__device__ __forceinline__ float mean_of(const float* values, long long stride, long long symbol_count,
+                                         bool inside, float* shared) {
     float total = 0.0f;
     int count = 0;
-    for (long long symbol = 0; symbol < symbol_count; ++symbol) {
-        const float value = values[symbol * stride];
-        if (value == value) {
-            total = total + value;
-            ++count;
+    for (long long first = 0; first < symbol_count; first += blockDim.y) {
+        if (inside && first + threadIdx.y < symbol_count) {
+            shared[threadIdx.y * blockDim.x + threadIdx.x] = values[(first + threadIdx.y) * stride];
         }
+        __syncthreads();
+        if (threadIdx.y == 0 && inside) {
+            const int there = (int)min((long long)blockDim.y, symbol_count - first);
+            for (int i = 0; i < there; ++i) {
+                const float value = shared[i * blockDim.x + threadIdx.x];
+                if (value == value) {
+                    total = total + value;
+                    ++count;
+                }
+            }
+        }
+        __syncthreads();
     }
     return count > 0 ? total / (float)count : nan32();
 }
@@ -70,9 +84,9 @@ extern "C" __global__ void __launch_bounds__(CONTEXT_THREADS)
         const long long* pair = relative ? relative_columns + 2 * (row - mean_count) : mean_columns + 2 * row;
         target = pair[1];
         if (relative) source = pair[0];
-        if (threadIdx.y == 0 && frame < frame_count) {
-            values[threadIdx.x] = mean_of(features + pair[0] * frame_count + frame, stride, symbol_count);
-        }
+        const float mean = mean_of(features + pair[0] * frame_count + frame, stride, symbol_count,
+                                   frame < frame_count, values);
+        if (threadIdx.y == 0) values[threadIdx.x] = mean;
     } else {
         row -= mean_count + relative_count;
         target = time_columns[3 * row];

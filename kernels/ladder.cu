@@ -4,17 +4,19 @@
 // step           one frame of all symbols: one thread per (symbol, group), its element in registers
 // advance_clock  ends a step: apart, because every block of it reads the clock; in memory, so that a captured
 //                graph of both can be replayed
-// batch          many frames of one symbol: one block per (group, tile of frames); its threads stride over the
-//                frames, elements go up the levels between two buffers in the block's part of scratch
+// batch          many frames of all symbols: one block per (symbol, tile of frames, group); its threads are
+//                neighbouring frames and walk along the tile together, each with its element in registers;
+//                what a level looks back at lies in shared memory
+// batch_spectrum the same for SPECTRUM, whose many registers the other families need not pay for
 //
 // step, batch and the CPU's rows do the same operations on an element, in the same order. The functions below bear
 // the names of those in ladder_families.py (lift, merge) and ladder_finish.py (finish).
 
 #ifndef STEP_THREADS
-#define STEP_THREADS 128
+#define STEP_THREADS 64
 #endif
 #ifndef BATCH_THREADS
-#define BATCH_THREADS 256
+#define BATCH_THREADS 64
 #endif
 
 // ---- codes and layouts: ladder_codes.py ---------------------------------------------------------------
@@ -489,8 +491,8 @@ struct Spectrum {
     }
 };
 
-template <class Family>
-__device__ __forceinline__ void load(const Group& group, const Rows& from, float (&e)[Family::N]) {
+template <class Family, class From>
+__device__ __forceinline__ void load(const Group& group, const From& from, float (&e)[Family::N]) {
 #pragma unroll
     for (int i = 0; i < Family::N; ++i) {
         const int row = Family::row(group, i);
@@ -533,6 +535,15 @@ __device__ __forceinline__ void finish_level(const float* constants, const long 
 
 // ---- step -----------------------------------------------------------------------------------------------
 
+// Row `now` of the ring of `level`, whose element is half a window older than the newest.
+__device__ __forceinline__ Rows ring_slot(const Group& group, float* rings, long long ring, int level,
+                                          long long now, long long symbol_count) {
+    const long long half = 1LL << (level - 1);
+    return {rings + (ring + (now & (half - 1)) * group.size) * symbol_count, symbol_count};
+}
+
+// The older half of the next level is fetched before the finishes of this one: it does not depend on them, and
+// otherwise each of up to ten levels would wait for memory in turn.
 template <class Family>
 __device__ __forceinline__ void step_group(const float* constants, const long long* finishes, const Group& group,
                                            const ConstRows& channels, float* rings, long long now,
@@ -542,18 +553,20 @@ __device__ __forceinline__ void step_group(const float* constants, const long lo
     Family::lift(group, channels, e);
     Cursor cursor = {group.finish, group.finish + group.finish_count};
     long long ring = group.ring;
+    float older[Family::N] = {};
+    if (group.top > 0) load<Family>(group, ring_slot(group, rings, ring, 1, now, symbol_count), older);
     for (int level = 0; level <= group.top; ++level) {
         if (level > 0) {
-            const long long half = 1LL << (level - 1);
-            const Rows slot = {rings + (ring + (now & (half - 1)) * group.size) * symbol_count, symbol_count};
-            ring += half * group.size;
-            float older[Family::N];
+            const Rows slot = ring_slot(group, rings, ring, level, now, symbol_count);
+            ring += (1LL << (level - 1)) * group.size;
             float merged[Family::N];
-            load<Family>(group, slot, older);
             Family::merge(group, constants, level, older, e, merged);
             store<Family>(group, e, slot);
 #pragma unroll
             for (int i = 0; i < Family::N; ++i) e[i] = merged[i];
+            if (level < group.top) {
+                load<Family>(group, ring_slot(group, rings, ring, level + 1, now, symbol_count), older);
+            }
         }
         const long long past = past_level(finishes, cursor, level);
         if (past > cursor.at) {
@@ -564,7 +577,11 @@ __device__ __forceinline__ void step_group(const float* constants, const long lo
 }
 
 // channels float32[C, S] of the newest frame; rings float32[R, S]; clock int64[1]; out float32[F, S].
-// Grid: (ceil(S / STEP_THREADS), groups). The 1 below lets the compiler take registers rather than spill.
+// Grid: (ceil(S / STEP_THREADS), groups). Groups cost from one load to a spectrum of eight levels; a step takes as
+// long as its slowest group, if all of them run at once and none shares what it waits for. Blocks of two warps: 512
+// symbols and 28 groups are 224 blocks, at most two on each of 132 multiprocessors, so that every warp has a
+// scheduler to itself; fewer symbols spread over as many multiprocessors as there are blocks. The 1 below lets the
+// compiler take registers rather than spill.
 extern "C" __global__ void __launch_bounds__(STEP_THREADS, 1)
     step(const long long* __restrict__ groups, const long long* __restrict__ finishes,
          const float* __restrict__ constants, const float* __restrict__ channels, float* __restrict__ rings,
@@ -591,88 +608,142 @@ extern "C" __global__ void advance_clock(long long* clock) { clock[0] += 1; }
 
 // ---- batch ----------------------------------------------------------------------------------------------
 
-// One group over the frames start to start + count of one symbol.
-struct Tile {
-    long long start, count;
+// Which frames a block computes, and the way of one symbol's rows: channels[row * stride + halo + frame].
+struct Stretch {
+    long long first, last, halo, stride;
 };
 
+// One group over one stretch of one symbol. The threads take as many neighbouring frames at a time as there are
+// of them, a step, and go up the levels together. `memory` is the block's shared memory:
+//
+//   2 buffers of [size][threads] to hand elements to later frames of the same step, used in turn;
+//   for each level, with h = 2^(level - 1) frames to look back:
+//     h >= threads   [size][h], a ring as in `step`. As the threads are a power of two, a slot belongs to one
+//                    thread for good: it reads what it wrote h frames ago and writes its newest there, and
+//                    there is nothing to wait for.
+//     h < threads    2 of [size][h], used in turn: the last h elements of the step before.
+//
+// One barrier for each level with h < threads is enough. A thread that passes it has read what the others handed
+// over at the level before, in the other buffer; so at the next such level, which may be the next step's, that
+// buffer can be written. Likewise the elements kept of a step are read by the next one behind the barrier of
+// the same level, and overwritten by the one after that, behind it once more.
+//
+// The stretch begins 2^top - 1 frames early, rounded up to whole steps, so that every window is filled; until
+// then shared memory holds anything, and what comes of that is not written.
 template <class Family>
 __device__ __forceinline__ void batch_group(const float* constants, const long long* finishes, const Group& group,
-                                            const float* channels, long long channel_stride, const Tile& tile,
-                                            float* lower, float* upper, long long width, float* out,
-                                            long long out_stride) {
+                                            const float* channels, const Stretch& stretch, float* memory,
+                                            float* out, long long out_stride) {
+    const int thread = threadIdx.x;
+    const int threads = blockDim.x;
+    const int size = group.size;
     const long long reach = (1LL << group.top) - 1;
-    const long long size = reach + tile.count;
-    // `channels` points at the first frame of the recording: the halo lies before it.
-    const float* newest = channels + tile.start;
-    for (long long i = threadIdx.x; i < size; i += blockDim.x) {
+    const long long begin = stretch.first - (reach + threads - 1) / threads * threads;
+    int turn = 0;
+    for (long long at = begin; at < stretch.last; at += threads) {
+        const long long frame = at + thread;
+        const long long position = frame - begin;
+        const int parity = (int)((at - begin) / threads & 1);
+        const bool wanted = frame >= stretch.first && frame < stretch.last;
+        const ConstRows newest = {channels + stretch.halo + frame, stretch.stride};
         float e[Family::N];
-        Family::lift(group, {newest - reach + i, channel_stride}, e);
-        store<Family>(group, e, {lower + i, width});
-    }
-    __syncthreads();
-    Cursor cursor = {group.finish, group.finish + group.finish_count};
-    for (int level = 0; level <= group.top; ++level) {
-        if (level > 0) {
-            const long long half = 1LL << (level - 1);
-            const long long valid = (1LL << level) - 1;
-            for (long long i = valid + threadIdx.x; i < size; i += blockDim.x) {
+#pragma unroll
+        for (int i = 0; i < Family::N; ++i) e[i] = 0.0f;
+        if (frame >= stretch.first - reach && frame < stretch.last) Family::lift(group, newest, e);
+        Cursor cursor = {group.finish, group.finish + group.finish_count};
+        float* level_memory = memory + 2 * size * threads;
+        for (int level = 0; level <= group.top; ++level) {
+            if (level > 0) {
+                const int half = 1 << (level - 1);
                 float older[Family::N];
-                float newer[Family::N];
                 float merged[Family::N];
-                load<Family>(group, {lower + i - half, width}, older);
-                load<Family>(group, {lower + i, width}, newer);
-                Family::merge(group, constants, level, older, newer, merged);
-                store<Family>(group, merged, {upper + i, width});
+                if (half >= threads) {
+                    const Rows slot = {level_memory + (position & (half - 1)), half};
+                    load<Family>(group, slot, older);
+                    store<Family>(group, e, slot);
+                    level_memory += size * half;
+                } else {
+                    float* handed = memory + turn * size * threads;
+                    float* kept = level_memory + parity * size * half;
+                    const float* before = level_memory + (parity ^ 1) * size * half;
+                    store<Family>(group, e, {handed + thread, threads});
+                    __syncthreads();
+                    if (thread >= threads - half) store<Family>(group, e, {kept + thread - (threads - half), half});
+                    const bool inside = thread >= half;
+                    load<Family>(group, inside ? ConstRows{handed + thread - half, threads}
+                                               : ConstRows{before + thread, half}, older);
+                    level_memory += 2 * size * half;
+                    turn ^= 1;
+                }
+                Family::merge(group, constants, level, older, e, merged);
+#pragma unroll
+                for (int i = 0; i < Family::N; ++i) e[i] = merged[i];
             }
-            // The buffer that the next level writes was read before this barrier, or before the one above.
-            __syncthreads();
-            float* filled = upper;
-            upper = lower;
-            lower = filled;
-        }
-        const long long past = past_level(finishes, cursor, level);
-        if (past > cursor.at) {
-            for (long long i = threadIdx.x; i < tile.count; i += blockDim.x) {
-                float e[Family::N];
-                load<Family>(group, {lower + reach + i, width}, e);
-                finish_level<Family>(constants, finishes, group, cursor.at, past, e, {newest + i, channel_stride},
-                                     {out + tile.start + i, out_stride});
+            const long long past = past_level(finishes, cursor, level);
+            if (past > cursor.at) {
+                if (wanted) {
+                    finish_level<Family>(constants, finishes, group, cursor.at, past, e, newest,
+                                         {out + frame, out_stride});
+                }
+                cursor.at = past;
             }
-            cursor.at = past;
         }
     }
 }
 
-// channels float32[C, H + T] of one symbol, out float32[F, T]; frames first to last, `tile` at a time; scratch
-// float32[blocks, 2, E, W] with W >= reach of the longest window + tile. Grid: any number of blocks that
-// scratch has parts for; each takes every gridDim.x-th piece of work.
-extern "C" __global__ void __launch_bounds__(BATCH_THREADS)
-    batch(const long long* __restrict__ groups, long long group_count, const long long* __restrict__ finishes,
-          const float* __restrict__ constants, const float* __restrict__ channels, long long halo, long long first,
-          long long last, long long tile, float* __restrict__ scratch, long long element_rows, long long width,
-          float* __restrict__ out, long long frame_count) {
+// The piece of a block: blockIdx.x counts symbols and, within one, tiles; blockIdx.y the groups of a launch.
+struct Piece {
+    Group group;
+    const float* channels;
+    Stretch stretch;
+    float* out;
+};
+
+__device__ __forceinline__ Piece read_piece(const long long* groups, const int* chosen, const float* channels,
+                                            long long channel_count, long long halo, long long first,
+                                            long long last, long long tile, float* out, long long column_count,
+                                            long long frame_count) {
     const long long tiles = (last - first + tile - 1) / tile;
+    const long long symbol = blockIdx.x / tiles;
+    const long long start = first + blockIdx.x % tiles * tile;
     const long long stride = halo + frame_count;
-    float* lower = scratch + (long long)blockIdx.x * 2 * element_rows * width;
-    float* upper = lower + element_rows * width;
-    const float* from = channels + halo;
-    for (long long piece = blockIdx.x; piece < group_count * tiles; piece += gridDim.x) {
-        const Group group = read_group(groups, piece / tiles);
-        const long long start = first + piece % tiles * tile;
-        const Tile own = {start, min(tile, last - start)};
+    return {read_group(groups, chosen[blockIdx.y]),
+            channels + symbol * channel_count * stride,
+            {start, min(start + tile, last), halo, stride},
+            out + symbol * column_count * frame_count};
+}
+
+// channels float32[S, C, H + T], out float32[S, F, T]; frames first to last, `tile` at a time; chosen: the groups
+// of this launch. Grid: (S * ceil((last - first) / tile), number of chosen groups). Block: a power of two.
+// Dynamic shared memory: what cuda_ladder._shared_bytes says for the chosen group that needs most.
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1)
+    batch(const long long* __restrict__ groups, const int* __restrict__ chosen,
+          const long long* __restrict__ finishes, const float* __restrict__ constants,
+          const float* __restrict__ channels, long long channel_count, long long halo, long long first,
+          long long last, long long tile, float* __restrict__ out, long long column_count, long long frame_count) {
+    extern __shared__ float memory[];
+    const Piece own = read_piece(groups, chosen, channels, channel_count, halo, first, last, tile, out,
+                                 column_count, frame_count);
 #define BATCH_GROUP(FAMILY) \
-    batch_group<FAMILY>(constants, finishes, group, from, stride, own, lower, upper, width, out, frame_count)
-        switch (group.op) {
-            case MOMENTS: BATCH_GROUP(Moments); break;
-            case EXTREMES: BATCH_GROUP(Extremes); break;
-            case SUMS: BATCH_GROUP(Sums); break;
-            case CROSS: BATCH_GROUP(Cross); break;
-            case PATH: BATCH_GROUP(Path); break;
-            case DECAY: BATCH_GROUP(Decay); break;
-            case SPECTRUM: BATCH_GROUP(Spectrum); break;
-        }
-        // The next piece writes where a slower thread may still read.
-        __syncthreads();
+    batch_group<FAMILY>(constants, finishes, own.group, own.channels, own.stretch, memory, own.out, frame_count)
+    switch (own.group.op) {
+        case MOMENTS: BATCH_GROUP(Moments); break;
+        case EXTREMES: BATCH_GROUP(Extremes); break;
+        case SUMS: BATCH_GROUP(Sums); break;
+        case CROSS: BATCH_GROUP(Cross); break;
+        case PATH: BATCH_GROUP(Path); break;
+        case DECAY: BATCH_GROUP(Decay); break;
     }
+}
+
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1)
+    batch_spectrum(const long long* __restrict__ groups, const int* __restrict__ chosen,
+                   const long long* __restrict__ finishes, const float* __restrict__ constants,
+                   const float* __restrict__ channels, long long channel_count, long long halo, long long first,
+                   long long last, long long tile, float* __restrict__ out, long long column_count,
+                   long long frame_count) {
+    extern __shared__ float memory[];
+    const Piece own = read_piece(groups, chosen, channels, channel_count, halo, first, last, tile, out,
+                                 column_count, frame_count);
+    BATCH_GROUP(Spectrum);
 }

@@ -5,22 +5,19 @@ On the host in every run, by the kernels' own sources under the launchers; on a 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from unittest import mock
-
 import numpy as np
 import pytest
 
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import DeviceError
 from gpuscalp.frames import block_layout
-from gpuscalp.ops import by_device, cuda_context, cuda_frames, cuda_ladder
+from gpuscalp.ops import by_device
 from gpuscalp.ops.packed import ALIGNMENT, Field, carve, packed_bytes
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import FeatureChunk, FrameBlock
 from tests.host_shim.build import compiler
 from tests.host_shim.covers import covers
-from tests.host_shim.cuda_on_host import cuda_on_host
+from tests.host_shim.gpu_on_host import gpu_on_host
 from tests.host_shim.same_bits import assert_same_bits
 from tests.random_ticks import cuts, instruments, random_ticks, split
 
@@ -28,19 +25,6 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no g++ 
 
 SYMBOLS = 3
 GRID = GridConfig(frame_ms=20, lateness_ms=10, stale_ms=200, max_gap_ms=4_000)
-
-
-@contextmanager
-def gpu_on_host(seed=None):
-    """A GPU that is there: the kernels run on the host, few threads and blocks at a time."""
-    with (
-        cuda_on_host(seed=seed),
-        mock.patch.object(by_device, "probe_cuda"),
-        mock.patch.multiple(cuda_ladder, TILE_FRAMES=200, BATCH_BLOCKS=7, BATCH_THREADS=32, STEP_THREADS=8),
-        mock.patch.object(cuda_context, "THREADS", 32),
-        mock.patch.object(cuda_frames, "THREADS", 8),
-    ):
-        yield
 
 
 def pipeline(device, **options):
@@ -122,6 +106,18 @@ def test_batch_gives_the_bits_of_the_cpu(seed):
     with gpu_on_host(seed):
         wanted = check_batch(6_000)
     assert np.isfinite(wanted["features"]).any(axis=(0, 2)).all(), "a column was never seen"
+
+
+@needs_compiler
+def test_batch_that_is_left_early_leaves_no_copy_under_way():
+    """A copy once went on into pinned memory that the next batch had already been given."""
+    with gpu_on_host() as device:
+        chunks = pipeline("cuda", chunk_frames=100).batch(split(market(3_000), [500, 1_000, 1_500]))
+        next(chunks)
+        ways = [stream for stream in device.streams if stream is not device.null]
+        assert any(stream.queue for stream in ways), "nothing was under way"
+        chunks.close()
+        assert not any(stream.queue for stream in ways)
 
 
 @needs_compiler

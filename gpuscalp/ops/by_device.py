@@ -1,6 +1,6 @@
 """The same operations on either device: chosen once, then called under the same names.
 
-Owns: which twins belong together, and the two ways between host and device. Never: falls back; ``"cuda"`` is
+Owns: which twins belong together. Never: copies (ops/copies.py), or falls back; ``"cuda"`` is
 an error where it cannot run (gpuscalp.device).
 """
 
@@ -15,8 +15,11 @@ import numpy as np
 
 from gpuscalp.device import DeviceName, import_cupy, probe_cuda
 from gpuscalp.errors import DeviceError
-from gpuscalp.ops.packed import Field, carve, packed_bytes
-from gpuscalp.schema import I64, TICK, Ticks
+from gpuscalp.ops import copies
+from gpuscalp.ops.copies import Mirror
+from gpuscalp.ops.staging import HostStaging, PinnedStaging, Staging
+from gpuscalp.ops.tick_upload import TickUpload, upload_frames
+from gpuscalp.schema import I64, Ticks
 
 Upload = Callable[[Ticks, I64, I64], tuple[Any, Any, Any]]
 
@@ -28,10 +31,15 @@ class Ops:
     Attributes
     ----------
     xp : numpy or cupy
-    frames, ladder, context : gpuscalp.ops.<name> or gpuscalp.ops.cuda_<name>
+    frames, ladder, context, forest : gpuscalp.ops.<name> or gpuscalp.ops.cuda_<name>
     tile_frames : int     what ``ladder.batch`` takes at a time; does not change the bits
     threaded : bool       whether several host threads make the batch faster
-    upload : (ticks, offsets, end_ns) of whole frames → what ``frames.fold`` takes
+    ahead : int           blocks of frames to read ahead of the computing of a batch (gpuscalp.ops.ahead)
+    staging : () → what moves a batch between host and device
+    upload : (ticks, offsets, end_ns) of whole frames → what ``frames.fold`` takes; for one block at a time
+    stream_upload : number of symbols → such an upload for one frame at a time, whose results it overwrites
+    mirror : layout, how many of its arrays the host wants → ``copies.Mirror``
+    to_device : NumPy array → the same values on the device
     to_host : array → the same values as a NumPy array; waits for the device
     """
 
@@ -40,14 +48,20 @@ class Ops:
     frames: ModuleType
     ladder: ModuleType
     context: ModuleType
+    forest: ModuleType
     tile_frames: int
     threaded: bool
+    ahead: int
+    staging: Callable[[], Staging]
     upload: Upload
+    stream_upload: Callable[[int], Upload]
+    mirror: Callable[..., Mirror]
+    to_device: Callable[[Any], Any]
     to_host: Callable[[Any], Any]
 
     def tables(self, program: Any) -> Any:
         """Return a program (a named tuple of NumPy tables) with its tables on the device."""
-        return type(program)(*(self.xp.asarray(table) for table in program))
+        return type(program)(*(self.to_device(table) for table in program))
 
 
 def ops_for(device: str) -> Ops:
@@ -68,7 +82,7 @@ def ops_for(device: str) -> Ops:
 
 
 def _cpu() -> Ops:
-    from gpuscalp.ops import context, frames, ladder
+    from gpuscalp.ops import context, forest, frames, ladder
 
     return Ops(
         device="cpu",
@@ -76,15 +90,21 @@ def _cpu() -> Ops:
         frames=frames,
         ladder=ladder,
         context=context,
+        forest=forest,
         tile_frames=4096,  # the elements of one group stay in the second-level cache
         threaded=True,
+        ahead=0,
+        staging=HostStaging,
         upload=lambda *arrays: arrays,
+        stream_upload=lambda _: lambda *arrays: arrays,
+        mirror=copies.host_mirror,
+        to_device=lambda array: array,
         to_host=lambda array: array,
     )
 
 
 def _cuda() -> Ops:
-    from gpuscalp.ops import cuda_context, cuda_frames, cuda_ladder
+    from gpuscalp.ops import cuda_context, cuda_forest, cuda_frames, cuda_ladder
 
     cupy = import_cupy()
     return Ops(
@@ -93,26 +113,14 @@ def _cuda() -> Ops:
         frames=cuda_frames,
         ladder=cuda_ladder,
         context=cuda_context,
+        forest=cuda_forest,
         tile_frames=cuda_ladder.TILE_FRAMES,
         threaded=False,  # launches queue on one stream
-        upload=_upload,
-        to_host=cupy.asnumpy,
+        ahead=4,
+        staging=PinnedStaging,
+        upload=upload_frames,
+        stream_upload=TickUpload,
+        mirror=copies.pinned_mirror,
+        to_device=copies.to_device,
+        to_host=copies.to_host,
     )
-
-
-def _upload(ticks: Ticks, offsets: I64, end_ns: I64) -> tuple[Any, Any, Any]:
-    """Copy whole frames to the GPU at once: of ``ticks`` only those that ``offsets`` names, as bytes."""
-    first, last = int(offsets[0]), int(offsets[-1])
-    layout = (
-        Field((last - first, TICK.itemsize), np.uint8),
-        Field(offsets.shape, np.int64),
-        Field(end_ns.shape, np.int64),
-    )
-    host = np.empty(packed_bytes(layout), np.uint8)
-    to_ticks, to_offsets, to_end_ns = carve(host, layout)
-    to_ticks[:] = np.ascontiguousarray(ticks[first:last]).view(np.uint8).reshape(to_ticks.shape)
-    np.subtract(offsets, first, out=to_offsets)
-    to_end_ns[:] = end_ns
-    # CuPy copies from pinned memory of its own, which it holds until the device is done with it.
-    on_device = carve(import_cupy().asarray(host), layout)
-    return on_device[0], on_device[1], on_device[2]

@@ -1,4 +1,8 @@
-"""Ticks to frames on a GPU. Twin: frames, whose docstrings say what they are; kernel: kernels/frames.cu."""
+"""Ticks to frames on a GPU. Twin: frames, whose docstrings say what they are; kernel: kernels/frames.cu.
+
+One frame is one launch without an allocation, which a captured graph may hold. Many frames are three: each
+cell is told the ticks that it starts from, and then all are folded at once.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,15 @@ import numpy as np
 
 from gpuscalp.device import import_cupy
 from gpuscalp.ops import frames as cpu
+from gpuscalp.ops.copies import to_device
 from gpuscalp.ops.cuda_module import load_module
 from gpuscalp.ops.device_arrays import require
 from gpuscalp.schema import TICK
 
-THREADS = 128  # of a block; one thread per symbol
+FOLD_THREADS = 32  # of a block of `fold`: they stage the ticks of one symbol
+CELL_THREADS = 128  # of a block of `last_ticks` and `fold_cells`; one thread per cell
+CARRY_SYMBOLS, CARRY_STRETCHES = 32, 32  # of a block of `carry_ticks`
+_REMEMBERED = 3  # kinds of ticks that a state remembers: quotes, books, marks
 
 
 class FrameState(cpu.FrameState):
@@ -20,8 +28,7 @@ class FrameState(cpu.FrameState):
 
     @staticmethod
     def empty(symbol_count: int) -> FrameState:
-        cupy = import_cupy()
-        return FrameState(*(cupy.asarray(array) for array in cpu.FrameState.empty(symbol_count)))
+        return FrameState(*(to_device(array) for array in cpu.FrameState.empty(symbol_count)))
 
 
 def fold(
@@ -65,24 +72,38 @@ def fold(
     require(mark, "mark", np.float64, row)
     if frame_count == 0 or symbol_count == 0:
         return
-    load_module("frames").get_function("fold")(
-        (-(-symbol_count // THREADS),),
-        (THREADS,),
-        (
-            ticks,
-            offsets,
-            end_ns,
-            tick_size,
-            np.int64(stale_ns),
-            np.int64(warm_up_frames),
-            state.integers,
-            state.reals,
-            channels,
-            quality,
-            bid_px,
-            ask_px,
-            mark,
-            np.int64(frame_count),
-            np.int64(symbol_count),
-        ),
+    given = (ticks, offsets, end_ns, tick_size, np.int64(stale_ns), np.int64(warm_up_frames))
+    out = (channels, quality, bid_px, ask_px, mark)
+    if frame_count == 1:
+        load_module("frames").get_function("fold")(
+            (symbol_count,),
+            (FOLD_THREADS,),
+            (*given, *state, *out, np.int64(symbol_count)),
+        )
+    else:
+        _fold_batch(given, state, out, frame_count, symbol_count)
+
+
+def _fold_batch(
+    given: tuple[Any, ...], state: cpu.FrameState, out: tuple[Any, ...], frame_count: int, symbol_count: int
+) -> None:
+    """Launch the three kernels of many frames; their order on the stream is their order."""
+    cupy = import_cupy()
+    ticks, offsets, *_ = given
+    cell_count = frame_count * symbol_count
+    assert len(ticks) < 1 << 31, "indices of ticks are int32"
+    shape = (np.int64(frame_count), np.int64(symbol_count))
+    last = cupy.empty((_REMEMBERED, cell_count), np.int32)
+    closed = cupy.empty(cell_count, np.int64)
+    before = (cupy.empty_like(state.integers), cupy.empty_like(state.reals))
+    module = load_module("frames")
+    cells = (-(-cell_count // CELL_THREADS),)
+    module.get_function("last_ticks")(cells, (CELL_THREADS,), (ticks, offsets, last, np.int64(cell_count)))
+    module.get_function("carry_ticks")(
+        (-(-symbol_count // CARRY_SYMBOLS),),
+        (CARRY_SYMBOLS, CARRY_STRETCHES),
+        (ticks, *state, last, closed, *before, *shape),
+    )
+    module.get_function("fold_cells")(
+        cells, (CELL_THREADS,), (*given, *before, last, closed, *state, *out, *shape)
     )

@@ -1,7 +1,8 @@
 """Compiles ``kernels/*.cu`` and loads them; the one place that knows a compiler option.
 
-Owns the options that keep the bits (no fused multiply-add, IEEE division and square root, denormals kept) and
-the modules loaded so far. Never launches a kernel and never falls back.
+Owns the options that keep the bits (no fused multiply-add, IEEE division and square root, denormals kept),
+what they make of a source (kept on disk by ``kernel_cache``) and the modules loaded so far. Never launches a
+kernel and never falls back.
 
 CuPy's ``RawModule`` is not used: for source code it appends ``-ftz=true`` behind the caller's options (seen
 in CuPy 14.2, ``compiler.py``), and the last one wins, so every float32 kernel would flush denormals to zero
@@ -14,10 +15,14 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from gpuscalp.device import import_cupy
+import msgspec
+
+from gpuscalp.device import import_cupy, nvrtc_version
 from gpuscalp.errors import DeviceError
+from gpuscalp.ops.kernel_cache import cache_folder, entry_path, load_entry, store_entry
 from gpuscalp.ops.kernel_source import load_kernel_source
 
 NVRTC_OPTIONS = (
@@ -104,6 +109,28 @@ def load_module(stem: str, defines: Defines | None = None) -> KernelModule:
     return module
 
 
+def compile_kernel(
+    stem: str, *, arch: str, defines: Defines | None = None, binary: bool = True
+) -> CompiledSource:
+    """Return ``kernels/<stem>.cu`` compiled, from the disk if this compiler has made it before.
+
+    Parameters and errors are those of ``compile_source``, and KernelNotFoundError.
+    """
+    path, source = _entry(stem, arch=arch, defines=defines, binary=binary)
+    kept = load_entry(path)
+    if kept is not None:
+        return msgspec.msgpack.decode(kept, type=CompiledSource)
+    compiled = compile_source(source, f"{stem}.cu", arch=arch, defines=defines, binary=binary)
+    store_entry(path, msgspec.msgpack.encode(compiled))
+    return compiled
+
+
+def is_compiled(stem: str, *, arch: str, binary: bool = True) -> bool:
+    """Say whether ``compile_kernel`` would find a source, without constants of its own, on the disk."""
+    path, _ = _entry(stem, arch=arch, defines=None, binary=binary)
+    return load_entry(path) is not None
+
+
 def define_options(defines: Defines | None) -> tuple[str, ...]:
     """Return ``-DNAME=VALUE`` options in the order of the names.
 
@@ -141,9 +168,7 @@ def compile_source(
         If NVRTC is missing or refuses the source; then ``value`` is its log.
     """
     nvrtc = import_cupy().cuda.nvrtc
-    kind = "sm" if binary else "compute"
-    verbose = ("--ptxas-options=-v",) if binary else ()
-    options = (f"--gpu-architecture={kind}_{arch}", *NVRTC_OPTIONS, *verbose, *define_options(defines))
+    target = _target_name(arch, binary)
     try:
         program = nvrtc.createProgram(source, name, [], [])
     except Exception as error:
@@ -155,13 +180,16 @@ def compile_source(
             fix="install gpuscalp[cuda13] or [cuda12]",
         ) from error
     try:
-        nvrtc.compileProgram(program, options)
+        nvrtc.compileProgram(program, _options(target, binary, defines))
         ptx = _text(nvrtc.getPTX(program))
         made = nvrtc.getCUBIN(program) if binary else ptx.encode()
-        return CompiledSource(made, ptx, _text(nvrtc.getProgramLog(program)))
+        log = _text(nvrtc.getProgramLog(program))
+        # Two compilations differ in nothing else: without it an image can be made twice with the same bytes.
+        told = [line for line in log.splitlines() if "Compile time" not in line]
+        return CompiledSource(made, ptx, "\n".join(told))
     except nvrtc.NVRTCError as error:
         raise DeviceError(
-            f"{name} does not compile for {kind}_{arch}",
+            f"{name} does not compile for {target}",
             where=name,
             value=_text(nvrtc.getProgramLog(program)) or error,
             fix="a released kernel always compiles: check that NVRTC and gpuscalp were not edited or mixed",
@@ -211,10 +239,8 @@ _MODULES: dict[tuple[str, tuple[str, ...], int], KernelModule] = {}
 
 def _build(cupy: Any, stem: str, defines: Defines | None) -> KernelModule:
     capability = str(cupy.cuda.Device().compute_capability)
-    arch, binary = _target(capability, sorted(int(known) for known in cupy.cuda.nvrtc.getSupportedArchs()))
-    compiled = compile_source(
-        load_kernel_source(stem), f"{stem}.cu", arch=arch, defines=defines, binary=binary
-    )
+    arch, binary = target_of(capability)
+    compiled = compile_kernel(stem, arch=arch, defines=defines, binary=binary)
     module = cupy.cuda.Module()
     try:
         module.load(compiled.binary)
@@ -228,12 +254,31 @@ def _build(cupy: Any, stem: str, defines: Defines | None) -> KernelModule:
     return _CudaModule(cupy, module, stem)
 
 
-def _target(capability: str, known: list[int]) -> tuple[str, bool]:
+def known_archs() -> list[int]:
+    """Return the architectures that NVRTC compiles for, ascending: 75 is compute capability 7.5.
+
+    Raises
+    ------
+    DeviceError    CuPy or NVRTC is missing
+    """
+    nvrtc_version()
+    return sorted(int(arch) for arch in import_cupy().cuda.nvrtc.getSupportedArchs())
+
+
+def target_of(capability: str) -> tuple[str, bool]:
     """Return the architecture to compile for and whether to make machine code.
 
     A card newer than NVRTC gets PTX of the newest architecture known, which its driver finishes.
+
+    Parameters
+    ----------
+    capability : digits of the card's compute capability, such as "90"
+
+    Raises
+    ------
+    DeviceError    the card is older than all that NVRTC compiles for
     """
-    wanted = int(capability)
+    wanted, known = int(capability), known_archs()
     if wanted in known:
         return capability, True
     older = [arch for arch in known if arch < wanted]
@@ -245,6 +290,22 @@ def _target(capability: str, known: list[int]) -> tuple[str, bool]:
             fix=f"NVRTC compiles for {known[0]} and newer: install gpuscalp[cuda12], or use --device cpu",
         )
     return str(older[-1]), False
+
+
+def _entry(stem: str, *, arch: str, defines: Defines | None, binary: bool) -> tuple[Path, str]:
+    """Return where a compiled source is kept, and the source."""
+    source, target = load_kernel_source(stem), _target_name(arch, binary)
+    parts = (source, nvrtc_version(), *_options(target, binary, defines))
+    return entry_path(cache_folder(), stem, target, parts), source
+
+
+def _target_name(arch: str, binary: bool) -> str:
+    return f"{'sm' if binary else 'compute'}_{arch}"
+
+
+def _options(target: str, binary: bool, defines: Defines | None) -> tuple[str, ...]:
+    verbose = ("--ptxas-options=-v",) if binary else ()
+    return (f"--gpu-architecture={target}", *NVRTC_OPTIONS, *verbose, *define_options(defines))
 
 
 def _text(message: str | bytes) -> str:

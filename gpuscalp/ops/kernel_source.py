@@ -53,14 +53,38 @@ def load_kernel_source(stem: str) -> str:
     )
 
 
+def kernel_stems() -> tuple[str, ...]:
+    """Return the stems of all sources, in alphabetical order.
+
+    Raises
+    ------
+    KernelNotFoundError
+        If there are none in either place.
+    """
+    folders = _folders()
+    for folder in folders:
+        if folder.is_dir():
+            names = (entry.name for entry in folder.iterdir())
+            return tuple(sorted(name.removesuffix(".cu") for name in names if name.endswith(".cu")))
+    raise KernelNotFoundError(
+        "no CUDA sources",
+        where=" and ".join(str(folder) for folder in folders),
+        fix="reinstall gpuscalp, or run from a complete checkout",
+    )
+
+
 def kernel_places(stem: str) -> tuple[Traversable, Traversable]:
     """Return where ``<stem>.cu`` may lie, in the order in which the places are tried.
 
     The package comes first: an installed wheel must not pick up a ``kernels/`` folder that happens to lie
     beside ``site-packages``.
     """
-    root = _package_root()
-    return root / "_kernels" / f"{stem}.cu", _checkout_root() / "kernels" / f"{stem}.cu"
+    packaged, checked_out = _folders()
+    return packaged / f"{stem}.cu", checked_out / f"{stem}.cu"
+
+
+def _folders() -> tuple[Traversable, Traversable]:
+    return _package_root() / "_kernels", _checkout_root() / "kernels"
 
 
 def _package_root() -> Traversable:

@@ -62,23 +62,24 @@ def step_scratch(program: Program, symbol_count: int) -> F32:
 
 
 def batch(program: Program, channels: F32, first: int, last: int, tile: int, scratch: F32, out: F32) -> None:
-    """Compute all columns of one symbol for frames first to last.
+    """Compute all columns of all symbols for frames first to last.
 
     Parameters
     ----------
     program : Program
-    channels : float32[C, H + T]   one symbol, oldest first, preceded by H = halo(program) frames (NaN where
-                                   there are none)
+    channels : float32[S, C, H + T]   oldest first, preceded by H = halo(program) frames (NaN where there are
+                                      none)
     first, last : int              frames to compute, 0 <= first <= last <= T; the rest of out is untouched
     tile : int                     frames at a time; does not change the bits
     scratch : float32[3, E, >= H + tile]   from batch_scratch; one per thread
-    out : float32[F, T]            written; NaN where a window is not full of observed frames
+    out : float32[S, F, T]         written; NaN where a window is not full of observed frames
 
     Notes
     -----
-    Cost: O((last - first) · levels · elements); each level is one pass over rows in the cache.
+    Cost: O(S · (last - first) · levels · elements); each level is one pass over rows in the cache.
     """
-    _run(program, channels, _NO_RINGS, 0, first, last, tile, scratch, out)
+    for symbol in range(len(channels)):
+        _run(program, channels[symbol], _NO_RINGS, 0, first, last, tile, scratch, out[symbol])
 
 
 def step(program: Program, channels: F32, state: StepState, scratch: F32, out: F32) -> None:

@@ -1,9 +1,8 @@
 """A digest of each row's bits: what a journal keeps of features and margins instead of the numbers.
+Twin: cuda_row_digest; kernel: kernels/row_digest.cu.
 
 Owns: the function. Equal rows have equal digests, any two NaN being equal; rows that differ in one bit have
 different ones but for a chance of about 2⁻⁶⁴. No secret is in it: it shows errors, not malice.
-
-Host only: a journal is written by the host.
 """
 
 from __future__ import annotations
@@ -23,19 +22,16 @@ _MULTIPLY = np.uint64(0xD6E8FEB86659FD93)
 _FOLD = np.uint64(32)
 
 
-def digest_rows(rows: F32, *more: npt.NDArray[np.generic]) -> U64:
+def digest_rows(rows: F32, *more: npt.NDArray[np.generic], out: U64 | None = None) -> U64:
     """Return the digest of each row.
 
     Parameters
     ----------
     rows : float32[S, ...], C-contiguous; NaN may be anywhere
     more : further arrays [S] of four bytes an item, taken in by their bits
-
-    Returns
-    -------
-    uint64[S]
+    out : uint64[S], C-contiguous; written and returned; None = a new one
     """
-    out = np.empty(len(rows), np.uint64)
+    out = np.empty(len(rows), np.uint64) if out is None else out
     _digest(rows.reshape(len(rows), -1).view(np.uint32), out)
     for column in more:
         _extend(np.ascontiguousarray(column).view(np.uint32), out)

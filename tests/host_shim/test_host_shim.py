@@ -212,9 +212,10 @@ def test_an_unknown_entry_point_is_an_error(kernel: HostKernel) -> None:
 def test_cuda_on_host_runs_a_launcher_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.host_shim.host_kernel.load_kernel_source", lambda _: SOURCE.read_text())
 
-    def reverse(x: np.ndarray, *, block: int) -> np.ndarray:
+    def reverse(values: np.ndarray, *, block: int) -> np.ndarray:
         import cupy
 
+        x = cupy.array(values)
         y = cupy.empty_like(x)
         run = cuda_module.load_module("selftest").get_function("reverse")
         run((len(x) // block,), (block,), (x, y), shared_mem=block * 8)
@@ -223,6 +224,10 @@ def test_cuda_on_host_runs_a_launcher_as_it_is(monkeypatch: pytest.MonkeyPatch) 
     for seed in SEEDS:
         with cuda_on_host(seed=seed):
             assert reverse(np.arange(8.0), block=4).tolist() == [3, 2, 1, 0, 7, 6, 5, 4]
+            with pytest.raises(ShimError, match="an array of the host"):
+                cuda_module.load_module("selftest").get_function("reverse")(
+                    (1,), (1,), (np.zeros(1), np.zeros(1)), shared_mem=8
+                )
             assert cuda_module.load_module("selftest") is cuda_module.load_module("selftest")
             with pytest.raises(ShimError, match="no entry point"):
                 cuda_module.load_module("selftest").get_function("forward")

@@ -20,6 +20,13 @@ def up(arrays: Iterable[Any]) -> list[Any]:
     return [cupy.array(array) for array in arrays]
 
 
+def down(arrays: Iterable[Any]) -> list[Any]:
+    """Return what lies on the device as arrays of the host; waits for it."""
+    import cupy
+
+    return [cupy.asnumpy(array) for array in arrays]
+
+
 def up_tuple(named: Any) -> Any:
     """Return a named tuple with its arrays on the device."""
     return type(named)(*up(named))

@@ -27,12 +27,12 @@ DEPTHS = {
 }
 
 
-def check(rng, depths, row_count):
+def check(rng, depths, row_count, **options):
     """Both twins on the same rows; the device is whatever ``cupy`` is."""
     import cupy
 
     members = 1 if len(depths) > 100 else 2
-    trees = random_forest(rng, depths=depths, member_count=members, class_count=members)
+    trees = random_forest(rng, depths=depths, member_count=members, class_count=members, **options)
     x = random_rows(rng, row_count, trees)
     shape = (trees.member_count, row_count, trees.class_count)
     wanted = garbage(shape, np.float32)
@@ -45,7 +45,7 @@ def check(rng, depths, row_count):
 @needs_compiler
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("row_count", ROW_COUNTS)
-@covers("forest", "forest_margins")
+@covers("forest", "forest_leaves", "forest_margins")
 def test_margins_on_the_host(rng, row_count, seed):
     with cuda_on_host(seed=seed):
         check(rng, DEPTHS["every depth"], row_count)
@@ -60,11 +60,37 @@ def test_margins_of_few_and_many_trees_on_the_host(rng, row_count, kind):
         check(rng, DEPTHS[kind], row_count)
 
 
+@needs_compiler
+@pytest.mark.parametrize("columns", [4, 1_000, 12_287])
+@covers("forest", "forest_leaves", "forest_margins")
+def test_margins_of_narrow_and_wide_rows_on_the_host(rng, columns):
+    """The wider a row, the fewer of them a block has."""
+    with cuda_on_host(seed=1):
+        check(rng, DEPTHS["every depth"], 35, feature_count=columns)
+
+
+@needs_compiler
+@covers("forest", "forest_leaves", "forest_margins")
+def test_margins_of_several_slabs_and_rounds_on_the_host(rng, monkeypatch):
+    monkeypatch.setattr(cuda_forest, "SLAB_ROWS", 40)
+    monkeypatch.setattr(cuda_forest, "_LEAF_BLOCKS", 2)
+    with cuda_on_host(seed=4):
+        check(rng, DEPTHS["every depth"] * 5, 100)
+
+
+@needs_compiler
+def test_rows_too_wide_for_a_block_are_refused(rng):
+    with cuda_on_host(), pytest.raises(ShapeError, match="shared memory") as caught:
+        cuda_forest.ForestScratch.of(random_forest(rng, depths=[2], feature_count=12_288))
+    assert caught.value.value == 12_288
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", DEPTHS)
-@pytest.mark.parametrize("row_count", [*ROW_COUNTS, 1000])
-def test_margins_on_a_gpu(rng, row_count, kind):
-    check(rng, DEPTHS[kind], row_count)
+@pytest.mark.parametrize("row_count", [*ROW_COUNTS, 1000, 2500])
+@pytest.mark.parametrize("columns", [5, 214, 3_000])
+def test_margins_on_a_gpu(rng, row_count, kind, columns):
+    check(rng, DEPTHS[kind], row_count, feature_count=columns)
 
 
 @needs_compiler

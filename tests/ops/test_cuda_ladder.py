@@ -10,12 +10,15 @@ from gpuscalp.errors import ShapeError
 from gpuscalp.feature_columns import Group, Output
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import cuda_ladder, ladder
+from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES
 from gpuscalp.ops.kernel_source import load_kernel_source
 from gpuscalp.ops.ladder_codes import (
     FINISH_FIELDS,
     GROUP_FIELDS,
     LEVELS,
     MAX_BINS,
+    OP,
+    SIZE,
     TOP,
     Op,
     Stat,
@@ -112,13 +115,13 @@ def check_step(rng, program, symbol_count, frame_count):
     return seen
 
 
-def check_batch(rng, program, frame_count, *, tile, cuts):
-    """Compute pieces of one symbol, leaving the rest; return which columns had a value at any time."""
+def check_batch(rng, program, frame_count, *, tile, cuts, symbol_count=1):
+    """Compute pieces of some symbols, leaving the rest; return which columns had a value at any time."""
     halo = ladder.halo(program)
     column_count = int(program.finishes[:, 2].max()) + 1
-    channels = random_channels(rng, halo + frame_count, 1)[:, :, 0].T.copy()
-    channels[:, : halo // 2] = np.nan
-    out = garbage((column_count, frame_count), np.float32)
+    channels = random_channels(rng, halo + frame_count, symbol_count).transpose(2, 1, 0).copy()
+    channels[:, :, : halo // 2] = np.nan
+    out = garbage((symbol_count, column_count, frame_count), np.float32)
     tables = up_tuple(program)
     cuda_channels, cuda_out = up([channels, out])
     assert cuda_ladder.halo(tables) == halo
@@ -129,7 +132,7 @@ def check_batch(rng, program, frame_count, *, tile, cuts):
         ladder.batch(program, channels, first, last, 64, scratch, out)
         cuda_ladder.batch(tables, cuda_channels, first, last, tile, cuda_scratch, cuda_out)
         assert_twins([cuda_out], [out], [f"frames {first} to {last}"])
-    return np.isfinite(out).any(axis=1)
+    return np.isfinite(out).any(axis=(0, 2))
 
 
 @pytest.fixture
@@ -137,7 +140,7 @@ def small(monkeypatch):
     """Few threads and few blocks, so that small inputs cross their borders."""
     monkeypatch.setattr(cuda_ladder, "STEP_THREADS", 32)
     monkeypatch.setattr(cuda_ladder, "BATCH_THREADS", 32)
-    monkeypatch.setattr(cuda_ladder, "BATCH_BLOCKS", 5)
+    monkeypatch.setattr(cuda_ladder, "BATCH_BLOCKS", 1)  # the tile is the one that is asked for
 
 
 @needs_compiler
@@ -171,7 +174,6 @@ def test_step_knows_families_that_the_default_graph_does_not_use(rng):
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("seed", [None, 1])
 @pytest.mark.parametrize("drop", DROPS, ids=str)
-@covers("ladder", "batch")
 def test_batch_gives_the_bits_of_the_cpu(rng, drop, seed):
     with cuda_on_host(seed=seed):
         # 300 frames in tiles of 64: whole tiles, a part of one, and pieces that begin inside one.
@@ -179,16 +181,81 @@ def test_batch_gives_the_bits_of_the_cpu(rng, drop, seed):
 
 
 @needs_compiler
+@pytest.mark.parametrize("seed", [None, 1, 2])
+@pytest.mark.parametrize("threads", [1, 2, 8, 64])
+@covers("ladder", "batch", "batch_spectrum")
+def test_batch_does_not_depend_on_the_threads_of_a_block(rng, monkeypatch, threads, seed):
+    """Levels that look back further than a block has threads take the other way through shared memory."""
+    monkeypatch.setattr(cuda_ladder, "BATCH_THREADS", threads)
+    program = program_of(("*.512", "*.256", "*.ewm.*", "*.macd.*", *CONTEXT, "price.*", *FLOWS))
+    with cuda_on_host(seed=seed):
+        check_batch(rng, program, 80, tile=37, cuts=[(0, 80)], symbol_count=2)
+
+
+@needs_compiler
+@covers("ladder", "batch", "batch_spectrum")
+def test_batch_of_many_symbols_keeps_them_apart(rng):
+    with cuda_on_host(seed=3):
+        check_batch(rng, program_of(DROPS["no long windows"]), 130, tile=50, cuts=[(3, 130)], symbol_count=5)
+
+
+@needs_compiler
+@covers("ladder", "batch")
+def test_batch_asks_for_the_shared_memory_of_the_longest_windows(rng):
+    """4096 frames back take more than a block gets unasked; the shim refuses what was not asked for."""
+    low = (Output("low", "bps", Stat.MIN, 4096),)
+    mean = (Output("mean", "bps", Stat.MEAN, 4096),)
+    flow = (Output("rsi", "ratio", Stat.RSI, 4096),)
+    program = program_of_groups(
+        Group(Op.EXTREMES, "low", low, Channel.SPREAD_BPS),
+        Group(Op.MOMENTS, "mean", mean, Channel.SPREAD_BPS),
+        Group(Op.SUMS, "flow", flow, Channel.RETURN_BPS),
+    )
+    with cuda_on_host():
+        launches = cuda_ladder.batch_scratch(program, 64)
+        assert max(launch.shared_bytes for launch in launches) > DEFAULT_DYNAMIC_SHARED_BYTES
+        check_batch(rng, program, 100, tile=4096, cuts=[(0, 100)])
+
+
+def test_tiles_are_shortened_until_there_are_blocks_enough_but_not_below_the_halo():
+    launch = cuda_ladder.Launch("batch", np.zeros(10, np.int32), 511, 0)
+    assert cuda_ladder._tile_frames(launch, 500, 8192, 4096) == 4096  # 5000 strips: enough blocks
+    assert cuda_ladder._tile_frames(launch, 50, 8192, 4096) == 1639  # 500 strips of five tiles
+    assert cuda_ladder._tile_frames(launch, 1, 8192, 4096) == 511
+    assert cuda_ladder._tile_frames(launch, 1, 100, 64) == 64  # never longer than was asked for
+    assert cuda_ladder._tile_frames(launch._replace(reach=0), 1, 100, 64) == 1
+
+
+def test_default_graph_fits_the_shared_memory_that_a_block_gets_unasked():
+    """So that it runs on every GPU; the figures of docs/gpu.md."""
+    found = {}
+    for group in program_of().groups:
+        key = (Op(group[OP]).name, int(group[SIZE]), int(group[TOP]))
+        found[key] = cuda_ladder._shared_bytes(key[1], key[2])
+    assert found == {
+        ("MOMENTS", 2, 0): 1024,
+        ("MOMENTS", 2, 9): 5616,
+        ("DECAY", 3, 9): 8424,
+        ("CROSS", 5, 9): 14040,
+        ("PATH", 6, 9): 16848,
+        ("SUMS", 8, 9): 22464,
+        ("SPECTRUM", 20, 6): 20320,
+        ("SPECTRUM", 20, 8): 35680,
+    }
+    assert max(found.values()) <= DEFAULT_DYNAMIC_SHARED_BYTES
+
+
+@needs_compiler
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("tile", [1, 31, 64, 65, 1000])
-@covers("ladder", "batch")
+@covers("ladder", "batch", "batch_spectrum")
 def test_batch_does_not_depend_on_the_tile(rng, tile):
     with cuda_on_host():
         check_batch(rng, program_of(DROPS["no long windows"]), 130, tile=tile, cuts=[(0, 130)])
 
 
 @needs_compiler
-@covers("ladder", "batch")
+@covers("ladder", "batch", "batch_spectrum")
 def test_batch_gives_the_bits_of_the_cpu_with_the_shipped_geometry(rng):
     with cuda_on_host():
         graph = FeatureGraph(GridConfig(), FeatureConfig())
@@ -215,9 +282,11 @@ def test_step_gives_the_bits_of_the_cpu_on_a_gpu(rng, drop, symbol_count):
 @pytest.mark.gpu
 @pytest.mark.parametrize("drop", DROPS, ids=str)
 def test_batch_gives_the_bits_of_the_cpu_on_a_gpu(rng, drop):
-    check_batch(
-        rng, program_of(DROPS[drop]), 5000, tile=cuda_ladder.TILE_FRAMES, cuts=[(0, 5000), (10, 1034)]
-    )
+    for symbol_count in (1, 40):
+        check_batch(
+            rng, program_of(DROPS[drop]), 5000, tile=cuda_ladder.TILE_FRAMES,
+            cuts=[(0, 5000), (10, 1034)], symbol_count=symbol_count,
+        )  # fmt: skip
 
 
 @pytest.mark.gpu

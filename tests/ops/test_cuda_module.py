@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from gpuscalp.errors import DeviceError
 from gpuscalp.ops import cuda_module
 from gpuscalp.ops.cuda_module import NVRTC_OPTIONS, compile_source, define_options, load_module
+from gpuscalp.ops.kernel_source import load_kernel_source
 
 SOURCE = 'extern "C" __global__ void scale(float* x) { x[0] *= FACTOR; }'
 
@@ -32,6 +34,7 @@ class FakeCupy:
     def __init__(self, capability: str = "90") -> None:
         self.capability = capability
         self.device_index = 0
+        self.nvrtc_version = (13, 0)
         self.compiled: list[tuple[str, ...]] = []
         self.loaded: list[bytes] = []
         self.attributes: list[tuple[object, ...]] = []
@@ -47,6 +50,7 @@ class FakeCupy:
             ),
             nvrtc=SimpleNamespace(
                 NVRTCError=FakeNvrtcError,
+                getVersion=lambda: self.nvrtc_version,
                 getSupportedArchs=lambda: (75, 80, 90, 120),
                 createProgram=lambda source, *_: source,
                 compileProgram=self.compile,
@@ -72,8 +76,9 @@ class FakeCupy:
 
 
 @pytest.fixture
-def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
+def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCupy:
     fake = FakeCupy()
+    monkeypatch.setenv("GPUSCALP_KERNEL_CACHE", str(tmp_path / "kernels"))
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(cuda_module, "_MODULES", {})
     monkeypatch.setattr(cuda_module, "load_kernel_source", lambda _: SOURCE)
@@ -86,17 +91,78 @@ def test_define_options_are_ordered_by_name() -> None:
     assert define_options(None) == ()
 
 
-def test_load_module_compiles_once_for_each_source_constants_and_device(cupy: FakeCupy) -> None:
+def test_load_module_loads_once_for_each_source_constants_and_device(cupy: FakeCupy) -> None:
     first = load_module("scale", {"FACTOR": 2})
     assert load_module("scale", {"FACTOR": 2}) is first
     assert load_module("scale", {"FACTOR": 3}) is not first
     cupy.device_index = 1
     assert load_module("scale", {"FACTOR": 2}) is not first
-    assert len(cupy.compiled) == 3
+    assert len(cupy.loaded) == 3
+    assert len(cupy.compiled) == 2, "two devices of one kind share a binary"
     options = cupy.compiled[0]
     assert options[0] == "--gpu-architecture=sm_90"
     assert set(NVRTC_OPTIONS) <= set(options)
     assert options[-1] == "-DFACTOR=2"
+
+
+def test_compiled_source_is_found_on_the_disk_by_the_next_process(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_module("scale", {"FACTOR": 2})
+    monkeypatch.setattr(cuda_module, "_MODULES", {})
+    load_module("scale", {"FACTOR": 2})
+    assert len(cupy.compiled) == 1
+    assert cupy.loaded == [b"cubin", b"cubin"]
+
+
+@pytest.mark.parametrize("what", ["source", "constants", "options", "compiler", "architecture", "kind"])
+def test_whatever_changes_the_binary_is_compiled_anew(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    load_module("scale")
+    monkeypatch.setattr(cuda_module, "_MODULES", {})
+    defines: dict[str, int | str] | None = None
+    if what == "source":
+        monkeypatch.setattr(cuda_module, "load_kernel_source", lambda _: SOURCE + " ")
+    elif what == "constants":
+        defines = {"FACTOR": 1}
+    elif what == "options":
+        monkeypatch.setattr(cuda_module, "NVRTC_OPTIONS", (*NVRTC_OPTIONS, "--dopt=on"))
+    elif what == "compiler":
+        cupy.nvrtc_version = (13, 1)
+    else:
+        cupy.capability = {"architecture": "80", "kind": "100"}[what]
+    load_module("scale", defines)
+    assert len(cupy.compiled) == 2
+
+
+def test_damaged_entry_is_compiled_anew_and_mended(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    load_module("scale")
+    (path,) = (tmp_path / "kernels").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    monkeypatch.setattr(cuda_module, "_MODULES", {})
+    load_module("scale")
+    assert len(cupy.compiled) == 2
+    assert cupy.loaded == [b"cubin", b"cubin"]
+    assert path.read_bytes() == whole
+
+
+def test_source_that_does_not_compile_leaves_no_entry(cupy: FakeCupy, tmp_path: Path) -> None:
+    cupy.log = "error"
+    with pytest.raises(DeviceError):
+        load_module("scale")
+    assert not (tmp_path / "kernels").exists()
+
+
+def test_is_compiled_says_what_the_disk_holds(cupy: FakeCupy) -> None:
+    assert not cuda_module.is_compiled("scale", arch="90")
+    load_module("scale")
+    assert cuda_module.is_compiled("scale", arch="90")
+    assert not cuda_module.is_compiled("scale", arch="90", binary=False)
+    assert not cuda_module.is_compiled("scale", arch="75")
 
 
 def test_load_module_gives_ptx_to_a_device_newer_than_the_compiler(cupy: FakeCupy) -> None:
@@ -153,6 +219,13 @@ def test_compile_source_keeps_denormals_and_does_not_fuse() -> None:
     assert "fma" not in made.ptx
     assert "ftz" not in made.ptx
     assert "Compiling entry function 'f'" in made.log
+
+
+@needs_cupy
+def test_two_compilations_give_the_same_bytes() -> None:
+    # ptxas writes into its log how long it took.
+    one, other = (compile_source(load_kernel_source("ladder"), "ladder.cu", arch="90") for _ in range(2))
+    assert one == other
 
 
 @needs_cupy

@@ -14,17 +14,22 @@ import numpy as np
 from gpuscalp.ops import cuda_ladder
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.ops.test_cuda_context import check_context, check_transpose
+from tests.ops.test_cuda_forest import DEPTHS, check
 from tests.ops.test_cuda_frames import check_fold
 from tests.ops.test_cuda_ladder import check_batch, check_step, program_of, unused_families
+from tests.ops.test_cuda_row_digest import check_digest
 
 rng = np.random.default_rng(1)
-cuda_ladder.BATCH_BLOCKS = 4
 cuda_ladder.BATCH_THREADS = cuda_ladder.STEP_THREADS = 32
 with cuda_on_host(sanitize=True, seed=1):
     check_fold(rng, 3, 40, 3.0)
+    check_fold(rng, 3, 1, 40.0)
     check_context(rng, 3, 40)
     check_context(rng, 3, 1)
     check_transpose(rng, 33, 7)
+    check_digest(rng, 9, 131, 2)
+    for rows in (1, 33):
+        check(rng, DEPTHS["every depth"], rows)
     for program in (program_of(), unused_families()):
         check_step(rng, program, 3, 12)
         check_batch(rng, program, 70, tile=64, cuts=[(0, 70)])
@@ -32,7 +37,7 @@ print("fine")
 """
 
 
-def test_kernels_of_the_features_stay_inside_their_arrays() -> None:
+def test_kernels_stay_inside_their_arrays() -> None:
     reason = sanitizer_missing()
     if reason is not None:
         skip_without(reason)
