@@ -6,11 +6,14 @@ DEVICE ?= auto
 EXTRAS ?=
 # Worker processes of the test run; `make test WORKERS=0` for one process and a debugger.
 WORKERS ?= logical
+# Minutes of stepping for the slope of a GPU's memory: make gpu MINUTES=30
+MINUTES ?= 1
 # Further arguments for pytest: make test ARGS="tests/ops -k ladder"
 ARGS ?=
 
-# Compiled CPU kernels are shared by all verbs; `make clean` deletes them.
+# Compiled kernels are shared by all verbs; `make clean` deletes them.
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
+export GPUSCALP_KERNEL_CACHE ?= $(CURDIR)/.cache/kernels
 
 STAMP := $(VENV)/gpuscalp-ready
 RUN := $(VENV)/bin/python
@@ -56,9 +59,19 @@ check: lint test  ## what must pass before a commit
 bench: $(STAMP)  ## benchmarks as ratios to other libraries
 	$(RUN) -m benchmarks $(ARGS)
 
-gpu: $(STAMP)  ## the tests that need a GPU (a missing GPU is a failure), then the GPU benchmarks
+gpu: $(STAMP)  ## tests, sanitizer and benchmarks that need a GPU (a missing GPU is a failure); MINUTES=1
 	GPUSCALP_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu $(ARGS)
-	$(RUN) -m benchmarks gpu
+	@# Under a sanitizer a test takes many times as long as the limit that is meant for it.
+	@if command -v compute-sanitizer > /dev/null; then \
+		for tool in memcheck racecheck; do \
+			echo "compute-sanitizer $$tool"; \
+			GPUSCALP_REQUIRE_GPU=1 compute-sanitizer --tool $$tool --error-exitcode 9 \
+				$(RUN) -m pytest -m gpu --timeout 0 tests/ops || exit 1; \
+		done; \
+	else \
+		echo "compute-sanitizer is not on the PATH: memcheck and racecheck were NOT run"; \
+	fi
+	$(RUN) -m benchmarks gpu gpu_batch worker crossover --minutes $(MINUTES) --out benchmarks/results
 
 wheel: $(STAMP)  ## build dist/*.whl
 	$(RUN) -m build --wheel --no-isolation --outdir dist .

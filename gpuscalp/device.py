@@ -2,12 +2,14 @@
 
 Owns the question "can this process use a GPU?" and its answer in words. A device that was asked for by name
 is never replaced silently: ``cuda`` is an error where it cannot run, only ``auto`` falls back, and then its
-``reason`` says what was missing. Never compiles a kernel and never holds an array; CuPy is imported only when
-a GPU is wanted.
+``reason`` says what was missing. Where it is told how much there is to do, ``auto`` takes the device that was
+measured to do it in time (``gpuscalp.device_profile``). Never compiles a kernel and never holds an array;
+CuPy is imported only when a GPU is wanted.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from gpuscalp.device_profile import DeviceProfile, NoProfile, Workload, decide
 from gpuscalp.errors import DeviceError, UsageError
 
 DeviceName = Literal["cpu", "cuda"]
@@ -28,6 +31,7 @@ _ERROR_INSUFFICIENT_DRIVER = 35
 _ERROR_DEVICES_UNAVAILABLE = 46
 _ERROR_NO_DEVICE = 100
 
+_NOT_LOOKED_FOR = NoProfile("no device profile was looked for")
 _INSTALL_FIX = "install gpuscalp[cuda13] (driver 580 or newer) or gpuscalp[cuda12], or use --device cpu"
 
 
@@ -53,13 +57,26 @@ class DeviceChoice:
     details: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def resolve(requested: RequestedDevice) -> DeviceChoice:
+def resolve(
+    requested: RequestedDevice,
+    *,
+    workload: Workload | None = None,
+    deadline_ms: float = math.inf,
+    profile: DeviceProfile | NoProfile = _NOT_LOOKED_FOR,
+) -> DeviceChoice:
     """Turn a requested device into the one that is used.
 
     Parameters
     ----------
     requested : str
-        ``"cpu"`` never touches a GPU. ``"cuda"`` uses one or fails. ``"auto"`` uses one where it can.
+        ``"cpu"`` never touches a GPU. ``"cuda"`` uses one or fails. ``"auto"`` uses one where it can and, as
+        far as ``profile`` says, where that is the better choice for ``workload``.
+    workload : Workload, optional
+        What ``auto`` chooses for; None: for anything.
+    deadline_ms : float
+        A step that takes longer is of no use.
+    profile : DeviceProfile or NoProfile
+        What was measured on this very machine.
 
     Returns
     -------
@@ -78,11 +95,7 @@ def resolve(requested: RequestedDevice) -> DeviceChoice:
         details = probe_cuda()
         return DeviceChoice("cuda", f"asked for; found {_title(details)}", requested, details)
     if requested == "auto":
-        try:
-            details = probe_cuda()
-        except DeviceError as error:
-            return DeviceChoice("cpu", f"no usable GPU: {error}", requested, _cpu_details())
-        return DeviceChoice("cuda", f"found {_title(details)}", requested, details)
+        return _best(workload, deadline_ms, profile)
     raise UsageError(
         "unknown device",
         where="device",
@@ -99,7 +112,7 @@ def probe_cuda() -> Mapping[str, object]:
     Returns
     -------
     mapping
-        ``name, compute_capability, memory_bytes, device_index, device_count, driver_version,
+        ``name, compute_capability, memory_bytes, device_index, device_count, pci_bus_id, driver_version,
         runtime_version, nvrtc_version, cupy_version``; CUDA versions as ``"13.0"``.
 
     Raises
@@ -135,7 +148,7 @@ def probe_cuda() -> Mapping[str, object]:
                 *OLDEST_COMPUTE_CAPABILITY
             ),
         )
-    nvrtc_version = _nvrtc_version(cupy)
+    compiler_version = nvrtc_version()
     try:
         # Freeing nothing creates the context: a card in exclusive use or in a fault says so here, not later.
         runtime.free(0)
@@ -148,16 +161,41 @@ def probe_cuda() -> Mapping[str, object]:
             "memory_bytes": int(properties["totalGlobalMem"]),
             "device_index": device_index,
             "device_count": device_count,
+            # CuPy's own "uuid" ends at the first zero byte: NVML tells the UUID of the card at this address.
+            "pci_bus_id": str(runtime.deviceGetPCIBusId(device_index)),
             "driver_version": _dotted(driver_version),
             "runtime_version": _dotted(int(runtime.runtimeGetVersion())),
-            "nvrtc_version": nvrtc_version,
+            "nvrtc_version": compiler_version,
             "cupy_version": str(cupy.__version__),
         }
     )
 
 
-def describe(requested: RequestedDevice = "auto") -> dict[str, object]:
+def cuda_bus_ids() -> tuple[str, ...]:
+    """Return the PCI bus ids of the GPUs that CUDA shows this process, in its order; () where there are none.
+
+    NVML, which tells how a card is, counts other cards in another order. Creates no context.
+    """
+    try:
+        runtime = import_cupy().cuda.runtime
+    except DeviceError:
+        return ()
+    try:
+        return tuple(str(runtime.deviceGetPCIBusId(index)) for index in range(int(runtime.getDeviceCount())))
+    except runtime.CUDARuntimeError:
+        return ()
+
+
+def describe(
+    requested: RequestedDevice = "auto",
+    *,
+    workload: Workload | None = None,
+    deadline_ms: float = math.inf,
+    profile: DeviceProfile | NoProfile = _NOT_LOOKED_FOR,
+) -> dict[str, object]:
     """Return what ``gpuscalp device --json`` prints; never raises for a missing GPU.
+
+    The parameters are those of ``resolve``.
 
     Returns
     -------
@@ -171,7 +209,7 @@ def describe(requested: RequestedDevice = "auto") -> dict[str, object]:
     except DeviceError as error:
         cuda = {"usable": False, "error": error.to_dict()}
     try:
-        choice = resolve(requested)
+        choice = resolve(requested, workload=workload, deadline_ms=deadline_ms, profile=profile)
     except DeviceError as error:
         name, reason = None, str(error)
     else:
@@ -209,13 +247,43 @@ def import_cupy() -> Any:
     return cupy
 
 
-def _nvrtc_version(cupy: Any) -> str:
+def nvrtc_version() -> str:
+    """Return NVRTC's version, as ``"13.0"``; needs no driver.
+
+    Raises
+    ------
+    DeviceError
+        If CuPy or NVRTC is missing.
+    """
+    cupy = import_cupy()
     try:
         major, minor = cupy.cuda.nvrtc.getVersion()
     except Exception as error:
         # A missing libnvrtc arrives as RuntimeError, ImportError or an error of cuda-pathfinder, by version.
         raise DeviceError("NVRTC is missing", where="libnvrtc", value=error, fix=_INSTALL_FIX) from error
     return f"{major}.{minor}"
+
+
+def _best(workload: Workload | None, deadline_ms: float, profile: DeviceProfile | NoProfile) -> DeviceChoice:
+    """Choose between the devices that can be used."""
+    found: dict[DeviceName, Mapping[str, object]] = {"cpu": _cpu_details()}
+    try:
+        found = {"cuda": probe_cuda(), **found}
+        reason = f"found {_title(found['cuda'])}"
+    except DeviceError as error:
+        reason = f"no usable GPU: {error}"
+    name: DeviceName = next(iter(found))
+    if workload is None:
+        return DeviceChoice(name, reason, "auto", found[name])
+    if isinstance(profile, NoProfile):
+        told = profile.why
+    elif (decision := decide(profile, workload, deadline_ms, tuple(found))) is None:
+        told = f"the device profile says nothing of {workload.symbols:,} symbols and {workload.trees:,} trees"
+    else:
+        return DeviceChoice(decision.device, f"{reason}; {decision.reason}", "auto", found[decision.device])
+    if name == "cuda":
+        reason += f"; {told}: gpuscalp bench crossover measures which device is the faster"
+    return DeviceChoice(name, reason, "auto", found[name])
 
 
 def _runtime_fault(error: Exception, driver_version: int, runtime_version: int) -> DeviceError:

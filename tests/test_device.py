@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gpuscalp import device
+from gpuscalp.device_profile import DeviceProfile, Machine, NoProfile, Point, Workload
 from gpuscalp.errors import DeviceError, UsageError
 
 
@@ -55,6 +56,7 @@ def fake_cupy(
             "minor": capability[1],
             "totalGlobalMem": 2**34,
         },
+        deviceGetPCIBusId=lambda _: "0000:01:00.0",
         free=free,
     )
     return SimpleNamespace(
@@ -115,11 +117,75 @@ def test_resolve_takes_a_gpu_that_can_run(
         "memory_bytes": 2**34,
         "device_index": 0,
         "device_count": 2,
+        "pci_bus_id": "0000:01:00.0",
         "driver_version": "13.0",
         "runtime_version": "13.2",
         "nvrtc_version": "13.2",
         "cupy_version": "14.2.0",
     }
+
+
+PROFILE = DeviceProfile(
+    1,
+    "2026-11-25T00:00:00+00:00",
+    Machine("a processor", 2, "0.1.0", "0.68.1", gpu="Test GPU"),
+    tuple(
+        Point(name, symbols, 200, 300, p50, 2 * p50)
+        for name, symbols, p50 in (
+            ("cpu", 1, 100.0),
+            ("cpu", 100, 1_000.0),
+            ("cuda", 1, 300.0),
+            ("cuda", 100, 400.0),
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize(("symbols", "name"), [(1, "cpu"), (100, "cuda")])
+def test_resolve_auto_takes_the_device_that_was_measured_to_be_faster(
+    monkeypatch: pytest.MonkeyPatch, symbols: int, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    choice = device.resolve("auto", workload=Workload(symbols, 300), deadline_ms=200, profile=PROFILE)
+    assert choice.name == name
+    assert ("core_count" in choice.details) == (name == "cpu")
+    assert "measured on 2026-11-25" in choice.reason
+    assert "Test GPU" in choice.reason
+    asked = device.resolve("cuda", workload=Workload(symbols, 300), deadline_ms=200, profile=PROFILE)
+    assert asked.name == "cuda", "what was asked for by name is not replaced"
+    assert device.resolve("auto", profile=PROFILE).name == "cuda", "for anything: as without a profile"
+
+
+@pytest.mark.parametrize(
+    ("profile", "symbols", "words"),
+    [
+        (NoProfile("there is no device profile"), 1, "there is no device profile"),
+        (PROFILE, 1_000, "says nothing of 1,000 symbols"),
+    ],
+)
+def test_resolve_auto_takes_the_gpu_where_nothing_was_measured(
+    monkeypatch: pytest.MonkeyPatch, profile: DeviceProfile | NoProfile, symbols: int, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    choice = device.resolve("auto", workload=Workload(symbols, 300), deadline_ms=200, profile=profile)
+    assert choice.name == "cuda"
+    assert words in choice.reason
+    assert "gpuscalp bench crossover" in choice.reason
+
+
+@broken
+def test_resolve_auto_without_a_gpu_judges_the_cpu_alone(
+    monkeypatch: pytest.MonkeyPatch, cupy: Any, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    work = Workload(100, 300)
+    choice = device.resolve("auto", workload=work, deadline_ms=1, profile=PROFILE)
+    assert choice.name == "cpu"
+    assert message in choice.reason
+    assert "deadline of 1 ms will not be kept" in choice.reason
+    none = device.resolve("auto", workload=work, deadline_ms=1, profile=NoProfile("none"))
+    assert none.name == "cpu"
+    assert "crossover" not in none.reason, "there is nothing to compare"
 
 
 def test_resolve_cpu_never_imports_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +196,18 @@ def test_resolve_cpu_never_imports_cupy(monkeypatch: pytest.MonkeyPatch) -> None
     choice = device.resolve("cpu")
     assert choice.name == choice.requested == "cpu"
     assert choice.details["core_count"] >= 1  # type: ignore[operator]
+
+
+def test_bus_ids_are_told_in_cudas_order_and_none_where_cuda_cannot_be_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cupy = fake_cupy()
+    cupy.cuda.runtime.deviceGetPCIBusId = lambda index: f"0000:{9 - index}B:00.0"
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert device.cuda_bus_ids() == ("0000:9B:00.0", "0000:8B:00.0")
+    for missing in (None, fake_cupy(count_fault=100)):
+        monkeypatch.setitem(sys.modules, "cupy", missing)
+        assert device.cuda_bus_ids() == ()
 
 
 def test_resolve_refuses_another_word() -> None:

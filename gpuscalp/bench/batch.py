@@ -102,7 +102,8 @@ def compute(program: Program, column_count: int, channels: F32, threads: int) ->
 
     def piece(index: int) -> None:
         scratch = ladder.batch_scratch(program, TILE_FRAMES)
-        ladder.batch(program, channels, int(cuts[index]), int(cuts[index + 1]), TILE_FRAMES, scratch, out)
+        first, last = int(cuts[index]), int(cuts[index + 1])
+        ladder.batch(program, channels[None], first, last, TILE_FRAMES, scratch, out[None])
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(piece, range(threads)))

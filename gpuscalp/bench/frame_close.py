@@ -22,6 +22,7 @@ from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.feeds.rest import RestReply
 from gpuscalp.live.directory import create
 from gpuscalp.live.market import Work
+from gpuscalp.live.predictor import HostPredictor
 from gpuscalp.live.records import HealthRecord, SignalRecord
 from gpuscalp.live.session import Session
 from gpuscalp.ops.forest import ForestScratch
@@ -68,7 +69,7 @@ def measure(
 def _measure(session: Session, flow: Flow, *, rate: int, frames: int, warm_up: int) -> dict[str, Any]:
     session.on_health(HealthRecord(1.0, drifted=False), _START_MS * NS_PER_MS)
     forest = _Timed(session.bundle.ensemble)
-    session.engine._ensemble = cast(Ensemble, forest)
+    session.engine.predictor = HostPredictor(cast(Ensemble, forest))
     times: list[tuple[int, ...]] = []
     intents = orders = 0
     count, owed, now_ms = rate * _STEP_MS / 1_000, 0.0, _START_MS
@@ -109,7 +110,7 @@ class _Timed:
     """An ensemble that notes the processor time of its last prediction."""
 
     def __init__(self, ensemble: Ensemble) -> None:
-        self._ensemble = ensemble
+        self._ensemble, self.forest = ensemble, ensemble.forest
         self.cpu_ns = 0
 
     def predict(self, x: F32, *, scratch: ForestScratch | None = None) -> Signals:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 import tracemalloc
 from typing import Any
 
 import numpy as np
 
+from gpuscalp.bench.timing import on_one_core
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.pipeline import FeaturePipeline, FeatureStream
 from gpuscalp.schema import E8, NS_PER_MS, TICK, Instrument, TickKind, Ticks
@@ -36,15 +36,9 @@ def run(
     )
     stream = pipeline.stream()
     frames = [market(symbols, ticks_per_frame, frame) for frame in range(64)]
-    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    if affinity:
-        os.sched_setaffinity(0, {min(affinity)})
-    try:
+    with on_one_core():
         taken_ns = [_step(stream, frames, frame) for frame in range(warm_up + steps)][warm_up:]
         heap = _heap_bytes(stream, frames, warm_up + steps)
-    finally:
-        if affinity:
-            os.sched_setaffinity(0, affinity)
     p50, p99, worst = np.percentile(taken_ns, [50, 99, 100]) / 1e3
     return {
         "symbols": symbols,

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from gpuscalp.cli.app import bench_app
-from gpuscalp.cli.output import JsonFlag, emit
+from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.words import counts
 
 
 @bench_app.command("batch")
@@ -78,6 +79,51 @@ def live(
 
     answer = bench.run(symbols=symbols, rate=rate, duration_s=duration, redundancy=redundancy)
     emit(answer, json=json, text=lambda: _live_text(answer))
+
+
+@bench_app.command("crossover")
+def crossover(
+    symbols: Annotated[str, typer.Option(help="Numbers of symbols, separated by commas.")] = "1,8,32,128,512",
+    trees: Annotated[
+        str, typer.Option(help="Numbers of trees over all members, separated by commas.")
+    ] = "300,1500,4500",
+    steps: Annotated[int, typer.Option(min=20, help="Steps that are timed at each point.")] = 300,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default: where --device auto looks for it.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Time a step on the CPU and on the GPU, and write the profile by which --device auto chooses."""
+    from gpuscalp.bench import crossover as bench
+
+    with progress("Measuring") as told:
+        answer = bench.write(counts(symbols), counts(trees), steps=steps, out=out, told=told)
+    emit(answer, json=json, text=lambda: _crossover_text(answer))
+
+
+def _crossover_text(answer: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table("trees", "symbols", "CPU, p50/p99, µs", "GPU, p50/p99, µs", "faster")
+    for row in answer["table"]:
+        times = [
+            row[device] and "{p50_us:,.0f} / {p99_us:,.0f}".format(**row[device])
+            for device in ("cpu", "cuda")
+        ]
+        table.add_row(f"{row['trees']:,}", f"{row['symbols']:,}", times[0], times[1] or "–", row["faster"])
+    lines = []
+    for each in answer["crossover"]:
+        start = each["symbols"]
+        found = (
+            "the CPU is the faster one throughout"
+            if start is None
+            else f"the GPU is faster from {start} symbols on"
+        )
+        lines.append(f"{each['trees']:,} trees: {found}")
+    if answer["machine"]["gpu"] is None:
+        lines = ["Only the CPU was measured: no GPU can be used here (gpuscalp device says why)."]
+    return Group(table, *lines, f"Written to {answer['path']}")
 
 
 def _live_text(answer: dict[str, Any]) -> str:

@@ -59,3 +59,21 @@ def nanoseconds(text: str) -> int:
         raise UsageError(
             "not a number of nanoseconds", value=text, fix="a whole number, such as 1500000 for 1.5 ms"
         ) from None
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Return positive whole numbers that are separated by commas.
+
+    Raises
+    ------
+    UsageError
+        one of them is none
+    """
+    from gpuscalp.errors import UsageError
+
+    found = []
+    for word in text.split(","):
+        if not (word.isascii() and word.isdecimal() and int(word)):
+            raise UsageError("not a positive whole number", value=word, fix="write them as 1,8,64")
+        found.append(int(word))
+    return tuple(found)
