@@ -1,29 +1,20 @@
-"""The compiled CPU kernels: can they be kept, and are they there?
+"""The compiled kernels: can they be kept, and are they there?
 
-Owns: the check ``kernels``. Never: compiles one.
+Owns: the checks ``kernels``, of the CPU's, and ``cuda_kernels``. Never: compiles one.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gpuscalp.doctor.check import Check, fail, ok, warn
+from gpuscalp.doctor.check import Check, fail, ok, skip, warn
 
 # Stems of `gpuscalp/ops` that every session runs on a CPU: messages to ticks to frames to columns to margins.
-# With each the command that compiles it.
-_DEMO: Final = "gpuscalp demo"
-NEEDED: Final[Mapping[str, str]] = {
-    "wire": "gpuscalp bench ingest --messages 1000",
-    "frames": _DEMO,
-    "ladder": _DEMO,
-    "context": _DEMO,
-    "forest": _DEMO,
-}
+NEEDED: Final = ("wire", "frames", "ladder", "context", "forest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +49,53 @@ def check_kernels(cache: KernelCache) -> Check:
         )
     cold = [stem for stem in NEEDED if stem not in cache.stems]
     if cold:
-        commands = dict.fromkeys(NEEDED[stem] for stem in cold)
         return warn(
             "kernels",
             f"not compiled yet: {', '.join(cold)}; the first session spends up to a minute on it",
-            f"run {' and '.join(commands)} once, with the same NUMBA_CACHE_DIR and the same Python",
+            "run gpuscalp kernels compile once, with the same NUMBA_CACHE_DIR and the same Python",
             value,
         )
     return ok("kernels", f"compiled, in {cache.folder}", value)
+
+
+@dataclass(frozen=True, slots=True)
+class CudaCache:
+    """``target``: what the GPU's code is made for; ``cold``: stems that are not compiled for it."""
+
+    folder: Path
+    refusal: str | None
+    target: str
+    cold: tuple[str, ...]
+
+
+def read_cuda_cache(capability: str) -> CudaCache:
+    """Look for the CUDA kernels of a card of this compute capability, such as "9.0"."""
+    from gpuscalp.ops.cuda_module import is_compiled, target_of
+    from gpuscalp.ops.kernel_cache import cache_folder
+    from gpuscalp.ops.kernel_source import kernel_stems
+
+    arch, binary = target_of(capability.replace(".", ""))
+    cold = tuple(stem for stem in kernel_stems() if not is_compiled(stem, arch=arch, binary=binary))
+    folder = cache_folder()
+    return CudaCache(folder, _refusal(folder), f"{'sm' if binary else 'compute'}_{arch}", cold)
+
+
+def check_cuda_kernels(cache: CudaCache | None) -> Check:
+    """Judge the CUDA kernels; None where no GPU is used. Without a cache every start compiles for seconds."""
+    if cache is None:
+        return skip("cuda_kernels", "no GPU is used")
+    value = {"folder": str(cache.folder), "target": cache.target, "cold": list(cache.cold)}
+    if not cache.cold:
+        return ok("cuda_kernels", f"compiled for {cache.target}, in {cache.folder}", value)
+    what = f"not compiled for {cache.target}: {', '.join(cache.cold)}"
+    if cache.refusal is not None:
+        return warn(
+            "cuda_kernels",
+            f"{what}; nothing can be kept in {cache.folder} ({cache.refusal}): every start compiles them",
+            "name a folder that can be written to with GPUSCALP_KERNEL_CACHE",
+            value,
+        )
+    return warn("cuda_kernels", f"{what}; the first start does", "run gpuscalp kernels compile once", value)
 
 
 def _refusal(folder: Path) -> str | None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from gpuscalp.config import FeedConfig, JournalConfig
+from gpuscalp.config import FeedConfig, JournalConfig, MetricsConfig
 from gpuscalp.device import DeviceName, RequestedDevice, describe
+from gpuscalp.device_choice import describe_choice
 from gpuscalp.doctor import clock, compiled, disk, gpu, interpreter, machine, network, packages, session
 from gpuscalp.doctor import model as bundle
 from gpuscalp.doctor.check import Check, Diagnosis, fail, skip
@@ -19,9 +20,11 @@ from gpuscalp.doctor.configuration import read_config
 from gpuscalp.doctor.port import check_port
 from gpuscalp.doctor.streams import PATIENCE, Patience, socket_count
 from gpuscalp.errors import ConfigError
+from gpuscalp.monitoring.nvml import import_nvml, survey
 from gpuscalp.schema import Instrument
 
 JOURNAL: Final = JournalConfig()
+DEFAULTS: Final = MetricsConfig()
 
 
 def examine(
@@ -49,6 +52,9 @@ def examine(
         model=model,
         device=device,
         offline=offline,
+        port=None if live is None else live.metrics.port,
+        address=DEFAULTS.address if live is None else live.metrics.address,
+        deadline_ms=None if live is None else live.engine.deadline_ms,
     )
     return Diagnosis((told, *found.checks))
 
@@ -61,7 +67,9 @@ def diagnose(
     model: Path | None = None,
     device: RequestedDevice = "auto",
     offline: bool = False,
+    deadline_ms: float | None = None,
     port: int | None = None,
+    address: str = DEFAULTS.address,
     instruments: Mapping[str, Instrument] | None = None,
     patience: Patience = PATIENCE,
 ) -> Diagnosis:
@@ -75,7 +83,8 @@ def diagnose(
     model : bundle
     device : what the session will ask for
     offline : sends nothing
-    port : that the session would open on this machine
+    deadline_ms : of a prediction, for the choice of a device; None takes the default
+    port, address : that the session would open on this machine, for metrics
     instruments : of the model's data, by symbol: their tick sizes are compared with those of today
     patience : with the exchange
     """
@@ -86,13 +95,13 @@ def diagnose(
             asyncio.to_thread(_software),
             asyncio.to_thread(_machine, feed, symbols),
             asyncio.to_thread(_disk, journal_dir or Path.cwd(), journal),
-            asyncio.to_thread(_device_and_model, device, model),
+            asyncio.to_thread(_device_and_model, device, model, deadline_ms),
             _network(feed, symbols, instruments, patience, offline=offline),
             asyncio.to_thread(_session, journal_dir),
         )
         return [check for part in parts for check in part]
 
-    return Diagnosis((*asyncio.run(run()), check_port(port)))
+    return Diagnosis((*asyncio.run(run()), check_port(port, host=address)))
 
 
 def _software() -> list[Check]:
@@ -124,15 +133,19 @@ def _disk(folder: Path, journal: JournalConfig) -> list[Check]:
     return [disk.check_space(found, journal), disk.check_latency(found, journal)]
 
 
-def _device_and_model(device: RequestedDevice, model: Path | None) -> list[Check]:
-    described = describe(device)
+def _device_and_model(device: RequestedDevice, model: Path | None, deadline_ms: float | None) -> list[Check]:
+    work = None if model is None else bundle.workload_of(model)
+    described = describe(device) if work is None else describe_choice(device, work, deadline_ms=deadline_ms)
     checks = [gpu.check_device(described, has_driver=packages.driver_present())]
     if device == "cpu":
         checks.append(skip("gpu_health", "the CPU was asked for"))
     else:
-        nvml = gpu.import_nvml()
-        checks.append(gpu.check_health(None if nvml is None else gpu.read_health(nvml)))
+        nvml = import_nvml()
+        checks.append(gpu.check_health(None if nvml is None else survey(nvml)))
     used: DeviceName | None = described["device"]  # type: ignore[assignment]  # as describe documents
+    cuda: Any = described["cuda"]
+    cache = compiled.read_cuda_cache(cuda["compute_capability"]) if used == "cuda" else None
+    checks.append(compiled.check_cuda_kernels(cache))
     if model is None:
         checks.append(skip("model", "no model was named"))
     elif used is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.contract import Contract
 from gpuscalp.device import DeviceName
+from gpuscalp.device_profile import Workload
 from gpuscalp.doctor.check import Check, failed_by, ok
 from gpuscalp.errors import GpuscalpError
 from gpuscalp.schema import NS_PER_MS
@@ -22,6 +23,15 @@ def symbols_of(path: Path) -> tuple[str, ...]:
         return read_contract(path).training.symbols
     except GpuscalpError:
         return ()
+
+
+def workload_of(path: Path) -> Workload | None:
+    """Return what a bundle gives a device to do, unchecked; None where its contract cannot be read."""
+    try:
+        contract = read_contract(path)
+    except GpuscalpError:
+        return None
+    return Workload(len(contract.training.symbols), contract.tree_count)
 
 
 def check_model(path: Path, *, device: DeviceName) -> Check:

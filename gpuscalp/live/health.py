@@ -1,9 +1,10 @@
-"""What a session knows of its surroundings: our clock, and which symbols' streams deliver.
+"""What a session knows of its surroundings: our clock, its device, and which symbols' streams deliver.
 
 Owns: the judgement. A symbol is silent while one of its streams comes from no connection: redundant ones
 cover for each other. That a stream was acknowledged, after a silence or a cut, says nothing: it counts when
 its first message has come. A stream over all symbols is one of each; one that speaks only when something
-happens (liquidations) is of none. Never: measures (gpuscalp.feeds.clock, gpuscalp.feeds.watchdog).
+happens (liquidations) is of none. Never: measures (gpuscalp.feeds.clock, gpuscalp.feeds.watchdog,
+gpuscalp.live.gpu_watch).
 """
 
 from __future__ import annotations
@@ -41,14 +42,21 @@ class Health:
         }
         self._last = HealthRecord(None, drifted=True)
 
-    def judge(self, client: FeedClient, clock: ClockOffset) -> HealthRecord:
-        """Return the health as it is now; the last one again where nothing worth a record has changed."""
+    def judge(self, client: FeedClient, clock: ClockOffset, device: tuple[str, ...] = ()) -> HealthRecord:
+        """Return the health as it is now; the last one again where nothing worth a record has changed.
+
+        Parameters
+        ----------
+        device : why the device that predicts is not trusted
+        """
         uncertainty_ns = clock.uncertainty_ns
         error_ms = None if uncertainty_ns is None else round(uncertainty_ns / NS_PER_MS, 3)
         last = self._last.clock_error_ms
         if error_ms is not None and last is not None and abs(error_ms - last) < _STEP_MS:
             error_ms = last
-        self._last = HealthRecord(error_ms, drifted=clock.has_drifted, silent=self._silent(client))
+        self._last = HealthRecord(
+            error_ms, drifted=clock.has_drifted, silent=self._silent(client), device=device
+        )
         return self._last
 
     def _silent(self, client: FeedClient) -> tuple[int, ...]:

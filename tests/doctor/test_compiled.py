@@ -10,8 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpuscalp.doctor.compiled import NEEDED, KernelCache, check_kernels, read_kernel_cache
+from gpuscalp.doctor.compiled import (
+    NEEDED,
+    CudaCache,
+    KernelCache,
+    check_cuda_kernels,
+    check_kernels,
+    read_cuda_cache,
+    read_kernel_cache,
+)
+from gpuscalp.ops.cuda_module import compile_kernel
 from gpuscalp.ops.logit import logit32
+
+needs_nvrtc = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
 
 TAG = f"py{sys.version_info.major}{sys.version_info.minor}"
 
@@ -29,10 +40,38 @@ def test_cache_is_judged_by_what_it_takes_and_holds(cache, status):
     assert check_kernels(cache).status == status
 
 
-def test_fix_names_what_compiles_the_missing_kernels_and_nothing_else():
-    cache = KernelCache(Path("/c"), None, frozenset({"frames", "ladder", "context", "forest"}))
-    assert "bench ingest" in (check_kernels(cache).fix or "")
-    assert "demo" not in (check_kernels(cache).fix or "")
+def test_missing_kernels_are_named_with_what_compiles_them():
+    check = check_kernels(KernelCache(Path("/c"), None, frozenset({"frames", "ladder", "context"})))
+    assert "wire, forest" in check.what
+    assert "gpuscalp kernels compile" in (check.fix or "")
+
+
+@pytest.mark.parametrize(
+    ("cache", "status", "words"),
+    [
+        (None, "skip", "no GPU"),
+        (CudaCache(Path("/c"), None, "sm_90", ()), "ok", "sm_90"),
+        # Whoever ships a complete cache may well make it read-only.
+        (CudaCache(Path("/c"), "Read-only file system", "sm_90", ()), "ok", "sm_90"),
+        (CudaCache(Path("/c"), None, "sm_90", ("ladder",)), "warn", "ladder"),
+        (CudaCache(Path("/c"), "Read-only file system", "sm_90", ("ladder",)), "warn", "every start"),
+    ],
+)
+def test_cuda_cache_is_judged_by_what_it_holds(cache, status, words):
+    check = check_cuda_kernels(cache)
+    assert check.status == status
+    assert words in check.what
+
+
+@needs_nvrtc
+def test_cuda_kernels_are_looked_for_as_they_are_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUSCALP_KERNEL_CACHE", str(tmp_path))
+    cold = read_cuda_cache("9.0")
+    assert (cold.target, cold.refusal) == ("sm_90", None)
+    assert {"forest", "ladder"} <= set(cold.cold)
+    compile_kernel("forest", arch="90")
+    assert set(cold.cold) - set(read_cuda_cache("9.0").cold) == {"forest"}
+    assert read_cuda_cache("8.0").cold == cold.cold
 
 
 def test_only_kernels_of_this_python_count(tmp_path):

@@ -6,11 +6,15 @@ import json
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from gpuscalp.config import FeedConfig, JournalConfig
+from gpuscalp.device_choice import profile_path, this_machine, write_profile
+from gpuscalp.device_profile import DeviceProfile, Point
 from gpuscalp.doctor import Diagnosis, diagnose, examine
 from gpuscalp.doctor.check import Check
+from gpuscalp.doctor.model import workload_of
 from gpuscalp.doctor.streams import PATIENCE, Patience
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
@@ -63,6 +67,22 @@ def test_session_would_run_against_the_local_exchange(exchange, bundle, tmp_path
     assert found.exit_code == 0, [check for check in found.checks if check.status == "fail"]
     assert list(tmp_path.iterdir()) == [], "nothing is left in the directory"
     json.dumps(found.to_dict())
+
+
+def test_device_is_told_with_what_was_measured_for_the_model(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    work = workload_of(bundle)
+    assert work.symbols == 2
+    machine = this_machine()
+    point = Point("cpu", work.symbols, 200, work.trees, 2_000.0, 3_000.0)
+    more = [] if machine.gpu is None else [msgspec.structs.replace(point, device="cuda", p99_us=9_000.0)]
+    write_profile(profile_path(), DeviceProfile(1, "2026-11-25", machine, (point, *more)))
+    for deadline_ms, late in ((5, False), (1, True)):
+        found = _by_name(diagnose(feed=None, model=bundle, offline=True, deadline_ms=deadline_ms))
+        assert "cpu 2/3 ms" in found["device"].what
+        assert ("will not be kept" in found["device"].what) == late
+        assert found["cuda_kernels"].status in ("skip", "ok", "warn")
+    assert workload_of(tmp_path) is None
 
 
 @pytest.mark.parametrize(
