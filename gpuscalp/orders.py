@@ -143,6 +143,8 @@ class Fill:
     exec_ns : exchange time of the execution
     fee_e8 : paid (positive) or received (negative), 1e-8 of the quote currency
     mid2_e8 : bid + ask of the best level of the book that was hit
+    touch_e8 : best price shown on the side that was hit, the own price for an order that rested; 0 where it
+        is not known
     """
 
     order_id: int
@@ -153,3 +155,4 @@ class Fill:
     fee_e8: int
     exec_ns: int
     mid2_e8: int
+    touch_e8: int = 0

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
+import numpy.typing as npt
 
 from gpuscalp.config import CostConfig, StrategyConfig
 from gpuscalp.orders import BUY, SELL, Intent, IntentKind, MarketRow, SignalRow
-from gpuscalp.schema import I64, NS_PER_MS
+from gpuscalp.schema import F64, I64, NS_PER_MS
 
 # Why a symbol brought no intent at a frame, in the order in which the reasons are tried. The first one that
 # holds is counted; the last is what remains when all hurdles are cleared.
@@ -89,6 +90,16 @@ class Strategy:
     def hold_ns(self) -> int:
         return self._hold_ns
 
+    def may_act(self, signals: SignalRow) -> npt.NDArray[np.bool_]:
+        """Return bool[S]: the symbols for which an intent could follow from the signal, whatever is held.
+
+        It is no decision: who doubts the signals checks these rows before they are acted upon.
+        """
+        config = self._config
+        known = np.isfinite(signals.edge_bps) & (signals.edge_bps != 0)
+        confident = _confidence(signals) >= config.min_confidence
+        return np.asarray(known & confident & (signals.agreement >= config.min_agreement))
+
     def decide(self, market: MarketRow, signals: SignalRow, holdings: Holdings) -> Decision:
         """Return what is wanted at one frame.
 
@@ -100,7 +111,7 @@ class Strategy:
         bid, ask = market.bid_px, market.ask_px
         quoted = (bid > 0) & (ask > 0)
         edge, agreement = signals.edge_bps, signals.agreement
-        confidence = np.where(edge > 0, signals.probability[:, _UP], signals.probability[:, _DOWN])
+        confidence = _confidence(signals)
         known = np.isfinite(edge) & np.isfinite(confidence) & np.isfinite(agreement) & (edge != 0)
         # Integer ticks become float64 before they are added: the sum of two int32 prices may not fit.
         bid_ticks, ask_ticks = bid.astype(np.float64), ask.astype(np.float64)
@@ -149,3 +160,9 @@ class Strategy:
                 )
         skips = np.bincount(code, minlength=len(SKIP_REASONS)).astype(np.int64)
         return Decision(tuple(intents), skips)
+
+
+def _confidence(signals: SignalRow) -> F64:
+    """Return float64[S]: the probability of the side that the edge is on."""
+    up, down = signals.probability[:, _UP], signals.probability[:, _DOWN]
+    return np.asarray(np.where(signals.edge_bps > 0, up, down))

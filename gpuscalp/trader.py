@@ -71,15 +71,14 @@ class Trader:
     (:meth:`on_fill` or :meth:`on_foreign_fill`, then :meth:`on_done` once per order), then funding
     (:meth:`on_funding`), then call :meth:`step` and send its orders.
 
-    An instance holds plain data only (numbers, text, containers, arrays, and instances of such): a checkpoint
-    walks it.
+    Holds plain data only (numbers, text, containers, arrays, instances of such): a checkpoint walks it.
 
     Parameters
     ----------
     strategy, sizing, risk, cost, account : their sections of the configuration
     instruments : S of them, in the order of all arrays of axis S
     horizon_ms : the model's label horizon
-    trained_until_ns : end of the model's training data; None where it is not known
+    trained_until_ns : end of the model's training data, None if not known; to be set with every new model
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Trader:
         self.gate = RiskGate(risk, start_e8=start_e8, symbol_count=count)
         self.volatility = Volatility(count, short_ms=risk.volatility_ms, long_ms=sizing.volatility_ms)
         self.open_orders: dict[int, Order] = {}
-        self._trained_until_ns = trained_until_ns
+        self.trained_until_ns = trained_until_ns
         self._tick_e8 = [instrument.tick_size_e8 for instrument in instruments]
         self._side = np.zeros(count, np.int64)
         self._waiting = np.zeros(count, np.bool_)
@@ -234,6 +233,11 @@ class Trader:
         """Go on counting orders after an id that was used before a restart."""
         self._last_order_id = max(self._last_order_id, last_order_id)
 
+    @property
+    def sides(self) -> I64:
+        """int64[S]: signs of the positions."""
+        return self._side
+
     def equity_e8(self) -> int:
         """Return the equity at the quotes of the last step, positions at their closing side."""
         return self.account.wallet_e8 + sum(
@@ -337,7 +341,7 @@ class Trader:
         mark, quality = float(market.mark[index]), int(market.quality[index])
         if conditions.extra_quality is not None:
             quality |= int(conditions.extra_quality[index])
-        trained, traded = self._trained_until_ns, self._traded_ns[index]
+        trained, traded = self.trained_until_ns, self._traded_ns[index]
         return Question(
             reducing=reducing,
             predicted=not reducing or intent.reason in PREDICTED_REASONS,

@@ -26,19 +26,22 @@ def write_handmade(
     trained_on: Interval,
     returns_bps: Sequence[float] = (-3.0, 0.0, 3.0),
     seed: int = 1,
+    boosters: Sequence[bytes] | None = None,
 ) -> Path:
     """Write a bundle that this version accepts.
 
     Parameters
     ----------
     config : venue, symbols, frames, columns and label; its first symbol leads
-    forest : makes the one member from the names of the columns
+    forest : makes the members from the names of the columns
     trained_on : the time that it says it was trained on
     returns_bps : mean return of DOWN, FLAT and UP
     seed : another one makes another bundle of the same model
+    boosters : files of the members, where somebody will read them
     """
     graph = FeatureGraph(config.grid, config.features, config.symbols)
     names = list(graph.names)
+    made = forest(names)
     training = TrainingSpec(
         venue=config.venue,
         symbols=config.symbols,
@@ -56,8 +59,8 @@ def write_handmade(
         path,
         graph=graph,
         training=training,
-        ensemble=Ensemble(forest(names), Calibration.identity(), np.array(returns_bps)),
-        members=[MemberFile(b"made by hand", seed, 1)],
+        ensemble=Ensemble(made, Calibration.identity(), np.array(returns_bps)),
+        members=[MemberFile(data, seed, 1) for data in boosters or [b"made by hand"] * made.member_count],
         canary_x=np.random.default_rng(seed).normal(size=(4, len(names))).astype(np.float32),
     )
     return path

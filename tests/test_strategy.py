@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.config import CostConfig, StrategyConfig
 from gpuscalp.orders import BUY, SELL, Intent, IntentKind, MarketRow, SignalRow
-from gpuscalp.strategy import SKIP_REASONS, Decision, Holdings, Strategy
+from gpuscalp.strategy import PREDICTED_REASONS, SKIP_REASONS, Decision, Holdings, Strategy
 
 MS = 1_000_000
 NOW = 1_700_000_000 * 10**9
@@ -180,3 +180,44 @@ def test_symbols_do_not_influence_each_other(
     assert [(i.symbol_index, i.side, i.reason, repr(i.edge_bps)) for i in together.intents] == alone
     assert (together.skips == skips).all()
     assert together.skips.sum() == count
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, -20.0, 20.0, 3.0, np.nan]),
+            st.sampled_from([0.2, 0.39, 0.4, 0.9, np.nan]),
+            st.sampled_from([0.2, 0.5, 1.0, np.nan]),
+            st.integers(-1, 1),
+            st.integers(0, 2_000),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_whoever_acts_on_a_prediction_was_among_those_that_may(
+    rows: list[tuple[float, float, float, int, int]],
+) -> None:
+    strategy = Strategy(StrategyConfig(), CostConfig(taker_fee_bps=1.0), horizon_ms=1_000)
+    parts = [signal(edge, confidence, agreement) for edge, confidence, agreement, *_ in rows]
+    signals = SignalRow(
+        probability=np.concatenate([part.probability for part in parts]),
+        agreement=np.concatenate([part.agreement for part in parts]),
+        edge_bps=np.concatenate([part.edge_bps for part in parts]),
+        spread_bps=np.zeros(len(rows)),
+    )
+    held = Holdings(
+        np.array([row[3] for row in rows]),
+        np.zeros(len(rows), bool),
+        np.array([NOW - row[4] * MS for row in rows]),
+    )
+    may = strategy.may_act(signals)
+    decision = strategy.decide(market([10_000] * len(rows), [10_001] * len(rows)), signals, held)
+    acting = {i.symbol_index for i in decision.intents if i.reason in PREDICTED_REASONS}
+    assert acting <= set(np.flatnonzero(may).tolist())
+    # Nor does it name rows whose signal cannot lead to anything.
+    for row in np.flatnonzero(may):
+        edge, confidence, agreement, *_ = rows[row]
+        assert edge != 0
+        assert confidence >= StrategyConfig().min_confidence
+        assert agreement >= StrategyConfig().min_agreement

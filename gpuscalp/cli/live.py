@@ -1,4 +1,4 @@
-"""``gpuscalp live`` and the commands around a session: status, stops, replay, verify."""
+"""``gpuscalp live`` and the commands around a session: status, stops, replay, verify, calibrate."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ def live(
         list[str] | None,
         typer.Option("--fault", help="What goes wrong in the embedded exchange (docs/exchange.md)."),
     ] = None,
+    worker_fault: Annotated[
+        list[str] | None,
+        typer.Option("--worker-fault", help="A failure of the predicting process to rehearse (docs/gpu.md)."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the synthetic market and its model.")] = 7,
     duration: Annotated[
         float | None, typer.Option("--duration", min=0.0, help="Seconds to run; default: until stopped.")
@@ -58,6 +62,7 @@ def live(
     from gpuscalp.exchange.faults import parse_fault
     from gpuscalp.live.run import run_live
     from gpuscalp.live.view import shown
+    from gpuscalp.worker import parse_fault as parse_worker_fault
 
     chosen = None if config is None else load(LiveConfig, config, env=os.environ)
     # The bar is gone before the first picture is drawn: the two would write over each other.
@@ -76,6 +81,7 @@ def live(
             archive=archive,
             recordings=tuple(recording or ()),
             faults=tuple(parse_fault(text) for text in fault or ()),
+            worker_faults=tuple(parse_worker_fault(text) for text in worker_fault or ()),
             seed=seed,
             told=advance,
             on_status=on_status,
@@ -117,7 +123,7 @@ def halt(
 
 @app.command("resume")
 def resume(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag = False) -> None:
-    """Let a session open positions again: the only way out of a halt."""
+    """Let a session open positions again: nothing else ends a halt."""
     _command(session, "resume", json)
 
 
@@ -193,6 +199,25 @@ def verify(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag =
         raise typer.Exit(ParityError.exit_code)
 
 
+@app.command("calibrate")
+def calibrate(
+    session: SessionArgument = Path("gpuscalp-session"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New TOML file for `gpuscalp backtest --config`.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Fit latencies to what a session has measured.
+
+    Prints configuration for a backtest; what was simulated is not fitted.
+    """
+    from gpuscalp.live.calibrate import calibrate as fit
+
+    with progress("Calibrating") as advance:
+        answer = fit(session, out=out, told=advance)
+    emit(answer, json=json, text=lambda: answer["toml"] if out is None else f"Written to {out}.")
+
+
 def _command(session: Path, command: str, json: bool, *, flatten: bool = False) -> None:
     from gpuscalp.live.control import Request, ask
 
@@ -235,6 +260,10 @@ def _verified(answer: dict[str, Any]) -> str:
     ]
     if differing:
         lines.append(f"The first: {answer['first']}. By kind: {answer['differing_by_kind']}")
+    if answer["unproved_differing"]:
+        lines.append(
+            f"A GPU was wrong about {answer['unproved_differing']:,} rows on which no order could follow."
+        )
     if not answer["ended"]:
         lines.append(f"The journal has no clean end; {answer['torn_bytes']} bytes of it are torn.")
     return "\n".join(lines)

@@ -6,11 +6,21 @@ Secrets never live here. Parts get the struct they need; there is no global sett
 from __future__ import annotations
 
 from gpuscalp.config.fields import OFF, Count, Fraction, Limit, NonNegative, Positive, PositiveInt
-from gpuscalp.config.live import BatchConfig, FeedConfig, JournalConfig, LiveConfig, SessionConfig
+from gpuscalp.config.live import (
+    BatchConfig,
+    EngineConfig,
+    FeedConfig,
+    GpuHealthConfig,
+    JournalConfig,
+    LiveConfig,
+    MetricsConfig,
+    SessionConfig,
+)
 from gpuscalp.config.load import ENV_PREFIX, load, to_dict
 from gpuscalp.config.trading import (
     AccountConfig,
     BacktestConfig,
+    BandConfig,
     CostConfig,
     LegConfig,
     PaperConfig,
@@ -27,26 +37,32 @@ from gpuscalp.config.training import (
     SplitConfig,
     TrainConfig,
 )
+from gpuscalp.config.walkforward import JudgeConfig, TriedConfig, WalkForwardConfig
 
 __all__ = [
     "ENV_PREFIX",
     "OFF",
     "AccountConfig",
     "BacktestConfig",
+    "BandConfig",
     "BatchConfig",
     "BoosterConfig",
     "CostConfig",
     "Count",
+    "EngineConfig",
     "EnsembleConfig",
     "FeatureConfig",
     "FeedConfig",
     "Fraction",
+    "GpuHealthConfig",
     "GridConfig",
     "JournalConfig",
+    "JudgeConfig",
     "LabelConfig",
     "LegConfig",
     "Limit",
     "LiveConfig",
+    "MetricsConfig",
     "NonNegative",
     "PaperConfig",
     "Positive",
@@ -57,6 +73,8 @@ __all__ = [
     "SplitConfig",
     "StrategyConfig",
     "TrainConfig",
+    "TriedConfig",
+    "WalkForwardConfig",
     "load",
     "to_dict",
 ]

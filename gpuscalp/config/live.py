@@ -90,6 +90,48 @@ class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     status_ms: PositiveInt = 500
 
 
+class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How predictions are made in time, and what becomes of a device that fails.
+
+    On a GPU they are made in worker processes. The CPU computes the features too, compares, and takes over.
+    """
+
+    # On a GPU: our forest kernel, or XGBoost's own predictor on the same memory.
+    predictor: Literal["forest", "xgboost"] = "forest"
+    # A prediction that is there later than this after its batch was taken never reaches the gate.
+    deadline_ms: PositiveInt = 200
+    # "cpu": a worker that runs the CPU's twins, to rehearse its failures where there is no GPU.
+    workers: Literal["gpu", "cpu"] = "gpu"
+    gpus: Annotated[int, Meta(ge=0, le=64)] = 0  # that share the symbols; 0 = all that are visible
+    answer_ms: PositiveInt = 250  # a worker that owes an answer for so long hangs
+    start_ms: PositiveInt = 120_000  # until a worker has loaded its driver, kernels and model
+    agree_batches: PositiveInt = 50  # equal to the CPU's, in a row, before a worker's answers count
+    restart_ms: PositiveInt = 30_000  # until a failed worker is replaced; doubled by each further failure
+    restart_max_ms: PositiveInt = 3_600_000
+    canary_ms: PositiveInt = 1_000  # how often a worker predicts the bundle's canary rows
+
+
+class GpuHealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the GPUs of a session are watched, and from where on nothing new is opened upon their word.
+
+    A card that has failed (lost, a critical Xid, memory that could not be corrected) is never used: that has
+    no threshold.
+    """
+
+    poll_ms: Annotated[int, Meta(ge=100, le=60_000)] = 500
+    silent_ms: PositiveInt = 10_000  # without an answer of the driver: a dead card can hold it for ever
+    min_free_mib: Count = 256  # of the card's memory, or of its MIG slice
+    margin_celsius: Count = 5  # to the temperature at which the card slows itself down
+    on_slowdown: Literal["refuse", "ignore"] = "refuse"  # by its hardware: heat, or the power supply's brake
+
+
+class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where metrics can be fetched in Prometheus' format."""
+
+    address: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # 0 = off
+
+
 class LiveConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A live session. Frames and features are the model's own."""
 
@@ -105,3 +147,6 @@ class LiveConfig(Struct, frozen=True, forbid_unknown_fields=True):
     account: AccountConfig = AccountConfig()
     paper: PaperConfig = PaperConfig()
     session: SessionConfig = SessionConfig()
+    engine: EngineConfig = EngineConfig()
+    gpu_health: GpuHealthConfig = GpuHealthConfig()
+    metrics: MetricsConfig = MetricsConfig()

@@ -8,6 +8,8 @@ from msgspec import Meta, Struct
 
 from gpuscalp.config.fields import Count, Fraction, Limit, NonNegative, Positive, PositiveInt
 
+QueueModel = Literal["pessimistic", "probabilistic", "proportional"]
+
 
 class StrategyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """When a signal becomes an intent, and when a position is let go."""
@@ -105,7 +107,7 @@ class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
     meets: Literal["next", "last"] = "next"
     max_wait_ms: PositiveInt = 5_000  # an order that has met no sound book for so long expires
     # How much displayed quantity that leaves a level without a trade moves us ahead in the queue.
-    queue: Literal["pessimistic", "probabilistic", "proportional"] = "pessimistic"
+    queue: QueueModel = "pessimistic"
     queue_power: Annotated[int, Meta(ge=1, le=6)] = 3  # of the probabilistic queue
     # Levels behind the best one are taken only from a book younger than this.
     depth_age_ms: PositiveInt = 1_000
@@ -118,6 +120,23 @@ class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Count = 7
 
 
+Several = Meta(min_length=1, max_length=8)
+
+
+class BandConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The grid of assumptions of ``gpuscalp backtest --band``: every combination is traded.
+
+    Fees: (maker, taker), regular user, VIP 3 and VIP 9 of Binance USD-M.
+    """
+
+    queue: Annotated[tuple[QueueModel, ...], Several] = ("pessimistic", "probabilistic", "proportional")
+    # Every message takes this quantile of its leg; a leg that is fixed takes so many times its time instead.
+    latency_quantiles: Annotated[tuple[Fraction, ...], Several] = (0.5, 0.9, 0.99)
+    fixed_factors: Annotated[tuple[NonNegative, ...], Several] = (1.0, 2.0, 5.0)
+    fees_bps: Annotated[tuple[tuple[float, NonNegative], ...], Several] = ((2.0, 5.0), (1.2, 3.2), (0.0, 1.7))
+    compute_ms: Annotated[tuple[NonNegative, ...], Several] = (1.0, 5.0, 20.0)
+
+
 class BacktestConfig(Struct, frozen=True, forbid_unknown_fields=True):
     strategy: StrategyConfig = StrategyConfig()
     sizing: SizingConfig = SizingConfig()
@@ -125,4 +144,5 @@ class BacktestConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cost: CostConfig = CostConfig()
     account: AccountConfig = AccountConfig()
     paper: PaperConfig = PaperConfig()
+    band: BandConfig = BandConfig()
     trials: PositiveInt = 1  # configurations tried so far: deflates the Sharpe ratio

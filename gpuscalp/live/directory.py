@@ -36,7 +36,7 @@ from gpuscalp.trader import Trader
 
 
 class SessionFile(Struct, frozen=True):
-    """What a session is, once and for all."""
+    """What a session is, once and for all. ``device_reason``: why it is this device."""
 
     session_id: str
     created_ns: int
@@ -45,6 +45,7 @@ class SessionFile(Struct, frozen=True):
     bundle: str
     config: LiveConfig
     instruments: tuple[Instrument, ...]
+    device_reason: str = ""
 
 
 def build(about: SessionFile, bundle: Bundle, pipeline: FeaturePipeline) -> tuple[Market, Engine]:
@@ -66,14 +67,16 @@ def build(about: SessionFile, bundle: Bundle, pipeline: FeaturePipeline) -> tupl
         trader,
         session_id=about.session_id,
         predict_within_ms=config.session.predict_within_ms,
+        deadline_ms=config.engine.deadline_ms,
     )
     return Market(about.instruments, config, training.config.grid), engine
 
 
 def open_model(
-    path: Path, instruments: Sequence[Instrument], device: str, *, digest: str
+    path: Path, instruments: Sequence[Instrument], *, digest: str
 ) -> tuple[Bundle, FeaturePipeline]:
-    """Load a bundle for instruments in its order of symbols.
+    """Load a bundle for instruments in its order of symbols, on the CPU: what other devices say is held
+    against it (gpuscalp.worker).
 
     Raises
     ------
@@ -86,7 +89,7 @@ def open_model(
         )
     training = contract.training
     pipeline = FeaturePipeline(
-        grid=training.config.grid, features=training.config.features, instruments=instruments, device=device
+        grid=training.config.grid, features=training.config.features, instruments=instruments, threads=1
     )
     return load_bundle(path, graph=pipeline.graph), pipeline
 
@@ -99,6 +102,7 @@ def create(
     *,
     now_ns: int,
     device: str = "cpu",
+    device_reason: str = "",
 ) -> None:
     """Lay out the directory of a new session.
 
@@ -118,6 +122,7 @@ def create(
         bundle=read_contract(bundle).digest,
         config=config,
         instruments=tuple(instruments),
+        device_reason=device_reason,
     )
     # Last, and in one step: a directory without it is no session yet.
     partial = path / f".{SESSION_FILE}.partial"

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from gpuscalp.config import CostConfig, FeatureConfig, FeedConfig, LiveConfig, StrategyConfig
+from gpuscalp.config import CostConfig, EngineConfig, FeatureConfig, FeedConfig, LiveConfig, StrategyConfig
 from gpuscalp.demo import SYNTHETIC_FEE_BPS, SYNTHETIC_HORIZON_MS
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
@@ -51,15 +51,21 @@ def embedded_feed(feed: FeedConfig, urls: dict[str, str]) -> FeedConfig:
     )
 
 
-def embedded_defaults() -> LiveConfig:
+def embedded_defaults(*, rehearsed: bool = False) -> LiveConfig:
     """Return the configuration where none is given: the demo's strategy, and the fee of its venue.
 
     At Binance's fee no signal of this market is worth a trade.
+
+    Parameters
+    ----------
+    rehearsed : predict in a worker on the CPU that is replaced quickly, so that its failures can be watched
     """
+    engine = EngineConfig(workers="cpu", restart_ms=3_000) if rehearsed else EngineConfig()
     return LiveConfig(
         venue=VENUE,
         strategy=StrategyConfig(min_confidence=0.4, min_agreement=0.6),
         cost=CostConfig(taker_fee_bps=SYNTHETIC_FEE_BPS, maker_fee_bps=0.0),
+        engine=engine,
     )
 
 

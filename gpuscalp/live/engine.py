@@ -1,7 +1,8 @@
 """The deciding side of a session: ticks to frames, features, signals, verdicts and orders.
 
 Owns: the feature stream, the model, the trader, a flattening that is under way. Pure but for ``clock``, which
-tells when each decision is made and is written down, so that a journal repeats it.
+tells when each decision is made, and for a device that may fail; both are written down, so that a journal
+repeats them.
 
 Order of calls: ``step`` with each Work of the market side, in order; what it returns must be written and sent
 before the next.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter_ns
 from typing import Final, final
 
@@ -21,8 +23,10 @@ from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
 from gpuscalp.execution.booking import book
 from gpuscalp.execution.messages import Report
+from gpuscalp.inference import chunk_digests
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.market import Work
+from gpuscalp.live.predictor import HostPredictor, Prediction, Predictor, Rows, Told, pack_rows, unpack_rows
 from gpuscalp.live.records import (
     Command,
     FillRecord,
@@ -34,8 +38,7 @@ from gpuscalp.live.records import (
     client_id,
     plain,
 )
-from gpuscalp.ops.forest import ForestScratch
-from gpuscalp.ops.row_digest import digest_rows
+from gpuscalp.ops.row_digest import U64, digest_rows
 from gpuscalp.orders import Conditions, Intent, MarketRow, Order, SignalRow, Verdict
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.risk import RiskEvent
@@ -44,6 +47,8 @@ from gpuscalp.trader import StepReport, Trader
 
 # (exchange time) at which a decision is made
 Clock = Callable[[], int]
+# what a journal says of the next frame
+Recalled = Callable[[], Told]
 
 _EVENTS: Final = {
     Command.HALT: RiskEvent.HALT_ENTRIES,
@@ -83,14 +88,17 @@ class Engine:
     trader : fresh, or restored
     session_id : goes into the ids under which the exchange knows the orders
     predict_within_ms : a frame that is older when its turn comes gets no prediction
+    deadline_ms : a prediction that is there later than this after its work was taken is not looked at
 
     Attributes
     ----------
     trader, stream : to be read between steps
+    predictor : may be replaced between steps
     market : the last frame's row; None before the first
     signals : the last frame's signals; None where it got none
     flattening : positions are being closed by command
-    frame_count : frames decided on in the whole session
+    frame_count, late_count, lost_count : frames decided on in the whole session, those of them whose
+        prediction came after its deadline, and those at which a device failed
     """
 
     def __init__(
@@ -101,22 +109,32 @@ class Engine:
         *,
         session_id: str,
         predict_within_ms: int,
+        deadline_ms: int,
     ) -> None:
         self.trader = trader
         self.stream = pipeline.stream()
+        # Without a copy: getting the memory for one would hold up the frame at which a worker begins.
+        self._state = partial(self.stream.checkpoint, copy=False)
         self.market: MarketRow | None = None
         self.signals: SignalRow | None = None
         self.flattening = False
-        self.frame_count = 0
-        self._ensemble = ensemble
-        self._scratch = ForestScratch.of(ensemble.forest)
+        self.frame_count = self.late_count = self.lost_count = 0
+        self.predictor: Predictor = HostPredictor(ensemble)
         self._session_id = session_id
         self._within_ns = predict_within_ms * NS_PER_MS
+        self._deadline_ns = deadline_ms * NS_PER_MS
         self._symbol_count = len(pipeline.instruments)
         self._blank = _blank(len(pipeline.instruments))
 
-    def step(self, work: Work, clock: Clock) -> Outcome:
-        """Book what the broker has told, obey, and decide on every frame that the ticks close."""
+    def step(self, work: Work, clock: Clock, recalled: Recalled | None = None) -> Outcome:
+        """Book what the broker has told, obey, and decide on every frame that the ticks close.
+
+        Parameters
+        ----------
+        work : the next one
+        clock : exchange time
+        recalled : of a journal that is repeated; None: what happens now counts
+        """
         outcome = Outcome()
         for report in work.reports:
             self._book(report, outcome)
@@ -124,7 +142,7 @@ class Engine:
             outcome.answers.append(self._obey(command, work.now_ns, outcome))
         extra = _doubts(work.health, work.unsynced, self._symbol_count)
         for timed in self._chunks(work):
-            self._decide(*timed, work, extra, clock, outcome)
+            self._decide(*timed, work, extra, clock, recalled, outcome)
         if self.flattening and self.market is not None:
             self._flatten(self.market, work.now_ns, outcome)
         return outcome
@@ -132,8 +150,9 @@ class Engine:
     def _chunks(self, work: Work) -> Iterator[tuple[FeatureChunk, int]]:
         """Yield each closed frame with the time that its features took."""
         began = perf_counter_ns()
-        for chunk in self.stream.push(work.ticks):
-            yield chunk, perf_counter_ns() - began
+        for closed in self.stream.close(work.ticks):
+            self.predictor.begin(closed, self._state)
+            yield self.stream.step(closed), perf_counter_ns() - began
             began = perf_counter_ns()
 
     def _decide(
@@ -143,19 +162,29 @@ class Engine:
         work: Work,
         extra: U32 | None,
         clock: Clock,
+        recalled: Recalled | None,
         outcome: Outcome,
     ) -> None:
-        frames = chunk.frames
-        market = self.market = _market_row(frames)
-        rows = digest_rows(chunk.features, frames.quality[0], frames.bid_px[0], frames.ask_px[0])
+        market = self.market = _market_row(chunk.frames)
+        digests = chunk_digests(chunk)
         began = perf_counter_ns()
-        found: Signals | None = None
-        if work.now_ns - market.end_ns <= self._within_ns:
-            found = self._ensemble.predict(chunk.features[:, :, 0], scratch=self._scratch)
-        signals = self._blank if found is None else _signal_row(found)
-        self.signals = None if found is None else signals
-        predicted = perf_counter_ns()
+        wanted = work.now_ns - market.end_ns <= self._within_ns
+        told = None if recalled is None else recalled()
+        predicted = self.predictor.predict(
+            chunk.features[:, :, 0], digests, wanted=wanted and (told is None or not told.lost)
+        )
+        if told is not None:
+            unproved = unpack_rows(told.unproved, self._symbol_count) if told.unproved else None
+            predicted = Prediction(predicted.signals, told.lost, unproved)
+        predict_ns = perf_counter_ns() - began
         decided_ns = clock()
+        found = predicted.signals
+        late = found is not None and decided_ns - work.now_ns > self._deadline_ns
+        self.signals = None if found is None or late else signal_row(found)
+        signals = self._blank if self.signals is None else _proved(self.signals, predicted.unproved)
+        self.late_count += late
+        self.lost_count += predicted.lost
+        asked = perf_counter_ns()
         health = work.health
         conditions = Conditions(
             now_ns=decided_ns,
@@ -164,12 +193,13 @@ class Engine:
             extra_quality=extra,
         )
         report = self.trader.step(market, signals, conditions)
-        stages = (features_ns, predicted - began, perf_counter_ns() - predicted)
+        stages = (features_ns, predict_ns, perf_counter_ns() - asked)
         outcome.frames += 1
         self.frame_count += 1
-        outcome.records.append(
-            (RecordKind.SIGNAL, _signal_record(report, signals, found, rows.tobytes(), decided_ns, stages))
+        record = _signal_record(
+            report, self.signals or self._blank, predicted, digests, decided_ns, stages, late=late
         )
+        outcome.records.append((RecordKind.SIGNAL, record))
         for intent, verdict in zip(report.intents, report.verdicts, strict=True):
             outcome.records.append((RecordKind.VERDICT, _verdict_record(report.end_ns, intent, verdict)))
         if report.event is not None:
@@ -266,12 +296,26 @@ def _market_row(frames: FrameBlock) -> MarketRow:
     )
 
 
-def _signal_row(signals: Signals) -> SignalRow:
+def signal_row(signals: Signals) -> SignalRow:
+    """Return signals as the trader takes them."""
     return SignalRow(
         probability=signals.probability,
         agreement=signals.agreement,
         edge_bps=signals.edge_bps,
         spread_bps=signals.spread,
+    )
+
+
+def _proved(row: SignalRow, unproved: Rows | None) -> SignalRow:
+    """Return signals that say nothing where nobody has proved them."""
+    if unproved is None:
+        return row
+    nan = np.nan
+    return SignalRow(
+        probability=np.where(unproved[:, None], nan, row.probability),
+        agreement=np.where(unproved, nan, row.agreement),
+        edge_bps=np.where(unproved, nan, row.edge_bps),
+        spread_bps=np.where(unproved, nan, row.spread_bps),
     )
 
 
@@ -284,27 +328,33 @@ def _blank(symbol_count: int) -> SignalRow:
 def _signal_record(
     report: StepReport,
     row: SignalRow,
-    found: Signals | None,
-    rows: bytes,
+    predicted: Prediction,
+    digests: U64,
     decided_ns: int,
     stages_ns: tuple[int, int, int],
+    *,
+    late: bool,
 ) -> SignalRecord:
-    margins = b""
-    shown = b""
-    if found is not None:
-        by_row = np.ascontiguousarray(found.margins.transpose(1, 0, 2))
+    margins = shown = unproved = b""
+    if predicted.signals is not None:
+        by_row = np.ascontiguousarray(predicted.signals.margins.transpose(1, 0, 2))
         margins = digest_rows(by_row.reshape(len(by_row), -1)).tobytes()
         columns = (row.probability[:, 0], row.probability[:, 2], row.agreement, row.edge_bps)
         shown = np.stack(columns, axis=1).astype(np.float32).tobytes()
+        if predicted.unproved is not None:
+            unproved = pack_rows(predicted.unproved)
     return SignalRecord(
         end_ns=report.end_ns,
         decided_ns=decided_ns,
         stages_ns=stages_ns,
-        rows=rows,
+        rows=digests.tobytes(),
         margins=margins,
         signal=shown,
         equity_e8=report.equity_e8,
         skips=tuple(report.skips.tolist()),
+        lost=predicted.lost,
+        late=late,
+        unproved=unproved,
     )
 
 

@@ -2,7 +2,8 @@
 
 Owns: the vocabulary. A session is its inputs in order: raw messages, REST replies, notes of connections, and
 of the kinds below CLOCK, HEALTH, CONTROL and BATCH. Everything else in the journal follows from them and is
-written to be compared, except two times of each frame that the clock told at that moment.
+written to be compared, except what each frame was told at that moment: times by the clock, and by a device
+whether it failed and what it alone had computed.
 """
 
 from __future__ import annotations
@@ -52,13 +53,18 @@ class HealthRecord(Struct, frozen=True):
     clock_error_ms : by how much the estimates of our clock's offset disagree; None before the first estimate
     drifted : the offset is not to be trusted
     silent : indices of symbols of which some stream delivers nothing, from no connection
-    device_ok : the device computes what it should
+    device : why the device that predicts is not trusted, such as "gpu0:memory" (docs/gpu.md); () = it is
     """
 
     clock_error_ms: float | None
     drifted: bool
     silent: tuple[int, ...] = ()
-    device_ok: bool = True
+    device: tuple[str, ...] = ()
+
+    @property
+    def device_ok(self) -> bool:
+        """Whether the device that predicts is trusted."""
+        return not self.device
 
 
 class ControlRecord(Struct, frozen=True):
@@ -92,10 +98,14 @@ class SignalRecord(Struct, frozen=True, omit_defaults=True):
     decided_ns : exchange time at which the gate was asked; told by the clock
     stages_ns : features, prediction, decision; told by the clock
     rows : uint64[S], digests of the features' bits, with quality and quotes
-    margins : uint64[S], digests of the margins' bits; nothing where the frame was too old to be predicted
+    margins : uint64[S], digests of the margins' bits; nothing where the frame was not predicted
     signal : float32[S, 4], probabilities of DOWN and UP, agreement, edge in bps
     equity_e8 : wallet and open positions at the closing side of the quote
     skips : symbols without an intent, by reason (gpuscalp.strategy.SKIP_REASONS)
+    lost : the device that predicted failed at this frame; told by it
+    late : the prediction was there after its deadline, and the gate never saw it
+    unproved : bits of S rows (``numpy.packbits``): margins and signal are a worker's word, which the CPU has
+        not looked at, and of which the strategy knew nothing
     """
 
     end_ns: int
@@ -106,6 +116,9 @@ class SignalRecord(Struct, frozen=True, omit_defaults=True):
     signal: bytes
     equity_e8: int
     skips: tuple[int, ...]
+    lost: bool = False
+    late: bool = False
+    unproved: bytes = b""
 
 
 class VerdictRecord(Struct, frozen=True, omit_defaults=True):

@@ -1,7 +1,8 @@
 """A session once more from its journal: for a restart, and for the proof that it was what it says.
 
 Owns: which recorded outputs belong to which batch, and the comparison. Everything is computed anew and
-compared byte for byte; only the two times that a clock told are taken from the record.
+compared byte for byte; only what each frame was told is taken from the record: times, a device's failure, and
+which rows it alone had computed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gpuscalp.feeds.recorder import ConnectionNote, replay
 from gpuscalp.journal.blocks import Record, RecordKind
 from gpuscalp.live.engine import Engine, Outcome
 from gpuscalp.live.market import Market, Work
+from gpuscalp.live.predictor import Rows, Told, unpack_rows
 from gpuscalp.live.records import (
     BatchRecord,
     ClockRecord,
@@ -54,6 +56,8 @@ class Differences:
     frames, rows : compared; a row is one symbol at one frame
     differing : rows whose features, quotes or quality differ, or whose margins do
     margins_differing : those of them with equal features
+    unproved_differing : rows beside these of which a worker had said something else than the CPU says;
+        nobody had believed it
     other_differing : by kind: verdicts, orders, fills, states, and frames in what follows from the rows
     first : the first difference in words
     """
@@ -62,6 +66,7 @@ class Differences:
     rows: int = 0
     differing: int = 0
     margins_differing: int = 0
+    unproved_differing: int = 0
     other_differing: dict[str, int] = field(default_factory=dict)
     first: str = ""
 
@@ -192,7 +197,7 @@ class Repeater:
         written: list[Written] = [
             (record.seq, RecordKind(record.kind), decode(record, OUTPUTS[record.kind])) for record in records
         ]
-        outcome = self._engine.step(work, recorded_clock(written))
+        outcome = self._engine.step(work, recorded_clock(written), recorded_device(written))
         compare(outcome, written, records, self.differences)
         self._market.send(outcome.orders, outcome.cancels)
         if self._on_outputs is not None and written:
@@ -215,6 +220,12 @@ def recorded_clock(written: Iterable[Written], then: Callable[[], int] | None = 
         return last if then is None else then()
 
     return clock
+
+
+def recorded_device(written: Iterable[Written]) -> Callable[[], Told]:
+    """Return what tells, frame by frame, what a device did at it; then that nothing happens."""
+    told = deque(Told(body.lost, body.unproved) for _, _, body in written if isinstance(body, SignalRecord))
+    return lambda: told.popleft() if told else Told()
 
 
 def compare(
@@ -246,13 +257,22 @@ def _compare_rows(found: SignalRecord, recorded: SignalRecord, where: str, diffe
     differences.rows += len(rows_then)
     if found == recorded:
         return
-    if len(rows) != len(rows_then) or len(found.margins) != len(recorded.margins):
+    if any(
+        len(getattr(found, name)) != len(getattr(recorded, name)) for name in ("rows", "margins", "signal")
+    ):
         differences.note("frames", where)
         return
     other = rows != rows_then
     margins = np.zeros(len(rows), bool)
     if found.margins:
         margins = np.frombuffer(found.margins, np.uint64) != np.frombuffer(recorded.margins, np.uint64)
+    if recorded.unproved:
+        unproved = unpack_rows(recorded.unproved, len(rows))
+        differences.unproved_differing += int((margins & unproved & ~other).sum())
+        margins &= ~unproved
+        found = _with_word(found, recorded, unproved)
+        if found == recorded:
+            return
     differences.margins_differing += int((margins & ~other).sum())
     count = int((other | margins).sum())
     differences.differing += count
@@ -261,6 +281,18 @@ def _compare_rows(found: SignalRecord, recorded: SignalRecord, where: str, diffe
         differences.first = differences.first or f"row {first} of frame {recorded.end_ns}, {where}"
     else:
         differences.note("frames", where)
+
+
+def _with_word(found: SignalRecord, recorded: SignalRecord, unproved: Rows) -> SignalRecord:
+    """Return ``found`` with what a worker had said of rows that nobody had proved."""
+    merged = {}
+    for name in ("margins", "signal"):
+        ours, theirs = (
+            np.frombuffer(getattr(each, name), np.uint8).reshape(len(unproved), -1)
+            for each in (found, recorded)
+        )
+        merged[name] = np.where(unproved[:, None], theirs, ours).tobytes()
+    return msgspec.structs.replace(found, **merged)
 
 
 def _plural(kind: RecordKind) -> str:

@@ -11,6 +11,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from gpuscalp.archive.recording import RecordingReader, is_recording, symbols_in
 from gpuscalp.archive.source import head_of, lines_of
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
-from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ConfigError, DecodeError, UsageError
 from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.feeds.rest import RestReply
@@ -29,6 +30,7 @@ from gpuscalp.live.market import Work
 from gpuscalp.live.records import HealthRecord
 from gpuscalp.live.session import Session
 from gpuscalp.live.status import account_of
+from gpuscalp.live.workers import look_for_gpus, predicting
 from gpuscalp.schema import NS_PER_MS, NS_PER_S, Instrument
 from gpuscalp.train.passes import Progress
 
@@ -90,7 +92,7 @@ def run_replay(
             bundle,
             _instruments(bundle, chosen, about, exchange_info),
             now_ns=time.time_ns(),
-            device=resolve(device).name,
+            device="cpu" if device == "cpu" else look_for_gpus(device)["device"],
         )
     wanted = {each.symbol for each in read_about(path).instruments}
     inputs = _session_inputs(origin) if origin is not None else _recorded_inputs(sources, wanted)
@@ -100,34 +102,45 @@ def run_replay(
         return lambda: work.now_ns + latency_ns
 
     session = Session(path, now_ns=time.time_ns(), clock_of=clock_of)
-    taken = 0
     clean = False
     try:
         session.on_health(_HEALTH, session.market.exch_ns)
         skipped = session.market.input_count
-        checkpoint_s = time.monotonic() + session.about.config.session.checkpoint_s
-        pace = _Pace(speed)
-        # A process that was killed may have written messages that the engine had not been given.
-        _step(session, clock_of, session.market.last_recv_ns, on_step)
-        for index, each in enumerate(inputs):
-            if index < skipped:
-                continue
-            pace.wait(each.recv_ns)
-            _take(session, each)
-            _step(session, clock_of, each.recv_ns, on_step)
-            taken += 1
-            if time.monotonic() >= checkpoint_s:
-                _checkpoint(session)
-                checkpoint_s = time.monotonic() + session.about.config.session.checkpoint_s
-            if told is not None and taken % _TOLD == 0:
-                told(taken, None, f"{session.engine.frame_count:,} frames")
-        _step(session, clock_of, session.market.last_recv_ns, on_step, force=True)
+        with predicting(session, session.about.config.engine):
+            taken = _play(session, islice(inputs, skipped, None), clock_of, _Pace(speed), told, on_step)
         _checkpoint(session)
         clean = True
     finally:
         answer = account_of(session)
         session.close(now_ns=time.time_ns(), clean=clean)
     return answer | {"messages": taken, "skipped": skipped, "seconds": time.perf_counter() - began}
+
+
+def _play(
+    session: Session,
+    inputs: Iterable[_Input],
+    clock_of: Callable[[Work], Callable[[], int]],
+    pace: _Pace,
+    told: Progress | None,
+    on_step: Callable[[Session], None] | None,
+) -> int:
+    """Let the session live through messages; return how many."""
+    every_s = session.about.config.session.checkpoint_s
+    checkpoint_s = time.monotonic() + every_s
+    taken = 0
+    # A process that was killed may have written messages that the engine had not been given.
+    _step(session, clock_of, session.market.last_recv_ns, on_step)
+    for taken, each in enumerate(inputs, 1):
+        pace.wait(each.recv_ns)
+        _take(session, each)
+        _step(session, clock_of, each.recv_ns, on_step)
+        if time.monotonic() >= checkpoint_s:
+            _checkpoint(session)
+            checkpoint_s = time.monotonic() + every_s
+        if told is not None and taken % _TOLD == 0:
+            told(taken, None, f"{session.engine.frame_count:,} frames")
+    _step(session, clock_of, session.market.last_recv_ns, on_step, force=True)
+    return taken
 
 
 def _take(session: Session, each: _Input) -> None:

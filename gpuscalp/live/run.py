@@ -9,6 +9,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +17,8 @@ import msgspec
 
 from gpuscalp.archive.instruments import parse_exchange_info
 from gpuscalp.bundle import read_contract
-from gpuscalp.config import LiveConfig, to_dict
-from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.config import LiveConfig, MetricsConfig, to_dict
+from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.feeds.clock import ClockOffset
@@ -25,13 +26,18 @@ from gpuscalp.feeds.rest import RestClient
 from gpuscalp.feeds.routes import endpoints, stream_names
 from gpuscalp.live.directory import SESSION_FILE, create, read_about
 from gpuscalp.live.embedded import embedded_config, embedded_defaults, served, train_embedded
+from gpuscalp.live.gpu_watch import GpuWatch, open_watch
 from gpuscalp.live.market import Work
 from gpuscalp.live.runner import Runner
 from gpuscalp.live.session import Session
 from gpuscalp.live.timekeeper import exchange_clock
+from gpuscalp.live.workers import look_for_gpus, predicting
+from gpuscalp.monitoring.gpu_judgement import CardVerdict
+from gpuscalp.monitoring.nvml import CardSample
 from gpuscalp.rehearsal import open_source
 from gpuscalp.schema import Instrument
 from gpuscalp.train.passes import Progress
+from gpuscalp.worker import WorkerFault
 
 _PROGRESS: Final = "repeating the journal"
 
@@ -47,6 +53,7 @@ def run_live(
     archive: Path | None = None,
     recordings: Sequence[Path] = (),
     faults: Sequence[Fault] = (),
+    worker_faults: Sequence[WorkerFault] = (),
     seed: int = 7,
     told: Progress | None = None,
     on_status: Callable[[dict[str, Any]], None] | None = None,
@@ -62,6 +69,7 @@ def run_live(
     seconds : None = until stopped
     embedded : against an exchange in this process
     archive, recordings, faults, seed : of the embedded exchange: its market and what goes wrong in it
+    worker_faults : to be rehearsed by the first worker that predicts (docs/gpu.md)
     told : told how far the preparation is
     on_status : told the status while it runs
 
@@ -73,19 +81,19 @@ def run_live(
     ParityError, JournalError    as ``Session``
     """
     if not embedded:
-        return _run(path, config, model, device, seconds, told, on_status)
+        return _run(path, config, model, device, seconds, worker_faults, told, on_status)
     fresh = not (path / SESSION_FILE).exists()
     if fresh and model is None and (archive is not None or recordings):
         raise UsageError("no model for this market", where="--model", fix="name a bundle of its symbols")
     if fresh and config is None:
-        config = embedded_defaults()
+        config = embedded_defaults(rehearsed=bool(worker_faults) and device == "cpu")
     source = open_source(archive=archive, recordings=recordings, seed=seed)
     with tempfile.TemporaryDirectory(prefix="gpuscalp-embedded-") as folder:
         if fresh and model is None:
             model = Path(folder) / "model"
             train_embedded(model, seed=seed, now_ns=time.time_ns(), told=told)
         with served(source, faults=faults, seed=seed) as urls:
-            return _run(path, config, model, device, seconds, told, on_status, urls)
+            return _run(path, config, model, device, seconds, worker_faults, told, on_status, urls)
 
 
 def _run(
@@ -94,31 +102,36 @@ def _run(
     model: Path | None,
     device: RequestedDevice,
     seconds: float | None,
+    worker_faults: Sequence[WorkerFault],
     told: Progress | None,
     on_status: Callable[[dict[str, Any]], None] | None,
     urls: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    if (path / SESSION_FILE).exists():
+    known = (path / SESSION_FILE).exists()
+    if known:
         check_same(path, config, model)
         config = read_about(path).config
+    elif model is None:
+        raise UsageError("a session needs a model", where="--model", fix="gpuscalp train makes one")
     elif config is None:
         config = LiveConfig()
     running = config if urls is None else embedded_config(config, urls)
+    chosen, reason = (
+        (read_about(path).device, "") if known or model is None else _choose(device, model, config)
+    )
+    if worker_faults and chosen == "cpu" and config.engine.workers != "cpu":
+        raise UsageError(
+            "no worker predicts that could fail",
+            where="--worker-fault",
+            fix="rehearse it by --embedded --device cpu, or set engine.workers to cpu",
+        )
     rest = RestClient(running.feed, clock=time.time_ns)
     try:
-        if not (path / SESSION_FILE).exists():
-            if model is None:
-                raise UsageError("a session needs a model", where="--model", fix="gpuscalp train makes one")
-            chosen = resolve(device).name
-            create(
-                path,
-                config,
-                model,
-                _instruments(rest, config.venue, model),
-                now_ns=time.time_ns(),
-                device=chosen,
-            )
-        return asyncio.run(_session(path, running, rest, seconds, told, on_status))
+        if not known and model is not None:
+            instruments = _instruments(rest, config.venue, model)
+            now_ns = time.time_ns()
+            create(path, config, model, instruments, now_ns=now_ns, device=chosen, device_reason=reason)
+        return asyncio.run(_session(path, running, rest, seconds, worker_faults, told, on_status))
     finally:
         rest.close()
 
@@ -128,11 +141,14 @@ async def _session(
     config: LiveConfig,
     rest: RestClient,
     seconds: float | None,
+    worker_faults: Sequence[WorkerFault],
     told: Progress | None,
     on_status: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
     clock = ClockOffset(config.feed)
     sessions: list[Session] = []
+    watches: list[GpuWatch] = []
+    newest: dict[str, Any] = {}
     now = exchange_clock(clock, lambda: sessions[0].market.exch_ns if sessions else time.time_ns())
 
     def clock_of(_: Work) -> Callable[[], int]:
@@ -142,15 +158,64 @@ async def _session(
         if told is not None:
             told(count, None, _PROGRESS)
 
-    session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated)
-    sessions.append(session)
-    names = stream_names([each.symbol for each in session.about.instruments], config.feed.streams)
-    routes = [
-        each for copy in range(config.feed.redundancy) for each in endpoints(names, config.feed, copy=copy)
-    ]
-    runner = Runner(session, config, routes, rest, clock, on_status=on_status)
-    await runner.run(seconds)
+    def show(status: dict[str, Any]) -> None:
+        nonlocal newest
+        newest = status
+        if on_status is not None:
+            on_status(status)
+
+    def judged() -> Sequence[tuple[CardSample, CardVerdict]]:
+        return watches[0].judged() if watches else ()
+
+    with ExitStack() as around:
+        # First: a port that is taken is found before anything has begun.
+        around.enter_context(_metrics(config.metrics, lambda: newest, judged))
+        session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated)
+        sessions.append(session)
+        # Of a start that fails between here and the loop, which closes it otherwise.
+        unstarted = around.enter_context(ExitStack())
+        unstarted.callback(lambda: session.close(now_ns=time.time_ns(), clean=False))
+        names = stream_names([each.symbol for each in session.about.instruments], config.feed.streams)
+        routes = [
+            each
+            for copy in range(config.feed.redundancy)
+            for each in endpoints(names, config.feed, copy=copy)
+        ]
+        predictor = around.enter_context(predicting(session, config.engine, worker_faults))
+        gpu = open_watch(session.about.device, config.gpu_health, predictor)
+        if gpu is not None:
+            watches.append(gpu)
+        runner = Runner(session, config, routes, rest, clock, on_status=show, gpu=gpu)
+        unstarted.pop_all()
+        await runner.run(seconds)
     return runner.last_status
+
+
+def _choose(device: RequestedDevice, model: Path, config: LiveConfig) -> tuple[str, str]:
+    """Return the device for a model, by what was measured of this machine, and why it is this one."""
+    if device == "cpu":
+        return device, "it was asked for"
+    contract = read_contract(model)
+    answer = look_for_gpus(
+        device,
+        f"--symbols={len(contract.training.symbols)}",
+        f"--trees={contract.tree_count}",
+        f"--deadline-ms={config.engine.deadline_ms}",
+    )
+    return str(answer["device"]), str(answer["reason"])
+
+
+def _metrics(
+    config: MetricsConfig,
+    status: Callable[[], dict[str, Any]],
+    judged: Callable[[], Sequence[tuple[CardSample, CardVerdict]]],
+) -> AbstractContextManager[object]:
+    """Return a context that serves a session's metrics, if they are wanted."""
+    if not config.port:
+        return nullcontext()
+    from gpuscalp.monitoring.metrics import DeviceCollector, GpuCollector, served
+
+    return served(config.address, config.port, [DeviceCollector(status), GpuCollector(judged)])
 
 
 def _instruments(rest: RestClient, venue: str, model: Path) -> list[Instrument]:

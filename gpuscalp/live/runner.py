@@ -29,6 +29,7 @@ from gpuscalp.live import heap
 from gpuscalp.live.commands import Commands
 from gpuscalp.live.control import ControlServer, write_status
 from gpuscalp.live.engine import Outcome
+from gpuscalp.live.gpu_watch import GpuWatch
 from gpuscalp.live.health import Health
 from gpuscalp.live.market import Work
 from gpuscalp.live.records import SignalRecord
@@ -56,6 +57,7 @@ class Runner:
     rest : the venue's REST calls
     clock : our clock's offset; the runner feeds it
     on_status : told the status now and then, for a terminal
+    gpu : over the GPUs of the session, if it has any; started and stopped with it
 
     Attributes
     ----------
@@ -74,12 +76,13 @@ class Runner:
         clock: ClockOffset,
         *,
         on_status: Callable[[dict[str, Any]], None] | None = None,
+        gpu: GpuWatch | None = None,
     ) -> None:
         self.session, self.latency, self.clock = session, LatencyHistogram(), clock
         self.failure: BaseException | None = None
         self.stop_reason = ""
         self.last_status: dict[str, Any] = {}
-        self._config, self._rest, self._on_status = config, rest, on_status
+        self._config, self._rest, self._on_status, self._gpu = config, rest, on_status, gpu
         self._streams = tuple(dict.fromkeys(name for each in endpoints for name in each.streams))
         self._endpoints = tuple(endpoints)
         self._symbols = [each.symbol for each in session.about.instruments]
@@ -131,6 +134,8 @@ class Runner:
         self._lose_old_connections()
         heap.settle()
         await self._control.start()
+        if self._gpu is not None:
+            self._gpu.start()
         tasks = [
             asyncio.create_task(work) for work in (self._client.run(), self._tick(), self._timekeeper.watch())
         ]
@@ -145,6 +150,8 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._snapshots.close()
+            if self._gpu is not None:
+                self._gpu.stop()
             await self._finish()
             await self._control.close()
             for pool in (self._engine, self._calls, self._disk, self._slow):
@@ -174,6 +181,7 @@ class Runner:
             uptime_s=(time.monotonic_ns() - self._started_ns) / NS_PER_S,
             exch_ns=self._now(),
             snapshots=self._snapshots,
+            gpu=None if self._gpu is None else self._gpu.status(),
         )
 
     # Messages
@@ -266,7 +274,8 @@ class Runner:
             if self._is_due("sync", config.journal.sync_ms * NS_PER_MS):
                 self._in_background(partial(session.journal.settle, *session.journal.pending_sync()))
             if self._is_due("health", _HEALTH_NS):
-                session.on_health(self._health.judge(self._client, self.clock), now_ns)
+                device = () if self._gpu is None else self._gpu.reasons()
+                session.on_health(self._health.judge(self._client, self.clock, device), now_ns)
                 self._snapshots.poll(session.market.ingest.unsynced())
             self._owed |= self._is_due("checkpoint", round(config.session.checkpoint_s * NS_PER_S))
             if self._is_due("status", config.session.status_ms * NS_PER_MS):

@@ -38,7 +38,15 @@ from gpuscalp.live.records import (
     decode,
     encode,
 )
-from gpuscalp.live.repeat import OUTPUTS, Differences, Repeater, Tail, compare, recorded_clock
+from gpuscalp.live.repeat import (
+    OUTPUTS,
+    Differences,
+    Repeater,
+    Tail,
+    compare,
+    recorded_clock,
+    recorded_device,
+)
 from gpuscalp.live.store import Store, Written
 from gpuscalp.risk import RiskEvent, RiskState
 
@@ -99,9 +107,7 @@ class Session:
         with ExitStack() as undo:  # of what has been taken when the start is refused
             undo.callback(os.close, self._lock)
             about, config = self.about, self.about.config
-            self.bundle, pipeline = open_model(
-                path / "bundle", about.instruments, about.device, digest=about.bundle
-            )
+            self.bundle, pipeline = open_model(path / "bundle", about.instruments, digest=about.bundle)
             self.market, self.engine = build(about, self.bundle, pipeline)
             self.journal = JournalWriter(path / "journal", config.journal, now_ns=now_ns)
             undo.callback(self.journal.abandon)
@@ -272,7 +278,7 @@ class Session:
             (record.seq, RecordKind(record.kind), decode(record, OUTPUTS[record.kind]))
             for record in tail.outputs
         ]
-        outcome = self.engine.step(tail.work, recorded_clock(recorded, clock))
+        outcome = self.engine.step(tail.work, recorded_clock(recorded, clock), recorded_device(recorded))
         differences = Differences()
         begun = Outcome(records=outcome.records[: len(recorded)])
         compare(begun, recorded, tail.outputs, differences)

@@ -14,6 +14,7 @@ from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.latency import LatencyHistogram, Stage
 from gpuscalp.live.session import Session
 from gpuscalp.live.snapshots import Snapshots
+from gpuscalp.live.workers import engine_status
 from gpuscalp.schema import E8, NS_PER_MS
 from gpuscalp.trader import Trader
 
@@ -29,6 +30,7 @@ def status_of(
     uptime_s: float,
     exch_ns: int,
     snapshots: Snapshots,
+    gpu: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the status of a session that runs. Call it while the engine is at rest."""
     about, engine, market = session.about, session.engine, session.market
@@ -51,6 +53,7 @@ def status_of(
         },
         "broker": about.config.broker,
         "device": about.device,
+        "engine": engine_status(engine, about),
         "model": {
             "bundle": about.bundle,
             "trained_until_ns": session.bundle.contract.training.trained_on.end_ns,
@@ -94,6 +97,7 @@ def status_of(
             "bytes": session.journal.written_bytes,
         },
         "latency_ms": latencies_of(latency),
+        "gpu": gpu,
     }
 
 

@@ -29,6 +29,7 @@ def verify(path: Path, *, told: Progress | None = None) -> dict[str, Any]:
     Returns
     -------
     ``frames``, ``rows`` compared · ``differing`` rows whose features or margins differ ·
+    ``unproved_differing`` rows of which a worker had said something else, and on which nothing could follow ·
     ``verdicts_differing`` verdicts, orders, fills and states · ``differing_by_kind`` · ``first`` in words ·
     ``records`` read · ``ended`` cleanly · ``torn_bytes`` at the end that are no whole block
 
@@ -40,7 +41,7 @@ def verify(path: Path, *, told: Progress | None = None) -> dict[str, Any]:
     """
     began = time.perf_counter()
     about = read_about(path)
-    bundle, pipeline = open_model(path / "bundle", about.instruments, about.device, digest=about.bundle)
+    bundle, pipeline = open_model(path / "bundle", about.instruments, digest=about.bundle)
     market, engine = build(about, bundle, pipeline)
     frames = 0
 
@@ -69,6 +70,7 @@ def verify(path: Path, *, told: Progress | None = None) -> dict[str, Any]:
         "rows": found.rows,
         "differing": found.differing,
         "margins_differing": found.margins_differing,
+        "unproved_differing": found.unproved_differing,
         "verdicts_differing": sum(found.other_differing.values()),
         "differing_by_kind": found.other_differing,
         "first": found.first or None,

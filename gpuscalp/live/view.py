@@ -110,9 +110,8 @@ def _time(status: dict[str, Any]) -> Text:
     last = "" if age is None else f", the last {age:,.0f} ms ago"
     clock = "unknown" if offset is None else f"{offset:+.1f} ms"
     up = timedelta(seconds=int(status["uptime_s"]))
-    text = (
-        f"up {up}  {status['frames']:,} frames{last}  clock {clock}  {status['broker']}, {status['device']}"
-    )
+    who = f"{status['broker']}, {status['engine']['device']}"
+    text = f"up {up}  {status['frames']:,} frames{last}  clock {clock}  {who}"
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
@@ -130,11 +129,15 @@ def _counts(status: dict[str, Any]) -> Text:
 
 
 def _doubts(status: dict[str, Any]) -> str:
-    """Return in one line what keeps entries away, the most general first."""
+    """Return in one line what keeps entries or a device away, the most general first."""
     feeds = status["feeds"]
     found = []
     if status["clock"]["drifted"]:
         found.append("the clock is not to be trusted")
+    if status["gpu"] is not None and status["gpu"]["reasons"]:
+        found.append(f"GPU: {_some(status['gpu']['reasons'])}")
+    if status["engine"]["workers"] and not status["engine"]["leading"]:
+        found.append(status["engine"]["why"])
     for each in feeds["connections"]:
         if each["state"] != "live":
             found.append(f"{each['number']} {each['route']}: {each['reason'] or each['state']}")

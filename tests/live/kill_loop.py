@@ -56,6 +56,7 @@ def run(folder: Path, session: Path, *, tell: Callable[[], object] | None = None
         model=folder / "model",
         config=script.trading_config(**{"session.checkpoint_s": 0.08}),
         exchange_info=folder / "info.json",
+        device="cpu",
         on_step=on_step,
     )
 

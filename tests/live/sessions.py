@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import (
     CostConfig,
+    EngineConfig,
     FeatureConfig,
     FeedConfig,
     GridConfig,
@@ -131,6 +132,7 @@ def eager_config(feed: FeedConfig | None = None, **parts: Any) -> LiveConfig:
             ),
             "cost": CostConfig(taker_fee_bps=0.01, maker_fee_bps=0.0),
             "session": SessionConfig(status_ms=100),
+            "engine": EngineConfig(deadline_ms=5_000),
         }
         | parts
     )

@@ -31,6 +31,13 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
         "last_frame_age_ms": 1_234.5,
         "broker": "paper",
         "device": "cuda",
+        "engine": {
+            "device": "cpu" if trouble else "cuda",
+            "why": "cpu: worker 0 failed: hang",
+            "leading": not trouble,
+            "workers": [{}],
+        },
+        "gpu": {"reasons": ["gpu0:memory"] if trouble else []},
         "clock": {"offset_ms": -1_234.56, "error_ms": 1.0, "drifted": trouble},
         "positions": [
             {"symbol": name, "qty": -123_456.789, "value_usdt": -12_345.6, "unrealised_usdt": -1_234.56}
@@ -98,3 +105,11 @@ def test_a_session_that_does_not_run_is_shown_as_it_last_stood() -> None:
     lines = _drawn(table(_status(1) | {"running": False, "reason": "SIGTERM"}), 80)
     assert lines[0] == "Not running. As it last stood (SIGTERM):"
     assert "REDUCING (daily loss)" in lines[1]
+
+
+def test_a_device_that_is_not_trusted_or_not_there_is_named() -> None:
+    text = "\n".join(_drawn(picture(_status(0, trouble=True), rows=6), 200))
+    assert "gpu0:memory" in text
+    assert "worker 0 failed: hang" in text
+    assert "paper, cpu" in text
+    assert "paper, cuda" in "\n".join(_drawn(picture(_status(0), rows=6), 200))
