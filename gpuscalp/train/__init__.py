@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuscalp.config import TrainConfig, load
-from gpuscalp.device import RequestedDevice
+from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.errors import UsageError
 from gpuscalp.train.passes import Progress
 from gpuscalp.train.result import FoldResult, TrainResult
@@ -70,6 +70,7 @@ def train_archive(
         start_ns=parse_time(start, "--from"),
         end_ns=parse_time(end, "--to"),
         threads=threads or core_count(),
+        device=resolve(device).name,
     )
     return train(
         source, config, out, device=device, threads=threads, overwrite=overwrite, on_progress=on_progress

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.config import GridConfig, LabelConfig, TrainConfig
 from gpuscalp.labels import Labels, label_frames, look_ahead_frames, look_back_frames, uniqueness
-from gpuscalp.schema import F32, F64, I64, NS_PER_MS, NS_PER_S, FeatureChunk, FrameBlock
+from gpuscalp.schema import F64, I64, NS_PER_MS, NS_PER_S, FeatureChunk, FrameBlock
 from gpuscalp.splits import RowCounts
+from gpuscalp.train.device import TrainingDevice
 
 I8 = npt.NDArray[np.int8]
 Flags = npt.NDArray[np.bool_]
@@ -33,7 +35,7 @@ class Rows:
 
     Attributes
     ----------
-    x : float32[R, F]          C-contiguous copy; NaN is missing
+    x : float32[R, F]          C-contiguous copy where training happens; NaN is missing
     direction : int8[R]        class
     return_bps : float64[R]    realised mid return over the label
     weight : float64[R]        average uniqueness of the label
@@ -41,7 +43,7 @@ class Rows:
     symbol : index of the symbol
     """
 
-    x: F32
+    x: Any
     direction: I8
     return_bps: F64
     weight: F64
@@ -78,19 +80,20 @@ class LabelledChunk:
         """bool[T, S]: the taken rows that ``wanted`` wants."""
         return self.taken & wanted(self.end_ns[:, None], self.labels.end_ns)
 
-    def rows(self, chosen: Flags) -> Iterator[Rows]:
+    def rows(self, chosen: Flags, device: TrainingDevice) -> Iterator[Rows]:
         """Yield the chosen rows, one symbol after the other; symbols without any are left out.
 
         Parameters
         ----------
         chosen : bool[T, S]
+        device : where the rows are wanted
         """
         for symbol in range(chosen.shape[1]):
             at = np.flatnonzero(chosen[:, symbol])
             if len(at) == 0:
                 continue
             yield Rows(
-                x=np.ascontiguousarray(self.chunk.features[symbol].T[at]),
+                x=device.gather(self.chunk.features[symbol], at),
                 direction=self.labels.direction[at, symbol],
                 return_bps=self.labels.return_bps[at, symbol],
                 weight=self.weight[at, symbol],

@@ -16,7 +16,7 @@ from gpuscalp.errors import DeviceError
 from gpuscalp.forest_reader import read_booster
 from gpuscalp.labels import Direction
 from gpuscalp.ops.forest import Forest
-from gpuscalp.train.xgb import import_xgboost
+from gpuscalp.xgb import import_xgboost
 
 # Called after every boosting round with (member, round, log loss of the stopping rows or None).
 OnRound = Callable[[int, int, float | None], None]

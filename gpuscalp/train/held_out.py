@@ -16,10 +16,11 @@ import numpy.typing as npt
 from gpuscalp.config import GridConfig
 from gpuscalp.ensemble import Ensemble
 from gpuscalp.labels import CLASSES
-from gpuscalp.ops.forest import ForestScratch
 from gpuscalp.schema import F32, F64, I64
 from gpuscalp.splits import Fold
+from gpuscalp.train.compare import Comparer
 from gpuscalp.train.dataset import LabelledChunk, Rows, on_stride
+from gpuscalp.train.device import TrainingDevice
 
 # Labels overlap, so a thinner grid loses little; without a bound the memory would grow with the archive.
 ROWS_MAX: Final = 400_000
@@ -77,9 +78,11 @@ def predict_held_out(
     folds: Sequence[Fold],
     ensembles: Sequence[Ensemble],
     *,
+    device: TrainingDevice,
     grid: GridConfig,
     stride: int,
     expected_rows: int,
+    comparers: Sequence[Comparer] = (),
     on_chunk: Callable[[LabelledChunk], None] | None = None,
 ) -> tuple[tuple[HeldOut, ...], Sample]:
     """Predict every fold's test rows with the fold's own members, in one walk.
@@ -88,8 +91,10 @@ def predict_held_out(
     ----------
     chunks : the whole recording
     folds, ensembles : fold by fold
+    device : where the rows lie and are predicted
     grid, stride : the training grid; held-out rows may be thinned further
     expected_rows : about how many held-out rows there are in all folds
+    comparers : fold by fold, told every prediction; none compares nothing
     on_chunk : told after each chunk
 
     Returns
@@ -97,20 +102,25 @@ def predict_held_out(
     (tuple of HeldOut, Sample)
     """
     parts = [_Parts() for _ in folds]
-    scratches = [ForestScratch.of(ensemble.forest) for ensemble in ensembles]
+    predictors = [device.predictor(ensemble.forest) for ensemble in ensembles]
+    told: Sequence[Comparer | None] = comparers or [None] * len(folds)
     thin = stride * thinning(expected_rows)
     last = folds[-1].index
     sampled: list[Rows] = []
     step = 1
     for chunk in chunks:
         kept = on_stride(chunk.end_ns, grid, thin)[:, None]
-        for fold, ensemble, scratch, part in zip(folds, ensembles, scratches, parts, strict=True):
-            for rows in chunk.rows(chunk.select(fold.test_rows) & kept):
-                signals = ensemble.predict(rows.x, scratch=scratch)
+        for fold, ensemble, predict, part, comparer in zip(
+            folds, ensembles, predictors, parts, told, strict=True
+        ):
+            for rows in chunk.rows(chunk.select(fold.test_rows) & kept, device):
+                signals = ensemble.combine(predict(rows.x))
+                if comparer is not None:
+                    comparer.add(rows.x, signals)
                 part.raw.append(signals.raw)
                 part.rows.append(replace(rows, x=_NO_FEATURES))
                 if fold.index == last:
-                    sampled.append(_every(rows, step))
+                    sampled.append(_every(replace(rows, x=device.to_host(rows.x)), step))
         if sum(map(len, sampled)) > 4 * SAMPLE_ROWS_MAX:
             step *= 2
             sampled = [_every(rows, 2) for rows in sampled]

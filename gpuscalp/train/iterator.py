@@ -20,7 +20,8 @@ from gpuscalp.errors import DataError
 from gpuscalp.labels import Direction
 from gpuscalp.schema import F64, I64
 from gpuscalp.train.dataset import Rows
-from gpuscalp.train.xgb import import_xgboost
+from gpuscalp.train.device import TrainingDevice
+from gpuscalp.xgb import import_xgboost
 
 RowStream = Callable[[], Iterator[Rows]]
 
@@ -77,21 +78,30 @@ class Tally:
 
 
 def binned_matrix(
-    stream: RowStream, *, max_bin: int, threads: int, what: str, reference: Any = None
+    stream: RowStream,
+    *,
+    device: TrainingDevice,
+    max_bin: int,
+    threads: int,
+    what: str,
+    expected_rows: int = 0,
+    reference: Any = None,
 ) -> tuple[Any, Tally]:
-    """Build a ``QuantileDMatrix`` from a stream of rows.
+    """Build a binned matrix from a stream of rows.
 
     Parameters
     ----------
     stream : makes a new walk over the same rows at each call
+    device : where the rows lie, and in which form the matrix is kept
     max_bin : bins per column; the boosters must be trained with the same number
     threads : OpenMP threads
     what : name of the rows, for errors
-    reference : matrix whose bins are taken over (held-out rows of the same model)
+    expected_rows : about how many there are, rather too many than too few; decides the form
+    reference : matrix whose bins, and whose form, are taken over (held-out rows of the same model)
 
     Returns
     -------
-    (QuantileDMatrix, Tally)
+    (QuantileDMatrix or ExtMemQuantileDMatrix, Tally)
 
     Raises
     ------
@@ -101,7 +111,7 @@ def binned_matrix(
     xgboost = import_xgboost()
 
     tally = Tally()
-    walk = stream()
+    walk = _blocks(stream(), device)
     first = next(walk, None)
     if first is None:
         raise DataError(
@@ -126,19 +136,23 @@ def binned_matrix(
             if self._first_walk:
                 tally.add(rows)
             input_data(
-                data=rows.x, label=rows.direction.astype(np.float32), weight=rows.weight.astype(np.float32)
+                data=rows.x,
+                label=device.put(rows.direction.astype(np.float32)),
+                weight=device.put(rows.weight.astype(np.float32)),
             )
             return True
 
         def reset(self) -> None:
             # XGBoost resets before its first walk too; the block that was looked at is not made twice.
             if not self._untouched:
-                self._rows = chain(stream())
+                self._rows = chain(_blocks(stream(), device))
 
+    if reference is None:
+        form = getattr(xgboost, device.matrix_type(expected_rows, int(first.x.shape[1]), max_bin))
+    else:
+        form = type(reference)
     with _held_interrupt() as interrupt:
-        matrix = xgboost.QuantileDMatrix(
-            Walk(), max_bin=max_bin, nthread=threads, ref=reference, missing=np.nan
-        )
+        matrix = form(Walk(), max_bin=max_bin, nthread=threads, ref=reference, missing=np.nan)
     if reference is None and np.count_nonzero(tally.count) < 2:
         raise DataError(
             "all training rows are of one class",
@@ -147,6 +161,34 @@ def binned_matrix(
             fix="lower label.threshold_bps (or the barriers), or use a longer label.horizon_ms",
         )
     return matrix, tally
+
+
+def _blocks(rows: Iterator[Rows], device: TrainingDevice) -> Iterator[Rows]:
+    """Join blocks of few rows until there are as many as the device wants at once."""
+    waiting: list[Rows] = []
+    count = 0
+    for block in rows:
+        waiting.append(block)
+        count += len(block)
+        if count >= device.block_rows:
+            yield _joined(waiting, device)
+            waiting, count = [], 0
+    if waiting:
+        yield _joined(waiting, device)
+
+
+def _joined(blocks: list[Rows], device: TrainingDevice) -> Rows:
+    if len(blocks) == 1:
+        return blocks[0]
+    return Rows(
+        x=device.join([block.x for block in blocks]),
+        direction=np.concatenate([block.direction for block in blocks]),
+        return_bps=np.concatenate([block.return_bps for block in blocks]),
+        weight=np.concatenate([block.weight for block in blocks]),
+        end_ns=np.concatenate([block.end_ns for block in blocks]),
+        label_end_ns=np.concatenate([block.label_end_ns for block in blocks]),
+        symbol=blocks[-1].symbol,
+    )
 
 
 @dataclass(slots=True)

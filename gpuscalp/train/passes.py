@@ -16,7 +16,9 @@ from gpuscalp.errors import DataError
 from gpuscalp.labels import CLASSES, horizon_frames
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.splits import Fold, RowCounts, walk_forward
+from gpuscalp.train.compare import Comparer, DeviceComparison, total
 from gpuscalp.train.dataset import LabelledChunk, RowFilter, Rows, count_rows, labelled_chunks
+from gpuscalp.train.device import TrainingDevice
 from gpuscalp.train.fit import Member, fit_members, forest_of, member_seeds
 from gpuscalp.train.held_out import HeldOut, Sample, predict_held_out
 from gpuscalp.train.iterator import Tally, binned_matrix
@@ -38,8 +40,12 @@ class FittedFold:
 
     fold: Fold
     ensemble: Ensemble
+    members: tuple[Member, ...]
     trained: Tally
-    rounds: tuple[int, ...]
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        return tuple(member.rounds for member in self.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +62,19 @@ class Passes:
     Parameters
     ----------
     source, config : what to walk, and how to label it
-    device : "cpu" or "cuda", for XGBoost
+    device : where rows lie, XGBoost trains and held-out rows are predicted
     threads : OpenMP threads
     progress : told after every round
     """
 
     def __init__(
-        self, source: FeatureSource, config: TrainConfig, *, device: str, threads: int, progress: Progress
+        self,
+        source: FeatureSource,
+        config: TrainConfig,
+        *,
+        device: TrainingDevice,
+        threads: int,
+        progress: Progress,
     ) -> None:
         self._source = source
         self._config = config
@@ -92,19 +104,22 @@ class Passes:
             )
         return counts, walk_forward(counts, self._config.split, horizon_ns=self.horizon_ns)
 
-    def fit_fold(self, fold: Fold) -> FittedFold:
+    def fit_fold(self, fold: Fold, counts: RowCounts) -> FittedFold:
         """Train a fold's members with early stopping on the purged end of its train interval."""
         config = self._config
         inner = fold.early_stopping(STOPPING_FRACTION)
         name = f"fold {fold.index + 1} of {config.split.folds}"
         matrix, trained = binned_matrix(
             lambda: self._rows(inner.train_rows, inner.train_end_ns),
+            device=self._device,
+            expected_rows=counts.between(inner.train_start_ns, inner.train_end_ns),
             max_bin=config.booster.max_bin,
             threads=self._threads,
             what=f"{name}, training rows",
         )
         stopping, _ = binned_matrix(
             lambda: self._rows(inner.test_rows, inner.test_end_ns),
+            device=self._device,
             max_bin=config.booster.max_bin,
             threads=self._threads,
             what=f"{name}, stopping rows",
@@ -116,31 +131,37 @@ class Passes:
             config=config.booster,
             seeds=self._seeds,
             rounds=rounds,
-            device=self._device,
+            device=self._device.name,
             threads=self._threads,
             stopping=stopping,
             on_round=self._on_round(name),
         )
         self._step(len(self._seeds) * config.booster.rounds)
         ensemble = Ensemble(forest_of(members), Calibration.identity(len(CLASSES)), trained.class_return_bps)
-        return FittedFold(fold, ensemble, trained, tuple(member.rounds for member in members))
+        return FittedFold(fold, ensemble, members, trained)
 
     def held_out(
-        self, folds: Sequence[Fold], ensembles: Sequence[Ensemble], counts: RowCounts
-    ) -> tuple[tuple[HeldOut, ...], Sample]:
-        """Predict the test rows of all folds in one walk.
+        self, fitted: Sequence[FittedFold], counts: RowCounts
+    ) -> tuple[tuple[HeldOut, ...], Sample, DeviceComparison]:
+        """Predict the test rows of all folds in one walk, and compare the devices where there are two.
 
         Raises
         ------
         DataError
             a fold has none
+        ParityError
+            the forest gives other bits on the other device
         """
+        folds = [item.fold for item in fitted]
+        comparers = [comparer for item in fitted if (comparer := self._comparer(item)) is not None]
         config = self._config
         self._progress(self._done, self._total, "predicting held-out rows")
         held_out, sample = predict_held_out(
             self._labelled(),
             folds,
-            ensembles,
+            [item.ensemble for item in fitted],
+            device=self._device,
+            comparers=comparers,
             grid=config.grid,
             stride=config.stride_frames,
             expected_rows=round(counts.total * (1.0 - config.split.min_train_fraction)),
@@ -152,13 +173,15 @@ class Passes:
                     where=f"fold {fold.index + 1}",
                     fix="fewer folds (split.folds), or a smaller stride_frames",
                 )
-        return held_out, sample
+        return held_out, sample, total(comparers, self._device.comparison_reason)
 
-    def fit_final(self, rounds: Sequence[int]) -> FittedFinal:
+    def fit_final(self, rounds: Sequence[int], counts: RowCounts) -> FittedFinal:
         """Train the bundle's members on all rows, each for as many rounds as the folds found best."""
         config = self._config
         matrix, trained = binned_matrix(
             lambda: self._rows(lambda end_ns, _: end_ns >= 0, None),
+            device=self._device,
+            expected_rows=counts.total,
             max_bin=config.booster.max_bin,
             threads=self._threads,
             what="all rows",
@@ -168,7 +191,7 @@ class Passes:
             config=config.booster,
             seeds=self._seeds,
             rounds=rounds,
-            device=self._device,
+            device=self._device.name,
             threads=self._threads,
             on_round=self._on_round("final members"),
         )
@@ -183,7 +206,12 @@ class Passes:
         for chunk in self._labelled():
             if end_ns is not None and chunk.end_ns[0] > end_ns:
                 return
-            yield from chunk.rows(chunk.select(wanted))
+            yield from chunk.rows(chunk.select(wanted), self._device)
+
+    def _comparer(self, item: FittedFold) -> Comparer | None:
+        boosters = [member.booster for member in item.members]
+        others = self._device.opinions(item.ensemble.forest, boosters)
+        return None if others is None else Comparer(item.ensemble, *others)
 
     def _on_round(self, stage: str):  # type: ignore[no-untyped-def]
         start = self._done

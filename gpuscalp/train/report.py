@@ -30,6 +30,7 @@ def report_html(result: TrainResult) -> str:
             _classes(result),
             _calibration(result),
             _importance(result),
+            _devices(result),
             _rows(result),
         ],
         subtitle=f"{training.venue}: {', '.join(training.symbols)}",
@@ -241,6 +242,33 @@ def _importance(result: TrainResult) -> Section:
                 [
                     (item.name, _fixed(item.gain), _fixed(item.permutation, 5))
                     for item in used[:IMPORTANCE_ROWS]
+                ],
+            ),
+        ),
+    )
+
+
+def _devices(result: TrainResult) -> Section:
+    found = result.devices
+    if not found.made:
+        return Section("Devices", paragraphs=(f"A comparison of devices was {found.reason}.",))
+    return Section(
+        "Devices",
+        paragraphs=(
+            f"Compared before any calibration: {found.reason}. The forest must give the same bits on both, "
+            "or the run fails. A row flips where XGBoost finds another class likeliest, or where an entry at "
+            "the default thresholds, before costs, would be made on one side only.",
+        ),
+        tables=(
+            Table(
+                ("what", "value"),
+                [
+                    ("rows", found.rows),
+                    ("margins of the forest compared, all equal to the bit", found.margins),
+                    ("largest difference of a margin, XGBoost on CUDA", f"{found.margin:.3g}"),
+                    ("largest difference of a probability", f"{found.probability:.3g}"),
+                    ("class flips per million rows", _fixed(found.class_flips_per_million, 1)),
+                    ("decision flips per million rows", _fixed(found.decision_flips_per_million, 1)),
                 ],
             ),
         ),

@@ -13,6 +13,7 @@ from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Calibration
 from gpuscalp.schema import F64
 from gpuscalp.splits import Fold
+from gpuscalp.train.compare import DeviceComparison
 from gpuscalp.train.importance import Importance
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.metrics import Score
@@ -52,6 +53,7 @@ class TrainResult:
     device_reason : why it ran on ``training.device``
     folds : per fold
     overall : Score of all held-out rows together
+    devices : how far the predictions of two devices lie apart, or why that is not known
     importance : by permutation
     rounds : of the final members
     seconds : wall time
@@ -66,6 +68,7 @@ class TrainResult:
     device_reason: str
     folds: tuple[FoldResult, ...]
     overall: Score
+    devices: DeviceComparison
     importance: tuple[Importance, ...]
     rounds: tuple[int, ...]
     seconds: float
@@ -125,6 +128,7 @@ class TrainResult:
             "class_share": self.class_share.tolist(),
             "device": self.training.device,
             "device_reason": self.device_reason,
+            "device_comparison": self.devices.to_dict(),
             "seconds": self.seconds,
             "peak_rss_mb": self.peak_rss_mb,
         }

@@ -31,6 +31,7 @@ from gpuscalp.device import DeviceChoice, RequestedDevice, resolve
 from gpuscalp.ensemble import Ensemble
 from gpuscalp.schema import F32
 from gpuscalp.splits import Fold
+from gpuscalp.train.device import training_device
 from gpuscalp.train.fit import forest_of
 from gpuscalp.train.held_out import Sample
 from gpuscalp.train.importance import gain_shares, importances
@@ -41,7 +42,7 @@ from gpuscalp.train.passes import Passes, Progress
 from gpuscalp.train.report import report_html
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.source import FeatureSource
-from gpuscalp.train.xgb import import_xgboost
+from gpuscalp.xgb import import_xgboost
 
 
 def train(
@@ -61,7 +62,7 @@ def train(
     source : FeatureSource   walked several times
     config : TrainConfig
     out : directory of the bundle
-    device : where XGBoost trains; ``auto`` falls back to the CPU and says why
+    device : where rows lie and XGBoost trains; ``auto`` falls back to the CPU and says why
     threads : OpenMP threads; None takes the cores this process may use
     overwrite : replace a bundle at ``out``
     on_progress : told after every boosting round
@@ -72,18 +73,21 @@ def train(
 
     Raises
     ------
-    UsageError, ConfigError, DataError, DeviceError
+    UsageError, ConfigError, DataError, DeviceError, ParityError
         nothing has been written then
     """
     started = time.perf_counter()
     check_free(out, overwrite=overwrite)
     choice = resolve(device)
+    place = training_device(choice.name)
     passes = Passes(
-        source, config, device=choice.name, threads=threads or core_count(), progress=on_progress or _silent
+        source, config, device=place, threads=threads or core_count(), progress=on_progress or _silent
     )
-    counts, folds = passes.split()
-    fitted = [passes.fit_fold(fold) for fold in folds]
-    held_out, sample = passes.held_out(folds, [item.ensemble for item in fitted], counts)
+    with place.session():
+        counts, folds = passes.split()
+        fitted = [passes.fit_fold(fold, counts) for fold in folds]
+        held_out, sample, devices = passes.held_out(fitted, counts)
+        final = passes.fit_final(final_rounds([item.rounds for item in fitted]), counts)
     judged = judge(
         held_out,
         [item.trained for item in fitted],
@@ -91,7 +95,6 @@ def train(
         horizon_ns=passes.horizon_ns,
         seed=config.ensemble.seed,
     )
-    final = passes.fit_final(final_rounds([item.rounds for item in fitted]))
     calibration = calibration_of(held_out, config.ensemble.calibration)
     ensemble = Ensemble(forest_of(final.members), calibration, final.trained.class_return_bps)
     names = [column.name for column in source.graph.columns]
@@ -115,6 +118,7 @@ def train(
             for fold, item, score in zip(folds, fitted, judged.scores, strict=True)
         ),
         overall=judged.overall,
+        devices=devices,
         importance=importance,
         rounds=tuple(member.rounds for member in final.members),
         seconds=time.perf_counter() - started,

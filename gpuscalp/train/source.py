@@ -14,12 +14,11 @@ from gpuscalp.config import TrainConfig
 from gpuscalp.contract import GraphLike
 from gpuscalp.errors import UsageError
 from gpuscalp.schema import FeatureChunk
+from gpuscalp.train.device import HOST_CHUNK_BYTES, training_device
 
-# Bytes of one chunk's features; the look-ahead of the labels keeps two or three chunks.
-CHUNK_BYTES: Final = 16_000_000
 _CHUNK_COLUMNS: Final = 256
 _CHUNK_FRAMES_MIN: Final = 1_024
-_CHUNK_FRAMES_MAX: Final = 4_096
+_CHUNK_FRAMES_MAX: Final = 4_096  # of a chunk of HOST_CHUNK_BYTES; in proportion for larger ones
 _BATCH_TICKS: Final = 65_536
 
 if TYPE_CHECKING:
@@ -71,13 +70,16 @@ class ArchiveSource:
         start_ns: int | None = None,
         end_ns: int | None = None,
         threads: int = 2,
+        device: str = "cpu",
     ) -> ArchiveSource:
-        """Choose the symbols and build the pipeline.
+        """Choose the symbols and build the pipeline, which leaves the features on ``device``.
 
         Raises
         ------
         UsageError
             the archive has no such venue or symbol
+        DeviceError
+            the device cannot run here
         """
         from gpuscalp.pipeline import FeaturePipeline
 
@@ -102,8 +104,10 @@ class ArchiveSource:
             grid=config.grid,
             features=config.features,
             instruments=archive.instruments(config.venue, symbols),
+            device=device,
             threads=threads,
-            chunk_frames=chunk_frames(len(symbols)),
+            chunk_frames=chunk_frames(len(symbols), training_device(device).chunk_bytes),
+            keep_on_device=True,
         )
         return cls(archive, config, tuple(symbols), start_ns, end_ns, pipeline)
 
@@ -131,7 +135,8 @@ class ArchiveSource:
         return self.archive.digest(self.venue, self.symbols, self.start_ns or first, self.end_ns or last)
 
 
-def chunk_frames(symbol_count: int) -> int:
-    """Return the frames per chunk that keep its features near ``CHUNK_BYTES``; the bits do not change."""
-    frames = CHUNK_BYTES // (4 * _CHUNK_COLUMNS * symbol_count)
-    return min(max(frames, _CHUNK_FRAMES_MIN), _CHUNK_FRAMES_MAX)
+def chunk_frames(symbol_count: int, chunk_bytes: int = HOST_CHUNK_BYTES) -> int:
+    """Return the frames per chunk that keep its features near ``chunk_bytes``; the bits do not change."""
+    frames = chunk_bytes // (4 * _CHUNK_COLUMNS * symbol_count)
+    largest = _CHUNK_FRAMES_MAX * max(chunk_bytes // HOST_CHUNK_BYTES, 1)
+    return min(max(frames, _CHUNK_FRAMES_MIN), largest)

@@ -21,7 +21,7 @@ from gpuscalp.forest_reader import read_booster
 from gpuscalp.ops.forest import Forest
 from gpuscalp.schema import F32, NS_PER_S
 from gpuscalp.train.dataset import label_spec
-from gpuscalp.train.xgb import import_xgboost
+from gpuscalp.xgb import import_xgboost
 
 # Rows made from the canary's by mixing: they reach branches that the canary alone does not.
 MIXED_ROWS: Final = 4_096

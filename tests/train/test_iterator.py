@@ -9,8 +9,11 @@ import pytest
 
 from gpuscalp.errors import DataError
 from gpuscalp.train.dataset import Rows, labelled_chunks
+from gpuscalp.train.device import training_device
 from gpuscalp.train.iterator import Tally, binned_matrix
 from tests.train.market import FakeSource, quick_config
+
+CPU = training_device("cpu")
 
 
 def stream_of(source: FakeSource):
@@ -18,7 +21,7 @@ def stream_of(source: FakeSource):
 
     def walk():
         for chunk in labelled_chunks(source.chunks(), config):
-            yield from chunk.rows(chunk.taken)
+            yield from chunk.rows(chunk.taken, CPU)
 
     return walk
 
@@ -40,7 +43,7 @@ def test_streamed_matrix_trains_the_model_of_the_whole_matrix():
     import xgboost
 
     stream = stream_of(FakeSource(frame_count=1_500, cut=200))
-    matrix, tally = binned_matrix(stream, max_bin=64, threads=1, what="rows")
+    matrix, tally = binned_matrix(stream, device=CPU, max_bin=64, threads=1, what="rows")
     blocks = list(stream())
     x = np.concatenate([block.x for block in blocks])
     label = np.concatenate([block.direction for block in blocks])
@@ -59,7 +62,7 @@ def test_streamed_matrix_trains_the_model_of_the_whole_matrix():
 def test_tally_is_counted_once_however_often_the_rows_are_walked():
     source = FakeSource(frame_count=1_000, cut=300)
     stream = stream_of(source)
-    _, tally = binned_matrix(stream, max_bin=16, threads=1, what="rows")
+    _, tally = binned_matrix(stream, device=CPU, max_bin=16, threads=1, what="rows")
     assert source.walks > 1
     blocks = list(stream())
     direction = np.concatenate([block.direction for block in blocks])
@@ -81,19 +84,24 @@ def test_class_that_has_not_come_is_still_expected():
 
 def test_no_rows_is_refused_with_the_name_of_the_rows():
     with pytest.raises(DataError, match="no row") as caught:
-        binned_matrix(lambda: iter(()), max_bin=16, threads=1, what="fold 1 of 2, training rows")
+        binned_matrix(lambda: iter(()), device=CPU, max_bin=16, threads=1, what="fold 1 of 2, training rows")
     assert caught.value.where == "fold 1 of 2, training rows"
 
 
 def test_rows_of_one_class_are_refused_for_training_only():
     with pytest.raises(DataError, match="one class") as caught:
-        binned_matrix(lambda: iter([constant_rows(1)]), max_bin=16, threads=1, what="rows")
+        binned_matrix(lambda: iter([constant_rows(1)]), device=CPU, max_bin=16, threads=1, what="rows")
     assert caught.value.value == "FLAT"
     mixed, _ = binned_matrix(
-        lambda: iter([constant_rows(1), constant_rows(2)]), max_bin=16, threads=1, what="rows"
+        lambda: iter([constant_rows(1), constant_rows(2)]), device=CPU, max_bin=16, threads=1, what="rows"
     )
     binned_matrix(
-        lambda: iter([constant_rows(1)]), max_bin=16, threads=1, what="stopping rows", reference=mixed
+        lambda: iter([constant_rows(1)]),
+        device=CPU,
+        max_bin=16,
+        threads=1,
+        what="stopping rows",
+        reference=mixed,
     )
 
 
@@ -103,7 +111,7 @@ def test_fault_in_the_recording_reaches_the_caller():
         raise DataError("part 3 is damaged")
 
     with pytest.raises(DataError, match="part 3 is damaged"):
-        binned_matrix(broken, max_bin=16, threads=1, what="rows")
+        binned_matrix(broken, device=CPU, max_bin=16, threads=1, what="rows")
 
 
 def test_interrupt_between_blocks_is_raised_after_the_walk_and_never_trains_on_a_part():
@@ -114,5 +122,5 @@ def test_interrupt_between_blocks_is_raised_after_the_walk_and_never_trains_on_a
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        binned_matrix(interrupted, max_bin=16, threads=1, what="rows")
+        binned_matrix(interrupted, device=CPU, max_bin=16, threads=1, what="rows")
     assert signal.getsignal(signal.SIGINT) is before

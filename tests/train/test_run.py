@@ -13,12 +13,15 @@ from gpuscalp.bundle import load_bundle
 from gpuscalp.config import BoosterConfig, EnsembleConfig, LabelConfig, SplitConfig
 from gpuscalp.errors import DataError, DeviceError, UsageError
 from gpuscalp.train import train
+from gpuscalp.train.device import training_device
 from gpuscalp.train.fit import check_device, fit_members, forest_of
 from gpuscalp.train.held_out import predict_held_out, thinning
 from gpuscalp.train.iterator import binned_matrix
 from gpuscalp.train.passes import Passes
 from gpuscalp.train.run import canary_rows, final_rounds
 from tests.train.market import FRAME_NS, GRAPH, START_NS, FakeSource, quick_config
+
+CPU = training_device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +146,11 @@ def test_members_of_a_fold_do_not_see_its_test_interval():
     for poison in (False, True):
         source = Watched(frame_count=2_000)
         source.poison_ns = 2**62
-        passes = Passes(source, config, device="cpu", threads=1, progress=lambda *_, **__: None)
-        _, folds = passes.split()
+        passes = Passes(source, config, device=CPU, threads=1, progress=lambda *_, **__: None)
+        counts, folds = passes.split()
         if poison:
             source.poison_ns = folds[0].train_end_ns
-        forests.append(passes.fit_fold(folds[0]).ensemble.forest.arrays())
+        forests.append(passes.fit_fold(folds[0], counts).ensemble.forest.arrays())
     for name in forests[0]:
         np.testing.assert_array_equal(forests[0][name], forests[1][name])
 
@@ -155,17 +158,18 @@ def test_members_of_a_fold_do_not_see_its_test_interval():
 def test_held_out_rows_lie_in_their_own_test_interval_and_are_thinned_to_a_bound(monkeypatch):
     config = quick_config()
     passes = Passes(
-        FakeSource(frame_count=2_000), config, device="cpu", threads=1, progress=lambda *_, **__: None
+        FakeSource(frame_count=2_000), config, device=CPU, threads=1, progress=lambda *_, **__: None
     )
     counts, folds = passes.split()
-    fitted = [passes.fit_fold(fold) for fold in folds]
-    whole, sample = passes.held_out(folds, [item.ensemble for item in fitted], counts)
+    fitted = [passes.fit_fold(fold, counts) for fold in folds]
+    whole, sample, compared = passes.held_out(fitted, counts)
+    assert not compared.made
     for fold, rows in zip(folds, whole, strict=True):
         assert fold.test_rows(rows.end_ns, rows.end_ns).all()
         assert set(rows.symbol.tolist()) == {0, 1}
     assert 0 < len(sample.x) <= 2_048
     monkeypatch.setattr("gpuscalp.train.held_out.ROWS_MAX", 500)
-    thin, _ = passes.held_out(folds, [item.ensemble for item in fitted], counts)
+    thin, _, _ = passes.held_out(fitted, counts)
     assert sum(map(len, thin)) <= 550
     assert thinning(500) == 1
     assert thinning(501) == 2
@@ -175,9 +179,9 @@ def test_held_out_rows_lie_in_their_own_test_interval_and_are_thinned_to_a_bound
 def test_forest_of_the_members_gives_their_margins_to_the_bit():
     source = FakeSource(frame_count=800)
     config = quick_config()
-    passes = Passes(source, config, device="cpu", threads=1, progress=lambda *_, **__: None)
+    passes = Passes(source, config, device=CPU, threads=1, progress=lambda *_, **__: None)
     stream = lambda: passes._rows(lambda end_ns, _: end_ns > 0, None)  # noqa: E731
-    matrix, _ = binned_matrix(stream, max_bin=64, threads=1, what="rows")
+    matrix, _ = binned_matrix(stream, device=CPU, max_bin=64, threads=1, what="rows")
     members = fit_members(
         matrix, config=BoosterConfig(rounds=8, max_bin=64, min_child_weight=1.0), seeds=(1, 2), rounds=(8, 5),
         device="cpu", threads=1,
@@ -220,9 +224,13 @@ def test_silent_fall_back_of_xgboost_is_an_error():
     if missing_gpu() is None:
         pytest.skip("there is a GPU, so nothing falls back")
     source = FakeSource(frame_count=600)
-    passes = Passes(source, quick_config(), device="cuda", threads=1, progress=lambda *_, **__: None)
+    passes = Passes(source, quick_config(), device=CPU, threads=1, progress=lambda *_, **__: None)
     matrix, _ = binned_matrix(
-        lambda: passes._rows(lambda end_ns, _: end_ns > 0, None), max_bin=16, threads=1, what="rows"
+        lambda: passes._rows(lambda end_ns, _: end_ns > 0, None),
+        device=CPU,
+        max_bin=16,
+        threads=1,
+        what="rows",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

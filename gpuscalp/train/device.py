@@ -1,0 +1,252 @@
+"""What training does differently on a CPU and on a GPU: the one place that asks which of them it is.
+
+Owns: where rows lie, how they reach XGBoost, in which form it keeps them, and the second opinion about a
+prediction. Never: falls back; ``"cuda"`` is an error where it cannot run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final, Protocol, final
+
+import numpy as np
+
+from gpuscalp.boosters import Boosters
+from gpuscalp.errors import DeviceError
+from gpuscalp.ops.by_device import Ops, ops_for
+from gpuscalp.ops.forest import Forest
+from gpuscalp.schema import F32, I64
+from gpuscalp.xgb import import_xgboost
+
+# (x float32[R, F] where training happens) → float32[M, R, K] on the host
+Predictor = Callable[[Any], F32]
+
+# Bytes of one chunk's features; the look-ahead of the labels keeps two or three chunks.
+HOST_CHUNK_BYTES: Final = 16_000_000
+GPU_CHUNK_BYTES: Final = 512_000_000
+# Of the GPU's free memory: for one chunk, for everything CuPy allocates, and for the binned rows. The rest is
+# XGBoost's: gradients, predictions and histograms.
+CHUNK_SHARE: Final = 1 / 32
+POOL_SHARE: Final = 1 / 4
+BINNED_SHARE: Final = 0.4
+# XGBoost sketches block by block: one of few rows costs a GPU as much as one of many.
+GPU_BLOCK_ROWS: Final = 262_144
+
+
+class TrainingDevice(Protocol):
+    """One of the two.
+
+    Attributes
+    ----------
+    name : "cpu" or "cuda"
+    chunk_bytes : of the features of one chunk
+    block_rows : rows to hand to XGBoost at once, at least, while there are more
+    comparison_reason : why predictions are, or are not, compared with another device's
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def chunk_bytes(self) -> int: ...
+    @property
+    def block_rows(self) -> int: ...
+    @property
+    def comparison_reason(self) -> str: ...
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return what is to surround a training run: limits of memory, and XGBoost's allocator."""
+        ...
+
+    def gather(self, features: Any, at: I64) -> Any:
+        """Return float32[R, F], C-contiguous, of float32[F, T] and the R frames ``at``."""
+        ...
+
+    def put(self, array: Any) -> Any:
+        """Return an array of the host where training happens."""
+        ...
+
+    def join(self, blocks: Sequence[Any]) -> Any:
+        """Return blocks of rows as one."""
+        ...
+
+    def to_host(self, array: Any) -> Any: ...
+
+    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
+        """Return the name of XGBoost's class that keeps the binned rows."""
+        ...
+
+    def predictor(self, forest: Forest) -> Predictor:
+        """Return the forest's prediction, where the rows lie."""
+        ...
+
+    def opinions(self, forest: Forest, boosters: Sequence[Any]) -> tuple[Predictor, Predictor] | None:
+        """Return the forest on the other device and XGBoost on this one; None where there is no other."""
+        ...
+
+
+def training_device(name: str) -> TrainingDevice:
+    """Return the device of a training run.
+
+    Raises
+    ------
+    DeviceError    there is no such device, or it cannot run here
+    """
+    ops = ops_for(name)
+    return _Host(ops) if ops.device == "cpu" else _Gpu(ops)
+
+
+def binned_bytes(rows: int, columns: int, max_bin: int) -> int:
+    """Return what XGBoost keeps of binned rows on a GPU, in bytes, where values are missing in every row.
+
+    It then numbers the bins of all columns together, and one more for nothing, in as many bits as that takes
+    (XGBoost 3, ``ellpack_page.cu``); without missing values a value takes the bits of one column's bins.
+    """
+    return rows * columns * (columns * max_bin).bit_length() // 8
+
+
+def predict_host(forest: Forest) -> Predictor:
+    """Return the forest's prediction of rows on the host, by the CPU twin."""
+    return _predictor(ops_for("cpu"), forest)
+
+
+@final
+class _Host:
+    name = "cpu"
+    chunk_bytes = HOST_CHUNK_BYTES
+    block_rows = 1
+    comparison_reason = "not made: this run used no GPU, so there are no predictions of a second device"
+
+    def __init__(self, ops: Ops) -> None:
+        self._ops = ops
+
+    def session(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def gather(self, features: Any, at: I64) -> Any:
+        return np.ascontiguousarray(features.T[at])
+
+    def put(self, array: Any) -> Any:
+        return array
+
+    def join(self, blocks: Sequence[Any]) -> Any:
+        return np.concatenate(blocks)
+
+    def to_host(self, array: Any) -> Any:
+        return array
+
+    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:  # noqa: ARG002
+        return "QuantileDMatrix"
+
+    def predictor(self, forest: Forest) -> Predictor:
+        return _predictor(self._ops, forest)
+
+    def opinions(
+        self,
+        forest: Forest,  # noqa: ARG002
+        boosters: Sequence[Any],  # noqa: ARG002
+    ) -> tuple[Predictor, Predictor] | None:
+        return None
+
+
+@final
+class _Gpu:
+    name = "cuda"
+    block_rows = GPU_BLOCK_ROWS
+    comparison_reason = (
+        "the held-out rows were predicted by the forest on both devices, and by XGBoost on CUDA"
+    )
+
+    def __init__(self, ops: Ops) -> None:
+        self._ops = ops
+        free_bytes = self._free_bytes()
+        self._pool_bytes = int(POOL_SHARE * free_bytes)
+        self.chunk_bytes = min(GPU_CHUNK_BYTES, int(CHUNK_SHARE * free_bytes))
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        xgboost = import_xgboost()
+        if not xgboost.build_info().get("USE_CUDA"):
+            raise DeviceError(
+                "this XGBoost was built without CUDA",
+                where="xgboost",
+                value=xgboost.__version__,
+                fix="install the CUDA build of XGBoost (docs/install.md), or use --device cpu",
+            )
+        pool = self._ops.xp.get_default_memory_pool()
+        out_of_memory = self._ops.xp.cuda.memory.OutOfMemoryError
+        before = pool.get_limit()
+        pool.set_limit(size=self._pool_bytes)
+        try:
+            # Pages of the external memory come and go all the time; XGBoost needs this pool for them.
+            with xgboost.config_context(use_cuda_async_pool=True):
+                yield
+        except out_of_memory as error:
+            raise DeviceError(
+                "features do not fit the GPU",
+                where=f"CuPy's pool of {self._pool_bytes >> 20} MiB",
+                value=error,
+                fix="fewer symbols (a chunk has 1,024 frames of all of them), free the GPU, or --device cpu",
+            ) from error
+        except xgboost.core.XGBoostError as error:
+            if "cudaErrorMemoryAllocation" not in str(error):
+                raise
+            raise DeviceError(
+                "XGBoost does not get the memory that it needs of the GPU",
+                where="xgboost",
+                value=str(error).splitlines()[0],
+                fix="a smaller booster.max_bin or max_depth, free the GPU, or --device cpu",
+            ) from error
+        finally:
+            pool.set_limit(size=before)
+
+    def gather(self, features: Any, at: I64) -> Any:
+        xp = self._ops.xp
+        column_count, frame_count = features.shape
+        whole = xp.empty((frame_count, column_count), np.float32)
+        # Turned whole by tiles, then taken by rows: both read and write neighbours.
+        self._ops.context.transpose(xp.ascontiguousarray(features), whole)
+        return whole if len(at) == frame_count else whole[self.put(at)]
+
+    def put(self, array: Any) -> Any:
+        return self._ops.to_device(array)
+
+    def join(self, blocks: Sequence[Any]) -> Any:
+        return self._ops.xp.concatenate(blocks)
+
+    def to_host(self, array: Any) -> Any:
+        return self._ops.to_host(array)
+
+    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
+        """In the GPU's memory where there is room, else in the host's, page by page on its way through."""
+        fits = binned_bytes(rows, columns, max_bin) <= BINNED_SHARE * self._free_bytes()
+        return "QuantileDMatrix" if fits else "ExtMemQuantileDMatrix"
+
+    def predictor(self, forest: Forest) -> Predictor:
+        return _predictor(self._ops, forest)
+
+    def opinions(self, forest: Forest, boosters: Sequence[Any]) -> tuple[Predictor, Predictor] | None:
+        on_host = predict_host(forest)
+
+        theirs = Boosters([bytes(booster.save_raw("ubj")) for booster in boosters], "cuda")
+
+        def by_xgboost(x: Any) -> F32:
+            out = self._ops.xp.empty((forest.member_count, len(x), forest.class_count), np.float32)
+            theirs.margins(x, out)
+            return self.to_host(out)  # type: ignore[no-any-return]
+
+        return lambda x: on_host(self.to_host(x)), by_xgboost
+
+    def _free_bytes(self) -> int:
+        return int(self._ops.xp.cuda.runtime.memGetInfo()[0])
+
+
+def _predictor(ops: Ops, forest: Forest) -> Predictor:
+    scratch = ops.forest.ForestScratch.of(forest)
+
+    def predict(x: Any) -> F32:
+        out = ops.xp.empty((forest.member_count, len(x), forest.class_count), np.float32)
+        ops.forest.predict_margins(forest, x, out=out, scratch=scratch)
+        return ops.to_host(out)  # type: ignore[no-any-return]
+
+    return predict
