@@ -5,7 +5,9 @@ distribution is in the standard library.
 
 Sources: Lo (2002), "The Statistics of Sharpe Ratios"; Mertens (2002), comment on Lo's variance; Bailey and
 López de Prado (2012, 2014), probabilistic and deflated Sharpe ratio; Wilson (1927); Künsch (1989), moving
-blocks.
+blocks; Politis and Romano (1994), stationary blocks; Politis and White (2004) with the correction of Patton,
+Politis and White (2009), their length. The package ``arch`` has the last two as well; it would bring pandas
+and statsmodels (150 MB) for thirty lines. tests/test_stats.py compares with what it gives.
 """
 
 from __future__ import annotations
@@ -101,28 +103,29 @@ def annual_factor(interval_s: float, span_s: float) -> float | None:
     return math.sqrt(SECONDS_PER_YEAR / interval_s)
 
 
-def expected_best_sharpe(trials: int, count: int) -> float:
+def expected_best_sharpe(trials: int, count: int, variance: float | None = None) -> float:
     """Return the Sharpe ratio that the best of ``trials`` skill-less strategies shows on ``count`` returns.
 
     Bailey and López de Prado (2014), false strategy theorem:
     √V · ((1 − γ)·Z⁻¹(1 − 1/N) + γ·Z⁻¹(1 − 1/(N·e))).
-    The variance V between trials is not known here (only their number is); it is taken to be that of the
-    estimate for a strategy without skill, 1/(count − 1), which holds for independent trials. Trials that
+    Where the variance V between trials is not given (only their number is known) it is taken to be that of
+    the estimate for a strategy without skill, 1/(count − 1), which holds for independent trials. Trials that
     resemble each other deserve less deflation, trials with wilder returns more.
     """
     if trials <= 1 or count < 2:
         return 0.0
     high = _NORMAL.inv_cdf(1 - 1 / trials)
     higher = _NORMAL.inv_cdf(1 - 1 / (trials * math.e))
-    return ((1 - EULER_GAMMA) * high + EULER_GAMMA * higher) / math.sqrt(count - 1)
+    deviation = 1 / math.sqrt(count - 1) if variance is None else math.sqrt(variance)
+    return ((1 - EULER_GAMMA) * high + EULER_GAMMA * higher) * deviation
 
 
-def deflated_sharpe(estimate: Sharpe, *, trials: int) -> float:
+def deflated_sharpe(estimate: Sharpe, *, trials: int, variance: float | None = None) -> float:
     """Return the probability that the true Sharpe ratio is above what luck gives the best of ``trials``.
 
     Bailey and López de Prado (2014): Φ((SR − SR₀)·√(n − 1) / √(1 − γ₃SR + ¼(γ₄ − 1)SR²)), SR per sampling
     interval. With one trial it is the probabilistic Sharpe ratio against zero (2012). NaN where the ratio is
-    not known.
+    not known. ``variance`` is that of the ratios of the trials, where they were measured.
     """
     if not estimate.known:
         return math.nan
@@ -130,7 +133,7 @@ def deflated_sharpe(estimate: Sharpe, *, trials: int) -> float:
     scale = 1 - estimate.skew * value + 0.25 * (estimate.kurtosis - 1) * value**2
     if not scale > 0:
         return math.nan
-    benchmark = expected_best_sharpe(trials, estimate.count)
+    benchmark = expected_best_sharpe(trials, estimate.count, variance)
     return _NORMAL.cdf((value - benchmark) * math.sqrt(estimate.count - 1) / math.sqrt(scale))
 
 
@@ -189,6 +192,88 @@ def block_bootstrap(
         return Interval(math.nan, math.nan)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def block_length(sample: F64) -> float:
+    """Return the mean length of stationary blocks that suits the dependence within a sample, at least 1.
+
+    Politis and White (2004), corrected by Patton, Politis and White (2009): b = (2G²/D)^⅓ · n^⅓ with
+    G = Σ λ(k/M)·|k|·R(k), D = 2(Σ λ(k/M)·R(k))² over −M … M, the flat-top λ, R the autocovariance, and M
+    twice the lag behind which K = max(5, √log₁₀n) autocorrelations in a row are below 2·√(log₁₀n / n). Not
+    above min(3√n, n/3).
+
+    Parameters
+    ----------
+    sample : float64[n]  in the order of time
+    """
+    count = len(sample)
+    if count < 10 or not float(np.ptp(sample)) > 0:
+        return 1.0
+    centred = sample - np.mean(sample)
+    run = max(5, round(math.sqrt(math.log10(count))))
+    last = min(math.ceil(math.sqrt(count)) + run, count - 1)
+    covariance = np.array([centred[lag:] @ centred[: count - lag] for lag in range(last + 1)]) / count
+    small = np.abs(covariance / covariance[0]) < 2 * math.sqrt(math.log10(count) / count)
+    quiet = (lag for lag in range(last - run + 1) if small[lag + 1 : lag + run + 1].all())
+    reach = min(2 * max(next(quiet, last), 1), last)
+    lag = np.arange(1, reach + 1)
+    weight = np.minimum(1.0, 2 * (1 - lag / reach)) * covariance[1 : reach + 1]
+    spectrum = covariance[0] + 2 * weight.sum()
+    largest = math.ceil(min(3 * math.sqrt(count), count / 3))
+    if spectrum == 0:
+        return float(largest)
+    slope = 2 * float((lag * weight).sum())
+    return float(np.clip((slope * slope / (spectrum * spectrum) * count) ** (1 / 3), 1.0, largest))
+
+
+def stationary_indices(count: int, length: float, rng: np.random.Generator) -> I64:
+    """Return one stationary resample: int64[count] indices of runs of geometric length, round the end.
+
+    Politis and Romano (1994): a new run begins with the probability 1/length, anywhere.
+    """
+    begins = rng.random(count) * length < 1.0
+    begins[:1] = True
+    run = np.cumsum(begins) - 1
+    starts = rng.integers(0, count, size=int(begins.sum()))
+    at = np.arange(count)
+    return np.asarray((starts[run] + at - np.flatnonzero(begins)[run]) % count, np.int64)
+
+
+def stationary_bootstrap(
+    sample: F64,
+    statistic: Callable[[F64], float],
+    *,
+    rng: np.random.Generator,
+    length: float | None = None,
+    resamples: int = 1_000,
+    level: float = 0.95,
+) -> Interval:
+    """Return the basic (reflected) interval of a statistic under stationary resampling.
+
+    Basic: what the resamples differ from the sample is laid around the sample's value the other way round
+    (Davison and Hinkley 1997, section 5.2).
+
+    Parameters
+    ----------
+    sample : float64[n]  in the order of time
+    statistic : of one resample; resamples where it is NaN are left out
+    length : mean length of a run; None chooses it (``block_length``)
+
+    Returns
+    -------
+    Interval             NaN where the sample is empty or the statistic not known
+    """
+    if len(sample) == 0:
+        return Interval(math.nan, math.nan)
+    mean_length = block_length(sample) if length is None else length
+    draws = (stationary_indices(len(sample), mean_length, rng) for _ in range(resamples))
+    values = np.array([statistic(sample[draw]) for draw in draws])
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    found = statistic(sample)
+    return Interval(float(2 * found - high), float(2 * found - low))
 
 
 def max_drawdown(equity: F64) -> tuple[float, float]:

@@ -8,22 +8,20 @@ from typing import Any, Final
 import numpy as np
 
 from gpuscalp.backtest.calibration import CalibrationRow
-from gpuscalp.backtest.metrics import Group
+from gpuscalp.backtest.metrics import COMPONENTS, Group
 from gpuscalp.report.figures import SERIES, SOFT, draw
 from gpuscalp.schema import F64, I64
 
 # A line of more points than pixels only makes the file larger.
 _MAX_POINTS: Final = 1_500
 
-_COMPONENTS: Final = ("gross", "delay", "spread", "fees", "funding")
-
 
 def equity(time_ns: I64, equity_usdt: F64) -> str:
     """Draw equity over its drawdown."""
     high = np.maximum.accumulate(equity_usdt) if len(equity_usdt) else equity_usdt
     drawdown = 100 * (equity_usdt - high) / high
-    at, level = _thinned(time_ns, equity_usdt)
-    at_low, low = _thinned(time_ns, drawdown)
+    at, level = thinned(time_ns, equity_usdt)
+    at_low, low = thinned(time_ns, drawdown)
 
     def paint(figure: Any) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -34,37 +32,53 @@ def equity(time_ns: I64, equity_usdt: F64) -> str:
         lower.fill_between(at_low, low, 0, color=SERIES[1], alpha=0.35, linewidth=0)
         lower.plot(at_low, low, color=SERIES[1], linewidth=0.8)
         lower.set_title("Drawdown, %")
-        _time_axis(lower)
+        time_axis(lower)
 
     return draw(paint, name="equity", alt="Equity and drawdown over time", height_in=4.4)
 
 
+def overlay(runs: Sequence[tuple[str, I64, F64]]) -> str:
+    """Draw what several runs have earned, each from its own start: (label, times, equity)."""
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        for index, (label, time_ns, equity_usdt) in enumerate(runs):
+            at, level = thinned(time_ns, equity_usdt - equity_usdt[:1])
+            axes.plot(at, level, color=SERIES[index], label=label)
+        axes.axhline(0, color=SOFT, linewidth=0.8)
+        axes.set_title("Equity less that of the start, USDT")
+        axes.legend()
+        time_axis(axes)
+
+    return draw(paint, name="overlay", alt="Equity of all runs over time", height_in=4.0)
+
+
 def exposure(time_ns: I64, gross_usdt: F64) -> str:
     """Draw the value of open positions."""
-    at, level = _thinned(time_ns, gross_usdt)
+    at, level = thinned(time_ns, gross_usdt)
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         axes.fill_between(at, level, 0, color=SERIES[5], alpha=0.5, linewidth=0, step="post")
         axes.set_title("Value of open positions, USDT")
         axes.set_ylim(bottom=0)
-        _time_axis(axes)
+        time_axis(axes)
 
     return draw(paint, name="exposure", alt="Value of open positions over time", height_in=2.2)
 
 
 def components(total: Group) -> str:
-    """Draw how the gross profit becomes the net one."""
-    values = [getattr(total, name) for name in _COMPONENTS]
+    """Draw how the gross profit becomes the net one: each bar begins where the one before ended."""
+    values = [getattr(total, name) for name in COMPONENTS]
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         start = 0.0
-        for index, (name, value) in enumerate(zip(_COMPONENTS, values, strict=True)):
+        for index, (name, value) in enumerate(zip(COMPONENTS.values(), values, strict=True)):
             axes.bar(name, value, bottom=start, color=SERIES[2 if value >= 0 else 1], width=0.6)
             start += value
             axes.plot([index - 0.3, index + 1.3], [start, start], color=SOFT, linewidth=0.8)
-        axes.bar("net", total.pnl, color=SERIES[0], width=0.6)
+        axes.bar("net P&L", total.pnl, color=SERIES[0], width=0.6)
         axes.axhline(0, color=SOFT, linewidth=0.8)
         axes.set_title("From gross to net, USDT")
 
@@ -113,7 +127,7 @@ def calibration(
     return draw(paint, name=name, alt=title, height_in=3.0)
 
 
-def _thinned(time_ns: I64, values: F64) -> tuple[Any, F64]:
+def thinned(time_ns: I64, values: F64) -> tuple[Any, F64]:
     """Keep the lowest and the highest point of each stretch, so that no spike is lost."""
     if len(values) > _MAX_POINTS:
         keep: set[int] = {0, len(values) - 1}
@@ -125,7 +139,8 @@ def _thinned(time_ns: I64, values: F64) -> tuple[Any, F64]:
     return time_ns.astype("datetime64[ns]").astype("datetime64[ms]"), values
 
 
-def _time_axis(axes: Any) -> None:
+def time_axis(axes: Any) -> None:
+    """Label an axis of times."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=3, maxticks=8)

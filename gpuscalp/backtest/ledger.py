@@ -2,16 +2,18 @@
 
 Owns: trades (flat to flat) and their cost components. Never: decides or fills.
 
-For every fill three prices are known: the mid at the decision, the mid of the book that was hit, and the
-price paid. Summed over a round trip with the sign of the order they split the profit without a remainder:
+For every fill four prices are known: the mid at the decision, the mid of the book that was hit, the best
+price of the side that was hit, and the price paid. Summed over a round trip with the sign of the order they
+split the profit without a remainder:
 
     gross  = −Σ value at the decision's mid           what the signal was worth
     delay  = −Σ (value at the book's mid − above)     what the market did while the order was on its way
-    spread = −Σ (value at the price − above)          half spreads and levels walked; never positive
-    profit = gross + delay + spread − fees + funding
+    spread = −Σ (value at the best price − above)     half spreads: paid by who takes, earned by who rested
+    impact = −Σ (value at the price − above)          levels walked behind the best one; never positive
+    profit = gross + delay + spread + impact − fees + funding
 
-What a liquidation closes had no decision of ours: the book's mid stands in for that of the decision, so the
-price it was closed at counts as spread.
+Delay and impact together are the slippage. What a liquidation closes had no decision of ours: the book's mid
+stands in for that of the decision, so the price it was closed at counts as spread and impact.
 """
 
 from __future__ import annotations
@@ -24,12 +26,54 @@ from gpuscalp.orders import Fill, Intent, Order
 from gpuscalp.schema import E8
 
 
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One fill of a trade and what it contributed. Money in 1e-8 of the quote currency.
+
+    Attributes
+    ----------
+    decided_ns, decision_mid2_e8 : of the order; of the fill itself where no order of ours asked for it
+    maker : whether the order had been resting
+    gross_e8, delay_e8, spread_e8, impact_e8 : their sum is what was received (positive) or paid
+    """
+
+    fill: Fill
+    is_entry: bool
+    maker: bool
+    decided_ns: int
+    decision_mid2_e8: int
+    gross_e8: int
+    delay_e8: int
+    spread_e8: int
+    impact_e8: int
+
+    @classmethod
+    def of(cls, fill: Fill, order: Order | None, *, is_entry: bool, maker: bool) -> Execution:
+        """Split what one fill paid; a fill that does not know the best price has no impact."""
+        signed = fill.side * fill.qty_e8
+        decision_mid2_e8 = fill.mid2_e8 if order is None else order.mid2_e8
+        at_decision = divide_half_even(decision_mid2_e8 * signed, 2 * E8)
+        at_book = divide_half_even(fill.mid2_e8 * signed, 2 * E8)
+        at_touch = notional_e8(fill.touch_e8 or fill.price_e8, signed)
+        return cls(
+            fill=fill,
+            is_entry=is_entry,
+            maker=maker,
+            decided_ns=fill.exec_ns if order is None else order.decided_ns,
+            decision_mid2_e8=decision_mid2_e8,
+            gross_e8=-at_decision,
+            delay_e8=at_decision - at_book,
+            spread_e8=at_book - at_touch,
+            impact_e8=at_touch - notional_e8(fill.price_e8, signed),
+        )
+
+
 @dataclass(slots=True)
 class Trade:
     """One round trip of one symbol. Money in 1e-8 of the quote currency.
 
     ``entry`` is the intent that opened it; times are exchange times, ``*_ns`` of the decision and of the
-    first (entry) or last (exit) fill.
+    first (entry) or last (exit) fill; ``executions`` are in their order.
     """
 
     symbol_index: int
@@ -47,13 +91,23 @@ class Trade:
     gross_e8: int = 0
     delay_e8: int = 0
     spread_e8: int = 0
+    impact_e8: int = 0
     fees_e8: int = 0
     funding_e8: int = 0
-    fill_count: int = 0
+    executions: list[Execution] = field(default_factory=list)
+
+    @property
+    def fill_count(self) -> int:
+        return len(self.executions)
+
+    @property
+    def moved_e8(self) -> int:
+        """Profit before fees and funding: what the prices alone made of it."""
+        return self.gross_e8 + self.delay_e8 + self.spread_e8 + self.impact_e8
 
     @property
     def pnl_e8(self) -> int:
-        return self.gross_e8 + self.delay_e8 + self.spread_e8 - self.fees_e8 + self.funding_e8
+        return self.moved_e8 - self.fees_e8 + self.funding_e8
 
     @property
     def entry_price(self) -> float:
@@ -80,7 +134,7 @@ class Ledger:
     open: dict[int, Trade] = field(default_factory=dict)
     _held_e8: dict[int, int] = field(default_factory=dict)
 
-    def on_fill(self, fill: Fill, order: Order | None) -> None:
+    def on_fill(self, fill: Fill, order: Order | None, *, maker: bool = False) -> None:
         """Book one execution into the trade it belongs to; without an order of ours it is a liquidation's."""
         index = fill.symbol_index
         trade = self.open.get(index)
@@ -90,17 +144,16 @@ class Ledger:
             self.open[index] = trade
         signed = fill.side * fill.qty_e8
         paid = notional_e8(fill.price_e8, signed)
-        at_book_mid = divide_half_even(fill.mid2_e8 * signed, 2 * E8)
-        decision_mid2_e8 = fill.mid2_e8 if order is None else order.mid2_e8
-        at_decision_mid = divide_half_even(decision_mid2_e8 * signed, 2 * E8)
-        trade.gross_e8 -= at_decision_mid
-        trade.delay_e8 -= at_book_mid - at_decision_mid
-        trade.spread_e8 -= paid - at_book_mid
+        done = Execution.of(fill, order, is_entry=fill.side == trade.side, maker=maker)
+        trade.gross_e8 += done.gross_e8
+        trade.delay_e8 += done.delay_e8
+        trade.spread_e8 += done.spread_e8
+        trade.impact_e8 += done.impact_e8
         trade.fees_e8 += fill.fee_e8
-        trade.fill_count += 1
+        trade.executions.append(done)
         held = self._held_e8.get(index, 0) + signed
         self._held_e8[index] = held
-        if fill.side == trade.side:
+        if done.is_entry:
             trade.qty_e8 += fill.qty_e8
             trade.entry_notional_e8 += abs(paid)
         else:
@@ -108,7 +161,7 @@ class Ledger:
             trade.exit_qty_e8 += fill.qty_e8
             trade.exit_notional_e8 += abs(paid)
             trade.exit_ns = fill.exec_ns
-            trade.exit_decided_ns = fill.exec_ns if order is None else order.decided_ns
+            trade.exit_decided_ns = done.decided_ns
             trade.exit_reason = "liquidation" if order is None else order.intent.reason
         if held == 0:
             self.closed.append(self.open.pop(index))

@@ -30,7 +30,15 @@ MIN_RETURNS: Final = 200
 # Below this many trades a share or a mean per trade says nearly nothing.
 FEW_TRADES: Final = 100
 
-COMPONENTS: Final = ("gross", "delay", "spread", "fees", "funding", "pnl")
+# What the profit is made of, and how reports call it. Delay and impact are the slippage.
+COMPONENTS: Final = {
+    "gross": "signal (gross)",
+    "delay": "slippage: delay",
+    "impact": "slippage: impact",
+    "spread": "spread",
+    "fees": "fees",
+    "funding": "funding",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Group:
     gross: float
     delay: float
     spread: float
+    impact: float
     fees: float
     funding: float
     pnl: float
@@ -107,6 +116,7 @@ def total(trades: Sequence[Trade], key: str = "all") -> Group:
         gross=sum(trade.gross_e8 for trade in trades) / E8,
         delay=sum(trade.delay_e8 for trade in trades) / E8,
         spread=sum(trade.spread_e8 for trade in trades) / E8,
+        impact=sum(trade.impact_e8 for trade in trades) / E8,
         fees=-sum(trade.fees_e8 for trade in trades) / E8,
         funding=sum(trade.funding_e8 for trade in trades) / E8,
         pnl=sum(trade.pnl_e8 for trade in trades) / E8,

@@ -1,4 +1,4 @@
-"""What a backtest remembers on its way, and the files it leaves: trades.parquet and equity.parquet.
+"""What a backtest remembers on its way, and the files it leaves: trades, fills, equity, entries.
 
 Owns: samples of the equity once a second, counts of decisions, the columns of both files.
 Never: judges what it remembers (metrics.py does).
@@ -14,12 +14,13 @@ from typing import Any, Final, Literal, final
 
 import numpy as np
 
+from gpuscalp.backtest.entries import Entries
 from gpuscalp.backtest.ledger import Ledger, Trade
 from gpuscalp.execution.booking import BookedFill
 from gpuscalp.execution.filters import Reject
 from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import Report, ReportKind
-from gpuscalp.orders import Order
+from gpuscalp.orders import IntentKind, Order
 from gpuscalp.risk import RiskEvent, RiskState
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
 from gpuscalp.strategy import SKIP_REASONS
@@ -34,10 +35,16 @@ Outcome = Literal["filled", "partial", "unfilled", "expired", "cancelled", "reje
 
 @final
 class Recorder:
-    """Collects the course of one backtest. Memory: 25 bytes a second and what the trades need."""
+    """Collects the course of one backtest. Memory: 25 bytes a second and what the trades need.
+
+    Attributes
+    ----------
+    entries : the rows behind the entries; None where whoever runs the backtest does not keep them
+    """
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.entries: Entries | None = None
         self.intents: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()  # of the refusals: what had to be known was not
@@ -66,6 +73,10 @@ class Recorder:
             if not verdict.accepted:
                 self.refusals[verdict.code] += 1
                 self.unknown[verdict.code] += verdict.value != verdict.value
+        if self.entries is not None:
+            for order in report.orders:
+                if order.intent.kind is IntentKind.ENTER:
+                    self.entries.want(order)
         if report.event is not None:
             self.events.append((report.end_ns, report.event))
         if not self._time or report.end_ns // SAMPLE_NS > self._time[-1] // SAMPLE_NS:
@@ -80,7 +91,7 @@ class Recorder:
         booked : the fill, if it is one
         """
         if booked is not None:
-            self.ledger.on_fill(booked.fill, booked.order)
+            self.ledger.on_fill(booked.fill, booked.order, maker=booked.maker)
         elif report.kind is ReportKind.FUNDING:
             self.ledger.on_funding(report.symbol_index, report.money_e8)
         elif report.kind is ReportKind.LIQUIDATION:
@@ -112,12 +123,16 @@ class Recorder:
         return np.array(self._gross, np.int64) / E8
 
     def write(self, folder: Path, symbols: Sequence[str]) -> None:
-        """Write trades.parquet and equity.parquet."""
+        """Write trades.parquet, fills.parquet, equity.parquet and what the entries were decided on."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        trades = pa.table(trade_columns(self.ledger.closed, symbols), schema=_trade_schema(pa))
-        pq.write_table(trades, folder / "trades.parquet", compression="zstd")
+        for name, columns_of in (("trades", trade_columns), ("fills", fill_columns)):
+            columns = columns_of(self.ledger.closed, symbols)
+            table = pa.table(columns, schema=pa.schema([(column, _type(pa, column)) for column in columns]))
+            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        if self.entries is not None:
+            self.entries.write(folder, self.ledger.closed)
         equity = self.equity_usdt
         high = np.maximum.accumulate(equity) if len(equity) else equity
         points = pa.table(
@@ -166,6 +181,7 @@ def trade_columns(trades: Sequence[Trade], symbols: Sequence[str]) -> dict[str, 
         "gross_usdt": [trade.gross_e8 / E8 for trade in trades],
         "delay_usdt": [trade.delay_e8 / E8 for trade in trades],
         "spread_usdt": [trade.spread_e8 / E8 for trade in trades],
+        "impact_usdt": [trade.impact_e8 / E8 for trade in trades],
         "fees_usdt": [trade.fees_e8 / E8 for trade in trades],
         "funding_usdt": [trade.funding_e8 / E8 for trade in trades],
         "pnl_usdt": [trade.pnl_e8 / E8 for trade in trades],
@@ -173,23 +189,37 @@ def trade_columns(trades: Sequence[Trade], symbols: Sequence[str]) -> dict[str, 
     }
 
 
-def _trade_schema(pa: Any) -> Any:
-    """Fix the types, so that a file without trades has the same columns as one with them."""
-    text = ("symbol", "side", "exit_reason")
-    times = ("entry_decided", "entry_filled", "exit_decided", "exit_filled")
-    whole = ("trade_index", "fill_count")
-    return pa.schema(
-        [
-            (
-                name,
-                pa.string()
-                if name in text
-                else pa.timestamp("ns", tz="UTC")
-                if name in times
-                else pa.int64()
-                if name in whole
-                else pa.float64(),
-            )
-            for name in trade_columns((), ())
-        ]
-    )
+def fill_columns(trades: Sequence[Trade], symbols: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the columns of fills.parquet: every execution of the trades, in their order."""
+    rows = [(index, trade, done) for index, trade in enumerate(trades) for done in trade.executions]
+    return {
+        "trade_index": [index for index, _, _ in rows],
+        "symbol": [symbols[trade.symbol_index] for _, trade, _ in rows],
+        "leg": ["entry" if done.is_entry else "exit" for _, _, done in rows],
+        "side": ["buy" if done.fill.side > 0 else "sell" for _, _, done in rows],
+        "order_id": [done.fill.order_id for _, _, done in rows],
+        "maker": [done.maker for _, _, done in rows],
+        "decided": [done.decided_ns for _, _, done in rows],
+        "filled": [done.fill.exec_ns for _, _, done in rows],
+        "qty": [done.fill.qty_e8 / E8 for _, _, done in rows],
+        "price": [done.fill.price_e8 / E8 for _, _, done in rows],
+        "decision_mid": [done.decision_mid2_e8 / 2 / E8 for _, _, done in rows],
+        "arrival_mid": [done.fill.mid2_e8 / 2 / E8 for _, _, done in rows],
+        "touch": [(done.fill.touch_e8 or done.fill.price_e8) / E8 for _, _, done in rows],
+        "gross_usdt": [done.gross_e8 / E8 for _, _, done in rows],
+        "delay_usdt": [done.delay_e8 / E8 for _, _, done in rows],
+        "spread_usdt": [done.spread_e8 / E8 for _, _, done in rows],
+        "impact_usdt": [done.impact_e8 / E8 for _, _, done in rows],
+        "fees_usdt": [done.fill.fee_e8 / E8 for _, _, done in rows],
+    }
+
+
+def _type(pa: Any, name: str) -> Any:
+    """Return the type of a column, so that a file without rows has the same columns as one with them."""
+    if name in {"symbol", "side", "exit_reason", "leg"}:
+        return pa.string()
+    if name in {"entry_decided", "entry_filled", "exit_decided", "exit_filled", "decided", "filled"}:
+        return pa.timestamp("ns", tz="UTC")
+    if name in {"trade_index", "fill_count", "order_id"}:
+        return pa.int64()
+    return pa.bool_() if name == "maker" else pa.float64()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from gpuscalp.backtest import figures
 from gpuscalp.backtest.calibration import CalibrationRow
-from gpuscalp.backtest.metrics import Group
+from gpuscalp.backtest.metrics import COMPONENTS, Group
 from gpuscalp.backtest.summary import Outcome, utc
+from gpuscalp.backtest.trade_report import trade_section
 from gpuscalp.config import LegConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
@@ -18,7 +19,6 @@ _MEETS = {
     "next": "An order meets the first quote or book recorded at or after its arrival.",
     "last": "An order meets the last quote or book recorded before its arrival.",
 }
-_COST_HEADER = ("gross", "delay", "spread", "fees", "funding", "net P&L")
 
 
 def sections(outcome: Outcome) -> list[Section]:
@@ -27,6 +27,7 @@ def sections(outcome: Outcome) -> list[Section]:
         _summary(outcome),
         _equity(outcome),
         _origin(outcome),
+        trade_section(outcome),
         _certainty(outcome),
         _predictions(outcome),
         _decisions(outcome),
@@ -84,8 +85,9 @@ def _origin(outcome: Outcome) -> Section:
     unclosed = outcome.summary["pnl_usdt"] - totals.pnl
     paragraphs = [
         "Gross is the move from mid to mid between the two decisions: all that the signal can be credited "
-        "with. Delay is what the mid did while orders were on their way, spread is what was paid beyond the "
-        "mid (half spreads and deeper levels). The five columns add up to the net P&L exactly.",
+        "with. Slippage has two parts: delay is what the mid did while orders were on their way, impact what "
+        "the levels behind the best one cost. Spread is half a spread for every fill, paid by who takes and "
+        "earned by who rested. The six columns add up to the net P&L exactly, trade by trade.",
     ]
     if outcome.recorder.ledger.open:
         paragraphs.append(
@@ -250,10 +252,9 @@ def _limit(limit: str | float, config: RiskConfig) -> str:
 
 def _groups(name: str, groups: list[Group], caption: str) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (g.key, g.count, *(_money(v) for v in (g.gross, g.delay, g.spread, g.fees, g.funding, g.pnl)))
-        for g in groups
+        (g.key, g.count, *(_money(getattr(g, part)) for part in COMPONENTS), _money(g.pnl)) for g in groups
     ]
-    return Table((name, "trades", *_COST_HEADER), rows, caption=caption)
+    return Table((name, "trades", *COMPONENTS.values(), "net P&L"), rows, caption=caption)
 
 
 def _bins(name: str, rows: tuple[CalibrationRow, ...], digits: int) -> Table:

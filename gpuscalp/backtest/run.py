@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,19 @@ import msgspec
 import numpy as np
 
 from gpuscalp import __version__
-from gpuscalp.archive import Archive, BookSeries
+from gpuscalp.archive import Archive
+from gpuscalp.backtest.band import Band, BandPlan, cells_of, run_band
 from gpuscalp.backtest.calibration import PredictionCheck, chunk_signals
+from gpuscalp.backtest.entries import Entries, importance_ranks
+from gpuscalp.backtest.models import Model, Models, cut, first_path, training_of
+from gpuscalp.backtest.scene import Kept, Scene
 from gpuscalp.backtest.session import Prediction, Session
 from gpuscalp.backtest.summary import Outcome, Scope, summarise, utc
-from gpuscalp.bundle import Bundle, load_bundle, read_contract
 from gpuscalp.config import BacktestConfig, to_dict
+from gpuscalp.contract import TrainingSpec
+from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
-from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock
-from gpuscalp.trader import Trader
+from gpuscalp.schema import NS_PER_MS, FeatureChunk, Instrument
 from gpuscalp.train.source import chunk_frames
 
 if TYPE_CHECKING:
@@ -55,22 +59,9 @@ class BacktestResult:
     summary: dict[str, Any]
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _ArchiveRecording:
-    """The archive as a session sees it: symbols by index."""
-
-    archive: Archive
-    venue: str
-    symbols: tuple[str, ...]
-
-    def books(self, symbol_index: int, start_ns: int, end_ns: int) -> BookSeries:
-        return self.archive.books(self.venue, self.symbols[symbol_index], start_ns=start_ns, end_ns=end_ns)
-
-
 def run_backtest(
     archive_path: Path,
-    bundle_path: Path,
+    model: Model,
     *,
     config: BacktestConfig,
     out: Path | None = None,
@@ -78,19 +69,23 @@ def run_backtest(
     start_ns: int | None = None,
     end_ns: int | None = None,
     threads: int = 2,
+    band: BandPlan | None = None,
     on_progress: Progress | None = None,
 ) -> BacktestResult:
     """Backtest a bundle on an archive and write a run directory.
 
     Parameters
     ----------
-    archive_path, bundle_path : where they lie
+    archive_path : where it lies
+    model : path of a bundle, or several with the times from which each predicts, as a walk-forward has them;
+        strategy, account and open positions go on from one to the next
     config : strategy, sizing, risk, cost, account, paper, trials
     out : the run directory, which must not exist or be empty; default ``runs/<time>-<hash>``
     venue : default the venue that the bundle was trained on
     start_ns, end_ns : trade on frames that end in (start, end]; default everything. Frames before the start
         are read as far as the longest window reaches, so that features are warm.
     threads : for features and predictions; does not change the result
+    band : trade the grid of ``config.band`` as well, and say how much of the result is assumption
 
     Raises
     ------
@@ -104,12 +99,17 @@ def run_backtest(
     began = time.perf_counter()
     if out is not None:
         _check_free(out)
+    if band is not None:
+        cells_of(config)  # refuses now what would make no sense after the run
+        if not isinstance(model, Path):
+            # Its cells know one age of the model.
+            raise UsageError("a band is that of one model", where="band", fix="leave it out of a schedule")
     archive = Archive.open(archive_path)
-    training = read_contract(bundle_path).training
+    training = training_of(model)
     venue = venue if venue is not None else training.venue
     instruments = archive.instruments(venue, training.symbols)
-    pipeline = _pipeline(training, instruments, threads)
-    bundle = load_bundle(bundle_path, graph=pipeline.graph)
+    pipeline = pipeline_of(training, instruments, threads)
+    models = Models(model, pipeline.graph)
     grid, label = training.config.grid, training.config.label
     first_ns, last_ns = archive.time_range(venue, training.symbols)
     begin_ns = first_ns if start_ns is None else max(start_ns, first_ns)
@@ -121,27 +121,31 @@ def run_backtest(
             value=f"{utc(begin_ns)} … {utc(finish_ns)}",
             fix=f"it holds {utc(first_ns)} … {utc(last_ns)}",
         )
-    trader = Trader(
-        strategy=config.strategy,
-        sizing=config.sizing,
-        risk=config.risk,
-        cost=config.cost,
-        account=config.account,
-        instruments=instruments,
+    scene = Scene(
+        archive_path=archive_path,
+        venue=venue,
+        symbols=training.symbols,
+        instruments=tuple(instruments),
+        grid=grid,
         horizon_ms=label.horizon_ms,
         trained_until_ns=training.trained_on.end_ns,
     )
-    recording = _ArchiveRecording(archive, venue, training.symbols)
-    session = Session(trader, recording, config=config, grid=grid)
+    session = scene.session(config, keep=None if band is None else Kept(band.folder))
+    entries = Entries(models.columns, importance_ranks(first_path(model)))
+    session.recorder.entries = entries
     check = PredictionCheck(label, grid)
     lead_ns = (pipeline.graph.warm_up_frames + 1) * grid.frame_ms * NS_PER_MS
     read_from_ns = None if start_ns is None else begin_ns - lead_ns
     ticks = archive.tick_batches(venue, training.symbols, start_ns=read_from_ns, end_ns=end_ns)
-    with _Predictor(bundle, threads) as predict:
+    with Predictor(threads) as predict:
         for chunk in _within(pipeline.batch(session.watch(ticks)), begin_ns, finish_ns):
-            prediction = predict(chunk)
-            session.trade(chunk.frames, prediction)
-            check.add(chunk.frames, prediction.probability, prediction.edge_bps)
+            for bundle, part in models.parts(chunk):
+                session.trader.trained_until_ns = bundle.contract.training.trained_on.end_ns
+                signals = predict(bundle.ensemble, part)
+                prediction = Prediction(*chunk_signals(signals))
+                session.trade(part.frames, prediction)
+                entries.add(bundle.ensemble, part, signals)
+                check.add(part.frames, prediction.probability, prediction.edge_bps)
             if on_progress is not None:
                 done = int(chunk.frames.end_ns[-1]) - begin_ns
                 on_progress(done / 1e9, (finish_ns - begin_ns) / 1e9, utc(int(chunk.frames.end_ns[-1])))
@@ -159,7 +163,7 @@ def run_backtest(
         end_ns=finish_ns,
         # Of all that was read: the frames before the start that warm the features count as well.
         data_digest=archive.digest(venue, training.symbols, read_from_ns, finish_ns),
-        bundle_digest=bundle.contract.digest,
+        bundle_digest=models.digest,
         trained_from_ns=training.trained_on.start_ns,
         trained_until_ns=training.trained_on.end_ns,
         trained_venue=training.venue,
@@ -167,11 +171,24 @@ def run_backtest(
     frozen = _frozen(config, scope)
     outcome = summarise(config, scope, session, check)
     outcome.summary["config_hash"] = frozen["hash"]
+    found = None
+    if band is not None:
+        found = run_band(scene, band, session, config, told=_cells_told(on_progress))
+        outcome.summary["band"] = found.summary()
     outcome.summary["seconds"] = time.perf_counter() - began
-    return _write(out, frozen, outcome, session, training.symbols)
+    return _write(out, frozen, outcome, session, training.symbols, found)
 
 
-def _pipeline(training: Any, instruments: Sequence[Any], threads: int) -> FeaturePipeline:
+def _cells_told(on_progress: Progress | None) -> Callable[[int, int], None]:
+    def told(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(done, total, f"{done} of {total} combinations")
+
+    return told
+
+
+def pipeline_of(training: TrainingSpec, instruments: Sequence[Instrument], threads: int) -> FeaturePipeline:
+    """Return a fresh pipeline with the features that a bundle was trained on."""
     from gpuscalp.pipeline import FeaturePipeline
 
     return FeaturePipeline(
@@ -188,35 +205,26 @@ def _within(chunks: Iterator[FeatureChunk], begin_ns: int, finish_ns: int) -> It
     for chunk in chunks:
         end_ns = chunk.frames.end_ns
         first, last = (int(np.searchsorted(end_ns, at, side="right")) for at in (begin_ns, finish_ns))
-        if first == 0 and last == len(end_ns):
-            yield chunk
-        elif first < last:
-            frames = FrameBlock(
-                *(
-                    getattr(chunk.frames, name)[first:last]
-                    for name in ("end_ns", "channels", "quality", "bid_px", "ask_px", "mark")
-                )
-            )
-            yield FeatureChunk(frames, chunk.features[:, :, first:last])
+        if first < last:
+            yield cut(chunk, first, last)
 
 
 @final
-class _Predictor:
+class Predictor:
     """Predicts the symbols of a chunk on several threads; the forest releases the interpreter lock."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        self._ensemble = bundle.ensemble
+    def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(max(1, threads))
 
-    def __enter__(self) -> _Predictor:
+    def __enter__(self) -> Predictor:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def __call__(self, chunk: FeatureChunk) -> Prediction:
+    def __call__(self, ensemble: Ensemble, chunk: FeatureChunk) -> list[Signals]:
         rows = (np.ascontiguousarray(features.T) for features in chunk.features)
-        return Prediction(*chunk_signals(list(self._pool.map(self._ensemble.predict, rows))))
+        return list(self._pool.map(ensemble.predict, rows))
 
 
 def _frozen(config: BacktestConfig, scope: Scope) -> dict[str, Any]:
@@ -231,9 +239,15 @@ def _frozen(config: BacktestConfig, scope: Scope) -> dict[str, Any]:
 
 
 def _write(
-    out: Path | None, frozen: dict[str, Any], outcome: Outcome, session: Session, symbols: Sequence[str]
+    out: Path | None,
+    frozen: dict[str, Any],
+    outcome: Outcome,
+    session: Session,
+    symbols: Sequence[str],
+    band: Band | None,
 ) -> BacktestResult:
     """Write the run directory, whole or not at all."""
+    from gpuscalp.backtest.band_report import band_section
     from gpuscalp.backtest.report import sections
     from gpuscalp.report import write_report
 
@@ -247,13 +261,15 @@ def _write(
     try:
         (partial / CONFIG_FILE).write_bytes(_json(frozen))
         session.recorder.write(partial, symbols)
+        if band is not None:
+            band.write(partial)
         outcome.summary["run_dir"] = str(out)
         outcome.summary["report"] = str(out / REPORT_FILE)
         (partial / RESULT_FILE).write_bytes(_json(outcome.summary))
         write_report(
             partial / REPORT_FILE,
             "Backtest",
-            sections(outcome),
+            [*([] if band is None else [band_section(band)]), *sections(outcome)],
             subtitle=outcome.subtitle,
         )
         if out.exists():

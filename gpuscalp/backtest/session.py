@@ -42,6 +42,14 @@ class Prediction:
     spread_bps: F64
 
 
+class Keep(Protocol):
+    """Keeps what a session is given, for other sessions."""
+
+    def add_ticks(self, ticks: Ticks) -> None: ...
+
+    def add_frames(self, frames: FrameBlock, prediction: Prediction) -> None: ...
+
+
 @final
 class Session:
     """One backtest in progress.
@@ -54,12 +62,20 @@ class Session:
     trader : fresh
     recording : levels of the books
     config, grid : costs, latencies, the paper exchange; frame length and lateness
+    keep : is given what the session is given, in the same order
     """
 
     def __init__(
-        self, trader: Trader, recording: Recording, *, config: BacktestConfig, grid: GridConfig
+        self,
+        trader: Trader,
+        recording: Recording,
+        *,
+        config: BacktestConfig,
+        grid: GridConfig,
+        keep: Keep | None = None,
     ) -> None:
         self.trader = trader
+        self._keep = keep
         self.recorder = Recorder()
         self.latency = Latency(grid, config.cost, config.paper)
         self.venue = Venue(
@@ -74,6 +90,8 @@ class Session:
     def watch(self, ticks: Iterable[Ticks]) -> Iterator[Ticks]:
         """Hand ticks on, and keep them for the paper exchange."""
         for batch in ticks:
+            if self._keep is not None:
+                self._keep.add_ticks(batch)
             self.venue.tape.add(batch)
             yield batch
 
@@ -81,6 +99,8 @@ class Session:
         """Trade through T consecutive frames, of which all ticks have been seen."""
         if len(frames) == 0:
             return
+        if self._keep is not None:
+            self._keep.add_frames(frames, prediction)
         trader, recorder, venue = self.trader, self.recorder, self.venue
         positions, heard_ns = (each.tolist() for each in self.latency.heard(frames.end_ns, venue.tape))
         age_ms = np.ascontiguousarray(frames.channels[:, Channel.AGE_MS])

@@ -103,9 +103,7 @@ def summarise(config: BacktestConfig, scope: Scope, session: Session, check: Pre
         "frames": recorder.frame_count,
         "trades": len(trades),
         "pnl_usdt": pnl,
-        "gross_usdt": totals.gross,
-        "delay_usdt": totals.delay,
-        "spread_usdt": totals.spread,
+        **{f"{part}_usdt": getattr(totals, part) for part in ("gross", "delay", "spread", "impact")},
         "fees_usdt": account.fees_e8 / E8,
         "funding_usdt": account.funding_e8 / E8,
         "unclosed_usdt": _unclosed_e8(session) / E8,
@@ -167,7 +165,7 @@ def _unclosed_e8(session: Session) -> int:
     """
     account, closed = session.trader.account, session.recorder.ledger.closed
     pnl = session.trader.equity_e8() - account.start_e8
-    explained = sum(trade.gross_e8 + trade.delay_e8 + trade.spread_e8 for trade in closed)
+    explained = sum(trade.moved_e8 for trade in closed)
     return pnl - explained + account.fees_e8 - account.funding_e8
 
 

@@ -49,6 +49,7 @@ class Venue:
     inbox : what it has reported and is not known yet
     announced : symbols whose funding has been announced
     position : of the first row that has not been played
+    resting_count : orders that may rest; while there are none, no model of the queue has decided anything
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Venue:
         self.broker.before_close = self._look
         self.inbox = Inbox()
         self.announced: set[int] = set()
-        self.position = 0
+        self.position = self.resting_count = 0
         age_ns = paper.depth_age_ms * NS_PER_MS
 
         def reader(index: int) -> Callable[[int, int], BookSeries]:
@@ -98,6 +99,7 @@ class Venue:
             TimeInForce.GTC,
             TimeInForce.GTX,
         )
+        self.resting_count += resting
         assert not resting, "a display that is built up again has no queues to rest in"
         index = request.symbol_index
         if index not in self._told:

@@ -1,4 +1,4 @@
-"""``gpuscalp backtest``."""
+"""``gpuscalp backtest``: run one; show and compare finished ones."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpuscalp.cli.app import app
+from gpuscalp.cli.app import backtest_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
+
+RunArgument = Annotated[Path, typer.Argument(help="Directory written by `gpuscalp backtest`.")]
 
 
-@app.command("backtest")
+@backtest_app.command("run")
 def backtest(
     archive: Annotated[Path, typer.Argument(help="Archive made by `gpuscalp data import`.")],
     model: Annotated[Path, typer.Option("--model", help="Bundle made by `gpuscalp train`.")],
@@ -35,14 +38,24 @@ def backtest(
         int | None,
         typer.Option("--trials", help="Configurations tried so far, this one included; overrides the file."),
     ] = None,
+    band: Annotated[
+        bool,
+        typer.Option("--band", help="Trade a grid of assumptions too: how much of the result is theirs?"),
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, help="Processes for --band; default: one per core.")
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads for features and model.")] = 2,
     json: JsonFlag = False,
 ) -> None:
     """Trade an archive with a bundle and write a report.
 
+    The word `run` may be left out: gpuscalp backtest ARCHIVE --model BUNDLE.
+
     Orders are filled from the recorded book after a latency; nothing is sent anywhere.
     """
     from gpuscalp.backtest import backtest_archive
+    from gpuscalp.train.run import core_count
 
     with progress("Backtest") as advance:
         result = backtest_archive(
@@ -55,9 +68,58 @@ def backtest(
             start=start,
             end=end,
             threads=threads,
+            band_processes=(processes or core_count()) if band else None,
             on_progress=advance,
         )
     emit(result.summary, json=json, text=lambda: _text(result.summary))
+
+
+@backtest_app.command("show")
+def show(
+    run: RunArgument,
+    trade: Annotated[
+        int | None,
+        typer.Option("--trade", min=0, help="One trade in full: fills, parts, members, all columns."),
+    ] = None,
+    trades: Annotated[
+        int, typer.Option("--trades", min=0, help="How many trades to list, those with the largest P&L.")
+    ] = 20,
+    json: JsonFlag = False,
+) -> None:
+    """Say what a finished run was made of and what came out."""
+    from gpuscalp.backtest.show import show_run, show_trade
+
+    if trade is None:
+        answer = show_run(run, trades=trades)
+        emit(answer, json=json, text=lambda: _shown_run(answer))
+    else:
+        told = show_trade(run, trade)
+        emit(told, json=json, text=lambda: _shown_trade(told))
+
+
+@backtest_app.command("compare")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two to six run directories; the first is the base.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write a page of tables and pictures to this file.")
+    ] = None,
+    any_market: Annotated[
+        bool, typer.Option("--any-market", help="Compare also runs over other data or another time.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Hold finished runs against the first of them.
+
+    What was set differently, what came out differently and how surely, and which trades they share.
+    """
+    from gpuscalp.backtest.compare import compare_runs
+
+    comparison = compare_runs(runs, any_market=any_market)
+    if out is not None:
+        from gpuscalp.backtest.compare_report import write_comparison
+
+        comparison.answer["report"] = str(write_comparison(out, comparison))
+    emit(comparison.answer, json=json, text=lambda: _compared(comparison.answer))
 
 
 def _text(summary: dict[str, Any]) -> Group:
@@ -80,6 +142,7 @@ def _text(summary: dict[str, Any]) -> Group:
         ("  gross (mid to mid)", shown("gross_usdt", 4)),
         ("  delay", shown("delay_usdt", 4)),
         ("  spread", shown("spread_usdt", 4)),
+        ("  impact (levels walked)", shown("impact_usdt", 4)),
         ("  fees paid", shown("fees_usdt", 4)),
         ("  funding received", shown("funding_usdt", 4)),
         ("largest drawdown, %", shown("max_drawdown_pct", 4)),
@@ -91,4 +154,125 @@ def _text(summary: dict[str, Any]) -> Group:
     for row in rows:
         table.add_row(*row)
     warnings = [Text(f"! {warning}", style="bold yellow") for warning in summary["warnings"]]
-    return Group(*warnings, table)
+    parts: list[Any] = [*warnings, table]
+    if "band" in summary:
+        parts.append(_band(summary["band"]))
+    return Group(*parts)
+
+
+def _band(band: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    title = f"{band['cells']} combinations of assumptions, {band['earning_cells']} with a profit"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("", "net P&L, USDT", "trades", "drawdown, %", "latency, ms", "compute, ms", "taker, bps"):
+        table.add_column(name, justify="right" if name else "left")
+    for name in ("worst", "base", "best"):
+        row = band[name]
+        held = ("", "", "")
+        if name != "base":
+            there, back = row["request_ms"], row["reply_ms"]
+            held = (f"{there:.4g} + {back:.4g}", f"{row['compute_ms']:g}", f"{row['taker_fee_bps']:g}")
+        pnl, drawdown = f"{row['pnl_usdt']:,.4f}", f"{row['max_drawdown_pct']:.4f}"
+        table.add_row(name, pnl, f"{row['trades']:,}", drawdown, *held)
+    return table
+
+
+def _shown_run(answer: dict[str, Any]) -> Group:
+    from rich.console import Group
+
+    from gpuscalp.backtest.metrics import COMPONENTS
+
+    result = answer["result"]
+    parts = _table("of the closed trades, USDT", "trades", *COMPONENTS.values(), "net P&L")
+    for name, row in answer["attribution"].items():
+        money = (f"{row[f'{part}_usdt']:+,.4f}" for part in (*COMPONENTS, "pnl"))
+        parts.add_row(name, f"{row['trades']:,}", *money)
+    counts = _table("decisions and orders", "count")
+    for kind in ("intents", "refusals", "orders", "rejections"):
+        for name, count in sorted(result[kind].items()):
+            counts.add_row(f"{kind}: {name}", f"{count:,}")
+    trades = _table("trade", "decided, UTC", "symbol", "side", "quantity", "in at", "out at", "P&L, USDT")
+    for row in answer["trades"]:
+        trades.add_row(
+            str(row["trade_index"]),
+            row["entry_decided"][:-6],
+            row["symbol"],
+            row["side"],
+            *(f"{row[name]:.8g}" for name in ("qty", "entry_price", "exit_price")),
+            f"{row['pnl_usdt']:+,.4f}",
+        )
+    listed: list[str | Table] = ["", trades] if answer["trades"] else []
+    return Group(_text(result), "", parts, "", counts, *listed)
+
+
+def _shown_trade(answer: dict[str, Any]) -> Group:
+    from rich.console import Group
+
+    from gpuscalp.backtest.metrics import COMPONENTS
+
+    head = _table("trade", "")
+    for name, value in answer["trade"].items():
+        head.add_row(name.replace("_", " "), f"{value:.10g}" if isinstance(value, float) else str(value))
+    parts = _table("where it came from", "USDT")
+    for part, label in {**COMPONENTS, "pnl": "net P&L"}.items():
+        parts.add_row(label, f"{answer['attribution'][f'{part}_usdt']:+.8f}")
+    names = ("leg", "side", "filled", "qty", "price", "touch", "arrival_mid", "decision_mid", "maker")
+    fills = _table("fill", *(name.replace("_", " ") for name in names), "fee, USDT")
+    for index, row in enumerate(answer["fills"]):
+        shown = (f"{row[name]:.10g}" if isinstance(row[name], float) else str(row[name]) for name in names)
+        fills.add_row(str(index), *shown, f"{row['fees_usdt']:.8f}")
+    found: list[str | Table] = [head, "", parts, "", fills]
+    if answer["members"] is not None:
+        answers = _table("answer at the entry", *answer["probability"])
+        for name, row in (("ensemble", answer["probability"]), *enumerate(answer["members"])):
+            answers.add_row(str(name), *(f"{value:.4f}" for value in row.values()))
+        columns = _table("column at the entry", "value", "unit", "median", "from it, in spreads", "rank")
+        for row in answer["features"]:
+            numbers = (f"{row[name]:.5g}" for name in ("value", "median", "distance"))
+            value, median, distance = numbers
+            columns.add_row(
+                row["name"], value, row["unit"], median, distance, str(row["importance_rank"] or "–")
+            )
+        found += ["", answers, "", columns]
+    return Group(*found)
+
+
+def _compared(answer: dict[str, Any]) -> Group:
+    from rich.console import Group
+
+    from gpuscalp.backtest.compare_report import figure_table, setting_rows
+
+    runs = _table("run", "directory")
+    for run in answer["runs"]:
+        runs.add_row(run["label"], run["run_dir"])
+    settings = _table("setting", *(run["label"] for run in answer["runs"]))
+    for row in setting_rows(answer):
+        settings.add_row(*row)
+    header, rows = figure_table(answer)
+    figures = _table(*header)
+    for cells in rows:
+        figures.add_row(*(str(cell) for cell in cells))
+    matches = _table("trades", "in both", "only first", "only other", "P&L of those in both differs by, USDT")
+    for match in answer["trades"]:
+        matches.add_row(
+            f"{match['of']} and {match['with']}",
+            f"{match['in_both']:,}",
+            f"{match['only_first']['count']:,}",
+            f"{match['only_other']['count']:,}",
+            f"{match['difference_usdt']['pnl']:+,.4f}",
+        )
+    warning = [] if answer["same_market"] else ["! these runs are over different data or time", ""]
+    page = ["", f"report {answer['report']}"] if "report" in answer else []
+    return Group(*warning, runs, "", settings, "", figures, "", matches, *page)
+
+
+def _table(first: str, *others: str) -> Table:
+    """Return a table whose first column is text and whose others are numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table

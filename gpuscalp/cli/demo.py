@@ -59,6 +59,7 @@ def _summary(result: DemoResult) -> Any:
         "result",
         f"{traded['pnl_usdt']:+.2f} USDT = moves {traded['gross_usdt']:+.2f}, "
         f"delay {traded['delay_usdt']:+.2f}, spread {traded['spread_usdt']:+.2f}, "
+        f"impact {traded['impact_usdt']:+.2f}, "
         f"fees {-traded['fees_usdt']:+.2f}, "
         f"funding {traded['funding_usdt']:+.2f}",
     )

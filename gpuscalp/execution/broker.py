@@ -344,6 +344,7 @@ class PaperBroker:
     ) -> None:
         index = order.symbol_index
         fee = self._custody.fee_e8(price_e8, qty_e8, maker=maker, liquidation=liquidation)
+        hit = self.displays[index].side(-order.side).prices
         fill = Fill(
             order_id=order.order_id,
             symbol_index=index,
@@ -353,16 +354,12 @@ class PaperBroker:
             fee_e8=fee,
             exec_ns=self.now_ns,
             mid2_e8=self.displays[index].mid2_e8,
+            touch_e8=hit[0] if hit and not maker else price_e8,
         )
         realised = self.account.apply_fill(index, order.side * qty_e8, price_e8, fee)
+        reason = "liquidation" if liquidation else ""
         self._outbox.add(
-            ReportKind.FILL,
-            self.now_ns,
-            order,
-            fill=fill,
-            maker=maker,
-            money_e8=realised,
-            reason="liquidation" if liquidation else "",
+            ReportKind.FILL, self.now_ns, order, fill=fill, maker=maker, money_e8=realised, reason=reason
         )
 
     def _end(

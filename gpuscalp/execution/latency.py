@@ -35,12 +35,7 @@ class Leg:
     """
 
     def __init__(self, config: LegConfig, generator: np.random.Generator) -> None:
-        if config.kind == "uniform" and config.high_ms < config.low_ms:
-            raise ConfigError("high_ms is below low_ms", where="latency", value=config.high_ms)
-        if config.kind == "empirical" and not config.samples_ms:
-            raise ConfigError(
-                "an empirical latency needs samples", where="latency", fix="set samples_ms, or kind = 'fixed'"
-            )
+        _check(config)
         self._config = config
         self._generator = generator
         self._samples_ns = np.rint(np.asarray(config.samples_ms, np.float64) * NS_PER_MS).astype(np.int64)
@@ -70,7 +65,36 @@ def least_ns(config: LegConfig) -> int:
     return round(least_ms * NS_PER_MS)
 
 
+def at_quantile(config: LegConfig, quantile: float, *, fixed_factor: float) -> LegConfig:
+    """Return a leg on which every message takes what a share ``quantile`` of them does not exceed.
+
+    A fixed leg has no distribution: it takes ``fixed_factor`` times its time.
+
+    Raises
+    ------
+    ConfigError
+        as ``Leg`` does
+    """
+    _check(config)
+    if config.kind == "fixed":
+        taken_ms = config.low_ms * fixed_factor
+    elif config.kind == "uniform":
+        taken_ms = config.low_ms + quantile * (config.high_ms - config.low_ms)
+    else:
+        taken_ms = float(np.quantile(config.samples_ms, quantile))
+    return LegConfig(kind="fixed", low_ms=taken_ms, high_ms=taken_ms)
+
+
 def legs(request: LegConfig, reply: LegConfig, seed: int) -> tuple[Leg, Leg]:
     """Return both legs, each with a stream of its own from one seed."""
     there, back = np.random.SeedSequence(seed).spawn(2)
     return Leg(request, np.random.default_rng(there)), Leg(reply, np.random.default_rng(back))
+
+
+def _check(config: LegConfig) -> None:
+    if config.kind == "uniform" and config.high_ms < config.low_ms:
+        raise ConfigError("high_ms is below low_ms", where="latency", value=config.high_ms)
+    if config.kind == "empirical" and not config.samples_ms:
+        raise ConfigError(
+            "an empirical latency needs samples", where="latency", fix="set samples_ms, or kind = 'fixed'"
+        )

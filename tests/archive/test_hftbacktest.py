@@ -32,14 +32,15 @@ def interpreter() -> str:
     named = os.environ.get("GPUSCALP_HFTBACKTEST")
     candidates = [named] if named else [sys.executable, str(ROOT / ".venv-hft" / "bin" / "python")]
     for candidate in candidates:
-        if Path(candidate).exists() and _run([candidate, "-c", "import hftbacktest"]).returncode == 0:
+        if Path(candidate).exists() and run_alone([candidate, "-c", "import hftbacktest"]).returncode == 0:
             return candidate
     return pytest.skip(f"hftbacktest is not installed in {' or '.join(candidates)} (docs/data.md)")
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run_alone(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program that must not see this checkout."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
 @pytest.mark.slow
@@ -58,7 +59,7 @@ def test_backtest_sees_what_the_archive_holds(
     files = [file.path for file in report.files]
     out = tmp_path / "seen.npz"
     words = [str(out), repr(sizes["tick_size"]), repr(sizes["lot_size"]), str(STEP_NS), *files]
-    done = _run([python, str(DRIVER), *words])
+    done = run_alone([python, str(DRIVER), *words])
     assert done.returncode == 0, done.stdout + done.stderr
 
     seen = np.load(out)

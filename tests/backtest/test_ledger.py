@@ -14,9 +14,16 @@ from tests.backtest.market import E8, MS, NOW, order
 
 
 def fill(
-    side: int, qty_e8: int, price_e8: int, mid2_e8: int, fee_e8: int = 0, order_id: int = 1, at_ms: int = 0
+    side: int,
+    qty_e8: int,
+    price_e8: int,
+    mid2_e8: int,
+    fee_e8: int = 0,
+    order_id: int = 1,
+    at_ms: int = 0,
+    touch_e8: int = 0,
 ) -> Fill:
-    return Fill(order_id, 0, side, qty_e8, price_e8, fee_e8, NOW + at_ms * MS, mid2_e8)
+    return Fill(order_id, 0, side, qty_e8, price_e8, fee_e8, NOW + at_ms * MS, mid2_e8, touch_e8)
 
 
 def test_round_trip_is_split_into_signal_delay_and_spread() -> None:
@@ -38,6 +45,23 @@ def test_round_trip_is_split_into_signal_delay_and_spread() -> None:
     assert (trade.entry_price, trade.exit_price) == (101.5, 108.0)
     assert (trade.entry_ns, trade.exit_ns) == (NOW + 20 * MS, NOW + 1_020 * MS)
     assert ledger.open == {}
+
+
+def test_levels_behind_the_best_one_are_impact_and_not_spread() -> None:
+    ledger = Ledger()
+    # A book of 99 | 101, 103: half a spread is 1, the second unit is paid 2 more.
+    into = order(1, 2.0, mid=100.0)
+    ledger.on_fill(fill(1, E8, 101 * E8, 200 * E8, touch_e8=101 * E8), into)
+    ledger.on_fill(fill(1, E8, 103 * E8, 200 * E8, touch_e8=101 * E8), into)
+    # Out by a resting order at the ask: the half spread is earned.
+    leaving = order(-1, 2.0, mid=100.0, reduce_only=True)
+    ledger.on_fill(fill(-1, 2 * E8, 101 * E8, 200 * E8, touch_e8=101 * E8), leaving, maker=True)
+    (trade,) = ledger.closed
+    assert (trade.gross_e8, trade.delay_e8, trade.spread_e8, trade.impact_e8) == (0, 0, 0, -2 * E8)
+    entry, walked, out = trade.executions
+    assert (entry.spread_e8, walked.spread_e8, out.spread_e8) == (-E8, -E8, 2 * E8)
+    assert (entry.is_entry, out.is_entry, out.maker) == (True, False, True)
+    assert trade.pnl_e8 == -2 * E8
 
 
 def test_exit_in_parts_is_one_trade() -> None:
@@ -65,8 +89,8 @@ def test_liquidation_closes_a_trade_that_no_decision_of_ours_closed() -> None:
 PRICE = st.integers(10**6, 10**12)
 TRIP = st.tuples(
     st.sampled_from([-1, 1]),
-    st.lists(st.tuples(st.integers(1, 10**10), PRICE, PRICE), min_size=1, max_size=4),
-    st.lists(st.tuples(PRICE, PRICE, PRICE), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(1, 10**10), PRICE, PRICE, PRICE), min_size=1, max_size=4),
+    st.lists(st.tuples(PRICE, PRICE, PRICE, PRICE), min_size=1, max_size=4),
     PRICE,
     st.integers(0, 10**6),
     st.integers(-(10**6), 10**6),
@@ -83,16 +107,16 @@ def test_trades_add_up_to_the_account(trips: list[Any]) -> None:
 
     for side, entries, exits, mid2, fee, rate in trips:
         entry = order(side, 1.0, mid=mid2 / 2 / E8)
-        for qty, price, book_mid2 in entries:
-            book(fill(side, qty, price, book_mid2, fee), entry)
+        for qty, price, book_mid2, touch in entries:
+            book(fill(side, qty, price, book_mid2, fee, touch_e8=touch), entry)
         ledger.on_funding(0, account.apply_funding(0, mid2, rate))
         left = abs(account.positions[0].qty_e8)
-        for index, (price, book_mid2, decided) in enumerate(exits):
+        for index, (price, book_mid2, decided, touch) in enumerate(exits):
             qty = left if index == len(exits) - 1 else left // 2
             left -= qty
             if qty:
                 leave = order(-side, 1.0, mid=decided / 2 / E8, reduce_only=True)
-                book(fill(-side, qty, price, book_mid2, fee), leave)
+                book(fill(-side, qty, price, book_mid2, fee, touch_e8=touch), leave)
     assert ledger.open == {}
     assert len(ledger.closed) == len(trips)
     assert sum(trade.pnl_e8 for trade in ledger.closed) == account.wallet_e8

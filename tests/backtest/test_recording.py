@@ -59,7 +59,8 @@ def test_money_adds_up_on_a_recording(result: BacktestResult) -> None:
     assert summary["trades"] > 100
     assert summary["pnl_usdt"] == pytest.approx(
         summary["gross_usdt"] + summary["delay_usdt"] + summary["spread_usdt"]
-        - summary["fees_usdt"] + summary["funding_usdt"] + summary["unclosed_usdt"], abs=1e-6,
+        + summary["impact_usdt"] - summary["fees_usdt"] + summary["funding_usdt"]
+        + summary["unclosed_usdt"], abs=1e-6,
     )  # fmt: skip
     # The books of these symbols are thin: more than one rule has something to refuse.
     assert {"WIDE_SPREAD", "STALE_QUOTE"} <= summary["refusals"].keys()

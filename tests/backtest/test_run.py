@@ -72,8 +72,11 @@ def result(archive: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory
 
 def test_run_directory_is_complete(result: BacktestResult) -> None:
     assert sorted(path.name for path in result.run_dir.iterdir()) == [
+        "columns.parquet",
         "config.json",
+        "entries.parquet",
         "equity.parquet",
+        "fills.parquet",
         "report.html",
         "result.json",
         "trades.parquet",
@@ -92,7 +95,8 @@ def test_summary_has_the_keys_that_others_rely_on_and_adds_up(result: BacktestRe
     assert summary["fees_usdt"] > 0
     assert summary["pnl_usdt"] == pytest.approx(
         summary["gross_usdt"] + summary["delay_usdt"] + summary["spread_usdt"]
-        - summary["fees_usdt"] + summary["funding_usdt"] + summary["unclosed_usdt"], abs=1e-7,
+        + summary["impact_usdt"] - summary["fees_usdt"] + summary["funding_usdt"]
+        + summary["unclosed_usdt"], abs=1e-7,
     )  # fmt: skip
     assert summary["equity_usdt"] == pytest.approx(10_000 + summary["pnl_usdt"], abs=1e-7)
     assert summary["in_sample_share"] == 0
@@ -118,7 +122,7 @@ def test_same_inputs_give_the_same_bytes(
     result: BacktestResult, archive: Path, bundle: Path, tmp_path: Path
 ) -> None:
     again = run_backtest(archive, bundle, config=CONFIG, out=tmp_path / "two", threads=1)
-    for name in ("config.json", "trades.parquet", "equity.parquet"):
+    for name in ("config.json", *(path.name for path in result.run_dir.glob("*.parquet"))):
         assert (again.run_dir / name).read_bytes() == (result.run_dir / name).read_bytes()
 
 

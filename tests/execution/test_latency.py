@@ -8,8 +8,9 @@ import pytest
 from gpuscalp.config import LegConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.execution.inbox import Inbox
-from gpuscalp.execution.latency import legs
+from gpuscalp.execution.latency import at_quantile, least_ns, legs
 from gpuscalp.execution.messages import Report, ReportKind
+from gpuscalp.schema import NS_PER_MS
 
 UNIFORM = LegConfig(kind="uniform", low_ms=2.0, high_ms=5.0)
 EMPIRICAL = LegConfig(kind="empirical", samples_ms=(1.0, 7.5, 3.25))
@@ -52,6 +53,8 @@ def test_draws_of_one_leg_do_not_depend_on_those_of_the_other() -> None:
 def test_leg_without_a_distribution_is_refused(config: LegConfig) -> None:
     with pytest.raises(ConfigError):
         legs(config, LegConfig(), 1)
+    with pytest.raises(ConfigError):
+        at_quantile(config, 0.5, fixed_factor=1.0)
 
 
 def test_inbox_hands_out_reports_when_they_are_known() -> None:
@@ -62,3 +65,21 @@ def test_inbox_hands_out_reports_when_they_are_known() -> None:
     assert inbox.due(7) == reports[:2]
     assert len(inbox) == 1
     assert inbox.due(100) == reports[2:]
+
+
+@pytest.mark.parametrize(
+    ("config", "quantile", "taken_ms"),
+    [
+        (LegConfig(low_ms=4.0, high_ms=99.0), 0.9, 12.0),  # fixed: three times its time
+        (LegConfig(kind="uniform", low_ms=2.0, high_ms=12.0), 0.9, 11.0),
+        (LegConfig(kind="empirical", samples_ms=(7.0, 1.0, 3.0)), 0.5, 3.0),
+        (LegConfig(kind="empirical", samples_ms=(7.0, 1.0, 3.0)), 1.0, 7.0),
+    ],
+)
+def test_leg_at_a_quantile_takes_that_time_always(
+    config: LegConfig, quantile: float, taken_ms: float
+) -> None:
+    found = at_quantile(config, quantile, fixed_factor=3.0)
+    leg, _ = legs(found, found, 1)
+    assert {leg.draw_ns() for _ in range(3_000)} == {round(taken_ms * NS_PER_MS)}
+    assert least_ns(found) == round(taken_ms * NS_PER_MS)

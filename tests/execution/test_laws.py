@@ -219,6 +219,31 @@ def test_more_latency_never_fills_earlier(
         assert before >= total
 
 
+@pytest.mark.parametrize("kinder", ["proportional", "probabilistic"])
+@settings(max_examples=150)
+@given(
+    st.lists(st.one_of(BOOK, TRADE, TRADE), min_size=20, max_size=40),
+    st.integers(0, 20),
+    st.sampled_from(("next", "last")),
+    st.integers(96, 103),
+    st.integers(1, 9),
+)
+def test_pessimistic_queue_never_fills_more_at_any_time(
+    kinder: str,
+    script: list,  # type: ignore[type-arg]
+    latency_ms: int,
+    meets: str,
+    price: int,
+    qty: int,
+) -> None:
+    filled = {
+        queue: _filled_by_time(script, latency_ms, {"queue": queue, "meets": meets}, price, qty)
+        for queue in ("pessimistic", kinder)
+    }
+    for at, total in filled["pessimistic"].items():
+        assert max((done for when, done in filled[kinder].items() if when <= at), default=0) >= total
+
+
 @given(st.lists(BOOK, min_size=3, max_size=40), st.integers(0, 20), st.integers(0, 20), st.integers(1, 9))
 def test_market_order_with_more_latency_never_fills_earlier(
     script: list,

@@ -1,0 +1,141 @@
+"""A finished backtest, read back from its directory.
+
+Owns: opening a run and refusing what is none. Never: writes, or computes a figure.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, final
+
+import msgspec
+import numpy as np
+
+from gpuscalp.backtest.run import CONFIG_FILE, RESULT_FILE
+from gpuscalp.errors import DataError, UsageError
+from gpuscalp.schema import E8, F64, I64
+
+# Columns that money is made of; without one of them the run was written by an older version.
+_NEEDED: Final = frozenset({"trade_index", "entry_decided", "gross_usdt", "impact_usdt", "pnl_usdt"})
+
+
+@final
+@dataclass(frozen=True)
+class SavedRun:
+    """One run directory.
+
+    Attributes
+    ----------
+    frozen : config.json: "backtest", "scope", "version", "hash"
+    result : result.json
+    trades : trades.parquet, a pyarrow table
+    """
+
+    path: Path
+    frozen: dict[str, Any]
+    result: dict[str, Any]
+    trades: Any
+
+    @classmethod
+    def open(cls, path: Path) -> SavedRun:
+        """Read a run; fills, equity and entries only when they are asked for.
+
+        Raises
+        ------
+        UsageError
+            there is no finished backtest at ``path``, or one of a version that knew less
+        DataError
+            a file of it cannot be read
+        """
+        if not (path / RESULT_FILE).is_file() or not (path / CONFIG_FILE).is_file():
+            raise UsageError(
+                "this is not the directory of a finished backtest",
+                where=str(path),
+                fix="give a directory that `gpuscalp backtest` has written (its answer names it: run_dir)",
+            )
+        frozen, result = _json(path / CONFIG_FILE), _json(path / RESULT_FILE)
+        trades = _table(path / "trades.parquet")
+        if not set(trades.column_names) >= _NEEDED or "scope" not in frozen:
+            raise UsageError(
+                "the run was written by a version that splits the P&L otherwise",
+                where=str(path),
+                value=frozen.get("version"),
+                fix="run the backtest again with this version",
+            )
+        return cls(path, frozen, result, trades)
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        scope: dict[str, Any] = self.frozen["scope"]
+        return scope
+
+    @cached_property
+    def fills(self) -> Any:
+        """fills.parquet."""
+        return _table(self.path / "fills.parquet")
+
+    @cached_property
+    def entries(self) -> Any | None:
+        """entries.parquet; None where the rows behind the entries were not kept."""
+        path = self.path / "entries.parquet"
+        return _table(path) if path.is_file() else None
+
+    @cached_property
+    def columns(self) -> Any:
+        """columns.parquet."""
+        return _table(self.path / "columns.parquet")
+
+    @cached_property
+    def equity(self) -> tuple[I64, F64]:
+        """Times int64[N], ns, and equity float64[N], USDT."""
+        table = _table(self.path / "equity.parquet")
+        return times(table, "at"), np.asarray(table["equity_usdt"], np.float64)
+
+
+def units(table: Any, name: str) -> I64:
+    """Return a column of USDT as whole units of 1e-8: what was written, exactly."""
+    return np.rint(np.asarray(table[name], np.float64) * E8).astype(np.int64)
+
+
+def times(table: Any, name: str) -> I64:
+    """Return a column of times, int64 ns UTC."""
+    return np.asarray(table[name].cast("int64"), np.int64)
+
+
+def plain_rows(table: Any) -> list[dict[str, Any]]:
+    """Return rows as dictionaries that JSON can hold: times as text to the ns, numbers as they are."""
+    rows: list[dict[str, Any]] = table.to_pylist() if table.num_rows else []
+    for name in table.column_names:
+        if str(table.schema.field(name).type).startswith("timestamp"):
+            for row, at_ns in zip(rows, times(table, name).tolist(), strict=True):
+                row[name] = exact_utc(at_ns)
+    return rows
+
+
+def exact_utc(at_ns: int) -> str:
+    """Return a time as text to the nanosecond, UTC."""
+    whole, rest = divmod(at_ns, 10**9)
+    return f"{datetime.datetime.fromtimestamp(whole, tz=datetime.UTC):%Y-%m-%d %H:%M:%S}.{rest:09d}"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError("a file of the run cannot be read", where=str(path), value=str(error)) from error
+    if not isinstance(found, dict):
+        raise DataError("a file of the run holds something else", where=str(path), value=type(found).__name__)
+    return found
+
+
+def _table(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError("a file of the run cannot be read", where=str(path), value=str(error)) from error

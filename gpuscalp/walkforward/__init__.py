@@ -1,0 +1,54 @@
+"""Walk-forward: models trained on the past only, traded on what follows, and judged against luck.
+
+``walk_forward_archive`` does all of it; ``compare_runs`` asks of any recorded runs how much of the best one
+is choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpuscalp.walkforward.run import WalkForwardResult, walk_forward_archive
+
+__all__ = ["WalkForwardResult", "compare_runs", "walk_forward_archive"]
+
+
+def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
+    """Return the probability of backtest overfitting over recorded runs of the same data, and their ratios.
+
+    Raises
+    ------
+    DataError
+        a path is no run, or they are not over the same data, or too few or too short
+    """
+    from gpuscalp.backtest.metrics import number, performance
+    from gpuscalp.overfitting import backtest_overfitting
+    from gpuscalp.walkforward.judge import overfitting_dict
+    from gpuscalp.walkforward.recorded import read_run, returns_of
+
+    runs = [read_run(path) for path in paths]
+    names = [str(path) for path in paths]
+    judged = [
+        performance(
+            run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=max(len(runs), 1)
+        )
+        for run in runs
+    ]
+    interval_s = judged[0].interval_s if judged else 1
+    found = backtest_overfitting(returns_of(runs, interval_s), blocks=blocks)
+    return {
+        "overfitting": overfitting_dict(found, names),
+        "interval_s": interval_s,
+        "runs": [
+            {
+                "run": name,
+                "trades": run.summary["trades"],
+                "pnl_usdt": run.summary["pnl_usdt"],
+                "sharpe": number(result.sharpe.value),
+                "deflated_sharpe": number(result.deflated),
+            }
+            for name, run, result in zip(names, runs, judged, strict=True)
+        ],
+    }

@@ -1,0 +1,253 @@
+"""One walk-forward from archive and configuration to a directory with models, runs and a report.
+
+    rows ─► steps ─► per step and seed: train on the past only ─► look-ahead examined
+                         └─► per configuration: one account over all steps ─► judgement and report
+
+Owns: the order, the directory, and going on where an earlier call was ended.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import msgspec
+import numpy as np
+
+from gpuscalp.archive import Archive
+from gpuscalp.backtest.run import CONFIG_FILE, REPORT_FILE, RESULT_FILE
+from gpuscalp.backtest.summary import utc
+from gpuscalp.bundle import read_contract
+from gpuscalp.config import WalkForwardConfig
+from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.errors import UsageError
+from gpuscalp.report import write_report
+from gpuscalp.train.run import core_count
+from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
+from gpuscalp.walkforward.look_ahead import examine_step
+from gpuscalp.walkforward.parts import Parts
+from gpuscalp.walkforward.plan import Plan, make_plan
+from gpuscalp.walkforward.random_entries import RandomEntries, random_entries, read_quotes
+from gpuscalp.walkforward.recorded import Recorded, read_run
+from gpuscalp.walkforward.report import sections
+from gpuscalp.walkforward.work import Task, Told, TradeTask, TrainTask, workers
+
+# Shares of the bar: a model takes so many times as long as a run.
+_TRAIN_WEIGHT: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class WalkForwardResult:
+    """A finished walk-forward: its directory, its report, and what ``--json`` prints."""
+
+    run_dir: Path
+    report: Path
+    summary: dict[str, Any]
+
+
+def walk_forward_archive(
+    archive: Path,
+    *,
+    config: WalkForwardConfig,
+    out: Path,
+    resume: bool = False,
+    device: RequestedDevice = "auto",
+    processes: int | None = None,
+    on_progress: Told | None = None,
+) -> WalkForwardResult:
+    """Train on the past, trade what follows, step by step; judge what comes of it.
+
+    Parameters
+    ----------
+    archive : directory
+    config : steps, training, trading, what else is tried
+    out : directory; new or empty unless ``resume``
+    resume : go on in a directory that an earlier call with the same data and configuration has left; finished
+        models and runs are checked by their digests and kept
+    device : where models are trained
+    processes : that work at the same time; None takes the cores (one on a GPU). More than one are started by
+        spawning: a script that calls this needs ``if __name__ == "__main__"``
+    on_progress : told how far it is
+
+    Raises
+    ------
+    UsageError
+        ``out`` is taken, or is of another walk-forward
+    GpuscalpError
+        whatever training and backtest raise; what was finished stays
+    """
+    began = time.perf_counter()
+    told = on_progress or _silent
+    cores = core_count()
+    _check_out(out, resume=resume)
+    told(0.0, 1.0, "counting rows")
+    plan = make_plan(archive, config, device=resolve(device).name, threads=cores)
+    frozen = plan.frozen()
+    parts = _open(out, frozen, resume=resume)
+    count = processes or (1 if plan.device == "cuda" else cores)
+    models: list[Task] = [
+        TrainTask(plan, step, seed, plan.bundle(out, seed, step))
+        for seed in plan.seeds
+        for step in plan.steps
+    ]
+    runs: list[Task] = [TradeTask(plan, run, out, out / "runs" / run.name) for run in plan.runs]
+    kept = _do([*models, *runs], parts, count=count, cores=cores, told=told)
+    leaks = {}
+    for step in plan.steps:
+        told(1.0, 1.0, f"look-ahead of {step.name}")
+        leaks[step.name] = examine_step(plan, step, plan.bundle(out, plan.seeds[0], step), cores).leaks
+    recorded = [(run, read_run(out / "runs" / run.name)) for run in plan.runs]
+    told(1.0, 1.0, "random entries")
+    judged = judge(plan, recorded, _random(plan, recorded[0][1]))
+    base = recorded[0][1]
+    warnings = warnings_of(judged, base, leaks)
+    for row, step in zip(judged.steps, plan.steps, strict=True):
+        row |= _model(plan.bundle(out, plan.seeds[0], step))
+    summary = {
+        "run_dir": str(out),
+        "report": str(out / REPORT_FILE),
+        "base": str(out / "runs" / plan.runs[0].name),
+        "venue": config.train.venue,
+        "symbols": list(plan.symbols),
+        "start": utc(plan.start_ns),
+        "end": utc(plan.end_ns),
+        "warnings": warnings,
+        "look_ahead": leaks,
+        "trades": len(base.trades),
+        **to_dict(judged, config),
+        "kept": kept,
+        "config_hash": frozen["hash"],
+        "seconds": time.perf_counter() - began,
+    }
+    return _write(out, plan, judged, base, summary)
+
+
+def _silent(done: float, total: float | None = None, note: str = "") -> None:
+    """Show nothing."""
+
+
+def _check_out(out: Path, *, resume: bool) -> None:
+    if resume and not (out / CONFIG_FILE).is_file():
+        raise UsageError("no walk-forward here to go on with", where=str(out), fix="leave --resume out")
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            "the directory is taken",
+            where=str(out),
+            fix="give another one with --out, or go on in it with --resume",
+        )
+
+
+def _open(out: Path, frozen: dict[str, Any], *, resume: bool) -> Parts:
+    file = out / CONFIG_FILE
+    if resume:
+        try:
+            found = msgspec.json.decode(file.read_bytes())["hash"]
+        except (msgspec.DecodeError, KeyError, TypeError):
+            found = None
+        if found != frozen["hash"]:
+            raise UsageError(
+                "this is another walk-forward: configuration, data, device or version differ",
+                where=str(file),
+                value=found,
+                fix=f"this one is {frozen['hash']}; give another directory",
+            )
+        # What a killed process was writing; nobody else works here, or their digests would be in parts.json.
+        for partial in [path for path in out.rglob(".*.partial") if path.is_dir()]:
+            shutil.rmtree(partial)
+        return Parts(out)
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(_json(frozen))
+    return Parts(out)
+
+
+def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, told: Told) -> int:
+    """Do what is not finished: models first, then runs; return how many parts were kept."""
+    weights = {task.out: _TRAIN_WEIGHT if isinstance(task, TrainTask) else 1.0 for task in tasks}
+    total = sum(weights.values())
+    left = []
+    for task in tasks:
+        if not parts.finished(task.out):
+            # Written whole, but not noted any more before the end came.
+            shutil.rmtree(task.out, ignore_errors=True)
+            left.append(task)
+    bar = _Bar(told, total, total - sum(weights[task.out] for task in left))
+    for kind in (TrainTask, TradeTask):
+        wanted = [task for task in left if isinstance(task, kind)]
+        if wanted:
+            with workers(min(count, len(wanted)), cores) as work:
+                for task in work(wanted, bar.inside):
+                    parts.add(task.out)
+                    bar.add(weights[task.out], task.title)
+    return len(tasks) - len(left)
+
+
+@final
+class _Bar:
+    """How far all tasks are: those that are done, and, in this process, the share of the present one."""
+
+    def __init__(self, told: Told, total: float, done: float) -> None:
+        self._told, self._total, self._done = told, total, done
+
+    def add(self, weight: float, note: str) -> None:
+        self._done += weight
+        self._told(self._done, self._total, note)
+
+    def inside(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Take the share of the present task, 0 … 1, as one unit of the bar."""
+        self._told(self._done + done / (total or 1.0), self._total, note)
+
+
+def _random(plan: Plan, base: Recorded) -> RandomEntries | None:
+    config = plan.config
+    quotes = read_quotes(
+        Archive.open(plan.archive),
+        config.train.venue,
+        plan.symbols,
+        grid=config.train.grid,
+        start_ns=plan.start_ns,
+        end_ns=plan.end_ns,
+    )
+    return random_entries(
+        base.trades,
+        quotes,
+        fee_bps=config.backtest.cost.taker_fee_bps,
+        draws=config.judge.random_draws,
+        rng=np.random.default_rng(config.judge.seed),
+    )
+
+
+def _model(bundle: Path) -> dict[str, Any]:
+    """Return what is said of the model of a step."""
+    contract = read_contract(bundle)
+    training = contract.training
+    return {
+        "bundle_digest": contract.digest,
+        "trained_until": utc(training.trained_on.end_ns),
+        "train_rows": training.rows,
+        "held_out_ic": training.metrics.get("ic"),
+    }
+
+
+def _write(
+    out: Path, plan: Plan, judged: Judged, base: Recorded, summary: dict[str, Any]
+) -> WalkForwardResult:
+    config = plan.config.train
+    write_report(
+        out / REPORT_FILE,
+        "Walk-forward",
+        sections(plan, judged, base, summary),
+        subtitle=f"{', '.join(plan.symbols)} on {config.venue}, {summary['start']} to {summary['end']} UTC",
+    )
+    # The result comes last: where it is, everything is.
+    partial = out / f".{RESULT_FILE}.partial"
+    partial.write_bytes(_json(summary))
+    partial.replace(out / RESULT_FILE)
+    return WalkForwardResult(out, out / REPORT_FILE, summary)
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -1,0 +1,160 @@
+"""The work of a walk-forward, in this process or in several: one model, one run.
+
+Owns: processes, and that they do not take more cores than there are. Never: chooses what is to be done.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast, final
+
+from gpuscalp.archive import Archive
+from gpuscalp.backtest import run_backtest
+from gpuscalp.device import RequestedDevice
+from gpuscalp.errors import ModelError
+from gpuscalp.train.run import train
+from gpuscalp.train.source import ArchiveSource
+from gpuscalp.walkforward.plan import Plan, Run, Step
+
+
+class Told(Protocol):
+    """Told how far something is."""
+
+    def __call__(self, done: float, total: float | None = None, note: str = "") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainTask:
+    """Train the model of one step on the time before it."""
+
+    plan: Plan
+    step: Step
+    seed: int
+    out: Path
+
+    @property
+    def title(self) -> str:
+        return f"model of {self.step.name}, seed {self.seed}"
+
+    def __call__(self, threads: int, told: Told | None = None) -> None:
+        plan, step = self.plan, self.step
+        config = plan.train_config(self.seed)
+        # The walks of the training end where the embargo begins: what comes later is never read.
+        source = ArchiveSource.open(
+            Archive.open(plan.archive),
+            config,
+            start_ns=step.train_start_ns,
+            end_ns=step.train_end_ns,
+            threads=threads,
+            device=plan.device,
+        )
+        result = train(
+            source,
+            config,
+            self.out,
+            device=cast(RequestedDevice, plan.device),
+            threads=threads,
+            on_progress=told,
+        )
+        until_ns = result.training.trained_on.end_ns
+        if until_ns > step.train_end_ns:
+            shutil.rmtree(self.out)
+            raise ModelError(
+                "labels of the training reach into the embargo",
+                where=step.name,
+                value=f"{until_ns - step.train_end_ns} ns too far",
+                fix="a label must not read past its declared horizon",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TradeTask:
+    """Trade all steps with the models of each."""
+
+    plan: Plan
+    run: Run
+    folder: Path
+    out: Path
+
+    @property
+    def title(self) -> str:
+        return f"run {self.run.name}"
+
+    def __call__(self, threads: int, told: Told | None = None) -> None:
+        plan = self.plan
+        run_backtest(
+            plan.archive,
+            plan.schedule(self.folder, self.run.seed),
+            config=self.run.config,
+            out=self.out,
+            start_ns=plan.start_ns,
+            end_ns=plan.end_ns,
+            threads=threads,
+            on_progress=told,
+        )
+
+
+Task = TrainTask | TradeTask
+
+
+@contextmanager
+def workers(count: int, cores: int) -> Iterator[Callable[[Sequence[Task], Told], Iterator[Task]]]:
+    """Give a function that does tasks and yields each when it is done, in the order of completion.
+
+    Parameters
+    ----------
+    count : processes; 1 works in this one and tells how far a task is
+    cores : shared out among them
+    """
+    threads = max(1, cores // count)
+    if count == 1:
+        yield lambda tasks, told: _here(tasks, told, threads)
+        return
+    # Spawned: a fork of a process with running threads (OpenMP, NumPy) may never come back.
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_quiet)
+    try:
+        yield lambda tasks, _: _there(pool, tasks, threads)
+    except BaseException:
+        # What has begun would go on for minutes; parts are written whole or not at all, so it may be killed.
+        for process in list(getattr(pool, "_processes", {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _here(tasks: Sequence[Task], told: Told, threads: int) -> Iterator[Task]:
+    for task in tasks:
+        task(threads, _Share(task.title, told))
+        yield task
+
+
+@final
+class _Share:
+    """Tells how far one task is, as a share of it."""
+
+    def __init__(self, title: str, told: Told) -> None:
+        self._title, self._told, self._total = title, told, 0.0
+
+    def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
+        self._total = self._total if total is None else total
+        self._told(min(1.0, done / self._total) if self._total else 0.0, 1.0, f"{self._title}: {note}")
+
+
+def _there(pool: ProcessPoolExecutor, tasks: Sequence[Task], threads: int) -> Iterator[Task]:
+    pending = {pool.submit(task, threads): task for task in tasks}
+    for future in as_completed(pending):
+        future.result()
+        yield pending[future]
+
+
+def _quiet() -> None:
+    """Leave the keyboard's interrupt to the parent, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

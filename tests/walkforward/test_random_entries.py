@@ -1,0 +1,154 @@
+"""Random entries: priced by hand, on a market without direction, and against a run that knows the future."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gpuscalp.schema import NS_PER_S
+from gpuscalp.walkforward.random_entries import Quotes, random_entries
+from gpuscalp.walkforward.recorded import Trades
+
+HOUR = 3_600 * NS_PER_S
+START = 400_000 * HOUR
+FRAME = NS_PER_S
+
+
+def _quotes(mid: np.ndarray, half: float = 1e-4) -> Quotes:
+    """Return quotes of one symbol, a frame a second from the beginning of an hour."""
+    end_ns = START + FRAME * np.arange(len(mid), dtype=np.int64)
+    return Quotes(end_ns, mid[None, :], np.full((1, len(mid)), half), FRAME)
+
+
+def _trades(at: list[int], held: list[int], side: list[int], value: float = 1_000.0) -> Trades:
+    count, nothing = len(at), np.zeros(len(at))
+    entry_ns = START + FRAME * np.array(at, np.int64)
+    return Trades(
+        np.zeros(count, np.int64),
+        np.array(side, np.int64),
+        entry_ns,
+        entry_ns + FRAME * np.array(held, np.int64),
+        np.full(count, value),
+        np.full(count, value),
+        *(nothing,) * 5,
+    )
+
+
+def _walk(count: int, rng: np.random.Generator, step: float = 1e-4) -> np.ndarray:
+    return 100.0 * np.exp(np.cumsum(rng.normal(0.0, step, count)))
+
+
+def test_market_that_stands_still_costs_spread_and_fee_of_both_ways(rng):
+    found = random_entries(
+        _trades([10, 20], [5, 7], [1, -1]), _quotes(np.full(100, 50.0)), fee_bps=5.0, draws=100, rng=rng
+    )
+    assert found is not None
+    assert found.run == pytest.approx(-2 * 1_000 * 2 * (1e-4 + 5e-4))
+    assert found.totals == pytest.approx(np.full(100, found.run))
+    assert found.gross == 0.0
+    assert found.p_value == 1.0
+
+
+def test_run_is_priced_as_a_person_would(rng):
+    mid = _walk(60, rng)
+    found = random_entries(_trades([12], [9], [-1]), _quotes(mid, 2e-4), fee_bps=3.0, draws=100, rng=rng)
+    assert found is not None
+    qty = 1_000 / mid[12]
+    sold, bought = mid[12] * (1 - 2e-4), mid[21] * (1 + 2e-4)
+    assert found.run == pytest.approx(qty * (sold - bought) - 3e-4 * qty * (mid[12] + mid[21]))
+
+
+def test_random_entries_lose_about_their_costs(rng):
+    """Of 40 markets without direction: what the mid did averages zero, so the loss is the costs."""
+    gross, totals, costs = [], [], []
+    for _ in range(40):
+        at = rng.choice(3_000, 60, replace=False).tolist()
+        trades = _trades(at, rng.integers(1, 30, 60).tolist(), rng.choice([-1, 1], 60).tolist())
+        found = random_entries(trades, _quotes(_walk(3_600, rng)), fee_bps=5.0, draws=100, rng=rng)
+        assert found is not None
+        gross.append(found.gross)
+        totals.append(float(found.totals.mean()))
+        costs.append(found.costs)
+    error = float(np.std(totals, ddof=1)) / math.sqrt(len(totals))
+    assert np.mean(costs) == pytest.approx(60 * 1_000 * 2 * (1e-4 + 5e-4), rel=1e-3)
+    assert abs(np.mean(totals) + np.mean(costs)) < 3 * error
+    assert error < 0.02 * np.mean(costs)  # or the line above says nothing
+    assert abs(np.mean(gross)) < 3 * error
+
+
+def test_p_value_of_random_runs_is_uniform_and_of_foresight_is_the_smallest(rng):
+    values = []
+    for _ in range(60):
+        mid = _walk(3_600, rng)
+        at = rng.choice(3_000, 30, replace=False).tolist()
+        found = random_entries(
+            _trades(at, [10] * 30, rng.choice([-1, 1], 30).tolist()),
+            _quotes(mid), fee_bps=5.0, draws=200, rng=rng,
+        )  # fmt: skip
+        assert found is not None
+        values.append(found.p_value)
+    assert abs(np.mean(values) - 0.5) < 3 * math.sqrt(1 / 12 / 60)
+    moved = mid[10:] - mid[:-10]
+    knows = np.argsort(moved[:3_000])[-30:].tolist()
+    found = random_entries(_trades(knows, [10] * 30, [1] * 30), _quotes(mid), fee_bps=5.0, draws=200, rng=rng)
+    assert found is not None
+    assert found.p_value == pytest.approx(1 / 201)
+    assert found.run > found.interval.high
+
+
+def test_entries_that_come_together_count_as_one_chance():
+    """Twenty entries in twenty seconds, all one way: one by one, many such runs would pass for skill."""
+    together, one_by_one = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        quotes = _quotes(_walk(3_600, rng))
+        first, side = int(rng.integers(0, 3_000)), int(rng.choice([-1, 1]))
+        at = np.arange(first, first + 20)
+        found = random_entries(
+            _trades(at.tolist(), [60] * 20, [side] * 20), quotes, fee_bps=5.0, draws=200, rng=rng
+        )
+        assert found is not None
+        together.append(found.p_value)
+        mid = quotes.mid[0]
+        anywhere = rng.integers(0, 3_540, (200, 20))
+        moved = side * (mid[anywhere + 60] / mid[anywhere] - 1).sum(axis=1)
+        run = side * (mid[at + 60] / mid[at] - 1).sum()
+        one_by_one.append((1 + int((moved >= run).sum())) / 201)
+    assert np.mean(np.array(together) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
+    assert np.mean(np.array(one_by_one) < 0.05) > 0.2
+
+
+def test_rising_market_is_no_merit_of_who_was_long(rng):
+    mid = _walk(3_600, rng) * np.exp(np.arange(3_600) * 5e-5)
+    at = rng.choice(3_000, 30, replace=False).tolist()
+    found = random_entries(_trades(at, [20] * 30, [1] * 30), _quotes(mid), fee_bps=0.0, draws=500, rng=rng)
+    assert found is not None
+    assert found.run > 0
+    assert found.p_value > 0.05
+
+
+def test_draws_stay_in_the_hour_of_the_trade_and_on_sound_quotes(rng):
+    mid = np.full(2 * 3_600, 100.0)
+    mid[3_600:] = 200.0  # a draw across the border would gain a hundred per cent
+    mid[100:3_590] = np.nan
+    quotes = _quotes(mid)
+    found = random_entries(_trades([20, 200], [4, 4], [1, 1]), quotes, fee_bps=0.0, draws=500, rng=rng)
+    assert found is not None
+    assert (found.compared, found.left_out) == (1, 1)
+    late = random_entries(_trades([3_700], [4], [1]), quotes, fee_bps=0.0, draws=500, rng=rng)
+    assert late is not None
+    assert late.totals.max() < 0
+
+
+def test_hole_in_the_grid_is_not_held_over(rng):
+    quotes = _quotes(_walk(200, rng))
+    end_ns = quotes.end_ns.copy()
+    end_ns[100:] += 50 * FRAME
+    holed = Quotes(end_ns, quotes.mid, quotes.half, FRAME)
+    assert random_entries(_trades([98], [4], [1]), holed, fee_bps=0.0, draws=100, rng=rng) is None
+
+
+def test_nothing_to_compare_is_none(rng):
+    assert random_entries(_trades([], [], []), _quotes(np.ones(10)), fee_bps=0.0, draws=100, rng=rng) is None

@@ -1,0 +1,325 @@
+"""A whole walk-forward on a synthetic market: what it trains on, what it leaves, and going on with it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gpuscalp.backtest import run_backtest
+from gpuscalp.bundle import read_contract
+from gpuscalp.config import SplitConfig
+from gpuscalp.errors import ConfigError, DataError, UsageError
+from gpuscalp.schema import NS_PER_MS
+from gpuscalp.walkforward import WalkForwardResult, walk_forward_archive
+from gpuscalp.walkforward.judge import cost_table
+from gpuscalp.walkforward.plan import make_plan, runs_of
+from gpuscalp.walkforward.recorded import read_run
+from gpuscalp.walkforward.work import TradeTask, TrainTask
+from tests.walkforward.market import CONFIG, write_market
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    return write_market(tmp_path_factory.mktemp("market") / "archive")
+
+
+@pytest.fixture(scope="module")
+def told() -> list:
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(archive, tmp_path_factory, told) -> WalkForwardResult:
+    return walk_forward_archive(
+        archive,
+        config=CONFIG,
+        out=tmp_path_factory.mktemp("walk") / "one",
+        device="cpu",
+        processes=1,
+        on_progress=lambda done, total=None, note="": told.append((done, total, note)),
+    )
+
+
+def test_directory_holds_models_runs_and_report(result):
+    found = {path.relative_to(result.run_dir).as_posix() for path in result.run_dir.glob("*")}
+    assert found == {"config.json", "models", "parts.json", "report.html", "result.json", "runs"}
+    assert json.loads((result.run_dir / "result.json").read_text()) == result.summary
+    names = sorted(path.name for path in (result.run_dir / "runs").iterdir())
+    assert len(names) == 4
+    assert {"base", "size-x50"} < set(names)
+    for name in names:
+        assert (result.run_dir / "runs" / name / "report.html").is_file()
+    assert not list(result.run_dir.rglob("*.partial"))
+
+
+def test_every_model_has_seen_its_past_only(result):
+    steps = json.loads((result.run_dir / "config.json").read_text())["steps"]
+    horizon_ns = CONFIG.train.label.horizon_ms * NS_PER_MS
+    assert len(steps) == 3
+    for before, after in itertools.pairwise(steps):
+        assert before["test_end_ns"] == after["test_start_ns"]
+    for step in steps:
+        contract = read_contract(result.run_dir / "models" / "seed-7" / f"step-{step['index'] + 1:02d}")
+        trained = contract.training.trained_on
+        assert step["train_start_ns"] <= trained.start_ns
+        assert trained.end_ns <= step["test_start_ns"] - horizon_ns
+        # Nearly all of the past, or the test above would be met by training on nothing.
+        assert trained.end_ns > step["test_start_ns"] - 5 * horizon_ns - 10**9
+
+
+def test_run_of_a_step_is_the_backtest_of_its_model(archive, result, tmp_path):
+    """The first stretch of the one account is what a backtest of the first bundle alone gives."""
+    steps = json.loads((result.run_dir / "config.json").read_text())["steps"]
+    alone = run_backtest(
+        archive,
+        result.run_dir / "models" / "seed-7" / "step-01",
+        config=CONFIG.backtest,
+        out=tmp_path / "alone",
+        start_ns=steps[0]["test_start_ns"],
+        end_ns=steps[0]["test_end_ns"],
+    )
+    whole = pq.read_table(Path(result.summary["base"]) / "trades.parquet").to_pylist()
+    part = pq.read_table(alone.run_dir / "trades.parquet").to_pylist()
+    closed = [trade for trade in part if trade["exit_reason"] != "end_of_data"]
+    assert len(closed) > 10
+    assert closed == whole[: len(closed)]
+
+
+def test_steps_add_up_to_one_account(result):
+    summary = result.summary
+    run = read_run(Path(summary["base"]))
+    assert sum(row["trades"] for row in summary["steps"]) == summary["trades"] == len(run.trades) > 30
+    assert sum(row["pnl_usdt"] for row in summary["steps"]) == pytest.approx(summary["pnl_usdt"], abs=0.5)
+    assert summary["pnl_low_usdt"] < summary["pnl_usdt"] < summary["pnl_high_usdt"]
+    assert run.summary["in_sample_share"] == 0
+    assert not any("IN-SAMPLE" in text for text in summary["warnings"])
+    assert summary["trials"] == 3
+    assert run.summary["trials"] == 3
+    assert sum(summary["overfitting"]["chosen"].values()) == 6
+
+
+def test_honest_signals_are_clean(result):
+    assert result.summary["look_ahead"] == {"step-01": {}, "step-02": {}, "step-03": {}}
+
+
+def test_costs_of_the_same_trades_are_those_of_a_run_at_another_fee(archive, result, tmp_path):
+    """Sizes and entries here do not hang on the fee, so the closed form has to give what is traded."""
+    plan = make_plan(archive, CONFIG, device="cpu", threads=1)
+    fee = 3.0
+    cost = msgspec.structs.replace(CONFIG.backtest.cost, taker_fee_bps=fee)
+    again = run_backtest(
+        archive,
+        plan.schedule(result.run_dir, 7),
+        config=msgspec.structs.replace(CONFIG.backtest, cost=cost),
+        out=tmp_path / "dear",
+        start_ns=plan.start_ns,
+        end_ns=plan.end_ns,
+    )
+    base = read_run(Path(result.summary["base"])).trades
+    dear = read_run(again.run_dir).trades
+    assert (base.entry_ns == dear.entry_ns).all()
+    table = cost_table(base, [CONFIG.backtest.cost.taker_fee_bps, fee, fee - 1], [0.0, 1.0])
+    assert table[0, 0] == pytest.approx(base.pnl.sum(), abs=1e-6)
+    assert table[1, 0] == pytest.approx(dear.pnl.sum(), abs=1e-6)
+    assert table[2, 1] == pytest.approx(table[1, 0])
+
+
+def test_larger_orders_pay_more_and_are_left_unfilled(result):
+    one, large = result.summary["capacity"]
+    assert (one["size"], large["size"]) == (1.0, 50.0)
+    assert large["turnover_usdt"] > 10 * one["turnover_usdt"]
+    assert large["spread_bps"] < one["spread_bps"] < 0
+    assert large["pnl_bps"] < one["pnl_bps"]
+
+
+def test_report_shows_the_pictures_and_claims_nothing(result):
+    page = result.report.read_text(encoding="utf-8")
+    for heading in (
+        "All steps together", "Step by step", "Choice and luck", "Against random entries",
+        "Sensitivity to costs", "Capacity", "Assumptions",
+    ):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in page
+    assert page.count("<svg") == 5
+    assert "no figure here shows that the strategy earns money" in " ".join(page.split())
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_progress_goes_up_to_the_end(told):
+    shares = [done / total for done, total, _ in told if total]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_resumed_walk_keeps_what_is_finished_and_gives_the_same(archive, result, tmp_path, monkeypatch):
+    out = tmp_path / "again"
+    shutil.copytree(result.run_dir, out)
+    (out / "result.json").unlink()
+    parts = json.loads((out / "parts.json").read_text())
+    lost = ["models/seed-7/step-03", "runs/base"]
+    (out / "parts.json").write_text(json.dumps({name: parts[name] for name in parts if name not in lost}))
+    shutil.rmtree(out / lost[0])
+    (out / "runs" / "base" / "equity.parquet").write_bytes(b"cut short")
+    (out / "runs" / ".base.1.partial").mkdir()
+    trained = []
+    call = TrainTask.__call__
+    monkeypatch.setattr(
+        TrainTask, "__call__", lambda task, *rest: (trained.append(task.step.index), call(task, *rest))
+    )
+    again = walk_forward_archive(
+        archive, config=CONFIG, out=out, resume=True, device="cpu", processes=1
+    ).summary
+    assert trained == [2]
+    assert again["kept"] == 5
+    for name in ("steps", "pnl_usdt", "runs", "overfitting", "random_entries", "capacity", "config_hash"):
+        assert again[name] == result.summary[name]
+    assert not list(out.rglob("*.partial"))
+
+
+def test_cancelled_walk_leaves_what_was_finished(archive, result, tmp_path, monkeypatch):
+    out = tmp_path / "cancelled"
+    shutil.copytree(result.run_dir, out)
+    (out / "parts.json").write_text(
+        json.dumps(
+            {
+                name: files
+                for name, files in json.loads((out / "parts.json").read_text()).items()
+                if name.startswith("models")
+            }
+        )
+    )
+    call = TradeTask.__call__
+
+    def impatient(task: TradeTask, *rest) -> None:
+        if task.run.kind == "tried":
+            raise KeyboardInterrupt
+        call(task, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TradeTask, "__call__", impatient)
+        with pytest.raises(KeyboardInterrupt):
+            walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=1)
+    kept = json.loads((out / "parts.json").read_text())
+    assert [name for name in kept if name.startswith("runs")] == ["runs/base"]
+    again = walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=1)
+    assert again.summary["kept"] == 4
+    assert again.summary["runs"] == result.summary["runs"]
+
+
+def test_error_of_a_worker_process_is_told_whole(archive, tmp_path):
+    train = msgspec.structs.replace(CONFIG.train, split=SplitConfig(folds=50))
+    with pytest.raises(DataError, match="too short for the label horizon") as caught:
+        walk_forward_archive(
+            archive,
+            config=msgspec.structs.replace(CONFIG, train=train),
+            out=tmp_path / "out",
+            device="cpu",
+            processes=2,
+        )
+    assert caught.value.where.startswith("fold ")
+    assert "split.folds" in caught.value.fix
+
+
+def test_rolling_steps_forget_the_beginning(archive):
+    rolling = msgspec.structs.replace(CONFIG.steps, mode="rolling")
+    plan = make_plan(archive, msgspec.structs.replace(CONFIG, steps=rolling), device="cpu", threads=1)
+    starts = [step.train_start_ns for step in plan.steps]
+    assert starts == sorted(set(starts))
+    lengths = [step.train_end_ns - step.train_start_ns for step in plan.steps]
+    assert max(lengths) - min(lengths) < 0.1 * max(lengths)
+    anchored = make_plan(archive, CONFIG, device="cpu", threads=1)
+    assert {step.train_start_ns for step in anchored.steps} == {starts[0]}
+
+
+def test_changed_part_is_refused(archive, result, tmp_path):
+    out = tmp_path / "changed"
+    shutil.copytree(result.run_dir, out)
+    (out / "models" / "seed-7" / "step-02" / "report.html").write_text("mine")
+    with pytest.raises(DataError, match="changed after it was written") as caught:
+        walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=1)
+    assert caught.value.value == "report.html"
+
+
+def test_directory_of_another_walk_is_refused(archive, result, tmp_path):
+    other = msgspec.structs.replace(CONFIG, judge=msgspec.structs.replace(CONFIG.judge, seed=8))
+    with pytest.raises(UsageError, match="another walk-forward"):
+        walk_forward_archive(archive, config=other, out=result.run_dir, resume=True, device="cpu")
+    with pytest.raises(UsageError, match="taken"):
+        walk_forward_archive(archive, config=CONFIG, out=result.run_dir, device="cpu")
+    with pytest.raises(UsageError, match="no walk-forward here"):
+        walk_forward_archive(archive, config=CONFIG, out=tmp_path, resume=True, device="cpu")
+
+
+def test_several_processes_give_the_trades_of_one(archive, result, tmp_path):
+    """Runs only: the models are kept, so no thread count of XGBoost stands between the two."""
+    out = tmp_path / "several"
+    shutil.copytree(result.run_dir, out)
+    parts = json.loads((out / "parts.json").read_text())
+    (out / "parts.json").write_text(
+        json.dumps({name: files for name, files in parts.items() if name.startswith("models")})
+    )
+    again = walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=2)
+    assert again.summary["kept"] == 3
+    for name in ("base", "size-x50"):
+        for file in ("trades.parquet", "equity.parquet"):
+            assert (out / "runs" / name / file).read_bytes() == (
+                result.run_dir / "runs" / name / file
+            ).read_bytes()
+
+
+def test_grid_has_every_combination_once_and_the_base_first():
+    tried = msgspec.structs.replace(
+        CONFIG.tried, min_edge_bps=(-100.0, 1.0), min_confidence=(0.4,), seed=(7, 8)
+    )
+    runs = runs_of(msgspec.structs.replace(CONFIG, tried=tried))
+    assert runs[0].name == "base"
+    assert len(runs) == 8 + 1
+    assert len({run.name for run in runs}) == 9
+    assert {run.config.trials for run in runs} == {8}
+    with pytest.raises(ConfigError, match="too many"):
+        runs_of(
+            msgspec.structs.replace(
+                CONFIG, tried=msgspec.structs.replace(tried, seed=tuple(np.arange(200).tolist()))
+            )
+        )
+
+
+def test_command_compares_recorded_runs(cli, result, tmp_path):
+    runs = sorted((result.run_dir / "runs").iterdir())[:3]
+    answer = cli("walkforward", "pbo", *runs, "--blocks", "4", "--json")
+    assert answer.code == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["overfitting"]["combinations"] == 6
+    assert 0 <= found["overfitting"]["probability"] <= 1
+    assert [row["run"] for row in found["runs"]] == [str(path) for path in runs]
+    assert "Probability of backtest overfitting" in cli("walkforward", "pbo", *runs, "--blocks", "4").stdout
+    assert cli("walkforward", "pbo", tmp_path, runs[0]).code == 1
+
+
+def test_command_goes_on_with_a_walk_and_prints_it(cli, archive, result, tmp_path, monkeypatch):
+    """The configuration comes from the test: TOML would have to spell all of it out."""
+    monkeypatch.setattr("gpuscalp.config.load", lambda kind, path, **rest: CONFIG)
+    out = tmp_path / "walk"
+    shutil.copytree(result.run_dir, out)
+    words = ("walkforward", "run", archive, "--out", out, "--resume", "--device", "cpu", "--processes", "1")
+    answer = cli(*words, "--json")
+    assert answer.code == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["kept"] == 7
+    assert found["pnl_usdt"] == result.summary["pnl_usdt"]
+    shown = cli(*words).stdout
+    for words_shown in ("break-even fee per side, bps", "p-value against random entries", "SYNTHETIC"):
+        assert words_shown in shown
+
+
+def test_command_says_what_is_wrong(cli, tmp_path):
+    answer = cli("walkforward", "run", tmp_path / "none", "--out", tmp_path / "out", "--json")
+    assert answer.code != 0
+    assert json.loads(answer.stdout)["error"]["what"]
+    assert not (tmp_path / "out").exists()
