@@ -1,13 +1,16 @@
 """All benchmarks: ``python -m benchmarks [NAME …] [--json] [--out FILE]``.
 
-Without a name: batch, stream, forest, training and import. ``gpu`` runs what needs a CUDA device and fails
-without one. With ``--out`` the result, with commit, machine and versions, is written to a file.
+Without a name: batch, stream, forest, training, import and worker. ``gpu`` and ``gpu_batch`` run what needs
+a CUDA device and fail without one; ``crossover`` measures both devices, or the CPU alone, and writes no
+profile. With ``--out`` the result, with commit, machine and versions, is written to a file; in a folder it
+gets the name of the GPU (or "cpu") and the date.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,10 +52,28 @@ def import_() -> dict[str, Any]:
     return bench_import.run()
 
 
-def gpu() -> dict[str, Any]:
+def worker() -> dict[str, Any]:
+    from benchmarks import bench_worker
+
+    return bench_worker.run()
+
+
+def gpu(minutes: float = 1.0) -> dict[str, Any]:
     from benchmarks import bench_gpu
 
-    return bench_gpu.run()
+    return bench_gpu.run(minutes=minutes)
+
+
+def gpu_batch() -> dict[str, Any]:
+    from benchmarks import bench_gpu_batch
+
+    return bench_gpu_batch.run()
+
+
+def crossover() -> dict[str, Any]:
+    from gpuscalp.bench import crossover as bench
+
+    return bench.measure()
 
 
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -61,7 +82,10 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "forest": forest,
     "training": training,
     "import": import_,
+    "worker": worker,
     "gpu": gpu,
+    "gpu_batch": gpu_batch,
+    "crossover": crossover,
 }
 
 
@@ -69,24 +93,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; default all but gpu")
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--out", type=Path, help="also write the result to this file")
+    parser.add_argument("--out", type=Path, help="also write the result to this file, or into this folder")
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, help="gpu: how long to step for the slope of its memory"
+    )
     arguments = parser.parse_args()
-    names = arguments.names or [name for name in BENCHMARKS if name != "gpu"]
+    names = arguments.names or [name for name in BENCHMARKS if name not in ("gpu", "gpu_batch", "crossover")]
     result: dict[str, Any] = {"environment": environment()}
     for name in names:
         print(f"{name} …", file=sys.stderr)
-        result[name] = BENCHMARKS[name]()
+        result[name] = gpu(arguments.minutes) if name == "gpu" else BENCHMARKS[name]()
         if not arguments.json:
             print(f"{name}: {json.dumps(result[name], indent=2)}")
     text = json.dumps(result, indent=2)
     if arguments.json:
         print(text)
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+        out = arguments.out / result_name(result["environment"]) if arguments.out.is_dir() else arguments.out
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", encoding="utf-8")
     return 0
+
+
+def result_name(found: dict[str, Any]) -> str:
+    """Return ``<device>-<date>.json`` for an environment."""
+    title = found["cuda"]["name"] if found["cuda"]["usable"] else "cpu"
+    device = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return f"{device}-{found['date'][:10]}.json"
 
 
 if __name__ == "__main__":

@@ -70,10 +70,9 @@ def features_of(graph: FeatureGraph, channels: np.ndarray, end_ns: np.ndarray) -
     halo = ladder_ops.halo(graph.program)
     out = np.empty((symbol_count, len(graph), frame_count), np.float32)
     scratch = ladder_ops.batch_scratch(graph.program, 4096)
-    for symbol in range(symbol_count):
-        padded = np.full((channel_count, halo + frame_count), np.nan, np.float32)
-        padded[:, halo:] = channels[:, :, symbol].T
-        ladder_ops.batch(graph.program, padded, 0, frame_count, 4096, scratch, out[symbol])
+    padded = np.full((symbol_count, channel_count, halo + frame_count), np.nan, np.float32)
+    padded[:, :, halo:] = channels.transpose(2, 1, 0)
+    ladder_ops.batch(graph.program, padded, 0, frame_count, 4096, scratch, out)
     context_ops.context(graph.context, end_ns, out)
     return out
 

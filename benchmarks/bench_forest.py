@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import xgboost
 
-from benchmarks.environment import processor
+from gpuscalp.device_choice import processor
 from gpuscalp.forest_reader import read_booster
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 
@@ -54,13 +54,19 @@ def random_rows(rng: np.random.Generator, row_count: int, column_count: int) -> 
     return x
 
 
-def train_members(member_count: int, rounds: int, depth: int, row_count: int) -> list[xgboost.Booster]:
-    """Train boosters whose classes hang on twenty columns and one product; the rest is noise."""
+def train_members(
+    member_count: int, rounds: int, depth: int, row_count: int, *, x: np.ndarray | None = None
+) -> list[xgboost.Booster]:
+    """Train boosters whose classes hang on twenty columns and one product; the rest is noise.
+
+    The rows are random, or those of ``x``.
+    """
     rng = np.random.default_rng(11)
-    x = random_rows(rng, row_count, COLUMN_COUNT)
-    known = np.nan_to_num(x)
+    x = random_rows(rng, row_count, COLUMN_COUNT) if x is None else x
+    deviation = np.nanstd(x, axis=0)
+    known = np.nan_to_num((x - np.nanmean(x, axis=0)) / np.where(deviation > 0, deviation, 1))
     signal = known[:, :20] @ rng.standard_normal(20) + 2 * known[:, 20] * known[:, 21]
-    signal += 3 * rng.standard_normal(row_count)
+    signal += 3 * rng.standard_normal(len(x))
     matrix = xgboost.QuantileDMatrix(x, np.digitize(signal, np.quantile(signal, [1 / 3, 2 / 3])), max_bin=64)
     boosters = []
     for seed in range(member_count):

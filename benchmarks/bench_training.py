@@ -57,6 +57,7 @@ def _train(way: str, archive: Path) -> dict[str, Any]:
     from gpuscalp.archive import Archive
     from gpuscalp.config import TrainConfig
     from gpuscalp.synthetic import VENUE
+    from gpuscalp.train.device import training_device
     from gpuscalp.train.iterator import binned_matrix
     from gpuscalp.train.source import ArchiveSource
 
@@ -64,7 +65,13 @@ def _train(way: str, archive: Path) -> dict[str, Any]:
     source = ArchiveSource.open(Archive.open(archive), config, threads=2)
     start = time.perf_counter()
     if way == "stream":
-        matrix, _ = binned_matrix(lambda: _rows(source, config), max_bin=256, threads=2, what="benchmark")
+        matrix, _ = binned_matrix(
+            lambda: _rows(source, config),
+            device=training_device("cpu"),
+            max_bin=256,
+            threads=2,
+            what="benchmark",
+        )
     else:
         rows = list(_rows(source, config))
         x = np.concatenate([np.ascontiguousarray(item.x) for item in rows])
@@ -87,9 +94,11 @@ def _train(way: str, archive: Path) -> dict[str, Any]:
 
 def _rows(source: Any, config: Any) -> Iterator[Any]:
     from gpuscalp.train.dataset import labelled_chunks
+    from gpuscalp.train.device import training_device
 
+    device = training_device("cpu")
     for chunk in labelled_chunks(source.chunks(), config):
-        yield from chunk.rows(chunk.select(lambda end_ns, _: end_ns >= 0))
+        yield from chunk.rows(chunk.select(lambda end_ns, _: end_ns >= 0), device)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gpuscalp.device import describe
+from gpuscalp.device_choice import processor
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "numpy",
@@ -19,22 +22,17 @@ PACKAGES = (
     "polars",
     "pandas",
     "scipy",
+    "cupy-cuda12x",
     "cupy-cuda13x",
+    "nvidia-cuda-nvrtc",
+    "nvidia-cuda-nvrtc-cu12",
+    "nvforest-cu12",
+    "nvforest-cu13",
 )
 
 
-def processor() -> str:
-    """Return the name of the processor, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
-
-
 def environment() -> dict[str, object]:
-    """Return commit, date, machine and versions."""
+    """Return commit, date, machine, GPU and versions."""
     return {
         "commit": _git("rev-parse", "--short", "HEAD"),
         "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
@@ -44,6 +42,8 @@ def environment() -> dict[str, object]:
         "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        # Card, driver, CuPy and NVRTC as CUDA names them; or why there is none.
+        "cuda": describe()["cuda"],
     }
 
 

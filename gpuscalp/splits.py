@@ -92,6 +92,11 @@ class RowCounts:
     def total(self) -> int:
         return int(self.count.sum())
 
+    def between(self, start_ns: int, end_ns: int) -> int:
+        """Return the rows of the buckets that meet an interval: no fewer than there are in it."""
+        met = (self.start_ns + self.bucket_ns > start_ns) & (self.start_ns < end_ns)
+        return int(self.count[met].sum())
+
 
 def embargo_ns(config: SplitConfig, horizon_ns: int) -> int:
     """Return the embargo: the label horizon unless the configuration asks for more.

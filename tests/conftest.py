@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before Numba is imported, and inherited by the worker processes and by every command under test: all of
 # them, and the Makefile, share what is compiled. gpuscalp.ops separates the revisions of its sources in it.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))
+os.environ.setdefault("GPUSCALP_KERNEL_CACHE", str(ROOT / ".cache" / "kernels"))
 os.environ.setdefault("MPLBACKEND", "agg")
 # Worker processes share the cores: an OpenMP thread that spins while it waits takes one from the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,26 +1,146 @@
-"""The GPU benchmark is wired right: its CUDA side runs on the host here, and the bits are compared."""
+"""The GPU benchmark is wired right: all of it runs here on what stands in for a GPU, on a tiny market.
+
+Its times mean nothing here; that it compares before it times, and counts right, is what is tested.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 
-from benchmarks import bench_gpu
+from benchmarks import __main__ as command
+from benchmarks import bench_gpu, gpu_forest, gpu_stream
+from gpuscalp import cuda_inference
+from gpuscalp.bench.model import made_up_forest
 from gpuscalp.errors import ParityError
-from tests.host_shim.cuda_on_host import cuda_on_host
+from tests.test_cuda_inference import gpu_on_host, needs_compiler
+
+SYMBOLS = 2
 
 
-def test_gpu_benchmark_compares_the_devices_on_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuscalp.ops.by_device.probe_cuda", lambda: None)
-    with cuda_on_host():
-        result = bench_gpu._stream(symbols=3, steps=2, warm_up=1)
-    assert result["symbols"] == 3
-    assert result["cpu"]["p50_us"] > 0
-    assert result["cuda"]["p50_us"] > 0
+def setup(members=None):
+    frames = gpu_stream.closed_frames(SYMBOLS)
+    sample = gpu_stream.feature_rows(SYMBOLS, frames, warm_up=513, count=20)
+    forest = made_up_forest(sample, members=2, rounds=2, depth=3, seed=1)
+    return gpu_stream.Setup(SYMBOLS, frames, forest, members), sample
 
 
-def test_gpu_benchmark_refuses_differing_bits_and_takes_any_nan_as_missing() -> None:
-    one = np.array([1.0, np.nan], np.float32)
-    bench_gpu._same_bits(one, np.array([1.0, -np.nan], np.float32), "features")
-    with pytest.raises(ParityError):
-        bench_gpu._same_bits(one, np.array([1.0 + 2**-23, np.nan], np.float32), "features")
+# NumPy's, of the peer's means and quotients while its windows are cold.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@needs_compiler
+def test_all_figures_are_there(tmp_path, monkeypatch, capsys):
+    with gpu_on_host():
+        result = bench_gpu.run(
+            minutes=0, symbols=SYMBOLS, steps=6, warm_up=4, ledger_steps=70, rounds=2, rows=(1, 3)
+        )
+    assert result["parity"] == {"frames": 4, "differing_digests": 0, "differing_margins": 0}
+    assert result["stream"]["features"] == 214
+    assert result["stream"]["trees"] == 5 * 2 * 3
+    for name in ("cpu", "cuda", "combine"):
+        assert 0 < result["stream"][name]["p50_us"] <= result["stream"][name]["p99_us"]
+    assert result["peer"]["features"]["p50_us"] > 0
+    assert "whole" in result["peer"] or result["peer"]["skipped"]
+    assert result["ledger"]["host_to_device"] == {"copies": 70, "bytes": 70 * (64 + 64 + 8 * 64)}
+    assert result["ledger"]["device_to_host"]["copies"] == 70
+    assert result["memory"]["frames"] >= 256
+    assert [row["rows"] for row in result["forest"]["table"]] == [1, 3]
+    assert set(result["forest"]["skipped"]) >= {"nvforest"}
+    monkeypatch.setattr(bench_gpu, "run", lambda *, minutes: {"minutes": minutes})
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gpu", "--minutes", "30", "--out", str(tmp_path)])
+    assert command.main() == 0
+    capsys.readouterr()
+    (file,) = tmp_path.iterdir()
+    written = json.loads(file.read_text())
+    assert written["gpu"] == {"minutes": 30.0}
+    assert written["environment"].keys() >= {"commit", "versions", "cuda"}
+
+
+def test_result_is_named_by_card_and_day():
+    found = {"cuda": {"usable": True, "name": "NVIDIA H100 80GB HBM3"}, "date": "2026-11-25T21:00:00+00:00"}
+    assert command.result_name(found) == "nvidia-h100-80gb-hbm3-2026-11-25.json"
+    found["cuda"] = {"usable": False}
+    assert command.result_name(found) == "cpu-2026-11-25.json"
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", ["digests", "margins"])
+def test_nothing_is_timed_where_a_bit_differs(monkeypatch, what):
+    step = cuda_inference.CudaInference.step
+
+    def wrong(self, closed):
+        answer = step(self, closed)
+        changed = getattr(answer, what).copy()
+        changed.view(np.uint8).reshape(-1)[0] ^= 1
+        return dataclasses.replace(answer, **{what: changed})
+
+    monkeypatch.setattr(cuda_inference.CudaInference, "step", wrong)
+    with gpu_on_host(), pytest.raises(ParityError, match=f"{what} of the two devices") as caught:
+        gpu_stream.parity(setup()[0], 2)
+    assert caught.value.where == "frame 0"
+
+
+@needs_compiler
+def test_a_copy_too_many_is_found(monkeypatch):
+    step = cuda_inference.CudaInference.step
+
+    def copies_more(self, closed):
+        cuda_inference.to_device(np.zeros(1))
+        return step(self, closed)
+
+    monkeypatch.setattr(cuda_inference.CudaInference, "step", copies_more)
+    with gpu_on_host(), pytest.raises(ParityError, match="other copies") as caught:
+        gpu_stream.ledger(setup()[0], 3)
+    assert caught.value.where == "host_to_device"
+
+
+@needs_compiler
+def test_forest_is_not_timed_where_a_bit_differs(monkeypatch):
+    with gpu_on_host():
+        made, sample = setup()
+        predict = gpu_forest.cuda_forest.predict_margins
+
+        def wrong(forest, x, *, out, scratch):
+            predict(forest, x, out=out, scratch=scratch)
+            out[0, 0, 0] += 1
+
+        monkeypatch.setattr(gpu_forest.cuda_forest, "predict_margins", wrong)
+        with pytest.raises(ParityError, match="margins"):
+            gpu_forest.run(made.forest, None, sample, rows=(3,))
+
+
+def test_memory_slope_is_that_of_the_card(monkeypatch):
+    class Runtime:
+        free = 1 << 30
+
+        def memGetInfo(self):  # noqa: N802
+            self.free -= 1_000_000
+            return self.free, 1 << 31
+
+    class Engine:
+        def __init__(self, *_):
+            pass
+
+        def step(self, _):
+            pass
+
+    class Cupy:
+        class cuda:  # noqa: N801
+            runtime = Runtime()
+
+    class Market:
+        frames = (None,)
+        forest = None
+
+        def pipeline(self, _):
+            pass
+
+    clock = iter(range(10**9))
+    monkeypatch.setattr(gpu_stream, "import_cupy", Cupy)
+    monkeypatch.setattr(gpu_stream, "CudaInference", Engine)
+    monkeypatch.setattr(gpu_stream.time, "perf_counter", lambda: next(clock) * 0.01)
+    found = gpu_stream.memory(Market(), 0.5)
+    # A megabyte for each sample, and 257 readings of the clock of 10 ms each from one to the next.
+    assert found["slope_bytes_per_hour"] == pytest.approx(1_000_000 / 2.57 * 3_600, rel=1e-3)

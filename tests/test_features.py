@@ -31,10 +31,9 @@ def features_of(channels):
     halo = ladder_ops.halo(DEFAULT.program)
     out = np.empty((symbol_count, len(DEFAULT), frame_count), np.float32)
     scratch = ladder_ops.batch_scratch(DEFAULT.program, 4096)
-    for symbol in range(symbol_count):
-        padded = np.full((channel_count, halo + frame_count), np.nan, np.float32)
-        padded[:, halo:] = channels[:, :, symbol].T
-        ladder_ops.batch(DEFAULT.program, padded, 0, frame_count, 4096, scratch, out[symbol])
+    padded = np.full((symbol_count, channel_count, halo + frame_count), np.nan, np.float32)
+    padded[:, :, halo:] = channels.transpose(2, 1, 0)
+    ladder_ops.batch(DEFAULT.program, padded, 0, frame_count, 4096, scratch, out)
     context_ops.context(DEFAULT.context, np.arange(frame_count, dtype=np.int64) * 10**9, out)
     return out
 

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gpuscalp"
 # The first name below `gpuscalp` decides. A new file has to be put in here.
 LAYERS: dict[int, frozenset[str]] = {
     0: frozenset({"errors", "schema", "config", "clock"}),
-    1: frozenset({"device", "ops"}),
+    1: frozenset({"device", "device_profile", "ops"}),
     2: frozenset(
         {
             "account",
@@ -32,6 +32,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "labels",
             "latency",
             "orders",
+            "overfitting",
             "risk",
             "risk_rules",
             "sizing",
@@ -41,17 +42,22 @@ LAYERS: dict[int, frozenset[str]] = {
             "volatility",
         }
     ),
-    3: frozenset({"pipeline", "trader"}),
+    3: frozenset({"cuda_inference", "inference", "pipeline", "trader"}),
     4: frozenset(
         {
             "archive",
+            "boosters",
             "bundle",
+            "device_choice",
             "execution",
             "exchange",
             "feeds",
             "forest_reader",
             "journal",
+            "monitoring",
             "object_graph",
+            "worker",
+            "xgb",
         }
     ),
     5: frozenset(
@@ -71,6 +77,8 @@ LAYERS: dict[int, frozenset[str]] = {
             "report",
             "synthetic",
             "train",
+            "walkforward",
+            "warm",
         }
     ),
     6: frozenset({"cli", "__main__"}),

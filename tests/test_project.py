@@ -12,13 +12,14 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from gpuscalp import __version__
-from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, load
+from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, TriedConfig, WalkForwardConfig, load
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE_FOLDERS = ("gpuscalp", "benchmarks", "scripts", "tests")
@@ -212,7 +213,12 @@ def test_exactly_one_build_of_xgboost_and_at_most_one_of_cupy_is_installed():
 
 # Configuration ----------------------------------------------------------------------------------------------
 
-CONFIGS = {"backtest": BacktestConfig, "paper": LiveConfig, "train": TrainConfig}
+CONFIGS = {
+    "backtest": BacktestConfig,
+    "paper": LiveConfig,
+    "train": TrainConfig,
+    "walkforward": WalkForwardConfig,
+}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
@@ -222,6 +228,12 @@ def test_shipped_configuration_decodes(path):
 
 def test_shipped_backtest_configuration_is_the_default_written_out():
     assert load(BacktestConfig, ROOT / "configs" / "backtest.toml") == BacktestConfig()
+
+
+def test_shipped_walk_forward_configuration_has_the_defaults_apart_from_what_it_tries():
+    found = load(WalkForwardConfig, ROOT / "configs" / "walkforward.toml")
+    assert found.tried.min_edge_bps
+    assert msgspec.structs.replace(found, tried=TriedConfig()) == WalkForwardConfig()
 
 
 # Version and wheel ------------------------------------------------------------------------------------------

@@ -112,3 +112,16 @@ def test_no_rows_is_refused():
     empty = RowCounts(np.empty(0, np.int64), np.empty(0, np.int64), SECOND)
     with pytest.raises(DataError, match="nothing to split"):
         walk_forward(empty, SplitConfig(), horizon_ns=SECOND)
+
+
+def test_rows_between_two_instants_are_never_too_few():
+    rng = np.random.default_rng(5)
+    times = np.sort(rng.integers(0, 1_000, 400))
+    buckets, count = np.unique(times // 10, return_counts=True)
+    counts = RowCounts(start_ns=buckets * 10, count=count, bucket_ns=10)
+    for _ in range(50):
+        start, end = np.sort(rng.integers(-20, 1_020, 2))
+        inside = int(((times >= start) & (times < end)).sum())
+        wide = int(((times > start - 10) & (times < end + 10)).sum())
+        assert inside <= counts.between(int(start), int(end)) <= wide
+    assert counts.between(0, 1_000) == counts.total == 400

@@ -15,10 +15,13 @@ from gpuscalp.stats import (
     annual_factor,
     block_bootstrap,
     block_indices,
+    block_length,
     deflated_sharpe,
     expected_best_sharpe,
     max_drawdown,
     sharpe,
+    stationary_bootstrap,
+    stationary_indices,
     wilson,
 )
 
@@ -141,3 +144,89 @@ def test_drawdown_is_measured_from_the_last_high() -> None:
     assert max_drawdown(np.array([100.0, 120.0, 90.0, 130.0, 110.0])) == (30.0, 25.0)
     assert max_drawdown(np.array([1.0, 2.0])) == (0.0, 0.0)
     assert max_drawdown(np.empty(0)) == (0.0, 0.0)
+
+
+def test_deflated_sharpe_with_a_measured_variance_is_the_published_one() -> None:
+    # The example above with its own variance of the trials put in: 1/2 a year is 1/500 a day.
+    estimate = Sharpe(2.5 / math.sqrt(250), 0.03, 0.03, 1_250, -3.0, 10.0)
+    assert deflated_sharpe(estimate, trials=100, variance=1 / 500) == pytest.approx(0.9004, abs=5e-5)
+
+
+def _dependent(count: int, weight: float, rng: np.random.Generator) -> np.ndarray:
+    """Return an autoregression of first order with mean zero, from its stationary law."""
+    noise = rng.normal(size=count)
+    noise[0] /= math.sqrt(1 - weight**2)
+    for at in range(1, count):
+        noise[at] += weight * noise[at - 1]
+    return noise
+
+
+def _chaos(count: int, weight: float) -> np.ndarray:
+    """Return a series that needs no generator: a filtered logistic map."""
+    out, value, last = [], 0.3, 0.0
+    for _ in range(count):
+        value = 3.99 * value * (1 - value)
+        last = weight * last + (value - 0.5)
+        out.append(last)
+    return np.array(out)
+
+
+def test_block_length_is_that_of_arch_where_both_take_all_lags() -> None:
+    # arch 8.0.0: optimal_block_length(x)["stationary"]. With fewer lags both differ: arch counts its m from
+    # the first lag without correlation, and we, with the papers, from the last one with it.
+    x = _chaos(400, 0.6)
+    assert block_length(np.cumsum(x) * 0.05 + x) == pytest.approx(32.619949, abs=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 0.8])
+def test_block_length_agrees_with_the_formula_in_loops(weight: float, rng: np.random.Generator) -> None:
+    x = _dependent(300, weight, rng).tolist()
+    count, mean = len(x), sum(x) / len(x)
+
+    def covariance(lag: int) -> float:
+        return sum((x[at] - mean) * (x[at + lag] - mean) for at in range(count - lag)) / count
+
+    bound = 2 * math.sqrt(math.log10(count) / count)
+    rho = [covariance(lag) / covariance(0) for lag in range(23 + 5)]
+    quiet = next(m for m in range(23) if all(abs(rho[m + k]) < bound for k in range(1, 6)))
+    reach = 2 * max(quiet, 1)
+    slope = total = 0.0
+    for lag in range(-reach, reach + 1):
+        flat = 1.0 if abs(lag) / reach <= 0.5 else 2 * (1 - abs(lag) / reach)
+        slope += flat * abs(lag) * covariance(abs(lag))
+        total += flat * covariance(abs(lag))
+    expected = (2 * slope**2 / (2 * total**2)) ** (1 / 3) * count ** (1 / 3)
+    assert block_length(np.array(x)) == pytest.approx(max(expected, 1.0), rel=1e-9)
+
+
+def test_stationary_indices_run_on_round_the_end_and_break_as_often_as_asked(
+    rng: np.random.Generator,
+) -> None:
+    draws = np.array([stationary_indices(50, 5.0, rng) for _ in range(2_000)])
+    goes_on = (draws[:, 1:] - draws[:, :-1]) % 50 == 1
+    # A break lands on the next index by chance once in fifty.
+    assert goes_on.mean() == pytest.approx(1 - 0.2 * 49 / 50, abs=0.01)
+    assert np.bincount(draws.ravel(), minlength=50).std() / 2_000 < 0.1
+    assert draws.min() == 0
+    assert draws.max() == 49
+
+
+def test_stationary_bootstrap_covers_what_independent_resampling_misses() -> None:
+    worlds = 200
+    covered = {"blocks": 0, "independent": 0}
+    for seed in range(worlds):
+        rng = np.random.default_rng(seed)
+        sample = _dependent(400, 0.6, rng)
+        for name, length in (("blocks", None), ("independent", 1.0)):
+            found = stationary_bootstrap(
+                sample, lambda x: float(x.mean()), rng=rng, length=length, resamples=200
+            )
+            covered[name] += found.low <= 0 <= found.high
+    assert 0.88 * worlds <= covered["blocks"] <= 0.99 * worlds
+    assert covered["independent"] < 0.8 * worlds
+
+
+def test_stationary_bootstrap_of_nothing_is_not_known(rng: np.random.Generator) -> None:
+    found = stationary_bootstrap(np.empty(0), lambda x: float(x.sum()), rng=rng)
+    assert math.isnan(found.low)
+    assert block_length(np.ones(50)) == block_length(np.empty(0)) == 1.0

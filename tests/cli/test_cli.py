@@ -181,7 +181,7 @@ def test_every_command_has_a_json_flag_and_a_help_text():
 
 
 def test_every_command_tells_what_it_is_in_one_line_of_the_list(cli):
-    for words in ([], ["data"], ["features"], ["model"]):
+    for words in ([], ["data"], ["features"], ["model"], ["backtest"], ["walkforward"]):
         listing = cli(*words, "--help").stdout
         assert "..." not in listing.split("Commands:")[1], f"{words}: a first sentence is cut off"
 

@@ -1,0 +1,49 @@
+"""``gpuscalp kernels``: keys of the answers, their text, exit codes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GPUSCALP_KERNEL_CACHE", str(tmp_path / "kernels"))
+    return tmp_path / "kernels"
+
+
+def test_compile_answers_with_its_keys_and_is_warm_the_second_time(cli: Cli, folder: Path) -> None:
+    result = cli("kernels", "compile", "--arch", "90", "--json")
+    assert (result.code, result.stderr) == (0, "")
+    answer = json.loads(result.stdout)
+    assert answer["folder"] == str(folder)
+    row = answer["kernels"][0]
+    assert set(row) == {"kernel", "arch", "bytes", "registers", "spill_bytes", "seconds", "cached"}
+    assert answer["cpu"] is None
+    text = cli("kernels", "compile", "--arch", "90").stdout
+    assert text.count("was there") == len(answer["kernels"])
+    assert str(folder) in text
+
+
+def test_list_shows_and_clears(cli: Cli, folder: Path) -> None:
+    assert cli("kernels", "list").stdout == f"0 in {folder}, 0 bytes\n"
+    cli("kernels", "compile", "--arch", "75")
+    assert "sm_75" in cli("kernels", "list").stdout
+    answer = json.loads(cli("kernels", "list", "--clear", "--json").stdout)
+    assert answer["cleared"] == len(answer["entries"]) > 0
+    assert json.loads(cli("kernels", "list", "--json").stdout)["entries"] == []
+
+
+def test_unknown_architecture_exits_2(cli: Cli) -> None:
+    result = cli("kernels", "compile", "--arch", "7.5", "--json")
+    assert result.code == 2
+    assert json.loads(result.stdout)["error"]["value"] == "7.5"
