@@ -110,8 +110,10 @@ class FeedClient:
                     self._watch_ns = now_ns + _WATCH_NS
                 due_ns = min([self._watch_ns, *(slot.due_ns for slot in self.slots)])
                 wait_s = min(max(due_ns - self._monotonic(), 0) / NS_PER_S, _SLEEP_MAX_S)
+                # Not wait_for: that of Python 3.11 loses a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), max(wait_s, 0.001))
+                    async with asyncio.timeout(max(wait_s, 0.001)):
+                        await self._wake.wait()
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:

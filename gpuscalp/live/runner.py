@@ -143,7 +143,8 @@ class Runner:
             task.add_done_callback(self._ended)
         try:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._stopping.wait()
             self.stop_reason = self.stop_reason or "time is up"
         finally:
             for task in tasks:

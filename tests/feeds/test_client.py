@@ -171,3 +171,22 @@ def test_server_that_is_not_there_is_tried_again_until_it_is():
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(run())
+
+
+def test_a_stop_that_comes_together_with_news_is_a_stop():
+    """Whatever wakes the client in the same turn of the loop: it was told to end, and ends."""
+
+    async def main():
+        async with local_venue() as venue, running(venue) as (client, _):
+            await until(lambda: _live(client))
+            (task,) = (
+                each for each in asyncio.all_tasks() if each.get_coro().__qualname__ == "FeedClient.run"
+            )
+            await asyncio.sleep(0.01)
+            client._wake.set()
+            await asyncio.sleep(0)  # the event has come to who waits for it, and the client has not run yet
+            task.cancel()
+            await asyncio.wait([task], timeout=5)
+            assert task.cancelled()
+
+    asyncio.run(main())
