@@ -283,14 +283,12 @@ class Worker:
         return self._faults.total()
 
     def why(self) -> str:
-        """Return what keeps it from leading, in words."""
+        """Return what keeps it from leading, in words: one of a few, since a metric has them as a label."""
         name = f"worker {self.number}"
         if self.failed and self._last_fault is not None:
             stuck = self._ended is not None and self._now_ns() >= self._restart_at_ns
             rest = f"; its process {self._ended.pid} does not end" if stuck and self._ended else ""
             return f"{name} failed: {self._last_fault['reason']}{rest}"
-        if self.state is State.SHADOW:
-            return f"{name} has agreed for {self._agreed_in_row} of {self._config.agree_batches} frames"
         return f"{name} is {self.state}"
 
     def _take(self, message: Message) -> None:
