@@ -1,7 +1,7 @@
 """Batches on a GPU: ``python -m benchmarks.bench_gpu_batch``; part of ``python -m benchmarks gpu``.
 
 Bits first, then times. Features are computed from channels that lie on the device, chunk after chunk into the
-same memory, and compared with the ceilings that a plain copy and the card's lanes set (gpuscalp.bench.work).
+same memory, and compared with the ceilings that a plain copy and the card's lanes set (benchmarks.gpu_work).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import gpu_training
+from benchmarks.gpu_work import ceiling, context_work, ladder_work
 from gpuscalp.bench import batch as shared_set
 from gpuscalp.bench import stream
-from gpuscalp.bench.work import ceiling, context_work, ladder_work
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import ParityError
 from gpuscalp.features import FeatureGraph

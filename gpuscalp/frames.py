@@ -247,14 +247,10 @@ class Framer:
         self._state.integers[:] = self._empty.integers
         self._state.reals[:] = self._empty.reals
 
-    def buffers(self, frame_count: int) -> FrameBlock:
-        """Return an uninitialised block for ``fold`` to write into."""
-        layout = block_layout(frame_count, len(self._tick_size))
-        return FrameBlock(*(self._ops.xp.empty(field.shape, field.dtype) for field in layout))
-
-    def fold(self, closed: ClosedFrames, out: FrameBlock | None = None) -> FrameBlock:
-        """Return the channels of closed frames (in ``out`` if given: T frames, overwritten)."""
-        block = self.buffers(len(closed.end_ns)) if out is None else out
+    def fold(self, closed: ClosedFrames) -> FrameBlock:
+        """Return the channels of closed frames, in memory of their own."""
+        layout = block_layout(len(closed.end_ns), len(self._tick_size))
+        block = FrameBlock(*(self._ops.xp.empty(field.shape, field.dtype) for field in layout))
         ticks, offsets, end_ns = self._upload(closed.ticks, closed.offsets, closed.end_ns)
         block.end_ns[:] = end_ns
         self.fold_there(ticks, offsets, end_ns, block)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpuscalp.bench.work import Work, ceiling, context_work, ladder_work
+from benchmarks.gpu_work import Work, ceiling, context_work, ladder_work
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.features import FeatureGraph
 

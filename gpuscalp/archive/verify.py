@@ -21,15 +21,6 @@ from gpuscalp.errors import ArchiveError
 from gpuscalp.schema import I64
 
 _END: Final = np.iinfo(np.int64).max
-_COUNTED: Final = (
-    "rows",
-    "first_recv_ns",
-    "last_recv_ns",
-    "first_exch_ns",
-    "last_exch_ns",
-    "crossed",
-    "flagged",
-)
 
 
 @dataclass(slots=True)

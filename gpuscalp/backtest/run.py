@@ -29,6 +29,7 @@ from gpuscalp.backtest.models import Model, Models, cut, first_path, training_of
 from gpuscalp.backtest.scene import Kept, Scene
 from gpuscalp.backtest.session import Prediction, Session
 from gpuscalp.backtest.summary import Outcome, Scope, summarise, utc
+from gpuscalp.bundle import Bundle
 from gpuscalp.config import BacktestConfig, to_dict
 from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Ensemble, Signals
@@ -111,16 +112,7 @@ def run_backtest(
     pipeline = pipeline_of(training, instruments, threads)
     models = Models(model, pipeline.graph)
     grid, label = training.config.grid, training.config.label
-    first_ns, last_ns = archive.time_range(venue, training.symbols)
-    begin_ns = first_ns if start_ns is None else max(start_ns, first_ns)
-    finish_ns = last_ns if end_ns is None else min(end_ns, last_ns)
-    if begin_ns >= finish_ns:
-        raise UsageError(
-            "the archive has nothing in the range asked for",
-            where=str(archive_path),
-            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
-            fix=f"it holds {utc(first_ns)} … {utc(last_ns)}",
-        )
+    begin_ns, finish_ns = _span(archive, archive_path, venue, training.symbols, start_ns, end_ns)
     scene = Scene(
         archive_path=archive_path,
         venue=venue,
@@ -137,18 +129,17 @@ def run_backtest(
     lead_ns = (pipeline.graph.warm_up_frames + 1) * grid.frame_ms * NS_PER_MS
     read_from_ns = None if start_ns is None else begin_ns - lead_ns
     ticks = archive.tick_batches(venue, training.symbols, start_ns=read_from_ns, end_ns=end_ns)
+    chunks = _within(pipeline.batch(session.watch(ticks)), begin_ns, finish_ns)
+
+    def told(now_ns: int) -> None:
+        if on_progress is not None:
+            on_progress((now_ns - begin_ns) / 1e9, (finish_ns - begin_ns) / 1e9, utc(now_ns))
+
     with Predictor(threads) as predict:
-        for chunk in _within(pipeline.batch(session.watch(ticks)), begin_ns, finish_ns):
+        for chunk in chunks:
             for bundle, part in models.parts(chunk):
-                session.trader.trained_until_ns = bundle.contract.training.trained_on.end_ns
-                signals = predict(bundle.ensemble, part)
-                prediction = Prediction(*chunk_signals(signals))
-                session.trade(part.frames, prediction)
-                entries.add(bundle.ensemble, part, signals)
-                check.add(part.frames, prediction.probability, prediction.edge_bps)
-            if on_progress is not None:
-                done = int(chunk.frames.end_ns[-1]) - begin_ns
-                on_progress(done / 1e9, (finish_ns - begin_ns) / 1e9, utc(int(chunk.frames.end_ns[-1])))
+                _trade_part(session, bundle, part, predict, entries, check)
+            told(int(chunk.frames.end_ns[-1]))
     session.finish()
     if session.recorder.frame_count == 0:
         raise UsageError(
@@ -177,6 +168,45 @@ def run_backtest(
         outcome.summary["band"] = found.summary()
     outcome.summary["seconds"] = time.perf_counter() - began
     return _write(out, frozen, outcome, session, training.symbols, found)
+
+
+def _span(
+    archive: Archive,
+    path: Path,
+    venue: str,
+    symbols: Sequence[str],
+    start_ns: int | None,
+    end_ns: int | None,
+) -> tuple[int, int]:
+    """Return what is traded of the time that is asked for: (begin, finish], as far as the archive has it."""
+    first_ns, last_ns = archive.time_range(venue, symbols)
+    begin_ns = first_ns if start_ns is None else max(start_ns, first_ns)
+    finish_ns = last_ns if end_ns is None else min(end_ns, last_ns)
+    if begin_ns >= finish_ns:
+        raise UsageError(
+            "the archive has nothing in the range asked for",
+            where=str(path),
+            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
+            fix=f"it holds {utc(first_ns)} … {utc(last_ns)}",
+        )
+    return begin_ns, finish_ns
+
+
+def _trade_part(
+    session: Session,
+    bundle: Bundle,
+    part: FeatureChunk,
+    predict: Predictor,
+    entries: Entries,
+    check: PredictionCheck,
+) -> None:
+    """Predict consecutive frames by one bundle, trade on them, and keep what the report tells of them."""
+    session.trader.trained_until_ns = bundle.contract.training.trained_on.end_ns
+    signals = predict(bundle.ensemble, part)
+    prediction = Prediction(*chunk_signals(signals))
+    session.trade(part.frames, prediction)
+    entries.add(bundle.ensemble, part, signals)
+    check.add(part.frames, prediction.probability, prediction.edge_bps)
 
 
 def _cells_told(on_progress: Progress | None) -> Callable[[int, int], None]:

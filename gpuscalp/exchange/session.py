@@ -21,7 +21,6 @@ import msgspec
 
 MESSAGES_PER_S: Final = 10
 STREAMS_MAX: Final = 1_024
-ROUTES: Final = ("public", "market", "private")
 _METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 _PUBLIC: Final = re.compile(
     r"(!bookTicker|[^@]+@(bookTicker|trade|depth(5|10|20)?(@\d+ms)?|rpiDepth(@500ms)?))"

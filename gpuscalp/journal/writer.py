@@ -93,11 +93,6 @@ class JournalWriter:
             self._unlock()
             raise
 
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes appended and not flushed yet."""
-        return self._buffered_bytes
-
     def append(self, kind: int, body: bytes, *, recv_ns: int, connection: int = 0) -> int:
         """Append one record and return its sequence number.
 
