@@ -71,7 +71,7 @@ gpu: $(STAMP)  ## tests, sanitizer and benchmarks that need a GPU (a missing GPU
 	else \
 		echo "compute-sanitizer is not on the PATH: memcheck and racecheck were NOT run"; \
 	fi
-	$(RUN) -m benchmarks gpu gpu_batch worker crossover --minutes $(MINUTES) --out benchmarks/results
+	$(RUN) -m benchmarks gpu gpu_recordings gpu_batch worker crossover --minutes $(MINUTES) --out benchmarks/results
 
 wheel: $(STAMP)  ## build dist/*.whl
 	$(RUN) -m build --wheel --no-isolation --outdir dist .

@@ -1,9 +1,10 @@
 """All benchmarks: ``python -m benchmarks [NAME …] [--json] [--out FILE]``.
 
-Without a name: batch, stream, forest, training, import and worker. ``gpu`` and ``gpu_batch`` run what needs
-a CUDA device and fail without one; ``crossover`` measures both devices, or the CPU alone, and writes no
-profile. With ``--out`` the result, with commit, machine and versions, is written to a file; in a folder it
-gets the name of the GPU (or "cpu") and the date.
+Without a name: batch, stream, forest, training, import and worker. ``gpu``, ``gpu_batch`` and
+``gpu_recordings`` run what needs a CUDA device and fail without one; ``crossover`` measures both devices, or
+the CPU alone, and writes no profile. With ``--out`` the result, with commit, machine and versions, is written
+to a file after each of them; in a folder it gets the name of the GPU (or "cpu") and the date. One that fails is
+in the result with its error, the others run all the same, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,12 @@ def gpu_batch() -> dict[str, Any]:
     return bench_gpu_batch.run()
 
 
+def gpu_recordings() -> dict[str, Any]:
+    from benchmarks import gpu_recordings as bench
+
+    return bench.run()
+
+
 def crossover() -> dict[str, Any]:
     from gpuscalp.bench import crossover as bench
 
@@ -85,8 +93,12 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "worker": worker,
     "gpu": gpu,
     "gpu_batch": gpu_batch,
+    "gpu_recordings": gpu_recordings,
     "crossover": crossover,
 }
+
+
+ON_A_GPU = ("gpu", "gpu_batch", "gpu_recordings", "crossover")
 
 
 def main() -> int:
@@ -100,21 +112,30 @@ def main() -> int:
         "--minutes", type=float, default=1.0, help="gpu: how long to step for the slope of its memory"
     )
     arguments = parser.parse_args()
-    names = arguments.names or [name for name in BENCHMARKS if name not in ("gpu", "gpu_batch", "crossover")]
+    names = arguments.names or [name for name in BENCHMARKS if name not in ON_A_GPU]
     result: dict[str, Any] = {"environment": environment()}
+    failed = 0
     for name in names:
         print(f"{name} …", file=sys.stderr)
-        result[name] = gpu(arguments.minutes) if name == "gpu" else BENCHMARKS[name]()
+        try:
+            result[name] = gpu(arguments.minutes) if name == "gpu" else BENCHMARKS[name]()
+        except Exception as error:  # a defect here must not take the hours of the others with it
+            traceback.print_exc()
+            result[name] = {"failed": f"{type(error).__name__}: {error}"}
+            failed = 1
         if not arguments.json:
-            print(f"{name}: {json.dumps(result[name], indent=2)}")
-    text = json.dumps(result, indent=2)
+            print(f"{name}: {json.dumps(result[name], indent=2)}", flush=True)
+        if arguments.out:
+            _write(arguments.out, result)
     if arguments.json:
-        print(text)
-    if arguments.out:
-        out = arguments.out / result_name(result["environment"]) if arguments.out.is_dir() else arguments.out
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n", encoding="utf-8")
-    return 0
+        print(json.dumps(result, indent=2))
+    return failed
+
+
+def _write(out: Path, result: dict[str, Any]) -> None:
+    out = out / result_name(result["environment"]) if out.is_dir() else out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def result_name(found: dict[str, Any]) -> str:

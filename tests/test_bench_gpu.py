@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import bench_gpu, gpu_forest, gpu_stream
+from benchmarks import bench_gpu, gpu_forest, gpu_recordings, gpu_stream
 from gpuscalp import cuda_inference
 from gpuscalp.bench.model import made_up_forest
 from gpuscalp.errors import ParityError
@@ -39,7 +39,8 @@ def test_all_figures_are_there(tmp_path, monkeypatch, capsys):
     assert result["parity"] == {"frames": 4, "differing_digests": 0, "differing_margins": 0}
     assert result["stream"]["features"] == 214
     assert result["stream"]["trees"] == 5 * 2 * 3
-    for name in ("cpu", "cuda", "combine"):
+    assert result["stream"]["steps"] == {"cuda": 6, "paced": 1, "cpu": 1}
+    for name in ("cpu", "cuda", "paced", "combine"):
         assert 0 < result["stream"][name]["p50_us"] <= result["stream"][name]["p99_us"]
     assert result["peer"]["features"]["p50_us"] > 0
     assert "whole" in result["peer"] or result["peer"]["skipped"]
@@ -56,6 +57,37 @@ def test_all_figures_are_there(tmp_path, monkeypatch, capsys):
     written = json.loads(file.read_text())
     assert written["gpu"] == {"minutes": 30.0}
     assert written["environment"].keys() >= {"commit", "versions", "cuda"}
+
+
+def test_one_that_fails_does_not_take_the_others_with_it(tmp_path, monkeypatch, capsys):
+    def fails():
+        raise ParityError("bits differ", value=3)
+
+    monkeypatch.setitem(command.BENCHMARKS, "gpu_batch", fails)
+    monkeypatch.setitem(command.BENCHMARKS, "crossover", lambda: {"points": 2})
+    out = tmp_path / "found.json"
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gpu_batch", "crossover", "--out", str(out)])
+    assert command.main() == 1
+    assert "bits differ" in capsys.readouterr().err
+    written = json.loads(out.read_text())
+    assert written["gpu_batch"]["failed"].startswith("ParityError: bits differ")
+    assert written["crossover"] == {"points": 2}
+
+
+@needs_compiler
+def test_recordings_are_compared_in_batch_and_in_stream(recordings, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUSCALP_RECORDINGS", str(tmp_path))
+    name = "trxusdt_merged_20250414.csv.gz"
+    for folder in ("usdm", "spot"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "usdm" / name).symlink_to(recordings / "usdm" / name)
+    monkeypatch.setattr(gpu_recordings, "FOLDERS", {"usdm": "binance_usdm"})
+    with gpu_on_host():
+        found = gpu_recordings.run(members=2, rounds=2)["usdm"]
+    assert found["files"] == 1
+    assert found["frames"] == found["stream_frames"] > 100
+    assert found["rows"] == found["symbols"] * found["frames"]
+    assert found["margins"] == 2 * 3 * found["rows"]
 
 
 def test_result_is_named_by_card_and_day():
