@@ -3,8 +3,8 @@
 Without a name: batch, stream, forest, training, import and worker. ``gpu``, ``gpu_batch`` and
 ``gpu_recordings`` run what needs a CUDA device and fail without one; ``crossover`` measures both devices, or
 the CPU alone, and writes no profile. With ``--out`` the result, with commit, machine and versions, is written
-to a file after each of them; in a folder it gets the name of the GPU (or "cpu") and the date. One that fails is
-in the result with its error, the others run all the same, and the exit code is 1.
+to a file after each of them; in a folder it gets the name of the GPU (or "cpu") and the date. One that fails
+is in the result with its error, the others run all the same, and the exit code is 1.
 """
 
 from __future__ import annotations
