@@ -4,14 +4,16 @@ Owns XGBoost's names and quirks: what the base score means to each objective, no
 and everything that the forest's kernels cannot evaluate. Never guesses: a field that is not known here means
 that XGBoost might compute something else, so the booster is refused.
 
-Seen in files of XGBoost 3.2.0 and 3.4.1. One trap: 3.4.1 saves ``dart`` under the name ``gbtree``, and only
-the list ``weight_drop`` tells it apart.
+Seen in files of XGBoost 3.2.0 and 3.4.1. Two traps: 3.4.1 saves ``dart`` under the name ``gbtree``, and only
+the list ``weight_drop`` tells it apart; and it writes numbers that are none in JSON. Trained on a GPU, a split
+that only asks whether a value is missing has the threshold ``-Infinity``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 import msgspec
 import numpy as np
@@ -28,6 +30,10 @@ _IDENTITY: Final = frozenset({"reg:squarederror"})
 OBJECTIVES: Final = _MULTI | _LOGISTIC | _IDENTITY
 
 _LEAF: Final = -1
+
+# Numbers that are not JSON, as XGBoost writes them: read as text, which ``float`` takes.
+_NOT_JSON: Final = re.compile(rb"(?<=[\[,:])(-?Infinity|NaN)(?=[\],}])")
+_Number = float | Literal["Infinity", "-Infinity"]
 
 # What does not fit must fail here: a cast would let it wrap around to a number that looks right.
 _Index = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
@@ -47,7 +53,7 @@ class _Tree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     left_children: list[_Index]
     right_children: list[_Index]
     split_indices: list[_Index]
-    split_conditions: list[float]
+    split_conditions: list[_Number]
     default_left: list[_Index]
     split_type: list[_Index]
     categories: list[int] = []
@@ -121,7 +127,7 @@ def read_booster(data: bytes) -> Forest:
         If this is no booster, is damaged, or asks for something that the forest does not do: categorical
         splits, ``dart``, ``gblinear``, vector leaves, another objective.
     """
-    learner = _decode(data, _File).learner
+    learner = _decode(_NOT_JSON.sub(rb'"\1"', data), _File).learner
     objective = learner.objective.name
     if objective not in OBJECTIVES:
         _refuse("the forest does not know this objective", "objective", objective, fix=_one_of(OBJECTIVES))
@@ -153,7 +159,11 @@ def _forest(model: _Model, param: _LearnerParam, objective: str) -> Forest:
         is_split = left >= 0
         columns["left"].append(left)
         columns["right"].append(np.where(is_split, left + 1, _LEAF))
-        columns["value"].append(np.array(tree.split_conditions, np.float64)[kept])
+        value = np.array([float(number) for number in tree.split_conditions])[kept]
+        # No number lies below -∞, so only a missing one goes left there. The forest writes -∞ for a missing
+        # value, and means the same by the next number.
+        value[is_split & (value == -np.inf)] = np.finfo(np.float32).min
+        columns["value"].append(value)
         columns["feature"].append(np.where(is_split, np.array(tree.split_indices, np.int32)[kept], 0))
         columns["default_left"].append(np.array(tree.default_left, np.int32)[kept] != 0)
     whole = {name: _joined(parts, _COLUMNS[name]) for name, parts in columns.items()}
@@ -185,7 +195,7 @@ def _check_tree(tree: _Tree, where: str) -> None:
     if tree.categories or any(tree.split_type):
         _refuse("the forest does not know categorical splits", where, max(tree.split_type, default=0))
     count = len(tree.left_children)
-    lists: dict[str, Sequence[float]] = {
+    lists: dict[str, Sequence[object]] = {
         "right_children": tree.right_children,
         "split_indices": tree.split_indices,
         "split_conditions": tree.split_conditions,

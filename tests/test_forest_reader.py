@@ -175,6 +175,25 @@ def test_both_forms_of_a_base_score_are_read(rng):
     assert vector.base.tolist() == [[np.float32(0.1), np.float32(-0.2), 3.5]]
 
 
+@pytest.mark.parametrize("default_left", [0, 1])
+def test_split_that_only_asks_whether_a_value_is_missing(rng, default_left):
+    """As a training on a GPU writes it; a CPU reads it, and no feature is infinite."""
+    data = saved(train(rng, "multi:softprob"))
+    for tree in (0, 4):
+        place = (*MODEL, "trees", tree)
+        data = edited(data, *place, "split_conditions", 0, value=-np.inf)
+        data = edited(data, *place, "default_left", 0, value=default_left)
+        data = edited(data, *place, "loss_changes", 0, value=np.nan)
+    assert data.count(b"-Infinity") == 2
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(data))
+    forest = read_booster(data.replace(b" ", b""))
+    x = rows(rng, forest, 500)
+    x[np.isinf(x)] = 0.0
+    x[::3, :] = np.nan
+    assert_equal_margins(booster, forest, x)
+
+
 # Refusals ---------------------------------------------------------------------------------------------------
 
 REFUSED = {

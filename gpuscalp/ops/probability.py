@@ -1,17 +1,22 @@
 """From margins to probabilities, agreement and edge: one pass over the rows, float64, on the host.
 
-Every row is computed alone and in one fixed order, so a row has the same bits in a batch of any size. Host
-only: margins are a few numbers per row, and ``exp`` has no correctly rounded form that two devices share.
+Every row is computed alone and in one fixed order, so a row has the same bits in a batch of any size, and by
+:mod:`gpuscalp.ops.elementary` on any machine. Rows are taken a block at a time and stand innermost in all
+arrays: the loops over them become vectors.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
 from gpuscalp.ops._numba import jit
+from gpuscalp.ops.elementary import exp, log
 from gpuscalp.schema import F32, F64
+
+_BLOCK: Final = 64
 
 
 @jit
@@ -46,50 +51,47 @@ def combine(
     A row with a margin that is not a number gives NaN everywhere.
     """
     member_count, row_count, class_count = margins.shape
-    mean = np.empty(class_count)
-    own = np.empty((member_count, class_count))
-    logs = np.empty((member_count, class_count))
-    for row in range(row_count):
+    mean = np.empty((class_count, _BLOCK))
+    own = np.empty((class_count, _BLOCK))
+    logs = np.empty((member_count, class_count, _BLOCK))
+    edges = np.empty((member_count, _BLOCK))
+    work = np.empty((2, _BLOCK))
+    choice = np.empty(_BLOCK, np.int64)
+    likeliest = np.empty(_BLOCK, np.int64)
+    for start in range(0, row_count, _BLOCK):
+        count = min(_BLOCK, row_count - start)
         mean[:] = 0.0
         for member in range(member_count):
-            top = -math.inf
             for k in range(class_count):
-                top = max(top, float(margins[member, row, k]))
-            total = 0.0
+                for i in range(count):
+                    logs[member, k, i] = margins[member, start + i, k]
+            _log_softmax(logs[member], count, own, work)
             for k in range(class_count):
-                logs[member, k] = float(margins[member, row, k]) - top
-                own[member, k] = math.exp(logs[member, k])
-                total += own[member, k]
-            log_total = math.log(total)
-            for k in range(class_count):
-                mean[k] += own[member, k] / total
-                logs[member, k] -= log_total
+                for i in range(count):
+                    mean[k, i] += own[k, i]
         for k in range(class_count):
-            mean[k] /= member_count
-            raw[row, k] = mean[k]
-            probability[row, k] = math.log(mean[k])
-        _scaled_softmax(probability[row], scale, bias, probability[row])
-        choice = _likeliest(probability[row])
-        edge = 0.0
+            for i in range(count):
+                mean[k, i] /= member_count
+                raw[start + i, k] = mean[k, i]
+        _vector_scaling(mean, scale, bias, count, own, work)
+        _returns(own, class_return_bps, count, work[0])
+        _likeliest(own, count, choice)
         for k in range(class_count):
-            edge += probability[row, k] * class_return_bps[k]
-        votes = 0
-        centre = 0.0
+            for i in range(count):
+                probability[start + i, k] = own[k, i]
+        for i in range(count):
+            edge_bps[start + i] = work[0, i]
+            agreement[start + i] = 0.0 if work[0, i] == work[0, i] else math.nan
+            spread[start + i] = 0.0
         for member in range(member_count):
-            _scaled_softmax(logs[member], scale, bias, own[member])
-            if _likeliest(own[member]) == choice:
-                votes += 1
-            logs[member, 0] = 0.0
-            for k in range(class_count):
-                logs[member, 0] += own[member, k] * class_return_bps[k]
-            centre += logs[member, 0]
-        centre /= member_count
-        variance = 0.0
-        for member in range(member_count):
-            variance += (logs[member, 0] - centre) * (logs[member, 0] - centre)
-        spread[row] = math.sqrt(variance / member_count)
-        edge_bps[row] = edge
-        agreement[row] = votes / member_count if edge == edge else math.nan
+            _scaled_softmax(logs[member], scale, bias, count, own, work)
+            _returns(own, class_return_bps, count, edges[member])
+            _likeliest(own, count, likeliest)
+            for i in range(count):
+                agreement[start + i] += 1.0 if likeliest[i] == choice[i] else 0.0
+        _deviations(edges, count, work[0], spread[start : start + count])
+        for i in range(count):
+            agreement[start + i] /= member_count
 
 
 @jit
@@ -102,35 +104,117 @@ def calibrate(raw: F64, scale: F64, bias: F64, probability: F64) -> None:
     scale, bias : float64[K]
     probability : float64[R, K]   written; may be ``raw`` itself
     """
-    for row in range(raw.shape[0]):
-        for k in range(raw.shape[1]):
-            probability[row, k] = math.log(raw[row, k])
-        _scaled_softmax(probability[row], scale, bias, probability[row])
+    row_count, class_count = raw.shape
+    mean = np.empty((class_count, _BLOCK))
+    own = np.empty((class_count, _BLOCK))
+    work = np.empty((2, _BLOCK))
+    for start in range(0, row_count, _BLOCK):
+        count = min(_BLOCK, row_count - start)
+        for k in range(class_count):
+            for i in range(count):
+                mean[k, i] = raw[start + i, k]
+        _vector_scaling(mean, scale, bias, count, own, work)
+        for k in range(class_count):
+            for i in range(count):
+                probability[start + i, k] = own[k, i]
+
+
+# Below: arrays float64[K, B], of which the first ``count`` rows count; ``work`` float64[2, B].
 
 
 @jit
-def _scaled_softmax(logs: F64, scale: F64, bias: F64, out: F64) -> None:
-    top = -math.inf
-    for k in range(logs.size):
-        # A class that no member gives any probability has log 0 = -inf, and -inf times a scale of 0 is NaN:
-        # -745 is the smallest logarithm that exp still tells from zero.
-        value = logs[k]
-        if value < -745.0:
-            value = -745.0
-        out[k] = scale[k] * value + bias[k]
-        top = max(top, out[k])
-    total = 0.0
-    for k in range(logs.size):
-        out[k] = math.exp(out[k] - top)
-        total += out[k]
-    for k in range(logs.size):
-        out[k] /= total
+def _log_softmax(logs: F64, count: int, own: F64, work: F64) -> None:
+    """Turn margins into logarithms of probabilities, and write the probabilities into ``own``."""
+    class_count = logs.shape[0]
+    top, total = work[0], work[1]
+    _top(logs, count, top)
+    total[:count] = 0.0
+    for k in range(class_count):
+        for i in range(count):
+            logs[k, i] -= top[i]
+            own[k, i] = exp(logs[k, i])
+            total[i] += own[k, i]
+    for k in range(class_count):
+        for i in range(count):
+            own[k, i] /= total[i]
+    for i in range(count):
+        total[i] = log(total[i])
+    for k in range(class_count):
+        for i in range(count):
+            logs[k, i] -= total[i]
 
 
 @jit
-def _likeliest(values: F64) -> int:
-    best = 0
-    for k in range(1, values.size):
-        if values[k] > values[best]:
-            best = k
-    return best
+def _vector_scaling(mean: F64, scale: F64, bias: F64, count: int, out: F64, work: F64) -> None:
+    """Calibrate mean probabilities, which are replaced by their logarithms."""
+    for k in range(mean.shape[0]):
+        for i in range(count):
+            mean[k, i] = log(mean[k, i])
+    _scaled_softmax(mean, scale, bias, count, out, work)
+
+
+@jit
+def _scaled_softmax(logs: F64, scale: F64, bias: F64, count: int, out: F64, work: F64) -> None:
+    class_count = logs.shape[0]
+    top, total = work[0], work[1]
+    for k in range(class_count):
+        for i in range(count):
+            # A class that no member gives any probability has log 0 = -inf, and -inf times a scale of 0 is
+            # NaN: -745 is the smallest logarithm that exp still tells from zero.
+            value = logs[k, i]
+            value = -745.0 if value < -745.0 else value
+            out[k, i] = scale[k] * value + bias[k]
+    _top(out, count, top)
+    total[:count] = 0.0
+    for k in range(class_count):
+        for i in range(count):
+            out[k, i] = exp(out[k, i] - top[i])
+            total[i] += out[k, i]
+    for k in range(class_count):
+        for i in range(count):
+            out[k, i] /= total[i]
+
+
+@jit
+def _top(values: F64, count: int, top: F64) -> None:
+    top[:count] = -math.inf
+    for k in range(values.shape[0]):
+        for i in range(count):
+            top[i] = values[k, i] if values[k, i] > top[i] else top[i]
+
+
+@jit
+def _returns(probability: F64, class_return_bps: F64, count: int, out: F64) -> None:
+    out[:count] = 0.0
+    for k in range(probability.shape[0]):
+        for i in range(count):
+            out[i] += probability[k, i] * class_return_bps[k]
+
+
+@jit
+def _likeliest(values: F64, count: int, best: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+    for i in range(count):
+        found = 0
+        largest = values[0, i]
+        for k in range(1, values.shape[0]):
+            if values[k, i] > largest:
+                found, largest = k, values[k, i]
+        best[i] = found
+
+
+@jit
+def _deviations(edges: F64, count: int, centre: F64, out: F64) -> None:
+    """Write the standard deviation over the members of each row's edges."""
+    member_count = edges.shape[0]
+    centre[:count] = 0.0
+    for member in range(member_count):
+        for i in range(count):
+            centre[i] += edges[member, i]
+    for i in range(count):
+        centre[i] /= member_count
+        out[i] = 0.0
+    for member in range(member_count):
+        for i in range(count):
+            out[i] += (edges[member, i] - centre[i]) * (edges[member, i] - centre[i])
+    for i in range(count):
+        out[i] = math.sqrt(out[i] / member_count)
