@@ -5,8 +5,8 @@ and everything that the forest's kernels cannot evaluate. Never guesses: a field
 that XGBoost might compute something else, so the booster is refused.
 
 Seen in files of XGBoost 3.2.0 and 3.4.1. Two traps: 3.4.1 saves ``dart`` under the name ``gbtree``, and only
-the list ``weight_drop`` tells it apart; and it writes numbers that are none in JSON. Trained on a GPU, a split
-that only asks whether a value is missing has the threshold ``-Infinity``.
+the list ``weight_drop`` tells it apart; and infinities are written in a way that JSON does not know. A split
+that only asks whether a value is missing, which training on a GPU makes, has the threshold ``-Infinity``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """exp and log in float64 from operations with one correct result: the same bits on every machine.
 
-Those of the C library differ between its versions in the last place, and are called one value at a time; these
-are additions and multiplications, which a compiler turns into vectors without changing a bit. Errors are
-below 1.5 units in the last place (tests/ops/test_elementary.py).
+Those of the C library differ between its versions in the last place, and are called one value at a time.
+These are additions and multiplications, which a compiler turns into vectors without changing a bit. Errors
+are below 1.5 units in the last place (tests/ops/test_elementary.py).
 
 Method: exp halves the range by multiples of ln 2, kept in two parts (Cody and Waite), and sums the Taylor
 series; log takes the exponent out and sums the series of the inverse hyperbolic tangent.
@@ -86,12 +86,12 @@ def log(x: float) -> float:
     p = _L3 + z * p
     # log m = 2s + s·z·p, and 2s = f − s·f with f = m − 1: the large part is exact that way.
     f = m - 1.0
-    found = whole * _LN2_HIGH + (f - (s * f - (s * z * p + whole * _LN2_LOW)))
+    found: float = whole * _LN2_HIGH + (f - (s * f - (s * z * p + whole * _LN2_LOW)))
     found = x if x == np.inf else found
     found = -np.inf if x == 0.0 else found
     return found if x >= 0.0 else np.nan
 
 
 @jit
-def _power_of_2(exponent: int) -> float:
+def _power_of_2(exponent: np.int64) -> float:
     return np.int64((exponent + _BIAS) << 52).view(np.float64)
