@@ -34,8 +34,8 @@ PACKAGES = (
 def environment() -> dict[str, object]:
     """Return commit, date, machine, GPU and versions."""
     return {
-        # A copy of the tree without its repository gets the name from whoever made it.
-        "commit": _git("rev-parse", "--short", "HEAD") or os.environ.get("GPUSCALP_COMMIT"),
+        # A copy of the tree gets the name from whoever made it.
+        "commit": os.environ.get("GPUSCALP_COMMIT") or _git("rev-parse", "--short", "HEAD"),
         "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": processor(),
