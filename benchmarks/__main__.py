@@ -1,10 +1,11 @@
 """All benchmarks: ``python -m benchmarks [NAME …] [--json] [--out FILE]``.
 
-Without a name: batch, stream, forest, training, import and worker. ``gpu``, ``gpu_batch`` and
-``gpu_recordings`` run what needs a CUDA device and fail without one; ``crossover`` measures both devices, or
-the CPU alone, and writes no profile. With ``--out`` the result, with commit, machine and versions, is written
-to a file after each of them; in a folder it gets the name of the GPU (or "cpu") and the date. One that fails
-is in the result with its error, the others run all the same, and the exit code is 1.
+Without a name: batch, stream, forest, training, import and worker. ``backtest`` wants recordings and peers;
+``gpu``, ``gpu_batch`` and ``gpu_recordings`` run what needs a CUDA device and fail without one; ``crossover``
+measures both devices, or the CPU alone, and writes no profile. With ``--out`` the result, with commit,
+machine and versions, is written to a file after each of them; in a folder it gets the name of the GPU (or
+"cpu") and the date. One that fails is in the result with its error, the others run all the same, and the exit
+code is 1.
 """
 
 from __future__ import annotations
@@ -60,6 +61,12 @@ def worker() -> dict[str, Any]:
     return bench_worker.run()
 
 
+def backtest() -> dict[str, Any]:
+    from benchmarks import bench_backtest
+
+    return bench_backtest.run()
+
+
 def gpu(minutes: float = 1.0) -> dict[str, Any]:
     from benchmarks import bench_gpu
 
@@ -91,14 +98,14 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "training": training,
     "import": import_,
     "worker": worker,
+    "backtest": backtest,
     "gpu": gpu,
     "gpu_batch": gpu_batch,
     "gpu_recordings": gpu_recordings,
     "crossover": crossover,
 }
-
-
-ON_A_GPU = ("gpu", "gpu_batch", "gpu_recordings", "crossover")
+# What runs only where it is named.
+NAMED_ONLY = ("backtest", "gpu", "gpu_batch", "gpu_recordings", "crossover")
 
 
 def main() -> int:
@@ -112,7 +119,7 @@ def main() -> int:
         "--minutes", type=float, default=1.0, help="gpu: how long to step for the slope of its memory"
     )
     arguments = parser.parse_args()
-    names = arguments.names or [name for name in BENCHMARKS if name not in ON_A_GPU]
+    names = arguments.names or [name for name in BENCHMARKS if name not in NAMED_ONLY]
     result: dict[str, Any] = {"environment": environment()}
     failed = 0
     for name in names:

@@ -13,11 +13,12 @@ import numpy as np
 
 from gpuscalp.archive import BookSeries
 from gpuscalp.backtest.latency import Latency
+from gpuscalp.backtest.moments import Likeness, Moment
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.backtest.venue import Venue
 from gpuscalp.config import BacktestConfig, GridConfig
-from gpuscalp.execution.booking import book, request_of
-from gpuscalp.orders import Conditions, MarketRow, SignalRow
+from gpuscalp.execution.booking import book, in_turn, request_of
+from gpuscalp.orders import Conditions, MarketRow, Order, SignalRow
 from gpuscalp.schema import E8, F64, Channel, FrameBlock, Ticks
 from gpuscalp.trader import Trader
 
@@ -63,6 +64,7 @@ class Session:
     recording : levels of the books
     config, grid : costs, latencies, the paper exchange; frame length and lateness
     keep : is given what the session is given, in the same order
+    like : decide when a live session did
     """
 
     def __init__(
@@ -73,8 +75,12 @@ class Session:
         config: BacktestConfig,
         grid: GridConfig,
         keep: Keep | None = None,
+        like: Likeness | None = None,
     ) -> None:
         self.trader = trader
+        self._like = like
+        self._orders: list[tuple[Order, int]] = []
+        self._cancels: list[tuple[int, int]] = []
         self._keep = keep
         self.recorder = Recorder()
         self.latency = Latency(grid, config.cost, config.paper)
@@ -96,40 +102,63 @@ class Session:
             yield batch
 
     def trade(self, frames: FrameBlock, prediction: Prediction) -> None:
-        """Trade through T consecutive frames, of which all ticks have been seen."""
+        """Trade through T consecutive frames, of which all ticks have been seen.
+
+        Raises
+        ------
+        DataError
+            it is to do what a live session did, and these are not the rows that the session heard
+        """
         if len(frames) == 0:
             return
         if self._keep is not None:
             self._keep.add_frames(frames, prediction)
+        moments = self._like or self.latency
+        for index, moment in moments.moments_of(frames.end_ns, self.venue.tape):
+            self._decide(frames, prediction, index, moment)
+        self.venue.drop()
+
+    def _decide(self, frames: FrameBlock, prediction: Prediction, index: int, moment: Moment) -> None:
         trader, recorder, venue = self.trader, self.recorder, self.venue
-        positions, heard_ns = (each.tolist() for each in self.latency.heard(frames.end_ns, venue.tape))
-        age_ms = np.ascontiguousarray(frames.channels[:, Channel.AGE_MS])
-        for index in range(len(frames)):
-            venue.play(positions[index])
-            if len(venue.inbox):
-                self._hear(heard_ns[index])
-            market = self._last = MarketRow(
-                end_ns=int(frames.end_ns[index]),
-                bid_px=frames.bid_px[index],
-                ask_px=frames.ask_px[index],
-                mark=frames.mark[index],
-                quality=frames.quality[index],
-                age_ms=age_ms[index],
-            )
-            signals = SignalRow(
-                probability=prediction.probability[index],
-                agreement=prediction.agreement[index],
-                edge_bps=prediction.edge_bps[index],
-                spread_bps=prediction.spread_bps[index],
-            )
-            # A recording has no clock of ours that could be wrong, and no device that could fail.
-            decided_ns = heard_ns[index] + self.latency.compute_ns
-            conditions = Conditions(now_ns=decided_ns, clock_error_ms=0.0, device_ok=True, extra_quality=None)
-            report = trader.step(market, signals, conditions)
-            recorder.on_step(report, drawdown_pct=trader.gate.drawdown_pct, state=trader.gate.state)
-            for order in report.orders:
-                venue.submit(request_of(order), decided_ns)
-        venue.drop()
+        for position, exch_ns in moment.clocks:
+            venue.play(position)
+            venue.pass_time(exch_ns)
+        venue.play(moment.position)
+        if len(venue.inbox):
+            self._hear(moment.heard_ns)
+        market = self._last = MarketRow(
+            end_ns=int(frames.end_ns[index]),
+            bid_px=frames.bid_px[index],
+            ask_px=frames.ask_px[index],
+            mark=frames.mark[index],
+            quality=frames.quality[index],
+            age_ms=frames.channels[index, Channel.AGE_MS],
+        )
+        conditions = Conditions(
+            now_ns=moment.decided_ns,
+            clock_error_ms=moment.clock_error_ms,
+            device_ok=moment.device_ok,
+            extra_quality=moment.extra_quality,
+        )
+        report = trader.step(market, _signals(prediction, index, moment), conditions)
+        recorder.on_step(report, drawdown_pct=trader.gate.drawdown_pct, state=trader.gate.state)
+        self._cancels += [(order_id, moment.decided_ns) for order_id in report.cancels]
+        self._orders += [(order, moment.decided_ns) for order in report.orders]
+        if moment.last:
+            self._send()
+
+    def _send(self) -> None:
+        """Send what has been decided, in the order in which a live session does."""
+        orders, cancels = self._orders, self._cancels
+        if not orders and not cancels:
+            return
+        for what, sent_ns in in_turn(orders, cancels):
+            if isinstance(what, int):
+                self.venue.broker.cancel(what, sent_ns)
+            else:
+                self.venue.submit(request_of(what), sent_ns)
+        orders.clear()
+        cancels.clear()
 
     def finish(self) -> None:
         """Let the last orders arrive, cancel the rest, close what is held at the last recorded state.
@@ -138,6 +167,7 @@ class Session:
         """
         if self._last is None:
             return
+        self._send()
         venue, broker = self.venue, self.venue.broker
         venue.play(venue.tape.end)
         if broker.orders:
@@ -156,8 +186,27 @@ class Session:
         self.recorder.max_drawdown_pct = max(self.recorder.max_drawdown_pct, self.trader.gate.drawdown_pct)
         self.recorder.sample(end_ns, equity, self.trader.gross_e8(), self.trader.gate.state)
 
+    @property
+    def announced(self) -> set[int]:
+        """Symbols whose funding has been announced."""
+        return self.venue.announced
+
+    def feed_delay_ms(self) -> dict[str, float]:
+        return self.latency.feed_delay_ms()
+
     def _hear(self, now_ns: int) -> None:
         """Book what is known by now."""
         for report in self.venue.inbox.due(now_ns):
             order = self.trader.open_orders.get(report.order_id)
             self.recorder.on_report(report, order, book(self.trader, report))
+
+
+def _signals(prediction: Prediction, index: int, moment: Moment) -> SignalRow:
+    parts = [getattr(prediction, name)[index] for name in Prediction.__slots__]
+    if moment.blank:
+        parts = [np.full_like(part, np.nan) for part in parts]
+    elif moment.unproved is not None:
+        parts = [
+            np.where(moment.unproved.reshape(-1, *[1] * (part.ndim - 1)), np.nan, part) for part in parts
+        ]
+    return SignalRow(*parts)

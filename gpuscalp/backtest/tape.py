@@ -14,7 +14,7 @@ from typing import Final, final
 import numpy as np
 
 from gpuscalp.backtest.track import Track
-from gpuscalp.execution.display import Display
+from gpuscalp.ops.skim import reaching
 from gpuscalp.schema import I64, TICK, TickKind, Ticks
 
 _NEVER: Final = 1 << 62
@@ -30,7 +30,7 @@ class Tape:
 
     Attributes
     ----------
-    tracks : quotes and books by symbol
+    tracks : trades, quotes and books by symbol
     start, end : positions of the first row kept and of the next one to come
     recv_ns, exch_ns : int64[end - start], receive and exchange times
     clock_ns : int64[end - start], the largest exchange time so far: what a clock driven by the rows shows
@@ -70,7 +70,7 @@ class Tape:
         self._go_to_mark(self._mark)
         symbols = ticks["symbol"].astype(np.int64)
         kind = ticks["kind"]
-        symbols[(kind != TickKind.QUOTE) & (kind != TickKind.BOOK)] = -1
+        symbols[(kind == TickKind.MARK) | (kind == TickKind.CLOCK)] = -1
         order = np.argsort(symbols, kind="stable")
         edges = np.searchsorted(symbols[order], np.arange(len(self.tracks) + 1))
         for track, first, last in zip(self.tracks, edges[:-1], edges[1:], strict=True):
@@ -82,9 +82,14 @@ class Tape:
         """Return the largest exchange time of the rows before a position; -1 before the first row."""
         return int(self.clock_ns[position - 1 - self.start]) if position > self.start else -1
 
-    def largest_between(self, first: int, last: int) -> int:
-        """Return the largest exchange time of the rows from one position to another; -1 if there are none."""
-        return int(self.exch_ns[max(0, first - self.start) : last - self.start].max(initial=-1))
+    def time_of(self, position: int) -> int:
+        """Return the exchange time of a row."""
+        return int(self.exch_ns[position - self.start])
+
+    def reaching(self, at_ns: int, first: int, last: int) -> int:
+        """Return the position of the first row at or after a time, from one position to another, or that."""
+        found: int = reaching(self.exch_ns, first - self.start, last - self.start, at_ns)
+        return found + self.start
 
     def next_mark(self) -> tuple[int, ...]:
         """Return the fields of the next mark, and go on to the one after it."""
@@ -97,17 +102,14 @@ class Tape:
         left = mark < len(self._mark_positions)
         self.mark_position = int(self._mark_positions[mark]) if left else _NEVER
 
-    def drop(self, position: int, displays: Sequence[Display]) -> None:
-        """Forget the rows before a position, all but the last and what displays may still need.
+    def drop(self, position: int) -> None:
+        """Forget the rows before a position, all but the last. What tracks keep they decide themselves.
 
         The last one stays: it may close the next frame as well, and it tells the time.
         """
         keep = position - 1
         if keep <= self.start:
             return
-        now_ns = self.clock_before(position)
-        for track, display in zip(self.tracks, displays, strict=True):
-            track.drop(display, position, now_ns)
         gone = keep - self.start
         self.recv_ns, self.exch_ns = self.recv_ns[gone:].copy(), self.exch_ns[gone:].copy()
         self.clock_ns = self.clock_ns[gone:].copy()

@@ -1,19 +1,11 @@
-"""The recorded quotes and books of one symbol, and which of them a broker's display would heed.
+"""The recorded trades, quotes and books of one symbol, as far as the broker has yet to take them.
 
-Owns: what skipping rows must not lose. A broker that is written for one event at a time would take most of a
-backtest's time if it were told of every row, and hardly any row meets an order. So a display is brought up to
-date only when something looks at it:
-
-* its levels are built up again from the last book that is young enough to be taken from, the best levels at
-  that time, and what came after;
-* what our orders have taken is counted against every change of the levels concerned in between.
-
-Levels that are too old to be taken from are not built up again. An order that rests would look at them, for
-its place in the queue: so this is for orders that take or end.
+Owns: which rows are kept, and their levels. While no order of a symbol is alive nothing looks at its display:
+the rows wait, and are taken when something does, or when they are dropped. Where nothing of the display is
+taken the last whole book says all there is to know: what came before it is never read.
 
 Never: decides when (``gpuscalp.backtest.venue`` does), or knows orders. Rows are counted from the first one
-that is kept; ``gpuscalp.execution.display`` has the rules that are repeated here for many rows at once, and
-tests/backtest/test_venue.py holds both against each other.
+that is kept.
 """
 
 from __future__ import annotations
@@ -25,19 +17,20 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.archive import BookSeries
-from gpuscalp.backtest.shown import FAR, ShownSide
 from gpuscalp.errors import ArchiveError
+from gpuscalp.execution.custody import NEVER
 from gpuscalp.execution.display import Display
-from gpuscalp.schema import E8, I64, TICK, Instrument, Quality, TickKind, Ticks
+from gpuscalp.execution.matching import Rows
+from gpuscalp.ops.skim import DOUBT
+from gpuscalp.schema import BOOK_LEVELS, E8, I64, TICK, Instrument, TickKind, Ticks
 
-_DOUBT: Final = int(Quality.GAP | Quality.RESYNC | Quality.CROSSED)
-_NEVER: Final = 1 << 62
+_KEPT_MOST: Final = 1 << 17  # rows that may wait for a book
+_NO_LEVELS: Final = np.zeros((0, 4, BOOK_LEVELS), np.int64)
 
-Bools = npt.NDArray[np.bool_]
 # (start_ns, end_ns) in exchange time, half-open
 ReadBooks = Callable[[int, int], BookSeries]
-# bid prices, bid quantities, ask prices, ask quantities, in 1e-8
-Levels = list[list[int]]
+# Takes rows from one to a position, and returns the first that it did not take.
+Take = Callable[[Rows, int, int], int]
 
 
 @final
@@ -48,204 +41,105 @@ class Track:
     ----------
     instrument : gives the tick size
     read_books : the levels that the ticks of books do not carry
-    depth_age_ns : how old a book may be for the levels behind the best one to be taken
 
     Attributes
     ----------
-    ticks : TICK[N], quotes and books
+    ticks : TICK[N], trades, quotes and books
     positions : int64[N], their places among the rows of all symbols
-    next_row : the first row that the display has neither been told of nor been counted against
-    told_row : the next row that a broker with orders of this symbol must be told of
-    told_position : its position; larger than any if there is none
+    next_row : the first row that the broker has not taken
     """
 
-    def __init__(self, instrument: Instrument, read_books: ReadBooks, depth_age_ns: int) -> None:
-        self._symbol, self._tick_e8 = instrument.symbol, instrument.tick_size_e8
+    def __init__(self, instrument: Instrument, read_books: ReadBooks) -> None:
+        self.unit = instrument.tick_size_e8
+        self._symbol = instrument.symbol
         self._read_books = read_books
-        self._depth_age_ns = depth_age_ns
         self.ticks: Ticks = np.empty(0, TICK)
         self.positions: I64 = np.empty(0, np.int64)
         self.next_row = 0
-        self._stale = False  # rows that matter have been passed over
-        self._levels: I64 | None = None
-        self._sides: tuple[ShownSide, ShownSide] | None = None
-        # What the display's own state would be after the last row: time, soundness, time of its levels.
-        self._state_ns, self._sound, self._book_ns = -1, False, -1
-        # By row: it sets the best levels; it sets the levels behind them; it changes anything at all.
-        self._best = np.empty(0, np.bool_)
-        self._depth = np.empty(0, np.bool_)
-        self._matters = np.empty(0, np.bool_)
-        self._index()
+        self._newest_ns = -1  # exchange time of any row so far
+        self._whole: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._rows: Rows | None = None
 
     def add(self, ticks: Ticks, positions: I64) -> None:
         """Take the next rows."""
-        best, depth, matters = self._judge(ticks)
+        exch_ns = ticks["exch_ns"]
+        newest_ns = np.maximum.accumulate(np.concatenate([[self._newest_ns], exch_ns]))
+        self._newest_ns = int(newest_ns[-1])
+        # A sound book that no row before it is newer than: it sets every level, the time and the soundness.
+        whole = (ticks["kind"] == TickKind.BOOK) & (exch_ns >= newest_ns[:-1])
+        whole &= ((ticks["quality"] & DOUBT) == 0) & (ticks["px0"] > 0) & (ticks["px1"] > ticks["px0"])
+        whole &= (ticks["q0"] > 0) & (ticks["q1"] > 0)
         self.ticks = np.concatenate([self.ticks, ticks])
         self.positions = np.concatenate([self.positions, positions])
-        self._best = np.concatenate([self._best, best])
-        self._depth = np.concatenate([self._depth, depth])
-        self._matters = np.concatenate([self._matters, matters])
-        self._levels = None
-        self._index()
+        self._whole = np.concatenate([self._whole, whole])
+        self._rows = None
 
-    def move_to(self, row: int) -> None:
-        """Note that the rows before one have been told, or do not matter any more."""
-        self.next_row = row
-        place = int(self._matter_rows.searchsorted(row))
-        if place < len(self._matter_rows):
-            self.told_row = int(self._matter_rows[place])
-            self.told_position = int(self.positions[self.told_row])
-        else:
-            self.told_row, self.told_position = len(self.ticks), _NEVER
+    def take(self, position: int, take: Take) -> int:
+        """Let rows before a position be taken; return the position of the first that was not, or this one."""
+        if self.next_position < position:
+            self.next_row = take(self.load(), self.next_row, position)
+        return min(position, self.next_position)
 
-    def levels(self, row: int) -> Levels:
-        """Return the levels of a row that is a book."""
-        levels: Levels = self._loaded()[:, self._book_place[row]].tolist()
+    @property
+    def next_position(self) -> int:
+        """The position of the next row; larger than any if there is none."""
+        return int(self.positions[self.next_row]) if self.next_row < len(self.positions) else NEVER
+
+    def told(self) -> tuple[int, ...]:
+        """Return the fields of the next row, and go on to the one after it."""
+        found: tuple[int, ...] = self.ticks[self.next_row].item()
+        self.next_row += 1
+        return found
+
+    def levels(self) -> I64:
+        """Return the levels of the row that was told last, a book: int64[4, 20], see ``Rows``."""
+        rows = self.load()
+        levels: I64 = rows.tops[rows.places[self.next_row - 1]]
         return levels
 
-    def catch_up(self, display: Display, position: int, now_ns: int) -> None:
-        """Make a display what it would be had it been told of every row before a position.
+    def drop(self, position: int, take: Take, *, idle: Display | None) -> None:
+        """Forget rows before a position that nothing will need again.
 
         Parameters
         ----------
-        now_ns : exchange time; no order will look at the display sooner
+        idle : the display, if nothing of it is taken and no order looks at it
         """
         row = int(self.positions.searchsorted(position))
-        self._skip(display, row)
-        if not self._stale:
-            return
-        with display.rebuilt():
-            for index in self._rebuilding_rows(row, now_ns).tolist():
-                self._tell(display, index)
-        self._stale = False
-
-    def drop(self, display: Display, position: int, now_ns: int) -> None:
-        """Forget rows before a position that nothing will need again."""
-        row = int(self.positions.searchsorted(position))
-        self._skip(display, row)
-        needed = self._rebuilding_rows(row, now_ns)
-        first = min(int(needed[0]) if len(needed) else row, self.next_row, len(self.ticks) - 1)
+        if idle is not None:
+            books = np.flatnonzero(self._whole[self.next_row : row])
+            if len(books):
+                passed = self.ticks[self.next_row : self.next_row + int(books[-1])]
+                trades = np.flatnonzero(passed["kind"] == TickKind.TRADE)
+                if len(trades):
+                    idle.last_e8 = int(passed["px0"][trades[-1]]) * self.unit
+                self.next_row += len(passed)
+        if idle is None or row - self.next_row > _KEPT_MOST:
+            self.take(position, take)
+        first = min(self.next_row, len(self.ticks) - 1)
         if first <= 0:
             return
         # Rows received at once stay together: their receive time finds their levels in the archive.
         first = int(self.ticks["recv_ns"].searchsorted(self.ticks["recv_ns"][first]))
-        if self._levels is not None:
-            self._levels = self._levels[:, int(self._book_place[first]) :].copy()
         self.ticks, self.positions = self.ticks[first:].copy(), self.positions[first:].copy()
-        self._best, self._depth = self._best[first:].copy(), self._depth[first:].copy()
-        self._matters = self._matters[first:].copy()
+        self._whole = self._whole[first:].copy()
         self.next_row -= first
-        self._index()
+        self._rows = None
 
-    def _judge(self, ticks: Ticks) -> tuple[Bools, Bools, Bools]:
-        """Say of each row what it changes in a display; see ``Display.on_quote`` and ``Display.on_book``."""
-        count = len(ticks)
-        exch_ns, kind = ticks["exch_ns"], ticks["kind"]
-        quote, book = kind == TickKind.QUOTE, kind == TickKind.BOOK
-        clean = (ticks["quality"] & _DOUBT) == 0
-        sound = clean & (ticks["px0"] > 0) & (ticks["px1"] > ticks["px0"]) & (ticks["q0"] > 0)
-        sound &= ticks["q1"] > 0
-        state_ns = _largest_before(exch_ns, quote | (book & clean), self._state_ns)
-        newest = (quote | book) & (exch_ns >= state_ns[:-1])
-        # The soundness after a row is that of the newest state so far.
-        last = np.maximum.accumulate(np.where(newest, np.arange(count), -1))
-        after = np.where(last >= 0, sound[last], self._sound) if count else sound
-        before = np.concatenate([[self._sound], after[:-1]]) if count else after
-        deepens = book & sound & (newest | before)
-        book_ns = _largest_before(exch_ns, deepens, self._book_ns)
-        deepens &= exch_ns >= book_ns[:-1]
-        self._state_ns, self._book_ns = int(state_ns[-1]), int(book_ns[-1])
-        self._sound = bool(after[-1]) if count else self._sound
-        return newest & sound, deepens, newest | deepens
-
-    def _index(self) -> None:
-        kind = self.ticks["kind"]
-        self._best_rows = np.flatnonzero(self._best)
-        self._depth_rows = np.flatnonzero(self._depth)
-        self._matter_rows = np.flatnonzero(self._matters)
-        self._book_place = np.cumsum(kind == TickKind.BOOK) - (kind == TickKind.BOOK)
-        self._sides = None
-        self.move_to(self.next_row)
-
-    def _skip(self, display: Display, row: int) -> None:
-        """Pass over the rows before one: what was taken is counted against them."""
-        first, last = self._matter_rows.searchsorted((self.next_row, row))
-        if first < last:
-            self._stale = True
-            for side, number in ((display.bids, 0), (display.asks, 1)):
-                if side.taken_prices:
-                    self._shown()[number].count(side, self.next_row, row)
-        self.move_to(max(self.next_row, row))
-
-    def _rebuilding_rows(self, row: int, now_ns: int) -> I64:
-        """Return the rows that build up the levels as they are before a row."""
-        best = int(self._best_rows.searchsorted(row))
-        if best == 0:
-            return self._best_rows[:0]
-        start, depth = self._best_rows[best - 1], int(self._depth_rows.searchsorted(row))
-        if depth:
-            book = self._depth_rows[depth - 1]
-            if now_ns - int(self.ticks["exch_ns"][book]) <= self._depth_age_ns:
-                # A book older than the newest state goes behind the best levels that were there.
-                start = self._best_rows[self._best_rows.searchsorted(book, side="right") - 1]
-        first, last = self._matter_rows.searchsorted((start, row))
-        return self._matter_rows[first:last]
-
-    def _tell(self, display: Display, row: int) -> None:
-        exch_ns, _, bid, ask, bid_qty, ask_qty, _, _, _, kind, _, quality = self.ticks[row].item()
-        sound = not quality & _DOUBT
-        if kind == TickKind.BOOK:
-            display.on_book(exch_ns, *self.levels(row), sound=sound)
-        else:
-            unit = self._tick_e8
-            display.on_quote(
-                exch_ns, bid * unit, round(bid_qty * E8), ask * unit, round(ask_qty * E8), sound=sound
-            )
-
-    def _shown(self) -> tuple[ShownSide, ShownSide]:
-        """Return what the rows show of bids and asks."""
-        if self._sides is None:
-            self._sides = self._shown_side(1), self._shown_side(-1)
-        return self._sides
-
-    def _shown_side(self, sign: int) -> ShownSide:
-        outwards = -sign * self._tick_e8
-        px, qty = (self.ticks[name] for name in (("px0", "q0") if sign > 0 else ("px1", "q1")))
-        quotes = np.flatnonzero(self._best & (self.ticks["kind"] == TickKind.QUOTE))
-        books = self._depth_rows
-        price, shown = np.zeros((2, 0, 1), np.int64)
-        if len(books):
-            price, shown = self._loaded()[:2] if sign > 0 else self._loaded()[2:]
-            price, shown = price[self._book_place[books]], shown[self._book_place[books]]
-            shown = np.where(price > 0, shown, 0)
-        above = self._best_rows[np.searchsorted(self._best_rows, books, side="right") - 1]
-        return ShownSide(
-            sign=sign,
-            quote_rows=quotes,
-            best=outwards * px[quotes].astype(np.int64),
-            best_qty=_units(qty[quotes]),
-            book_rows=books,
-            price=-sign * price,
-            qty=shown,
-            untold=np.where(self._best[books], FAR, outwards * px[above].astype(np.int64)),
-            far=np.where(shown > 0, -sign * price, -FAR).max(axis=1),
-        )
-
-    def _loaded(self) -> I64:
-        """Read the levels of all books in the track, unless they are there.
-
-        Returns
-        -------
-        int64[4, books, levels]    bid prices, bid quantities, ask prices, ask quantities, in 1e-8
+    def load(self) -> Rows:
+        """Return the rows with the levels of their books, which are read unless they are there.
 
         Raises
         ------
         ArchiveError
             the archive no longer holds what its ticks were made of
         """
-        if self._levels is not None:
-            return self._levels
-        books = self.ticks[self.ticks["kind"] == TickKind.BOOK]
+        if self._rows is None:
+            book = self.ticks["kind"] == TickKind.BOOK
+            tops = self._tops(self.ticks[book]) if book.any() else _NO_LEVELS
+            self._rows = Rows(self.ticks, self.positions, tops, np.cumsum(book) - book, self.unit)
+        return self._rows
+
+    def _tops(self, books: Ticks) -> I64:
         exch_ns, recv_ns = books["exch_ns"], books["recv_ns"]
         series = self._read_books(int(exch_ns.min()), int(exch_ns.max()) + 1)
         # Both are in the order of arrival, and no row received with the first one is missing here.
@@ -257,22 +151,9 @@ class Track:
                 where=self._symbol,
                 fix="run the backtest again when nothing writes to the archive",
             )
-        self._levels = np.stack(
-            [
-                series.bid_px[rows].astype(np.int64) * self._tick_e8,
-                _units(series.bid_qty[rows]),
-                series.ask_px[rows].astype(np.int64) * self._tick_e8,
-                _units(series.ask_qty[rows]),
-            ]
-        )
-        return self._levels
-
-
-def _units(qty: npt.NDArray[np.float64]) -> I64:
-    return np.rint(qty * E8).astype(np.int64)
-
-
-def _largest_before(exch_ns: I64, counted: Bools, carried: int) -> I64:
-    """Return int64[N + 1]: the largest time counted so far, before each row and after the last."""
-    times = np.where(counted, exch_ns, -1)
-    return np.maximum.accumulate(np.concatenate([[carried], times]))
+        tops = np.empty((len(books), 4, BOOK_LEVELS), np.int64)
+        for row, px in ((0, series.bid_px), (2, series.ask_px)):
+            np.multiply(px[rows], self.unit, out=tops[:, row], dtype=np.int64)
+        for row, qty in ((1, series.bid_qty), (3, series.ask_qty)):
+            np.copyto(tops[:, row], np.rint(qty[rows] * E8), casting="unsafe")
+        return tops

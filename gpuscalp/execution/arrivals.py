@@ -1,6 +1,7 @@
 """What becomes of an order when it reaches the exchange: refused, taken, left to rest.
 
-Owns: the decisions that need the rules, the money and the book together. Never: changes an order.
+Owns: the decisions that need the rules, the money and the book together, and what they look at beside them.
+Never: changes an order.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 from gpuscalp.config import PaperConfig
+from gpuscalp.errors import ExecutionError
+from gpuscalp.execution.conditional import Conditional
 from gpuscalp.execution.custody import Custody
 from gpuscalp.execution.filters import MAX_AMENDS, Question, Reject, SymbolRules, check
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.matching import Matcher
-from gpuscalp.execution.messages import OrderKind, TimeInForce
+from gpuscalp.execution.messages import OrderKind, OrderRequest, TimeInForce
+from gpuscalp.execution.rates import OrderRates
 from gpuscalp.execution.working import WorkingOrder
+from gpuscalp.orders import BUY, SELL
 from gpuscalp.schema import E8
 
 _NO_LIMIT = 1 << 62
@@ -28,6 +33,11 @@ class Arrivals:
     ----------
     rules, matchers : S
     orders : all orders that are open or on their way; read only
+
+    Attributes
+    ----------
+    stops : the orders that wait for their price
+    rates : how many orders have come lately
     """
 
     def __init__(
@@ -42,6 +52,8 @@ class Arrivals:
         self._custody = custody
         self._matchers = matchers
         self._orders = orders
+        self.stops = Conditional([matcher.display for matcher in matchers])
+        self.rates = OrderRates(config)
         self._config = config
 
     def most_of(self, order: WorkingOrder) -> int:
@@ -61,8 +73,16 @@ class Arrivals:
             return _NO_LIMIT if order.side > 0 else 1
         return mark * (E8 + order.side * bound) // E8
 
+    def judge_stop(self, order: WorkingOrder) -> Reject:
+        """Return why a new stop is refused, or NONE. What it would meet is asked when it goes off."""
+        index = order.symbol_index
+        code = check(self._rules[index], self._question(order, order.trigger_e8, order.qty_e8))
+        if code is not Reject.NONE:
+            return code
+        return self.stops.judge(order, self._custody.known_mark_e8(index))
+
     def judge(self, order: WorkingOrder, at_ns: int) -> Reject:
-        """Return why a new order is refused, or NONE."""
+        """Return why a new order, or a stop that has gone off, is refused, or NONE."""
         index = order.symbol_index
         matcher = self._matchers[index]
         code = check(self._rules[index], self._question(order, order.price_e8, order.qty_e8))
@@ -70,7 +90,7 @@ class Arrivals:
             return code
         if order.reduce_only and not self.most_of(order):
             return Reject.REDUCE_ONLY
-        if matcher.resting_count >= self._config.max_open_orders:
+        if len(matcher.queues) >= self._config.max_open_orders:
             return Reject.MAX_ORDERS
         if not self._affords(order, order.left_e8):
             return Reject.MARGIN
@@ -92,6 +112,8 @@ class Arrivals:
             return Reject.AMEND_NO_CHANGE, ""
         if order.amend_count >= MAX_AMENDS:
             return Reject.AMEND_TOO_OFTEN, ""
+        if order.kind is OrderKind.STOP_MARKET:
+            return Reject.NO_SUCH_ORDER, ""  # a conditional order can be cancelled and sent anew
         code = check(self._rules[order.symbol_index], self._question(order, price_e8, qty_e8))
         if code is not Reject.NONE:
             return code, ""
@@ -147,7 +169,9 @@ class Arrivals:
             return True
         open_e8: dict[int, list[int]] = {order.symbol_index: [0, 0]}
         for other in self._orders.values():
-            if other is not order and other.is_open and not other.reduce_only:
+            if other is order or other.reduce_only or other.kind is OrderKind.STOP_MARKET:
+                continue
+            if other.is_open:
                 open_e8.setdefault(other.symbol_index, [0, 0])[other.side < 0] += other.left_e8
         positions = self._custody.account.positions
         exposures = {index: _exposure(positions[index].qty_e8, *sums) for index, sums in open_e8.items()}
@@ -163,3 +187,19 @@ class Arrivals:
 
 def _exposure(held_e8: int, buys_e8: int, sells_e8: int) -> int:
     return max(abs(held_e8 + buys_e8), abs(held_e8 - sells_e8))
+
+
+def check_new(request: OrderRequest, last_id: int, symbol_count: int) -> None:
+    """Refuse what can only be a mistake of the caller.
+
+    Raises
+    ------
+    ExecutionError
+        the order id is not larger than all before it, or the symbol or the side does not exist
+    """
+    if request.order_id <= last_id:
+        raise ExecutionError(
+            "order ids must grow: one is never used twice", where="submit", value=request.order_id
+        )
+    if not 0 <= request.symbol_index < symbol_count or request.side not in (BUY, SELL):
+        raise ExecutionError("no such symbol or side", where="submit", value=request)

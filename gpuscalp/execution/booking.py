@@ -5,11 +5,12 @@ Owns: which call of the trader each kind of report means. Never: sends, waits, o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gpuscalp.errors import ExecutionError
 from gpuscalp.execution.lifecycle import ENDED
-from gpuscalp.execution.messages import OrderKind, OrderRequest, Report, ReportKind, TimeInForce
+from gpuscalp.execution.messages import OrderRequest, Report, ReportKind
 from gpuscalp.orders import Fill, Order
 from gpuscalp.trader import Trader
 
@@ -32,16 +33,36 @@ class BookedFill:
 
 
 def request_of(order: Order) -> OrderRequest:
-    """Return the market order that executes an order of the trader."""
+    """Return an order of the trader as a broker takes it."""
     return OrderRequest(
         order_id=order.order_id,
         symbol_index=order.symbol_index,
         side=order.side,
         qty_e8=order.qty_e8,
-        kind=OrderKind.MARKET,
-        time_in_force=TimeInForce.IOC,
+        price_e8=order.price_e8,
+        kind=order.kind,
+        time_in_force=order.time_in_force,
         reduce_only=order.reduce_only,
     )
+
+
+def in_turn(
+    orders: Iterable[tuple[Order, int]], cancels: Iterable[tuple[int, int]]
+) -> Iterator[tuple[Order | int, int]]:
+    """Yield orders and ids to be cancelled in the order in which they have to leave, with their times.
+
+    Cancellations come first, so that what is replaced is gone before what replaces it, but for one of an
+    order that leaves only now: several frames were decided on at once.
+    """
+    orders = tuple(orders)
+    new, late = {order.order_id for order, _ in orders}, []
+    for order_id, at_ns in cancels:
+        if order_id in new:
+            late.append((order_id, at_ns))
+        else:
+            yield order_id, at_ns
+    yield from orders
+    yield from late
 
 
 def book(trader: Trader, report: Report) -> BookedFill | None:

@@ -14,19 +14,18 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from gpuscalp.config import CostConfig, PaperConfig
-from gpuscalp.errors import ExecutionError
-from gpuscalp.execution.arrivals import Arrivals
-from gpuscalp.execution.custody import Custody
+from gpuscalp.execution.arrivals import Arrivals, check_new
+from gpuscalp.execution.custody import NEVER, Custody
 from gpuscalp.execution.filters import Reject, SymbolRules
 from gpuscalp.execution.latency import legs
-from gpuscalp.execution.lifecycle import OrderEvent, OrderState
+from gpuscalp.execution.lifecycle import OrderEvent
 from gpuscalp.execution.margin import DEFAULT_TIERS, Tier
-from gpuscalp.execution.matching import Matcher
+from gpuscalp.execution.matching import Matcher, Rows, compile_ahead
 from gpuscalp.execution.messages import OrderRequest, Report, ReportKind
-from gpuscalp.execution.outbox import Outbox
+from gpuscalp.execution.outbox import Outbox, execution
 from gpuscalp.execution.timetable import Due, RequestKind, Timetable
 from gpuscalp.execution.working import WorkingOrder
-from gpuscalp.orders import BUY, SELL, Fill
+from gpuscalp.orders import OrderKind
 from gpuscalp.schema import NS_PER_MS, Instrument
 
 
@@ -67,8 +66,9 @@ class PaperBroker:
         rules: Sequence[SymbolRules] | None = None,
         tiers: Sequence[Sequence[Tier]] | None = None,
     ) -> None:
+        compile_ahead()
         count = len(instruments)
-        self._rules = tuple(rules or (SymbolRules.of(each, paper) for each in instruments))
+        each_rules = tuple(rules or (SymbolRules.of(each, paper) for each in instruments))
         self._paper = paper
         self._custody = Custody(
             start_e8,
@@ -81,24 +81,16 @@ class PaperBroker:
         there, back = legs(paper.request, paper.reply, paper.seed)
         self._timetable, self._outbox = Timetable(there), Outbox(back)
         self._matchers = tuple(
-            Matcher(
-                self._rules[index].step_e8,
-                model=paper.queue,
-                power=paper.queue_power,
-                depth_age_ns=paper.depth_age_ms * NS_PER_MS,
-                most_of=self._most_of,
-                on_match=self._on_match,
-            )
-            for index in range(count)
+            Matcher(rules.step_e8, paper, most_of=self._most_of, on_match=self._on_match)
+            for rules in each_rules
         )
         self.displays = tuple(matcher.display for matcher in self._matchers)
         self.before_close: Callable[[int], None] | None = None
         self.orders: dict[int, WorkingOrder] = {}
-        self._arrivals = Arrivals(self._rules, self._custody, self._matchers, self.orders, paper)
+        self._arrivals = Arrivals(each_rules, self._custody, self._matchers, self.orders, paper)
         # By symbol: what has arrived and waits for a state of the book to meet.
         self._waiting: tuple[list[Due], ...] = tuple([] for _ in range(count))
-        self._last_id = 0
-        self._own_id = 0
+        self._last_id = self._own_id = 0
         self.now_ns = -1
 
     # What we ask for. Nothing happens before the request has arrived.
@@ -111,12 +103,7 @@ class PaperBroker:
         ExecutionError
             the order id is not larger than all before it, or the symbol or the side does not exist
         """
-        if request.order_id <= self._last_id:
-            raise ExecutionError(
-                "order ids must grow: one is never used twice", where="submit", value=request.order_id
-            )
-        if not 0 <= request.symbol_index < len(self._matchers) or request.side not in (BUY, SELL):
-            raise ExecutionError("no such symbol or side", where="submit", value=request)
+        check_new(request, self._last_id, len(self._matchers))
         self._last_id = request.order_id
         self.orders[request.order_id] = WorkingOrder.of(request)
         return self._timetable.send(RequestKind.SUBMIT, request.order_id, now_ns, self.now_ns)
@@ -145,38 +132,22 @@ class PaperBroker:
         self._run(now_ns, inclusive=True)
         return self._outbox.flush()
 
-    def on_quote(
-        self,
-        symbol_index: int,
-        at_ns: int,
-        bid: int,
-        bid_qty: int,
-        ask: int,
-        ask_qty: int,
-        *,
-        sound: bool = True,
-    ) -> tuple[Report, ...]:
-        """Take a best bid and ask; ``sound`` is False where a gap or a resync makes it doubtful."""
+    def on_quote(self, symbol_index: int, at_ns: int, *best: int, sound: bool = True) -> tuple[Report, ...]:
+        """Take a best bid and ask: bid, its quantity, ask, its quantity.
+
+        ``sound`` is False where a gap or a resync makes it doubtful; of a book as well.
+        """
         self._run(at_ns, inclusive=False)
-        if self.displays[symbol_index].on_quote(at_ns, bid, bid_qty, ask, ask_qty, sound=sound):
+        if self.displays[symbol_index].on_quote(at_ns, *best, sound=sound):
             self._after_state(symbol_index)
         return self._close(at_ns)
 
     def on_book(
-        self,
-        symbol_index: int,
-        at_ns: int,
-        bid_prices: Sequence[int],
-        bid_qtys: Sequence[int],
-        ask_prices: Sequence[int],
-        ask_qtys: Sequence[int],
-        *,
-        sound: bool = True,
+        self, symbol_index: int, at_ns: int, *top: Sequence[int], sound: bool = True
     ) -> tuple[Report, ...]:
-        """Take the best levels of both sides, best first."""
+        """Take the best levels of both sides, best first: bid prices, quantities, ask prices, quantities."""
         self._run(at_ns, inclusive=False)
-        display = self.displays[symbol_index]
-        if display.on_book(at_ns, bid_prices, bid_qtys, ask_prices, ask_qtys, sound=sound):
+        if self.displays[symbol_index].on_book(at_ns, *top, sound=sound):
             self._after_state(symbol_index)
         return self._close(at_ns)
 
@@ -186,6 +157,8 @@ class PaperBroker:
         """Take a trade; ``taker_side`` +1: its taker bought."""
         self._run(at_ns, inclusive=False)
         self._matchers[symbol_index].on_trade(price_e8, qty_e8, taker_side, at_ns)
+        for order in self._arrivals.stops.set_off(symbol_index, price_e8):
+            self._meet(self._timetable.now(RequestKind.TRIGGER, order.order_id, self.now_ns), order)
         return self._close(at_ns)
 
     def on_mark(
@@ -208,6 +181,25 @@ class PaperBroker:
                 self._liquidate()
         return self._close(at_ns)
 
+    def skim(self, symbol_index: int, rows: Rows, row: int, stop: int) -> int:
+        """Take recorded rows of a symbol until one at which something may happen; return which that is.
+
+        For whoever has a recording. The rows are taken as if they had been told, but for the clock: that is
+        the caller's, and no request may arrive before the position ``stop``, where they end.
+        """
+        waits, triggers = bool(self._waiting[symbol_index]), self._arrivals.stops.bounds(symbol_index)
+        return self._matchers[symbol_index].skim(rows, row, stop, waits=waits, triggers=triggers)
+
+    @property
+    def due_ns(self) -> int:
+        """When the next request arrives; NEVER if none is on its way."""
+        return self._timetable.next_ns(NEVER)
+
+    def busy(self) -> set[int]:
+        """Return the symbols, by index, with an order, or a request that waits for a book."""
+        waiting = {index for index, due in enumerate(self._waiting) if due}
+        return waiting.union(order.symbol_index for order in self.orders.values())
+
     # Time
 
     def _run(self, until_ns: int, *, inclusive: bool) -> None:
@@ -220,7 +212,8 @@ class PaperBroker:
                 self.now_ns = max(self.now_ns, due.at_ns)
                 self._arrive(due)
             elif funding < until_ns:
-                self._fund_first(funding)
+                self.now_ns = max(self.now_ns, funding)
+                self._fund(self._custody.next_due())
             else:
                 break
         self.now_ns = max(self.now_ns, until_ns)
@@ -231,22 +224,16 @@ class PaperBroker:
             self._run(at_ns, inclusive=True)
         return self._outbox.flush()
 
-    def _fund_first(self, at_ns: int) -> None:
-        index = self._custody.due_symbol(at_ns)
-        assert index is not None
-        self.now_ns = max(self.now_ns, at_ns)
-        self._fund(index)
-
     def _fund(self, symbol_index: int) -> None:
-        paid = self._custody.settle(symbol_index)
-        if self._custody.held_e8(symbol_index):
+        paid, held = self._custody.settle(symbol_index), self._custody.held_e8(symbol_index)
+        if held:
             self._outbox.add(ReportKind.FUNDING, self.now_ns, symbol_index=symbol_index, money_e8=paid)
 
     # Requests at the exchange
 
     def _after_state(self, symbol_index: int) -> None:
         """Resting orders first, then those that have waited for this state."""
-        self._matchers[symbol_index].on_state(self.displays[symbol_index].state_ns)
+        self._matchers[symbol_index].on_state()
         while (due := self._waiting[symbol_index]) and self._meets(symbol_index, due[0].at_ns):
             self._execute(due.pop(0))
 
@@ -267,15 +254,39 @@ class PaperBroker:
             else:
                 self._end(order, OrderEvent.CANCEL)
         elif due.kind is RequestKind.GIVE_UP:
-            if order is not None and order.state is OrderState.NEW:
+            if order is not None and self._waits(order):
                 self._end(order, OrderEvent.EXPIRE, "no_market")
+        elif not self._arrivals.rates.admit(self.now_ns):
+            if order is not None and due.kind is RequestKind.SUBMIT:
+                self._end(order, OrderEvent.REJECT, code=Reject.TOO_MANY)
+            else:
+                self._refuse(ReportKind.AMEND_REJECTED, due, Reject.TOO_MANY)
         elif order is None:
             self._refuse(ReportKind.AMEND_REJECTED, due, Reject.NO_SUCH_ORDER)
-        elif self._meets(order.symbol_index, due.at_ns):
+        elif order.kind is not OrderKind.STOP_MARKET or due.kind is RequestKind.AMEND:
+            self._meet(due, order)
+        elif code := self._arrivals.judge_stop(order):
+            self._end(order, OrderEvent.REJECT, code=code)
+        else:
+            self._accept(order)
+            self._arrivals.stops.add(order)
+
+    def _accept(self, order: WorkingOrder) -> None:
+        order.happen(OrderEvent.ACCEPT)
+        self._outbox.add(ReportKind.ACCEPTED, self.now_ns, order)
+
+    def _waits(self, order: WorkingOrder) -> bool:
+        """Whether an order, and not an amendment of it, waits for a book to meet."""
+        waiting = self._waiting[order.symbol_index]
+        return any(due.order_id == order.order_id and due.kind is not RequestKind.AMEND for due in waiting)
+
+    def _meet(self, due: Due, order: WorkingOrder) -> None:
+        """Put a request to the book, now or when there is one that it may meet."""
+        if self._meets(order.symbol_index, due.at_ns):
             self._execute(due)
         else:
             self._waiting[order.symbol_index].append(due)
-            if due.kind is RequestKind.SUBMIT:
+            if due.kind is not RequestKind.AMEND:
                 give_up_ns = self.now_ns + self._paper.max_wait_ms * NS_PER_MS
                 self._timetable.set(RequestKind.GIVE_UP, due.order_id, give_up_ns)
 
@@ -292,13 +303,13 @@ class PaperBroker:
             return
         matcher = self._matchers[order.symbol_index]
         self._custody.stand_in(order.symbol_index, matcher.display.mid2_e8 // 2)
-        if due.kind is RequestKind.SUBMIT:
-            code = self._arrivals.judge(order, self.now_ns)
-            if code is not Reject.NONE:
-                self._end(order, OrderEvent.REJECT, code=code)
+        if due.kind is not RequestKind.AMEND:
+            new = due.kind is RequestKind.SUBMIT  # else a stop, which is accepted already
+            if code := self._arrivals.judge(order, self.now_ns):
+                self._end(order, OrderEvent.REJECT if new else OrderEvent.EXPIRE, code=code)
                 return
-            order.happen(OrderEvent.ACCEPT)
-            self._outbox.add(ReportKind.ACCEPTED, self.now_ns, order)
+            if new:
+                self._accept(order)
         else:
             code, reason = self._arrivals.judge_amendment(order, due.price_e8, due.qty_e8)
             if code is not Reject.NONE:
@@ -307,7 +318,7 @@ class PaperBroker:
             if reason:
                 self._end(order, OrderEvent.CANCEL, reason)
                 return
-            matcher.remove(order)
+            matcher.queues.leave(order)
             order.price_e8, order.qty_e8 = due.price_e8, due.qty_e8
             order.amend_count += 1
             order.happen(OrderEvent.AMEND)
@@ -319,7 +330,7 @@ class PaperBroker:
         if reason := self._arrivals.why_not_rest(order):
             self._end(order, OrderEvent.EXPIRE, reason)
         else:
-            matcher.rest(order, self.now_ns)
+            matcher.queues.enter(order, self.now_ns)
 
     # Matches and ends
 
@@ -344,46 +355,29 @@ class PaperBroker:
     ) -> None:
         index = order.symbol_index
         fee = self._custody.fee_e8(price_e8, qty_e8, maker=maker, liquidation=liquidation)
-        hit = self.displays[index].side(-order.side).prices
-        fill = Fill(
-            order_id=order.order_id,
-            symbol_index=index,
-            side=order.side,
-            qty_e8=qty_e8,
-            price_e8=price_e8,
-            fee_e8=fee,
-            exec_ns=self.now_ns,
-            mid2_e8=self.displays[index].mid2_e8,
-            touch_e8=hit[0] if hit and not maker else price_e8,
-        )
         realised = self.account.apply_fill(index, order.side * qty_e8, price_e8, fee)
-        reason = "liquidation" if liquidation else ""
-        self._outbox.add(
-            ReportKind.FILL, self.now_ns, order, fill=fill, maker=maker, money_e8=realised, reason=reason
+        fill = execution(
+            order, self.displays[index], price_e8, qty_e8, maker=maker, fee_e8=fee, at_ns=self.now_ns
         )
+        self._outbox.fill(order, fill, maker=maker, money_e8=realised, liquidation=liquidation)
 
     def _end(
         self, order: WorkingOrder, event: OrderEvent, reason: str = "", code: Reject = Reject.NONE
     ) -> None:
         order.happen(event)
-        kind = {
-            OrderEvent.CANCEL: ReportKind.CANCELED,
-            OrderEvent.EXPIRE: ReportKind.EXPIRED,
-            OrderEvent.REJECT: ReportKind.REJECTED,
-        }[event]
         self._forget(order)
-        self._outbox.add(kind, self.now_ns, order, reason=reason, code=code)
+        self._outbox.end(event, self.now_ns, order, reason=reason, code=code)
 
     def _forget(self, order: WorkingOrder) -> None:
-        self._matchers[order.symbol_index].remove(order)
+        self._matchers[order.symbol_index].queues.leave(order)
+        self._arrivals.stops.remove(order)
         del self.orders[order.order_id]
 
     def _liquidate(self) -> None:
         """End every order and close every position, at the book and then at the worse of book and mark."""
         self._outbox.add(ReportKind.LIQUIDATION, self.now_ns)
         for order in tuple(self.orders.values()):
-            waits = any(due.order_id == order.order_id for due in self._waiting[order.symbol_index])
-            if order.is_open or waits:
+            if order.is_open or self._waits(order):
                 self._end(order, OrderEvent.EXPIRE, "liquidation")
         for index in range(len(self._matchers)):
             held = self._custody.held_e8(index)

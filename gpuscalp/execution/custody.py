@@ -89,10 +89,8 @@ class Custody:
         """Return when the next funding of one symbol is due."""
         return self._due_ns[symbol_index]
 
-    def due_symbol(self, until_ns: int) -> int | None:
-        """Return the symbol whose funding is due first, at or before a time; None if there is none."""
-        if self.funding_due_ns > until_ns:
-            return None
+    def next_due(self) -> int:
+        """Return the symbol whose funding is due first."""
         return self._due_ns.index(self.funding_due_ns)
 
     def settle(self, symbol_index: int) -> int:

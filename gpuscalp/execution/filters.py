@@ -23,9 +23,11 @@ class Reject(IntEnum):
     """Binance's error codes, as far as the paper broker gives them."""
 
     NONE = 0
+    TOO_MANY = -1015
     CANCEL_UNKNOWN = -2011
     NO_SUCH_ORDER = -2013
     MARGIN = -2019
+    TRIGGERS = -2021
     REDUCE_ONLY = -2022
     MAX_ORDERS = -2025
     PRICE_NOT_POSITIVE = -4001
@@ -85,7 +87,8 @@ class SymbolRules:
 class Question:
     """An order in the terms of the filters.
 
-    ``mark_e8`` is 0 while no mark price is known: the filters that need one pass the order then.
+    ``price_e8`` is the limit, or the trigger of a stop. ``mark_e8`` is 0 while no mark price is known: the
+    filters that need one pass the order then.
     """
 
     kind: OrderKind
@@ -101,6 +104,10 @@ _Filter = Callable[[SymbolRules, Question], bool]
 
 def _limit(question: Question) -> bool:
     return question.kind is OrderKind.LIMIT
+
+
+def _priced(question: Question) -> bool:
+    return question.kind is not OrderKind.MARKET
 
 
 def _above_band(rules: SymbolRules, question: Question) -> bool:
@@ -120,7 +127,10 @@ def _too_small(rules: SymbolRules, question: Question) -> bool:
     price = question.price_e8 if _limit(question) else question.mark_e8
     # Reduce-only orders are exempt: a rest that is too small to trade must still be closable.
     return (
-        not question.reduce_only and price > 0 and notional_e8(price, question.qty_e8) < rules.min_notional_e8
+        not question.reduce_only
+        and question.kind is not OrderKind.STOP_MARKET  # asked when it goes off
+        and price > 0
+        and notional_e8(price, question.qty_e8) < rules.min_notional_e8
     )
 
 
@@ -130,8 +140,8 @@ FILTERS: Final[tuple[tuple[Reject, _Filter], ...]] = (
     (Reject.MIN_QTY, lambda r, q: q.qty_e8 < r.min_qty_e8),
     (Reject.MAX_QTY, lambda r, q: q.qty_e8 > (r.max_qty_e8 if _limit(q) else r.max_market_qty_e8)),
     (Reject.STEP, lambda r, q: q.qty_e8 % r.step_e8 != 0),
-    (Reject.PRICE_NOT_POSITIVE, lambda _, q: _limit(q) and q.price_e8 <= 0),
-    (Reject.TICK, lambda r, q: _limit(q) and q.price_e8 % r.tick_e8 != 0),
+    (Reject.PRICE_NOT_POSITIVE, lambda _, q: _priced(q) and q.price_e8 <= 0),
+    (Reject.TICK, lambda r, q: _priced(q) and q.price_e8 % r.tick_e8 != 0),
     (Reject.PRICE_TOO_HIGH, _above_band),
     (Reject.PRICE_TOO_LOW, _below_band),
     (Reject.MIN_NOTIONAL, _too_small),

@@ -1,4 +1,4 @@
-"""How long a message is on its way to the exchange and back: two seeded distributions.
+"""How long a message is on its way to the exchange and back, and a decision takes: seeded distributions.
 
 Owns: the draws. Never: knows what the message says.
 
@@ -49,6 +49,10 @@ class Leg:
         self._used += 1
         return self._drawn[self._used - 1]
 
+    def draw_many_ns(self, count: int) -> I64:
+        """Return the next ``count`` draws, int64[count]."""
+        return np.array([self.draw_ns() for _ in range(count)], np.int64)
+
     def _block(self) -> I64:
         config = self._config
         if config.kind == "empirical":
@@ -85,10 +89,20 @@ def at_quantile(config: LegConfig, quantile: float, *, fixed_factor: float) -> L
     return LegConfig(kind="fixed", low_ms=taken_ms, high_ms=taken_ms)
 
 
+def median_ns(config: LegConfig) -> int:
+    """Return what half of the messages do not exceed, in nanoseconds."""
+    return round(at_quantile(config, 0.5, fixed_factor=1.0).low_ms * NS_PER_MS)
+
+
 def legs(request: LegConfig, reply: LegConfig, seed: int) -> tuple[Leg, Leg]:
     """Return both legs, each with a stream of its own from one seed."""
     there, back = np.random.SeedSequence(seed).spawn(2)
     return Leg(request, np.random.default_rng(there)), Leg(reply, np.random.default_rng(back))
+
+
+def compute_leg(compute: LegConfig, seed: int) -> Leg:
+    """Return the times that decisions take, with a stream beside those of the legs of the same seed."""
+    return Leg(compute, np.random.default_rng(np.random.SeedSequence(seed).spawn(3)[2]))
 
 
 def _check(config: LegConfig) -> None:

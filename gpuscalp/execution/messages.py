@@ -9,19 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gpuscalp.execution.lifecycle import OrderState
-from gpuscalp.orders import Fill
+from gpuscalp.orders import Fill, OrderKind, TimeInForce
 
-
-class OrderKind(StrEnum):
-    LIMIT = "limit"
-    MARKET = "market"
-
-
-class TimeInForce(StrEnum):
-    GTC = "gtc"  # rests until filled or cancelled
-    IOC = "ioc"  # fills what it can at arrival; the rest expires
-    FOK = "fok"  # fills as a whole at arrival, or is refused
-    GTX = "gtx"  # post only: rests, or is refused where it would take
+__all__ = ["OrderKind", "OrderRequest", "Report", "ReportKind", "TimeInForce"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +22,7 @@ class OrderRequest:
     ----------
     order_id : chosen by the caller, positive, never used twice
     side : +1 buys, -1 sells
-    price_e8 : limit; 0 for a market order
+    price_e8 : limit of a limit order, trigger of a stop; 0 for a market order
     """
 
     order_id: int
@@ -58,6 +48,11 @@ class ReportKind(StrEnum):
     EXPIRED = "expired"
     FUNDING = "funding"
     LIQUIDATION = "liquidation"  # the exchange has begun to close everything
+    # Of an exchange that others use too (gpuscalp.execution.reconcile)
+    STRANGER = "stranger"  # it has a position or an order that nobody here knows
+    ALARM = "alarm"  # it did what nobody here asked for, and what was sent before may mean something else now
+    CLOSE = "close"  # a position that was taken over has to be closed
+    SEEN = "seen"  # trades up to a number are dealt with; the trader does not hear of it
 
 
 @dataclass(frozen=True, slots=True)

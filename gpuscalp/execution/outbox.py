@@ -5,12 +5,20 @@ Owns: when each report is known to us. Never: decides what happened.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
+from gpuscalp.execution.display import Display
 from gpuscalp.execution.latency import Leg
+from gpuscalp.execution.lifecycle import OrderEvent
 from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.execution.working import WorkingOrder
 from gpuscalp.orders import Fill
+
+_ENDS: Final = {
+    OrderEvent.CANCEL: ReportKind.CANCELED,
+    OrderEvent.EXPIRE: ReportKind.EXPIRED,
+    OrderEvent.REJECT: ReportKind.REJECTED,
+}
 
 
 @final
@@ -67,3 +75,38 @@ class Outbox:
                 money_e8=money_e8,
             )
         )
+
+    def fill(self, order: WorkingOrder, fill: Fill, *, maker: bool, money_e8: int, liquidation: bool) -> None:
+        """Add the report about an execution."""
+        reason = "liquidation" if liquidation else ""
+        kind = ReportKind.FILL
+        self.add(kind, fill.exec_ns, order, fill=fill, maker=maker, money_e8=money_e8, reason=reason)
+
+    def end(self, event: OrderEvent, at_ns: int, order: WorkingOrder, *, reason: str, code: int) -> None:
+        """Add the report about the end of an order."""
+        self.add(_ENDS[event], at_ns, order, reason=reason, code=code)
+
+
+def execution(
+    order: WorkingOrder,
+    display: Display,
+    price_e8: int,
+    qty_e8: int,
+    *,
+    maker: bool,
+    fee_e8: int,
+    at_ns: int,
+) -> Fill:
+    """Return one execution of an order against a book as it is now."""
+    hit, _ = display.best(-order.side)
+    return Fill(
+        order_id=order.order_id,
+        symbol_index=order.symbol_index,
+        side=order.side,
+        qty_e8=qty_e8,
+        price_e8=price_e8,
+        fee_e8=fee_e8,
+        exec_ns=at_ns,
+        mid2_e8=display.mid2_e8,
+        touch_e8=hit if hit and not maker else price_e8,
+    )

@@ -1,6 +1,6 @@
-"""How far ahead of a resting order the queue still is.
+"""The orders that rest, and how far ahead of each the queue still is.
 
-Owns: the queue models. Never: fills. Quantities are ints in 1e-8.
+Owns: the queue models. Never: fills. The arithmetic is compiled: ``gpuscalp.ops.queues``.
 
 The venue shows how much rests at a price, not where in it we stand. Facts that every model shares:
 
@@ -23,109 +23,76 @@ time is not counted a second time, and a drop that follows a trade is explained 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final, Literal, final
+from typing import Final, final
 
-from gpuscalp.execution.display import Shown
+import numpy as np
 
-UNSEEN: Final = 1 << 62  # ahead of us: the book did not show the price
+from gpuscalp.config.trading import QueueModel
+from gpuscalp.execution.display import Display
+from gpuscalp.execution.working import WorkingOrder
+from gpuscalp.ops import queues as ops
+from gpuscalp.ops.display import ASKS, BIDS
 
-Model = Literal["pessimistic", "probabilistic", "proportional"]
-
-
-@final
-@dataclass(slots=True)
-class Place:
-    """Where one order stands in its queue.
-
-    Attributes
-    ----------
-    ahead_e8 : quantity before us; 0 = we are first
-    since_ns : a trade counts only if it happened later
-    advanced_e8, advanced_ns : how much the display brought us forward at that exchange time, so that trades
-        of the same time do not do it again
-    """
-
-    ahead_e8: int
-    since_ns: int
-    advanced_e8: int = 0
-    advanced_ns: int = -1
-
-    def pass_trade(self, qty_e8: int, at_ns: int) -> int:
-        """Let a trade at our price take from the front; return what of it is left for us and those behind."""
-        if at_ns <= self.since_ns:
-            return 0
-        if at_ns == self.advanced_ns:
-            known = min(qty_e8, self.advanced_e8)
-            self.advanced_e8 -= known
-            qty_e8 -= known
-        passed = min(qty_e8, self.ahead_e8)
-        self.ahead_e8 -= passed
-        return qty_e8 - passed
-
-    def shrink(self, ahead_e8: int, at_ns: int) -> None:
-        """Come forward because of the display."""
-        if self.advanced_ns != at_ns:
-            self.advanced_e8, self.advanced_ns = 0, at_ns
-        # From an unseen place nothing is known to have gone.
-        if self.ahead_e8 < UNSEEN:
-            self.advanced_e8 += self.ahead_e8 - ahead_e8
-        self.ahead_e8 = ahead_e8
+_ROOM: Final = 8
 
 
 @final
-@dataclass(slots=True)
-class Level:
-    """The displayed queue at one price where orders of ours rest.
+class Queues:
+    """Our resting orders of one symbol, by side in price-time priority.
+
+    Parameters
+    ----------
+    display : whose quantities they queue behind
+    model, power : which model, and n
 
     Attributes
     ----------
-    shown_e8 : what the book last showed here; None while out of view
-    traded_e8, traded_ns : traded here since the display last changed: it explains the next drop
-    dropped_e8, dropped_ns : left the display without a known trade at that exchange time
+    orders : by side, best price first, then by arrival
+    queue : as ``gpuscalp.ops.queues`` has it; places in the order of ``orders``
+    power : n, 0 for the pessimistic model
     """
 
-    shown_e8: Shown
-    places: list[Place] = field(default_factory=list)
-    traded_e8: int = 0
-    traded_ns: int = -1
-    dropped_e8: int = 0
-    dropped_ns: int = -1
+    def __init__(self, display: Display, model: QueueModel, power: int) -> None:
+        self._display = display
+        self.orders: dict[int, list[WorkingOrder]] = {1: [], -1: []}
+        self.queue = ops.new_queue(_ROOM)
+        self.power = {"pessimistic": 0, "proportional": 1}.get(model, power)
 
-    def on_trade(self, qty_e8: int, at_ns: int) -> None:
-        """Note a trade at the price; the places are moved by :meth:`Place.pass_trade`."""
-        if at_ns == self.dropped_ns:
-            known = min(qty_e8, self.dropped_e8)
-            self.dropped_e8 -= known
-            qty_e8 -= known
-        self.traded_e8 += qty_e8
-        self.traded_ns = at_ns
+    def __len__(self) -> int:
+        return len(self.orders[1]) + len(self.orders[-1])
 
-    def on_shown(self, shown_e8: Shown, at_ns: int, model: Model, power: int) -> None:
-        """Take what the book shows now and bring the places forward as the model says."""
-        before, self.shown_e8 = self.shown_e8, shown_e8
-        if shown_e8 is None:
-            return
-        left = 0
-        if before is not None and shown_e8 < before:
-            drop = before - shown_e8
-            left = drop - min(self.traded_e8, drop)
-            self.traded_e8 -= drop - left
-            if self.dropped_ns != at_ns:
-                self.dropped_e8, self.dropped_ns = 0, at_ns
-            self.dropped_e8 += left
-        if at_ns > self.traded_ns:
-            self.traded_e8 = 0
-        for place in self.places:
-            ahead = place.ahead_e8
-            if left and before is not None and model != "pessimistic" and ahead < UNSEEN:
-                ahead -= _share(left, ahead, max(ahead, before), 1 if model == "proportional" else power)
-            ahead = min(ahead, shown_e8)
-            if ahead != place.ahead_e8:
-                place.shrink(ahead, at_ns)
+    def enter(self, order: WorkingOrder, at_ns: int) -> None:
+        """Put an order at the end of the queue at its price."""
+        display, index, orders = self._display, _index(order.side), self.orders[order.side]
+        if len(orders) == self.queue.shape[2]:
+            self.queue = np.concatenate([self.queue, np.zeros_like(self.queue)], axis=2)
+        key = -order.side * order.price_e8
+        place = ops.enter(display.head, display.book, self.queue, index, key, at_ns)
+        orders.insert(place, order)
+
+    def leave(self, order: WorkingOrder) -> None:
+        """Take an order out of its queue, if it is in one."""
+        orders = self.orders[order.side]
+        if order in orders:
+            place = orders.index(order)
+            del orders[place]
+            ops.leave(self._display.head, self.queue, _index(order.side), place)
+
+    def follow(self, at_ns: int) -> None:
+        """Move the queues as the new state of the display says."""
+        display = self._display
+        ops.follow(display.head, display.book, self.queue, at_ns, self.power)
+
+    def note_trade(self, side: int, price_e8: int, qty_e8: int, at_ns: int) -> None:
+        """Note a trade that takes from our side of the book."""
+        ops.note_trade(self._display.head, self.queue, _index(side), -side * price_e8, qty_e8, at_ns)
+
+    def pass_trade(self, order: WorkingOrder, price_e8: int, qty_e8: int, at_ns: int) -> int:
+        """Let a trade take from before an order; return what of it is left for it and those behind it."""
+        side = order.side
+        place = self.orders[side].index(order)
+        return int(ops.pass_trade(self.queue, _index(side), place, -side * price_e8, qty_e8, at_ns))
 
 
-def _share(drop: int, ahead: int, shown: int, power: int) -> int:
-    """Return how much of a drop was ahead of us; rounded down, in exact integers."""
-    front, back = ahead**power, (shown - ahead) ** power
-    return min(ahead, drop * front // (front + back)) if front else 0
+def _index(side: int) -> int:
+    return BIDS if side > 0 else ASKS

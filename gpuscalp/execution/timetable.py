@@ -17,7 +17,9 @@ class RequestKind(IntEnum):
     SUBMIT = 0
     AMEND = 1
     CANCEL = 2
-    GIVE_UP = 3  # the exchange's own: an order has waited too long for a market
+    # The exchange's own: an order has waited too long for a market; a stop has gone off.
+    GIVE_UP = 3
+    TRIGGER = 4
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,6 +70,11 @@ class Timetable:
         """Put something on the table for a given time."""
         self._sequence += 1
         heapq.heappush(self._due, Due(at_ns, self._sequence, kind, order_id, price_e8, qty_e8))
+
+    def now(self, kind: RequestKind, order_id: int, at_ns: int) -> Due:
+        """Return something that the exchange itself does at a time, without a way."""
+        self._sequence += 1
+        return Due(at_ns, self._sequence, kind, order_id)
 
     def next_ns(self, default: int) -> int:
         """Return when the next request arrives."""

@@ -6,12 +6,11 @@ Never: matches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 from gpuscalp.execution.lifecycle import OPEN, OrderEvent, OrderState, next_state
 from gpuscalp.execution.messages import OrderKind, OrderRequest, TimeInForce
-from gpuscalp.execution.queueing import Place
 
 
 @final
@@ -21,9 +20,10 @@ class WorkingOrder:
 
     Attributes
     ----------
+    kind : a stop that has gone off is a market order
     price_e8 : limit; 0 for a market order
+    trigger_e8 : of a stop
     arrived : whether the exchange knows of it
-    place : in the queue, while it rests
     """
 
     order_id: int
@@ -34,11 +34,11 @@ class WorkingOrder:
     kind: OrderKind
     time_in_force: TimeInForce
     reduce_only: bool
+    trigger_e8: int = 0
     filled_e8: int = 0
     amend_count: int = 0
     arrived: bool = False
     state: OrderState = OrderState.NEW
-    place: Place = field(default_factory=lambda: Place(0, 0))
 
     @classmethod
     def of(cls, request: OrderRequest) -> WorkingOrder:
@@ -51,6 +51,7 @@ class WorkingOrder:
             kind=request.kind,
             time_in_force=request.time_in_force if request.kind is OrderKind.LIMIT else TimeInForce.IOC,
             reduce_only=request.reduce_only,
+            trigger_e8=request.price_e8 if request.kind is OrderKind.STOP_MARKET else 0,
         )
 
     @property

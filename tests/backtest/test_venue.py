@@ -1,9 +1,4 @@
-"""A broker that is told little reports what one reports that is told everything.
-
-For orders that take or end, which are all that a backtest sends. Orders that rest look at levels that nobody
-may take from any more, for their place in the queue, and refused amendments wait for the next state of a
-symbol without orders: a venue offers neither.
-"""
+"""A broker whose rows are skimmed reports what one reports that is told every row, whatever is sent."""
 
 from __future__ import annotations
 
@@ -56,12 +51,16 @@ PAPER = st.builds(
 # (row before which it is sent, ms that the sender's clock is ahead, what)
 SUBMIT = st.tuples(
     st.just("submit"), st.integers(0, 2), st.sampled_from((1, -1)), st.integers(1, 30),
-    st.one_of(st.none(), st.none(), st.integers(-6, 6)), st.sampled_from(("ioc", "ioc", "fok")),
+    st.one_of(st.none(), st.integers(-6, 6), st.integers(-2, 2)),
+    st.sampled_from(("ioc", "fok", "gtc", "gtc", "gtx", "gtx", "stop")),
     st.booleans(),
 )  # fmt: skip
 CANCEL = st.tuples(st.just("cancel"), st.integers(1, 8))
+AMEND = st.tuples(st.just("amend"), st.integers(1, 8), st.integers(-3, 3), st.integers(1, 20))
 SENT = st.lists(
-    st.tuples(st.integers(0, 400), st.integers(0, 20), st.one_of(SUBMIT, SUBMIT, SUBMIT, CANCEL)),
+    st.tuples(
+        st.integers(0, 400), st.integers(0, 20), st.one_of(SUBMIT, SUBMIT, SUBMIT, SUBMIT, CANCEL, AMEND)
+    ),
     max_size=25,
 )
 
@@ -71,9 +70,13 @@ def send(target: Any, broker: PaperBroker, order_id: int, what: Any, symbols: in
     kind, *rest = what
     if kind == "cancel":
         broker.cancel(rest[0], now_ns)
+    elif kind == "amend":
+        broker.amend(rest[0], now_ns, price_e8=(1_000 + rest[1]) * E8, qty_e8=rest[2] * E8)
     else:
         symbol, side, qty, offset, tif, reduce_only = rest
         order = OrderKind.MARKET if offset is None else OrderKind.LIMIT
+        if tif == "stop":
+            order, tif, offset = OrderKind.STOP_MARKET, "gtc", (offset or 0)
         price = 0 if offset is None else (1_000 + offset) * E8
         target.submit(
             OrderRequest(
@@ -170,6 +173,42 @@ def test_takes_are_remembered_over_long_stretches_that_nobody_looked_at(wander: 
     # Some found levels used up: there is something to remember.
     unfilled = [r for r in expected if r.kind is ReportKind.EXPIRED and r.left_e8]
     assert len(unfilled) > 100
+
+
+@pytest.mark.parametrize("queue", ["pessimistic", "proportional", "probabilistic"])
+@pytest.mark.parametrize(("wander", "late_ms"), [(0, 4), (1, 60)])
+def test_resting_orders_move_in_their_queues_while_rows_are_skimmed(
+    queue: str, wander: int, late_ms: int
+) -> None:
+    rows = random_rows(9, count=6_000, symbols=2, late_ms=late_ms, wander=wander, book_share=0.4)
+    paper = PaperConfig(
+        request=LegConfig(low_ms=1.0), queue=queue, percent_price_up=10.0, percent_price_down=0.01,
+        leverage=125, market_take_bound=0.0,
+    )  # fmt: skip
+    rng = np.random.default_rng(10)
+    mid = 1_000 + np.zeros(6_000, np.int64)
+    for symbol in range(2):
+        quotes = np.flatnonzero((rows.ticks["kind"] == 1) & (rows.ticks["symbol"] == symbol))
+        seen = quotes[np.searchsorted(quotes, np.arange(6_000)).clip(max=len(quotes) - 1)]
+        mid = np.where(rows.ticks["symbol"] == symbol, rows.ticks["px0"][seen], mid)
+    sent: list[Any] = []
+    for order_id, row in enumerate(np.sort(rng.integers(10, 6_000, 1_000)).tolist(), 1):
+        side, symbol = int(rng.choice((-1, 1))), int(rows.ticks["symbol"][row])
+        offset = int(mid[row]) - 1_000 + int(rng.integers(-3, 4))
+        tif = str(rng.choice(("gtc", "gtx", "gtx", "ioc", "stop")))
+        order = ("submit", symbol, side, int(rng.integers(1, 12)), offset, tif, order_id % 9 == 0)
+        sent.append((row, 0, order))
+        if order_id > 20:
+            kind = ("cancel", order_id - 20) if order_id % 5 else ("amend", order_id - 3, offset, 9)
+            sent.append((row, 1, kind))
+    expected, full = told_everything(rows, sent, paper, 2, 10**6)
+    found, venue = told_what_matters(rows, sent, paper, 2, 10**6, list(range(0, 6_000, 500)))
+    assert found == expected
+    assert venue.broker.orders.keys() == full.orders.keys()
+    kinds = Counter((report.kind, report.maker) for report in expected)
+    assert kinds[ReportKind.FILL, True] > 100, "hardly an order was filled where it rested"
+    assert kinds[ReportKind.CANCELED, False] > 50
+    assert kinds[ReportKind.AMENDED, False] > 10
 
 
 def test_order_without_latency_meets_the_state_of_its_own_instant() -> None:

@@ -46,8 +46,11 @@ def request(
     reduce_only: bool = False,
     symbol: int = 0,
 ) -> OrderRequest:
-    """Return a request; a price of 0 makes a market order."""
+    """Return a request; a price of 0 makes a market order, ``tif`` "stop" one that waits for its price."""
     kind = OrderKind.LIMIT if price else OrderKind.MARKET
+    if price and tif == "stop":
+        kind, tif = OrderKind.STOP_MARKET, "ioc"
+    tif = "ioc" if tif == "stop" else tif
     return OrderRequest(order_id, symbol, side, qty * E8, price * E8, kind, TimeInForce(tif), reduce_only)
 
 
@@ -100,6 +103,9 @@ SUBMIT = st.tuples(
     st.one_of(st.just(0), PRICE),
     st.sampled_from(("gtc", "gtc", "ioc", "fok", "gtx")),
     st.sampled_from((False, False, False, True)),
+)
+STOP = st.tuples(
+    st.integers(0, 2), st.just("submit"), SIDE, st.integers(1, 9), PRICE, st.just("stop"), st.booleans()
 )
 CANCEL = st.tuples(st.integers(0, 2), st.just("cancel"), st.integers(1, 6))
 AMEND = st.tuples(st.integers(0, 2), st.just("amend"), st.integers(1, 6), PRICE, st.integers(1, 9))

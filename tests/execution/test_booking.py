@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gpuscalp.errors import ExecutionError
-from gpuscalp.execution.booking import BookedFill, book, request_of
+from gpuscalp.execution.booking import BookedFill, book, in_turn, request_of
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import OrderKind, OrderRequest, Report, ReportKind, TimeInForce
 from gpuscalp.orders import Fill, Order
 from gpuscalp.trader import Trader
+from tests.backtest.market import order
 from tests.trading import E8, NOTHING, NOW, market, signals, step, trader
 
 ENTRY_PRICE = 6_000_010_000_000
@@ -111,3 +114,28 @@ def test_report_about_an_order_that_is_not_open_is_an_error_and_books_nothing(re
         book(machine, report)
     assert machine.account.cash_e8 == 10_000 * E8
     assert machine.open_orders.keys() == {1}
+
+
+def test_cancellations_leave_first_but_for_those_of_orders_that_leave_only_now() -> None:
+    """Two frames of one batch: the second wants the end of what the first has sent."""
+    orders = [(order(1, 1.0, order_id=number), number) for number in (7, 8)]
+    assert [
+        what if isinstance(what, int) else f"order {what.order_id}"
+        for what, _ in in_turn(orders, [(3, 1), (7, 2), (5, 3)])
+    ] == [3, 5, "order 7", "order 8", 7]
+    assert [at for _, at in in_turn(orders, [(3, 1), (7, 2)])] == [1, 7, 8, 2]
+    assert list(in_turn([], [])) == []
+
+
+def test_limits_and_stops_pass_to_the_broker_with_their_prices() -> None:
+    made = replace(
+        order(-1, 1.0, order_id=4, reduce_only=True),
+        kind=OrderKind.STOP_MARKET, time_in_force=TimeInForce.GTC, price_e8=99 * 10**8,
+    )  # fmt: skip
+    sent = request_of(made)
+    assert (sent.kind, sent.time_in_force, sent.price_e8) == (
+        OrderKind.STOP_MARKET,
+        TimeInForce.GTC,
+        99 * 10**8,
+    )
+    assert (sent.order_id, sent.side, sent.reduce_only) == (4, -1, True)

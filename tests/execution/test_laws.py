@@ -19,6 +19,7 @@ from tests.execution.market import (
     E8,
     MARK,
     MS,
+    STOP,
     SUBMIT,
     TRADE,
     Play,
@@ -30,7 +31,9 @@ from tests.execution.market import (
 
 EXAMPLES = 80
 SCRIPT = st.lists(
-    st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, SUBMIT, CANCEL, AMEND, MARK), min_size=30, max_size=80
+    st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, SUBMIT, STOP, CANCEL, AMEND, MARK),
+    min_size=30,
+    max_size=80,
 )
 SETTINGS = st.fixed_dictionaries(
     {
