@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Final, final
 
 import numpy as np
+import numpy.typing as npt
 
 from gpuscalp.schema import I64
 
@@ -17,6 +18,8 @@ from gpuscalp.schema import I64
 _STEPS: Final = 5
 _LEAST_BITS: Final = 6
 _BUCKETS: Final = (36 - _LEAST_BITS) << _STEPS
+# Every duration of an octave is shorter than this; the last octave has all longer ones too.
+OCTAVES_NS: Final = tuple(1 << bits for bits in range(_LEAST_BITS + 1, 37))
 
 
 class Stage(IntEnum):
@@ -39,29 +42,30 @@ class LatencyHistogram:
     Attributes
     ----------
     counts : int64[stages, buckets]
-    largest_ns : int64[stages]
+    largest_ns, sum_ns : int64[stages]
     """
 
     def __init__(self) -> None:
         self.counts: I64 = np.zeros((len(Stage), _BUCKETS), np.int64)
         self.largest_ns: I64 = np.zeros(len(Stage), np.int64)
+        self.sum_ns: I64 = np.zeros(len(Stage), np.int64)
 
     def add(self, stage: Stage, duration_ns: int, count: int = 1) -> None:
         """Take one duration, or several equal ones; negative ones count as 0."""
         self.counts[stage, _bucket(duration_ns)] += count
+        self.sum_ns[stage] += max(duration_ns, 0) * count
         if duration_ns > self.largest_ns[stage]:
             self.largest_ns[stage] = duration_ns
 
     def quantile_ns(self, stage: Stage, quantile: float) -> int | None:
         """Return the smallest upper bound of a bucket that at least this share of the durations does not
         exceed; None where there are none."""
-        counts = self.counts[stage]
-        total = int(counts.sum())
-        if total == 0:
-            return None
-        rank = max(1, int(np.ceil(quantile * total)))
-        bucket = int(np.searchsorted(np.cumsum(counts), rank))
-        return min(_upper_ns(bucket), int(self.largest_ns[stage]))
+        found = quantile_ns(self.counts[stage], quantile)
+        return None if found is None else min(found, int(self.largest_ns[stage]))
+
+    def octaves(self) -> I64:
+        """Return int64[stages, octaves], the counts by powers of two: see ``OCTAVES_NS``."""
+        return np.asarray(self.counts.reshape(len(Stage), len(OCTAVES_NS), -1).sum(axis=2))
 
     def summary(self) -> Mapping[str, dict[str, float]]:
         """Return count, p50, p99 and largest in µs, of each stage that has any."""
@@ -82,6 +86,21 @@ class LatencyHistogram:
         """Begin anew."""
         self.counts[:] = 0
         self.largest_ns[:] = 0
+        self.sum_ns[:] = 0
+
+
+def quantile_ns(counts: npt.ArrayLike, quantile: float) -> int | None:
+    """Return the smallest upper bound of a bucket that at least this share of durations does not exceed.
+
+    Parameters
+    ----------
+    counts : of one stage, as ``LatencyHistogram`` has them, or sums and differences of such
+    """
+    risen = np.cumsum(counts)
+    total = int(risen[-1])
+    if total == 0:
+        return None
+    return _upper_ns(int(np.searchsorted(risen, max(1, int(np.ceil(quantile * total))))))
 
 
 def _bucket(duration_ns: int) -> int:

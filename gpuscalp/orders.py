@@ -1,6 +1,6 @@
 """The words between a signal and a fill: market row, signal row, intent, verdict, order, fill.
 
-Owns: the records that strategy, risk gate, trader and brokers hand to each other.
+Owns: the records that strategy, risk gate, trader and brokers hand to each other, and the kinds of orders.
 Never: decides anything. Prices and quantities that become money are int64 multiples of 1e-8 (``_e8``).
 """
 
@@ -19,6 +19,19 @@ SELL: Final = -1
 class IntentKind(StrEnum):
     ENTER = "enter"  # from flat, adds risk
     EXIT = "exit"  # reduces a position, never turns it around
+
+
+class OrderKind(StrEnum):
+    LIMIT = "limit"
+    MARKET = "market"
+    STOP_MARKET = "stop_market"  # a market order as soon as the last price has come to its trigger
+
+
+class TimeInForce(StrEnum):
+    GTC = "gtc"  # rests until filled or cancelled
+    IOC = "ioc"  # fills what it can at arrival; the rest expires
+    FOK = "fok"  # fills as a whole at arrival, or is refused
+    GTX = "gtx"  # post only: rests, or is refused where it would take
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,7 @@ class Order:
 
     ``order_id`` counts from 1 within one trader and is never used twice. ``mid2_e8`` is twice the mid price
     at the decision (bid + ask, so that it stays an integer): the reference from which delay is measured.
+    ``price_e8`` is the limit of a limit order, the trigger of a stop, and 0 for a market order.
     """
 
     order_id: int
@@ -132,6 +146,9 @@ class Order:
     decided_ns: int
     mid2_e8: int
     intent: Intent
+    kind: OrderKind = OrderKind.MARKET
+    time_in_force: TimeInForce = TimeInForce.IOC
+    price_e8: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class RiskEvent(StrEnum):
     HALT_ENTRIES = "halt_entries"  # by hand
     REDUCE = "reduce"  # by hand
     FLATTEN = "flatten"  # by hand
+    STRANGER = "stranger"  # the exchange has a position or an order that nobody here knows
     HALT = "halt"  # by the program: what it knows and what the exchange says differ
     REARM = "rearm"  # by hand
 
@@ -55,6 +56,7 @@ TRANSITIONS: Final[dict[tuple[RiskState, RiskEvent], RiskState]] = {
     (_S.ACTIVE, _E.HALT_ENTRIES): _S.REDUCING,
     (_S.ACTIVE, _E.REDUCE): _S.REDUCING,
     (_S.ACTIVE, _E.FLATTEN): _S.HALTED,
+    (_S.ACTIVE, _E.STRANGER): _S.REDUCING,
     (_S.ACTIVE, _E.HALT): _S.HALTED,
     (_S.REDUCING, _E.DAILY_LOSS): _S.REDUCING,
     (_S.REDUCING, _E.DRAWDOWN): _S.REDUCING,
@@ -62,6 +64,7 @@ TRANSITIONS: Final[dict[tuple[RiskState, RiskEvent], RiskState]] = {
     (_S.REDUCING, _E.HALT_ENTRIES): _S.REDUCING,
     (_S.REDUCING, _E.REDUCE): _S.REDUCING,
     (_S.REDUCING, _E.FLATTEN): _S.HALTED,
+    (_S.REDUCING, _E.STRANGER): _S.REDUCING,
     (_S.REDUCING, _E.HALT): _S.HALTED,
     (_S.REDUCING, _E.REARM): _S.ACTIVE,
     (_S.HALTED, _E.DAILY_LOSS): _S.HALTED,
@@ -70,6 +73,7 @@ TRANSITIONS: Final[dict[tuple[RiskState, RiskEvent], RiskState]] = {
     (_S.HALTED, _E.HALT_ENTRIES): _S.HALTED,
     (_S.HALTED, _E.REDUCE): _S.HALTED,
     (_S.HALTED, _E.FLATTEN): _S.HALTED,
+    (_S.HALTED, _E.STRANGER): _S.HALTED,
     (_S.HALTED, _E.HALT): _S.HALTED,
     (_S.HALTED, _E.REARM): _S.ACTIVE,
 }

@@ -7,24 +7,34 @@ the orders somewhere and answers with :meth:`Trader.on_fill` and :meth:`Trader.o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 
-from gpuscalp.account import Account, notional_e8
-from gpuscalp.config import AccountConfig, CostConfig, RiskConfig, SizingConfig, StrategyConfig
-from gpuscalp.orders import BUY, Conditions, Fill, Intent, IntentKind, MarketRow, Order, SignalRow, Verdict
+from gpuscalp.account import Account
+from gpuscalp.config import AccountConfig, CostConfig, OrdersConfig, RiskConfig, SizingConfig, StrategyConfig
+from gpuscalp.exposure import Exposure
+from gpuscalp.inquiry import Inquiry
+from gpuscalp.open_orders import OpenOrders
+from gpuscalp.order_policy import OrderPolicy, Wanted
+from gpuscalp.orders import (
+    Conditions,
+    Fill,
+    Intent,
+    IntentKind,
+    MarketRow,
+    Order,
+    OrderKind,
+    SignalRow,
+    Verdict,
+)
 from gpuscalp.risk import RiskEvent, RiskGate, RiskState
-from gpuscalp.risk_rules import Question, trade_risk_pct
-from gpuscalp.schema import E8, F64, I64, NS_PER_MS, NS_PER_S, Instrument
+from gpuscalp.schema import E8, I64, Instrument
 from gpuscalp.sizing import Factors, Sizing, Surroundings
-from gpuscalp.strategy import PREDICTED_REASONS, Holdings, Strategy
+from gpuscalp.strategy import Holdings, Strategy
 from gpuscalp.volatility import Volatility
-
-_NS_PER_H = 3_600 * NS_PER_S
-_UNKNOWN = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,7 @@ class StepReport:
     ----------
     intents, verdicts : pairwise
     factors : of the sizes, pairwise with intents; None for exits
+    cancels : ids of open orders whose end is to be asked for, before the orders are sent
     orders : of the accepted intents, to be sent in this order
     skips : int64[len(SKIP_REASONS)]  symbols without an intent, by reason
     equity_e8 : wallet + open positions at the price they could be closed at (bid if long, ask if short)
@@ -46,6 +57,7 @@ class StepReport:
     intents: tuple[Intent, ...]
     verdicts: tuple[Verdict, ...]
     factors: tuple[Factors | None, ...]
+    cancels: tuple[int, ...]
     orders: tuple[Order, ...]
     skips: I64
     equity_e8: int
@@ -53,14 +65,19 @@ class StepReport:
     event: RiskEvent | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """What one step was given, and the equity that it found."""
+@dataclass(slots=True)
+class _Step:
+    """What one step was given, the equity that it found, and what has come of it so far."""
 
     market: MarketRow
     signals: SignalRow
     conditions: Conditions
     equity_e8: int
+    cancels: list[int]
+    intents: list[Intent] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    factors: list[Factors | None] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
 
 
 @final
@@ -75,7 +92,7 @@ class Trader:
 
     Parameters
     ----------
-    strategy, sizing, risk, cost, account : their sections of the configuration
+    strategy, sizing, risk, cost, account, orders : their sections of the configuration
     instruments : S of them, in the order of all arrays of axis S
     horizon_ms : the model's label horizon
     trained_until_ns : end of the model's training data, None if not known; to be set with every new model
@@ -89,6 +106,7 @@ class Trader:
         risk: RiskConfig,
         cost: CostConfig,
         account: AccountConfig,
+        orders: OrdersConfig,
         instruments: Sequence[Instrument],
         horizon_ms: int,
         trained_until_ns: int | None,
@@ -101,19 +119,28 @@ class Trader:
         self.account = Account(start_e8, count)
         self.gate = RiskGate(risk, start_e8=start_e8, symbol_count=count)
         self.volatility = Volatility(count, short_ms=risk.volatility_ms, long_ms=sizing.volatility_ms)
-        self.open_orders: dict[int, Order] = {}
+        self.orders = OpenOrders(count)
+        self.policy = OrderPolicy(
+            orders,
+            [each.tick_size_e8 for each in instruments],
+            self.orders,
+            hold_ns=self.strategy.hold_ns,
+        )
+        self.exposure = Exposure(instruments, self.account, self.orders)
+        self.inquiry = Inquiry(
+            instruments,
+            exposure=self.exposure,
+            sizing=self.sizing,
+            gate=self.gate,
+            volatility=self.volatility,
+            hold_ns=self.strategy.hold_ns,
+        )
         self.trained_until_ns = trained_until_ns
-        self._tick_e8 = [instrument.tick_size_e8 for instrument in instruments]
         self._side = np.zeros(count, np.int64)
-        self._waiting = np.zeros(count, np.bool_)
         self._decided_ns = np.zeros(count, np.int64)
-        self._bid_e8 = [0] * count
-        self._ask_e8 = [0] * count
-        self._holding: set[int] = set()
         # Result so far of the round trip that is open; time of the last execution, -1 before the first.
         self._pnl_e8 = [0] * count
         self._traded_ns = [-1] * count
-        self._left_e8: dict[int, int] = {}
         self._last_order_id = 0
         self._now_ns = 0
 
@@ -124,38 +151,31 @@ class Trader:
         ----------
         market, signals, conditions : of S symbols; not modified and not kept
         """
-        self._now_ns = conditions.now_ns
-        for index in self._watched():
-            self._note_quote(market, index)
+        now_ns = self._now_ns = conditions.now_ns
+        exposure = self.exposure
+        for index in exposure.watched():
+            exposure.note_quote(market, index)
         self.volatility.observe(market.end_ns, market.bid_px, market.ask_px)
-        values = self.closing_values_e8()
-        equity = self.account.wallet_e8 + sum(
-            value - self.account.positions[index].cost_e8 for index, value in values.items()
-        )
-        event = self.gate.observe(conditions.now_ns, equity, self.volatility.short_bps)
-        decision = self.strategy.decide(
-            market, signals, Holdings(self._side, self._waiting, self._decided_ns)
-        )
-        moment = _Moment(market, signals, conditions, equity)
-        verdicts: list[Verdict] = []
-        factors: list[Factors | None] = []
-        orders: list[Order] = []
+        values = exposure.closing_values_e8()
+        equity = exposure.equity_e8(values)
+        event = self.gate.observe(now_ns, equity, self.volatility.short_bps)
+        decision = self.strategy.decide(market, signals, self._holdings())
+        step = _Step(market, signals, conditions, equity, self._overdue(market, signals, conditions))
         for intent in decision.intents:
-            self._note_quote(market, intent.symbol_index)
-            around = self._surroundings(moment, intent)
-            scaled = None if intent.notional_usdt is None else self.sizing.factors(intent, around)
-            order = self._order(market, intent, self._qty_e8(intent, scaled, around))
-            verdict = self.gate.judge(self._question(moment, order, around))
-            verdicts.append(verdict)
-            factors.append(scaled)
-            if verdict.accepted:
-                orders.append(self._open(order))
+            if intent.kind is IntentKind.ENTER:
+                self._enter(step, intent)
+            else:
+                self._leave(step, intent)
+        if self.policy.protects and not self.gate.halted:
+            self._protect(step)
+        self.policy.forget_rests()
         return StepReport(
             end_ns=market.end_ns,
-            intents=decision.intents,
-            verdicts=tuple(verdicts),
-            factors=tuple(factors),
-            orders=tuple(orders),
+            intents=tuple(step.intents),
+            verdicts=tuple(step.verdicts),
+            factors=tuple(step.factors),
+            cancels=tuple(step.cancels),
+            orders=tuple(step.orders),
             skips=decision.skips,
             equity_e8=equity,
             gross_e8=sum(abs(value) for value in values.values()),
@@ -167,7 +187,7 @@ class Trader:
         order = self.open_orders[fill.order_id]
         assert fill.symbol_index == order.symbol_index
         assert fill.side == order.side
-        self._left_e8[fill.order_id] -= fill.qty_e8
+        self.orders.fill(fill.order_id, fill.qty_e8)
         # The holding time runs from the decision: that is where the model's horizon starts.
         return self._book(fill, order.decided_ns)
 
@@ -177,17 +197,16 @@ class Trader:
 
     def on_done(self, order_id: int) -> Order:
         """Forget an order that is filled, cancelled or expired; its symbol is free for the next intent."""
-        order = self.open_orders.pop(order_id)
-        del self._left_e8[order_id]
-        self._waiting[order.symbol_index] = any(
-            other.symbol_index == order.symbol_index for other in self.open_orders.values()
-        )
+        left_e8 = self.orders.left_e8[order_id]
+        order = self.orders.remove(order_id)
+        held = self.account.positions[order.symbol_index].qty_e8 != 0
+        self.policy.on_done(order, left_e8, self._now_ns, held=held)
         return order
 
     def on_funding(self, symbol_index: int, payment_e8: int) -> None:
-        """Book funding of one symbol as it was paid out (negative: charged), in units."""
+        """Book funding of one symbol (-1: of the account) as paid out (negative: charged), in units."""
         self.account.receive_funding(payment_e8)
-        if self.account.positions[symbol_index].qty_e8:
+        if symbol_index >= 0 and self.account.positions[symbol_index].qty_e8:
             self._pnl_e8[symbol_index] += payment_e8
 
     def apply(self, event: RiskEvent, now_ns: int) -> RiskState:
@@ -208,21 +227,31 @@ class Trader:
         """Return the open orders that would add risk if they were filled, oldest first."""
         return tuple(order for order in self.open_orders.values() if not order.reduce_only)
 
-    def flatten(self, market: MarketRow, reason: str) -> tuple[Order, ...]:
-        """Return one closing order per open position that has no order open.
+    def on_cancel(self, order_id: int) -> None:
+        """Note that the caller asks for the end of an open order, of which no step has said so."""
+        self.policy.ask(order_id, self._now_ns)
 
-        It passes by the risk gate on purpose: only closing orders come out of it, and closing everything must
-        work in every state of the gate.
+    def flatten(
+        self, market: MarketRow, reason: str, only: Collection[int] | None = None
+    ) -> tuple[Order, ...]:
+        """Return one closing order per open position (of some symbols) that no entry or exit is open for.
+
+        It passes by the risk gate on purpose: closing everything must work in every state of the gate.
         """
         orders = []
-        for index in sorted(self._holding):
-            if self._waiting[index]:
+        for index in sorted(self.exposure.holding):
+            if self.orders.waiting[index] or (only is not None and index not in only):
                 continue
             position = self.account.positions[index]
-            self._note_quote(market, index)
+            self.exposure.note_quote(market, index)
             intent = Intent(index, -position.side, IntentKind.EXIT, None, reason, 0.0, 0.0, 0.0, 0.0)
             orders.append(self._open(self._order(market, intent, abs(position.qty_e8))))
         return tuple(orders)
+
+    @property
+    def open_orders(self) -> Mapping[int, Order]:
+        """Orders that have not ended, oldest first."""
+        return self.orders.by_id
 
     @property
     def last_order_id(self) -> int:
@@ -240,13 +269,11 @@ class Trader:
 
     def equity_e8(self) -> int:
         """Return the equity at the quotes of the last step, positions at their closing side."""
-        return self.account.wallet_e8 + sum(
-            value - self.account.positions[index].cost_e8 for index, value in self.closing_values_e8().items()
-        )
+        return self.exposure.equity_e8(self.exposure.closing_values_e8())
 
     def gross_e8(self) -> int:
         """Return Σ |value| of open positions at the quotes of the last step."""
-        return sum(abs(value) for value in self.closing_values_e8().values())
+        return sum(abs(value) for value in self.exposure.closing_values_e8().values())
 
     def _book(self, fill: Fill, decided_ns: int) -> int:
         index = fill.symbol_index
@@ -261,59 +288,97 @@ class Trader:
             self._pnl_e8[index] = 0
         if position.qty_e8 == 0:
             self._decided_ns[index] = 0
-            self._holding.discard(index)
+            self.exposure.holding.discard(index)
+            self.policy.on_flat(index)
         elif before * position.qty_e8 <= 0:
             self._decided_ns[index] = decided_ns
-            self._holding.add(index)
+            self.exposure.holding.add(index)
         return realised
 
-    def _watched(self) -> set[int]:
-        """Symbols that carry risk: held, or with an order on its way."""
+    def _holdings(self) -> Holdings:
+        waiting = self.orders.waiting
+        if self.policy.protects:
+            # What protected a position that is closed has to end before the next one begins.
+            waiting = waiting | (self.orders.guarded & (self._side == 0))
+        return Holdings(self._side, waiting, self._decided_ns, self.policy.rests)
+
+    def _overdue(self, market: MarketRow, signals: SignalRow, conditions: Conditions) -> list[int]:
         if not self.open_orders:
-            return self._holding
-        return self._holding | {order.symbol_index for order in self.open_orders.values()}
+            return []
 
-    def _note_quote(self, market: MarketRow, index: int) -> None:
-        """Remember the last two-sided quote: a symbol that stops quoting keeps its last value."""
-        bid, ask = int(market.bid_px[index]), int(market.ask_px[index])
-        if bid > 0 and ask > 0:
-            self._bid_e8[index] = bid * self._tick_e8[index]
-            self._ask_e8[index] = ask * self._tick_e8[index]
+        def unwanted(entry: Order) -> bool:
+            index = entry.symbol_index
+            quality = int(market.quality[index])
+            if conditions.extra_quality is not None:
+                quality |= int(conditions.extra_quality[index])
+            against = signals.edge_bps[index] * entry.side < 0 and self.strategy.may_act(signals)[index]
+            return self.gate.closed or bool(quality & self.gate.blocked_bits) or bool(against)
 
-    def closing_values_e8(self) -> dict[int, int]:
-        """Signed value of each open position at the side of the quote it would be closed at."""
-        values = {}
-        for index in sorted(self._holding):
-            position = self.account.positions[index]
-            values[index] = position.value_e8((self._bid_e8 if position.qty_e8 > 0 else self._ask_e8)[index])
-        return values
+        return self.policy.to_cancel(self._now_ns, market.end_ns, self._side, unwanted)
 
-    def _surroundings(self, moment: _Moment, intent: Intent) -> Surroundings:
+    def _enter(self, step: _Step, intent: Intent) -> None:
+        """Size an entry, or what is left of one, and ask the gate."""
+        index, policy = intent.symbol_index, self.policy
+        self.exposure.note_quote(step.market, index)
+        rest = policy.rest_of(intent)
+        rests = policy.rests_first and not rest
+        # A resting order stands at its own side of the quote; any other one crosses.
+        price = self.exposure.touch_e8(index, intent.side if rests else -intent.side)
+        around = self._surroundings(step, index, price)
+        factors = self.sizing.factors(intent, around)
+        qty = self.sizing.qty_e8(intent, factors, around, self.instruments[index])
+        order = self._order(step.market, intent, min(qty, rest) if rest else qty)
+        self._ask(step, policy.shape_entry(order, price) if rests else order, around, factors)
+
+    def _leave(self, step: _Step, intent: Intent, wanted: Wanted | None = None) -> bool:
+        """Ask the gate for an exit, or for an order that waits to become one; return whether it is sent."""
         index = intent.symbol_index
-        # Positions at the ask, the larger side; an order on its way is counted in full on top of the
-        # position, whichever side it has.
-        opened = self._open_values_e8()
-        held = sum(
-            notional_e8(self._ask_e8[other], abs(self.account.positions[other].qty_e8))
-            for other in self._holding
-            if other != index
-        )
-        open_here = opened.pop(index, 0)
-        return Surroundings(
-            price_e8=(self._ask_e8 if intent.side == BUY else self._bid_e8)[index],
-            held_e8=abs(self.account.positions[index].qty_e8),
-            open_e8=open_here,
-            others_e8=held + sum(opened.values()),
-            equity_e8=moment.equity_e8,
-            drawdown_pct=self.gate.drawdown_pct,
-            volatility_bps=self.volatility.over_bps(index, self.strategy.hold_ns / NS_PER_MS),
-            edge_spread_bps=float(moment.signals.spread_bps[index]),
-        )
+        self.exposure.note_quote(step.market, index)
+        around = self._surroundings(step, index, self.exposure.touch_e8(index, -intent.side))
+        order = self._order(step.market, intent, around.held_e8)
+        if not self._ask(step, order if wanted is None else wanted.shape(order), around, None):
+            return False
+        if wanted is None or wanted.kind is OrderKind.MARKET:
+            step.cancels += self.policy.release(index, self._now_ns)
+        return True
 
-    def _qty_e8(self, intent: Intent, factors: Factors | None, around: Surroundings) -> int:
-        if factors is None:
-            return around.held_e8
-        return self.sizing.qty_e8(intent, factors, around, self.instruments[intent.symbol_index])
+    def _protect(self, step: _Step) -> None:
+        """Bring the brackets in line with what is held."""
+        for index in sorted(self.exposure.holding):
+            if self.orders.leaving(index):
+                continue
+            position = self.account.positions[index]
+            closing = self.exposure.touch_e8(index, position.side)
+            for wanted, replaced in self.policy.protection(index, position, closing, self._now_ns):
+                if self._leave(step, wanted.intent(), wanted):
+                    for order_id in replaced:
+                        self.policy.ask(order_id, self._now_ns)
+                    step.cancels += replaced
+
+    def _ask(self, step: _Step, order: Order, around: Surroundings, factors: Factors | None) -> bool:
+        index = order.symbol_index
+        # The rest of an entry is no new one: the interval since the last execution is none of its business.
+        fresh = not self.policy.rest_of(order.intent)
+        question = self.inquiry.question(
+            order,
+            around,
+            market=step.market,
+            signals=step.signals,
+            conditions=step.conditions,
+            traded_ns=self._traded_ns[index] if fresh else -1,
+            trained_until_ns=self.trained_until_ns,
+        )
+        verdict = self.gate.judge(question)
+        step.intents.append(order.intent)
+        step.verdicts.append(verdict)
+        step.factors.append(factors)
+        if verdict.accepted:
+            step.orders.append(self._open(order))
+        return verdict.accepted
+
+    def _surroundings(self, step: _Step, index: int, price_e8: int) -> Surroundings:
+        spread_bps = float(step.signals.spread_bps[index])
+        return self.inquiry.surroundings(index, price_e8, step.equity_e8, edge_spread_bps=spread_bps)
 
     def _order(self, market: MarketRow, intent: Intent, qty_e8: int) -> Order:
         index = intent.symbol_index
@@ -324,77 +389,12 @@ class Trader:
             qty_e8=qty_e8,
             reduce_only=intent.kind is IntentKind.EXIT,
             decided_ns=market.end_ns,
-            mid2_e8=self._bid_e8[index] + self._ask_e8[index],
+            mid2_e8=self.exposure.bid_e8[index] + self.exposure.ask_e8[index],
             intent=intent,
         )
 
-    def _question(self, moment: _Moment, order: Order, around: Surroundings) -> Question:
-        """Put a sized intent into the gate's terms."""
-        market, signals, conditions = moment.market, moment.signals, moment.conditions
-        index, intent, price = order.symbol_index, order.intent, around.price_e8
-        bid, ask = self._bid_e8[index], self._ask_e8[index]
-        held = self.account.positions[index].qty_e8
-        reducing = order.reduce_only and held * order.side < 0 and order.qty_e8 <= abs(held)
-        order_usdt = notional_e8(price, order.qty_e8) / E8 if price > 0 else _UNKNOWN
-        after = abs(notional_e8(price, held + order.side * order.qty_e8)) + around.open_e8
-        gross, equity = around.others_e8 + after, moment.equity_e8
-        mark, quality = float(market.mark[index]), int(market.quality[index])
-        if conditions.extra_quality is not None:
-            quality |= int(conditions.extra_quality[index])
-        trained, traded = self.trained_until_ns, self._traded_ns[index]
-        return Question(
-            reducing=reducing,
-            predicted=not reducing or intent.reason in PREDICTED_REASONS,
-            order_usdt=order_usdt,
-            position_usdt=after / E8,
-            gross_usdt=gross / E8,
-            leverage=gross / equity if equity > 0 else _UNKNOWN,
-            trade_risk_pct=trade_risk_pct(
-                order_usdt, self.sizing.distance_bps(around.volatility_bps), equity / E8
-            ),
-            min_notional_usdt=self.instruments[index].min_notional_e8 / E8,
-            open_orders=1 + sum(other.symbol_index == index for other in self.open_orders.values()),
-            open_orders_total=1 + len(self.open_orders),
-            since_trade_ms=float("inf") if traded < 0 else (conditions.now_ns - traded) / NS_PER_MS,
-            spread_bps=2e4 * (ask - bid) / (ask + bid) if bid + ask > 0 else _UNKNOWN,
-            quote_age_ms=float(market.age_ms[index]),
-            collar_bps=1e4 * abs(price / E8 - mark) / mark if mark > 0 else _UNKNOWN,
-            jump_bps=float(self.volatility.jump_bps[index]),
-            volatility_bps=float(self.volatility.short_bps[index]),
-            pause_ms=self.gate.pause_ms(index),
-            blocked_quality=quality & self.gate.blocked_bits,
-            clock_error_ms=abs(conditions.clock_error_ms),
-            prediction_age_ms=(conditions.now_ns - market.end_ns) / NS_PER_MS,
-            model_age_h=_UNKNOWN if trained is None else (conditions.now_ns - trained) / _NS_PER_H,
-            device_faults=0 if conditions.device_ok else 1,
-            edge_bps=abs(float(signals.edge_bps[index])),
-            probability_error=_probability_error(signals.probability[index]),
-            confidence=intent.confidence,
-            agreement=intent.agreement,
-        )
-
-    def _open_values_e8(self) -> dict[int, int]:
-        """Value of what is left of the orders on their way that add risk, by symbol, at the ask."""
-        values: dict[int, int] = {}
-        for order_id, order in self.open_orders.items():
-            if not order.reduce_only:
-                index = order.symbol_index
-                value = notional_e8(self._ask_e8[index], self._left_e8[order_id])
-                values[index] = values.get(index, 0) + value
-        return values
-
     def _open(self, order: Order) -> Order:
         self._last_order_id = order.order_id
-        self.open_orders[order.order_id] = order
-        self._left_e8[order.order_id] = order.qty_e8
-        self._waiting[order.symbol_index] = True
+        self.orders.add(order)
         self.gate.on_order(self._now_ns)
         return order
-
-
-def _probability_error(probability: F64) -> float:
-    """Return |Σ − 1|; infinite where a class lies outside 0 … 1, NaN where one is NaN."""
-    values: list[float] = probability.tolist()
-    if any(value < 0.0 or value > 1.0 for value in values):
-        return float("inf")
-    return abs(sum(values) - 1.0)

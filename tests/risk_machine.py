@@ -25,6 +25,7 @@ from gpuscalp.config import (
     AccountConfig,
     CostConfig,
     LegConfig,
+    OrdersConfig,
     PaperConfig,
     RiskConfig,
     SizingConfig,
@@ -112,6 +113,7 @@ class RiskMachine(RuleBasedStateMachine):
         self.close_sound_frame(100, (0, 0))
 
     cost = CostConfig(taker_fee_bps=1.0, maker_fee_bps=0.0)
+    orders = OrdersConfig()
 
     def made(self) -> Trader:
         return Trader(
@@ -122,6 +124,7 @@ class RiskMachine(RuleBasedStateMachine):
             risk=self.risk,
             cost=self.cost,
             account=AccountConfig(start_usdt=self.start_usdt),
+            orders=self.orders,
             instruments=INSTRUMENTS,
             horizon_ms=HOLD_MS,
             trained_until_ns=NOON - 3_600 * 10**9,
@@ -339,9 +342,12 @@ class RiskMachine(RuleBasedStateMachine):
         kept = msgspec.json.encode(self.trader.gate.snapshot())
         old, new = self.trader, self.made()
         new.gate.restore(msgspec.json.decode(kept, type=RiskSnapshot))
-        afresh = {"instruments", "strategy", "sizing", "gate", "_last_order_id"}
-        for name in vars(old).keys() - afresh:
-            setattr(new, name, deepcopy(getattr(old, name)))
+        afresh = {"instruments", "strategy", "sizing", "gate"}
+        # Copied together: what two parts share stays one thing, and what is made afresh takes its place.
+        memo = {id(getattr(old, name)): getattr(new, name) for name in afresh}
+        names = vars(old).keys() - afresh - {"_last_order_id"}
+        for name, copied in deepcopy({name: getattr(old, name) for name in sorted(names)}, memo).items():
+            setattr(new, name, copied)
         new.resume_ids(max(self.oracle.ids, default=0))
         self.trader = new
 

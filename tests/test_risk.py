@@ -82,6 +82,7 @@ PAIRS: dict[str, tuple[RiskState | None, RiskState | None, RiskState | None]] = 
     "halt_entries": (R, R, H),
     "reduce": (R, R, H),
     "flatten": (H, H, H),
+    "stranger": (R, R, H),
     "halt": (H, H, H),
     "rearm": (None, A, A),
 }

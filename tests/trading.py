@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuscalp.config import AccountConfig, CostConfig, RiskConfig, SizingConfig, StrategyConfig
+from gpuscalp.config import AccountConfig, CostConfig, OrdersConfig, RiskConfig, SizingConfig, StrategyConfig
 from gpuscalp.orders import Conditions, Fill, MarketRow, Order, SignalRow
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import StepReport, Trader
@@ -33,6 +33,7 @@ def trader(*, warm: bool = True, **sections: dict[str, Any]) -> Trader:
         risk=RiskConfig(**{"max_model_age_h": "off", **sections.get("risk", {})}),
         cost=CostConfig(taker_fee_bps=5.0),
         account=AccountConfig(start_usdt=10_000.0),
+        orders=OrdersConfig(**sections.get("orders", {})),
         instruments=INSTRUMENTS,
         horizon_ms=1_000,
         **{"trained_until_ns": None, **sections.get("other", {})},

@@ -10,13 +10,14 @@ from pathlib import Path
 from gpuscalp.backtest.band import band_plan
 from gpuscalp.backtest.run import BacktestResult, Progress, run_backtest
 from gpuscalp.config import BacktestConfig, load
+from gpuscalp.errors import UsageError
 
 __all__ = ["BacktestResult", "backtest_archive", "run_backtest"]
 
 
 def backtest_archive(
     archive: Path,
-    bundle: Path,
+    bundle: Path | None = None,
     *,
     config: Path | None = None,
     overrides: Mapping[str, object] | None = None,
@@ -26,6 +27,7 @@ def backtest_archive(
     end: str | None = None,
     threads: int = 2,
     band_processes: int | None = None,
+    like: Path | None = None,
     on_progress: Progress | None = None,
 ) -> BacktestResult:
     """Backtest with what a command line gives: a configuration file, overrides, times as text.
@@ -34,6 +36,9 @@ def backtest_archive(
     ``band_processes`` the grid of assumptions is traded as well, in so many processes; a script that wants
     more than one needs the usual ``if __name__ == "__main__":``.
 
+    With ``like``, the directory of a session whose journal the archive was imported from, decisions are made
+    when the session made them. Its bundle, and its configuration where ``config`` is None, are the defaults.
+
     Raises
     ------
     ConfigError, UsageError
@@ -41,7 +46,17 @@ def backtest_archive(
     """
     from gpuscalp.train import parse_time
 
-    loaded = load(BacktestConfig, config, env=os.environ, overrides=overrides)
+    given = dict(overrides or {})
+    likeness = None
+    if like is not None:
+        from gpuscalp.live import moments
+
+        likeness, bundle = moments.likeness(like), bundle or like / "bundle"
+        if config is None:
+            given = moments.config_of(like) | given
+    if bundle is None:
+        raise UsageError("a backtest needs a model", where="--model", fix="gpuscalp train makes one")
+    loaded = load(BacktestConfig, config, env=os.environ, overrides=given)
     with nullcontext() if band_processes is None else band_plan(out, band_processes) as band:
         return run_backtest(
             archive,
@@ -53,5 +68,6 @@ def backtest_archive(
             end_ns=parse_time(end, "--to"),
             threads=threads,
             band=band,
+            like=likeness,
             on_progress=on_progress,
         )

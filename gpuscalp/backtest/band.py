@@ -23,7 +23,7 @@ from msgspec import Struct
 from gpuscalp.backtest import metrics
 from gpuscalp.backtest.scene import Scene, play_kept
 from gpuscalp.backtest.session import Session
-from gpuscalp.config import BacktestConfig
+from gpuscalp.config import BacktestConfig, LegConfig
 from gpuscalp.errors import ConfigError, GpuscalpError
 from gpuscalp.execution.latency import at_quantile
 from gpuscalp.schema import E8
@@ -242,7 +242,10 @@ def cells_of(config: BacktestConfig) -> list[tuple[Assumptions, BacktestConfig]]
         one = msgspec.structs.replace(
             config,
             cost=msgspec.structs.replace(
-                config.cost, maker_fee_bps=maker, taker_fee_bps=taker, compute_latency_ms=compute_ms
+                config.cost,
+                maker_fee_bps=maker,
+                taker_fee_bps=taker,
+                compute=LegConfig(low_ms=compute_ms, high_ms=compute_ms),
             ),
             paper=msgspec.structs.replace(paper, queue=queue, request=request, reply=reply),
         )

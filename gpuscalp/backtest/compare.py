@@ -135,6 +135,7 @@ def _differences(runs: Sequence[SavedRun], labels: Sequence[str]) -> list[dict[s
         {
             **_flat(run.frozen["backtest"], ""),
             **_flat(run.scope, "scope."),
+            **_flat(run.frozen.get("executor", {"name": "paper broker"}), "executor."),
             "version": run.frozen["version"],
         }
         for run in runs

@@ -10,7 +10,7 @@ so far stands for the fastest way that a message can take, so a frame's extra fe
 row took longer than the fastest one did:
 
     heard   = recv(closing row) − smallest delay + shortest reply
-    decided = heard + compute latency
+    decided = heard + compute latency, but not before the frame before it
 
 The fastest message's own delay cannot be measured from a recording. It is taken to be the shortest reply of
 the paper broker (``paper.reply``): the same way, from the exchange to here.
@@ -18,13 +18,15 @@ the paper broker (``paper.reply``): the same way, from the exchange to here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, final
 
 import numpy as np
 
+from gpuscalp.backtest.moments import Moment
 from gpuscalp.backtest.tape import Tape
 from gpuscalp.config import CostConfig, GridConfig, PaperConfig
-from gpuscalp.execution.latency import least_ns
+from gpuscalp.execution.latency import compute_leg, least_ns
 from gpuscalp.schema import I64, NS_PER_MS
 
 _SAMPLE: Final = 100_000  # feed delays kept for the report
@@ -37,15 +39,31 @@ class Latency:
     Attributes
     ----------
     feed_ns : the way of the fastest message
-    compute_ns : from hearing to sending
     """
 
     def __init__(self, grid: GridConfig, cost: CostConfig, paper: PaperConfig) -> None:
         self._lateness_ns = grid.lateness_ms * NS_PER_MS
         self.feed_ns = least_ns(paper.reply)
-        self.compute_ns = round(cost.compute_latency_ms * NS_PER_MS)
+        self._compute = compute_leg(cost.compute, paper.seed)
+        self._decided_ns = 0
         self._delays: list[I64] = []
         self._kept = 0
+
+    def moments_of(self, end_ns: I64, tape: Tape) -> Iterator[tuple[int, Moment]]:
+        """Yield when each of T frames, by index, is decided on; to be asked once for each frame, in order.
+
+        Parameters
+        ----------
+        end_ns, tape : as ``heard`` takes them
+        """
+        positions, heard_ns = self.heard(end_ns, tape)
+        # One frame is decided on after the other: a slow one holds up those behind it.
+        decided_ns = np.maximum.accumulate(heard_ns + self._compute.draw_many_ns(len(end_ns)))
+        decided_ns = np.maximum(decided_ns, self._decided_ns)
+        self._decided_ns = int(decided_ns[-1]) if len(decided_ns) else self._decided_ns
+        rows = zip(positions.tolist(), heard_ns.tolist(), decided_ns.tolist(), strict=True)
+        for index, (position, heard, decided) in enumerate(rows):
+            yield index, Moment(position=position, heard_ns=heard, decided_ns=decided)
 
     def heard(self, end_ns: I64, tape: Tape) -> tuple[I64, I64]:
         """Return int64[T] twice: the position behind each frame's closing row, and when that row is here.

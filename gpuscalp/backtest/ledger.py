@@ -84,7 +84,7 @@ class Trade:
     exit_reason: str = ""
     exit_decided_ns: int = 0
     exit_ns: int = 0
-    qty_e8: int = 0  # the most that was held
+    qty_e8: int = 0  # of all that entered
     entry_notional_e8: int = 0
     exit_notional_e8: int = 0
     exit_qty_e8: int = 0
@@ -127,7 +127,8 @@ class Trade:
 class Ledger:
     """Follows fills and funding of all symbols and closes a trade whenever a symbol is flat again.
 
-    It expects what the trader does: one entry order from flat, then orders that only reduce. Money in 1e-8.
+    It expects what the trader does: entries to one side, and orders that only reduce, which may come between
+    them: a target takes its part while the entry still rests. Money in 1e-8.
     """
 
     closed: list[Trade] = field(default_factory=list)

@@ -10,7 +10,7 @@ from gpuscalp.backtest.calibration import CalibrationRow
 from gpuscalp.backtest.metrics import COMPONENTS, Group
 from gpuscalp.backtest.summary import Outcome, utc
 from gpuscalp.backtest.trade_report import trade_section
-from gpuscalp.config import LegConfig, RiskConfig
+from gpuscalp.config import LegConfig, OrdersConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
 from gpuscalp.risk_rules import RULES
@@ -208,9 +208,11 @@ def _assumptions(outcome: Outcome) -> Section:
     cost, paper, scope = outcome.config.cost, outcome.config.paper, outcome.scope
     delay = outcome.feed_delay_ms
     rows = [
-        ("Taker fee", f"{cost.taker_fee_bps:g} bps of every fill"),
+        ("Fees", f"{cost.taker_fee_bps:g} bps of what takes, {cost.maker_fee_bps:g} bps of what has rested"),
+        ("Entries", _entries(outcome.config.orders)),
+        ("Brackets", _brackets(outcome.config.orders)),
         ("Exchange to here, fastest message and reports", _leg(paper.reply)),
-        ("Compute latency", f"{cost.compute_latency_ms:g} ms"),
+        ("Compute latency", _leg(cost.compute)),
         ("Here to exchange", _leg(paper.request)),
         ("Leverage, liquidation fee", f"{paper.leverage}, {paper.liquidation_fee_bps:g} bps"),
         (
@@ -225,16 +227,28 @@ def _assumptions(outcome: Outcome) -> Section:
     return Section(
         "Assumptions",
         paragraphs=[
-            f"Orders go to the paper broker of live sessions and all of them take. {_MEETS[paper.meets]} It "
+            f"Orders go to the paper broker of live sessions. {_MEETS[paper.meets]} One that takes "
             "walks the displayed levels; those behind the best one count while the last book is at most "
             f"{paper.depth_age_ms} ms old. What exceeds the displayed quantity is cancelled, not filled at a "
             "guess. A unit that one order took is gone for the next one for as long as the book shows it. An "
             f"order that meets no sound state within {paper.max_wait_ms} ms expires. Fills are known here "
             "only after the way back.",
-            "Not modelled: other traders' reaction to these orders, rate limits, outages.",
+            "Not modelled: other traders' reaction to these orders, outages.",
         ],
         tables=[Table(("assumption", "value"), rows)],
     )
+
+
+def _entries(orders: OrdersConfig) -> str:
+    if orders.entry == "taker":
+        return "market orders"
+    then = "taken" if orders.then == "take" else "left"
+    return f"post-only orders at the own side of the quote for {orders.post_only_ms} ms, the rest {then}"
+
+
+def _brackets(orders: OrdersConfig) -> str:
+    parts = (("take profit", orders.take_profit_bps), ("stop", orders.stop_loss_bps))
+    return ", ".join(f"{name} at {bps:g} bps" for name, bps in parts if bps is not None) or "none"
 
 
 def _limit(limit: str | float, config: RiskConfig) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,15 +27,17 @@ from gpuscalp.backtest.band import Band, BandPlan, cells_of, run_band
 from gpuscalp.backtest.calibration import PredictionCheck, chunk_signals
 from gpuscalp.backtest.entries import Entries, importance_ranks
 from gpuscalp.backtest.models import Model, Models, cut, first_path, training_of
+from gpuscalp.backtest.moments import Likeness
 from gpuscalp.backtest.scene import Kept, Scene
 from gpuscalp.backtest.session import Prediction, Session
 from gpuscalp.backtest.summary import Outcome, Scope, summarise, utc
+from gpuscalp.backtest.tape import Tape
 from gpuscalp.bundle import Bundle
 from gpuscalp.config import BacktestConfig, to_dict
 from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
-from gpuscalp.schema import NS_PER_MS, FeatureChunk, Instrument
+from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock, Instrument
 from gpuscalp.train.source import chunk_frames
 
 if TYPE_CHECKING:
@@ -71,6 +74,7 @@ def run_backtest(
     end_ns: int | None = None,
     threads: int = 2,
     band: BandPlan | None = None,
+    like: Likeness | None = None,
     on_progress: Progress | None = None,
 ) -> BacktestResult:
     """Backtest a bundle on an archive and write a run directory.
@@ -82,10 +86,11 @@ def run_backtest(
         strategy, account and open positions go on from one to the next
     config : strategy, sizing, risk, cost, account, paper, trials
     out : the run directory, which must not exist or be empty; default ``runs/<time>-<hash>``
-    venue : default the venue that the bundle was trained on
+    venue : default the venue that the bundle was trained on; with ``like`` the archive's, if it has but one
     start_ns, end_ns : trade on frames that end in (start, end]; default everything. Frames before the start
         are read as far as the longest window reaches, so that features are warm.
     threads : for features and predictions; does not change the result
+    like : decide when a live session did, on its frames only (``gpuscalp.live.moments``)
     band : trade the grid of ``config.band`` as well, and say how much of the result is assumption
 
     Raises
@@ -99,7 +104,9 @@ def run_backtest(
     """
     began = time.perf_counter()
     if out is not None:
-        _check_free(out)
+        check_free(out)
+    if like is not None and (band is not None or start_ns is not None or end_ns is not None):
+        raise UsageError("what a session did has one time and no band", where="like", fix="leave those out")
     if band is not None:
         cells_of(config)  # refuses now what would make no sense after the run
         if not isinstance(model, Path):
@@ -107,12 +114,16 @@ def run_backtest(
             raise UsageError("a band is that of one model", where="band", fix="leave it out of a schedule")
     archive = Archive.open(archive_path)
     training = training_of(model)
-    venue = venue if venue is not None else training.venue
+    if venue is None:
+        # A journal is imported under the name of the exchange that it speaks of, whoever played it.
+        venue = training.venue if like is None or len(archive.venues()) != 1 else archive.venues()[0]
     instruments = archive.instruments(venue, training.symbols)
+    if like is not None:
+        instruments = like.instruments_over(instruments)
     pipeline = pipeline_of(training, instruments, threads)
     models = Models(model, pipeline.graph)
     grid, label = training.config.grid, training.config.label
-    begin_ns, finish_ns = _span(archive, archive_path, venue, training.symbols, start_ns, end_ns)
+    begin_ns, finish_ns = span_of(archive, archive_path, venue, training.symbols, start_ns, end_ns)
     scene = Scene(
         archive_path=archive_path,
         venue=venue,
@@ -122,7 +133,7 @@ def run_backtest(
         horizon_ms=label.horizon_ms,
         trained_until_ns=training.trained_on.end_ns,
     )
-    session = scene.session(config, keep=None if band is None else Kept(band.folder))
+    session = scene.session(config, keep=None if band is None else Kept(band.folder), like=like)
     entries = Entries(models.columns, importance_ranks(first_path(model)))
     session.recorder.entries = entries
     check = PredictionCheck(label, grid)
@@ -136,10 +147,9 @@ def run_backtest(
             on_progress((now_ns - begin_ns) / 1e9, (finish_ns - begin_ns) / 1e9, utc(now_ns))
 
     with Predictor(threads) as predict:
-        for chunk in chunks:
-            for bundle, part in models.parts(chunk):
-                _trade_part(session, bundle, part, predict, entries, check)
-            told(int(chunk.frames.end_ns[-1]))
+        for bundle, part in _parts(models, chunks, session.venue.tape, like):
+            _trade_part(session, bundle, part, predict, entries, check)
+            told(int(part.frames.end_ns[-1]))
     session.finish()
     if session.recorder.frame_count == 0:
         raise UsageError(
@@ -159,18 +169,20 @@ def run_backtest(
         trained_until_ns=training.trained_on.end_ns,
         trained_venue=training.venue,
     )
-    frozen = _frozen(config, scope)
+    frozen = frozen_of(config, scope, like=like)
     outcome = summarise(config, scope, session, check)
     outcome.summary["config_hash"] = frozen["hash"]
+    if like is not None:
+        outcome.summary["like"] = like.summary()
     found = None
     if band is not None:
         found = run_band(scene, band, session, config, told=_cells_told(on_progress))
         outcome.summary["band"] = found.summary()
     outcome.summary["seconds"] = time.perf_counter() - began
-    return _write(out, frozen, outcome, session, training.symbols, found)
+    return write_run(out, frozen, outcome, training.symbols, found)
 
 
-def _span(
+def span_of(
     archive: Archive,
     path: Path,
     venue: str,
@@ -207,6 +219,28 @@ def _trade_part(
     session.trade(part.frames, prediction)
     entries.add(bundle.ensemble, part, signals)
     check.add(part.frames, prediction.probability, prediction.edge_bps)
+
+
+def _parts(
+    models: Models, chunks: Iterator[FeatureChunk], tape: Tape, like: Likeness | None
+) -> Iterator[tuple[Bundle, FeatureChunk]]:
+    """Yield frames by the bundle that predicts them.
+
+    Those that a session decided on wait until the tape has all rows that it had heard of by then.
+    """
+    if like is None:
+        for chunk in chunks:
+            yield from models.parts(chunk)
+        return
+    waiting: deque[tuple[Bundle, FeatureChunk]] = deque()
+    for chunk in chunks:
+        for bundle, part in models.parts(chunk):
+            like.compare(part)
+            frames = FrameBlock(*(getattr(part.frames, name).copy() for name in FrameBlock.__slots__))
+            waiting.append((bundle, FeatureChunk(frames, part.features.copy())))
+        while waiting and like.heard_ns(waiting[0][1].frames.end_ns) < tape.recv_ns[-1]:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _cells_told(on_progress: Progress | None) -> Callable[[int, int], None]:
@@ -257,24 +291,36 @@ class Predictor:
         return list(self._pool.map(ensemble.predict, rows))
 
 
-def _frozen(config: BacktestConfig, scope: Scope) -> dict[str, Any]:
-    """Return everything that decides the result, with its sha256: equal hashes mean equal results."""
+def frozen_of(
+    config: BacktestConfig,
+    scope: Scope,
+    *,
+    like: Likeness | None = None,
+    executor: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return everything that decides the result, with its sha256: equal hashes mean equal results.
+
+    ``executor``: who filled the orders, where it was not the paper broker, and how it was set.
+    """
     body: dict[str, Any] = {
         "backtest": to_dict(config),
         "scope": msgspec.to_builtins(scope),
         "version": __version__,
     }
+    if executor is not None:
+        body["executor"] = executor
+    if like is not None:
+        body["like"] = like.session_id
     text = msgspec.json.encode(body, order="sorted")
     return {**body, "hash": hashlib.sha256(text).hexdigest()}
 
 
-def _write(
+def write_run(
     out: Path | None,
     frozen: dict[str, Any],
     outcome: Outcome,
-    session: Session,
     symbols: Sequence[str],
-    band: Band | None,
+    band: Band | None = None,
 ) -> BacktestResult:
     """Write the run directory, whole or not at all."""
     from gpuscalp.backtest.band_report import band_section
@@ -284,13 +330,13 @@ def _write(
     if out is None:
         now = datetime.datetime.now(tz=datetime.UTC)
         out = Path("runs") / f"{now:%Y%m%dT%H%M%S.%f}Z-{frozen['hash'][:8]}"
-        _check_free(out)
+        check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir()
     try:
         (partial / CONFIG_FILE).write_bytes(_json(frozen))
-        session.recorder.write(partial, symbols)
+        outcome.recorder.write(partial, symbols)
         if band is not None:
             band.write(partial)
         outcome.summary["run_dir"] = str(out)
@@ -311,7 +357,7 @@ def _write(
     return BacktestResult(out, out / REPORT_FILE, outcome.summary)
 
 
-def _check_free(out: Path) -> None:
+def check_free(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
             "the run directory is taken",

@@ -18,6 +18,7 @@ from typing import Final, final
 import numpy as np
 
 from gpuscalp.archive import Archive, BookSeries
+from gpuscalp.backtest.moments import Likeness
 from gpuscalp.backtest.session import Keep, Prediction, Session
 from gpuscalp.config import BacktestConfig, GridConfig
 from gpuscalp.schema import FrameBlock, Instrument, Ticks
@@ -48,7 +49,9 @@ class Scene:
     horizon_ms: int
     trained_until_ns: int
 
-    def session(self, config: BacktestConfig, *, keep: Keep | None = None) -> Session:
+    def session(
+        self, config: BacktestConfig, *, keep: Keep | None = None, like: Likeness | None = None
+    ) -> Session:
         """Return a session that has not begun."""
         trader = Trader(
             strategy=config.strategy,
@@ -56,12 +59,13 @@ class Scene:
             risk=config.risk,
             cost=config.cost,
             account=config.account,
+            orders=config.orders,
             instruments=self.instruments,
             horizon_ms=self.horizon_ms,
             trained_until_ns=self.trained_until_ns,
         )
         recording = _ArchiveRecording(Archive.open(self.archive_path), self.venue, self.symbols)
-        return Session(trader, recording, config=config, grid=self.grid, keep=keep)
+        return Session(trader, recording, config=config, grid=self.grid, keep=keep, like=like)
 
 
 @final

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -16,11 +16,11 @@ from gpuscalp.backtest import metrics
 from gpuscalp.backtest.calibration import PredictionCheck
 from gpuscalp.backtest.metrics import Group, Performance
 from gpuscalp.backtest.record import Recorder
-from gpuscalp.backtest.session import Session
 from gpuscalp.config import BacktestConfig
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import E8, NS_PER_S
 from gpuscalp.strategy import SKIP_REASONS
+from gpuscalp.trader import Trader
 
 # The venue of gpuscalp.synthetic; not imported from there, because that package compiles its kernel.
 SYNTHETIC_VENUE: Final = "synthetic"
@@ -52,6 +52,29 @@ class Scope(Struct, frozen=True):
         return max(0.0, overlap / (self.end_ns - self.start_ns))
 
 
+class Course(Protocol):
+    """A finished backtest, whoever filled its orders.
+
+    Attributes
+    ----------
+    trader, recorder : as they are at the end
+    announced : symbols whose funding has been announced
+    """
+
+    @property
+    def trader(self) -> Trader: ...
+
+    @property
+    def recorder(self) -> Recorder: ...
+
+    @property
+    def announced(self) -> set[int]: ...
+
+    def feed_delay_ms(self) -> dict[str, float]:
+        """Return median, p99 and largest extra feed delay."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """All that the report needs."""
@@ -76,7 +99,7 @@ class Outcome:
         )
 
 
-def summarise(config: BacktestConfig, scope: Scope, session: Session, check: PredictionCheck) -> Outcome:
+def summarise(config: BacktestConfig, scope: Scope, session: Course, check: PredictionCheck) -> Outcome:
     """Measure a finished session."""
     recorder, trader = session.recorder, session.trader
     trades = recorder.ledger.closed
@@ -138,7 +161,7 @@ def summarise(config: BacktestConfig, scope: Scope, session: Session, check: Pre
         "cancelled_usdt": recorder.cancelled_usdt,
         "risk_state": trader.gate.state.value,
         "risk_events": [{"at": utc(at), "event": event.value} for at, event in recorder.events],
-        "feed_delay_ms": session.latency.feed_delay_ms(),
+        "feed_delay_ms": session.feed_delay_ms(),
         "data_digest": scope.data_digest,
         "bundle_digest": scope.bundle_digest,
         "warnings": list(warnings),
@@ -152,13 +175,13 @@ def summarise(config: BacktestConfig, scope: Scope, session: Session, check: Pre
         totals=totals,
         by_symbol=metrics.grouped(trades, lambda trade: scope.symbols[trade.symbol_index]),
         by_hour=metrics.grouped(trades, lambda trade: _hour(trade.entry_decided_ns)),
-        feed_delay_ms=session.latency.feed_delay_ms(),
+        feed_delay_ms=session.feed_delay_ms(),
         warnings=warnings,
         summary=summary,
     )
 
 
-def _unclosed_e8(session: Session) -> int:
+def _unclosed_e8(session: Course) -> int:
     """Return what open positions have made of the account, before their fees and funding.
 
     It is what the components of closed trades, all fees and all funding leave unexplained; 0 when flat.
@@ -169,7 +192,7 @@ def _unclosed_e8(session: Session) -> int:
     return pnl - explained + account.fees_e8 - account.funding_e8
 
 
-def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Performance) -> Sequence[str]:
+def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Performance) -> Sequence[str]:
     recorder, trader = session.recorder, session.trader
     count = len(recorder.ledger.closed)
     found = []
@@ -191,7 +214,8 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Pe
         )
     elif count < metrics.FEW_TRADES:
         found.append(
-            f"Only {count} trades: every figure per trade has an interval too wide to decide anything."
+            f"Only {count} trade{'' if count == 1 else 's'}:"
+            " every figure per trade has an interval too wide to decide anything."
         )
     if config.trials == 1 and count:
         found.append(
@@ -205,7 +229,7 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Session, result: Pe
             "is not annualised: that would extrapolate one day's weather to a year."
         )
     traded = {trade.symbol_index for trade in (*recorder.ledger.closed, *recorder.ledger.open.values())}
-    silent = [scope.symbols[index] for index in sorted(traded - session.venue.announced)]
+    silent = [scope.symbols[index] for index in sorted(traded - session.announced)]
     if silent:
         found.append(
             f"The archive announces no funding (mark price, rate and time) for {', '.join(silent)}: "

@@ -1,6 +1,7 @@
 """Configuration: TOML decoded into frozen structs.
 
-Secrets never live here. Parts get the struct they need; there is no global settings object.
+Secrets never live here: one that is found is refused.
+Parts get the struct they need; there is no global settings object.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from gpuscalp.config.live import (
     GpuHealthConfig,
     JournalConfig,
     LiveConfig,
+    LogsConfig,
     MetricsConfig,
+    NautilusConfig,
+    NotifyConfig,
     SessionConfig,
 )
 from gpuscalp.config.load import ENV_PREFIX, load, to_dict
@@ -23,6 +27,7 @@ from gpuscalp.config.trading import (
     BandConfig,
     CostConfig,
     LegConfig,
+    OrdersConfig,
     PaperConfig,
     RiskConfig,
     SizingConfig,
@@ -62,8 +67,12 @@ __all__ = [
     "LegConfig",
     "Limit",
     "LiveConfig",
+    "LogsConfig",
     "MetricsConfig",
+    "NautilusConfig",
     "NonNegative",
+    "NotifyConfig",
+    "OrdersConfig",
     "PaperConfig",
     "Positive",
     "PositiveInt",

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gpuscalp.config.fields import Count, Positive, PositiveInt
+from gpuscalp.config.fields import Count, NonNegative, Positive, PositiveInt
 from gpuscalp.config.trading import (
     AccountConfig,
     CostConfig,
+    OrdersConfig,
     PaperConfig,
     RiskConfig,
     SizingConfig,
@@ -132,15 +133,63 @@ class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65_535)] = 0  # 0 = off
 
 
+class LogsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a session writes into ``logs/`` of its directory (docs/logs.md)."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # To standard error as well, for journald and containers; on a terminal it would run into the display.
+    stderr: Literal["off", "text", "json"] = "off"
+    file_bytes: Annotated[int, Meta(ge=4_096, le=1 << 34)] = 10_000_000
+    files: Annotated[int, Meta(ge=1, le=1_000)] = 5  # kept beside the one that is written
+    queue: Annotated[int, Meta(ge=1, le=1 << 20)] = (
+        10_000  # entries that may wait; more are dropped and counted
+    )
+
+
+class NotifyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a session tells somebody what is wrong with it (docs/alerts.md).
+
+    Whom it tells is a secret and not here: the environment or a file that only its owner may read says it.
+    """
+
+    severity: Literal["critical", "warning", "info"] = "warning"  # and what is graver
+    every_s: Positive = 5.0  # how often it looks
+    group_s: NonNegative = 10.0  # how long anything but a critical alert waits for others
+    repeat_s: Positive = 3_600.0  # a critical alert that goes on is told again
+    max_per_hour: Annotated[int, Meta(ge=4, le=1_000)] = 20  # a quarter of them is kept for critical ones
+    resolved: bool = True  # also tell when it is over
+
+
+class NautilusConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Orders through NautilusTrader to a real account (docs/nautilus_live.md). Keys: environment only."""
+
+    where: Literal["live", "testnet", "local"] = "testnet"
+    # Of "local": an exchange on this machine (gpuscalp exchange --lenient).
+    rest_url: str = ""
+    stream_url: str = ""
+    ws_api_url: str = ""
+    position_mode: Literal["one_way", "hedge"] = "one_way"  # the account's; hedge mode is refused
+    # What becomes of a position or an order at the exchange that nobody here knows.
+    unknown: Literal["block", "adopt", "close"] = "block"
+    look_s: Positive = 30.0  # how often orders, trades, positions and balance are compared
+    # The exchange refuses a request that comes later; an order it does not know after that never arrived.
+    recv_window_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5_000
+    silent_ms: PositiveInt = 5_000  # a symbol without quotes or marks for so long is not traded
+    connect_s: Positive = 30.0
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
+
+
 class LiveConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A live session. Frames and features are the model's own."""
 
     venue: str = "binance_usdm"
-    broker: Literal["paper"] = "paper"
+    broker: Literal["paper", "nautilus"] = "paper"
+    nautilus: NautilusConfig = NautilusConfig()
     feed: FeedConfig = FeedConfig()
     batch: BatchConfig = BatchConfig()
     journal: JournalConfig = JournalConfig()
     strategy: StrategyConfig = StrategyConfig()
+    orders: OrdersConfig = OrdersConfig()
     sizing: SizingConfig = SizingConfig()
     risk: RiskConfig = RiskConfig()
     cost: CostConfig = CostConfig()
@@ -150,3 +199,5 @@ class LiveConfig(Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineConfig = EngineConfig()
     gpu_health: GpuHealthConfig = GpuHealthConfig()
     metrics: MetricsConfig = MetricsConfig()
+    logs: LogsConfig = LogsConfig()
+    notify: NotifyConfig = NotifyConfig()

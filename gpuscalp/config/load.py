@@ -16,10 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp.errors import ConfigError
+from gpuscalp.redaction import has_secret, keep_environment
 
 ENV_PREFIX: Final = "GPUSCALP__"
 # Keys that older files may have, and what has taken their place.
 _MOVED: Final = {
+    "cost.compute_latency_ms": "set cost.compute.low_ms: it may be a distribution now (docs/backtest.md)",
     "cost.order_latency_ms": "set paper.request and paper.reply, which share that way (docs/backtest.md)",
 }
 
@@ -45,9 +47,10 @@ def load(
     Raises
     ------
     ConfigError
-        the file is missing or not TOML, a key is unknown (the nearest known key is named), or a value is of
-        the wrong type or out of range
+        the file is missing or not TOML, a key is unknown (the nearest known key is named), a value is of the
+        wrong type or out of range, or holds a secret: configurations are copied into every session
     """
+    keep_environment(env or {})
     data: dict[str, Any] = {}
     if path is not None:
         try:
@@ -80,6 +83,7 @@ def load(
         if value is not None:
             _assign(data, dotted.split("."), value, where=f"option {dotted}")
     where = ", ".join(sources) or "configuration"
+    _refuse_secrets(data, where, ())
     _check_keys(data, kind, where, ())
     try:
         return msgspec.convert(data, kind)
@@ -120,6 +124,22 @@ def _literal(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _refuse_secrets(value: object, where: str, path: tuple[str, ...]) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_secrets(inner, where, (*path, str(key)))
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_secrets(inner, where, path)
+    elif isinstance(value, str) and has_secret(value):
+        raise ConfigError(
+            f"{'.'.join(path)}: a secret in the configuration, which is copied into every session",
+            where=where,
+            value=value,  # without the secret, as every error
+            fix="take it out; keys come from the environment alone (docs/logs.md#secrets)",
+        )
 
 
 def _check_keys(data: Mapping[str, Any], kind: type[Struct], where: str, path: tuple[str, ...]) -> None:

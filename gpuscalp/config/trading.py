@@ -73,20 +73,22 @@ class SizingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_scale: Positive = 1.0  # of each factor and of their product
 
 
-class CostConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """What trading costs. Defaults: Binance USD-M, regular user, no BNB discount."""
+class OrdersConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a position is entered, and what protects it. docs/orders.md tells what happens when.
 
-    taker_fee_bps: NonNegative = 5.0
-    maker_fee_bps: float = 2.0
-    compute_latency_ms: NonNegative = 1.0
+    ``taker`` enters by a market order; ``post_only`` by a limit order at the own side of the quote that is
+    refused where it would take. The bracket closes the position at a distance from its entry price.
+    """
 
-
-class AccountConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    start_usdt: Positive = 10_000.0
+    entry: Literal["taker", "post_only"] = "taker"
+    post_only_ms: PositiveInt = 1_000  # so long the limit order may rest; then it is cancelled …
+    then: Literal["take", "leave"] = "leave"  # … and what it has not bought is taken, or left
+    take_profit_bps: Annotated[float, Meta(gt=0, lt=10_000)] | None = None
+    stop_loss_bps: Annotated[float, Meta(gt=0, lt=10_000)] | None = None
 
 
 class LegConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """One way between here and the exchange, in milliseconds.
+    """How long something takes, in milliseconds: one way between here and the exchange, or a decision.
 
     ``fixed`` takes ``low_ms``; ``uniform`` draws between ``low_ms`` and ``high_ms``; ``empirical`` draws from
     ``samples_ms`` (measured by a session, in any order).
@@ -96,6 +98,19 @@ class LegConfig(Struct, frozen=True, forbid_unknown_fields=True):
     low_ms: NonNegative = 10.0
     high_ms: NonNegative = 10.0
     samples_ms: tuple[NonNegative, ...] = ()
+
+
+class CostConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What trading costs. Defaults: Binance USD-M, regular user, no BNB discount."""
+
+    taker_fee_bps: NonNegative = 5.0
+    maker_fee_bps: float = 2.0
+    # From hearing the message that closes a frame to sending its orders.
+    compute: LegConfig = LegConfig(low_ms=1.0, high_ms=1.0)
+
+
+class AccountConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    start_usdt: Positive = 10_000.0
 
 
 class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +127,8 @@ class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
     # Levels behind the best one are taken only from a book younger than this.
     depth_age_ms: PositiveInt = 1_000
     max_open_orders: PositiveInt = 200  # per symbol
+    max_orders_per_10s: PositiveInt | Literal["off"] = 300  # new and amended ones, of the account
+    max_orders_per_minute: PositiveInt | Literal["off"] = 1_200
     leverage: Annotated[int, Meta(ge=1, le=125)] = 20
     liquidation_fee_bps: NonNegative = 125.0
     percent_price_up: Positive = 1.05
@@ -139,6 +156,7 @@ class BandConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 class BacktestConfig(Struct, frozen=True, forbid_unknown_fields=True):
     strategy: StrategyConfig = StrategyConfig()
+    orders: OrdersConfig = OrdersConfig()
     sizing: SizingConfig = SizingConfig()
     risk: RiskConfig = RiskConfig()
     cost: CostConfig = CostConfig()

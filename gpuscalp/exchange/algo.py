@@ -56,6 +56,8 @@ class AlgoOrder:
     updated_ms: int = 0
     triggered_ms: int = 0
     actual_id: int = 0
+    executed_e8: int = 0
+    average_e8: int = 0
     reason: str = ""
     extreme_e8: int = 0
 
@@ -172,7 +174,6 @@ class AlgoDesk:
 
     def _trigger(self, algo: AlgoOrder, now_ms: int) -> None:
         algo.triggered_ms = now_ms
-        self._set(algo, "TRIGGERED", now_ms)
         market = algo.type.endswith("MARKET")
         qty = algo.qty_e8
         if algo.close_position:
@@ -194,13 +195,15 @@ class AlgoDesk:
             algo_id=algo.algo_id,
             working_type=algo.working_type,
         )
+        algo.actual_id = order.order_id
+        self._set(algo, "TRIGGERED", now_ms)
         try:
             self._desk.place(algo.user, order, now_ms)
         except ApiError as error:
-            algo.reason = error.message
+            algo.actual_id, algo.reason = 0, error.message
             self._set(algo, "REJECTED", now_ms)
             return
-        algo.actual_id = order.order_id
+        algo.executed_e8, algo.average_e8 = order.executed_e8, order.average_e8
         self._set(algo, "FINISHED", now_ms)
 
     def _price(self, order: AlgoOrder, listing: Listing) -> int:
@@ -266,8 +269,8 @@ def algo_event(order: AlgoOrder, rules: SymbolRules, now_ms: int) -> dict[str, A
         "q": rules.qty(order.qty_e8),
         "X": order.status,
         "ai": str(order.actual_id) if order.actual_id else "",
-        "ap": "0.00000",
-        "aq": "0.00000",
+        "ap": rules.price(order.average_e8),
+        "aq": rules.qty(order.executed_e8),
         "act": "0",
         "tp": rules.price(order.trigger_e8),
         "p": rules.price(order.price_e8),
@@ -286,7 +289,16 @@ def algo_event(order: AlgoOrder, rules: SymbolRules, now_ms: int) -> dict[str, A
 
 
 def algo_row(order: AlgoOrder, rules: SymbolRules) -> dict[str, Any]:
-    """Return an order as POST, GET and the lists of the algo service give it."""
+    """Return an order as GET and the lists of the algo service give it.
+
+    Activation price and callback rate stand there for trailing stops only, and in the reply to POST empty for
+    all others (Binance USD-M, Query Algo Order and New Algo Order): NautilusTrader 1.231 takes an empty rate
+    for a number, and does not start.
+    """
+    trailing = {
+        "activatePrice": rules.price(order.activate_e8) if order.activate_e8 else "",
+        "callbackRate": rules.price(order.callback_e8),
+    }
     return {
         "algoId": order.algo_id,
         "clientAlgoId": order.client_id,
@@ -314,8 +326,7 @@ def algo_row(order: AlgoOrder, rules: SymbolRules) -> dict[str, Any]:
         "closePosition": order.close_position,
         "priceProtect": order.price_protect,
         "reduceOnly": order.reduce_only,
-        "activatePrice": rules.price(order.activate_e8) if order.activate_e8 else "",
-        "callbackRate": rules.price(order.callback_e8) if order.callback_e8 else "",
+        **(trailing if order.callback_e8 else {}),
         "createTime": order.created_ms,
         "updateTime": order.updated_ms,
         "triggerTime": order.triggered_ms,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gpuscalp.exchange.refusals import ApiError
+from gpuscalp.execution.rates import ORDER_LIMITS, Window
 
 WEIGHT_LIMIT: Final = 2_400
-ORDER_LIMITS: Final = ((10_000, 300, "10S"), (60_000, 1_200, "1M"))
 _MINUTE_MS: Final = 60_000
 _PATIENCE: Final = 10  # requests over the limit before a ban
 _BAN_MS: Final = 120_000
@@ -22,21 +22,8 @@ _BAN_MAX_MS: Final = 3 * 86_400_000
 
 
 @dataclass(slots=True)
-class _Window:
-    number: int = -1
-    used: int = 0
-
-    def add(self, count: int, length_ms: int, now_ms: int) -> int:
-        number = now_ms // length_ms
-        if number != self.number:
-            self.number, self.used = number, 0
-        self.used += count
-        return self.used
-
-
-@dataclass(slots=True)
 class _Address:
-    weight: _Window = field(default_factory=_Window)
+    weight: Window = field(default_factory=Window)
     ignored: int = 0
     bans: int = 0
     banned_until_ms: int = 0
@@ -53,7 +40,7 @@ class Limits:
     def __init__(self, weight_limit: int = WEIGHT_LIMIT) -> None:
         self.weight_limit = weight_limit
         self._addresses: dict[str, _Address] = {}
-        self._orders: dict[tuple[int, str], _Window] = {}
+        self._orders: dict[tuple[int, str], Window] = {}
 
     def charge(self, address: str, weight: int, now_ms: int) -> dict[str, str]:
         """Count a request and return its headers.
@@ -95,7 +82,7 @@ class Limits:
         """
         headers = {}
         for (length, limit, name), count in zip(ORDER_LIMITS, counts, strict=True):
-            used = self._orders.setdefault((owner, name), _Window()).add(count, length, now_ms)
+            used = self._orders.setdefault((owner, name), Window()).add(count, length, now_ms)
             headers[f"X-MBX-ORDER-COUNT-{name}"] = str(used)
             if used > limit:
                 raise ApiError(-1015, f"{limit} orders per {'10 SECOND' if name == '10S' else '1 MINUTE'}")
@@ -105,7 +92,7 @@ class Limits:
         """Return limits and counts of an account as the WebSocket API reports them."""
         rows = []
         for length, limit, name in ORDER_LIMITS:
-            used = self._orders.setdefault((owner, name), _Window()).add(0, length, now_ms)
+            used = self._orders.setdefault((owner, name), Window()).add(0, length, now_ms)
             interval, number = ("SECOND", 10) if name == "10S" else ("MINUTE", 1)
             rows.append(
                 {

@@ -248,7 +248,8 @@ def _matched_price(listing: Listing, side: int, match: str) -> int:
 
 def algo_place(call: Call) -> dict[str, Any]:
     """Answer POST /fapi/v1/algoOrder, and ``algoOrder.place``."""
-    return _algo_row(call, call.venue.algo.place(call.user, call.params, call.now_ms))
+    row = _algo_row(call, call.venue.algo.place(call.user, call.params, call.now_ms))
+    return {"activatePrice": "", "callbackRate": ""} | row
 
 
 def algo_cancel(call: Call) -> dict[str, Any]:

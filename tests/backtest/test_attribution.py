@@ -61,7 +61,7 @@ class Run:
     def act(self, now_ns: int) -> None:
         """Send what leads to a position or out of it, or end what waits."""
         display = self.broker.displays[0]
-        if not display.bids.prices or not display.asks.prices or self.rng.random() < 0.5:
+        if not display.mid2_e8 or self.rng.random() < 0.5:
             return
         if self.broker.orders:
             if self.rng.random() < 0.1:
@@ -70,7 +70,7 @@ class Run:
         side = -1 if self.held > 0 else 1 if self.held < 0 else int(self.rng.choice((-1, 1)))
         qty = abs(self.held) or int(self.rng.integers(1, 25)) * E8
         rests = self.rng.random() < 0.7
-        best = (display.bids if side > 0 else display.asks).prices[0]
+        best, _ = display.best(side)
         number = len(self.sent) + 1
         self.sent[number] = replace(
             order_of(side, 1.0, order_id=number, reduce_only=bool(self.held)), mid2_e8=display.mid2_e8

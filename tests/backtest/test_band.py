@@ -111,7 +111,7 @@ def test_cell_equals_an_ordinary_run_of_its_assumptions(
         cost=CostConfig(
             taker_fee_bps=row["taker_fee_bps"],
             maker_fee_bps=row["maker_fee_bps"],
-            compute_latency_ms=row["compute_ms"],
+            compute=LegConfig(low_ms=row["compute_ms"]),
         ),
         paper=PaperConfig(
             request=LegConfig(low_ms=row["request_ms"]),
@@ -173,7 +173,7 @@ def gains_by_block(archive: Path, bundle: Path, out: Path, request_ms: float, co
     """Return what was made in each block of ten seconds, before fees, with everything else equal."""
     config = msgspec.structs.replace(
         CONFIG,
-        cost=CostConfig(taker_fee_bps=0.0, maker_fee_bps=0.0, compute_latency_ms=compute_ms),
+        cost=CostConfig(taker_fee_bps=0.0, maker_fee_bps=0.0, compute=LegConfig(low_ms=compute_ms)),
         paper=PaperConfig(request=LegConfig(low_ms=request_ms), reply=LegConfig(low_ms=1.0)),
     )
     run_backtest(archive, bundle, config=config, out=out)

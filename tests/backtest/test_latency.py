@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,11 @@ from gpuscalp.backtest.latency import Latency
 from gpuscalp.backtest.tape import Tape
 from gpuscalp.backtest.track import Track
 from gpuscalp.config import CostConfig, GridConfig, LegConfig, PaperConfig
-from gpuscalp.execution.display import Display
 from gpuscalp.schema import I64, TickKind, Ticks
 from tests.backtest.market import COIN, MS, NOW, books, quotes, ticks_of
 
 GRID = GridConfig(frame_ms=100, lateness_ms=20)
-COST = CostConfig(compute_latency_ms=2.0)
+COST = CostConfig(compute=LegConfig(low_ms=2.0))
 PAPER = PaperConfig(reply=LegConfig(low_ms=10.0))
 END = np.array([NOW + 100 * MS, NOW + 200 * MS], np.int64)
 
@@ -32,7 +33,7 @@ def series(*symbols: list[tuple[float, float]], offset_ms: float = 0.0) -> Ticks
 
 
 def tape_of(*pieces: Ticks) -> Tape:
-    tape = Tape([Track(COIN, lambda first, last: books([]), MS) for _ in range(2)])
+    tape = Tape([Track(COIN, lambda first, last: books([])) for _ in range(2)])
     for piece in pieces:
         tape.add(piece)
     return tape
@@ -40,8 +41,34 @@ def tape_of(*pieces: Ticks) -> Tape:
 
 def decided_ms(ticks: Ticks, paper: PaperConfig = PAPER) -> list[float]:
     latency = Latency(GRID, COST, paper)
-    _, heard = latency.heard(END, tape_of(ticks))
-    return ((heard + latency.compute_ns - NOW) / MS).tolist()
+    return [(moment.decided_ns - NOW) / MS for _, moment in latency.moments_of(END, tape_of(ticks))]
+
+
+def test_computing_takes_what_was_measured_one_frame_after_the_other() -> None:
+    ends = NOW + np.arange(1, 401, dtype=np.int64) * 100 * MS
+    rows = [(at * 100.0 + 20, 5.0) for at in range(402)]
+    samples = (1.0, 2.0, 40.0, 350.0)
+    cost = CostConfig(compute=LegConfig(kind="empirical", samples_ms=samples))
+
+    def taken(seed: int, cuts: tuple[int, ...] = ()) -> list[float]:
+        latency, tape = (
+            Latency(GRID, cost, PaperConfig(reply=LegConfig(low_ms=10.0), seed=seed)),
+            tape_of(series(rows)),
+        )
+        parts = np.split(ends, cuts)
+        return [
+            (moment.decided_ns - NOW) / MS for part in parts for _, moment in latency.moments_of(part, tape)
+        ]
+
+    found = taken(1)
+    heard = [at * 100.0 + 20 + 10 for at in range(1, 401)]
+    free = [d - h for d, h, before in zip(found, heard, [0.0, *found], strict=False) if d > before]
+    assert {round(each, 6) for each in free} == set(samples)
+    assert all(later >= before for before, later in pairwise(found))
+    # Behind a frame that took 350 ms the next three wait for it.
+    assert sum(later == before for before, later in pairwise(found)) > 100
+    assert taken(1, (7, 200)) == found
+    assert taken(2) != found
 
 
 def test_decision_waits_for_lateness_the_way_here_and_computing() -> None:
@@ -119,6 +146,6 @@ def test_windows_leave_no_trace_and_later_messages_do_not_matter() -> None:
         found = pieces.heard(window, tape)
         positions.append(found[0])
         heard.append(found[1])
-        tape.drop(int(found[0][-1]), (Display(), Display()))
+        tape.drop(int(found[0][-1]))
     assert np.concatenate(positions).tolist() == whole[0].tolist()
     assert np.concatenate(heard).tolist() == whole[1].tolist()

@@ -147,7 +147,7 @@ def both(material: dict[str, Path], folder: Path, reply_ms: float, backtested: H
     source = str(session / "journal")
     words = ["data", "import", source, "--out", str(archive), "--instruments", str(material["info"])]
     assert run([*words, "--json"]) == 0
-    sections = ("strategy", "sizing", "risk", "cost", "account", "paper")
+    sections = ("strategy", "sizing", "risk", "cost", "account", "orders", "paper")
     run_backtest(
         archive,
         material["model"],

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import run_backtest
@@ -20,7 +21,8 @@ from gpuscalp.backtest.compare import compare_runs
 from gpuscalp.backtest.show import show_run, show_trade
 from gpuscalp.bundle import read_contract
 from gpuscalp.cli import run as command
-from gpuscalp.config import CostConfig, LabelConfig
+from gpuscalp.cli.backtest import _shown_run, _shown_trade
+from gpuscalp.config import CostConfig, LabelConfig, LegConfig
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import NS_PER_S
@@ -42,7 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path / "bundle", path / "archive", venue="synthetic", signal="leader.price.move.4", threshold=0.5,
         label=LabelConfig(horizon_ms=300, threshold_bps=0.3),
     )  # fmt: skip
-    dear = msgspec.structs.replace(CONFIG, cost=CostConfig(taker_fee_bps=3.0, compute_latency_ms=30.0))
+    dear = msgspec.structs.replace(
+        CONFIG, cost=CostConfig(taker_fee_bps=3.0, compute=LegConfig(low_ms=30.0, high_ms=1.0))
+    )
     half_ns = MarketSpec().start_ns + 30 * NS_PER_S
     for name, config, start_ns in (("a", CONFIG, None), ("b", dear, None), ("half", dear, half_ns)):
         run_backtest(path / "archive", bundle, config=config, out=path / name, start_ns=start_ns)
@@ -147,7 +151,7 @@ def test_run_against_itself_differs_in_nothing(folder: Path) -> None:
 def test_only_what_differs_is_listed_and_the_differences_add_up(folder: Path) -> None:
     answer = compare_runs([folder / "a", folder / "b"]).answer
     assert [(row["setting"], row["A"], row["B"]) for row in answer["config"]] == [
-        ("cost.compute_latency_ms", 1.0, 30.0),
+        ("cost.compute.low_ms", 1.0, 30.0),
         ("cost.taker_fee_bps", 2.0, 3.0),
     ]
     results = [json.loads((folder / name / "result.json").read_text()) for name in "ab"]
@@ -244,11 +248,25 @@ def test_commands_tell_runs_and_trades_in_words_and_in_json(folder: Path, capsys
     run = str(folder / "a")
     for words in (["show", run], ["show", run, "--trade", "2"], ["show", run, "--trades", "0"]):
         assert command(["backtest", *words]) == 0
-        assert "slippage: impact" in capsys.readouterr().out
+        assert "impact" in capsys.readouterr().out
         assert command(["backtest", *words, "--json"]) == 0
         json.loads(capsys.readouterr().out)
     assert command(["backtest", "compare", run, str(folder / "half"), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["fix"].endswith("--any-market")
+
+
+def test_a_run_and_a_trade_can_be_read_at_80_columns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)  # the path of a run is shown as it was given, and may be long
+    console, trade = Console(width=80), show_trade(Path("a"), 2)
+    with console.capture() as capture:
+        console.print(_shown_run(show_run(Path("a"))))
+        console.print(_shown_trade(trade))
+    text = capture.get()
+    # Names of columns, prices and times of fills were cut off.
+    assert "…" not in text
+    for fill in trade["fills"]:
+        assert f" {fill['price']:.10g}" in text
+    assert trade["features"][0]["name"][:20] in text
 
 
 def test_word_run_may_be_left_out(folder: Path, tmp_path: Path, capsys: Any) -> None:

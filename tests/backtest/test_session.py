@@ -35,7 +35,7 @@ FUNDING_MS = 2_500
 OTHER = replace(COIN, symbol="OTHERUSDT")
 CONFIG = BacktestConfig(
     strategy=StrategyConfig(hold_ms=500, order_usdt=500.0),
-    cost=CostConfig(taker_fee_bps=1.0, compute_latency_ms=1.0),
+    cost=CostConfig(taker_fee_bps=1.0, compute=LegConfig(low_ms=1.0)),
     paper=PaperConfig(request=LegConfig(low_ms=20.0), reply=LegConfig(low_ms=10.0)),
     # Noise loses again and again, and wildly: that is not what these tests are about.
     risk=RiskConfig(
@@ -126,6 +126,7 @@ def run(
         risk=config.risk,
         cost=config.cost,
         account=config.account,
+        orders=config.orders,
         instruments=instruments,
         horizon_ms=1_000,
         trained_until_ns=NOW,

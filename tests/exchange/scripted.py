@@ -15,6 +15,7 @@ import aiohttp
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT
 from gpuscalp.exchange.source import SourceMessage, WholeBook
+from gpuscalp.exchange.venue import Account
 from gpuscalp.feeds.messages import DepthUpdate, MarkPrice, Ticker, Trade
 from gpuscalp.schema import E8, NS_PER_MS, Instrument
 
@@ -66,8 +67,10 @@ class Client:
     offset_ms : added to our clock when a request is signed
     """
 
-    def __init__(self, exchange: Exchange, http: aiohttp.ClientSession) -> None:
-        self.urls, self.http = exchange.urls, http
+    def __init__(
+        self, exchange: Exchange, http: aiohttp.ClientSession, account: Account = DEMO_ACCOUNT
+    ) -> None:
+        self.urls, self.http, self._account = exchange.urls, http, account
         self.token = exchange.server.admin_token
         self.offset_ms = 0
 
@@ -77,10 +80,10 @@ class Client:
 
     async def signed(self, method: str, path: str, **params: Any) -> tuple[int, Any]:
         payload = urlencode({**params, "timestamp": time.time_ns() // 1_000_000 + self.offset_ms})
-        secret = DEMO_ACCOUNT.secret.encode()
+        secret = self._account.secret.encode()
         signature = hmac.new(secret, payload.encode(), hashlib.sha256).hexdigest()
         url = f"{self.urls['rest']}{path}?{payload}&signature={signature}"
-        headers = {"X-MBX-APIKEY": DEMO_ACCOUNT.api_key}
+        headers = {"X-MBX-APIKEY": self._account.api_key}
         async with self.http.request(method, url, headers=headers) as reply:
             return reply.status, await reply.json()
 
@@ -99,12 +102,14 @@ class Client:
             return reply.status, await reply.json()
 
 
-def talk(exchange: Exchange, work: Callable[[Client], Awaitable[None]]) -> None:
+def talk(
+    exchange: Exchange, work: Callable[[Client], Awaitable[None]], *, account: Account = DEMO_ACCOUNT
+) -> None:
     """Run a client against an exchange."""
 
     async def run() -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
-            await asyncio.wait_for(work(Client(exchange, http)), 20)
+            await asyncio.wait_for(work(Client(exchange, http, account)), 20)
 
     asyncio.run(run())
 

@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from gpuscalp.errors import ConfigError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
+from gpuscalp.nautilus.installed import LIVE, require
 from tests.exchange.scripted import ScriptedSource
 
-pytestmark = pytest.mark.skipif(
-    find_spec("nautilus_trader") is None,
-    reason="NautilusTrader is not installed (extra conformance; needs Python 3.12 or newer)",
-)
+
+def _missing() -> str:
+    """Return why there is no NautilusTrader whose adapter knows the exchange; "" where there is one."""
+    try:
+        require(LIVE)
+    except ConfigError as error:
+        return f"{error.what} (extra conformance; needs Python 3.12 or newer)"
+    return ""
+
+
+pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing())
 
 
 def test_it_starts_listens_trades_and_hears_its_fill() -> None:

@@ -1,0 +1,89 @@
+"""What is held and what is on its way, at the quotes as they are: the values that sizes and limits look at.
+
+Owns: the last two-sided quote of each symbol, and the arithmetic of values. Never: decides, or books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from gpuscalp.account import Account, notional_e8
+from gpuscalp.open_orders import OpenOrders
+from gpuscalp.orders import MarketRow
+from gpuscalp.schema import Instrument
+
+
+@final
+class Exposure:
+    """Values of S symbols, in units.
+
+    Parameters
+    ----------
+    instruments : S
+    account, orders : of the trader; read only
+
+    Attributes
+    ----------
+    account, orders : as given
+    bid_e8, ask_e8 : last two-sided quote, 0 before the first
+    holding : indices of symbols with a position; the trader keeps it
+    """
+
+    def __init__(self, instruments: Sequence[Instrument], account: Account, orders: OpenOrders) -> None:
+        self.bid_e8 = [0] * len(instruments)
+        self.ask_e8 = [0] * len(instruments)
+        self.holding: set[int] = set()
+        self._tick_e8 = [instrument.tick_size_e8 for instrument in instruments]
+        self.account = account
+        self.orders = orders
+
+    def watched(self) -> set[int]:
+        """Symbols that carry risk: held, or with an order on its way."""
+        if not len(self.orders):
+            return self.holding
+        return self.holding | {order.symbol_index for order in self.orders.by_id.values()}
+
+    def note_quote(self, market: MarketRow, index: int) -> None:
+        """Remember the last two-sided quote: a symbol that stops quoting keeps its last value."""
+        bid, ask = int(market.bid_px[index]), int(market.ask_px[index])
+        if bid > 0 and ask > 0:
+            self.bid_e8[index] = bid * self._tick_e8[index]
+            self.ask_e8[index] = ask * self._tick_e8[index]
+
+    def touch_e8(self, index: int, side: int) -> int:
+        """Return the price that stands on one side of the quote: the bid for +1, the ask for -1."""
+        return (self.bid_e8 if side > 0 else self.ask_e8)[index]
+
+    def closing_values_e8(self) -> dict[int, int]:
+        """Signed value of each open position at the side of the quote it would be closed at."""
+        values = {}
+        for index in sorted(self.holding):
+            position = self.account.positions[index]
+            values[index] = position.value_e8(self.touch_e8(index, position.side))
+        return values
+
+    def equity_e8(self, values: dict[int, int]) -> int:
+        """Return the equity with positions at these values."""
+        return self.account.wallet_e8 + sum(
+            value - self.account.positions[index].cost_e8 for index, value in values.items()
+        )
+
+    def others_e8(self, index: int) -> tuple[int, int]:
+        """Return what is on its way in a symbol, and all that is held or on its way in the others.
+
+        At the ask, the larger side. An order on its way is counted in full on top of the position, whichever
+        side it has, unless it can only reduce.
+        """
+        opened: dict[int, int] = {}
+        for order_id, order in self.orders.by_id.items():
+            if not order.reduce_only:
+                value = notional_e8(self.ask_e8[order.symbol_index], self.orders.left_e8[order_id])
+                opened[order.symbol_index] = opened.get(order.symbol_index, 0) + value
+        held = sum(
+            notional_e8(self.ask_e8[other], abs(self.account.positions[other].qty_e8))
+            for other in self.holding
+            if other != index
+        )
+        here = opened.pop(index, 0)
+        return here, held + sum(opened.values())

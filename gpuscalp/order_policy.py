@@ -1,0 +1,242 @@
+"""How a position is entered, and what protects it: post-only entries, brackets, and when they end.
+
+Owns: which orders of a trader are to be cancelled, which protective ones to be placed, at which prices.
+Never: sends, sizes an entry, judges an order (the risk gate does), or acts between two steps of the trader.
+
+An entry that rests is cancelled when its time is up, when nothing may be opened any more, when the data of
+its symbol are in doubt, or when the model has changed its mind. What it has not got is then taken once, if
+the model still wants it, or left.
+
+A bracket is compared with the position at every step, and brought in line with it: after a part of an entry,
+after a part of a take-profit, after a restart alike. All of it can only reduce. A stop that the exchange has
+ended without being asked protects nothing any more: the position is closed at the market.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, final
+
+import numpy as np
+
+from gpuscalp.account import Position, fee_rate_e8
+from gpuscalp.config import OrdersConfig
+from gpuscalp.open_orders import OpenOrders, is_protective
+from gpuscalp.orders import Intent, IntentKind, Order, OrderKind, TimeInForce
+from gpuscalp.schema import E8, I64, NS_PER_MS, NS_PER_S
+
+TAKE_PROFIT: Final = "take_profit"
+STOP_LOSS: Final = "stop_loss"
+# How long the answer to a cancellation, or a refused take-profit, is waited for before the next try.
+_AGAIN_NS: Final = 2 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An order that would protect a position; at the market where ``kind`` is MARKET."""
+
+    symbol_index: int
+    side: int
+    qty_e8: int
+    reason: str
+    kind: OrderKind
+    price_e8: int
+
+    def intent(self) -> Intent:
+        """Return it in the terms of the risk gate."""
+        return Intent(self.symbol_index, self.side, IntentKind.EXIT, None, self.reason, 0.0, 0.0, 0.0, 0.0)
+
+    def shape(self, order: Order) -> Order:
+        """Return the order with its kind and price."""
+        if self.kind is OrderKind.MARKET:
+            return order
+        return replace(order, kind=self.kind, time_in_force=TimeInForce.GTC, price_e8=self.price_e8)
+
+
+@final
+class OrderPolicy:
+    """The rules for S symbols.
+
+    Parameters
+    ----------
+    config : section ``orders``
+    tick_e8 : S
+    orders : of the trader; read only
+    hold_ns : how long a position is held; no entry rests longer
+
+    Attributes
+    ----------
+    rests : int64[S] or None   side of an entry's rest that may be taken at this step; None = never
+    """
+
+    def __init__(
+        self, config: OrdersConfig, tick_e8: Sequence[int], orders: OpenOrders, *, hold_ns: int
+    ) -> None:
+        self._config = config
+        self._tick_e8 = tuple(tick_e8)
+        self._orders = orders
+        self._rest_ns = min(config.post_only_ms * NS_PER_MS, hold_ns)
+        takes = config.entry == "post_only" and config.then == "take"
+        self.rests: I64 | None = np.zeros(len(tick_e8), np.int64) if takes else None
+        self._rest_e8: dict[int, int] = {}
+        # When the end of an order was last asked for.
+        self._asked_ns: dict[int, int] = {}
+        # Symbols whose stop has ended unasked, and until when no new take-profit is tried.
+        self._bare: set[int] = set()
+        self._later_ns: dict[int, int] = {}
+
+    # Entries
+
+    @property
+    def rests_first(self) -> bool:
+        """Whether entries rest."""
+        return self._config.entry == "post_only"
+
+    def rest_of(self, intent: Intent) -> int:
+        """Return how much of an ended entry may be taken by an intent to enter; 0 = it is an entry anew."""
+        index = intent.symbol_index
+        if self.rests is None or self.rests[index] != intent.side:
+            return 0
+        return self._rest_e8[index]
+
+    def shape_entry(self, order: Order, price_e8: int) -> Order:
+        """Return an entry as the limit order that it is to be."""
+        kind, time_in_force = OrderKind.LIMIT, TimeInForce.GTX
+        return replace(order, kind=kind, time_in_force=time_in_force, price_e8=price_e8)
+
+    def forget_rests(self) -> None:
+        """Leave what was not taken at this step."""
+        if self._rest_e8:
+            assert self.rests is not None
+            self.rests[:] = 0
+            self._rest_e8.clear()
+
+    # Cancellations
+
+    def to_cancel(self, now_ns: int, end_ns: int, held: I64, unwanted: Callable[[Order], bool]) -> list[int]:
+        """Return the open orders whose end is due, oldest first, and note that it is asked for.
+
+        Parameters
+        ----------
+        now_ns, end_ns : of the decision, and of its frame
+        held : int64[S]  signs of the positions
+        unwanted : whether nobody wants an entry any more that rests
+        """
+        due = []
+        for order in self._orders.by_id.values():
+            index = order.symbol_index
+            if is_protective(order):
+                over = held[index] * order.side >= 0  # a position that somebody else has turned is held too
+            elif order.kind is OrderKind.LIMIT:
+                over = end_ns - order.decided_ns >= self._rest_ns or unwanted(order)
+            else:
+                continue
+            if over and now_ns - self._asked_ns.get(order.order_id, -_AGAIN_NS) >= _AGAIN_NS:
+                due.append(order.order_id)
+        for order_id in due:
+            self.ask(order_id, now_ns)
+        return due
+
+    def release(self, index: int, now_ns: int) -> list[int]:
+        """Return the protective orders of a symbol that is closed now, and note that they are to end."""
+        due = [
+            order.order_id
+            for order in self._orders.of(index)
+            if is_protective(order) and order.order_id not in self._asked_ns
+        ]
+        for order_id in due:
+            self.ask(order_id, now_ns)
+        return due
+
+    def ask(self, order_id: int, now_ns: int) -> None:
+        """Note that the end of an order is asked for."""
+        self._asked_ns[order_id] = now_ns
+
+    def on_done(self, order: Order, left_e8: int, now_ns: int, *, held: bool) -> None:
+        """Draw the conclusions from the end of an order.
+
+        Parameters
+        ----------
+        left_e8 : what was not filled
+        held : there is a position; without one nothing needs protection
+        """
+        index, asked = order.symbol_index, self._asked_ns.pop(order.order_id, None) is not None
+        if not left_e8:
+            return
+        if is_protective(order):
+            if asked or not held:
+                return
+            if order.kind is OrderKind.STOP_MARKET:
+                self._bare.add(index)
+            else:
+                self._later_ns[index] = now_ns + _AGAIN_NS
+        elif order.kind is OrderKind.LIMIT and self.rests is not None:
+            self.rests[index], self._rest_e8[index] = order.side, left_e8
+
+    # Brackets
+
+    @property
+    def protects(self) -> bool:
+        """Whether positions get a bracket."""
+        return self._config.take_profit_bps is not None or self._config.stop_loss_bps is not None
+
+    def protection(
+        self, index: int, position: Position, closing_e8: int, now_ns: int
+    ) -> list[tuple[Wanted, list[int]]]:
+        """Return what a held symbol lacks, each with the open orders that it would replace.
+
+        Nothing of it is noted: whoever sends it says :meth:`ask` of what it replaces.
+
+        Parameters
+        ----------
+        closing_e8 : price at which the position could be closed now
+        """
+        side, qty = -position.side, abs(position.qty_e8)
+        market = Wanted(index, side, qty, STOP_LOSS, OrderKind.MARKET, 0)
+        if index in self._bare:
+            return [(market, [])]
+        target, stop = self._prices(index, position)
+        lacking: list[tuple[Wanted, list[int]]] = []
+        for reason, kind, price in (
+            (STOP_LOSS, OrderKind.STOP_MARKET, stop),
+            (TAKE_PROFIT, OrderKind.LIMIT, target),
+        ):
+            there = [
+                order.order_id
+                for order in self._orders.of(index)
+                if is_protective(order)
+                and (order.kind, order.side) == (kind, side)
+                and order.order_id not in self._asked_ns
+            ]
+            if price <= 0 or any(self._orders.left_e8[order_id] == qty for order_id in there):
+                continue
+            if kind is OrderKind.STOP_MARKET and side * (closing_e8 - price) >= 0:
+                return [(market, [])]  # the exchange would refuse it: it would trigger at once
+            if kind is OrderKind.STOP_MARKET or now_ns >= self._later_ns.get(index, now_ns):
+                lacking.append((Wanted(index, side, qty, reason, kind, price), there))
+        return lacking
+
+    def on_flat(self, index: int) -> None:
+        """Forget what was known of a position that is closed."""
+        self._bare.discard(index)
+        self._later_ns.pop(index, None)
+
+    def _prices(self, index: int, position: Position) -> tuple[int, int]:
+        """Return take-profit and stop; 0 = none.
+
+        Distances from the average entry price. The tick is rounded in our favour: a target never gives less
+        than was asked for, a stop never loses more.
+        """
+        side, tick = position.side, self._tick_e8[index]
+        found = [0, 0]
+        for place, (bps, sign) in enumerate(
+            ((self._config.take_profit_bps, side), (self._config.stop_loss_bps, -side))
+        ):
+            if bps is not None:
+                value, unit = (
+                    abs(position.cost_e8) * (E8 + sign * fee_rate_e8(bps)),
+                    abs(position.qty_e8) * tick,
+                )
+                found[place] = tick * (-(-value // unit) if side > 0 else value // unit)
+        return found[0], found[1]

@@ -1,0 +1,286 @@
+"""A backtest that decides when a session did trades what the session traded, one by one.
+
+The session is a replay of a recording, and a live one on an exchange of this machine. Its journal is imported
+like any recording; the backtest takes from the session when each frame was decided on and what was known
+then, and everything else from the archive. Compared are records of the journal with what the backtest sends
+and hears: orders and cancellations with the times at which they left, reports with all they say, and trades.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from gpuscalp.backtest import backtest_archive
+from gpuscalp.backtest.record import Recorder
+from gpuscalp.cli import run
+from gpuscalp.config import LegConfig, LiveConfig, OrdersConfig, PaperConfig
+from gpuscalp.errors import DataError, UsageError
+from gpuscalp.execution.broker import PaperBroker
+from gpuscalp.execution.messages import Report
+from gpuscalp.journal import RecordKind, read_records
+from gpuscalp.live.directory import read_about
+from gpuscalp.live.records import FillRecord, OrderRecord, decode
+from gpuscalp.live.replay import run_replay
+from gpuscalp.live.run import run_live
+from gpuscalp.orders import Order
+from tests.live import script
+from tests.live.sessions import eager_config, write_eager_bundle
+
+E8 = 10**8
+SYNTHETIC = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
+# Requests and reports that take their time, and reports that come back long after the next decision.
+WAYS: dict[str, object] = {
+    "paper.request.kind": "uniform", "paper.request.low_ms": 3.0, "paper.request.high_ms": 60.0,
+    "paper.reply.kind": "uniform", "paper.reply.low_ms": 2.0, "paper.reply.high_ms": 150.0,
+    "cost.compute.low_ms": 7.0,
+}  # fmt: skip
+POST_ONLY = {"orders.entry": "post_only", "orders.post_only_ms": 400, "paper.queue": "probabilistic"}
+BRACKET = {"orders.take_profit_bps": 0.4, "orders.stop_loss_bps": 0.3}
+TRADES = {
+    "taker": {},
+    "bracket": BRACKET,
+    "post_only": POST_ONLY,
+    "taken": {**POST_ONLY, **BRACKET, "orders.then": "take", "orders.post_only_ms": 200},
+}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("material")
+    return {
+        "recording": script.write_recording(folder / "market.txt", seconds=60),
+        "short": script.write_recording(folder / "short.txt", seconds=10),
+        "model": script.write_model(folder / "model"),
+        "info": script.write_exchange_info(folder / "info.json"),
+    }
+
+
+@dataclass
+class Done:
+    """What one side sent and heard, as plain values."""
+
+    sent: list[tuple[Any, ...]] = field(default_factory=list)
+    cancelled: list[tuple[int, int]] = field(default_factory=list)
+    reports: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def until(self, at_ns: int) -> Done:
+        """Return what was done before a time."""
+        return Done(
+            [each for each in self.sent if each[1] < at_ns],
+            [each for each in self.cancelled if each[1] < at_ns],
+            [each for each in self.reports if each[4] < at_ns],
+        )
+
+    @property
+    def fills(self) -> list[tuple[Any, ...]]:
+        return [report for report in self.reports if report[0] == "fill"]
+
+    def trades(self) -> list[list[tuple[Any, ...]]]:
+        """Fills from flat to flat, by symbol, in the order of their ends."""
+        open_now: dict[int, list[tuple[Any, ...]]] = {}
+        held: Counter[int] = Counter()
+        closed = []
+        for fill in self.fills:
+            symbol = fill[2]
+            open_now.setdefault(symbol, []).append(fill)
+            held[symbol] += fill[8] * fill[9]
+            if not held[symbol]:
+                closed.append(open_now.pop(symbol))
+        return closed
+
+
+def of_session(path: Path) -> Done:
+    done = Done()
+    for record in read_records(path / "journal", torn=True):
+        if record.kind == RecordKind.ORDER:
+            order = decode(record, OrderRecord)
+            if order.cancel:
+                done.cancelled.append((order.order_id, order.sent_ns))
+            else:
+                done.sent.append(
+                    (order.order_id, order.sent_ns, order.decided_ns, order.symbol, order.side,
+                     order.qty_e8, str(order.kind), str(order.time_in_force), order.price_e8,
+                     order.reduce_only, order.reason)
+                )  # fmt: skip
+        elif record.kind == RecordKind.FILL:
+            told = decode(record, FillRecord)
+            done.reports.append(
+                (told.kind, told.order_id, told.symbol, told.at_ns, told.known_ns, told.code, told.reason,
+                 told.left_e8, told.side, told.qty_e8, told.price_e8, told.fee_e8, told.maker, told.money_e8)
+            )  # fmt: skip
+    return done
+
+
+def repeated(
+    archive: Path, session: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[Done, dict[str, Any]]:
+    """Backtest an archive like a session; return what was sent and heard, and the summary."""
+    done = Done()
+    times: dict[int, tuple[Any, ...]] = {}
+    submit, cancel, on_report = PaperBroker.submit, PaperBroker.cancel, Recorder.on_report
+
+    def spy_submit(self: PaperBroker, request: Any, now_ns: int) -> int:
+        times[request.order_id] = (
+            now_ns, request.symbol_index, request.side, request.qty_e8, str(request.kind),
+            str(request.time_in_force), request.price_e8, request.reduce_only,
+        )  # fmt: skip
+        return submit(self, request, now_ns)
+
+    def spy_cancel(self: PaperBroker, order_id: int, now_ns: int) -> int:
+        done.cancelled.append((order_id, now_ns))
+        return cancel(self, order_id, now_ns)
+
+    def spy_report(self: Recorder, report: Report, order: Order | None, booked: Any) -> None:
+        fill = report.fill
+        filled = (0, 0, 0, 0) if fill is None else (fill.side, fill.qty_e8, fill.price_e8, fill.fee_e8)
+        done.reports.append(
+            (str(report.kind), report.order_id, report.symbol_index, report.at_ns, report.known_ns,
+             report.code, report.reason, report.left_e8, *filled, report.maker, report.money_e8)
+        )  # fmt: skip
+        if order is not None and order.order_id in times:
+            sent_ns, *what = times.pop(order.order_id)
+            done.sent.append((order.order_id, sent_ns, order.decided_ns, *what, order.intent.reason))
+        on_report(self, report, order, booked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PaperBroker, "submit", spy_submit)
+        patch.setattr(PaperBroker, "cancel", spy_cancel)
+        patch.setattr(Recorder, "on_report", spy_report)
+        result = backtest_archive(archive, like=session, out=out, **options)
+    done.sent.sort()
+    return done, result.summary
+
+
+def imported(session: Path, out: Path, info: Path) -> Path:
+    words = ["data", "import", str(session / "journal"), "--out", str(out), "--instruments", str(info)]
+    assert run([*words, "--json"]) == 0
+    return out
+
+
+def replayed(material: dict[str, Path], path: Path, **changes: object) -> Path:
+    config: LiveConfig = script.trading_config(
+        **{"strategy.min_edge_bps": -1_000.0, "strategy.hold_ms": 2_000, **WAYS, **changes}
+    )
+    run_replay(
+        [material["recording"]], path, model=material["model"], config=config, exchange_info=material["info"]
+    )
+    return path
+
+
+@pytest.mark.parametrize("how", TRADES)
+def test_backtest_like_a_session_trades_what_it_traded(
+    how: str, material: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = replayed(material, tmp_path / "session", **TRADES[how])
+    archive = imported(session, tmp_path / "archive", material["info"])
+    then, summary = agree(session, archive, tmp_path / "run", monkeypatch)
+    assert summary["like"]["session"] == read_about(session).session_id
+    assert summary["like"]["frames_differing"] == 0
+    kinds = Counter(each[6] for each in then.sent)
+    makers = sum(fill[12] for fill in then.fills)
+    assert (makers > 0) == (how != "taker")
+    assert bool(kinds["stop_market"]) == ("bracket" in how or how == "taken")
+
+
+def check_files(out: Path, trades: list[list[tuple[Any, ...]]]) -> None:
+    """The run's own tables say the same of them."""
+    written: dict[int, list[tuple[Any, ...]]] = {}
+    for row in pq.read_table(out / "fills.parquet").to_pylist():
+        side = 1 if row["side"] == "buy" else -1
+        written.setdefault(row["trade_index"], []).append(
+            (row["order_id"], side, *(round(row[name] * E8) for name in ("qty", "price", "fees_usdt")),
+             row["maker"])
+        )  # fmt: skip
+    assert [written[index] for index in range(len(trades))] == [
+        [(fill[1], *fill[8:13]) for fill in trade] for trade in trades
+    ]
+
+
+def differs(now: Done, then: Done) -> str:
+    """Return where a backtest differs, as far as the session goes; at its end it closes what is held."""
+    ended = {report[1] for report in then.reports}
+    pairs = {
+        "orders": [[each for each in side.sent if each[0] in ended] for side in (now, then)],
+        "reports": [now.reports[: len(then.reports)], then.reports],
+        "cancellations": [now.cancelled[: len(then.cancelled)], then.cancelled],
+        "trades": [now.trades()[: len(then.trades())], then.trades()],
+    }
+    for what, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            first = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), "a length")
+            return f"{what}: {first}"
+    return ""
+
+
+def agree(
+    session: Path, archive: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Done, dict[str, Any]]:
+    """Check that a backtest does what a session did; return the latter, and the summary of the former."""
+    then, (now, summary) = of_session(session), repeated(archive, session, out, monkeypatch)
+    # The first frame may end before the first row.
+    like = summary["like"]
+    assert like["session_frames"] - 1 <= like["frames"] <= like["session_frames"]
+    assert like["last_rows_missed"] <= 2
+    # A busy machine may close a frame before all of it has come, or let a message wait while others pass it:
+    # what follows need not be the same.
+    moved = sorted([*like["differing_ns"], *like["reordered_ns"]])
+    late = [end_ns for end_ns in moved if end_ns > then.sent[0][1]]
+    if late and differs(now, then):
+        then, now = then.until(late[0]), now.until(late[0])
+    assert differs(now, then) == ""
+    trades = then.trades()
+    assert len(trades) > (0 if late else 10)
+    check_files(out, trades)
+    return then, summary
+
+
+@pytest.mark.parametrize("how", ["taker", "taken"])
+def test_backtest_like_a_live_session_trades_what_it_traded(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets, two connections that tell the same, a clock that is corrected: all of it on this machine.
+
+    Few frames at once: what the session had heard when it decided on the last of them comes with the next.
+    """
+    monkeypatch.setattr("gpuscalp.backtest.run.chunk_frames", lambda _: 16)
+    model = write_eager_bundle(tmp_path / "model", SYNTHETIC, venue="synthetic", hold_ms=300)
+    way = LegConfig(kind="uniform", low_ms=1.0, high_ms=40.0)
+    orders = OrdersConfig() if how == "taker" else OrdersConfig(
+        entry="post_only", post_only_ms=150, then="take", take_profit_bps=0.5, stop_loss_bps=0.5
+    )  # fmt: skip
+    config = eager_config(
+        venue="synthetic", orders=orders, paper=PaperConfig(request=way, reply=way, queue="probabilistic")
+    )
+    session, archive = tmp_path / "session", tmp_path / "archive"
+    run_live(session, config, model=model, device="cpu", seconds=7.0, embedded=True)
+    assert run(["data", "import", str(session / "journal"), "--out", str(archive), "--json"]) == 0
+    then, _ = agree(session, archive, tmp_path / "run", monkeypatch)
+    assert any(fill[12] for fill in then.fills) == (how == "taken")
+
+
+def test_another_archive_is_refused(material: dict[str, Path], tmp_path: Path) -> None:
+    session = replayed({**material, "recording": material["short"]}, tmp_path / "session")
+    other = script.write_recording(tmp_path / "other.txt", seconds=10, seed=9)
+    changed = replayed({**material, "recording": other}, tmp_path / "changed")
+    archive = imported(changed, tmp_path / "archive", material["info"])
+    with pytest.raises(DataError, match="does not hold what the session heard"):
+        backtest_archive(archive, like=session, out=tmp_path / "run")
+
+
+def test_span_and_band_are_refused(material: dict[str, Path], tmp_path: Path) -> None:
+    session = replayed({**material, "recording": material["short"]}, tmp_path / "session")
+    archive = imported(session, tmp_path / "archive", material["info"])
+    with pytest.raises(UsageError, match="no band"):
+        backtest_archive(archive, like=session, out=tmp_path / "run", end="2024-07-19")
+    words = ["backtest", str(archive), "--like", str(session), "--out", str(tmp_path / "run"), "--json"]
+    assert run(words) == 0
+    frozen = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert frozen["like"]
+    assert frozen["backtest"]["strategy"]["hold_ms"] == 2_000

@@ -1,0 +1,163 @@
+"""Laws of the orders that a trader has alive, whatever the market does and however late everything is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpuscalp.open_orders import is_protective
+from gpuscalp.orders import OrderKind
+from gpuscalp.risk import RiskEvent
+from tests.street import FRAME, LATENCY, ORDERS, Street, quiet
+
+FRAMES = st.lists(FRAME, min_size=5, max_size=30)
+STOPS = st.none() | st.tuples(
+    st.integers(0, 29), st.sampled_from([RiskEvent.REDUCE, RiskEvent.FLATTEN, RiskEvent.HALT_ENTRIES])
+)
+
+
+def run(street: Street, frames: list[dict[str, Any]], stop: tuple[int, RiskEvent] | None = None) -> None:
+    """Let frames pass; after each, what is alive has to be in order."""
+    for number, frame in enumerate(frames):
+        street.frame(frame)
+        check_alive(street)
+        if stop is not None and stop[0] == number:
+            street.order(stop[1])
+
+
+def check_alive(street: Street) -> None:
+    for index in (0, 1):
+        alive = street.open_of(index)
+        assert sum(not order.reduce_only for order in alive) <= 1, "one entry"
+        assert sum(order.reduce_only and not is_protective(order) for order in alive) <= 1, "one exit"
+        for order in alive:
+            assert not is_protective(order) or order.reduce_only
+
+
+def check_fills(street: Street) -> None:
+    """Walk through all fills at the exchange in their order."""
+    sent = {order.order_id: order for order in street.sent}
+    filled: Counter[int] = Counter()
+    held, intended = [0, 0], [0, 0]
+    for _, order_id, signed, price, _ in street.fills:
+        order = sent[order_id]
+        index, before = order.symbol_index, held[order.symbol_index]
+        after = held[index] = before + signed
+        filled[order_id] += abs(signed)
+        assert filled[order_id] <= order.qty_e8
+        assert before * after >= 0, "never turned around"
+        if order.reduce_only:
+            assert abs(after) < abs(before), "what protects or closes never adds"
+        elif not before:
+            intended[index] = max(intended[index], order.qty_e8)
+        assert abs(after) <= max(street.intended[index], intended[index])
+        if order.kind is OrderKind.LIMIT:
+            assert order.side * (order.price_e8 - price) >= 0
+    assert held == street.held
+
+
+def check_end(street: Street) -> None:
+    """After a while without signals nothing is held and nothing is alive, here or there."""
+    for _ in range(60):
+        street.frame(quiet())
+    assert street.held == [0, 0]
+    assert not street.trader.open_orders
+    assert not street.broker.orders
+    assert [position.qty_e8 for position in street.trader.account.positions] == [0, 0]
+    assert street.trader.account.cash_e8 == street.broker.account.cash_e8
+
+
+@settings(max_examples=150)
+@given(FRAMES, ORDERS, LATENCY, st.sampled_from(["next", "last"]), st.integers(0, 3), STOPS)
+def test_orders_never_exceed_what_was_meant_and_none_is_left(
+    frames: list[dict[str, Any]],
+    orders: dict[str, Any],
+    latency: tuple[float, float],
+    meets: str,
+    seed: int,
+    stop: tuple[int, RiskEvent] | None,
+) -> None:
+    street = Street(orders, latency, meets, seed)
+    run(street, frames, stop)
+    check_end(street)
+    check_fills(street)
+
+
+@settings(max_examples=60)
+@given(FRAMES, ORDERS, LATENCY, st.integers(0, 3), st.sets(st.integers(0, 29), max_size=4))
+def test_restart_changes_nothing(
+    frames: list[dict[str, Any]],
+    orders: dict[str, Any],
+    latency: tuple[float, float],
+    seed: int,
+    restarts: set[int],
+) -> None:
+    streets = [Street(orders, latency, seed=seed) for _ in range(2)]
+    for number, frame in enumerate([*frames, *[quiet()] * 20]):
+        for street in streets:
+            street.frame(frame)
+        if number in restarts:
+            streets[1].restart()
+    first, second = streets
+    assert (first.sent, first.cancelled, first.fills) == (second.sent, second.cancelled, second.fills)
+
+
+@settings(max_examples=100)
+@given(FRAMES, ORDERS)
+def test_what_is_held_is_protected_at_once(frames: list[dict[str, Any]], orders: dict[str, Any]) -> None:
+    """Without latency: after each step a bracket of the whole position is alive, or the exit is."""
+    street = Street(orders)
+    for frame in frames:
+        street.frame(frame)
+        for index in (0, 1):
+            held = street.trader.account.positions[index].qty_e8
+            alive = street.open_of(index)
+            if not held or street.trader.orders.leaving(index):
+                continue
+            left = street.trader.orders.left_e8
+            lost = set(street.cancelled)
+            for kind, bps in (
+                (OrderKind.STOP_MARKET, orders["stop_loss_bps"]),
+                (OrderKind.LIMIT, orders["take_profit_bps"]),
+            ):
+                found = [
+                    order for order in alive
+                    if is_protective(order) and order.kind is kind and order.order_id not in lost
+                ]  # fmt: skip
+                assert len(found) == (bps is not None)
+                assert all(left[order.order_id] == abs(held) for order in found)
+                assert all(order.side * held < 0 for order in found)
+
+
+def test_laws_are_tried_on_what_they_are_about() -> None:
+    """Not one of the ways above is left untried by what Hypothesis makes of them."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=250, database=None, derandomize=True)
+    @given(FRAMES, ORDERS, LATENCY, st.integers(0, 3))
+    def collect(
+        frames: list[dict[str, Any]], orders: dict[str, Any], latency: tuple[float, float], seed: int
+    ) -> None:
+        street = Street(orders, latency, seed=seed)
+        run(street, [*frames, *[quiet()] * 20])
+        sent = {order.order_id: order for order in street.sent}
+        seen.update(street.seen)
+        for _, order_id, _, _, maker in street.fills:
+            order = sent[order_id]
+            seen[f"{order.intent.reason} {order.kind} {'maker' if maker else 'taker'}"] += 1
+        seen["cancelled"] += len(street.cancelled)
+        seen["rest"] += sum(
+            order.kind is OrderKind.MARKET and not order.reduce_only and orders["entry"] == "post_only"
+            for order in street.sent
+        )
+
+    collect()
+    for what in (
+        "edge market taker", "edge limit maker", "hold_elapsed market taker", "take_profit limit maker",
+        "stop_loss stop_market taker", "stop_loss market taker", "rejected-5022", "rejected-2021",
+        "rejected-2022", "cancelled", "rest",
+    ):  # fmt: skip
+        assert seen[what], f"{what} of {dict(seen)}"
