@@ -1,0 +1,271 @@
+"""One look at an account through the HTTP client of NautilusTrader's Binance adapter.
+
+Owns: which calls make a look, and what their replies mean to us. Never: decides what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, final
+
+from nautilus_trader.adapters.binance.http.error import BinanceError, get_binance_error_code
+
+from gpuscalp.errors import ConfigError
+from gpuscalp.execution.lifecycle import OrderState
+from gpuscalp.execution.reconcile import Found, FoundOrder, FoundTrade
+from gpuscalp.execution.remote import RemoteBroker
+from gpuscalp.orders import OrderKind
+from gpuscalp.schema import E8, NS_PER_MS
+
+_PAGE: Final = 1_000
+# Weights of Binance USD-M: open orders of one symbol and of all (conditional ones as many), trades, the rest.
+_ONE, _ALL, _TRADES, _REST = 1, 40, 5, 10
+_UNKNOWN_ORDER: Final = -2013
+_QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "USD")
+_STATES: Final = {
+    "NEW": OrderState.ACCEPTED,
+    "PARTIALLY_FILLED": OrderState.PARTIALLY_FILLED,
+    "FILLED": OrderState.FILLED,
+    "CANCELED": OrderState.CANCELED,
+    "PENDING_CANCEL": OrderState.ACCEPTED,
+    "REJECTED": OrderState.REJECTED,
+    "EXPIRED": OrderState.EXPIRED,
+    "EXPIRED_IN_MATCH": OrderState.EXPIRED,
+    "TRIGGERING": OrderState.ACCEPTED,
+    "TRIGGERED": OrderState.ACCEPTED,
+    "FINISHED": OrderState.EXPIRED,
+}
+
+
+def quote_of(symbols: Sequence[str]) -> str:
+    """Return the one currency in which symbols are quoted and settled.
+
+    Raises
+    ------
+    ConfigError    there are several, and so several balances
+    """
+    found = {next((quote for quote in _QUOTES if name.endswith(quote)), name) for name in symbols}
+    if len(found) != 1:
+        raise ConfigError(
+            "one account trades in one currency",
+            where="symbols of the model",
+            value=", ".join(sorted(found)),
+            fix="train a model for each",
+        )
+    return found.pop()
+
+
+@final
+class AccountView:
+    """Looks at one account.
+
+    Parameters
+    ----------
+    api : BinanceFuturesAccountHttpAPI
+    symbols : names, in the order of axis S
+
+    Attributes
+    ----------
+    other_fees : commission in other currencies than the quote, by asset: it is not in the balance
+    others : positions in symbols that are not traded here, in words
+    weight : of one look, against the limit of 2,400 a minute
+    """
+
+    def __init__(self, api: Any, symbols: Sequence[str]) -> None:
+        self._api, self._symbols = api, tuple(symbols)
+        self._index = {name: index for index, name in enumerate(symbols)}
+        self.quote = quote_of(symbols)
+        count = len(self._symbols)
+        self._by_symbol = count * _ONE < _ALL
+        self.weight = 2 * (count * _ONE if self._by_symbol else _ALL) + count * _TRADES + _REST
+        self.other_fees: dict[str, Decimal] = {}
+        self.others: tuple[str, ...] = ()
+        self._counted: set[tuple[int, int]] = set()
+        self._client_ids: dict[int, str] = {}
+
+    async def check(self) -> None:
+        """Refuse an account that cannot be traded.
+
+        Raises
+        ------
+        ConfigError    it is in hedge mode
+        """
+        mode = await self._api.query_futures_hedge_mode()
+        if mode.dualSidePosition:
+            raise ConfigError(
+                "the account is in hedge mode: exits are reduce-only, which only one-way mode has",
+                where="GET /fapi/v1/positionSide/dual",
+                fix="set it to one-way mode; it must be flat for that",
+            )
+
+    async def wallet_e8(self) -> int:
+        """Return the balance without open positions."""
+        info = await self._api.query_futures_account_info()
+        return sum(_e8(each.walletBalance) for each in info.assets if each.asset == self.quote)
+
+    async def look(self, broker: RemoteBroker, number_of: Mapping[str, int]) -> Found:
+        """Return what there is now: orders first, then trades, positions and balance.
+
+        Parameters
+        ----------
+        broker : which trades and orders are known
+        number_of : our ids of orders that have not ended, by their name
+        """
+        orders = await self._open_orders()
+        shown = {order.client_id for order in orders}
+        asked = {
+            number: await self._ask(name, broker, number)
+            for name, number in number_of.items()
+            if name not in shown and number in broker.orders
+        }
+        self._counted = {each for each in self._counted if each[1] > broker.seen[each[0]]}
+        trades: list[FoundTrade] = []
+        for index in range(len(self._symbols)):
+            trades += await self._trades(index, broker.seen[index])
+        positions = await self._positions()
+        wallet = await self.wallet_e8()
+        owned = {each.venue_id for each in (*orders, *(a for a in asked.values() if a)) if each.venue_id}
+        owned |= {order.venue_id for order in broker.orders.values() if order.venue_id}
+        strange = {
+            trade.venue_id: trade
+            for trade in trades
+            if broker.seen[trade.symbol] >= 0
+            and not broker.knows(trade.symbol, trade.trade_id)
+            and trade.venue_id not in owned
+        }
+        # Asked once, as long as nobody has dealt with them.
+        self._client_ids = {each: name for each, name in self._client_ids.items() if each in strange}
+        for venue_id, trade in strange.items():
+            if venue_id not in self._client_ids:
+                self._client_ids[venue_id] = await self._client_id(trade)
+        return Found(wallet, positions, orders, asked, trades, dict(self._client_ids))
+
+    async def cancel(self, order: FoundOrder) -> None:
+        """Cancel an order that no strategy knows; one that has ended meanwhile is no error."""
+        try:
+            if order.algo_id and not order.venue_id:
+                await self._api.cancel_algo_order(algo_id=order.algo_id)
+            else:
+                await self._api.cancel_order(symbol=self._symbols[order.symbol], order_id=order.venue_id)
+        except BinanceError:
+            return  # the next look says what became of it
+
+    async def _open_orders(self) -> list[FoundOrder]:
+        found = []
+        for symbol in self._symbols if self._by_symbol else (None,):
+            for each in await self._api.query_open_orders(symbol):
+                if each.symbol in self._index:
+                    found.append(self._order(each))
+            for each in await self._api.query_open_algo_orders(symbol):
+                if each.symbol in self._index:
+                    found.append(self._algo(each))
+        return found
+
+    async def _ask(self, name: str, broker: RemoteBroker, number: int) -> FoundOrder | None:
+        """Return what became of an order that is not open; None: the exchange does not know it."""
+        request = broker.orders[number].request
+        symbol = self._symbols[request.symbol_index]
+        if request.kind is OrderKind.STOP_MARKET:
+            algo = await _known(self._api.query_algo_order(client_algo_id=name))
+            if algo is None:
+                return None
+            if algo.actualOrderId and int(algo.actualOrderId):
+                order = await _known(self._api.query_order(symbol=symbol, order_id=int(algo.actualOrderId)))
+                if order is not None:
+                    return self._order(order, name)
+            return self._algo(algo)
+        order = await _known(self._api.query_order(symbol=symbol, orig_client_order_id=name))
+        return None if order is None else self._order(order)
+
+    async def _trades(self, index: int, seen: int) -> list[FoundTrade]:
+        symbol = self._symbols[index]
+        if seen < 0:  # the first look: where the numbers stand
+            page = await self._api.query_user_trades(symbol=symbol)
+            return [self._trade(index, each, counts=False) for each in page]
+        found: list[FoundTrade] = []
+        while True:
+            page = await self._api.query_user_trades(symbol=symbol, from_id=seen + 1, limit=_PAGE)
+            found += [self._trade(index, each) for each in page]
+            if len(page) < _PAGE:
+                return found
+            seen = max(each.id for each in page)
+
+    async def _positions(self) -> list[tuple[int, int]]:
+        positions = [(0, 0)] * len(self._symbols)
+        others = []
+        for each in await self._api.query_futures_position_risk():
+            qty_e8 = _e8(each.positionAmt)
+            if not qty_e8:
+                continue
+            index = self._index.get(each.symbol)
+            if index is None:
+                others.append(f"{each.symbol} {qty_e8 / E8:+g}")
+            else:
+                # The entry price may have more digits than money: half a unit is no matter.
+                positions[index] = (qty_e8, round(Decimal(each.entryPrice) * E8))
+        self.others = tuple(others)
+        return positions
+
+    async def _client_id(self, trade: FoundTrade) -> str:
+        symbol = self._symbols[trade.symbol]
+        order = await _known(self._api.query_order(symbol=symbol, order_id=trade.venue_id))
+        return "" if order is None else str(order.clientOrderId)
+
+    def _order(self, order: Any, name: str = "") -> FoundOrder:
+        return FoundOrder(
+            symbol=self._index[order.symbol],
+            client_id=name or order.clientOrderId,
+            state=_STATES[order.status.value],
+            venue_id=int(order.orderId),
+            side=1 if order.side.value == "BUY" else -1,
+            qty_e8=_e8(order.origQty),
+            executed_e8=_e8(order.executedQty),
+        )
+
+    def _algo(self, order: Any) -> FoundOrder:
+        return FoundOrder(
+            symbol=self._index[order.symbol],
+            client_id=order.clientAlgoId,
+            state=_STATES[order.algoStatus],
+            venue_id=int(order.actualOrderId or 0),
+            algo_id=int(order.algoId),
+            side=1 if order.side == "BUY" else -1,
+            qty_e8=_e8(order.quantity or "0"),
+        )
+
+    def _trade(self, index: int, trade: Any, *, counts: bool = True) -> FoundTrade:
+        fee_e8 = 0
+        if trade.commissionAsset == self.quote:
+            fee_e8 = _e8(trade.commission)
+        elif counts and (index, trade.id) not in self._counted:
+            self._counted.add((index, trade.id))
+            before = self.other_fees.get(trade.commissionAsset, Decimal(0))
+            self.other_fees[trade.commissionAsset] = before + Decimal(trade.commission)
+        return FoundTrade(
+            symbol=index,
+            trade_id=int(trade.id),
+            venue_id=int(trade.orderId),
+            side=1 if trade.buyer else -1,
+            qty_e8=_e8(trade.qty),
+            price_e8=_e8(trade.price),
+            fee_e8=fee_e8,
+            maker=bool(trade.maker),
+            at_ns=int(trade.time) * NS_PER_MS,
+        )
+
+
+async def _known(call: Any) -> Any:
+    """Return the reply, or None where the exchange does not know the order; other refusals are raised."""
+    try:
+        return await call
+    except BinanceError as error:
+        code = get_binance_error_code(error)
+        if code is not None and code.value == _UNKNOWN_ORDER:
+            return None
+        raise
+
+
+def _e8(text: str) -> int:
+    """Return decimal text as a multiple of 1e-8; finer digits are cut off."""
+    return int(Decimal(text) * E8)

@@ -1,0 +1,262 @@
+"""A backtest of the live engine in NautilusTrader's BacktestEngine, from archive to run directory.
+
+Owns: the wiring, and the end of the recording. The files are those of ``gpuscalp backtest``, and the signals.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from gpuscalp.archive import Archive
+from gpuscalp.backtest.calibration import PredictionCheck
+from gpuscalp.backtest.run import (
+    BacktestResult,
+    Progress,
+    check_free,
+    frozen_of,
+    pipeline_of,
+    span_of,
+    write_run,
+)
+from gpuscalp.backtest.summary import Scope, summarise, utc
+from gpuscalp.bundle import load_bundle, read_contract
+from gpuscalp.config import BacktestConfig, load
+from gpuscalp.errors import UsageError
+from gpuscalp.execution.latency import least_ns, median_ns
+from gpuscalp.nautilus.arrivals import Row, arrivals
+from gpuscalp.nautilus.catalog import beside, open_catalog
+from gpuscalp.nautilus.catalog_rows import catalog_rows
+from gpuscalp.nautilus.course import Course
+from gpuscalp.nautilus.custom import Bell, wrapped
+from gpuscalp.nautilus.desk import make_desk
+from gpuscalp.nautilus.events import EventMaker, FastestWay
+from gpuscalp.nautilus.funding import Funding
+from gpuscalp.nautilus.installed import require
+from gpuscalp.nautilus.instruments import to_nautilus
+from gpuscalp.nautilus.names import instrument_name, venue_name
+from gpuscalp.nautilus.strategy import GpuScalpStrategy, GpuScalpStrategyConfig
+from gpuscalp.nautilus.venue import BookKind, latency_ns, make_engine, not_modelled
+from gpuscalp.schema import Instrument
+
+_SESSION: Final = "backtest"
+
+
+def run_nautilus(
+    archive_path: Path,
+    model: Path,
+    *,
+    config: BacktestConfig,
+    out: Path | None = None,
+    venue: str | None = None,
+    book: BookKind = "books",
+    rows: Iterable[list[Row]] | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[BacktestResult, Course]:
+    """Backtest a bundle on a whole archive.
+
+    Parameters
+    ----------
+    archive_path, model, config, out, venue : as ``gpuscalp.backtest.run_backtest`` takes them
+    book : whose levels fill orders
+    rows : the rows of the archive from another place that has them, in the same order
+
+    Raises
+    ------
+    ConfigError    NautilusTrader is not installed, or too old
+    UsageError     the archive lacks a symbol of the bundle, or what orders are filled from; ``out`` is taken
+    """
+    began, version = time.perf_counter(), require()
+    if out is not None:
+        check_free(out)
+    archive = Archive.open(archive_path)
+    training = read_contract(model).training
+    venue = venue if venue is not None else training.venue
+    symbols, grid = training.symbols, training.config.grid
+    instruments = archive.instruments(venue, symbols)
+    pipeline = pipeline_of(training, instruments, 1)
+    bundle = load_bundle(model, graph=pipeline.graph)
+    begin_ns, finish_ns = span_of(archive, archive_path, venue, symbols, None, None)
+    _check_books(archive, venue, symbols, book)
+    desk = make_desk(bundle, pipeline, instruments, config, session_id=_SESSION)
+    perpetuals = _perpetuals(archive, instruments, config)
+    engine, account = make_engine(config, venue_name(venue), perpetuals, book=book, version=version)
+    funding = Funding(len(symbols), account.pay)
+    check = PredictionCheck(training.config.label, grid)
+    course = Course(desk.engine, check, funding.announced, begin_ns=begin_ns, lateness_ms=grid.lateness_ms)
+    feed_ns = least_ns(config.paper.reply)
+    strategy = GpuScalpStrategy(
+        GpuScalpStrategyConfig(
+            strategy_id="GPUSCALP-001",
+            session_id=_SESSION,
+            told=True,
+            feed_ns=feed_ns,
+            compute_ns=median_ns(config.cost.compute),
+            reply_ns=feed_ns,
+        ),
+        desk,
+        course,
+    )
+    strategy.funding = funding
+    engine.add_strategy(strategy)
+    maker = EventMaker(instruments, perpetuals, FastestWay())
+    feed = _Feed(maker, begin_ns, finish_ns, latency_ns(config), on_progress)
+    source = arrivals(archive, venue, symbols) if rows is None else rows
+    engine.add_data_iterator("archive", feed.chunks(source))
+    try:
+        engine.run(start=begin_ns - feed_ns, end=finish_ns + 10**15)
+    finally:
+        engine.dispose()
+    if course.recorder.frame_count == 0:
+        raise UsageError("no frame could be closed", where=str(archive_path))
+    course.finish(feed.last_ns)
+    scope = Scope(
+        venue=venue,
+        symbols=symbols,
+        start_ns=begin_ns,
+        end_ns=finish_ns,
+        data_digest=archive.digest(venue, symbols, None, finish_ns),
+        bundle_digest=bundle.contract.digest,
+        trained_from_ns=training.trained_on.start_ns,
+        trained_until_ns=training.trained_on.end_ns,
+        trained_venue=training.venue,
+    )
+    executor = {"name": "nautilus", "version": version, "book": book}
+    frozen = frozen_of(config, scope, executor=executor)
+    outcome = summarise(config, scope, course, check)
+    notes = [f"NautilusTrader {version}: {each}" for each in not_modelled(config, book=book, version=version)]
+    outcome = replace(outcome, warnings=(*outcome.warnings, *notes))
+    outcome.summary.update(
+        {
+            "warnings": list(outcome.warnings),
+            "config_hash": frozen["hash"],
+            "executor": executor,
+            "seconds": time.perf_counter() - began,
+        }
+    )
+    result = write_run(out, frozen, outcome, symbols)
+    course.write_signals(result.run_dir, symbols)
+    return result, course
+
+
+def nautilus_archive(
+    archive: Path,
+    model: Path,
+    *,
+    config: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    out: Path | None = None,
+    venue: str | None = None,
+    catalog: Path | None = None,
+    book: BookKind = "books",
+    on_progress: Progress | None = None,
+) -> BacktestResult:
+    """Backtest with what a command line gives; sources of the configuration as ``backtest_archive`` has them.
+
+    Raises
+    ------
+    ConfigError, UsageError
+        and what ``run_nautilus`` raises
+    """
+    loaded = load(BacktestConfig, config, env=os.environ, overrides=overrides)
+    rows: Iterable[list[Row]] | None = None
+    if catalog is not None:
+        training = read_contract(model).training
+        rows = _rows_of_export(catalog, Archive.open(archive), venue or training.venue, training.symbols)
+    result, _ = run_nautilus(
+        archive, model, config=loaded, out=out, venue=venue, book=book, rows=rows, on_progress=on_progress
+    )
+    return result
+
+
+def _rows_of_export(
+    catalog: Path, archive: Archive, venue: str, symbols: Sequence[str]
+) -> Iterator[list[Row]]:
+    """Yield the rows of a catalog that is an export of an archive.
+
+    Raises
+    ------
+    UsageError    it is none, or of another archive
+    """
+    names = [instrument_name(venue, symbol) for symbol in symbols]
+    opened, other = open_catalog(catalog), "the catalog is not an export of this archive"
+    fix = "`gpuscalp nautilus export` makes one; `import` makes an archive of any other catalog"
+    if not all(beside(catalog, name).is_file() for name in names):
+        raise UsageError(other, where=str(catalog), fix=fix)
+    missing = sum(part.rows for part in archive.manifest.select(venue, symbols))
+    for rows in catalog_rows(opened, catalog, names, left_out=Counter()):
+        missing -= len(rows)
+        yield rows
+    if missing:
+        raise UsageError(other, where=str(catalog), value=f"{missing:+,} rows are missing", fix=fix)
+
+
+class _Feed:
+    """The events of an archive, and those that end it.
+
+    Attributes
+    ----------
+    last_ns : time of the newest event so far
+    """
+
+    def __init__(
+        self, maker: EventMaker, begin_ns: int, finish_ns: int, latency_ns: int, told: Progress | None
+    ) -> None:
+        self._maker, self._latency_ns, self._told = maker, latency_ns, told
+        self._begin_ns, self._finish_ns = begin_ns, finish_ns
+        self.last_ns = 0
+
+    def chunks(self, source: Iterable[list[Row]]) -> Iterator[list[Any]]:
+        """Yield events in the order of their times.
+
+        Behind the end bells ring: what is on its way meets the last state of the market, and so do the orders
+        that close what is held.
+        """
+        for rows in source:
+            events: list[Any] = []
+            for row in rows:
+                self._maker.make(row, events)
+            self.last_ns = events[-1].ts_init
+            yield events
+            if self._told is not None:
+                done_ns = min(rows[-1][2][1], self._finish_ns) - self._begin_ns
+                self._told(done_ns / 1e9, (self._finish_ns - self._begin_ns) / 1e9, utc(rows[-1][2][1]))
+        for ring in (1, 2, 3):
+            # The exchange looks at its orders behind each event: first they arrive, then it rings.
+            self.last_ns += self._latency_ns + 1
+            yield [wrapped(Bell(0, self.last_ns)), wrapped(Bell(ring, self.last_ns))]
+
+
+def _check_books(archive: Archive, venue: str, symbols: Sequence[str], book: BookKind) -> None:
+    table = "books" if book == "books" else "quotes"
+    for symbol in symbols:
+        if not archive.manifest.select(venue, (symbol,), (table,)):
+            raise UsageError(
+                f"the archive has no {table} to fill orders from",
+                where=f"venue {venue} of {archive.path}",
+                value=symbol,
+                fix="--book quotes" if book == "books" else "import quotes as well",
+            )
+
+
+def _perpetuals(archive: Archive, instruments: Sequence[Instrument], config: BacktestConfig) -> list[Any]:
+    """Return Nautilus's instruments, with digits for all that was recorded, and our fees."""
+    made = []
+    for each in instruments:
+        parts = archive.manifest.select(each.venue, (each.symbol,))
+        made.append(
+            to_nautilus(
+                each,
+                price_unit_e8=math.gcd(*(part.price_gcd_e8 for part in parts)),
+                qty_unit_e8=math.gcd(*(part.qty_gcd_e8 for part in parts)),
+                maker_fee_bps=config.cost.maker_fee_bps,
+                taker_fee_bps=config.cost.taker_fee_bps,
+            )
+        )
+    return made

@@ -1,0 +1,177 @@
+"""What a backtest in NautilusTrader remembers: as much as one of our own, and its signals.
+
+Owns: the wiring of the engine to the recorder of ``gpuscalp backtest``, and the file of the signals.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+
+from gpuscalp.backtest.calibration import PredictionCheck
+from gpuscalp.backtest.record import Recorder
+from gpuscalp.execution.booking import BookedFill
+from gpuscalp.execution.messages import Report
+from gpuscalp.journal.blocks import RecordKind
+from gpuscalp.live.engine import Engine, Outcome
+from gpuscalp.live.market import Work
+from gpuscalp.live.records import SignalRecord
+from gpuscalp.orders import MarketRow, Order, SignalRow
+from gpuscalp.schema import F64, I64, NS_PER_MS, FrameBlock
+from gpuscalp.trader import StepReport, Trader
+
+SIGNALS_FILE: Final = "signals.parquet"
+_CHUNK: Final = 4_096
+
+
+@final
+class Course:
+    """One backtest in progress (``gpuscalp.backtest.summary.Course``).
+
+    It is the engine's watcher, and the strategy's witness.
+
+    Parameters
+    ----------
+    engine : is watched from now on
+    check : is given the predictions
+    announced : symbols whose funding has been announced; grows meanwhile
+    begin_ns : when the recording begins; a frame that ends no later has nothing in it and does not count
+    lateness_ms : of the grid
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        check: PredictionCheck,
+        announced: set[int],
+        *,
+        begin_ns: int,
+        lateness_ms: int,
+    ) -> None:
+        engine.watcher = self
+        self.recorder = Recorder()
+        self.announced = announced
+        self.check = check
+        self._engine, self._lateness_ns, self._begin_ns = engine, lateness_ms * NS_PER_MS, begin_ns
+        self._markets: list[MarketRow] = []
+        self._signals: list[SignalRow] = []
+        self._delays: list[int] = []
+        self._records: list[SignalRecord] = []
+        self._shown: list[SignalRow] = []
+
+    @property
+    def trader(self) -> Trader:
+        return self._engine.trader
+
+    # The engine's watcher
+
+    def on_step(self, market: MarketRow, signals: SignalRow, report: StepReport) -> None:
+        if report.end_ns <= self._begin_ns:
+            return
+        gate = self._engine.trader.gate
+        self.recorder.on_step(report, drawdown_pct=gate.drawdown_pct, state=gate.state)
+        self._markets.append(market)
+        self._signals.append(signals)
+        self._shown.append(signals)
+        if len(self._markets) == _CHUNK:
+            self._check()
+
+    def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
+        self.recorder.on_report(report, order, booked)
+
+    # The strategy's witness
+
+    def given(self, work: Work) -> None:
+        """Nothing: what the engine made of it is kept."""
+
+    def decided(self, work: Work, outcome: Outcome) -> None:
+        for kind, body in outcome.records:
+            if kind is RecordKind.SIGNAL and isinstance(body, SignalRecord) and body.end_ns > self._begin_ns:
+                self._records.append(body)
+                self._delays.append(work.now_ns - body.end_ns - self._lateness_ns)
+
+    def finish(self, end_ns: int) -> None:
+        """Take in the last state, and check the predictions that are left.
+
+        Parameters
+        ----------
+        end_ns : exchange time of the last event
+        """
+        self._check()
+        trader, recorder = self.trader, self.recorder
+        equity = trader.equity_e8()
+        last_ns = max(end_ns, self._records[-1].end_ns + 1) if self._records else end_ns
+        trader.gate.observe(last_ns, equity)
+        recorder.max_drawdown_pct = max(recorder.max_drawdown_pct, trader.gate.drawdown_pct)
+        recorder.sample(last_ns, equity, trader.gross_e8(), trader.gate.state)
+
+    def feed_delay_ms(self) -> dict[str, float]:
+        """Return median, p99 and largest extra feed delay over all frames."""
+        if not self._delays:
+            return {"p50": 0.0, "p99": 0.0, "max": 0.0}
+        delays = (np.array(self._delays) - min(self._delays)) / NS_PER_MS
+        return {
+            "p50": float(np.median(delays)),
+            "p99": float(np.quantile(delays, 0.99)),
+            "max": float(delays.max()),
+        }
+
+    @property
+    def end_ns(self) -> I64:
+        """int64[T]: ends of the frames that were decided on."""
+        return np.array([record.end_ns for record in self._records], np.int64)
+
+    @property
+    def signals(self) -> tuple[F64, F64, F64]:
+        """Probability float64[T, S, 3], agreement and edge_bps float64[T, S]: what the trader was given."""
+        rows = self._shown
+        probability, agreement, edge = (
+            np.array([getattr(row, name) for row in rows])
+            for name in ("probability", "agreement", "edge_bps")
+        )
+        return probability, agreement, edge
+
+    def digests(self, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
+        """Return uint64[T, S], the digests of "rows" (features, quality, quotes) or "margins"."""
+        return np.array([np.frombuffer(getattr(each, name), np.uint64) for each in self._records])
+
+    def write_signals(self, folder: Path, symbols: tuple[str, ...]) -> None:
+        """Write one row per frame and symbol: what the model said, and the digests of what it was given."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        frames, count = len(self._records), len(symbols)
+        probability, agreement, edge = self.signals
+        table = pa.table(
+            {
+                "end": pa.array(np.repeat(self.end_ns, count), pa.timestamp("ns", tz="UTC")),
+                "symbol": list(symbols) * frames,
+                "down": probability[:, :, 0].ravel(),
+                "up": probability[:, :, 2].ravel(),
+                "agreement": agreement.ravel(),
+                "edge_bps": edge.ravel(),
+                "features": self.digests("rows").ravel(),
+            }
+        )
+        pq.write_table(table, folder / SIGNALS_FILE, compression="zstd")
+
+    def _check(self) -> None:
+        markets, signals = self._markets, self._signals
+        self._markets, self._signals = [], []
+        if not markets:
+            return
+        frames = FrameBlock(
+            end_ns=np.array([row.end_ns for row in markets], np.int64),
+            channels=np.empty((len(markets), 0, len(markets[0].bid_px)), np.float32),
+            quality=np.array([row.quality for row in markets]),
+            bid_px=np.array([row.bid_px for row in markets]),
+            ask_px=np.array([row.ask_px for row in markets]),
+            mark=np.array([row.mark for row in markets]),
+        )
+        self.check.add(
+            frames,
+            np.array([row.probability for row in signals]),
+            np.array([row.edge_bps for row in signals]),
+        )

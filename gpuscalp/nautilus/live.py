@@ -1,0 +1,380 @@
+"""A session's inputs from NautilusTrader's node, and its orders to it (``gpuscalp.live.source.Source``).
+
+Owns: what an order event means for the book, when rows are handed on, health. Never: decides, or believes a
+word of Nautilus's own reconciliation: that only leads to a look at the account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, final
+
+from gpuscalp.config import LiveConfig
+from gpuscalp.errors import FeedError, UsageError
+from gpuscalp.execution.messages import OrderKind, ReportKind
+from gpuscalp.execution.reconcile import OWN_PREFIXES, Rule
+from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.feeds.clock import ClockOffset
+from gpuscalp.feeds.rest import RestClient
+from gpuscalp.latency import Stage
+from gpuscalp.live.records import Command, HealthRecord, client_id
+from gpuscalp.live.session import Session
+from gpuscalp.live.source import Driver
+from gpuscalp.live.status import clock_status
+from gpuscalp.live.timekeeper import Timekeeper, exchange_clock
+from gpuscalp.nautilus.account import AccountView
+from gpuscalp.nautilus.instruments import RAW_PER_E8
+from gpuscalp.nautilus.keys import Keys
+from gpuscalp.nautilus.link import Link
+from gpuscalp.nautilus.looks import Looks
+from gpuscalp.nautilus.names import instrument_name, order_number
+from gpuscalp.nautilus.node import instrument_ids, make_node
+from gpuscalp.nautilus.node_log import passed_on
+from gpuscalp.schema import E8, NS_PER_MS
+
+_CODE: Final = re.compile(r"-[1-9]\d{3}\b")
+# Binance's answers that say nothing of what became of an order (error codes of USD-M, November 2026).
+_NO_ANSWER: Final = frozenset({-1000, -1001, -1006, -1007})
+_MAKER: Final = 1
+_BUY: Final = 1
+_ENDS: Final = {"OrderCanceled": ReportKind.CANCELED, "OrderExpired": ReportKind.EXPIRED}
+_REFUSALS: Final = frozenset({"OrderRejected", "OrderDenied"})
+_SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
+
+
+@final
+class NautilusSource:
+    """Feeds a session from a trading node.
+
+    Parameters
+    ----------
+    session : is fed; its broker is a RemoteBroker
+    config : the session's
+    keys : of the account
+    account : the same account, to be looked at
+    rest : for the venue's time
+    clock : our clock's offset; fed here
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        config: LiveConfig,
+        keys: Keys,
+        account: AccountView,
+        rest: RestClient,
+        clock: ClockOffset,
+    ) -> None:
+        broker = session.market.broker
+        assert isinstance(broker, RemoteBroker)
+        self._session, self._config, self._keys, self._account = session, config, keys, account
+        self._broker, self._clock = broker, clock
+        self._told = exchange_clock(clock, lambda: session.market.exch_ns)
+        self._calls = ThreadPoolExecutor(1, "rest")
+        self._timekeeper = Timekeeper(session, config, clock, rest, self._calls)
+        instruments = session.about.instruments
+        self._symbols = tuple(each.symbol for each in instruments)
+        self._names = instrument_ids([instrument_name(each.venue, each.symbol) for each in instruments])
+        self._link = Link(self._names, instruments, self)
+        self._quoted_ns = [0] * len(instruments)  # monotonic; 0 = not yet
+        self._started = False
+        self._open = False  # the account was looked at: the session may decide
+        self._flushing = False
+        self._alarmed: set[str] = set()
+        self._looks = Looks(
+            account,
+            broker,
+            session_id=session.about.session_id,
+            place=config.nautilus,
+            symbols=self._symbols,
+            now=self.now,
+            hear=self._hear,
+        )
+
+    def attach(self, driver: Driver) -> None:
+        self._driver = driver
+        # What a process that has died was about to send is not sent any more: the market has moved, and
+        # whether it left is what the first look finds out.
+        self._broker.unsent()
+
+    async def run(self) -> None:
+        with passed_on(self._session.path) as folder:
+            await self._run(folder)
+
+    async def _run(self, folder: Path) -> None:
+        place = self._config.nautilus
+        await self._account.check()
+        node = make_node(place, self._keys, self._names, self._link, folder=folder)
+        self._driver.watch_signals()
+        watching = asyncio.create_task(self._timekeeper.watch())
+        try:
+            # Not ``run_async``, which goes on without a strategy where the start has failed.
+            await node.kernel.start_async()
+            if not self._started or not self._link.complete:
+                raise FeedError(
+                    "NautilusTrader did not come up",
+                    where=f"nautilus.where = {place.where}",
+                    fix="gpuscalp logs --logger nautilus says why: a wrong key, a missing permission, no way",
+                )
+            await self._looks.first()
+            self._cancel_again()
+            self._open = True
+            await self._looks.run()
+        finally:
+            watching.cancel()
+            if self._open:
+                self._end_entries()
+            await node.stop_async()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    def now(self) -> int:
+        return max(self._told(), self._session.market.exch_ns)
+
+    def poll(self, now_ns: int) -> None:
+        if self._open:
+            self._driver.guarded(partial(self._timekeeper.close_frames, now_ns))
+            self._looks.poll()
+
+    def health(self, device: tuple[str, ...]) -> HealthRecord:
+        uncertainty_ns = self._clock.uncertainty_ns
+        return HealthRecord(
+            None if uncertainty_ns is None else float(round(uncertainty_ns / NS_PER_MS)),
+            drifted=self._clock.has_drifted,
+            silent=self._silent(),
+            device=device,
+            venue=self._looks.objections,
+        )
+
+    def send(self) -> None:
+        if not self._open:
+            # A command may come while the node starts. Nothing leaves: the first look ends such orders, and a
+            # flattening sends its own again.
+            self._broker.unsent()
+            return
+        for sending in self._broker.unsent():
+            name = client_id(self._session.about.session_id, sending.order_id)
+            order = self._broker.orders.get(sending.order_id)
+            if sending.request is None:
+                if order is not None and not self._link.end(name):
+                    self._looks.want(f"order {sending.order_id} is not open in Nautilus")
+                continue
+            self._looks.sent(sending.order_id)
+            self._link.send(sending.request, sending.request.symbol_index, name)
+
+    def objection(self, command: Command) -> str:
+        difference = self._looks.difference
+        if command is not Command.RESUME or difference is None:
+            return ""
+        if not difference.strange and not self._looks.blocked:
+            return ""
+        words = difference.words(self._symbols) or "the newest look could not tell whether it is gone"
+        return f"the exchange has what nobody here knows: {words}"
+
+    async def take_over(self, rule: Rule) -> str:
+        """Adopt or close what nobody here knows; return what is left of it, in words.
+
+        Raises
+        ------
+        UsageError    nothing was looked at yet
+        """
+        if not self._open:
+            raise UsageError("the account was not looked at yet", where="gpuscalp adopt", fix="wait a moment")
+        left = await self._looks.take_over(rule)
+        return left.words(self._symbols)
+
+    def status(self) -> dict[str, Any]:
+        broker, found = self._broker, self._looks.found
+        trader = self._session.engine.trader
+        nautilus = self._link.held_e8() if self._open else [0] * len(self._symbols)
+        exchange = [qty for qty, _ in found.positions] if found is not None else [0] * len(self._symbols)
+        wallet = None if found is None else found.wallet_e8 / E8
+        balance = self._link.balance_e8(self._account.quote) if self._open else None
+        return {
+            "feeds": {
+                "connections": [],
+                "messages": self._session.market.ingest.account()
+                | {"messages": self._session.market.input_count},
+                "gaps_settled": 0,
+                "unsynced": list(self._names_of(self._link.rows.unsynced())),
+                "silent": list(self._names_of(self._silent())),
+                "snapshots": {"fetched": 0, "refused": 0},
+            },
+            "clock": clock_status(self._session, self._clock),
+            "account": {
+                **self._looks.status(),
+                "where": self._config.nautilus.where,
+                "positions": [
+                    {"symbol": name, "trader": ours / E8, "nautilus": theirs / E8, "exchange": qty / E8}
+                    for name, ours, theirs, qty in zip(
+                        self._symbols,
+                        [each.qty_e8 for each in trader.account.positions],
+                        nautilus,
+                        exchange,
+                        strict=True,
+                    )
+                    if ours or theirs or qty
+                ],
+                "balance_usdt": {
+                    "trader": trader.account.wallet_e8 / E8,
+                    "nautilus": None if balance is None else balance / E8,
+                    "exchange": wallet,
+                },
+                "orders": len(broker.orders),
+                "last_order_id": trader.last_order_id,
+                "other_fees": {asset: str(paid) for asset, paid in self._account.other_fees.items()},
+                "others": list(self._account.others),
+            },
+        }
+
+    def stream_ages_s(self) -> dict[str, float]:
+        return {}
+
+    async def close(self) -> None:
+        self._calls.shutdown(wait=True, cancel_futures=True)
+
+    # What the link passes on
+
+    def on_started(self) -> None:
+        self._started = True
+
+    def on_rows(self, symbol: int, quote: bool) -> None:
+        if quote:
+            self._quoted_ns[symbol] = time.monotonic_ns()
+        if not self._open:
+            self._link.rows.take()
+        elif not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def on_order_event(self, event: Any) -> None:
+        name, now_ns = type(event).__name__, self.now()
+        if name in _SILENT:
+            return
+        if getattr(event, "reconciliation", False):
+            self._looks.want(f"Nautilus reconciled: {name}")
+            return
+        number = order_number(self._session.about.session_id, str(event.client_order_id))
+        if number is None:
+            self._on_foreign(event, now_ns)
+            return
+        order = self._broker.orders.get(number)
+        heard = self._heard(name, event, number, now_ns)
+        if heard is None:
+            self._looks.want(f"{name} of order {number}")
+        elif order is not None or heard.kind is ReportKind.FILL:
+            self._hear(heard)
+        if number in self._broker.orders and self._link.is_closed(event.client_order_id):
+            self._looks.want(f"order {number} is closed in Nautilus")
+
+    def _heard(self, name: str, event: Any, number: int, now_ns: int) -> Heard | None:
+        """Return what an event says of an order of ours; None where only the exchange can say it."""
+        symbol = self._names.index(event.instrument_id)
+        order = self._broker.orders.get(number)
+        if name == "OrderAccepted":
+            # That of a conditional order is the number of the condition, not of an order.
+            return Heard(ReportKind.ACCEPTED, event.ts_event, now_ns, number, symbol)
+        if name == "OrderFilled":
+            trade_id, fee = str(event.trade_id), event.commission
+            if not trade_id.isdigit() or str(fee.currency) != self._account.quote:
+                return None
+            return Heard(
+                ReportKind.FILL,
+                event.ts_event,
+                now_ns,
+                number,
+                symbol,
+                venue_id=int(event.venue_order_id.value),
+                trade_id=int(trade_id),
+                side=1 if int(event.order_side) == _BUY else -1,
+                qty_e8=int(event.last_qty.raw) // RAW_PER_E8,
+                price_e8=int(event.last_px.raw) // RAW_PER_E8,
+                fee_e8=int(fee.as_decimal() * E8),
+                maker=int(event.liquidity_side) == _MAKER,
+            )
+        if name in _ENDS:
+            kind = _ENDS[name] if order is not None and order.cancelling else ReportKind.EXPIRED
+            filled_e8 = self._link.filled_e8(event.client_order_id)
+            return Heard(kind, event.ts_event, now_ns, number, symbol, executed_e8=filled_e8)
+        if name in _REFUSALS:
+            code = _code(str(event.reason))
+            if name == "OrderRejected" and (not code or code in _NO_ANSWER):
+                return None
+            reason = str(event.reason)[:200]
+            return Heard(
+                ReportKind.REJECTED, event.ts_event, now_ns, number, symbol, code=code, reason=reason
+            )
+        if name == "OrderCancelRejected":
+            self._looks.want(f"order {number} was not cancelled")
+            reason = str(event.reason)[:200]
+            return Heard(
+                ReportKind.CANCEL_REJECTED,
+                event.ts_event,
+                now_ns,
+                number,
+                symbol,
+                code=_code(reason),
+                reason=reason,
+            )
+        return None
+
+    def _on_foreign(self, event: Any, now_ns: int) -> None:
+        """An order that this session has not sent does something."""
+        client = str(event.client_order_id)
+        self._looks.want(f"{type(event).__name__} of {client}")
+        unasked = client.startswith(OWN_PREFIXES) or self._config.nautilus.unknown == "block"
+        known = client in self._alarmed or client in self._looks.strange_names
+        if unasked and not known:
+            self._alarmed.add(client)
+            reason = f"{type(event).__name__} of an order that was not sent from here: {client}"
+            self._hear(Heard(ReportKind.ALARM, event.ts_event, now_ns, reason=reason))
+
+    # Inside
+
+    def _hear(self, heard: Heard) -> None:
+        self._driver.guarded(lambda: self._session.on_heard(heard, time.time_ns()))
+        self._driver.kick(force=True)
+
+    def _flush(self) -> None:
+        """Hand on the rows that have come since the loop last came round."""
+        self._flushing = False
+        ticks, now_ns = self._link.rows.take(), time.time_ns()
+        if not len(ticks):
+            return
+        exch_ns = int(ticks["exch_ns"].max())
+        self._clock.on_event(now_ns, exch_ns)
+        self._driver.guarded(lambda: self._session.on_ticks(ticks, now_ns))
+        offset_ns = self._clock.offset_ns
+        if offset_ns is not None:
+            self._driver.latency.add(Stage.RECEIVE, max(0, now_ns + offset_ns - exch_ns), len(ticks))
+        self._driver.kick()
+
+    def _cancel_again(self) -> None:
+        """Ask once more for the end of orders of which a process that has died had asked it."""
+        for number, order in self._broker.orders.items():
+            if order.cancelling:
+                self._link.end(client_id(self._session.about.session_id, number))
+
+    def _end_entries(self) -> None:
+        """Leave no order behind that would open a position while nobody is there to protect it."""
+        for number, order in self._broker.orders.items():
+            if order.request.kind is OrderKind.LIMIT and not order.request.reduce_only:
+                self._link.end(client_id(self._session.about.session_id, number))
+
+    def _silent(self) -> tuple[int, ...]:
+        limit_ns = self._config.nautilus.silent_ms * NS_PER_MS
+        now_ns = time.monotonic_ns()
+        return tuple(index for index, at_ns in enumerate(self._quoted_ns) if now_ns - at_ns > limit_ns)
+
+    def _names_of(self, indices: tuple[int, ...]) -> tuple[str, ...]:
+        return tuple(self._symbols[index] for index in indices)
+
+
+def _code(text: str) -> int:
+    """Return Binance's error code in a text; 0 if there is none."""
+    found = _CODE.search(text)
+    return int(found.group()) if found else 0

@@ -1,0 +1,293 @@
+"""When the account is looked at, and what is done with what was found.
+
+Owns: the rhythm (at the start, after anything doubtful, and every so often), confirmation by a second look,
+and the rule for strangers. Never: knows what a difference is (gpuscalp.execution.reconcile).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, final
+
+from gpuscalp.config import NautilusConfig
+from gpuscalp.execution.lifecycle import OrderState
+from gpuscalp.execution.messages import ReportKind
+from gpuscalp.execution.reconcile import (
+    Difference,
+    Found,
+    FoundOrder,
+    Rule,
+    compare,
+    dismiss,
+    funding,
+    news,
+    take_over,
+)
+from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.live.records import client_id
+from gpuscalp.nautilus.names import order_number
+from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
+
+# Between two looks: what has just happened may be on its way by both roads …
+_BREATH_S: Final = 1.0
+# … and looks may take half of the calls that the exchange allows, 2,400 by weight in a minute.
+_WEIGHT_PER_S: Final = 20.0
+# An order without an answer for so long is asked about.
+_ANSWER_NS: Final = 2 * NS_PER_S
+# What a clock and a network may add to the window within which a request is taken.
+_MARGIN_NS: Final = NS_PER_S
+_STALE_LOOKS: Final = 3
+
+
+class Account(Protocol):
+    """Who is asked (``gpuscalp.nautilus.account.AccountView``)."""
+
+    @property
+    def weight(self) -> int:
+        """Of one look, as the exchange counts calls."""
+
+    async def look(self, broker: RemoteBroker, number_of: dict[str, int]) -> Found: ...
+
+    async def cancel(self, order: FoundOrder) -> None: ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of the whole process: looks, those that failed, trades that only a look has brought, orders that never
+    arrived, differences of the balance that nothing explains."""
+
+    looks: int = 0
+    failed: int = 0
+    found_trades: int = 0
+    never_arrived: int = 0
+    wallet_differences: int = 0
+
+
+@final
+class Looks:
+    """Looks at one account for one session.
+
+    Parameters
+    ----------
+    account : is asked
+    broker : what is known
+    session_id : of the names of our orders
+    place : rhythm and rule
+    symbols : names
+    now : exchange time
+    hear : takes what is new: written down, then booked
+
+    Attributes
+    ----------
+    difference : what the newest look left unexplained; None before the first
+    blocked : it was confirmed, and holds up new positions
+    strange_names : of all orders that were found and are none of ours
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        broker: RemoteBroker,
+        *,
+        session_id: str,
+        place: NautilusConfig,
+        symbols: tuple[str, ...],
+        now: Callable[[], int],
+        hear: Callable[[Heard], None],
+    ) -> None:
+        self._account, self._broker, self._session_id = account, broker, session_id
+        self._place, self._symbols, self._now = place, symbols, now
+        self._hear = hear
+        self.counts = Counts()
+        self.difference: Difference | None = None
+        self.found: Found | None = None
+        self.blocked = False
+        self._blamed: frozenset[int] = frozenset()
+        self.strange_names: set[str] = set()
+        self.reason = "it has just begun"
+        self.error = ""
+        self._wanted = asyncio.Event()
+        self._began_ns = self._looked_ns = time.monotonic_ns()
+        self._sent_ns: dict[int, int] = {}
+        self._agreed_ns = now()
+        self._held: dict[int, int] = {}
+        self._lock = asyncio.Lock()
+        self._pause_s = max(_BREATH_S, account.weight / _WEIGHT_PER_S)
+
+    def want(self, reason: str) -> None:
+        """Ask for a look soon."""
+        self.reason = reason
+        self._wanted.set()
+
+    def sent(self, order_id: int) -> None:
+        """Note that an order leaves now."""
+        self._sent_ns[order_id] = time.monotonic_ns()
+
+    def poll(self) -> None:
+        """Ask for a look about orders that have got no answer."""
+        now_ns = time.monotonic_ns()
+        for number, order in self._broker.orders.items():
+            waiting_ns = now_ns - self._sent_ns.get(number, self._began_ns)
+            if (order.state is OrderState.NEW or order.ending) and waiting_ns > _ANSWER_NS:
+                self.want(f"no answer about order {number}")
+
+    @property
+    def objections(self) -> tuple[str, ...]:
+        """Why nothing new may be opened: one word each."""
+        if self.difference is None:
+            return ("account:unseen",)
+        age_s = (time.monotonic_ns() - self._looked_ns) / NS_PER_S
+        return ("account:unreachable",) if age_s > _STALE_LOOKS * self._place.look_s else ()
+
+    async def first(self) -> None:
+        """Look until nothing is doubtful any more; whatever cannot be explained is dealt with by the rule."""
+        while not await self._look(self._place.unknown):
+            await asyncio.sleep(self._pause_s)
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(self._place.look_s):
+                    await self._wanted.wait()
+            except TimeoutError:
+                self.reason = "it was time"
+            self._wanted.clear()
+            await asyncio.sleep(self._pause_s)
+            if not await self._look(self._place.unknown):
+                self._wanted.set()
+
+    async def take_over(self, rule: Rule) -> Difference:
+        """Do with the strangers what an operator wants; return what is left."""
+        for _ in range(5):
+            if await self._look(rule):
+                break
+            await asyncio.sleep(self._pause_s)
+        assert self.difference is not None
+        return self.difference
+
+    def status(self) -> dict[str, Any]:
+        """Return how the two sides stand."""
+        difference = self.difference
+        return {
+            "looks": self.counts.looks,
+            "failed": self.counts.failed,
+            "error": self.error,
+            "blocked": self.blocked,
+            "strangers": "" if difference is None else difference.words(self._symbols),
+            "wallet_difference_usdt": None if difference is None else difference.wallet_e8 / E8,
+            "wallet_differences": self.counts.wallet_differences,
+            "found_trades": self.counts.found_trades,
+            "repeated_trades": self._broker.duplicate_count,
+            "never_arrived": self.counts.never_arrived,
+        }
+
+    async def _look(self, rule: Rule) -> bool:
+        """Look once; return whether nothing is left that another look would settle."""
+        async with self._lock:
+            numbers, moves = self._numbers(), tuple(self._broker.moves)
+            try:
+                found = await self._account.look(self._broker, numbers)
+            except Exception as error:  # whatever the adapter and the network raise: it is tried again
+                self.counts.failed += 1
+                self.error = f"{type(error).__name__}: {error}"[:300]
+                return False
+            self.error = ""
+            self.counts.looks += 1
+            return await self._judge(found, rule, numbers, self._broker.quiet(moves))
+
+    async def _judge(self, found: Found, rule: Rule, asked: dict[str, int], quiet: frozenset[int]) -> bool:
+        broker, known_ns, numbers = self._broker, self._now(), self._numbers()
+        names = asked.keys() | numbers.keys()
+        named = {
+            venue_id: number
+            for venue_id, name in found.client_ids.items()
+            if (number := order_number(self._session_id, name)) is not None
+        }
+        overdue = self._overdue()
+        for heard in news(broker, found, number_of=numbers, overdue=overdue, known_ns=known_ns, ended=named):
+            self.counts.found_trades += heard.kind is ReportKind.FILL
+            self.counts.never_arrived += heard.kind is ReportKind.REJECTED
+            self._hear(heard)
+        before, difference = self.difference, compare(broker, found, names, quiet)
+        # The first one may be half of something that is happening just now.
+        confirmed = difference.strange and before is not None and _same(before, difference)
+        self.found, self.difference = found, difference
+        self.strange_names |= {each.client_id for each in difference.orders}
+        self._looked_ns = time.monotonic_ns()
+        if confirmed and rule != "block":
+            try:
+                for order in difference.orders:
+                    await self._account.cancel(order)
+            except Exception as error:  # as above: the next look finds them again
+                self.counts.failed += 1
+                self.error = f"{type(error).__name__}: {error}"[:300]
+            if not difference.orders:
+                for heard in take_over(broker, found, difference, rule, known_ns):
+                    self._hear(heard)
+                self.difference = compare(broker, found, names)
+            return False  # seen once more
+        for heard in dismiss(broker, found, quiet, known_ns):
+            self._hear(heard)
+        if len(quiet) == len(self._symbols):
+            self._settle_balance(before, known_ns)
+        if confirmed and not self.blocked:
+            self.blocked = True
+            words = difference.words(self._symbols)
+            self._hear(Heard(ReportKind.STRANGER, known_ns, known_ns, reason=words))
+        if confirmed:
+            self._blamed = frozenset(difference.positions)
+        # Of a symbol that moved during the look it does not say that the stranger is gone.
+        self.blocked &= difference.strange or not self._blamed <= quiet
+        unanswered = any(order.state is OrderState.NEW or order.ending for order in broker.orders.values())
+        return not unanswered and (confirmed or not difference.strange)
+
+    def _settle_balance(self, before: Difference | None, known_ns: int) -> None:
+        """Book funding, and count what nothing explains."""
+        difference = self.difference
+        assert difference is not None
+        self._held |= self._values()
+        if not difference.wallet_e8:
+            self._agreed_ns, self._held = known_ns, self._values()
+            return
+        if before is None or before.wallet_e8 != difference.wallet_e8 or difference.strange:
+            self.want("the balances differ")
+            return
+        heard = funding(difference, self._held, agreed_ns=self._agreed_ns, known_ns=known_ns)
+        if heard is not None:
+            self._hear(heard)
+            self.difference = Difference(difference.positions, difference.orders, 0)
+            self._agreed_ns, self._held = known_ns, self._values()
+        else:
+            self.counts.wallet_differences += 1
+
+    def _numbers(self) -> dict[str, int]:
+        """Return our orders that have not ended, by the name that the exchange knows them under."""
+        return {client_id(self._session_id, number): number for number in self._broker.orders}
+
+    def _values(self) -> dict[int, int]:
+        """Return what is held, by symbol, at its cost, units."""
+        positions = self._broker.account.positions
+        return {index: each.cost_e8 for index, each in enumerate(positions) if each.qty_e8}
+
+    def _overdue(self) -> set[int]:
+        """Return the orders of which no request can be on its way any more."""
+        window_ns = self._place.recv_window_ms * NS_PER_MS + _MARGIN_NS
+        now_ns = time.monotonic_ns()
+        self._sent_ns = {
+            number: sent for number, sent in self._sent_ns.items() if number in self._broker.orders
+        }
+        return {
+            number
+            for number in self._broker.orders
+            if now_ns - self._sent_ns.get(number, self._began_ns) > window_ns
+        }
+
+
+def _same(before: Difference, now: Difference) -> bool:
+    """Whether two looks have found the same strangers."""
+    ids = ({(each.client_id, each.venue_id, each.algo_id) for each in one.orders} for one in (before, now))
+    return dict(before.positions) == dict(now.positions) and next(ids) == next(ids)

@@ -1,0 +1,160 @@
+"""NautilusTrader's trading node, put together for one session.
+
+Owns: its configuration. Two things are switched off there, because they are done here and must not be done
+twice: its risk engine, and retries of orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nautilus_trader.adapters.binance import (
+    BINANCE,
+    BinanceAccountType,
+    BinanceDataClientConfig,
+    BinanceExecClientConfig,
+    BinanceLiveDataClientFactory,
+    BinanceLiveExecClientFactory,
+    get_cached_binance_http_client,
+)
+from nautilus_trader.adapters.binance.common.enums import BinanceEnvironment
+from nautilus_trader.adapters.binance.futures.http.account import BinanceFuturesAccountHttpAPI
+from nautilus_trader.common.component import LiveClock
+from nautilus_trader.config import (
+    InstrumentProviderConfig,
+    LiveExecEngineConfig,
+    LiveRiskEngineConfig,
+    LoggingConfig,
+    TradingNodeConfig,
+)
+from nautilus_trader.live.node import TradingNode
+from nautilus_trader.model.identifiers import InstrumentId
+
+from gpuscalp.config import NautilusConfig
+from gpuscalp.nautilus.account import AccountView
+from gpuscalp.nautilus.keys import Keys, rest_url
+
+_ACCOUNT: Any = BinanceAccountType.USDT_FUTURES
+_STOP_S = 2.0
+_LOG_BYTES = 1 << 20
+
+
+def make_node(
+    place: NautilusConfig, keys: Keys, instruments: Sequence[Any], link: Any, *, folder: Path
+) -> Any:
+    """Return a node with one strategy, built and not started; needs a loop that runs.
+
+    Parameters
+    ----------
+    instruments : ids of what is traded
+    link : the strategy
+    folder : for its log (gpuscalp.nautilus.node_log); standard output is not its to write to
+    """
+    common: dict[str, Any] = {
+        "api_key": keys.api_key,
+        "api_secret": keys.secret,
+        "account_type": _ACCOUNT,
+        "environment": _environment(place),
+        "base_url_http": place.rest_url or None,
+        "instrument_provider": InstrumentProviderConfig(load_ids=frozenset(instruments)),
+    }
+    private = f"{place.stream_url}/private" if place.stream_url else None
+    config = TradingNodeConfig(
+        trader_id="GPUSCALP-001",
+        logging=LoggingConfig(
+            log_level="OFF",
+            log_level_file=place.log_level,
+            log_directory=str(folder),
+            log_file_name="nautilus",
+            log_file_format="json",
+            log_file_max_size=_LOG_BYTES,
+            log_file_max_backup_count=1,
+            log_colors=False,
+        ),
+        data_clients={BINANCE: BinanceDataClientConfig(base_url_ws=place.stream_url or None, **common)},
+        exec_clients={
+            BINANCE: BinanceExecClientConfig(
+                base_url_ws=place.ws_api_url or None,
+                base_url_ws_stream=private,
+                recv_window_ms=place.recv_window_ms,
+                # An order that is sent again may be there twice: what became of it is asked instead.
+                max_retries=None,
+                # One position for each symbol, whoever's order or correction it came of: under the
+                # exchange's ids a correction stays beside the position that it was to correct.
+                use_position_ids=False,
+                **common,
+            )
+        },
+        risk_engine=LiveRiskEngineConfig(bypass=True),
+        exec_engine=LiveExecEngineConfig(
+            reconciliation=True,
+            reconciliation_instrument_ids=list(instruments),
+            reconciliation_startup_delay_secs=1.0,
+            position_check_interval_secs=max(place.look_s, 5.0),
+            graceful_shutdown_on_exception=False,
+        ),
+        timeout_connection=place.connect_s,
+        timeout_reconciliation=place.connect_s,
+        timeout_portfolio=place.connect_s,
+        timeout_disconnection=_STOP_S,
+        timeout_post_stop=_STOP_S / 4,
+    )
+    node = TradingNode(config=config, loop=asyncio.get_running_loop())
+    node.trader.add_strategy(link)
+    node.add_data_client_factory(BINANCE, BinanceLiveDataClientFactory)
+    node.add_exec_client_factory(BINANCE, _WithoutHistory)
+    node.build()
+    return node
+
+
+class _WithoutHistory(BinanceLiveExecClientFactory):  # type: ignore[misc]
+    """Makes the adapter's client, which then tells Nautilus of no order that ended before it began.
+
+    Nautilus would make its positions again of the account's last 1,000 orders and 500 trades, at every start
+    and after every cut: half a second for each symbol in which nothing else happens (2 cores, November 2026),
+    with fills that it invents where the orders reach further back than the trades. What was filled while
+    nobody looked is booked here, from the exchange's trades; Nautilus begins with what is open now.
+    """
+
+    @staticmethod
+    def create(**parts: Any) -> Any:
+        client, cache = BinanceLiveExecClientFactory.create(**parts), parts["cache"]
+        orders_of, fills_of = client.generate_order_status_reports, client.generate_fill_reports
+
+        async def orders(command: Any) -> list[Any]:
+            reports = await orders_of(command)
+            return [each for each in reports if each.is_open or cache.order(each.client_order_id) is not None]
+
+        async def fills(command: Any) -> list[Any]:
+            reports = await fills_of(command)
+            return [each for each in reports if cache.client_order_id(each.venue_order_id) is not None]
+
+        client.generate_order_status_reports = orders
+        client.generate_fill_reports = fills
+        return client
+
+
+def open_account(place: NautilusConfig, keys: Keys, symbols: Sequence[str]) -> AccountView:
+    """Return a view of the account; needs a loop that runs when it is used."""
+    clock = LiveClock()
+    client = get_cached_binance_http_client(
+        clock=clock,
+        account_type=_ACCOUNT,
+        api_key=keys.api_key,
+        api_secret=keys.secret,
+        base_url=rest_url(place),
+        environment=_environment(place),
+    )
+    return AccountView(BinanceFuturesAccountHttpAPI(client, clock, _ACCOUNT), symbols)
+
+
+def instrument_ids(names: Sequence[str]) -> list[Any]:
+    return [InstrumentId.from_str(name) for name in names]
+
+
+def _environment(place: NautilusConfig) -> Any:
+    # Of a local exchange it decides nothing: all of its URLs are given.
+    return BinanceEnvironment.LIVE if place.where == "live" else BinanceEnvironment.DEMO

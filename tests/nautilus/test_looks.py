@@ -1,0 +1,226 @@
+"""When an account is looked at, and what follows, with an account that says what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from gpuscalp.config import NautilusConfig
+from gpuscalp.execution.lifecycle import OrderState
+from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
+from gpuscalp.execution.reconcile import Found, FoundOrder, FoundTrade
+from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.nautilus import looks
+from gpuscalp.nautilus.looks import Looks
+from gpuscalp.schema import E8
+
+START = 1_000 * E8
+HOUR = 3_600 * 10**9
+STRANGER = FoundOrder(0, "web_1", OrderState.ACCEPTED, 5)
+
+
+class Account:
+    """Answers with a list of Found or errors, the last one again and again."""
+
+    weight = 0
+
+    def __init__(self, answers: Sequence[Found | Exception]) -> None:
+        self.answers = list(answers)
+        self.cancelled: list[FoundOrder] = []
+        self.asked: list[dict[str, int]] = []
+
+    async def look(self, broker: RemoteBroker, number_of: dict[str, int]) -> Found:
+        self.asked.append(number_of)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def cancel(self, order: FoundOrder) -> None:
+        self.cancelled.append(order)
+
+
+class Scene:
+    def __init__(self, *answers: Found | Exception, rule: Any = "block") -> None:
+        self.broker = RemoteBroker(START, 1)
+        self.account = Account(answers)
+        self.heard: list[Heard] = []
+        self.at: dict[ReportKind, int] = {}  # looks made when a kind was last heard
+        self.now_ns = 1_700_000_000 * 10**9 // HOUR * HOUR
+        self.looks = Looks(
+            self.account,
+            self.broker,
+            session_id="s",
+            place=NautilusConfig(unknown=rule, recv_window_ms=100),
+            symbols=("BTCUSDT",),
+            now=lambda: self.now_ns,
+            hear=self.hear,
+        )
+
+    def hear(self, heard: Heard) -> None:
+        self.heard.append(heard)
+        self.at[heard.kind] = len(self.account.asked)
+        self.broker.take(heard)
+
+    def first(self) -> None:
+        asyncio.run(asyncio.wait_for(self.looks.first(), 10))
+
+    def kinds(self) -> list[ReportKind]:
+        return [each.kind for each in self.heard if each.kind is not ReportKind.SEEN]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "_BREATH_S", 0.01)
+    monkeypatch.setattr(looks, "_MARGIN_NS", 0)
+
+
+def found(qty: int = 0, *, wallet: int = START, orders: Sequence[FoundOrder] = (), **more: Any) -> Found:
+    return Found(wallet, [(qty * E8, 50 * E8)], orders, **more)
+
+
+def test_nothing_new_is_opened_before_the_first_look() -> None:
+    scene = Scene(found())
+    assert scene.looks.objections == ("account:unseen",)
+    scene.first()
+    assert scene.looks.objections == ()
+
+
+def test_a_failed_look_is_made_again_and_counted() -> None:
+    scene = Scene(ConnectionError("refused"), found())
+    scene.first()
+    assert (scene.looks.counts.failed, scene.looks.counts.looks) == (1, 1)
+
+
+def test_a_stranger_counts_when_it_is_there_twice() -> None:
+    scene = Scene(found(qty=2), found(qty=0))
+    scene.first()
+    assert scene.kinds() == []
+    assert not scene.looks.blocked
+
+
+def test_a_symbol_that_moves_during_the_look_says_nothing() -> None:
+    scene = Scene(found(qty=2))
+    look = scene.account.look
+
+    async def meanwhile(broker: RemoteBroker, number_of: dict[str, int]) -> Found:
+        broker.moves[0] += 1
+        return await look(broker, number_of)
+
+    scene.account.look = meanwhile  # type: ignore[method-assign]
+    scene.first()
+    scene.first()
+    assert scene.kinds() == []
+
+
+def test_a_confirmed_stranger_blocks_and_is_told_once() -> None:
+    scene = Scene(found(qty=2))
+    scene.first()
+    assert scene.kinds() == [ReportKind.STRANGER]
+    assert scene.heard[-1].reason == "position BTCUSDT +2"
+    assert scene.looks.blocked
+    scene.first()
+    assert scene.kinds() == [ReportKind.STRANGER]
+
+
+@pytest.mark.parametrize(("rule", "more"), [("adopt", []), ("close", [ReportKind.CLOSE])])
+def test_rules_take_over_after_the_strangers_orders_are_gone(rule: str, more: list[ReportKind]) -> None:
+    both = found(qty=2, orders=[STRANGER])
+    scene = Scene(both, both, both, found(qty=2), rule=rule)
+    scene.first()
+    assert set(scene.account.cancelled) == {STRANGER}
+    assert scene.kinds() == [ReportKind.FILL, *more]
+    # The first look without their order is not the same finding yet; the second is.
+    assert scene.at[ReportKind.FILL] == 5
+    assert scene.broker.account.positions[0].qty_e8 == 2 * E8
+    assert scene.looks.difference is not None
+    assert not scene.looks.difference.strange
+
+
+def test_an_order_that_never_arrived_is_waited_for_first() -> None:
+    scene = Scene(found(asked={1: None}))
+    scene.broker.submit(OrderRequest(1, 0, 1, E8, kind=OrderKind.MARKET, time_in_force=TimeInForce.IOC), 0)
+    scene.looks.sent(1)
+    scene.first()
+    assert scene.looks.counts.looks >= 5, "the window is ten looks long"
+    assert scene.kinds() == [ReportKind.REJECTED]
+    assert scene.looks.counts.never_arrived == 1
+    assert all(names == {"gs-s-1": 1} for names in scene.account.asked)
+
+
+def test_funding_is_booked_and_a_transfer_is_not() -> None:
+    scene = Scene(found())
+    scene.first()
+    scene.hear(Heard(ReportKind.FILL, 0, 0, -1, 0, trade_id=3, side=1, qty_e8=E8, price_e8=50 * E8))
+    paid = found(qty=1, wallet=START - E8)
+    scene.account.answers = [found(qty=1), paid]
+    for _ in range(2):
+        scene.first()
+    assert scene.looks.counts.wallet_differences == 0
+    scene.now_ns += HOUR
+    for _ in range(2):
+        scene.first()
+    assert scene.kinds()[-1] is ReportKind.FUNDING
+    assert scene.broker.account.funding_e8 == -E8
+    scene.account.answers = [found(qty=1, wallet=START + 500 * E8)]
+    for _ in range(2):
+        scene.first()
+    assert scene.kinds().count(ReportKind.FUNDING) == 1
+    assert scene.looks.counts.wallet_differences == 1
+    assert scene.looks.status()["wallet_difference_usdt"] == 501.0
+
+
+def test_a_silent_account_is_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(found())
+    scene.first()
+    clock: Callable[[], int] = looks.time.monotonic_ns
+    monkeypatch.setattr(looks.time, "monotonic_ns", lambda: clock() + 100 * 10**9)
+    assert scene.looks.objections == ("account:unreachable",)
+
+
+def test_a_trade_of_our_ended_order_is_no_strangers() -> None:
+    late = FoundTrade(0, 11, 7, 1, 2 * E8, 50 * E8, 0, False, 1)
+    scene = Scene(found(qty=2, trades=[late], client_ids={7: "gs-s-4"}))
+    scene.broker.take(Heard(ReportKind.SEEN, 0, 0, symbol=0, trade_id=10))
+    scene.first()
+    assert scene.kinds() == [ReportKind.FILL]
+    assert scene.broker.account.positions[0].qty_e8 == 2 * E8
+    assert not scene.looks.blocked
+
+
+def test_a_cancellation_that_does_not_get_through_is_tried_again() -> None:
+    both = found(orders=[STRANGER])
+    scene = Scene(both, both, both, found(), rule="close")
+    cancel, errors = scene.account.cancel, [ConnectionError("reset")]
+
+    async def unsure(order: FoundOrder) -> None:
+        if errors:
+            raise errors.pop()
+        await cancel(order)
+
+    scene.account.cancel = unsure  # type: ignore[method-assign]
+    scene.first()
+    assert scene.account.cancelled == [STRANGER]
+    assert scene.looks.counts.failed == 1
+
+
+def test_a_stranger_is_not_gone_because_a_look_could_not_tell() -> None:
+    scene = Scene(found(qty=2))
+    scene.first()
+    assert scene.looks.blocked
+    look = scene.account.look
+
+    async def meanwhile(broker: RemoteBroker, number_of: dict[str, int]) -> Found:
+        broker.moves[0] += 1
+        return await look(broker, number_of)
+
+    scene.account.look = meanwhile  # type: ignore[method-assign]
+    scene.first()
+    assert scene.looks.blocked
+    scene.account.look = look  # type: ignore[method-assign]
+    scene.account.answers = [found()]
+    scene.first()
+    assert not scene.looks.blocked
