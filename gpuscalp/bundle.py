@@ -38,8 +38,10 @@ from gpuscalp.contract import (
     check_graph,
     column_specs,
     decode,
+    distribution_spec,
     encode,
 )
+from gpuscalp.drift import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import CanaryError, FeatureMismatchError, MemberError, ModelError, UsageError
 from gpuscalp.labels import CLASSES
@@ -82,6 +84,7 @@ def write_bundle(
     ensemble: Ensemble,
     members: Sequence[MemberFile],
     canary_x: F32,
+    distribution: Distribution | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> Contract:
@@ -95,6 +98,7 @@ def write_bundle(
     ensemble : what the bundle predicts with
     members : in the order of the forest
     canary_x : float32[R, F]   rows whose answers are stored
+    distribution : of the training rows; None leaves the drift of live rows unknown
     extra_files : further files by name, for people
     overwrite : replace a bundle that is there
 
@@ -141,6 +145,7 @@ def write_bundle(
             probability=Block.of(answer.probability),
             edge_bps=Block.of(answer.edge_bps),
         ),
+        distribution=distribution_spec(distribution),
     ).sealed()
     files |= extra_files or {}
     files[CONTRACT_FILE] = encode(contract)

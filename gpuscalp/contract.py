@@ -12,9 +12,10 @@ from typing import Annotated, Final, Protocol
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gpuscalp.config import TrainConfig
+from gpuscalp.drift import BINS, TENTHS, Distribution
 from gpuscalp.errors import FeatureMismatchError, ModelError
 from gpuscalp.labels import CLASSES
 from gpuscalp.schema import F32, F64
@@ -108,6 +109,16 @@ class CanarySpec(Struct, frozen=True, forbid_unknown_fields=True):
     edge_bps: Block
 
 
+class DistributionSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the columns of the training rows were distributed (``gpuscalp.drift.Distribution``).
+
+    edges : float32[F, 9] · shares : float64[F, 11]
+    """
+
+    edges: Block
+    shares: Block
+
+
 class CalibrationSpec(Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     scale: tuple[float, ...]
@@ -139,7 +150,8 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a program must know, and check, before it acts on what the model says.
 
     ``columns`` are ordered as the model reads them; ``graph_hash`` covers their definitions too. ``digest``
-    is the SHA-256 of all other fields.
+    is the SHA-256 of all other fields. Bundles of earlier versions have no ``distribution``, and none is
+    written into them when they are read: their digests stay true.
     """
 
     format: int
@@ -155,6 +167,31 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     class_return_source: str
     canary: CanarySpec
     digest: str = ""
+    distribution: DistributionSpec | UnsetType = UNSET
+
+    @property
+    def trained_distribution(self) -> Distribution | None:
+        """How the training rows were distributed; None where the bundle does not say it.
+
+        Raises
+        ------
+        ModelError
+            it is not of this contract's columns
+        """
+        spec = self.distribution
+        if spec is UNSET:
+            return None
+        edges = spec.edges.array("float32", "distribution.edges")
+        shares = spec.shares.array("float64", "distribution.shares")
+        wanted = ((len(self.columns), TENTHS - 1), (len(self.columns), BINS))
+        if (edges.shape, shares.shape) != wanted:
+            raise ModelError(
+                "the distribution is not of the columns of the contract",
+                where="contract.distribution",
+                value=f"{edges.shape}, {shares.shape}",
+                fix="train the model again",
+            )
+        return Distribution(edges, shares)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -233,6 +270,11 @@ def column_specs(graph: GraphLike) -> tuple[ColumnSpec, ...]:
         ColumnSpec(column.name, column.unit, column.window, column.warm_up, column.source)
         for column in graph.columns
     )
+
+
+def distribution_spec(found: Distribution | None) -> DistributionSpec | UnsetType:
+    """Return a distribution in the form that a contract keeps."""
+    return UNSET if found is None else DistributionSpec(Block.of(found.edges), Block.of(found.shares))
 
 
 def check_form(contract: Contract) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +16,8 @@ import numpy as np
 import pytest
 
 from gpuscalp.bundle import load_bundle, read_contract, write_bundle
-from gpuscalp.contract import Block, Contract, encode
+from gpuscalp.contract import Block, Contract, distribution_spec, encode
+from gpuscalp.drift import Distribution
 from gpuscalp.errors import (
     CanaryError,
     FeatureMismatchError,
@@ -258,3 +261,45 @@ def test_fake_column_has_the_fields_of_a_real_one():
     from gpuscalp.features import Column
 
     assert set(FakeColumn.__dataclass_fields__) == set(Column.__dataclass_fields__)
+
+
+def test_bundle_says_how_the_columns_of_its_training_rows_are_distributed(made):
+    contract = read_contract(made)
+    found = contract.trained_distribution
+    assert found is not None
+    assert found.edges.shape == (len(NAMES), 9)
+    assert found.shares.sum(axis=1) == pytest.approx([1.0] * len(NAMES))
+    # The market's rows, thinned to the stride, up to where labels end: the same tenths as theirs.
+    rows = np.concatenate([chunk.features.transpose(0, 2, 1).reshape(-1, len(NAMES)).copy()
+                           for chunk in FakeSource(frame_count=1_500).chunks()])  # fmt: skip
+    tenths = np.nanquantile(rows, np.arange(1, 10) / 10, axis=0).T
+    assert found.edges == pytest.approx(tenths, abs=0.25 * float(np.nanstd(rows)))
+
+
+def test_bundle_of_an_earlier_version_is_read_and_says_nothing_of_it(bundle):
+    # As it was written before there was such a field: without it, under a digest that did not cover it.
+    path = bundle / "contract.json"
+    plain = json.loads(path.read_bytes())
+    del plain["distribution"]
+    plain["digest"] = ""
+    plain["digest"] = hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
+    path.write_bytes(json.dumps(plain).encode())
+    loaded = load_bundle(bundle, graph=GRAPH)
+    assert loaded.contract.trained_distribution is None
+    assert b"distribution" not in encode(loaded.contract)
+    assert loaded.contract.intact
+
+
+def test_distribution_of_other_columns_is_refused(bundle):
+    wrong = distribution_spec(Distribution(np.zeros((1, 9), np.float32), np.zeros((1, 11))))
+    rewrite(bundle, seal=True, distribution=wrong)
+    contract = read_contract(bundle)
+    with pytest.raises(ModelError, match="not of the columns"):
+        _ = contract.trained_distribution
+
+
+def test_an_edited_distribution_is_an_edited_contract(bundle):
+    rewrite(
+        bundle, distribution=distribution_spec(Distribution(np.zeros((1, 9), np.float32), np.zeros((1, 11))))
+    )
+    assert "edited" in str(refusal(bundle))

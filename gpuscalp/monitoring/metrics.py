@@ -1,8 +1,8 @@
 """Metrics of GPUs and of the engine that runs on them, in Prometheus' format.
 
-Owns: names, units and labels, and the server that hands them out. Collectors read plain snapshots when
-somebody asks; nothing is counted on the way from a message to an order. A value that is not known is absent,
-never 0.
+Owns: names, units and labels (gpuscalp.monitoring.server hands them out). Collectors read plain snapshots
+when somebody asks; nothing is counted on the way from a message to an order. A value that is not known is
+absent, never 0.
 
 GPUs bear the names of NVIDIA's dcgm-exporter, so that its dashboards show them. Two differences in kind: its
 PCIe throughputs are called counters there and are gauges; its counters are of an unknown kind here, because
@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, final
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -27,7 +25,6 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from gpuscalp.errors import ConfigError
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
 from gpuscalp.monitoring.nvml import CardSample
 
@@ -175,38 +172,6 @@ def _of_workers(workers: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     for labels, value in states.items():
         state.add_metric(labels, value)
     yield from (fault, restart, state)
-
-
-@contextmanager
-def served(address: str, port: int, collectors: Iterable[Collector]) -> Iterator[int]:
-    """Hand out metrics at ``/metrics``, in a thread of its own; yield the port.
-
-    Parameters
-    ----------
-    port : 0 takes any that is free
-
-    Raises
-    ------
-    ConfigError    the port cannot be opened
-    """
-    registry = CollectorRegistry()
-    for collector in collectors:
-        registry.register(collector)
-    try:
-        server, thread = start_http_server(port, address, registry)
-    except OSError as error:
-        raise ConfigError(
-            f"the port for metrics cannot be opened: {error.strerror}",
-            where="[metrics]",
-            value=f"{address}:{port}",
-            fix="end the program that has it, or choose another metrics.port",
-        ) from None
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _labels(sample: CardSample) -> list[str]:

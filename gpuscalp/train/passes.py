@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gpuscalp.config import TrainConfig
+from gpuscalp.drift import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import DataError
 from gpuscalp.labels import CLASSES, horizon_frames
@@ -19,6 +20,7 @@ from gpuscalp.splits import Fold, RowCounts, walk_forward
 from gpuscalp.train.compare import Comparer, DeviceComparison, total
 from gpuscalp.train.dataset import LabelledChunk, RowFilter, Rows, count_rows, labelled_chunks
 from gpuscalp.train.device import TrainingDevice
+from gpuscalp.train.distribution import RowSample
 from gpuscalp.train.fit import Member, fit_members, forest_of, member_seeds
 from gpuscalp.train.held_out import HeldOut, Sample, predict_held_out
 from gpuscalp.train.iterator import Tally, binned_matrix
@@ -50,10 +52,11 @@ class FittedFold:
 
 @dataclass(frozen=True, slots=True)
 class FittedFinal:
-    """The members of the bundle."""
+    """The members of the bundle, and how the columns of their rows are distributed."""
 
     members: tuple[Member, ...]
     trained: Tally
+    distribution: Distribution | None
 
 
 class Passes:
@@ -178,8 +181,9 @@ class Passes:
     def fit_final(self, rounds: Sequence[int], counts: RowCounts) -> FittedFinal:
         """Train the bundle's members on all rows, each for as many rounds as the folds found best."""
         config = self._config
+        sample = RowSample(self._device, config.grid, stride=config.stride_frames, expected_rows=counts.total)
         matrix, trained = binned_matrix(
-            lambda: self._rows(lambda end_ns, _: end_ns >= 0, None),
+            lambda: sample.watch(self._rows(lambda end_ns, _: end_ns >= 0, None)),
             device=self._device,
             expected_rows=counts.total,
             max_bin=config.booster.max_bin,
@@ -196,7 +200,7 @@ class Passes:
             on_round=self._on_round("final members"),
         )
         self._progress(self._total, self._total, "writing")
-        return FittedFinal(members, trained)
+        return FittedFinal(members, trained, sample.distribution())
 
     def _labelled(self) -> Iterator[LabelledChunk]:
         return labelled_chunks(self._source.chunks(), self._config)

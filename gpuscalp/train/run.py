@@ -134,6 +134,7 @@ def train(
             for member in final.members
         ],
         canary_x=canary_rows(sample),
+        distribution=final.distribution,
         extra_files={
             "report.html": report_html(result).encode(),
             "result.json": msgspec.json.format(

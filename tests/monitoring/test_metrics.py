@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from gpuscalp.config import GpuHealthConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.monitoring.gpu_judgement import judge_card
-from gpuscalp.monitoring.metrics import DeviceCollector, GpuCollector, served
+from gpuscalp.monitoring.metrics import DeviceCollector, GpuCollector
 from gpuscalp.monitoring.nvml import CardSample
+from gpuscalp.monitoring.server import served
 
 MIB = 1 << 20
 FULL = CardSample(

@@ -1,0 +1,127 @@
+"""The port of a session: metrics for Prometheus, and whether it is alive and ready, for whoever restarts it.
+
+Owns: the server, its paths and codes. One thread for each request, so that a probe never waits for a scrape.
+Never: takes an order: there is nothing to be changed here, and nothing secret to be seen.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, final
+
+import msgspec
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from gpuscalp.errors import ConfigError
+from gpuscalp.redaction import redact
+
+METRICS: Final = "/metrics"
+HEALTH: Final = "/healthz"
+READY: Final = "/readyz"
+# Somebody who connects and says nothing holds a thread for so long.
+_PATIENCE_S: Final = 10.0
+
+# Returns what is so; the key ``ok`` decides between 200 and 503.
+Probe = Callable[[], Mapping[str, Any]]
+
+
+@contextmanager
+def served(
+    address: str, port: int, collectors: Iterable[Collector], probes: Mapping[str, Probe] | None = None
+) -> Iterator[int]:
+    """Answer at ``/metrics`` and at the paths of ``probes``, in threads of their own; yield the port.
+
+    Parameters
+    ----------
+    port : 0 takes any that is free
+    probes : by path
+
+    Raises
+    ------
+    ConfigError    the port cannot be opened
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    for collector in collectors:
+        registry.register(collector)
+    try:
+        server = _Server(address, port, registry, dict(probes or {}))
+    except OSError as error:
+        raise ConfigError(
+            f"the port for metrics cannot be opened: {error.strerror}",
+            where="[metrics]",
+            value=f"{address}:{port}",
+            fix="end the program that has it, or choose another metrics.port",
+        ) from None
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@final
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(
+        self, address: str, port: int, registry: CollectorRegistry, probes: dict[str, Probe]
+    ) -> None:
+        self.registry, self.probes = registry, probes
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, port), _Answer)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of those who hang up."""
+
+
+@final
+class _Answer(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _PATIENCE_S
+    server_version, sys_version = "gpuscalp", ""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        try:
+            code, kind, text = self._answer(path)
+        except Exception as error:  # of a collector or a probe: the next request may fare better
+            words = f"{type(error).__name__}: {error}"
+            code, kind, text = 500, "application/json", _json({"ok": False, "error": words})
+        body = redact(text).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815  # the library's name
+
+    def _answer(self, path: str) -> tuple[int, str, str]:
+        if path == METRICS:
+            encoder, kind = choose_encoder(self.headers.get("Accept", ""))
+            return 200, kind, encoder(self.server.registry).decode()
+        probe = self.server.probes.get(path)
+        if probe is None:
+            known = [METRICS, *self.server.probes]
+            return 404, "application/json", _json({"error": "no such path", "known": known})
+        answer = probe()
+        return 200 if answer["ok"] else 503, "application/json", _json(answer)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: probes come every few seconds."""
+
+
+def _json(answer: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(answer).decode() + "\n"

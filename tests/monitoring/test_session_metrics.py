@@ -1,0 +1,255 @@
+"""A status with everything in it: every metric that is documented is served, with its help and its labels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gpuscalp.latency import LatencyHistogram, Stage
+from gpuscalp.monitoring.resources import read_resources
+from gpuscalp.monitoring.session_metrics import SessionCollector
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+CLASSES = {"DOWN": 0.25, "FLAT": 0.5, "UP": 0.25}
+
+
+def full_status() -> dict[str, Any]:
+    """Return a status in which nothing is unknown."""
+    return {
+        "session_id": "ab12",
+        "venue": "binance_usdm",
+        "broker": "paper",
+        "config": "c0ffee",
+        "device": "cpu",
+        "model": {"bundle": "f" * 64, "trained_until_ns": 1_700_000_000 * 10**9, "age_s": 3_600.0},
+        "written_ns": 1_700_003_600 * 10**9,
+        "uptime_s": 60.0,
+        "state": "reducing",
+        "cause": "daily_loss",
+        "since_ns": 1_700_003_000 * 10**9,
+        "frames": 600,
+        "last_frame_age_ms": 150.0,
+        "equity_usdt": 990.0,
+        "pnl_usdt": -10.0,
+        "fees_usdt": 2.0,
+        "funding_usdt": -0.5,
+        "drawdown_pct": 2.5,
+        "daily_loss_usdt": 10.0,
+        "health": {"device": ["gpu0:memory"], "venue": ["account:unreachable"]},
+        "positions": [{"symbol": "BTCUSDT", "qty": -1.0, "value_usdt": -100.0, "unrealised_usdt": 3.0}],
+        "open_orders": [{}, {}],
+        "feeds": {
+            "connections": [
+                {"route": "public", "state": "live"},
+                {"route": "public", "state": "live"},
+                {"route": "market", "state": "opening"},
+            ],
+            "connections_opened": {"public": 3},
+            "connections_lost": {"public": 1},
+            "messages": {"duplicates": 7, "rejects": 2, "gaps": 1},
+            "snapshots": {"fetched": 4, "refused": 1},
+        },
+        "clock": {"offset_ms": -2.5, "error_ms": 0.5, "drifted": False},
+        "batches": {
+            "waiting": 3,
+            "reports": 1,
+            "commands": 0,
+            "ticks": 900,
+            "late": 5,
+            "taken": 70,
+            "conflated": 2,
+            "overloads": 1,
+        },
+        "journal": {"records": 1_000, "durable": 989, "bytes": 123_456},
+        "resources": read_resources(Path.cwd()),
+        **measured(),
+    }
+
+
+def measured() -> dict[str, Any]:
+    """Return the keys of ``gpuscalp.live.monitor``."""
+    return {
+        "predictions": {
+            "window_s": 3_600,
+            "rows": 1_000,
+            "predicted": {"DOWN": 1, "FLAT": 8, "UP": 1},
+            "matured": {"DOWN": 2, "FLAT": 6, "UP": 2},
+            "held_out": {"accuracy": 0.6, "log_loss": 0.9},
+            "live": {
+                "accuracy": 0.55,
+                "base_accuracy": 0.5,
+                "log_loss": 1.0,
+                "base_log_loss": 1.04,
+                "brier": 0.6,
+                "calibration_error": 0.02,
+                **dict.fromkeys(("precision", "recall", "f1", "predicted", "matured"), CLASSES),
+            },
+        },
+        "drift": {
+            "rows": 5_000,
+            "groups": {"price": {"mean": 0.1, "largest": 0.3, "column": "price.move.8"}},
+        },
+        "trading": {
+            "intents": {"edge": 9},
+            "refusals": {"QUALITY": 4},
+            "skips": {"low_edge": 100},
+            "sent": {"edge": 5},
+            "ended": [{"state": "filled", "reason": "edge", "count": 4}],
+            "rejects": {"-2019": 1},
+            "fills": {"maker": 1, "taker": 3},
+            "turnover_usdt": 400.0,
+        },
+        "results": {
+            "components_usdt": {
+                "signal": -5.0,
+                "spread": -1.0,
+                "slippage": -1.5,
+                "fees": -2.0,
+                "funding": -0.5,
+            },
+            "won": 1,
+            "lost": 1,
+            "win_ratio": 0.5,
+            "sharpe": {"value": 0.1, "error": 0.05, "returns": 100, "interval_s": 60},
+        },
+        "score": {
+            "value": 90.0,
+            "parts": {"latency": 20.0, "data": 20.0, "prediction": 16.0, "execution": 20.0, "errors": 14.0},
+            "lost": [{"part": "errors", "reason": "device", "points": 6.0, "value": 3.0}],
+        },
+    }
+
+
+def full_detail() -> dict[str, Any]:
+    latency = LatencyHistogram()
+    for duration_ns in (5_000, 1 << 13, 1_000_000, 1_000_000, 20 * 10**9):
+        latency.add(Stage.PREDICT, duration_ns)
+    return {
+        "stages": {
+            stage.name.lower(): (latency.octaves()[stage].tolist(), int(latency.sum_ns[stage]))
+            for stage in Stage
+        },
+        "histograms": {
+            "batch_ticks": ((1.0, 4.0), [1, 2, 3], 40.0),
+            "confidence": ((0.5, 1.0), [4, 5, 0], 6.0),
+            "agreement": ((0.5, 1.0), [0, 9, 0], 8.0),
+        },
+        "streams": {"btcusdt@depth@100ms": 0.2, "!markPrice@arr@1s": 0.9},
+        "fates": {"taken": 100, "late": 1, **{f"kind{number}": 1 for number in range(100)}},
+        "silent": {"BTCUSDT": True, "ETHUSDT": False},
+        "books": {"BTCUSDT": ("resync", 2), "ETHUSDT": ("synced", 0)},
+    }
+
+
+@pytest.fixture(scope="module")
+def families() -> dict[str, Any]:
+    registry = CollectorRegistry()
+    registry.register(SessionCollector(full_status, full_detail))
+    text = generate_latest(registry).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(families: dict[str, Any], name: str, **labels: str) -> float:
+    found = [
+        sample.value
+        for family in families.values()
+        for sample in family.samples
+        if sample.name == name and sample.labels == labels
+    ]
+    assert len(found) == 1, (name, labels, found)
+    return float(found[0])
+
+
+def documented() -> dict[str, tuple[str, set[str]]]:
+    """Return the type of every metric, and what is said of its labels, in the tables of docs/metrics.md."""
+    found = {}
+    for line in DOCS.read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) != 6 or not cells[1].startswith("`gpuscalp_"):
+            continue
+        for name in re.findall(r"`(gpuscalp_\w+)`", cells[1]):
+            # The values of a label stand there as well.
+            found[name] = (cells[2].split(",")[0], set(re.findall(r"`(\w+)`", cells[3])))
+    return found
+
+
+def test_every_documented_metric_is_served_and_every_served_one_documented(families):
+    served = {}
+    for family in families.values():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = {label for sample in family.samples for label in sample.labels if label != "le"}
+        served[name] = (family.type, labels)
+    wanted = documented()
+    assert served.keys() == wanted.keys()
+    for name, (kind, labels) in served.items():
+        assert kind == wanted[name][0], name
+        assert labels <= wanted[name][1], name
+        assert bool(labels) == bool(wanted[name][1]), name
+
+
+def test_every_metric_has_help_and_a_unit_of_the_base(families):
+    for family in families.values():
+        assert family.documentation.strip(), family.name
+        assert family.documentation[0].isupper() or family.documentation[0].isdigit(), family.name
+        assert not re.search(r"_(ms|us|ns|mb|mib|pct|percent)(_|$)", family.name), family.name
+        for unit in ("seconds", "bytes", "usdt"):
+            if family.name.endswith(f"_{unit}") and unit != "usdt":
+                words = {"seconds": ("seconds", "Unix time"), "bytes": ("bytes",)}[unit]
+                assert any(word in family.documentation for word in words), family.name
+
+
+def test_units_are_converted(families):
+    assert value(families, "gpuscalp_last_frame_age_seconds") == 0.15
+    assert value(families, "gpuscalp_clock_offset_seconds") == -0.0025
+    assert value(families, "gpuscalp_drawdown_ratio") == 0.025
+    assert value(families, "gpuscalp_start_time_seconds") == 1_700_003_540
+    assert value(families, "gpuscalp_status_timestamp_seconds") == 1_700_003_600
+    assert value(families, "gpuscalp_risk_since_timestamp_seconds") == 1_700_003_000
+
+
+def test_labels_of_one_thing_each(families):
+    assert value(families, "gpuscalp_feed_connections", route="public", state="live") == 2
+    assert value(families, "gpuscalp_feed_messages_total", fate="duplicate") == 7
+    assert value(families, "gpuscalp_feed_messages_total", fate="other_kind") == 100
+    assert value(families, "gpuscalp_stream_age_seconds", symbol="BTCUSDT", stream="depth@100ms") == 0.2
+    assert value(families, "gpuscalp_stream_age_seconds", symbol="all", stream="!markPrice@arr@1s") == 0.9
+    assert value(families, "gpuscalp_book_synced", symbol="BTCUSDT") == 0
+    assert value(families, "gpuscalp_book_resyncs_total", symbol="BTCUSDT") == 2
+    assert value(families, "gpuscalp_queue_items", queue="journal") == 10
+    assert value(families, "gpuscalp_health_reason", source="device", reason="gpu0:memory") == 1
+    assert value(families, "gpuscalp_risk_state", state="reducing") == 1
+    assert value(families, "gpuscalp_risk_state", state="active") == 0
+    assert value(families, "gpuscalp_orders_ended_total", state="filled", reason="edge") == 4
+    assert value(families, "gpuscalp_score_lost_points", part="errors", reason="device") == 6
+
+
+def test_histogram_of_durations_has_exact_bounds(families):
+    samples = families["gpuscalp_stage_duration_seconds"].samples
+    predict = {
+        sample.labels.get("le"): sample.value for sample in samples if sample.labels["stage"] == "predict"
+    }
+    assert predict[repr((1 << 13) / 1e9)] == 1, "a duration of a bound lies above it"
+    assert predict[repr((1 << 14) / 1e9)] == 2
+    assert predict[repr((1 << 20) / 1e9)] == 4
+    assert predict["+Inf"] == 5
+    assert value(families, "gpuscalp_stage_duration_seconds_sum", stage="predict") == pytest.approx(
+        20.002013192
+    )
+    assert {sample.labels["stage"] for sample in samples} == {"predict"}, (
+        "a stage without durations is absent"
+    )
+
+
+def test_resources_are_those_of_this_process(tmp_path):
+    found = read_resources(tmp_path)
+    assert found["cpus"] >= 1
+    assert found["cpu_s"] > 0
+    assert 0 < found["disk_free_bytes"] <= found["disk_bytes"]
+    if found["memory_bytes"] is not None:
+        assert 1 << 20 < found["memory_bytes"] < found["machine_memory_bytes"]
+        assert found["machine_memory_available_bytes"] < found["machine_memory_bytes"]
