@@ -1,0 +1,214 @@
+"""Which conditions hold for long enough to be told, and what is put into one message.
+
+Owns: the way from pending to firing to resolved, grouping, repeating, and the limit of messages. Pure: time
+comes with the scrapes. Never: sends anything.
+"""
+
+from __future__ import annotations
+
+import string
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, final
+
+from gpuscalp.config import NotifyConfig
+from gpuscalp.monitoring.conditions import SEVERITIES, Condition, Severity
+from gpuscalp.monitoring.expressions import Labels, Scrapes
+
+_HOUR_S: Final = 3_600.0
+_LINES_MAX: Final = 20  # of one message
+
+
+@final
+@dataclass(frozen=True)
+class Alarm:
+    """A condition that holds for one series, since an instant (Unix seconds), with its newest value."""
+
+    condition: Condition
+    labels: Labels
+    since_s: float
+    value: float
+
+    @property
+    def key(self) -> tuple[str, Labels]:
+        return self.condition.name, self.labels
+
+    def sentence(self) -> str:
+        """Return what is wrong, with the names of what it is about."""
+        known = dict(self.labels)
+        fields = {name for _, name, _, _ in string.Formatter().parse(self.condition.what) if name}
+        return self.condition.what.format_map({name: known.get(name) or "?" for name in fields})
+
+
+@final
+@dataclass(frozen=True)
+class Change:
+    """An alarm that has begun or has ended."""
+
+    alarm: Alarm
+    firing: bool
+
+
+@final
+@dataclass(frozen=True)
+class Message:
+    """What is sent. ``resolved``: it tells of nothing but what is over."""
+
+    title: str
+    body: str
+    severity: Severity
+    resolved: bool = False
+
+
+@final
+class Alarms:
+    """What is pending and what is firing.
+
+    Parameters
+    ----------
+    conditions : to look at; those that only Prometheus can judge are left out
+    """
+
+    def __init__(self, conditions: Iterable[Condition]) -> None:
+        self._conditions = [each for each in conditions if not each.outside]
+        self._pending: dict[tuple[str, Labels], float] = {}
+        self.firing: dict[tuple[str, Labels], Alarm] = {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the samples that are read."""
+        return frozenset().union(*(each.names() for each in self._conditions))
+
+    def observe(self, scrapes: Scrapes) -> list[Change]:
+        """Return what has begun and what has ended with the newest scrape."""
+        now_s, changes, seen = scrapes.now_s, [], set()
+        for condition in self._conditions:
+            for labels, value in condition.read(scrapes).items():
+                key = (condition.name, labels)
+                seen.add(key)
+                since_s = self._pending.setdefault(key, now_s)
+                if now_s - since_s < condition.hold_s:
+                    continue
+                alarm = Alarm(condition, labels, since_s, value)
+                if key not in self.firing:
+                    changes.append(Change(alarm, firing=True))
+                self.firing[key] = alarm
+        for key in [key for key in self._pending if key not in seen]:
+            del self._pending[key]
+            if (alarm_over := self.firing.pop(key, None)) is not None:
+                changes.append(Change(alarm_over, firing=False))
+        return changes
+
+
+@final
+class Digest:
+    """Gathers changes, and says when a message is due and what it says.
+
+    A critical alert is due at once, everything else after ``group_s``. Above ``max_per_hour`` messages
+    changes wait and are told together later: what came and went meanwhile as such. Nothing is lost.
+
+    Parameters
+    ----------
+    who : the session's name, for the title
+    """
+
+    def __init__(self, config: NotifyConfig, who: str) -> None:
+        self._config, self._who = config, who
+        rank = SEVERITIES.index(config.severity)
+        self._wanted = frozenset(SEVERITIES[: rank + 1])
+        self._begun: dict[tuple[str, Labels], Alarm] = {}
+        self._over: dict[tuple[str, Labels], Alarm] = {}
+        self._passed: dict[tuple[str, Labels], Alarm] = {}  # came and went untold
+        self._told: dict[tuple[str, Labels], float] = {}  # firing, and when it was last told
+        self._waiting_s: float | None = None
+        self._sent_s: deque[float] = deque()
+
+    def add(self, changes: Iterable[Change], now_s: float) -> None:
+        """Take in what has changed."""
+        for change in changes:
+            alarm, key = change.alarm, change.alarm.key
+            if alarm.condition.severity not in self._wanted:
+                continue
+            if change.firing:
+                if self._over.pop(key, None) is None:  # else: over and there again, untold; it goes on
+                    self._begun[key] = alarm
+            elif self._begun.pop(key, None) is not None:
+                self._passed[key] = alarm
+            elif self._config.resolved and alarm.condition.severity != "info":
+                self._over[key] = alarm
+            else:
+                self._told.pop(key, None)
+        if not (self._begun or self._over or self._passed):
+            self._waiting_s = None
+        elif self._waiting_s is None:
+            self._waiting_s = now_s
+
+    def due(self, firing: dict[tuple[str, Labels], Alarm], now_s: float) -> Message | None:
+        """Return the message that has to go out now.
+
+        Parameters
+        ----------
+        firing : everything that fires
+        """
+        self._repeat(firing, now_s)
+        if self._waiting_s is None:
+            return None
+        grave = any(each.condition.severity == "critical" for each in self._begun.values())
+        if not grave and now_s - self._waiting_s < self._config.group_s:
+            return None
+        while self._sent_s and self._sent_s[0] <= now_s - _HOUR_S:
+            self._sent_s.popleft()
+        allowed = self._config.max_per_hour if grave else self._config.max_per_hour * 3 // 4
+        if len(self._sent_s) >= allowed:
+            return None
+        self._sent_s.append(now_s)
+        return self._message(now_s)
+
+    def _repeat(self, firing: dict[tuple[str, Labels], Alarm], now_s: float) -> None:
+        for key, told_s in self._told.items():
+            alarm = firing.get(key)
+            if (
+                alarm is not None
+                and alarm.condition.severity == "critical"
+                and now_s - told_s >= self._config.repeat_s
+            ):
+                self._begun[key] = alarm
+                self._waiting_s = now_s if self._waiting_s is None else self._waiting_s
+
+    def _message(self, now_s: float) -> Message:
+        lines = [
+            *(_line("", each, now_s) for each in _sorted(self._begun)),
+            *(_line("Came and went: ", each, now_s) for each in _sorted(self._passed)),
+            *(_line("Over: ", each, now_s) for each in _sorted(self._over)),
+        ]
+        if len(lines) > _LINES_MAX:
+            lines[_LINES_MAX:] = [f"… and {len(lines) - _LINES_MAX} more"]
+        told = [*_sorted(self._begun), *_sorted(self._passed)]
+        resolved = not told
+        named = told or _sorted(self._over)
+        severity = named[0].condition.severity
+        first, count = named[0].condition.name, len(named)
+        word = "over" if resolved else severity
+        title = f"gpuscalp {self._who}: {word}: {first}" + (f" and {count - 1} more" if count > 1 else "")
+        for key in self._over:
+            self._told.pop(key, None)
+        self._told |= dict.fromkeys(self._begun, now_s)
+        self._begun, self._over, self._passed, self._waiting_s = {}, {}, {}, None
+        return Message(title, "\n".join(lines), severity, resolved)
+
+
+def _sorted(alarms: dict[tuple[str, Labels], Alarm]) -> list[Alarm]:
+    """Return alarms, the gravest and oldest first."""
+    return sorted(
+        alarms.values(), key=lambda each: (SEVERITIES.index(each.condition.severity), each.since_s, each.key)
+    )
+
+
+def _line(prefix: str, alarm: Alarm, now_s: float) -> str:
+    seconds = max(0, round(now_s - alarm.since_s))
+    lasted = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+    return (
+        f"{prefix}[{alarm.condition.severity}] {alarm.condition.name}: {alarm.sentence()}"
+        f" (value {alarm.value:.6g}, since {lasted}; docs/alerts.md#{alarm.condition.name.lower()})"
+    )

@@ -1,0 +1,317 @@
+"""What somebody has to be told, defined once: for Prometheus' rules and for the notifications of a session.
+
+Owns: names, limits, how long something must last, how grave it is, one sentence each. What to do about each:
+docs/alerts.md. Never: looks at anything (gpuscalp.monitoring.expressions says how that is done).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, final
+
+from gpuscalp.monitoring.expressions import (
+    Age,
+    Beyond,
+    Expression,
+    Kinds,
+    Quantile,
+    Rate,
+    Ratio,
+    Rise,
+    Scrapes,
+    Series,
+    Total,
+    Vector,
+)
+
+Severity = Literal["critical", "warning", "info"]
+SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning", "info")
+
+_QUARTER: Final = 900
+_FIVE: Final = 300
+
+
+@final
+@dataclass(frozen=True)
+class Condition:
+    """Something that may be true of a session.
+
+    Parameters
+    ----------
+    name : of the alert
+    test : true while it gives any value
+    what : one sentence, with the labels of the series in braces
+    hold_s : how long it must have been true without a break
+    given : further tests that must be true too, of the same session
+    outside : nothing that a session could say of itself: Prometheus only
+    """
+
+    name: str
+    severity: Severity
+    test: Beyond
+    what: str
+    hold_s: int = 0
+    given: Beyond | None = None
+    outside: bool = False
+
+    def promql(self) -> str:
+        if self.given is None:
+            return self.test.promql()
+        return f"({self.test.promql()}) and on (instance, job) ({self.given.promql()})"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        """Return the values that are beyond the limit now."""
+        return {} if self.given is not None and not self.given.read(scrapes) else self.test.read(scrapes)
+
+    def names(self) -> frozenset[str]:
+        """Return the names of the samples that it reads."""
+        return self.test.of.names() | (frozenset() if self.given is None else self.given.of.names())
+
+
+def _above(of: Expression, limit: float) -> Beyond:
+    return Beyond(of, ">", limit)
+
+
+def _below(of: Expression, limit: float) -> Beyond:
+    return Beyond(of, "<", limit)
+
+
+def _set(name: str, **labels: str) -> Beyond:
+    """Return the test of a metric that is 0 or 1."""
+    return _above(Series(name, labels), 0)
+
+
+_SESSION: Final = Series("gpuscalp_session_info")
+
+CONDITIONS: Final = (
+    # Critical: money is at risk, or nobody is in charge of it. Look now.
+    Condition(
+        "GpuscalpDown",
+        "critical",
+        _below(Series("up", {"job": "gpuscalp"}), 1),
+        "The session at {instance} does not answer: the process has ended, or hangs.",
+        hold_s=15,
+        outside=True,
+    ),
+    Condition(
+        "GpuscalpStuck",
+        "critical",
+        _above(Age(Series("gpuscalp_status_timestamp_seconds")), 10),
+        "The process answers, but its session has said nothing new for more than 10 s.",
+    ),
+    Condition(
+        "GpuscalpHalted",
+        "critical",
+        _set("gpuscalp_risk_state", state="halted"),
+        "The risk gate is halted: no order passes.",
+    ),
+    Condition(
+        "GpuscalpDrawdown",
+        "critical",
+        _above(Series("gpuscalp_drawdown_ratio"), 0.05),
+        "The drawdown is above 5 %.",
+    ),
+    Condition(
+        "GpuscalpNoFrames",
+        "critical",
+        _above(Series("gpuscalp_last_frame_age_seconds"), 10),
+        "No frame has been decided on for more than 10 s.",
+        hold_s=10,  # after a restart the last frame is an old one at first
+    ),
+    Condition(
+        "GpuscalpDataSilent",
+        "critical",
+        _set("gpuscalp_symbol_silent"),
+        "{symbol}: a stream delivers nothing, from no connection.",
+        hold_s=15,
+    ),
+    Condition(
+        "GpuscalpDeviceLost",
+        "critical",
+        _set("gpuscalp_gpu_lost"),
+        "GPU {gpu} ({modelName}) does not answer any more.",
+    ),
+    Condition(
+        "GpuscalpDeviceFailed",
+        "critical",
+        _set("gpuscalp_gpu_reason", verdict="failed"),
+        "GPU {gpu} ({modelName}) has failed: {reason}.",
+    ),
+    Condition(
+        "GpuscalpStranger",
+        "critical",
+        _set("gpuscalp_risk_cause", cause="stranger"),
+        "The exchange has a position or an order that the session does not know.",
+    ),
+    Condition(
+        "GpuscalpMismatch",
+        "critical",
+        _set("gpuscalp_risk_cause", cause="halt"),
+        "What the session knows and what the exchange says differ.",
+    ),
+    Condition(
+        "GpuscalpAccountUnseen",
+        "critical",
+        _set("gpuscalp_health_reason", source="venue"),
+        "The exchange cannot be asked or trusted: {reason}.",
+        hold_s=60,
+    ),
+    Condition(
+        "GpuscalpDiskFull",
+        "critical",
+        _below(Ratio(Series("gpuscalp_disk_free_bytes"), Series("gpuscalp_disk_size_bytes")), 0.05),
+        "Less than 5 % of the disk is free; a session whose journal cannot be written ends.",
+        hold_s=30,
+    ),
+    # Warning: it goes on, worse than it should. Look today.
+    Condition(
+        "GpuscalpReducing",
+        "warning",
+        _set("gpuscalp_risk_state", state="reducing"),
+        "The risk gate opens no positions.",
+        hold_s=30,
+    ),
+    Condition(
+        "GpuscalpSlowPredictions",
+        "warning",
+        _above(Quantile(Series("gpuscalp_stage_duration_seconds", {"stage": "predict"}), 0.99, _FIVE), 0.05),
+        "One prediction in a hundred takes more than 50 ms.",
+        hold_s=60,
+    ),
+    Condition(
+        "GpuscalpLatePredictions",
+        "warning",
+        _above(Rise(Series("gpuscalp_engine_late_predictions_total"), _FIVE), 5),
+        "More than 5 predictions within 5 minutes came after their deadline and were not used.",
+    ),
+    Condition(
+        # Not the faults themselves: a series that appears with its first fault has not risen for PromQL.
+        "GpuscalpDeviceFault",
+        "warning",
+        _above(Rise(Series("gpuscalp_engine_lost_frames_total"), _FIVE), 0),
+        "The device that predicts failed, and frames went without a prediction.",
+    ),
+    Condition(
+        "GpuscalpFallback",
+        "warning",
+        _below(Series("gpuscalp_engine_gpu_leading"), 1),
+        "The session is one for a GPU, and the processor has predicted for two minutes.",
+        hold_s=120,
+        given=_above(Series("gpuscalp_session_info", {"device": "cuda"}), 0),
+    ),
+    Condition(
+        "GpuscalpDeviceDoubtful",
+        "warning",
+        _set("gpuscalp_health_reason", source="device"),
+        "A device is not trusted, so nothing is opened: {reason}.",
+        hold_s=10,
+    ),
+    Condition(
+        "GpuscalpCpuHigh",
+        "warning",
+        _above(Ratio(Rate(Series("process_cpu_seconds_total"), _FIVE), Series("gpuscalp_machine_cpus")), 0.9),
+        "The process uses more than 90 % of its processors.",
+        hold_s=120,
+    ),
+    Condition(
+        "GpuscalpMemoryLow",
+        "warning",
+        _below(
+            Ratio(Series("gpuscalp_machine_memory_available_bytes"), Series("gpuscalp_machine_memory_bytes")),
+            0.1,
+        ),
+        "Less than 10 % of the machine's memory is free.",
+        hold_s=60,
+    ),
+    Condition(
+        "GpuscalpDiskLow",
+        "warning",
+        _below(Ratio(Series("gpuscalp_disk_free_bytes"), Series("gpuscalp_disk_size_bytes")), 0.15),
+        "Less than 15 % of the disk is free.",
+        hold_s=60,
+    ),
+    Condition(
+        "GpuscalpOverload",
+        "warning",
+        _above(Rise(Series("gpuscalp_overloads_total"), _FIVE), 0),
+        "More ticks came than could be worked on; quotes and books gave way to newer ones.",
+    ),
+    Condition(
+        "GpuscalpWinRateLow",
+        "warning",
+        _below(Series("gpuscalp_win_ratio"), 0.35),
+        "Fewer than 35 % of the last round trips won.",
+        given=_above(Total(Series("gpuscalp_trades_total")), 49),
+    ),
+    Condition(
+        "GpuscalpNoSkill",
+        "warning",
+        _above(Ratio(Series("gpuscalp_live_log_loss_nats"), Series("gpuscalp_live_base_log_loss_nats")), 1.0),
+        "The predictions of the last while are worse than naming the class shares.",
+        hold_s=600,
+        given=_above(Series("gpuscalp_live_rows"), 999),
+    ),
+    Condition(
+        "GpuscalpDrift",
+        "warning",
+        _above(Series("gpuscalp_feature_psi"), 0.25),
+        "The features of group {group} no longer look as in training.",
+        hold_s=300,
+        given=_above(Series("gpuscalp_feature_psi_rows"), 999),
+    ),
+    Condition(
+        "GpuscalpClock",
+        "warning",
+        _set("gpuscalp_clock_drifted"),
+        "Our clock is not to be trusted; nothing is opened.",
+        hold_s=5,
+    ),
+    Condition(
+        "GpuscalpBookBroken",
+        "warning",
+        _below(Series("gpuscalp_book_synced"), 1),
+        "{symbol}: the book has not been whole for 30 s.",
+        hold_s=30,
+    ),
+    Condition(
+        "GpuscalpOrderRejects",
+        "warning",
+        _above(Total(Rise(Series("gpuscalp_order_rejects_total"), _FIVE)), 5),
+        "The exchange refused more than 5 orders within 5 minutes.",
+    ),
+    Condition(
+        "GpuscalpScoreLow",
+        "warning",
+        _below(Series("gpuscalp_score"), 50),
+        "The performance score is below 50 of 100.",
+        hold_s=120,
+    ),
+    Condition(
+        "GpuscalpNotifyFailing",
+        "warning",
+        _above(Rise(Series("gpuscalp_notifications_total", {"result": "failed"}), _QUARTER), 0),
+        "A notification of the session could not be delivered.",
+        outside=True,
+    ),
+    # Info: worth knowing, nothing to be done.
+    Condition(
+        "GpuscalpStarted",
+        "info",
+        _below(Age(Series("gpuscalp_start_time_seconds")), 60),
+        "The process has taken up its session.",
+    ),
+    Condition(
+        "GpuscalpConfigChanged",
+        "info",
+        _above(Kinds(_SESSION, "config", _QUARTER), 1),
+        "The configuration is another one than a quarter of an hour ago.",
+        outside=True,
+    ),
+    Condition(
+        "GpuscalpModelChanged",
+        "info",
+        _above(Kinds(_SESSION, "bundle", _QUARTER), 1),
+        "The model is another one than a quarter of an hour ago.",
+        outside=True,
+    ),
+)

@@ -1,0 +1,301 @@
+"""What an alert looks at: small expressions over metrics that Prometheus and a session itself can both read.
+
+Owns: their meaning in PromQL, and the same meaning over scrapes that were kept in memory. One definition,
+two readers: tests/monitoring/test_conditions.py holds them against a real Prometheus. Fetches nothing.
+
+PromQL's ``increase`` extrapolates to the whole range, ours does not. Conditions ask whether something rose,
+or compare a rate that lasts; for both that makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol, final
+
+from prometheus_client.metrics_core import Metric
+
+Labels = tuple[tuple[str, str], ...]  # sorted by name
+Vector = dict[Labels, float]
+
+# How far back Prometheus takes a sample for the newest one: a series that has gone for longer is not there.
+LOOKBACK_S: Final = 300.0
+_JOB: Final = "instance, job"  # labels that Prometheus adds, and that tell one session from another
+
+
+@final
+class Scrapes:
+    """Samples of the last while, of those metrics that somebody asks for.
+
+    Parameters
+    ----------
+    names : of samples, such as ``gpuscalp_frames_total``
+    range_s : how long they are kept
+    """
+
+    def __init__(self, names: Iterable[str], *, range_s: float) -> None:
+        self._names, self._range_s = frozenset(names), range_s
+        self._kept: deque[tuple[float, dict[str, Vector]]] = deque()
+
+    def add(self, at_s: float, metrics: Iterable[Metric]) -> None:
+        """Keep a scrape; times must not go back."""
+        found: dict[str, Vector] = {}
+        for metric in metrics:
+            for sample in metric.samples:
+                if sample.name in self._names:
+                    labels = tuple(sorted(sample.labels.items()))
+                    found.setdefault(sample.name, {})[labels] = float(sample.value)
+        self._kept.append((at_s, found))
+        while self._kept[0][0] < at_s - self._range_s:
+            self._kept.popleft()
+
+    @property
+    def now_s(self) -> float:
+        """Time of the newest scrape."""
+        return self._kept[-1][0]
+
+    def newest(self, name: str) -> Vector:
+        return self._kept[-1][1].get(name, {})
+
+    def since(self, name: str, seconds: float) -> list[tuple[float, Vector]]:
+        """Return what a metric was during the last seconds, oldest first."""
+        first_s = self.now_s - seconds
+        return [(at_s, found.get(name, {})) for at_s, found in self._kept if at_s >= first_s]
+
+
+class Expression(Protocol):
+    """A vector: a value for each combination of labels that there is one for."""
+
+    def promql(self) -> str: ...
+
+    def read(self, scrapes: Scrapes) -> Vector: ...
+
+    def names(self) -> frozenset[str]:
+        """Return the names of the samples that it reads."""
+
+
+@final
+@dataclass(frozen=True)
+class Series:
+    """The newest value of a metric.
+
+    Parameters
+    ----------
+    labels : that its series must have
+    """
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def promql(self) -> str:
+        chosen = ", ".join(f'{name}="{value}"' for name, value in self.labels.items())
+        return f"{self.name}{{{chosen}}}" if chosen else self.name
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        return self.chosen(scrapes.newest(self.name))
+
+    def names(self) -> frozenset[str]:
+        return frozenset({self.name})
+
+    def chosen(self, vector: Vector) -> Vector:
+        wanted = set(self.labels.items())
+        return {labels: value for labels, value in vector.items() if wanted <= set(labels)}
+
+
+@final
+@dataclass(frozen=True)
+class Age:
+    """Seconds since an instant that a metric tells as Unix time."""
+
+    of: Series
+
+    def promql(self) -> str:
+        return f"time() - {self.of.promql()}"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        return {labels: scrapes.now_s - value for labels, value in self.of.read(scrapes).items()}
+
+    def names(self) -> frozenset[str]:
+        return self.of.names()
+
+
+@final
+@dataclass(frozen=True)
+class Rise:
+    """By how much a counter rose within some seconds."""
+
+    of: Series
+    seconds: int
+
+    def promql(self) -> str:
+        return f"increase({self.of.promql()}[{self.seconds}s])"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        return {labels: rose for labels, (rose, _) in _rises(self, scrapes).items()}
+
+    def names(self) -> frozenset[str]:
+        return self.of.names()
+
+
+@final
+@dataclass(frozen=True)
+class Rate:
+    """By how much a counter rises in a second, over some seconds."""
+
+    of: Series
+    seconds: int
+
+    def promql(self) -> str:
+        return f"rate({self.of.promql()}[{self.seconds}s])"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        rises = _rises(self, scrapes).items()
+        return {labels: rose / took_s for labels, (rose, took_s) in rises}
+
+    def names(self) -> frozenset[str]:
+        return self.of.names()
+
+
+@final
+@dataclass(frozen=True)
+class Total:
+    """The sum over all labels of a session."""
+
+    of: Series | Rise
+
+    def promql(self) -> str:
+        return f"sum by ({_JOB}) ({self.of.promql()})"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        found = self.of.read(scrapes)
+        return {(): sum(found.values())} if found else {}
+
+    def names(self) -> frozenset[str]:
+        return self.of.names()
+
+
+@final
+@dataclass(frozen=True)
+class Ratio:
+    """One by the other, where both have the same labels."""
+
+    upper: Series | Rate
+    lower: Series
+
+    def promql(self) -> str:
+        return f"{self.upper.promql()} / {self.lower.promql()}"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        lower = self.lower.read(scrapes)
+        upper = self.upper.read(scrapes)
+        return {labels: value / lower[labels] for labels, value in upper.items() if lower.get(labels)}
+
+    def names(self) -> frozenset[str]:
+        return self.upper.names() | self.lower.names()
+
+
+@final
+@dataclass(frozen=True)
+class Quantile:
+    """A quantile of what a histogram took in within some seconds.
+
+    Parameters
+    ----------
+    of : the histogram without ``_bucket``, as Prometheus' histogram_quantile: linear within a bucket
+    """
+
+    of: Series
+    share: float
+    seconds: int
+
+    def promql(self) -> str:
+        rate = Rate(self._buckets(), self.seconds).promql()
+        return f"histogram_quantile({self.share}, sum by ({_JOB}, le) ({rate}))"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        rates: dict[float, float] = {}
+        for labels, rate in Rate(self._buckets(), self.seconds).read(scrapes).items():
+            bound = float(dict(labels)["le"])
+            rates[bound] = rates.get(bound, 0.0) + rate
+        bounds = sorted(rates)
+        if len(bounds) < 2 or not rates[bounds[-1]]:
+            return {}
+        rank = self.share * rates[bounds[-1]]
+        at = next(index for index, bound in enumerate(bounds) if rates[bound] >= rank)
+        if at == len(bounds) - 1:  # +Inf
+            return {(): bounds[-2]}
+        low, below = (bounds[at - 1], rates[bounds[at - 1]]) if at else (0.0, 0.0)
+        inside = rates[bounds[at]] - below
+        return {(): low + (bounds[at] - low) * (rank - below) / inside}
+
+    def names(self) -> frozenset[str]:
+        return self._buckets().names()
+
+    def _buckets(self) -> Series:
+        return Series(f"{self.of.name}_bucket", self.of.labels)
+
+
+@final
+@dataclass(frozen=True)
+class Kinds:
+    """How many values a label had within some seconds: 2 or more where it changed."""
+
+    of: Series
+    label: str
+    seconds: int
+
+    def promql(self) -> str:
+        seen = f"last_over_time({self.of.promql()}[{self.seconds}s])"
+        return f"count by ({_JOB}) (count by ({_JOB}, {self.label}) ({seen}))"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        seen = scrapes.since(self.of.name, self.seconds)
+        kinds = {dict(labels).get(self.label) for _, vector in seen for labels in self.of.chosen(vector)}
+        return {(): float(len(kinds))} if kinds else {}
+
+    def names(self) -> frozenset[str]:
+        return self.of.names()
+
+
+_OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
+    ">": lambda value, limit: value > limit,
+    "<": lambda value, limit: value < limit,
+}
+
+
+@final
+@dataclass(frozen=True)
+class Beyond:
+    """Those values of an expression that lie beyond a limit."""
+
+    of: Expression
+    sign: str  # ">" or "<"
+    limit: float
+
+    def promql(self) -> str:
+        return f"{self.of.promql()} {self.sign} {self.limit:g}"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        holds = _OPERATORS[self.sign]
+        return {labels: value for labels, value in self.of.read(scrapes).items() if holds(value, self.limit)}
+
+
+def _rises(of: Rise | Rate, scrapes: Scrapes) -> dict[Labels, tuple[float, float]]:
+    """Return by how much each series rose, and within how many seconds; series seen once are left out."""
+    first: dict[Labels, float] = {}
+    last: dict[Labels, tuple[float, float]] = {}
+    rose: dict[Labels, float] = {}
+    for at_s, vector in scrapes.since(of.of.name, of.seconds):
+        for labels, value in of.of.chosen(vector).items():
+            if labels in last:
+                before = last[labels][1]
+                rose[labels] += value - before if value >= before else value  # else it began anew
+            else:
+                first[labels], rose[labels] = at_s, 0.0
+            last[labels] = (at_s, value)
+    return {
+        labels: (rose[labels], at_s - first[labels])
+        for labels, (at_s, _) in last.items()
+        if at_s > first[labels]
+    }

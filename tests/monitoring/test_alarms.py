@@ -1,0 +1,166 @@
+"""When something is told: holding, grouping, repeating, the limit of messages. Time is a number here."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from gpuscalp.config import NotifyConfig
+from gpuscalp.monitoring.alarms import Alarm, Alarms, Change, Digest
+from gpuscalp.monitoring.conditions import Condition
+from gpuscalp.monitoring.expressions import Beyond, Scrapes, Series
+
+CONFIG = NotifyConfig(severity="info", group_s=10, repeat_s=600, max_per_hour=8)
+
+
+def _condition(name: str, severity: str = "warning", hold_s: int = 0) -> Condition:
+    test = Beyond(Series(name.lower()), ">", 0)
+    return Condition(name, severity, test, "{symbol} of " + name, hold_s=hold_s)  # type: ignore[arg-type]
+
+
+def _change(name: str, *, firing: bool = True, severity: str = "warning", symbol: str = "A") -> Change:
+    return Change(Alarm(_condition(name, severity), (("symbol", symbol),), 0.0, 1.0), firing=firing)
+
+
+class Story:
+    """A digest, and what fires."""
+
+    def __init__(self, **changes: object) -> None:
+        self.digest = Digest(msgspec.structs.replace(CONFIG, **changes), "s1")
+        self.firing: dict = {}
+
+    def at(self, now_s: float, *changes: Change):
+        for change in changes:
+            if change.firing:
+                self.firing[change.alarm.key] = change.alarm
+            else:
+                self.firing.pop(change.alarm.key, None)
+        self.digest.add(changes, now_s)
+        return self.digest.due(self.firing, now_s)
+
+
+def test_warnings_wait_for_each_other_and_come_as_one_message():
+    story = Story()
+    assert story.at(100, _change("Slow")) is None
+    assert story.at(105, _change("Drift", symbol="B")) is None
+    message = story.at(110)
+    assert message is not None
+    assert message.title == "gpuscalp s1: warning: Drift and 1 more"
+    assert [line.split(":")[0] for line in message.body.splitlines()] == ["[warning] Drift", "[warning] Slow"]
+    assert "B of Drift" in message.body
+    assert story.at(200) is None, "it is told once"
+
+
+def test_critical_alarm_goes_out_at_once_and_takes_along_what_waits():
+    story = Story()
+    assert story.at(100, _change("Slow")) is None
+    message = story.at(101, _change("Halted", severity="critical"))
+    assert message is not None
+    assert message.severity == "critical"
+    assert message.title == "gpuscalp s1: critical: Halted and 1 more"
+
+
+def test_end_of_what_was_told_is_told():
+    story = Story()
+    story.at(100, _change("Halted", severity="critical"))
+    assert story.at(150, _change("Halted", severity="critical", firing=False)) is None
+    message = story.at(160)
+    assert message is not None
+    assert message.resolved
+    assert message.title == "gpuscalp s1: over: Halted"
+    assert message.body.startswith("Over: [critical] Halted: A of Halted")
+
+
+def test_no_end_is_told_where_it_is_not_wanted_or_only_information():
+    quiet = Story(resolved=False)
+    quiet.at(100, _change("Halted", severity="critical"))
+    assert quiet.at(150, _change("Halted", severity="critical", firing=False)) is None
+    assert quiet.at(1_000) is None
+    again = quiet.at(1_001, _change("Halted", severity="critical"))
+    assert again is not None, "it is a new one"
+    story = Story()
+    assert story.at(100, _change("Started", severity="info")) is None
+    assert story.at(110) is not None
+    story.at(120, _change("Started", severity="info", firing=False))
+    assert story.at(500) is None
+
+
+def test_what_is_less_grave_than_wanted_is_not_told():
+    story = Story(severity="critical")
+    assert story.at(100, _change("Slow"), _change("Started", severity="info")) is None
+    assert story.at(500) is None
+    assert story.at(501, _change("Halted", severity="critical")) is not None
+
+
+def test_what_flickers_while_it_waits_is_told_as_such():
+    story = Story()
+    story.at(100, _change("Slow"))
+    story.at(103, _change("Slow", firing=False))
+    message = story.at(110)
+    assert message is not None
+    assert message.body.startswith("Came and went: [warning] Slow")
+
+
+def test_what_is_back_before_its_end_was_told_goes_on_untold():
+    story = Story()
+    story.at(100, _change("Slow"))
+    assert story.at(110) is not None
+    story.at(120, _change("Slow", firing=False))
+    story.at(121, _change("Slow"))
+    assert story.at(140) is None
+
+
+def test_critical_alarm_that_goes_on_is_told_again_and_a_warning_is_not():
+    story = Story()
+    story.at(100, _change("Slow"), _change("Halted", severity="critical"))
+    assert story.at(699) is None
+    again = story.at(700)
+    assert again is not None
+    assert "Halted" in again.body
+    assert "Slow" not in again.body
+    assert story.at(701) is None
+
+
+def test_messages_are_limited_nothing_is_lost_and_some_are_kept_for_critical_alarms():
+    """Eight an hour: six for all, two more for critical ones; then everything waits for the hour to pass."""
+    story = Story(repeat_s=1e6)
+    sent = []
+    for index in range(50):
+        now_s = 1_000 + 20 * index
+        sent.append(story.at(now_s, _change(f"W{index}")))
+    told = [message for message in sent if message is not None]
+    assert len(told) == 6
+    critical = [story.at(2_000 + index, _change(f"C{index}", severity="critical")) for index in (1, 2)]
+    assert None not in critical
+    assert story.at(2_003, _change("C3", severity="critical")) is None
+    later = None
+    at_s = 2_004
+    while later is None:
+        at_s += 10
+        assert at_s < 1_000 + 3_700, "an hour later at the latest"
+        later = story.at(at_s)
+    assert "C3" in later.body
+    everything = [line for each in (*told, *critical, later) for line in each.body.splitlines()]
+    more = sum(int(line.split()[2]) for line in everything if line.startswith("… and"))
+    assert len([line for line in everything if line.startswith("[")]) + more == 53
+    assert len(later.body.splitlines()) <= 21
+
+
+@pytest.mark.parametrize("hold_s", [0, 10])
+def test_condition_has_to_hold_without_a_break(hold_s):
+    alarms = Alarms([_condition("Slow", hold_s=hold_s)])
+    scrapes = Scrapes(alarms.names, range_s=100)
+
+    class Told:
+        def __init__(self, value: float) -> None:
+            self.name = "slow"
+            self.samples = [self]
+            self.labels, self.value = {"symbol": "A"}, value
+
+    found = []
+    for at_s, value in ((0, 1), (5, 1), (10, 0), (15, 1), (20, 1), (25, 1), (30, 0)):
+        scrapes.add(at_s, [Told(value)])  # type: ignore[list-item]
+        found += [(at_s, each.firing) for each in alarms.observe(scrapes)]
+    assert found == (
+        [(25, True), (30, False)] if hold_s else [(0, True), (10, False), (15, True), (30, False)]
+    )
