@@ -33,6 +33,10 @@ def test_answer_has_the_keys_that_are_promised(answer):
     assert 0 < answer["tick_to_decision"]["p50_ms"] <= answer["tick_to_decision"]["p99_ms"]
     assert {"rss_slope_mb_per_hour", "rss_slope_error_mb_per_hour"} <= set(answer)
     assert {"process", "loop", "engine"} == set(answer["cpu_share"])
+    # 3 µs on a machine that does nothing else.
+    assert 0 < answer["watching"]["step_p50_us"] <= answer["watching"]["step_p99_us"]
+    assert answer["watching"]["step_p50_us"] < 100
+    assert 0 < answer["watching"]["settle_p50_ms"] <= answer["watching"]["settle_p99_ms"]
 
 
 def test_everything_that_is_sent_is_taken(answer):

@@ -17,19 +17,26 @@ from gpuscalp.bench.flow import Flow, instruments
 from gpuscalp.bench.model import write_model
 from gpuscalp.bench.session import live_config
 from gpuscalp.ensemble import Ensemble, Signals
+from gpuscalp.execution.booking import BookedFill
+from gpuscalp.execution.messages import Report
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.feeds.rest import RestReply
+from gpuscalp.latency import LatencyHistogram
 from gpuscalp.live.directory import create
 from gpuscalp.live.market import Work
+from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.predictor import HostPredictor
 from gpuscalp.live.records import HealthRecord, SignalRecord
 from gpuscalp.live.session import Session
 from gpuscalp.ops.forest import ForestScratch
+from gpuscalp.orders import MarketRow, Order, SignalRow
 from gpuscalp.schema import F32, NS_PER_MS
+from gpuscalp.trader import StepReport
 
 _STEP_MS: Final = 10  # between two chunks of messages, and between batches that close no frame
 _START_MS: Final = 1_700_000_000_000
+_STATUS_FRAMES: Final = 5  # from status to status
 STAGES: Final = ("features", "predict", "gate", "records", "write")
 
 
@@ -52,6 +59,8 @@ def measure(
     ``features`` from ticks to columns, ``predict`` the forest, ``gate`` strategy, sizing and risk,
     ``records`` what else the engine does (fills are booked, decisions become records), ``write`` to the
     journal and, where there are orders or fills, to kernel and database, then out to the broker.
+    ``watching`` is what the metrics cost: of each frame in the engine's thread (within ``records``),
+    and of each status, by processor time.
     """
     flow = Flow(symbols, rate)
     now_ns = _START_MS * NS_PER_MS
@@ -70,6 +79,8 @@ def _measure(session: Session, flow: Flow, *, rate: int, frames: int, warm_up: i
     session.on_health(HealthRecord(1.0, drifted=False), _START_MS * NS_PER_MS)
     forest = _Timed(session.bundle.ensemble)
     session.engine.predictor = HostPredictor(cast(Ensemble, forest))
+    watched = _Watched(Monitor(session, LatencyHistogram()))
+    session.engine.watcher = watched
     times: list[tuple[int, ...]] = []
     intents = orders = 0
     count, owed, now_ms = rate * _STEP_MS / 1_000, 0.0, _START_MS
@@ -89,11 +100,14 @@ def _measure(session: Session, flow: Flow, *, rate: int, frames: int, warm_up: i
             taken, found = _step(session, work, forest)
             if taken:
                 times.append(taken)
+                if len(times) % _STATUS_FRAMES == 0:
+                    watched.settle()
                 intents += found[0]
                 orders += found[1]
                 if len(times) == warm_up:
                     gc.collect()
                     gc.freeze()  # as a session of its own accord does
+    watched.settle()  # of a short run the only one
     timed = np.array(times[warm_up:], np.int64) / NS_PER_MS
     return _summary(timed) | {
         "symbols": len(flow.names),
@@ -102,7 +116,37 @@ def _measure(session: Session, flow: Flow, *, rate: int, frames: int, warm_up: i
         "trees": session.bundle.ensemble.forest.tree_count,
         "intents": intents,
         "orders": orders,
+        "watching": {
+            "step_p50_us": _quantile(np.array(watched.steps_ns[warm_up:]) / 1e3, 50),
+            "step_p99_us": _quantile(np.array(watched.steps_ns[warm_up:]) / 1e3, 99),
+            "settle_p50_ms": _quantile(np.array(watched.settles_ns) / NS_PER_MS, 50),
+            "settle_p99_ms": _quantile(np.array(watched.settles_ns) / NS_PER_MS, 99),
+        },
     }
+
+
+@final
+class _Watched:
+    """A session's monitor that is timed."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self.steps_ns: list[int] = []
+        self.settles_ns: list[int] = []
+
+    def on_step(self, market: MarketRow, signals: SignalRow, report: StepReport) -> None:
+        began = time.thread_time_ns()
+        self._monitor.on_step(market, signals, report)
+        self.steps_ns.append(time.thread_time_ns() - began)
+
+    def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
+        self._monitor.on_report(report, order, booked)
+
+    def settle(self) -> None:
+        """Do what a status does twice a second."""
+        began = time.thread_time_ns()
+        self._monitor.settle()
+        self.settles_ns.append(time.thread_time_ns() - began)
 
 
 @final

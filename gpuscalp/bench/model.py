@@ -17,6 +17,7 @@ from gpuscalp.bench.flow import VENUE, Flow, instruments
 from gpuscalp.bundle import MemberFile, write_bundle
 from gpuscalp.config import FeedConfig, TrainConfig
 from gpuscalp.contract import Interval, TrainingSpec
+from gpuscalp.drift import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.labels import CLASSES
@@ -74,6 +75,7 @@ def write_model(
         ensemble=Ensemble(forest, Calibration.identity(), np.array([-100.0, 0.0, 100.0])),
         members=[MemberFile(b"made up", seed + member, rounds) for member in range(members)],
         canary_x=np.ascontiguousarray(sample[:: max(1, len(sample) // _CANARIES)][:_CANARIES]),
+        distribution=Distribution.of(sample),
     )
     return path
 

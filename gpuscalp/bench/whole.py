@@ -32,6 +32,7 @@ from gpuscalp.feeds.routes import endpoints, stream_names
 from gpuscalp.live.directory import create
 from gpuscalp.live.runner import Runner
 from gpuscalp.live.session import Session
+from gpuscalp.live.sockets import SocketSource
 from gpuscalp.live.timekeeper import exchange_clock
 
 # Before the time that counts: connections, and a snapshot for each book.
@@ -77,7 +78,7 @@ def measure(
     """
     flow = Flow(symbols, rate)
     model = write_model(folder / "model", flow.names, now_ns=time.time_ns(), rounds=rounds)
-    with _sender(symbols, rate, withhold) as port:
+    with sender(symbols, rate, withhold) as port:
         config = live_config(redundancy=redundancy, port=port)
         rest = RestClient(config.feed, clock=time.time_ns)
         try:
@@ -106,7 +107,8 @@ class _Run:
             for copy in range(config.feed.redundancy)
             for each in endpoints(names, config.feed, copy=copy)
         ]
-        self._runner = Runner(self._session, config, routes, rest, clock)
+        source = SocketSource(self._session, config, routes, rest, clock)
+        self._runner = Runner(self._session, config, source)
         self._connections = len(routes)
 
     async def run(self, duration_s: float) -> dict[str, Any]:
@@ -217,10 +219,10 @@ class _Run:
 
     async def _ask(self, what: str) -> _Count:
         url = f"http://127.0.0.1:{self._port}/bench/{what}"
-        return await asyncio.get_running_loop().run_in_executor(None, partial(_count, url))
+        return await asyncio.get_running_loop().run_in_executor(None, partial(count_of, url))
 
 
-def _count(url: str) -> _Count:
+def count_of(url: str) -> _Count:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30.0) as reply:
         return msgspec.json.decode(reply.read(), type=_Count)
 
@@ -239,7 +241,7 @@ def _milliseconds(stage: dict[str, float] | None) -> dict[str, float | None]:
 
 
 @contextmanager
-def _sender(symbols: int, rate: int, withhold: int) -> Iterator[int]:
+def sender(symbols: int, rate: int, withhold: int) -> Iterator[int]:
     """Start the second process; yield its port."""
     command = [sys.executable, "-m", "gpuscalp.bench.sender", "--symbols", str(symbols)]
     command += ["--rate", str(rate), "--withhold", str(withhold)]
