@@ -17,6 +17,13 @@ from gpuscalp.doctor import clock, compiled, disk, gpu, interpreter, machine, ne
 from gpuscalp.doctor import model as bundle
 from gpuscalp.doctor.check import Check, Diagnosis, fail, skip
 from gpuscalp.doctor.configuration import read_config
+from gpuscalp.doctor.operation import (
+    check_log_folder,
+    check_nautilus,
+    check_notify,
+    check_running,
+    read_running,
+)
 from gpuscalp.doctor.port import check_port
 from gpuscalp.doctor.streams import PATIENCE, Patience, socket_count
 from gpuscalp.errors import ConfigError
@@ -56,7 +63,9 @@ def examine(
         address=DEFAULTS.address if live is None else live.metrics.address,
         deadline_ms=None if live is None else live.engine.deadline_ms,
     )
-    return Diagnosis((told, *found.checks))
+    running = read_running(session_dir)
+    operation = (check_nautilus(live), check_log_folder(session_dir), check_notify(), check_running(running))
+    return Diagnosis((told, *found.checks, *operation))
 
 
 def diagnose(

@@ -5,9 +5,16 @@ Owns: the check ``port``. Never: keeps one.
 
 from __future__ import annotations
 
+import errno
+import http.client
+import json
 import socket
+from typing import Final
 
 from gpuscalp.doctor.check import Check, fail, ok, skip
+
+_PATIENCE_S: Final = 2.0
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # asked, not opened
 
 
 def check_port(port: int | None, *, host: str = "127.0.0.1") -> Check:
@@ -22,6 +29,21 @@ def check_port(port: int | None, *, host: str = "127.0.0.1") -> Check:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno == errno.EADDRINUSE and _answers(host, port):
+                return ok("port", f"port {port} of {host} is the one of a session that runs", value)
             what = f"port {port} of {host} cannot be opened: {error.strerror}"
             return fail("port", what, "end the program that has it, or choose another port", value)
     return ok("port", f"port {port} of {host} is free", value)
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether a session of ours answers there (docs/live.md#health)."""
+    connection = http.client.HTTPConnection(_ANYWHERE.get(host, host), port, timeout=_PATIENCE_S)
+    try:
+        connection.request("GET", "/healthz")
+        found = json.loads(connection.getresponse().read(65_536))
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return isinstance(found, dict) and {"ok", "phase", "reasons"} <= found.keys()

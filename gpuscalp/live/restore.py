@@ -1,0 +1,158 @@
+"""What a backup holds, laid out again, whole or not at all.
+
+Owns: the checks on the way out: every byte is compared with the manifest before anything takes its place.
+Never: replaces anything, or leaves a part of something.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Final
+
+import msgspec
+
+from gpuscalp.errors import DataError, UsageError
+from gpuscalp.live.backup import FORMAT, MANIFEST, PIECE_BYTES, SEAL, Manifest, SavedFile, answer_of
+from gpuscalp.train.passes import Progress
+
+_MANIFEST_BYTES_MAX: Final = 1 << 28
+
+
+def restore(file: Path, folder: Path | None, *, told: Progress | None = None) -> dict[str, Any]:
+    """Check every byte of a backup and lay out what it holds in a folder, each source under its name.
+
+    Parameters
+    ----------
+    file : made by ``backup``
+    folder : made if it is not there; None checks only
+    told : told how many bytes are checked
+
+    Returns
+    -------
+    as ``backup``, and ``restored``: the paths
+
+    Raises
+    ------
+    UsageError    there is no such file, or something in the folder has the name of a source
+    DataError     the backup is damaged or incomplete; nothing was restored
+    """
+    if not file.is_file():
+        raise UsageError("no such file", where=str(file), fix="name a file that `gpuscalp backup` made")
+    with _staging(folder) as staging:
+        manifest = _unpack(file, staging, told)
+        restored = []
+        if folder is not None and staging is not None:
+            targets = [folder / source.name for source in manifest.sources]
+            taken = next((target for target in targets if target.exists() or target.is_symlink()), None)
+            if taken is not None:
+                raise UsageError(
+                    "there is something here already", where=str(taken), fix="restore into another folder"
+                )
+            restored = _lay_out(staging, targets)
+    return answer_of(file, manifest) | {"restored": restored}
+
+
+@contextmanager
+def _staging(folder: Path | None) -> Iterator[Path | None]:
+    """Yield a folder inside of the target's, which is gone afterwards; None where nothing is laid out."""
+    if folder is None:
+        yield None
+        return
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".restore-", dir=folder))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest:
+    """Read a backup to its end, into a folder or nowhere, and compare it with its manifest."""
+    found: dict[str, SavedFile] = {}
+    ends: dict[str, bytes] = {}
+    done = 0
+    try:
+        with tarfile.open(file, "r:") as archive:
+            for member in archive:
+                source = archive.extractfile(member) if member.isreg() else None
+                if source is None or SEAL in ends or member.name in found or not _is_inside(member.name):
+                    raise _damaged(file, f"not a member of a backup: {member.name}")
+                if member.name in (MANIFEST, SEAL):
+                    if member.size > _MANIFEST_BYTES_MAX:
+                        raise _damaged(file, f"{member.name}: {member.size} bytes")
+                    ends[member.name] = source.read()
+                    continue
+                found[member.name] = _write(member.name, source, staging)
+                done += member.size
+                if told is not None:
+                    told(done, file.stat().st_size, member.name)
+    except (tarfile.TarError, EOFError) as error:
+        raise _damaged(file, str(error)) from None
+    if set(ends) != {MANIFEST, SEAL}:
+        raise _damaged(file, "it is cut short: the manifest is missing")
+    if hashlib.sha256(ends[MANIFEST]).hexdigest().encode() != ends[SEAL]:
+        raise _damaged(file, "the manifest is damaged")
+    try:
+        manifest = msgspec.json.decode(ends[MANIFEST], type=Manifest)
+    except msgspec.DecodeError as error:
+        raise _damaged(file, str(error)) from None
+    if manifest.format != FORMAT:
+        raise DataError("backup of another format", where=str(file), value=manifest.format)
+    told_of = {each.name: each for each in manifest.files}
+    for name in sorted(told_of.keys() | found.keys()):
+        if told_of.get(name) != found.get(name):
+            raise _damaged(file, name)
+    return manifest
+
+
+def _write(name: str, source: IO[bytes], staging: Path | None) -> SavedFile:
+    digest, size = hashlib.sha256(), 0
+    target = Path(os.devnull) if staging is None else staging / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        while piece := source.read(PIECE_BYTES):
+            digest.update(piece)
+            size += len(piece)
+            file.write(piece)
+        if staging is not None:
+            file.flush()
+            os.fsync(file.fileno())
+    return SavedFile(name, size, digest.hexdigest())
+
+
+def _lay_out(staging: Path, targets: Sequence[Path]) -> list[str]:
+    """Move everything to its place, or nothing."""
+    moved: list[Path] = []
+    try:
+        for target in targets:
+            (staging / target.name).rename(target)
+            moved.append(target)
+    except OSError:
+        for target in moved:
+            target.rename(staging / target.name)
+        raise
+    return [str(target) for target in targets]
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
+
+
+def _damaged(file: Path, what: str) -> DataError:
+    return DataError(
+        "the backup is damaged: nothing was restored",
+        where=str(file),
+        value=what,
+        fix="take another copy of it",
+    )

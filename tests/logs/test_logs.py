@@ -1,0 +1,179 @@
+"""A log is written by one thread, kept small, chosen from and followed; it holds nobody up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gpuscalp.config import LogsConfig
+from gpuscalp.errors import UsageError
+from gpuscalp.logs import LogWriter, Wanted, follow, frames_of, read
+from gpuscalp.redaction import keep_environment
+from tests.planted import ENVIRONMENT, EVERYTHING, words_in
+
+ORDERS = logging.getLogger("gpuscalp.orders")
+
+
+@pytest.fixture
+def writer(tmp_path):
+    made = LogWriter(LogsConfig())
+    made.open(tmp_path)
+    yield made
+    made.close()
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "logs" / "gpuscalp.jsonl").read_text().splitlines()]
+
+
+def test_entry_has_its_fields_and_no_secret(tmp_path):
+    made = LogWriter(LogsConfig())
+    keep_environment(ENVIRONMENT)
+    before_ns = time.time_ns()
+    ORDERS.info("waits %d for\nthe file", 7)
+    made.open(tmp_path)
+    try:
+        raise ValueError(EVERYTHING)
+    except ValueError:
+        ORDERS.exception("%s", EVERYTHING, extra={"frame": "BTCUSDT@5", "order": "gs-x-1"})
+    made.close()
+    first, second = lines(tmp_path)
+    assert (first["text"], first["level"], first["logger"]) == ("waits 7 for | the file", "INFO", ORDERS.name)
+    assert before_ns - 10**6 <= first["at_ns"] <= time.time_ns()
+    assert first["at"].endswith("Z")
+    assert (second["frame"], second["order"]) == ("BTCUSDT@5", "gs-x-1")
+    assert "Traceback" in second["error"]
+    assert not words_in((tmp_path / "logs" / "gpuscalp.jsonl").read_bytes())
+
+
+def test_levels_change_while_it_runs_and_are_put_back(tmp_path):
+    before = ORDERS.level
+    made = LogWriter(LogsConfig(level="WARNING"))
+    made.open(tmp_path)
+    ORDERS.info("unseen")
+    made.set_level("DEBUG", ORDERS.name)
+    ORDERS.debug("seen")
+    logging.getLogger("gpuscalp.other").info("unseen")
+    logging.getLogger("somebody.else").warning("seen too")
+    assert made.levels() == {"gpuscalp": "WARNING", "gpuscalp.orders": "DEBUG"}
+    with pytest.raises(UsageError):
+        made.set_level("LOUD")
+    made.close()
+    assert [each["text"] for each in lines(tmp_path)] == ["seen", "seen too"]
+    assert ORDERS.level == before
+
+
+def test_full_queue_drops_and_counts_and_never_waits(tmp_path):
+    made = LogWriter(LogsConfig(queue=10))
+    for number in range(25):  # nobody writes yet
+        ORDERS.info("%d", number)
+    assert made.status()["dropped"] == 15
+    made.open(tmp_path)
+    made.close()
+    texts = [each["text"] for each in lines(tmp_path)]
+    assert texts[0] == "0"
+    assert "15 entries were dropped: more came than could be written" in texts
+    assert [text for text in texts if text.isdecimal()] == [str(number) for number in range(10)]
+    assert [entry.text for entry in made.newest()][-1] == "24"
+
+
+def test_disk_that_takes_nothing_ends_nobody(writer, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer._handlers[0].stream, "write", refuse, raising=False)
+    ORDERS.info("lost")
+    until = time.monotonic() + 30
+    while writer.status()["dropped"] == 0 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert writer.status()["dropped"] >= 1
+    monkeypatch.undo()
+
+
+def test_files_rotate_and_are_read_in_order(tmp_path):
+    made = LogWriter(LogsConfig(file_bytes=4_096, files=3))
+    made.open(tmp_path)
+    for number in range(300):
+        ORDERS.info("%d", number)
+    made.close()
+    assert len(list((tmp_path / "logs").iterdir())) == 4
+    numbers = [int(entry.text) for entry in read(tmp_path, Wanted())]
+    assert numbers == list(range(numbers[0], 300))
+    assert numbers[0] > 0
+
+
+def test_line_that_a_crash_has_cut_short_takes_no_other_with_it(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "gpuscalp.jsonl").write_text('{"at":"2026-11-26T00')
+    made = LogWriter(LogsConfig())
+    made.open(tmp_path)
+    ORDERS.info("after")
+    made.close()
+    assert [entry.text for entry in read(tmp_path, Wanted())] == ["after"]
+
+
+@pytest.fixture
+def told(tmp_path):
+    made = LogWriter(LogsConfig(level="DEBUG"))
+    made.open(tmp_path)
+    logging.getLogger("gpuscalp.frames").debug("frame", extra={"frame": "@5"})
+    logging.getLogger("gpuscalp.risk").info("verdict", extra={"frame": "BTCUSDT@5"})
+    logging.getLogger("gpuscalp.risk").warning("other", extra={"frame": "ETHUSDT@6"})
+    ORDERS.info("send", extra={"frame": "BTCUSDT@5", "order": "gs-x-12"})
+    ORDERS.error("refused", extra={"order": "gs-x-2"})
+    made.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("wanted", "texts"),
+    [
+        (Wanted(level="WARNING"), ["other", "refused"]),
+        (Wanted(logger="gpuscalp.orders"), ["send", "refused"]),
+        (Wanted(logger="gpuscalp.ord"), []),
+        (Wanted(ids=("12",)), ["send"]),
+        (Wanted(ids=("2",)), ["refused"]),
+        (Wanted(ids=("BTCUSDT@5",)), ["frame", "verdict", "send"]),
+        (Wanted(to_ns=0), []),
+        (Wanted(from_ns=0), ["frame", "verdict", "other", "send", "refused"]),
+    ],
+)
+def test_entries_are_chosen(told, wanted, texts):
+    assert [entry.text for entry in read(told, wanted)] == texts
+
+
+def test_order_leads_to_its_frame(told, cli):
+    assert frames_of(told, "12") == ("BTCUSDT@5",)
+    found = json.loads(cli("logs", str(told), "--id", "gs-x-12", "--json").stdout)
+    assert [entry["text"] for entry in found] == ["frame", "verdict", "send"]
+    shown = cli("logs", str(told), "--level", "ERROR").stdout
+    assert shown.count("\n") == 1
+    assert "gpuscalp.orders: refused [gs-x-2]" in shown
+
+
+def test_no_log_is_said(tmp_path, cli):
+    assert cli("logs", str(tmp_path)).code == 2
+
+
+def test_log_is_followed_over_a_rotation(tmp_path):
+    made = LogWriter(LogsConfig(file_bytes=4_096, files=30))
+    made.open(tmp_path)
+    seen: list[str] = []
+
+    def watch() -> None:
+        seen.extend(entry.text for entry in follow(tmp_path, Wanted(), idle_s=5.0))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    time.sleep(0.5)
+    for number in range(60):
+        ORDERS.info("%d", number)
+        time.sleep(0.02)
+    made.close()
+    thread.join()
+    assert seen == [str(number) for number in range(60)]

@@ -1,0 +1,89 @@
+"""Something that nobody expected leaves one file behind, which tells enough and no secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpuscalp import crash
+from gpuscalp.crash import FOLDER_VARIABLE, report_of, reported, write_report
+from gpuscalp.errors import FeedError
+from gpuscalp.redaction import keep_environment
+from tests.planted import ENVIRONMENT, EVERYTHING, files_with_words, words_in
+
+
+def failed() -> Exception:
+    try:
+        raise KeyError(EVERYTHING)
+    except KeyError as error:
+        return error
+
+
+def test_report_tells_what_happened_where_and_with_what(tmp_path):
+    keep_environment(ENVIRONMENT)
+    config = tmp_path / "live.toml"
+    config.write_text("")
+    path = write_report(failed(), tmp_path / "crashes", argv=["live", "--config", str(config), EVERYTHING])
+    assert path is not None
+    report = json.loads(path.read_text())
+    assert report["error"]["kind"] == "KeyError"
+    assert "in failed" in report["error"]["traceback"]
+    # The digest of nothing begins so, as sha256sum prints it.
+    assert report["config"]["sha256"].startswith("e3b0c44298fc1c149afbf4c8996fb924")
+    assert report["argv"][:2] == ["live", "--config"]
+    assert report["versions"]["gpuscalp"]
+    assert report["session"] is None
+    assert files_with_words(tmp_path) == {}
+
+
+def test_session_that_cannot_be_read_is_said_and_the_rest_is_told(tmp_path):
+    path = write_report(failed(), tmp_path / "crashes", argv=[], session=tmp_path)
+    assert path is not None
+    report = json.loads(path.read_text())
+    assert "UsageError" in report["session"]["error"]
+    assert "IndexError" in report["journal"]["error"]
+
+
+def test_only_what_nobody_expected_is_reported(tmp_path):
+    for error in (FeedError("known"), OSError(28, "full")):
+        with pytest.raises(type(error)), reported(tmp_path, list):
+            raise error
+    assert not (tmp_path / "crashes").exists()
+    with pytest.raises(ZeroDivisionError) as caught, reported(tmp_path, list):
+        raise ZeroDivisionError
+    (path,) = (tmp_path / "crashes").iterdir()
+    assert report_of(caught.value, []) == path, "one report, not two"
+
+
+def test_newest_reports_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(crash, "_KEPT", 3)
+    paths = [write_report(failed(), tmp_path, argv=[]) for _ in range(5)]
+    assert sorted(tmp_path.iterdir()) == paths[2:]
+
+
+def test_folder_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file" / "below"))
+    assert report_of(failed(), []) is None
+
+
+def test_command_names_the_report(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    for name, value in ENVIRONMENT.items():
+        if name != "HTTPS_PROXY":
+            monkeypatch.setenv(name, value)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(EVERYTHING)
+
+    monkeypatch.setattr("gpuscalp.live.control.ask", broken)
+    answer = cli("status", "nowhere", "--json")
+    assert answer.code == 1
+    (path,) = tmp_path.iterdir()
+    assert str(path) in json.loads(answer.stdout)["error"]["fix"]
+    assert not words_in(answer.stdout + answer.stderr)
+    assert "Traceback" in answer.stderr
+    assert files_with_words(tmp_path) == {}
+    assert isinstance(path, Path)
