@@ -154,6 +154,13 @@ class Batcher:
         return self._frame_ended
 
     @property
+    def closes_ns(self) -> int:
+        """The exchange time from which on a tick ends the open frame; 0 where none is open."""
+        if self._frame is None or self._frame_ended:
+            return 0
+        return (self._frame + 1) * self._frame_ns + self._lateness_ns
+
+    @property
     def due_ns(self) -> int | None:
         """When a batch closes by age; None if nothing waits."""
         return self._oldest_ns + self._config.max_age_ms * NS_PER_MS if self._count else None

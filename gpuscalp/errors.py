@@ -21,10 +21,14 @@
         ├── JournalError                 a journal that is damaged, or a disk that refuses it
         └── FeedError                    a venue's server that cannot be used as asked
 
+A message never shows a secret (gpuscalp.redaction), whatever it was made of.
+
 The venue sending nonsense is a ``DecodeError`` and survivable; our own mistakes are ``assert``.
 """
 
 from __future__ import annotations
+
+from gpuscalp.redaction import redact
 
 
 class GpuscalpError(Exception):
@@ -47,18 +51,18 @@ class GpuscalpError(Exception):
     def __init__(
         self, what: str, *, where: str | None = None, value: object = None, fix: str | None = None
     ) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.value = value
-        self.fix = fix
+        super().__init__(redact(what))
+        self.what = redact(what)
+        self.where = None if where is None else redact(where)
+        self.value = redact(value) if isinstance(value, str) else value
+        self.fix = None if fix is None else redact(fix)
 
     def __str__(self) -> str:
         parts = [self.what]
         if self.where is not None:
             parts.append(f"where: {self.where}")
         if self.value is not None:
-            parts.append(f"value: {self.value!r}")
+            parts.append(redact(f"value: {self.value!r}"))
         if self.fix is not None:
             parts.append(f"fix: {self.fix}")
         return "; ".join(parts)
@@ -70,7 +74,7 @@ class GpuscalpError(Exception):
             "kind": type(self).__name__,
             "what": self.what,
             "where": self.where,
-            "value": None if self.value is None else str(self.value),
+            "value": None if self.value is None else redact(str(self.value)),
             "fix": self.fix,
         }
 

@@ -47,11 +47,13 @@ class Holdings:
     side : int64[S]       sign of the position
     waiting : bool[S]     an order is open; the symbol is left alone until it is done
     decided_ns : int64[S] when the position's entry was decided; 0 when flat
+    rests : int64[S] or None  side of an entry's rest that may still be got, 0 = none; None = of no symbol
     """
 
     side: I64
     waiting: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
     decided_ns: I64
+    rests: I64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,10 @@ class Strategy:
         agreed = confident & (agreement >= config.min_agreement)
         worth = agreed & (np.abs(edge) - cost_bps > config.min_edge_bps)
         held = holdings.side != 0
+        elapsed = market.end_ns - holdings.decided_ns >= self._hold_ns
+        if holdings.rests is not None:
+            # More of a position is an entry, and has to clear what an entry has to.
+            held &= elapsed | (holdings.rests == 0) | (np.sign(edge) != holdings.rests)
 
         code = np.select(
             [~quoted, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth],
@@ -132,11 +138,10 @@ class Strategy:
         intents: list[Intent] = []
         active = (code == _INTENT) | (code == _HOLDING)
         if active.any():
-            elapsed = market.end_ns - holdings.decided_ns >= self._hold_ns
             opposite = agreed & (np.sign(edge) == -holdings.side)
             for index in np.flatnonzero(active):
                 side = int(holdings.side[index])
-                if side == 0:
+                if code[index] == _INTENT:
                     wanted = BUY if edge[index] > 0 else SELL
                     kind, reason, notional = IntentKind.ENTER, "edge", config.order_usdt
                 elif elapsed[index] or opposite[index]:

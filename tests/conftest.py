@@ -22,9 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # them, and the Makefile, share what is compiled. gpuscalp.ops separates the revisions of its sources in it.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))
 os.environ.setdefault("GPUSCALP_KERNEL_CACHE", str(ROOT / ".cache" / "kernels"))
+os.environ.setdefault("GPUSCALP_CRASH_DIR", str(ROOT / ".cache" / "crashes"))
 os.environ.setdefault("MPLBACKEND", "agg")
 # Worker processes share the cores: an OpenMP thread that spins while it waits takes one from the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A session under test must not tell the people whom those of this machine tell.
+for _name in ("GPUSCALP_NOTIFY_URLS", "GPUSCALP_NOTIFY_FILE"):
+    os.environ.pop(_name, None)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gpuscalp"
 
 # The first name below `gpuscalp` decides. A new file has to be put in here.
 LAYERS: dict[int, frozenset[str]] = {
-    0: frozenset({"errors", "schema", "config", "clock"}),
+    0: frozenset({"errors", "redaction", "schema", "config", "clock"}),
     1: frozenset({"device", "device_profile", "ops"}),
     2: frozenset(
         {
@@ -24,17 +24,25 @@ LAYERS: dict[int, frozenset[str]] = {
             "batcher",
             "breakers",
             "contract",
+            "drift",
             "ensemble",
+            "exposure",
             "feature_columns",
             "features",
             "forest",
             "frames",
+            "inquiry",
             "labels",
             "latency",
+            "open_orders",
+            "order_policy",
             "orders",
+            "outcomes",
             "overfitting",
             "risk",
             "risk_rules",
+            "rolling",
+            "score",
             "sizing",
             "splits",
             "stats",
@@ -54,8 +62,10 @@ LAYERS: dict[int, frozenset[str]] = {
             "feeds",
             "forest_reader",
             "journal",
+            "logs",
             "monitoring",
             "object_graph",
+            "registry",
             "worker",
             "xgb",
         }
@@ -64,6 +74,8 @@ LAYERS: dict[int, frozenset[str]] = {
         {
             "backtest",
             "bench",
+            "crash",
+            "dashboard",
             "demo",
             "doctor",
             "excerpt",
@@ -72,6 +84,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "feature_table",
             "leakage",
             "live",
+            "nautilus",
             "parity",
             "rehearsal",
             "report",

@@ -158,7 +158,7 @@ def _pinned(file: str, python: str) -> dict[str, str]:
     [
         ("constraints.txt", ["cpu", "dev", "kernels"]),
         ("constraints.txt", ["cuda13", "dev"]),
-        ("constraints.txt", ["dashboard", "nautilus", "ray", "mlflow"]),
+        ("constraints.txt", ["notify", "nautilus", "ray", "mlflow"]),
         ("constraints-cuda12.txt", ["cuda12", "dev"]),
         ("constraints-hftbacktest.txt", ["hftbacktest"]),
     ],
@@ -215,6 +215,8 @@ def test_exactly_one_build_of_xgboost_and_at_most_one_of_cupy_is_installed():
 
 CONFIGS = {
     "backtest": BacktestConfig,
+    "embedded": LiveConfig,
+    "nautilus": LiveConfig,
     "paper": LiveConfig,
     "train": TrainConfig,
     "walkforward": WalkForwardConfig,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from gpuscalp.errors import GpuscalpError
+from gpuscalp.redaction import keep_environment, redact
 
 __all__ = ["main", "run"]
 
@@ -58,6 +59,7 @@ def run(argv: Sequence[str]) -> int:
         without it, ``Error: … (code N)`` on stderr.
     """
     as_json = "--json" in argv
+    keep_environment(os.environ)
     try:
         from typer.main import get_command
 
@@ -70,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
-        return _report_foreign(error, as_json)
+        return _report_foreign(error, argv, as_json)
     if code == INTERRUPTED:
         return _report_interrupt(as_json)
     return code
@@ -92,14 +94,14 @@ def _report_system(error: OSError, as_json: bool) -> int:
             "what": f"the system refused: {os.strerror(error.errno)}",
             "where": os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else None,
             # Libraries put the path into the text only.
-            "value": None if named else error.strerror,
+            "value": None if named else redact(str(error.strerror)),
             "fix": SYSTEM_FIXES[error.errno],
         },
         as_json,
     )
 
 
-def _report_foreign(error: Exception, as_json: bool) -> int:
+def _report_foreign(error: Exception, argv: Sequence[str], as_json: bool) -> int:
     """Report an error that is not of our family: wrong usage found by the parser, or a defect of ours."""
     name = type(error).__name__
     if name == "NoArgsIsHelpError" and not as_json:
@@ -127,9 +129,13 @@ def _report_foreign(error: Exception, as_json: bool) -> int:
         return _report_system(error, as_json)
     import traceback
 
-    traceback.print_exception(error)
-    fix = "this is a defect of gpuscalp unless the text above names a cause: please report it with that text"
-    what = f"unexpected {name}: {error}"
+    from gpuscalp.crash import report_of
+
+    sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    fix = "this is a defect of gpuscalp unless the text above names a cause: please report it with "
+    report = report_of(error, argv)
+    fix += "that text" if report is None else f"the file {report}: it holds no secrets"
+    what = redact(f"unexpected {name}: {error}")
     return _report({"code": 1, "kind": name, "what": what, "where": None, "value": None, "fix": fix}, as_json)
 
 

@@ -53,8 +53,13 @@ COMMAND_MODULES = (
     "model",
     "backtest",
     "walkforward",
+    "nautilus",
     "exchange",
     "live",
+    "dashboard",
+    "logs",
+    "backup",
+    "notify",
     "kernels",
     "bench",
 )
@@ -82,15 +87,19 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 features_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 backtest_app = typer.Typer(cls=DefaultCommand, no_args_is_help=True, rich_markup_mode=None)
 model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+nautilus_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 kernels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 walkforward_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+notify_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 app.add_typer(data_app, name="data", help="Import, download and check market data.")
 app.add_typer(features_app, name="features", help="List, compute and check features.")
 app.add_typer(backtest_app, name="backtest", help="Backtest a model; show and compare finished runs.")
-app.add_typer(model_app, name="model", help="Show and verify trained models.")
+app.add_typer(model_app, name="model", help="Keep trained models: show, check, compare, promote.")
 app.add_typer(walkforward_app, name="walkforward", help="Retrain and trade step by step; judge the result.")
+app.add_typer(nautilus_app, name="nautilus", help="Backtest in NautilusTrader; read and write its catalogs.")
+app.add_typer(notify_app, name="notify", help="Try notifications; write the alerts for Prometheus.")
 app.add_typer(kernels_app, name="kernels", help="Compile kernels ahead; show what is kept.")
 app.add_typer(bench_app, name="bench", help="Measure speed against other libraries.")
 
@@ -103,11 +112,20 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # acted on by its callback, before any command
+    version: Annotated[  # noqa: ARG001  # acted on by its callback, before any command
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    import logging
+
+    from gpuscalp.redaction import redact
+
+    class Plain(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return redact(super().format(record))
+
+    if logging.lastResort is not None:  # warnings where nobody keeps a log: without secrets as well
+        logging.lastResort.setFormatter(Plain())
 
 
 for _name in COMMAND_MODULES:

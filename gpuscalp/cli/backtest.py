@@ -9,6 +9,7 @@ import typer
 
 from gpuscalp.cli.app import backtest_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.words import MODEL_HELP, parse_model
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,7 +21,12 @@ RunArgument = Annotated[Path, typer.Argument(help="Directory written by `gpuscal
 @backtest_app.command("run")
 def backtest(
     archive: Annotated[Path, typer.Argument(help="Archive made by `gpuscalp data import`.")],
-    model: Annotated[Path, typer.Option("--model", help="Bundle made by `gpuscalp train`.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", parser=parse_model, metavar="MODEL", help=f"{MODEL_HELP} Default: that of --like."
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file, such as configs/backtest.toml.")
     ] = None,
@@ -44,6 +50,10 @@ def backtest(
     ] = False,
     processes: Annotated[
         int | None, typer.Option("--processes", min=1, help="Processes for --band; default: one per core.")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", help="Session whose journal is ARCHIVE: decide when it did."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads for features and model.")] = 2,
     json: JsonFlag = False,
@@ -69,9 +79,10 @@ def backtest(
             end=end,
             threads=threads,
             band_processes=(processes or core_count()) if band else None,
+            like=like,
             on_progress=advance,
         )
-    emit(result.summary, json=json, text=lambda: _text(result.summary))
+    emit(result.summary, json=json, text=lambda: result_text(result.summary))
 
 
 @backtest_app.command("show")
@@ -122,7 +133,8 @@ def compare(
     emit(comparison.answer, json=json, text=lambda: _compared(comparison.answer))
 
 
-def _text(summary: dict[str, Any]) -> Group:
+def result_text(summary: dict[str, Any]) -> Group:
+    """Return the figures of a run as they are printed."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -149,6 +161,7 @@ def _text(summary: dict[str, Any]) -> Group:
         (f"Sharpe per {summary['sharpe_interval_s']} s", shown("sharpe", 4)),
         ("  standard error", shown("sharpe_error", 4)),
         (f"deflated Sharpe, {summary['trials']} trial(s)", shown("deflated_sharpe", 3)),
+        *_like(summary.get("like")),
         ("report", summary["report"]),
     )
     for row in rows:
@@ -158,6 +171,13 @@ def _text(summary: dict[str, Any]) -> Group:
     if "band" in summary:
         parts.append(_band(summary["band"]))
     return Group(*parts)
+
+
+def _like(like: dict[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    if like is None:
+        return ()
+    compared = f"{like['frames']:,} of {like['session_frames']:,}, {like['frames_differing']:,} differ"
+    return ((f"frames compared with session {like['session']}", compared),)
 
 
 def _band(band: dict[str, Any]) -> Table:
@@ -184,15 +204,17 @@ def _shown_run(answer: dict[str, Any]) -> Group:
     from gpuscalp.backtest.metrics import COMPONENTS
 
     result = answer["result"]
-    parts = _table("of the closed trades, USDT", "trades", *COMPONENTS.values(), "net P&L")
+    parts = plain_table("USDT", "closed", *COMPONENTS, "net P&L")
     for name, row in answer["attribution"].items():
         money = (f"{row[f'{part}_usdt']:+,.4f}" for part in (*COMPONENTS, "pnl"))
         parts.add_row(name, f"{row['trades']:,}", *money)
-    counts = _table("decisions and orders", "count")
+    counts = plain_table("decisions and orders", "count")
     for kind in ("intents", "refusals", "orders", "rejections"):
         for name, count in sorted(result[kind].items()):
             counts.add_row(f"{kind}: {name}", f"{count:,}")
-    trades = _table("trade", "decided, UTC", "symbol", "side", "quantity", "in at", "out at", "P&L, USDT")
+    trades = plain_table(
+        "trade", "decided, UTC", "symbol", "side", "quantity", "in at", "out at", "P&L, USDT"
+    )
     for row in answer["trades"]:
         trades.add_row(
             str(row["trade_index"]),
@@ -203,7 +225,7 @@ def _shown_run(answer: dict[str, Any]) -> Group:
             f"{row['pnl_usdt']:+,.4f}",
         )
     listed: list[str | Table] = ["", trades] if answer["trades"] else []
-    return Group(_text(result), "", parts, "", counts, *listed)
+    return Group(result_text(result), "", parts, "", counts, *listed)
 
 
 def _shown_trade(answer: dict[str, Any]) -> Group:
@@ -211,23 +233,27 @@ def _shown_trade(answer: dict[str, Any]) -> Group:
 
     from gpuscalp.backtest.metrics import COMPONENTS
 
-    head = _table("trade", "")
+    head = plain_table("trade", "")
     for name, value in answer["trade"].items():
         head.add_row(name.replace("_", " "), f"{value:.10g}" if isinstance(value, float) else str(value))
-    parts = _table("where it came from", "USDT")
+    parts = plain_table("where it came from", "USDT")
     for part, label in {**COMPONENTS, "pnl": "net P&L"}.items():
         parts.add_row(label, f"{answer['attribution'][f'{part}_usdt']:+.8f}")
     names = ("leg", "side", "filled", "qty", "price", "touch", "arrival_mid", "decision_mid", "maker")
-    fills = _table("fill", *(name.replace("_", " ") for name in names), "fee, USDT")
-    for index, row in enumerate(answer["fills"]):
-        shown = (f"{row[name]:.10g}" if isinstance(row[name], float) else str(row[name]) for name in names)
-        fills.add_row(str(index), *shown, f"{row['fees_usdt']:.8f}")
+    fills = plain_table("fill", *(str(index) for index in range(len(answer["fills"]))))
+    for name in names:
+        shown = (row[name] for row in answer["fills"])
+        fills.add_row(
+            name.replace("_", " "),
+            *(f"{each:.10g}" if isinstance(each, float) else str(each) for each in shown),
+        )
+    fills.add_row("fee, USDT", *(f"{row['fees_usdt']:.8f}" for row in answer["fills"]))
     found: list[str | Table] = [head, "", parts, "", fills]
     if answer["members"] is not None:
-        answers = _table("answer at the entry", *answer["probability"])
+        answers = plain_table("answer at the entry", *answer["probability"])
         for name, row in (("ensemble", answer["probability"]), *enumerate(answer["members"])):
             answers.add_row(str(name), *(f"{value:.4f}" for value in row.values()))
-        columns = _table("column at the entry", "value", "unit", "median", "from it, in spreads", "rank")
+        columns = plain_table("column at the entry", "value", "unit", "median", "from it, IQR", "rank")
         for row in answer["features"]:
             numbers = (f"{row[name]:.5g}" for name in ("value", "median", "distance"))
             value, median, distance = numbers
@@ -243,17 +269,19 @@ def _compared(answer: dict[str, Any]) -> Group:
 
     from gpuscalp.backtest.compare_report import figure_table, setting_rows
 
-    runs = _table("run", "directory")
+    runs = plain_table("run", "directory")
     for run in answer["runs"]:
         runs.add_row(run["label"], run["run_dir"])
-    settings = _table("setting", *(run["label"] for run in answer["runs"]))
+    settings = plain_table("setting", *(run["label"] for run in answer["runs"]))
     for row in setting_rows(answer):
         settings.add_row(*row)
     header, rows = figure_table(answer)
-    figures = _table(*header)
+    figures = plain_table(*header)
     for cells in rows:
         figures.add_row(*(str(cell) for cell in cells))
-    matches = _table("trades", "in both", "only first", "only other", "P&L of those in both differs by, USDT")
+    matches = plain_table(
+        "trades", "in both", "only first", "only other", "P&L of those in both differs by, USDT"
+    )
     for match in answer["trades"]:
         matches.add_row(
             f"{match['of']} and {match['with']}",
@@ -267,12 +295,12 @@ def _compared(answer: dict[str, Any]) -> Group:
     return Group(*warning, runs, "", settings, "", figures, "", matches, *page)
 
 
-def _table(first: str, *others: str) -> Table:
+def plain_table(first: str, *others: str) -> Table:
     """Return a table whose first column is text and whose others are numbers."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first)
+    table.add_column(first, overflow="fold")
     for name in others:
         table.add_column(name, justify="right")
     return table

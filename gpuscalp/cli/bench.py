@@ -81,6 +81,26 @@ def live(
     emit(answer, json=json, text=lambda: _live_text(answer))
 
 
+@bench_app.command("watched")
+def watched(
+    symbols: Annotated[int, typer.Option(min=1, help="Number of symbols.")] = 50,
+    rate: Annotated[int, typer.Option(min=10, help="Messages a second over all symbols.")] = 5_000,
+    slice_s: Annotated[
+        float, typer.Option("--slice", min=2, help="Seconds that it is watched, or left alone, in one go.")
+    ] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Of four slices, two of each kind.")] = 5,
+    json: JsonFlag = False,
+) -> None:
+    """Time the frames of a live session with the dashboard open and metrics scraped, and without."""
+    import tempfile
+
+    from gpuscalp.bench import watched as bench
+
+    with tempfile.TemporaryDirectory() as folder:
+        answer = bench.measure(Path(folder), symbols=symbols, rate=rate, slice_s=slice_s, rounds=rounds)
+    emit(answer, json=json, text=lambda: _watched_text(answer))
+
+
 @bench_app.command("crossover")
 def crossover(
     symbols: Annotated[str, typer.Option(help="Numbers of symbols, separated by commas.")] = "1,8,32,128,512",
@@ -130,17 +150,39 @@ def _live_text(answer: dict[str, Any]) -> str:
     stages = ", ".join(
         f"{name} {stage['p50_ms']:.2f}/{stage['p99_ms']:.2f}" for name, stage in answer["stages"].items()
     )
-    total, cpu = answer["tick_to_decision"], answer["cpu_share"]
+    total, cpu, metrics = answer["tick_to_decision"], answer["cpu_share"], answer["watching"]
     slope, error = answer["rss_slope_mb_per_hour"], answer["rss_slope_error_mb_per_hour"]
     memory = "" if slope is None else f", {slope:+,.1f} ± {error:,.1f} MiB an hour"
     return (
         f"Frame close to orders, {answer['symbols']} symbols, p50/p99 in ms: {answer['p50_ms']:.2f}/"
         f"{answer['p99_ms']:.2f}; without the forest {answer['overhead_p50_ms']:.2f}/"
-        f"{answer['overhead_p99_ms']:.2f} ({stages}).\n"
+        f"{answer['overhead_p99_ms']:.2f} ({stages}). Metrics take {metrics['step_p50_us']:.1f}/"
+        f"{metrics['step_p99_us']:.1f} µs of it.\n"
         f"Under load: {answer['messages_per_s']:,} messages a second for {answer['seconds']:.0f} s, "
         f"{answer['lost']} lost, {answer['conflated']} ticks conflated; tick to decision "
         f"{_number(total['p50_ms'])}/{_number(total['p99_ms'])} ms; processor: loop {cpu['loop']:.2f}, "
         f"engine {cpu['engine']:.2f} of a core; memory {_number(answer['rss_least_mb'])} MiB{memory}."
+    )
+
+
+def _watched_text(answer: dict[str, Any]) -> str:
+    lines = []
+    for name, words in (("frame_ms", "features to decision"), ("close_ms", "end of the frame to decision")):
+        both = answer[name]
+        lines.append(
+            f"{words}, p50/p99 in ms: watched"
+            f" {_number(both['watched']['p50'])}/{_number(both['watched']['p99'])},"
+            f" bare {_number(both['bare']['p50'])}/{_number(both['bare']['p99'])}:"
+            f" p99 by {_number(both['p99_rise_pct'])} % higher (95 %: {both['p99_rise_pct_95']})."
+        )
+    return "\n".join(
+        [
+            f"{answer['watched_frames']:,} frames watched, {answer['bare_frames']:,} bare;"
+            f" {answer['symbols']} symbols, {answer['rate']:,} messages a second.",
+            *lines,
+            f"The dashboard took {answer['dashboard_cpu_share']:.3f} of a core,"
+            f" a scrape {_number(answer['scrape_ms'])} ms.",
+        ]
     )
 
 

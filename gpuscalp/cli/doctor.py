@@ -9,6 +9,8 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit, visible
+from gpuscalp.cli.words import MODEL_HELP, parse_model
+from gpuscalp.redaction import redact
 
 if TYPE_CHECKING:
     from gpuscalp.doctor import Diagnosis
@@ -25,7 +27,9 @@ _ENDINGS = {
 @app.command("doctor")
 def doctor(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of the session.")] = None,
-    model: Annotated[Path | None, typer.Option("--model", help="Bundle that it would use.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", parser=parse_model, metavar="MODEL", help=MODEL_HELP)
+    ] = None,
     session: Annotated[Path | None, typer.Option("--session", help="Directory of the session.")] = None,
     device: DeviceOption = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="Send nothing to the exchange.")] = False,
@@ -53,8 +57,8 @@ def _table(found: Diagnosis) -> Any:
     for title in ("", "check", "what was found, and how to mend it"):
         table.add_column(title, overflow="fold", no_wrap=title == "check")
     for check in found.checks:
-        what = Text(visible(check.what), style="dim" if check.status == "skip" else "")
+        what = Text(visible(redact(check.what)), style="dim" if check.status == "skip" else "")
         if check.fix is not None:
-            what.append(f"\n→ {visible(check.fix)}", style=_STYLES[check.status])
+            what.append(f"\n→ {visible(redact(check.fix))}", style=_STYLES[check.status])
         table.add_row(Text(check.status, style=_STYLES[check.status]), check.name, what)
     return Group(table, Text(_ENDINGS[found.status], style=_STYLES[found.status]))

@@ -5,13 +5,25 @@ from __future__ import annotations
 import getpass
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.errors import DeadlineError, NotRunningError, ParityError, RiskHaltedError
+from gpuscalp.cli.words import MODEL_HELP, model_of_session, parse_model
+from gpuscalp.errors import (
+    ConfigError,
+    DeadlineError,
+    NotRunningError,
+    ParityError,
+    RiskHaltedError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from gpuscalp.config import LiveConfig
+    from gpuscalp.live.run import Way
 
 SessionArgument = Annotated[Path, typer.Argument(help="Directory of the session.")]
 
@@ -25,7 +37,7 @@ def live(
         Path | None, typer.Option("--config", help="TOML file, such as configs/paper.toml.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Bundle made by `gpuscalp train`; for a new session.")
+        str | None, typer.Option("--model", metavar="MODEL", help=f"For a new session. {MODEL_HELP}")
     ] = None,
     device: DeviceOption = "auto",
     embedded: Annotated[
@@ -49,11 +61,18 @@ def live(
     duration: Annotated[
         float | None, typer.Option("--duration", min=0.0, help="Seconds to run; default: until stopped.")
     ] = None,
+    broker: Annotated[
+        str | None, typer.Option("--broker", help="paper, or nautilus: real orders (docs/nautilus_live.md).")
+    ] = None,
+    confirm_live: Annotated[
+        bool, typer.Option("--confirm-live", help="Orders may go to the account that the environment names.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Trade on paper on a live market, until stopped.
+    """Trade on a live market, until stopped; on paper by default.
 
-    Orders are filled by the paper broker; nothing is sent to a venue.
+    Orders are filled by the paper broker, and nothing is sent to a venue, unless --broker and --confirm-live
+    say otherwise.
     """
     import os
     import sys
@@ -65,6 +84,7 @@ def live(
     from gpuscalp.worker import parse_fault as parse_worker_fault
 
     chosen = None if config is None else load(LiveConfig, config, env=os.environ)
+    chosen, way = _way(session, chosen, broker, confirmed=confirm_live)
     # The bar is gone before the first picture is drawn: the two would write over each other.
     with (
         ExitStack() as preparing,
@@ -74,7 +94,7 @@ def live(
         status = run_live(
             session,
             chosen,
-            model=model,
+            model=model_of_session(model, session),
             device=device,
             seconds=duration,
             embedded=embedded,
@@ -85,10 +105,60 @@ def live(
             seed=seed,
             told=advance,
             on_status=on_status,
+            way=way,
         )
     emit(status, json=json, text=lambda: _ended(status))
     if status["state"] == "halted":
         raise typer.Exit(RiskHaltedError.exit_code)
+
+
+def _way(
+    session: Path, config: LiveConfig | None, broker: str | None, *, confirmed: bool
+) -> tuple[LiveConfig | None, Way | None]:
+    """Return the configuration and the way to the exchange: paper, unless somebody says otherwise twice."""
+    import os
+
+    import msgspec
+
+    from gpuscalp.config import LiveConfig
+    from gpuscalp.live.directory import read_about
+
+    if broker not in (None, "paper", "nautilus"):
+        raise UsageError("no such broker", where="--broker", value=broker, fix="paper or nautilus")
+    known = read_about(session).config if (session / "session.json").exists() else None
+    if known is not None and broker not in (None, known.broker):
+        raise ConfigError(
+            "the session was begun with another broker",
+            where=str(session),
+            value=f"{broker}, the session has {known.broker}",
+            fix="begin a new session",
+        )
+    if broker is not None and known is None:
+        config = msgspec.structs.replace(config or LiveConfig(), broker=broker)
+    used = known or config or LiveConfig()
+    if used.broker == "paper":
+        if confirmed:
+            raise UsageError("nothing to confirm: the broker is paper", where="--confirm-live")
+        return config, None
+    from gpuscalp.nautilus.keys import permit
+
+    keys = permit(used, os.environ, confirmed=confirmed)
+    from gpuscalp.nautilus.way import NautilusWay
+
+    return config, NautilusWay(keys)
+
+
+@app.command("adopt")
+def adopt(
+    session: SessionArgument = Path("gpuscalp-session"),
+    close: Annotated[bool, typer.Option("--close", help="Close them instead.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Take over positions that this session does not know.
+
+    Unknown open orders are cancelled. Afterwards `resume` lets the session open positions again.
+    """
+    _command(session, "close" if close else "adopt", json)
 
 
 @app.command("status")
@@ -151,7 +221,10 @@ def replay(
     source: Annotated[list[Path], typer.Argument(help="Raw recordings, or the directory of a session.")],
     session: Annotated[Path, typer.Option("--session", help="Directory of the session to make.")],
     model: Annotated[
-        Path | None, typer.Option("--model", help="Bundle; default: that of the source.")
+        Path | None,
+        typer.Option(
+            "--model", parser=parse_model, metavar="MODEL", help=f"{MODEL_HELP} Default: that of the source."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file, such as configs/paper.toml.")
@@ -232,9 +305,10 @@ def _command(session: Path, command: str, json: bool, *, flatten: bool = False) 
 
 
 def _ended(status: dict[str, Any]) -> str:
+    result = "Paper result" if status["broker"] == "paper" else "Result"
     lines = [
         f"Stopped: {status['reason']}. {status['frames']:,} frames in {status['uptime_s']:.0f} s.",
-        f"Paper result {status['pnl_usdt']:+,.4f} USDT after {status['fees_usdt']:,.4f} USDT of fees;"
+        f"{result} {status['pnl_usdt']:+,.4f} USDT after {status['fees_usdt']:,.4f} USDT of fees;"
         f" the gate is {status['state']}.",
     ]
     held = ", ".join(f"{each['symbol']} {each['qty']:+g}" for each in status["positions"])

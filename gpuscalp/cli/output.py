@@ -13,6 +13,8 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
+from gpuscalp.redaction import redact
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
@@ -45,16 +47,25 @@ def emit(result: Mapping[str, Any] | Sequence[Any], *, json: bool, text: Callabl
     from rich.console import Console
 
     # A table cut to 80 columns because the output goes to a file would lose what was asked for.
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(answer)
-    sys.stdout.flush()
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    with console.capture() as captured:
+        console.print(answer)
+    _print(captured.get())
+
+
+def emit_line(line: str) -> None:
+    """Print one of many lines, for the few commands that go on until they are stopped."""
+    _print(visible(line, but="\n") + "\n")
 
 
 def _print(text: str) -> None:
     """Write to stdout now: a full disk is reported by us and not by the interpreter's exit.
 
-    Characters that stdout cannot take are escaped, as a terminal in a Latin-1 locale cannot show "−".
+    Secrets are taken out. Characters that stdout cannot take are escaped, as a terminal in a Latin-1 locale
+    cannot show "−".
     """
     encoding = sys.stdout.encoding or "utf-8"
+    text = redact(text)
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
@@ -66,12 +77,15 @@ def write_error(error: Mapping[str, Any], *, json: bool) -> None:
         return
     lines = [f"Error: {error['what']} (code {error['code']})"]
     lines += [f"  {key}: {error[key]}" for key in ("where", "value", "fix") if error.get(key) is not None]
-    sys.stderr.write("\n".join(visible(line) for line in lines) + "\n")
+    sys.stderr.write(redact("\n".join(visible(line) for line in lines)) + "\n")
 
 
-def visible(text: str) -> str:
-    """Escape what a terminal would obey: the value of an error may come out of any file."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def visible(text: str, *, but: str = "") -> str:
+    """Escape what a terminal would obey: the value of an error may come out of any file.
+
+    Characters of ``but`` stay.
+    """
+    return "".join(char if char.isprintable() or char in but else ascii(char)[1:-1] for char in text)
 
 
 def to_json(value: object) -> str:

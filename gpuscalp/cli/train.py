@@ -9,6 +9,7 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.words import RegistryOption
 
 if TYPE_CHECKING:
     from gpuscalp.train import TrainResult
@@ -39,12 +40,17 @@ def train(
         int | None, typer.Option("--threads", min=1, help="Threads; default: all cores.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle at --out.")] = False,
+    register: Annotated[
+        bool, typer.Option("--register", help="Also add the bundle to the registry (docs/models.md).")
+    ] = False,
+    registry: RegistryOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Train an ensemble on an archive.
 
     Written are a bundle and in it report.html with the figures on held-out rows.
     """
+    from gpuscalp.registry import Registry, registry_path
     from gpuscalp.train import train_archive
 
     with progress("Training") as advance:
@@ -64,10 +70,14 @@ def train(
             overwrite=overwrite,
             on_progress=advance,
         )
-    emit(result.to_dict(), json=json, text=lambda: _table(result))
+    digest = None
+    if register:
+        with Registry(registry or registry_path()).writing() as writer:
+            digest, _ = writer.add(result.bundle)
+    emit(result.to_dict() | {"registered": digest}, json=json, text=lambda: _table(result, digest))
 
 
-def _table(result: TrainResult) -> Any:
+def _table(result: TrainResult, digest: str | None) -> Any:
     from rich.console import Group
     from rich.table import Table
 
@@ -92,6 +102,7 @@ def _table(result: TrainResult) -> Any:
         *(f"Warning: {text}" for text in result.warnings),
         f"Bundle: {result.bundle}",
         f"Report: {result.bundle / 'report.html'}",
+        *([] if digest is None else [f"Registered: {digest}"]),
         f"Device: {result.training.device} ({result.device_reason})",
         f"{result.seconds:.1f} s, peak memory {result.peak_rss_mb:.0f} MB",
     )

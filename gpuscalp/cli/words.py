@@ -1,4 +1,4 @@
-"""What the words of options mean: instants, durations, lists.
+"""What the words of options mean: instants, durations, lists, models.
 
 Owns: the parsing that several commands share. Never: looks into an archive.
 """
@@ -6,6 +6,20 @@ Owns: the parsing that several commands share. Never: looks into an archive.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL_HELP = "@champion, the beginning of a digest in the registry, or a path."
+
+RegistryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--registry",
+        help="Folder of the registry; default: $GPUSCALP_REGISTRY, else gpuscalp/models of $XDG_DATA_HOME.",
+    ),
+]
 
 
 def split(text: str | None) -> tuple[str, ...]:
@@ -77,3 +91,20 @@ def counts(text: str) -> tuple[int, ...]:
             raise UsageError("not a positive whole number", value=word, fix="write them as 1,8,64")
         found.append(int(word))
     return tuple(found)
+
+
+def parse_model(text: str) -> Path:
+    """Return the path of the model that a word means (gpuscalp.registry.names)."""
+    from gpuscalp.registry.names import model_path
+
+    return model_path(text)
+
+
+def model_of_session(word: str | None, session: Path) -> Path | None:
+    """Return the path of the model that a new session begins with.
+
+    One that goes on keeps its own model. An alias that has moved since must not keep it from starting again.
+    """
+    if word is None or (word.startswith("@") and (session / "session.json").exists()):
+        return None
+    return parse_model(word)

@@ -103,6 +103,7 @@ class LocalBook:
     state : BookState
     missing : ids (first, last), both included, that the newest GAP missed
     unused : buffered updates let go without ever being applied
+    resync_count : how often a whole book has become doubtful
     crossed : the best bid is at or above the best ask
     summary : best bid and ask × 1e8 (0 = no level), then the quantities of 5 bids, 5 asks, 20 bids and 20
         asks, each added from the best level outwards in float64
@@ -112,7 +113,7 @@ class LocalBook:
         self.state = BookState.UNSYNCED
         self._ids = Ascent()
         self.missing = (0, 0)
-        self.unused = 0
+        self.unused = self.resync_count = 0
         self.crossed = False
         self.summary = _EMPTY
         self._cells = ops.new_cells(0)
@@ -264,6 +265,7 @@ class LocalBook:
                 return self._apply_kept(kept)
         if self.state is BookState.SYNCED:
             self.state = BookState.RESYNC
+            self.resync_count += 1
         if len(self._buffer) == BUFFER_MAX and self.state is BookState.UNSYNCED:
             self.unused += 1
         self._buffer.append(kept)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
@@ -24,6 +25,8 @@ from gpuscalp.schema import NS_PER_MS, NS_PER_S
 
 _COMBINED: Final = b'{"stream":"'
 _WATCH_NS: Final = NS_PER_S
+# Ends that we have wanted: of a connection that another one has replaced, and of them all.
+_PLANNED: Final = frozenset({"retired", "stopped"})
 # However far the next event is: a clock that jumped must not stop the timer.
 _SLEEP_MAX_S: Final = 1.0
 
@@ -70,6 +73,10 @@ class FeedClient:
     receiver : gets everything
     wall, monotonic : clocks, ns
     jitter : random number in [0, 1)
+
+    Attributes
+    ----------
+    opened, lost : connections that have come about, and ended without our wanting it, by route
     """
 
     def __init__(
@@ -93,6 +100,9 @@ class FeedClient:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._sockets: dict[int, Socket] = {}
         self._watchdogs: dict[int, Watchdog] = {}
+        self.opened: Counter[str] = Counter({each.route: 0 for each in endpoints})
+        self.lost = self.opened.copy()
+        self._heard_ns: dict[str, int] = {}  # of streams whose connection has ended
         self._wake = asyncio.Event()
         self._watch_ns = now_ns
 
@@ -130,6 +140,13 @@ class FeedClient:
         """Return the streams that deliver now, over any connection."""
         now_ns = self._monotonic()
         return frozenset(name for dog in self._watchdogs.values() for name in dog.delivering(now_ns))
+
+    def stream_ages_s(self) -> dict[str, float]:
+        """Return the time since each stream that has brought anything did so last, over any connection."""
+        now_ns, heard_ns = self._monotonic(), self._heard_ns.copy()
+        for dog in self._watchdogs.values():
+            _keep_newest(heard_ns, dog)
+        return {name: (now_ns - at_ns) / NS_PER_S for name, at_ns in heard_ns.items()}
 
     def status(self) -> list[ConnectionStatus]:
         """Return all connections."""
@@ -193,6 +210,7 @@ class FeedClient:
             self._sockets[number] = socket
             self._receiver.on_open(number, endpoint, self._wall())
             connection.on_open(self._monotonic())
+            self.opened[endpoint.route] += 1
             self._wake.set()
             reason = await socket.wait_closed()
         except SocketError as error:
@@ -200,9 +218,11 @@ class FeedClient:
         except asyncio.CancelledError as error:
             reason = str(error) or "stopped"
         finally:
-            self._watchdogs.pop(number, None)
+            if (watchdog := self._watchdogs.pop(number, None)) is not None:
+                _keep_newest(self._heard_ns, watchdog)
             self._tasks.pop(number, None)
             if self._sockets.pop(number, None) is not None:
+                self.lost[endpoint.route] += reason not in _PLANNED
                 self._receiver.on_lost(number, self._wall(), connection.reason or reason)
             connection.on_closed(self._monotonic(), reason, retry_after_ms=retry_after_ms)
             self._wake.set()
@@ -257,3 +277,8 @@ class FeedClient:
             for action in connection.reconnect(f"acknowledged, but silent for {longest_ms} ms: {shown}"):
                 if isinstance(action, Close):
                     self._end(number, action)
+
+
+def _keep_newest(heard_ns: dict[str, int], watchdog: Watchdog) -> None:
+    for name, at_ns in watchdog.heard_ns().items():
+        heard_ns[name] = max(at_ns, heard_ns.get(name, 0))

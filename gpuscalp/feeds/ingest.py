@@ -157,6 +157,12 @@ class Ingest:
             name: market.book.state.value for name, market in zip(self._names, self._markets, strict=True)
         }
 
+    def resync_counts(self) -> dict[str, int]:
+        """Return how often every symbol's book has become doubtful, by its name."""
+        return {
+            name: market.book.resync_count for name, market in zip(self._names, self._markets, strict=True)
+        }
+
     def settle(self) -> int:
         """Forget gaps that nothing can fill any more, and return how many they were.
 

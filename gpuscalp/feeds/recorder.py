@@ -20,6 +20,7 @@ from gpuscalp.feeds.rest import RestReply
 from gpuscalp.feeds.routes import Endpoint
 from gpuscalp.journal.blocks import Record, RecordKind
 from gpuscalp.journal.writer import JournalWriter
+from gpuscalp.redaction import redact
 from gpuscalp.schema import Ticks
 
 
@@ -49,7 +50,7 @@ class Recorder:
 
     def on_open(self, number: int, endpoint: Endpoint, now_ns: int) -> None:
         self._streams[number] = endpoint.streams
-        self._note(ConnectionNote("open", number, endpoint.url, endpoint.streams), now_ns)
+        self._note(ConnectionNote("open", number, redact(endpoint.url), endpoint.streams), now_ns)
 
     def on_messages(self, number: int, recv_ns: int, messages: list[bytes]) -> None:
         self._journal.append_batch(RecordKind.RAW, messages, recv_ns=recv_ns, connection=number & 0xFF)
@@ -57,7 +58,7 @@ class Recorder:
 
     def on_lost(self, number: int, now_ns: int, reason: str) -> None:
         self._streams.pop(number, None)
-        self._note(ConnectionNote("lost", number, reason=reason), now_ns)
+        self._note(ConnectionNote("lost", number, reason=redact(reason)), now_ns)
         self._ingest.on_lost(number & 0xFF, now_ns)
 
     def joined(self, number: int) -> bool:
@@ -66,7 +67,7 @@ class Recorder:
 
     def on_snapshot(self, reply: RestReply, snapshot: DepthSnapshot) -> str:
         """Take a snapshot from REST; return what became of it."""
-        body = reply.request.encode() + b"\n" + reply.body
+        body = redact(reply.request).encode() + b"\n" + reply.body
         self._journal.append(RecordKind.REST, body, recv_ns=reply.recv_ns)
         return self._ingest.on_snapshot(reply.recv_ns, snapshot)
 

@@ -85,6 +85,10 @@ class Watchdog:
             if stream.count > 0 and now_ns - stream.last_ns < self.limit_ns(name)
         ]
 
+    def heard_ns(self) -> dict[str, int]:
+        """Return when each stream that has brought something since the start did so last."""
+        return {name: stream.last_ns for name, stream in self._streams.items() if stream.count > 0}
+
     def silent(self, now_ns: int) -> list[str]:
         """Return the streams that are silent now."""
         return [

@@ -52,8 +52,8 @@ _ENTRY: Final = np.dtype(
 
 
 class RecordKind(IntEnum):
-    """What a record is. The body of RAW is the message itself, of REST ``METHOD URL``, LF and the reply;
-    of all others it is JSON."""
+    """What a record is. The body of RAW is the message itself, of REST ``METHOD URL``, LF and the reply,
+    of TICKS the array; of all others it is JSON."""
 
     RAW = 1  # one message of a socket, byte for byte
     REST = 2  # one reply of the venue
@@ -63,6 +63,8 @@ class RecordKind(IntEnum):
     BATCH = 6  # what has come so far goes to the engine
     HEALTH = 7  # clock, silent streams, device
     CONTROL = 8  # an operator's command
+    TICKS = 9  # market events that came as such and not as messages of a socket: TICK[N]
+    HEARD = 10  # what an exchange said of orders and money
     SIGNAL = 16
     VERDICT = 17
     ORDER = 18

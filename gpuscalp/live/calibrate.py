@@ -138,8 +138,8 @@ def _judge(path: Path, about: SessionFile, measured: _Measured) -> Calibration:
             notes.append(f"Only {durations.count} of {MIN_SAMPLES} times of a {name}: not fitted.")
     if measured.resting_count:
         notes.append(
-            f"{measured.resting_count:,} reports are of orders that had rested. The journal does not hold "
-            "their limits, so no queue was fitted."
+            f"{measured.resting_count:,} reports are of orders that had rested. No queue was fitted: on "
+            "paper it is the model's own, and a venue does not tell places in a queue."
         )
     else:
         notes.append("No order rested in a queue, so there is no queue to fit.")
@@ -257,9 +257,11 @@ def fragment(found: Calibration, version: str) -> str:
         "# Give it to `gpuscalp backtest --config`, or copy its sections into a configuration of yours.",
         *(f"# {line}" for note in found.notes for line in textwrap.wrap(note, 110)),
         "",
-        "[cost]",
-        *_comment("Compute latency" if found.live else "Features, prediction and decision", found.compute),
-        f"compute_latency_ms = {_ms(found.compute, 0)}  # the median",
+        *_leg(
+            "cost.compute",
+            found.compute,
+            "Compute latency" if found.live else "Features, prediction and decision",
+        ),
         "",
         "[band]",
         "# p50, p90 and p99 of the same, and the quantiles of the legs below.",
@@ -270,17 +272,17 @@ def fragment(found: Calibration, version: str) -> str:
     if reply is None:
         reply, title = found.feed, "Market data from the exchange to here; reports are taken to need as long"
     for name, leg, about in (("request", found.request, "Order sent to accepted"), ("reply", reply, title)):
-        lines += ["", *_leg(name, leg, about)]
+        lines += ["", *_leg(f"paper.{name}", leg, about)]
     return "\n".join(lines) + "\n"
 
 
 def _leg(name: str, leg: Fit | None, about: str) -> list[str]:
     if leg is None:
-        return [f"# [paper.{name}] was not measured and stays as it is."]
+        return [f"# [{name}] was not measured and stays as it is."]
     values = ", ".join(f"{each:g}" for each in leg.samples_ms)
     wrapped = textwrap.wrap(values, 110)
     return [
-        f"[paper.{name}]",
+        f"[{name}]",
         *_comment(about, leg),
         'kind = "empirical"',
         "samples_ms = [",

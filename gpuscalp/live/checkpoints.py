@@ -34,7 +34,17 @@ _LENGTH: Final = struct.Struct("<q")
 _PIECE_BYTES: Final = 1 << 20
 _BREATH_S: Final = 0.003
 # What an engine knows beside its stream; the model is not state.
-_STATE: Final = ("trader", "market", "signals", "flattening", "frame_count", "late_count", "lost_count")
+_STATE: Final = (
+    "trader",
+    "market",
+    "signals",
+    "flattening",
+    "closing",
+    "refused_ns",
+    "frame_count",
+    "late_count",
+    "lost_count",
+)
 
 
 class _Content(msgspec.Struct):

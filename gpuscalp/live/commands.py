@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Protocol, final
 
 from gpuscalp.errors import NotRunningError, UsageError
+from gpuscalp.execution.reconcile import Rule
 from gpuscalp.live.control import Request
 from gpuscalp.live.records import Command
 from gpuscalp.live.session import Session
@@ -38,6 +39,15 @@ class Driver(Protocol):
     def stop(self, reason: str) -> None: ...
 
     def status(self) -> dict[str, Any]: ...
+
+    def set_log_level(self, level: str, logger: str) -> dict[str, str]:
+        """Set the level of a part of the program; return those that are set."""
+
+    def objection(self, command: Command) -> str:
+        """Return what speaks against a command now; "" if nothing does."""
+
+    async def take_over(self, rule: Rule) -> str:
+        """Adopt or close what nobody here knows; return what is left of it."""
 
 
 @final
@@ -100,6 +110,15 @@ class Commands:
                 flat = {"flat": await self._until_flat()}
             driver.stop(f"stop, by {request.by}")
             return {"command": "stop", "state": str(self._session.engine.trader.gate.state)} | flat
+        if request.command in ("adopt", "close"):
+            left = await driver.take_over("adopt" if request.command == "adopt" else "close")
+            return {
+                "command": request.command,
+                "left": left,
+                "state": str(self._session.engine.trader.gate.state),
+            }
+        if request.command == "log_level":
+            return {"command": request.command, "levels": driver.set_log_level(request.level, request.logger)}
         if request.command not in list(Command):
             raise UsageError("no such command", where="control socket", value=request.command)
         state = await self._carry_out(Command(request.command), request.by)
@@ -109,6 +128,8 @@ class Commands:
         """Let the engine obey; return what came of it when it is true and on the disk."""
         if self._driver.stopping:
             raise self._gone()
+        if objection := self._driver.objection(command):
+            raise UsageError(objection, where=f"gpuscalp {command}", fix="gpuscalp adopt, then once more")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str] = loop.create_future()
         self._session.on_command(command, by, time.time_ns())

@@ -18,6 +18,7 @@ from typing import Any, Final, final
 import msgspec
 
 from gpuscalp.errors import DeadlineError, GpuscalpError, NotRunningError, UsageError
+from gpuscalp.redaction import redact
 
 SESSION_FILE: Final = "session.json"
 SOCKET_FILE: Final = "control.sock"
@@ -28,11 +29,14 @@ _LAST_WORDS_S: Final = 1.0
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``command``: status, stop, or one of ``records.Command``. ``flatten`` goes with stop."""
+    """``command``: status, stop, log_level, or one of ``records.Command``. ``flatten`` goes with stop,
+    ``level`` and ``logger`` with log_level."""
 
     command: str
     by: str = "somebody"
     flatten: bool = False
+    level: str = ""
+    logger: str = "gpuscalp"
 
 
 # Answers a request; may take its time, until what it says is true and written down.
@@ -97,7 +101,7 @@ class ControlServer:
             writer.close()
             return
         with contextlib.suppress(ConnectionError):
-            writer.write(msgspec.json.encode(answer) + b"\n")
+            writer.write(_plain(answer) + b"\n")
             await writer.drain()
         writer.close()
 
@@ -166,7 +170,7 @@ def is_running(path: Path) -> bool:
 def write_status(path: Path, status: dict[str, Any]) -> None:
     """Replace the status file in one step."""
     partial = path / f".{STATUS_FILE}.partial"
-    partial.write_bytes(msgspec.json.encode(status))
+    partial.write_bytes(_plain(status))
     partial.rename(path / STATUS_FILE)
 
 
@@ -186,6 +190,10 @@ def read_status(path: Path) -> dict[str, Any]:
             fix="name the directory that `gpuscalp live` was given",
         ) from None
     return status
+
+
+def _plain(answer: dict[str, Any]) -> bytes:
+    return redact(msgspec.json.encode(answer).decode()).encode()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ Owns: session.json, the lock, and how both sides are made from what stands there
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -31,6 +32,7 @@ from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.market import Market
 from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.registry.store import note_session
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import Trader
 
@@ -47,6 +49,11 @@ class SessionFile(Struct, frozen=True):
     instruments: tuple[Instrument, ...]
     device_reason: str = ""
 
+    @property
+    def config_digest(self) -> str:
+        """First 16 hex digits of SHA-256: two sessions that differ in nothing but time have the same."""
+        return hashlib.sha256(msgspec.json.encode(self.config)).hexdigest()[:16]
+
 
 def build(about: SessionFile, bundle: Bundle, pipeline: FeaturePipeline) -> tuple[Market, Engine]:
     """Return both sides of a session, as they are before the first message."""
@@ -57,6 +64,7 @@ def build(about: SessionFile, bundle: Bundle, pipeline: FeaturePipeline) -> tupl
         risk=config.risk,
         cost=config.cost,
         account=config.account,
+        orders=config.orders,
         instruments=about.instruments,
         horizon_ms=training.config.label.horizon_ms,
         trained_until_ns=training.trained_on.end_ns,
@@ -113,6 +121,7 @@ def create(
     if path.exists() and any(path.iterdir()):
         raise UsageError("there is something here already", where=str(path), fix="name a new directory")
     path.mkdir(parents=True, exist_ok=True)
+    note_session(bundle, path, now_ns=now_ns)
     shutil.copytree(bundle, path / "bundle")
     about = SessionFile(
         session_id=secrets.token_hex(4),

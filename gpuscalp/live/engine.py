@@ -14,35 +14,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import numpy as np
 from msgspec import Struct
 
 from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
-from gpuscalp.execution.booking import book
-from gpuscalp.execution.messages import Report
+from gpuscalp.execution.booking import BookedFill, book
+from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.inference import chunk_digests
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.market import Work
 from gpuscalp.live.predictor import HostPredictor, Prediction, Predictor, Rows, Told, pack_rows, unpack_rows
 from gpuscalp.live.records import (
     Command,
-    FillRecord,
     HealthRecord,
     OrderRecord,
     SignalRecord,
     StateRecord,
-    VerdictRecord,
     client_id,
-    plain,
+    fill_record,
+    verdict_record,
 )
 from gpuscalp.ops.row_digest import U64, digest_rows
-from gpuscalp.orders import Conditions, Intent, MarketRow, Order, SignalRow, Verdict
+from gpuscalp.orders import Conditions, MarketRow, Order, SignalRow
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.risk import RiskEvent
-from gpuscalp.schema import NS_PER_MS, U32, Channel, FeatureChunk, FrameBlock, Quality
+from gpuscalp.schema import NS_PER_MS, NS_PER_S, U32, Channel, FeatureChunk, FrameBlock, Quality
 from gpuscalp.trader import StepReport, Trader
 
 # (exchange time) at which a decision is made
@@ -56,6 +55,18 @@ _EVENTS: Final = {
     Command.FLATTEN: RiskEvent.FLATTEN,
     Command.RESUME: RiskEvent.REARM,
 }
+# What an exchange that others use too may tell.
+_ALARMS: Final = {ReportKind.STRANGER: RiskEvent.STRANGER, ReportKind.ALARM: RiskEvent.HALT}
+
+
+class Watcher(Protocol):
+    """Looks on, and changes nothing: told of every step and of every report, in order."""
+
+    def on_step(self, market: MarketRow, signals: SignalRow, report: StepReport) -> None:
+        """``signals``: those that the trader was given."""
+
+    def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
+        """``order``: the one that it concerns, as it was before; ``booked``: the fill, if it is one."""
 
 
 @dataclass(slots=True)
@@ -94,9 +105,12 @@ class Engine:
     ----------
     trader, stream : to be read between steps
     predictor : may be replaced between steps
+    watcher : may be set before the first step
     market : the last frame's row; None before the first
     signals : the last frame's signals; None where it got none
     flattening : positions are being closed by command
+    closing : indices of symbols of which the same is true
+    refused_ns : when a closing order was last refused: the next waits a second, or a ban would never end
     frame_count, late_count, lost_count : frames decided on in the whole session, those of them whose
         prediction came after its deadline, and those at which a device failed
     """
@@ -118,8 +132,11 @@ class Engine:
         self.market: MarketRow | None = None
         self.signals: SignalRow | None = None
         self.flattening = False
+        self.closing: set[int] = set()
+        self.refused_ns = 0
         self.frame_count = self.late_count = self.lost_count = 0
         self.predictor: Predictor = HostPredictor(ensemble)
+        self.watcher: Watcher | None = None
         self._session_id = session_id
         self._within_ns = predict_within_ms * NS_PER_MS
         self._deadline_ns = deadline_ms * NS_PER_MS
@@ -140,10 +157,10 @@ class Engine:
             self._book(report, outcome)
         for command in work.commands:
             outcome.answers.append(self._obey(command, work.now_ns, outcome))
-        extra = _doubts(work.health, work.unsynced, self._symbol_count)
+        extra = doubts(work.health, work.unsynced, self._symbol_count)
         for timed in self._chunks(work):
             self._decide(*timed, work, extra, clock, recalled, outcome)
-        if self.flattening and self.market is not None:
+        if self.market is not None and work.now_ns - self.refused_ns >= NS_PER_S:
             self._flatten(self.market, work.now_ns, outcome)
         return outcome
 
@@ -193,6 +210,8 @@ class Engine:
             extra_quality=extra,
         )
         report = self.trader.step(market, signals, conditions)
+        if self.watcher is not None:
+            self.watcher.on_step(market, signals, report)
         stages = (features_ns, predict_ns, perf_counter_ns() - asked)
         outcome.frames += 1
         self.frame_count += 1
@@ -201,17 +220,30 @@ class Engine:
         )
         outcome.records.append((RecordKind.SIGNAL, record))
         for intent, verdict in zip(report.intents, report.verdicts, strict=True):
-            outcome.records.append((RecordKind.VERDICT, _verdict_record(report.end_ns, intent, verdict)))
+            outcome.records.append((RecordKind.VERDICT, verdict_record(report.end_ns, intent, verdict)))
         if report.event is not None:
             self._note_state(str(report.event), decided_ns, outcome)
+        for order_id in report.cancels:
+            self._cancel(self.trader.open_orders[order_id], decided_ns, outcome)
         for order in report.orders:
             self._send(order, decided_ns, outcome)
 
     def _book(self, report: Report, outcome: Outcome) -> None:
         gate = self.trader.gate
-        before = gate.snapshot()
-        book(self.trader, report)
-        outcome.records.append((RecordKind.FILL, _fill_record(report)))
+        outcome.records.append((RecordKind.FILL, fill_record(report)))
+        if report.kind in _ALARMS:
+            self.trader.apply(_ALARMS[report.kind], report.known_ns)
+            self._note_state(f"{report.kind}: {report.reason}", report.known_ns, outcome)
+            return
+        if report.kind is ReportKind.REJECTED and (self.flattening or self.closing):
+            self.refused_ns = report.known_ns
+        if report.kind is ReportKind.CLOSE:
+            self.closing.add(report.symbol_index)
+            return
+        before, order = gate.snapshot(), self.trader.open_orders.get(report.order_id)
+        booked = book(self.trader, report)
+        if self.watcher is not None:
+            self.watcher.on_report(report, order, booked)
         after = gate.snapshot()
         if after.state != before.state:
             self._note_state(after.cause or "", report.known_ns, outcome)
@@ -233,23 +265,26 @@ class Engine:
             cancels = trader.risk_increasing_orders()
         self._note_state(str(command), now_ns, outcome)
         for order in cancels:
-            outcome.cancels.append((order.order_id, now_ns))
-            outcome.records.append(
-                (RecordKind.ORDER, self._order_record(order, now_ns, cancel=True, reason=str(command)))
-            )
+            trader.on_cancel(order.order_id)
+            self._cancel(order, now_ns, outcome, reason=str(command))
         return str(trader.gate.state)
 
     def _flatten(self, market: MarketRow, now_ns: int, outcome: Outcome) -> None:
-        for order in self.trader.flatten(market, "flatten"):
+        positions = self.trader.account.positions
+        self.closing = {index for index in self.closing if positions[index].qty_e8}
+        for order in self.trader.flatten(market, "flatten", only=None if self.flattening else self.closing):
             self._send(order, now_ns, outcome)
-        if not self.trader.open_orders and not any(
-            position.qty_e8 for position in self.trader.account.positions
-        ):
+        if not self.trader.open_orders and not any(each.qty_e8 for each in positions):
             self.flattening = False
 
     def _send(self, order: Order, sent_ns: int, outcome: Outcome) -> None:
         outcome.orders.append((order, sent_ns))
         outcome.records.append((RecordKind.ORDER, self._order_record(order, sent_ns)))
+
+    def _cancel(self, order: Order, sent_ns: int, outcome: Outcome, *, reason: str = "") -> None:
+        outcome.cancels.append((order.order_id, sent_ns))
+        record = self._order_record(order, sent_ns, cancel=True, reason=reason)
+        outcome.records.append((RecordKind.ORDER, record))
 
     def _order_record(
         self, order: Order, sent_ns: int, *, cancel: bool = False, reason: str = ""
@@ -266,13 +301,16 @@ class Engine:
             mid2_e8=order.mid2_e8,
             reason=reason or order.intent.reason,
             cancel=cancel,
+            kind=order.kind,
+            time_in_force=order.time_in_force,
+            price_e8=order.price_e8,
         )
 
     def _note_state(self, event: str, at_ns: int, outcome: Outcome) -> None:
         outcome.records.append((RecordKind.STATE, StateRecord(at_ns, event, self.trader.gate.snapshot())))
 
 
-def _doubts(health: HealthRecord, unsynced: Sequence[int], symbol_count: int) -> U32 | None:
+def doubts(health: HealthRecord, unsynced: Sequence[int], symbol_count: int) -> U32 | None:
     """Return the quality bits that do not come from messages; None where there are none."""
     if not health.drifted and not health.silent and not unsynced:
         return None
@@ -355,44 +393,4 @@ def _signal_record(
         lost=predicted.lost,
         late=late,
         unproved=unproved,
-    )
-
-
-def _verdict_record(end_ns: int, intent: Intent, verdict: Verdict) -> VerdictRecord:
-    return VerdictRecord(
-        end_ns=end_ns,
-        symbol=intent.symbol_index,
-        side=intent.side,
-        kind=str(intent.kind),
-        reason=intent.reason,
-        notional_usdt=intent.notional_usdt,
-        confidence=plain(intent.confidence),
-        agreement=plain(intent.agreement),
-        edge_bps=plain(intent.edge_bps),
-        cost_bps=plain(intent.cost_bps),
-        accepted=verdict.accepted,
-        code=verdict.code,
-        limit=plain(verdict.limit),
-        value=plain(verdict.value),
-    )
-
-
-def _fill_record(report: Report) -> FillRecord:
-    fill = report.fill
-    return FillRecord(
-        kind=str(report.kind),
-        order_id=report.order_id,
-        symbol=report.symbol_index,
-        at_ns=report.at_ns,
-        known_ns=report.known_ns,
-        state="" if report.state is None else str(report.state),
-        code=report.code,
-        reason=report.reason,
-        left_e8=report.left_e8,
-        side=0 if fill is None else fill.side,
-        qty_e8=0 if fill is None else fill.qty_e8,
-        price_e8=0 if fill is None else fill.price_e8,
-        fee_e8=0 if fill is None else fill.fee_e8,
-        maker=report.maker,
-        money_e8=report.money_e8,
     )

@@ -1,4 +1,5 @@
 """The market side of a session: messages to ticks, the paper broker that sees the same messages, what waits.
+Where somebody else keeps the connections, ticks and what an exchange tells of orders come in as such.
 
 Owns: the order in which things happen between a message and the engine. Pure: sockets, files and clocks are
 elsewhere, and everything that is not a message comes in as an argument, so that a journal repeats it.
@@ -14,10 +15,11 @@ import numpy as np
 
 from gpuscalp.batcher import Batcher
 from gpuscalp.config import GridConfig, LiveConfig
-from gpuscalp.execution.booking import request_of
+from gpuscalp.execution.booking import in_turn, request_of
 from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.execution.inbox import Inbox
 from gpuscalp.execution.messages import Report
+from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.feeds.messages import MarkPrice, Trade
 from gpuscalp.live.records import Command, HealthRecord
@@ -75,18 +77,22 @@ class Market:
     """
 
     def __init__(self, instruments: Sequence[Instrument], config: LiveConfig, grid: GridConfig) -> None:
-        self.broker = PaperBroker(
-            instruments,
-            cost=config.cost,
-            paper=config.paper,
-            start_e8=round(config.account.start_usdt * E8),
-        )
+        start_e8 = round(config.account.start_usdt * E8)
         self.inbox = Inbox()
+        self.broker: PaperBroker | RemoteBroker
+        observers: list[_Observer] = []
+        if config.broker == "paper":
+            paper = self.broker = PaperBroker(
+                instruments, cost=config.cost, paper=config.paper, start_e8=start_e8
+            )
+            observers = [_Observer(paper, self.inbox, index) for index in range(len(instruments))]
+        else:
+            self.broker = RemoteBroker(start_e8, len(instruments))
         self.ingest = Ingest(
             instruments,
             config.feed,
             book_interval_ns=config.session.book_interval_ms * NS_PER_MS,
-            observers=[_Observer(self.broker, self.inbox, index) for index in range(len(instruments))],
+            observers=observers or None,
         )
         self.batcher = Batcher(
             config.batch,
@@ -111,8 +117,21 @@ class Market:
         """Hand the ticks of what has come to the batcher; return whether some had to give way."""
         if not self.ingest.tick_count:
             return False
+        return self._push(self.ingest.take(), now_ns)
+
+    def on_ticks(self, ticks: Ticks, now_ns: int) -> bool:
+        """Take ticks that came as such; return whether some had to give way."""
+        self.count(now_ns, len(ticks))
+        return self._push(ticks, now_ns)
+
+    def on_heard(self, heard: Heard) -> None:
+        """Take what an exchange has told of orders and money."""
+        assert isinstance(self.broker, RemoteBroker)
+        self.inbox.put(self.broker.take(heard))
+
+    def _push(self, ticks: Ticks, now_ns: int) -> bool:
         before = self.batcher.overload_count
-        self.batcher.push(self.ingest.take(), now_ns)
+        self.batcher.push(ticks, now_ns)
         if not self._closed_ns and self.batcher.frame_ended:
             self._closed_ns = now_ns
         return self.batcher.overload_count != before
@@ -156,10 +175,11 @@ class Market:
 
     def send(self, orders: Iterable[tuple[Order, int]], cancels: Iterable[tuple[int, int]]) -> None:
         """Send orders and cancellations to the broker, each with its exchange time."""
-        for order_id, sent_ns in cancels:
-            self.broker.cancel(order_id, sent_ns)
-        for order, sent_ns in orders:
-            self.broker.submit(request_of(order), sent_ns)
+        for what, sent_ns in in_turn(orders, cancels):
+            if isinstance(what, int):
+                self.broker.cancel(what, sent_ns)
+            else:
+                self.broker.submit(request_of(what), sent_ns)
 
     @property
     def commands_waiting(self) -> int:

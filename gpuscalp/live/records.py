@@ -9,13 +9,15 @@ whether it failed and what it alone had computed.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from gpuscalp.errors import JournalError
+from gpuscalp.execution.messages import Report
 from gpuscalp.journal.blocks import Record
+from gpuscalp.orders import Intent, OrderKind, TimeInForce, Verdict
 from gpuscalp.risk import RiskSnapshot
 
 
@@ -54,17 +56,19 @@ class HealthRecord(Struct, frozen=True):
     drifted : the offset is not to be trusted
     silent : indices of symbols of which some stream delivers nothing, from no connection
     device : why the device that predicts is not trusted, such as "gpu0:memory" (docs/gpu.md); () = it is
+    venue : why an exchange that orders go to is not to be relied on, such as "account:unreachable"
     """
 
     clock_error_ms: float | None
     drifted: bool
     silent: tuple[int, ...] = ()
     device: tuple[str, ...] = ()
+    venue: tuple[str, ...] = ()
 
     @property
     def device_ok(self) -> bool:
-        """Whether the device that predicts is trusted."""
-        return not self.device
+        """Whether the device that predicts is trusted, and the exchange that orders go to."""
+        return not self.device and not self.venue
 
 
 class ControlRecord(Struct, frozen=True):
@@ -141,7 +145,10 @@ class VerdictRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class OrderRecord(Struct, frozen=True, omit_defaults=True):
-    """ORDER: it leaves now. ``cancel`` asks for the end of an earlier one instead."""
+    """ORDER: it leaves now. ``cancel`` asks for the end of an earlier one instead.
+
+    What is not written is that of a market order: before there were others, none of the last three was.
+    """
 
     order_id: int
     client_id: str
@@ -154,6 +161,9 @@ class OrderRecord(Struct, frozen=True, omit_defaults=True):
     mid2_e8: int
     reason: str
     cancel: bool = False
+    kind: OrderKind = OrderKind.MARKET
+    time_in_force: TimeInForce = TimeInForce.IOC
+    price_e8: int = 0
 
 
 class FillRecord(Struct, frozen=True, omit_defaults=True):
@@ -176,12 +186,22 @@ class FillRecord(Struct, frozen=True, omit_defaults=True):
     money_e8: int = 0
 
 
-class StateRecord(Struct, frozen=True):
-    """STATE: where the gate stands after something moved it."""
+# Why a start halts: the database knows more than the journal, or knew the gate as closed.
+AHEAD: Final = "database ahead of the journal"
+CLOSED_BEFORE: Final = "gate was closed before"
+
+
+class StateRecord(Struct, frozen=True, omit_defaults=True):
+    """STATE: where the gate stands after something moved it.
+
+    One with ``AHEAD`` or ``CLOSED_BEFORE`` is an input: a start has halted, and no id up to
+    ``last_order_id`` is given out again.
+    """
 
     at_ns: int
     event: str
     risk: RiskSnapshot
+    last_order_id: int = 0
 
 
 class CheckpointRecord(Struct, frozen=True):
@@ -224,3 +244,45 @@ def client_id(session_id: str, order_id: int) -> str:
 def plain(value: float) -> float | None:
     """Return a number as JSON has it: there is no NaN in it."""
     return value if value == value else None
+
+
+def verdict_record(end_ns: int, intent: Intent, verdict: Verdict) -> VerdictRecord:
+    """Return what the gate said as it is written."""
+    return VerdictRecord(
+        end_ns=end_ns,
+        symbol=intent.symbol_index,
+        side=intent.side,
+        kind=str(intent.kind),
+        reason=intent.reason,
+        notional_usdt=intent.notional_usdt,
+        confidence=plain(intent.confidence),
+        agreement=plain(intent.agreement),
+        edge_bps=plain(intent.edge_bps),
+        cost_bps=plain(intent.cost_bps),
+        accepted=verdict.accepted,
+        code=verdict.code,
+        limit=plain(verdict.limit),
+        value=plain(verdict.value),
+    )
+
+
+def fill_record(report: Report) -> FillRecord:
+    """Return a report of the broker as it is written."""
+    fill = report.fill
+    return FillRecord(
+        kind=str(report.kind),
+        order_id=report.order_id,
+        symbol=report.symbol_index,
+        at_ns=report.at_ns,
+        known_ns=report.known_ns,
+        state="" if report.state is None else str(report.state),
+        code=report.code,
+        reason=report.reason,
+        left_e8=report.left_e8,
+        side=0 if fill is None else fill.side,
+        qty_e8=0 if fill is None else fill.qty_e8,
+        price_e8=0 if fill is None else fill.price_e8,
+        fee_e8=0 if fill is None else fill.fee_e8,
+        maker=report.maker,
+        money_e8=report.money_e8,
+    )

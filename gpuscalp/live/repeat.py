@@ -16,12 +16,15 @@ import msgspec
 import numpy as np
 
 from gpuscalp.errors import JournalError
+from gpuscalp.execution.remote import Heard
 from gpuscalp.feeds.recorder import ConnectionNote, replay
 from gpuscalp.journal.blocks import Record, RecordKind
 from gpuscalp.live.engine import Engine, Outcome
 from gpuscalp.live.market import Market, Work
 from gpuscalp.live.predictor import Rows, Told, unpack_rows
 from gpuscalp.live.records import (
+    AHEAD,
+    CLOSED_BEFORE,
     BatchRecord,
     ClockRecord,
     ControlRecord,
@@ -35,7 +38,9 @@ from gpuscalp.live.records import (
     encode,
 )
 from gpuscalp.live.store import Written
-from gpuscalp.schema import Ticks
+from gpuscalp.risk import RiskEvent
+from gpuscalp.schema import TICK, Ticks
+from gpuscalp.trader import Trader
 
 OUTPUTS: Final[dict[int, type[msgspec.Struct]]] = {
     RecordKind.SIGNAL: SignalRecord,
@@ -163,10 +168,16 @@ class Repeater:
         market, kind = self._market, record.kind
         if len(ticks):
             market.batcher.push(ticks, record.recv_ns)
-        if kind in OUTPUTS:
+        if kind == RecordKind.STATE and (body := decode(record, StateRecord)).event in (AHEAD, CLOSED_BEFORE):
+            self._halt(body, record)
+        elif kind in OUTPUTS:
             self._outputs.append(record)
         elif kind == RecordKind.BATCH:
             self._take_batch(decode(record, BatchRecord), record)
+        elif kind == RecordKind.TICKS:
+            market.on_ticks(np.frombuffer(record.body, TICK), record.recv_ns)
+        elif kind == RecordKind.HEARD:
+            market.on_heard(decode(record, Heard))
         elif kind == RecordKind.CLOCK:
             market.on_clock(decode(record, ClockRecord).exch_ns, record.recv_ns)
         elif kind == RecordKind.HEALTH:
@@ -188,6 +199,15 @@ class Repeater:
         taken = market.batcher.take(record.recv_ns, force=True)
         self._work = market.work(None if taken is None else taken.ticks, batch.now_ns)
 
+    def _halt(self, recorded: StateRecord, record: Record) -> None:
+        """Halt as a start did, which had finished what came before it."""
+        if self._work is not None:
+            self._finish()
+        trader = self._engine.trader
+        found = halt_at_start(trader, recorded.event, recorded.last_order_id, recorded.at_ns)
+        if encode(found) != record.body:
+            self.differences.note("states", f"record {record.seq}")
+
     def _finish(self) -> None:
         """Do what the engine did with the last batch, compare, and send what it had sent."""
         records, self._outputs = self._outputs, []
@@ -204,6 +224,13 @@ class Repeater:
             self._on_outputs(written)
         if self._on_step is not None:
             self._on_step(outcome)
+
+
+def halt_at_start(trader: Trader, event: str, last_order_id: int, now_ns: int) -> StateRecord:
+    """Halt because of what the database knows; return what is to be written, which repeats it."""
+    trader.resume_ids(last_order_id)
+    trader.apply(RiskEvent.HALT, now_ns)
+    return StateRecord(now_ns, event, trader.gate.snapshot(), last_order_id)
 
 
 def recorded_clock(written: Iterable[Written], then: Callable[[], int] | None = None) -> Callable[[], int]:

@@ -22,6 +22,7 @@ from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ConfigError, DecodeError, UsageError
+from gpuscalp.execution.latency import median_ns
 from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.feeds.rest import RestReply
 from gpuscalp.journal import RecordKind, read_records
@@ -31,7 +32,7 @@ from gpuscalp.live.records import HealthRecord
 from gpuscalp.live.session import Session
 from gpuscalp.live.status import account_of
 from gpuscalp.live.workers import look_for_gpus, predicting
-from gpuscalp.schema import NS_PER_MS, NS_PER_S, Instrument
+from gpuscalp.schema import NS_PER_S, Instrument
 from gpuscalp.train.passes import Progress
 
 # A replay knows its clock: it is the market's.
@@ -71,7 +72,7 @@ def run_replay(
     exchange_info : answer of the venue that names the instruments of recordings
     speed : factor of the recording's own pace; None = as fast as it goes
     told : told how much has been replayed
-    on_step : told the session after each step of the engine; tests look on
+    on_step : told the session before the first step of the engine and after each; tests look on
 
     Raises
     ------
@@ -96,7 +97,7 @@ def run_replay(
         )
     wanted = {each.symbol for each in read_about(path).instruments}
     inputs = _session_inputs(origin) if origin is not None else _recorded_inputs(sources, wanted)
-    latency_ns = round(read_about(path).config.cost.compute_latency_ms * NS_PER_MS)
+    latency_ns = median_ns(read_about(path).config.cost.compute)
 
     def clock_of(work: Work) -> Callable[[], int]:
         return lambda: work.now_ns + latency_ns
@@ -128,7 +129,10 @@ def _play(
     every_s = session.about.config.session.checkpoint_s
     checkpoint_s = time.monotonic() + every_s
     taken = 0
-    # A process that was killed may have written messages that the engine had not been given.
+    # A process that was killed may have done a step and not what was to follow upon it.
+    if on_step is not None:
+        on_step(session)
+    # And it may have written messages that the engine had not been given.
     _step(session, clock_of, session.market.last_recv_ns, on_step)
     for taken, each in enumerate(inputs, 1):
         pace.wait(each.recv_ns)

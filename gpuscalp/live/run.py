@@ -6,18 +6,20 @@ Owns: what is put together for a run: instruments from the venue, the directory,
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, final
 
 import msgspec
 
 from gpuscalp.archive.instruments import parse_exchange_info
 from gpuscalp.bundle import read_contract
-from gpuscalp.config import LiveConfig, MetricsConfig, to_dict
+from gpuscalp.config import LiveConfig, to_dict
+from gpuscalp.crash import reported
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.exchange.faults import Fault
@@ -28,18 +30,70 @@ from gpuscalp.live.directory import SESSION_FILE, create, read_about
 from gpuscalp.live.embedded import embedded_config, embedded_defaults, served, train_embedded
 from gpuscalp.live.gpu_watch import GpuWatch, open_watch
 from gpuscalp.live.market import Work
+from gpuscalp.live.observed import observed
+from gpuscalp.live.probes import Pulse
 from gpuscalp.live.runner import Runner
 from gpuscalp.live.session import Session
+from gpuscalp.live.sockets import SocketSource
+from gpuscalp.live.source import Source
 from gpuscalp.live.timekeeper import exchange_clock
 from gpuscalp.live.workers import look_for_gpus, predicting
+from gpuscalp.logs import LogWriter
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
 from gpuscalp.monitoring.nvml import CardSample
+from gpuscalp.redaction import keep_environment
 from gpuscalp.rehearsal import open_source
 from gpuscalp.schema import Instrument
 from gpuscalp.train.passes import Progress
 from gpuscalp.worker import WorkerFault
 
 _PROGRESS: Final = "repeating the journal"
+# What a session is watched with may be another at every start: nothing in its journal follows from it.
+OPERATING: Final = ("metrics", "logs")
+
+
+class Way(Protocol):
+    """How a session reaches its exchange."""
+
+    def running(self, config: LiveConfig) -> LiveConfig:
+        """Return the configuration with the URLs of this run."""
+
+    def created(self, config: LiveConfig, symbols: Sequence[str]) -> LiveConfig:
+        """Return the configuration that a new session is begun with."""
+
+    def source(
+        self, session: Session, config: LiveConfig, rest: RestClient, clock: ClockOffset
+    ) -> Source: ...
+
+
+@final
+class SocketWay:
+    """Sockets of our own.
+
+    Parameters
+    ----------
+    urls : of an exchange on this machine; None: those of the configuration
+    """
+
+    def __init__(self, urls: dict[str, str] | None = None) -> None:
+        self._urls = urls
+
+    def running(self, config: LiveConfig) -> LiveConfig:
+        return config if self._urls is None else embedded_config(config, self._urls)
+
+    def created(self, config: LiveConfig, symbols: Sequence[str]) -> LiveConfig:  # noqa: ARG002
+        return config
+
+    def source(
+        self, session: Session, config: LiveConfig, rest: RestClient, clock: ClockOffset
+    ) -> SocketSource:
+        names = stream_names([each.symbol for each in session.about.instruments], config.feed.streams)
+        routes = [
+            each
+            for copy in range(config.feed.redundancy)
+            for each in endpoints(names, config.feed, copy=copy)
+        ]
+        return SocketSource(session, config, routes, rest, clock)
 
 
 def run_live(
@@ -57,6 +111,7 @@ def run_live(
     seed: int = 7,
     told: Progress | None = None,
     on_status: Callable[[dict[str, Any]], None] | None = None,
+    way: Way | None = None,
 ) -> dict[str, Any]:
     """Run a session and return how it stood at its end.
 
@@ -72,6 +127,7 @@ def run_live(
     worker_faults : to be rehearsed by the first worker that predicts (docs/gpu.md)
     told : told how far the preparation is
     on_status : told the status while it runs
+    way : to the exchange; None: sockets of our own, orders on paper
 
     Raises
     ------
@@ -80,8 +136,12 @@ def run_live(
     FeedError       the venue cannot be reached
     ParityError, JournalError    as ``Session``
     """
+    keep_environment(os.environ)
     if not embedded:
-        return _run(path, config, model, device, seconds, worker_faults, told, on_status)
+        chosen = SocketWay() if way is None else way
+        return _run(path, config, model, device, seconds, worker_faults, told, on_status, chosen)
+    if way is not None:
+        raise UsageError("an embedded exchange fills on paper", where="--embedded", fix="leave out --broker")
     fresh = not (path / SESSION_FILE).exists()
     if fresh and model is None and (archive is not None or recordings):
         raise UsageError("no model for this market", where="--model", fix="name a bundle of its symbols")
@@ -93,7 +153,8 @@ def run_live(
             model = Path(folder) / "model"
             train_embedded(model, seed=seed, now_ns=time.time_ns(), told=told)
         with served(source, faults=faults, seed=seed) as urls:
-            return _run(path, config, model, device, seconds, worker_faults, told, on_status, urls)
+            chosen = SocketWay(urls)
+            return _run(path, config, model, device, seconds, worker_faults, told, on_status, chosen)
 
 
 def _run(
@@ -105,17 +166,17 @@ def _run(
     worker_faults: Sequence[WorkerFault],
     told: Progress | None,
     on_status: Callable[[dict[str, Any]], None] | None,
-    urls: dict[str, str] | None = None,
+    way: Way,
 ) -> dict[str, Any]:
     known = (path / SESSION_FILE).exists()
     if known:
         check_same(path, config, model)
-        config = read_about(path).config
+        config = _with_operating(read_about(path).config, config)
     elif model is None:
         raise UsageError("a session needs a model", where="--model", fix="gpuscalp train makes one")
     elif config is None:
         config = LiveConfig()
-    running = config if urls is None else embedded_config(config, urls)
+    running = way.running(config)
     chosen, reason = (
         (read_about(path).device, "") if known or model is None else _choose(device, model, config)
     )
@@ -130,8 +191,9 @@ def _run(
         if not known and model is not None:
             instruments = _instruments(rest, config.venue, model)
             now_ns = time.time_ns()
-            create(path, config, model, instruments, now_ns=now_ns, device=chosen, device_reason=reason)
-        return asyncio.run(_session(path, running, rest, seconds, worker_faults, told, on_status))
+            begun = way.created(config, [each.symbol for each in instruments])
+            create(path, begun, model, instruments, now_ns=now_ns, device=chosen, device_reason=reason)
+        return asyncio.run(_session(path, running, rest, seconds, worker_faults, told, on_status, way))
     finally:
         rest.close()
 
@@ -144,10 +206,13 @@ async def _session(
     worker_faults: Sequence[WorkerFault],
     told: Progress | None,
     on_status: Callable[[dict[str, Any]], None] | None,
+    way: Way,
 ) -> dict[str, Any]:
     clock = ClockOffset(config.feed)
     sessions: list[Session] = []
     watches: list[GpuWatch] = []
+    pulse = Pulse(time.monotonic_ns())
+    runners: list[Runner] = []
     newest: dict[str, Any] = {}
     now = exchange_clock(clock, lambda: sessions[0].market.exch_ns if sessions else time.time_ns())
 
@@ -155,6 +220,7 @@ async def _session(
         return now
 
     def repeated(count: int) -> None:
+        pulse.beat_ns = time.monotonic_ns()
         if told is not None:
             told(count, None, _PROGRESS)
 
@@ -167,28 +233,32 @@ async def _session(
     def judged() -> Sequence[tuple[CardSample, CardVerdict]]:
         return watches[0].judged() if watches else ()
 
+    def detail() -> dict[str, Any]:
+        return runners[0].detail if runners else {}
+
     with ExitStack() as around:
         # First: a port that is taken is found before anything has begun.
-        around.enter_context(_metrics(config.metrics, lambda: newest, judged))
+        around.enter_context(observed(path, config, lambda: newest, detail, judged, pulse))
+        logs = LogWriter(config.logs)
+        around.callback(logs.close)
+        around.enter_context(reported(path, logs.newest))
         session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated)
+        logs.open(path)  # not before the session has its lock
         sessions.append(session)
         # Of a start that fails between here and the loop, which closes it otherwise.
         unstarted = around.enter_context(ExitStack())
         unstarted.callback(lambda: session.close(now_ns=time.time_ns(), clean=False))
-        names = stream_names([each.symbol for each in session.about.instruments], config.feed.streams)
-        routes = [
-            each
-            for copy in range(config.feed.redundancy)
-            for each in endpoints(names, config.feed, copy=copy)
-        ]
         predictor = around.enter_context(predicting(session, config.engine, worker_faults))
         gpu = open_watch(session.about.device, config.gpu_health, predictor)
         if gpu is not None:
             watches.append(gpu)
-        runner = Runner(session, config, routes, rest, clock, on_status=show, gpu=gpu)
+        source = way.source(session, config, rest, clock)
+        runner = Runner(session, config, source, on_status=show, gpu=gpu, logs=logs, pulse=pulse)
+        runners.append(runner)
         unstarted.pop_all()
         await runner.run(seconds)
-    return runner.last_status
+        newest = runner.last_status
+    return newest
 
 
 def _choose(device: RequestedDevice, model: Path, config: LiveConfig) -> tuple[str, str]:
@@ -203,19 +273,6 @@ def _choose(device: RequestedDevice, model: Path, config: LiveConfig) -> tuple[s
         f"--deadline-ms={config.engine.deadline_ms}",
     )
     return str(answer["device"]), str(answer["reason"])
-
-
-def _metrics(
-    config: MetricsConfig,
-    status: Callable[[], dict[str, Any]],
-    judged: Callable[[], Sequence[tuple[CardSample, CardVerdict]]],
-) -> AbstractContextManager[object]:
-    """Return a context that serves a session's metrics, if they are wanted."""
-    if not config.port:
-        return nullcontext()
-    from gpuscalp.monitoring.metrics import DeviceCollector, GpuCollector, served
-
-    return served(config.address, config.port, [DeviceCollector(status), GpuCollector(judged)])
 
 
 def _instruments(rest: RestClient, venue: str, model: Path) -> list[Instrument]:
@@ -249,6 +306,10 @@ def check_same(path: Path, config: LiveConfig | None, model: Path | None) -> Non
             value=str(model),
             fix="leave out --model, or begin a new session",
         )
+    if config is not None:
+        config = _with_operating(config, about.config)
+    if config is not None and about.config.broker != "paper":  # its balance at the start is the account's
+        config = msgspec.structs.replace(config, account=about.config.account)
     if config is None or msgspec.json.encode(config) == msgspec.json.encode(about.config):
         return
     ours, theirs = _flat(to_dict(config)), _flat(to_dict(about.config))
@@ -259,6 +320,13 @@ def check_same(path: Path, config: LiveConfig | None, model: Path | None) -> Non
         value=f"{key}: {ours[key]!r}, the session has {theirs.get(key)!r}",
         fix="leave out --config, or begin a new session",
     )
+
+
+def _with_operating(config: LiveConfig, other: LiveConfig | None) -> LiveConfig:
+    """Return a configuration with the sections of another one that may change between starts."""
+    if other is None:
+        return config
+    return msgspec.structs.replace(config, **{name: getattr(other, name) for name in OPERATING})
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

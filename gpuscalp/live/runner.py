@@ -1,7 +1,7 @@
-"""The loop of a live session: sockets and time on one side, the engine's thread on the other.
+"""The loop of a live session: a source and time on one side, the engine's thread on the other.
 
 Owns: the tasks, what is due when, latencies. Never: decides anything, or writes to a session's files except
-through it. The feed never waits for the engine: messages are written and decoded on the loop's thread, and
+through it. The source never waits for the engine: what comes is written and decoded on the loop's thread, and
 the engine works on its own, one batch at a time.
 """
 
@@ -9,36 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from random import random
 from typing import Any, Final, final
 
 from gpuscalp.config import LiveConfig
-from gpuscalp.feeds.client import FeedClient
-from gpuscalp.feeds.clock import ClockOffset
-from gpuscalp.feeds.messages import DepthSnapshot
-from gpuscalp.feeds.rest import RestClient, RestReply
-from gpuscalp.feeds.routes import Endpoint
+from gpuscalp.errors import UsageError
+from gpuscalp.execution.reconcile import Rule
 from gpuscalp.latency import LatencyHistogram, Stage
 from gpuscalp.live import heap
 from gpuscalp.live.commands import Commands
 from gpuscalp.live.control import ControlServer, write_status
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.gpu_watch import GpuWatch
-from gpuscalp.live.health import Health
 from gpuscalp.live.market import Work
-from gpuscalp.live.records import SignalRecord
+from gpuscalp.live.monitor import Monitor
+from gpuscalp.live.narration import Narrator
+from gpuscalp.live.probes import Pulse
+from gpuscalp.live.records import Command, SignalRecord
 from gpuscalp.live.session import Session
-from gpuscalp.live.snapshots import Snapshots
+from gpuscalp.live.source import Source
 from gpuscalp.live.status import status_of
-from gpuscalp.live.timekeeper import Timekeeper, exchange_clock
+from gpuscalp.logs import LogWriter
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 _TICK_S: Final = 0.002
 _HEALTH_NS: Final = 250 * NS_PER_MS
 # The engine's thread must not wait long for the interpreter while the loop decodes.
@@ -52,18 +52,19 @@ class Runner:
     Parameters
     ----------
     session : open; closed at the end
-    config : as the session's, with the URLs of this run
-    endpoints : connections to be kept, redundant ones included
-    rest : the venue's REST calls
-    clock : our clock's offset; the runner feeds it
+    config : as the session's
+    source : of its inputs; closed at the end
     on_status : told the status now and then, for a terminal
     gpu : over the GPUs of the session, if it has any; started and stopped with it
+    logs : where the session's log goes, if it has any
+    pulse : told that the loop comes round
 
     Attributes
     ----------
     latency : by stage
     failure : what ended the session, if not a stop
-    last_status : the newest
+    monitor : what is measured beyond the session's own state
+    last_status, detail : the newest, and what is too long for it (``Monitor.detail``)
     busy : the engine works; what it changes must not be read now
     """
 
@@ -71,50 +72,32 @@ class Runner:
         self,
         session: Session,
         config: LiveConfig,
-        endpoints: Sequence[Endpoint],
-        rest: RestClient,
-        clock: ClockOffset,
+        source: Source,
         *,
         on_status: Callable[[dict[str, Any]], None] | None = None,
         gpu: GpuWatch | None = None,
+        logs: LogWriter | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
-        self.session, self.latency, self.clock = session, LatencyHistogram(), clock
+        self.session, self.latency = session, LatencyHistogram()
+        self.monitor = Monitor(session, self.latency)
         self.failure: BaseException | None = None
         self.stop_reason = ""
         self.last_status: dict[str, Any] = {}
-        self._config, self._rest, self._on_status, self._gpu = config, rest, on_status, gpu
-        self._streams = tuple(dict.fromkeys(name for each in endpoints for name in each.streams))
-        self._endpoints = tuple(endpoints)
-        self._symbols = [each.symbol for each in session.about.instruments]
-        self._health = Health(self._symbols, self._streams)
-        self._now = exchange_clock(clock, lambda: session.market.exch_ns)
+        self.detail: dict[str, Any] = {}
+        self._config, self._source, self._on_status, self._gpu = config, source, on_status, gpu
+        self._logs, self._pulse = logs, pulse or Pulse(time.monotonic_ns())
+        self._narrator = Narrator(
+            session.about.session_id, [each.symbol for each in session.about.instruments]
+        )
         self._engine = ThreadPoolExecutor(1, "engine")
-        self._calls = ThreadPoolExecutor(3, "rest")
         self._disk = ThreadPoolExecutor(1, "disk")
         self._slow = ThreadPoolExecutor(1, "checkpoint")  # the journal's fsync must not wait for it
-        self._timekeeper = Timekeeper(session, config, clock, rest, self._calls)
-        self.busy = False
-        self._newest_ns = 0
+        self.busy = self._forced = False
         self._stopping = asyncio.Event()
         self._started_ns = time.monotonic_ns()
         self._due: dict[str, int] = {}
-        self._settled = self._owed = False  # the heap, and a checkpoint
-        self._snapshots = Snapshots(
-            rest,
-            self._calls,
-            self._on_snapshot,
-            monotonic=time.monotonic_ns,
-            symbol_count=len(self._symbols),
-            weight_per_minute=config.feed.weight_per_minute,
-        )
-        self._client = FeedClient(
-            self._endpoints,
-            config.feed,
-            _Receiver(self),
-            wall=time.time_ns,
-            monotonic=time.monotonic_ns,
-            jitter=random,
-        )
+        self._settled = self._owed = self._untold = False  # the heap; a checkpoint; a status
         self._commands = Commands(session, self, self._disk)
         self._control = ControlServer(session.path, self._commands.answer)
 
@@ -125,20 +108,22 @@ class Runner:
         ------
         GpuscalpError    what it failed of: the disk, an overload, a bit that differs
         """
+        start = self.session.start
+        _LOG.info("runs: %s", "new" if start.fresh else f"{start.repeated} records were repeated")
+        if start.torn_bytes:
+            _LOG.warning(
+                "a crash had left %d bytes at the journal's end, which were cut off", start.torn_bytes
+            )
+        self._pulse.phase = "running"
         before = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
-                loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
-        self._lose_old_connections()
+        self.watch_signals()
+        self._source.attach(self)
         heap.settle()
         await self._control.start()
         if self._gpu is not None:
             self._gpu.start()
-        tasks = [
-            asyncio.create_task(work) for work in (self._client.run(), self._tick(), self._timekeeper.watch())
-        ]
+        tasks = [asyncio.create_task(work) for work in (self._source.run(), self._tick())]
         for task in tasks:
             task.add_done_callback(self._ended)
         try:
@@ -147,25 +132,43 @@ class Runner:
                     await self._stopping.wait()
             self.stop_reason = self.stop_reason or "time is up"
         finally:
+            self._pulse.phase = "stopping"
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._snapshots.close()
+            await self._source.close()
             if self._gpu is not None:
                 self._gpu.stop()
             await self._finish()
             await self._control.close()
-            for pool in (self._engine, self._calls, self._disk, self._slow):
+            for pool in (self._engine, self._disk, self._slow):
                 pool.shutdown(wait=True, cancel_futures=True)
             sys.setswitchinterval(before)
             heap.release()
         if self.failure is not None:
             raise self.failure
 
+    def watch_signals(self) -> None:
+        """End the session by SIGINT and SIGTERM."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
+                loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
+
     def stop(self, reason: str) -> None:
         """Ask for the end."""
+        if not self.stop_reason:
+            _LOG.info("stops: %s", reason)
         self.stop_reason = self.stop_reason or reason
         self._stopping.set()
+
+    def objection(self, command: Command) -> str:
+        """Return what speaks against a command now."""
+        return self._source.objection(command)
+
+    async def take_over(self, rule: Rule) -> str:
+        """Adopt or close what nobody here knows; return what is left of it."""
+        return await self._source.take_over(rule)
 
     @property
     def stopping(self) -> bool:
@@ -176,63 +179,52 @@ class Runner:
         """Return how things stand."""
         return status_of(
             self.session,
-            self._client,
-            self.clock,
             self.latency,
+            self.monitor,
             uptime_s=(time.monotonic_ns() - self._started_ns) / NS_PER_S,
-            exch_ns=self._now(),
-            snapshots=self._snapshots,
+            exch_ns=self._source.now(),
+            source=self._source.status(),
             gpu=None if self._gpu is None else self._gpu.status(),
+            logs=None if self._logs is None else self._logs.status(),
         )
 
-    # Messages
+    def set_log_level(self, level: str, logger: str) -> dict[str, str]:
+        """Set the level of a part of the program; return those that are set.
 
-    def on_messages(self, number: int, recv_ns: int, messages: list[bytes]) -> None:
-        began = time.perf_counter_ns()
-        session = self.session
-        self.guarded(lambda: session.on_messages(number, recv_ns, messages))
-        newest_ns = session.market.exch_ns
-        if newest_ns > self._newest_ns:
-            self._newest_ns = newest_ns
-            self.clock.on_event(recv_ns, newest_ns)
-            offset_ns = self.clock.offset_ns
-            if offset_ns is not None:
-                self.latency.add(Stage.RECEIVE, max(0, recv_ns + offset_ns - newest_ns), len(messages))
-        self.latency.add(
-            Stage.DECODE, (time.perf_counter_ns() - began) // max(1, len(messages)), len(messages)
-        )
-        self.kick()
-
-    def _on_snapshot(self, reply: RestReply, snapshot: DepthSnapshot) -> str:
-        fate = ""
-
-        def take() -> None:
-            nonlocal fate
-            fate = self.session.on_snapshot(reply, snapshot)
-
-        self.guarded(take)
-        return fate
+        Raises
+        ------
+        UsageError    there is no such level, or this session has no log
+        """
+        if self._logs is None:
+            raise UsageError("this session has no log", where=str(self.session.path))
+        self._logs.set_level(level, logger)
+        _LOG.info("level of %s: %s", logger, level)
+        return self._logs.levels()
 
     # Work for the engine
 
     def kick(self, *, force: bool = False) -> None:
         """Give the engine its next batch, if it waits for one and one is due."""
+        self._forced |= force
         if not self.busy and self.failure is None:
+            force, self._forced = self._forced, False
             self.guarded(lambda: self._give(force=force))
 
     def _give(self, *, force: bool) -> None:
         now_ns = time.time_ns()
-        work = self.session.take(self._now(), now_ns, force=force)
+        work = self.session.take(self._source.now(), now_ns, force=force)
         if work is None:
             return
         self.busy = True
+        self._pulse.working_ns = time.monotonic_ns()
         self._commands.given()
-        future = self._engine.submit(self.session.engine.step, work, self._now)
+        future = self._engine.submit(self.session.engine.step, work, self._source.now)
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, work, now_ns, done))
 
     def _done(self, work: Work, taken_ns: int, done: Future[Outcome]) -> None:
         self.busy = False
+        self._pulse.working_ns = 0
         if (error := done.exception()) is not None:
             self._fail(error)
             return
@@ -241,14 +233,20 @@ class Runner:
         self.guarded(lambda: self.session.apply(outcome, time.time_ns()))
         if self.failure is not None:
             return
+        self.guarded(self._source.send)
         if outcome.frames and work.recv_ns:
             self.latency.add(Stage.BATCH, taken_ns - work.recv_ns)
             self.latency.add(Stage.ORDER, time.perf_counter_ns() - began)
             self.latency.add(Stage.TOTAL, time.time_ns() - work.recv_ns)
         self._measure(outcome)
+        self.monitor.on_work(work, outcome)
+        self.guarded(partial(self._narrator.tell, outcome))
         self._commands.answered(outcome.answers)
-        if outcome.frames and self._owed:  # now: everything stands still, and the next frame is farthest away
-            self.guarded(self._checkpoint)
+        if outcome.frames:  # now: everything stands still, and the next frame is farthest away
+            if self._owed:
+                self.guarded(self._checkpoint)
+            if self._untold:
+                self.guarded(self._tell)
         self.kick(force=self._commands.waiting)
 
     def _measure(self, outcome: Outcome) -> None:
@@ -268,19 +266,20 @@ class Runner:
         while True:
             await asyncio.sleep(_TICK_S)
             now_ns = time.time_ns()
-            self.guarded(partial(session.poll, now_ns))
-            self.guarded(partial(self._timekeeper.close_frames, now_ns))
+            self._pulse.beat_ns = time.monotonic_ns()
+            self.guarded(partial(self._source.poll, now_ns))
             if self._is_due("flush", config.journal.flush_ms * NS_PER_MS):
                 self.guarded(session.flush)
             if self._is_due("sync", config.journal.sync_ms * NS_PER_MS):
                 self._in_background(partial(session.journal.settle, *session.journal.pending_sync()))
             if self._is_due("health", _HEALTH_NS):
                 device = () if self._gpu is None else self._gpu.reasons()
-                session.on_health(self._health.judge(self._client, self.clock, device), now_ns)
-                self._snapshots.poll(session.market.ingest.unsynced())
+                session.on_health(self._source.health(device), now_ns)
             self._owed |= self._is_due("checkpoint", round(config.session.checkpoint_s * NS_PER_S))
             if self._is_due("status", config.session.status_ms * NS_PER_MS):
-                self._tell()
+                if self._untold:  # no frame has closed since it was due
+                    self._tell()
+                self._untold = True
             self.kick()
 
     def _is_due(self, what: str, every_ns: int) -> bool:
@@ -315,16 +314,14 @@ class Runner:
         if self.busy:  # the engine is changing what the status reads: a moment later
             self._due["status"] = time.monotonic_ns()
             return
+        self._untold = False
         status = self.status()
+        self.detail = self.monitor.detail(self._source.stream_ages_s())
         self._in_background(lambda: write_status(self.session.path, status))
         if self._on_status is not None:
             self._on_status(status)
 
     # Beginning and end
-
-    def _lose_old_connections(self) -> None:
-        for number in sorted(self.session.open_connections):
-            self.session.on_lost(number, time.time_ns(), "the process has ended")
 
     async def _finish(self) -> None:
         """Let the engine come to its end, then write everything down."""
@@ -361,6 +358,7 @@ class Runner:
         """Nothing may go on: what cannot be written must not be acted upon."""
         if self.failure is None:
             self.failure = error
+            _LOG.error("failed", exc_info=error)
             self.stop(f"failed: {error}")
 
     def _in_background(self, action: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
@@ -372,23 +370,3 @@ class Runner:
                 loop.call_soon_threadsafe(self._fail, error)
 
         (pool or self._disk).submit(action).add_done_callback(done)
-
-
-@final
-class _Receiver:
-    """The session as the feed's receiver, with the measuring around it."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner, self._session = runner, runner.session
-
-    def on_open(self, number: int, endpoint: Endpoint, now_ns: int) -> None:
-        self._runner.guarded(lambda: self._session.on_open(number, endpoint, now_ns))
-
-    def on_messages(self, number: int, recv_ns: int, messages: list[bytes]) -> None:
-        self._runner.on_messages(number, recv_ns, messages)
-
-    def on_lost(self, number: int, now_ns: int, reason: str) -> None:
-        self._runner.guarded(lambda: self._session.on_lost(number, now_ns, reason))
-
-    def joined(self, number: int) -> bool:
-        return self._session.joined(number)

@@ -6,6 +6,7 @@ whoever drives it brings messages and time.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gpuscalp import __version__
 from gpuscalp.errors import ParityError
+from gpuscalp.execution.remote import Heard
 from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.feeds.recorder import Recorder
 from gpuscalp.feeds.rest import RestReply
@@ -27,6 +29,8 @@ from gpuscalp.live.directory import build, lock, open_model, read_about
 from gpuscalp.live.engine import Clock, Outcome
 from gpuscalp.live.market import Work
 from gpuscalp.live.records import (
+    AHEAD,
+    CLOSED_BEFORE,
     BatchRecord,
     CheckpointRecord,
     ClockRecord,
@@ -34,7 +38,6 @@ from gpuscalp.live.records import (
     ControlRecord,
     HealthRecord,
     SessionRecord,
-    StateRecord,
     decode,
     encode,
 )
@@ -44,12 +47,16 @@ from gpuscalp.live.repeat import (
     Repeater,
     Tail,
     compare,
+    halt_at_start,
     recorded_clock,
     recorded_device,
 )
 from gpuscalp.live.store import Store, Written
-from gpuscalp.risk import RiskEvent, RiskState
+from gpuscalp.redaction import redact
+from gpuscalp.risk import RiskState
+from gpuscalp.schema import Ticks
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 _DURABLE: Final = frozenset({RecordKind.ORDER, RecordKind.FILL, RecordKind.STATE})
 
 
@@ -128,6 +135,7 @@ class Session:
 
     def on_open(self, number: int, endpoint: Endpoint, now_ns: int) -> None:
         self.recorder.on_open(number, endpoint, now_ns)
+        _LOG.info("connection %d is open: %s, %d streams", number, endpoint.url, len(endpoint.streams))
         self.open_connections |= {number}
 
     def on_messages(self, number: int, recv_ns: int, messages: list[bytes]) -> None:
@@ -138,6 +146,7 @@ class Session:
 
     def on_lost(self, number: int, now_ns: int, reason: str) -> None:
         self.recorder.on_lost(number, now_ns, reason)
+        _LOG.warning("connection %d is lost: %s", number, reason)
         self.open_connections -= {number}
         self.push(now_ns)
 
@@ -158,9 +167,26 @@ class Session:
 
     def push(self, now_ns: int) -> None:
         """Hand on the ticks of the messages that have come."""
-        if self.market.push(now_ns):
+        self._relieve(self.market.push(now_ns), now_ns)
+
+    def _relieve(self, gave_way: bool, now_ns: int) -> None:
+        if gave_way:
             pushed = self.market.batcher.pushed_count
             self._write(RecordKind.BATCH, BatchRecord(0, pushed, relief=True), now_ns)
+
+    def on_ticks(self, ticks: Ticks, now_ns: int) -> None:
+        """Take market events, TICK[N], that came as such."""
+        if not len(ticks):
+            return
+        self.journal.append(RecordKind.TICKS, ticks.tobytes(), recv_ns=now_ns)
+        self._relieve(self.market.on_ticks(ticks, now_ns), now_ns)
+
+    def on_heard(self, heard: Heard, now_ns: int) -> None:
+        """Take what an exchange has told of orders and money."""
+        if heard.reason:  # words of others
+            heard = structs.replace(heard, reason=redact(heard.reason))
+        self._write(RecordKind.HEARD, heard, now_ns)
+        self.market.on_heard(heard)
 
     def on_clock(self, exch_ns: int, now_ns: int) -> None:
         self._write(RecordKind.CLOCK, ClockRecord(exch_ns), now_ns)
@@ -170,10 +196,14 @@ class Session:
         """Take the health if it has changed."""
         if health != self.market.health:
             self._write(RecordKind.HEALTH, health, now_ns)
+            doubtful = bool(health.drifted or health.silent or health.device or health.venue)
+            _LOG.log(logging.WARNING if doubtful else logging.DEBUG, "health: %s", health)
             self.market.health = health
 
     def on_command(self, command: Command, by: str, now_ns: int) -> None:
+        by = redact(by)
         self._write(RecordKind.CONTROL, ControlRecord(command, by), now_ns)
+        _LOG.warning("%s, by %s", command, by)
         self.market.on_command(command)
 
     def take(self, exch_ns: int, now_ns: int, *, force: bool = False) -> Work | None:
@@ -211,6 +241,7 @@ class Session:
 
     def note_checkpoint(self, name: str, sha256: str, now_ns: int) -> None:
         self._write(RecordKind.CHECKPOINT, CheckpointRecord(name, sha256), now_ns)
+        _LOG.debug("checkpoint %s", name)
 
     def close(self, *, now_ns: int, clean: bool = True) -> None:
         """End the session's process; the session itself can be started again."""
@@ -290,13 +321,10 @@ class Session:
     def _agree(self, now_ns: int) -> None:
         """Hold the state against the database, which must not know more than the journal."""
         witness, trader = self.store.witness(), self.engine.trader
-        trader.resume_ids(witness.last_order_id)
-        ahead = witness.seq >= self.journal.next_seq
+        ahead = witness.seq >= self.journal.next_seq or witness.last_order_id > trader.last_order_id
         looser = witness.state not in ("", RiskState.ACTIVE) and trader.gate.state is RiskState.ACTIVE
         if ahead or looser:
-            trader.apply(RiskEvent.HALT, now_ns)
-            event = "database ahead of the journal" if ahead else "gate was closed before"
-            body = StateRecord(now_ns, event, trader.gate.snapshot())
+            body = halt_at_start(trader, AHEAD if ahead else CLOSED_BEFORE, witness.last_order_id, now_ns)
             self._settle([(self._write(RecordKind.STATE, body, now_ns), RecordKind.STATE, body)])
 
     def _restore_store(self, end_seq: int) -> None:

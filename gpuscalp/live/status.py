@@ -9,13 +9,18 @@ import os
 import time
 from typing import Any, Final
 
+import numpy as np
+
 from gpuscalp.feeds.client import FeedClient
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.latency import LatencyHistogram, Stage
+from gpuscalp.live.latest_rows import features_of, quotes_of
+from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.session import Session
 from gpuscalp.live.snapshots import Snapshots
 from gpuscalp.live.workers import engine_status
-from gpuscalp.schema import E8, NS_PER_MS
+from gpuscalp.monitoring.resources import read_resources
+from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S, Quality
 from gpuscalp.trader import Trader
 
 _QUANTILES: Final = (("p50", 0.5), ("p99", 0.99))
@@ -23,20 +28,27 @@ _QUANTILES: Final = (("p50", 0.5), ("p99", 0.99))
 
 def status_of(
     session: Session,
-    client: FeedClient,
-    clock: ClockOffset,
     latency: LatencyHistogram,
+    monitor: Monitor,
     *,
     uptime_s: float,
     exch_ns: int,
-    snapshots: Snapshots,
+    source: dict[str, Any],
     gpu: dict[str, Any] | None,
+    logs: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return the status of a session that runs. Call it while the engine is at rest."""
+    """Return the status of a session that runs. Call it while the engine is at rest.
+
+    Parameters
+    ----------
+    source : what the source says of itself (``gpuscalp.live.source``)
+    gpu, logs : the same of the GPUs' watch and of the log; None where there is none
+    """
     about, engine, market = session.about, session.engine, session.market
     trader, gate = engine.trader, engine.trader.gate
     equity_e8 = trader.equity_e8()
-    return {
+    trained_until_ns = session.bundle.contract.training.trained_on.end_ns
+    found = {
         "session": str(session.path),
         "session_id": about.session_id,
         "running": True,
@@ -44,6 +56,7 @@ def status_of(
         "written_ns": time.time_ns(),
         "state": str(gate.state),
         "cause": None if gate.cause is None else str(gate.cause),
+        "since_ns": gate.since_ns or None,
         "flattening": engine.flattening,
         "uptime_s": round(uptime_s, 3),
         "start": {
@@ -51,13 +64,18 @@ def status_of(
             "repeated": session.start.repeated,
             "torn_bytes": session.start.torn_bytes,
         },
+        "venue": about.config.venue,
         "broker": about.config.broker,
+        "config": about.config_digest,
         "device": about.device,
         "engine": engine_status(engine, about),
         "model": {
             "bundle": about.bundle,
-            "trained_until_ns": session.bundle.contract.training.trained_on.end_ns,
+            "trained_until_ns": trained_until_ns,
+            "age_s": round((exch_ns - trained_until_ns) / NS_PER_S, 3),
         },
+        "symbols": [each.symbol for each in about.instruments],
+        "warming": _warming(session),
         "frames": engine.frame_count,
         "last_frame_age_ms": None
         if engine.market is None
@@ -68,25 +86,19 @@ def status_of(
         "funding_usdt": trader.account.funding_e8 / E8,
         "drawdown_pct": gate.drawdown_pct,
         "daily_loss_usdt": gate.daily_loss_usdt,
+        "health": {"device": list(market.health.device), "venue": list(market.health.venue)},
         "positions": positions_of(trader),
-        "open_orders": [
-            {
-                "order_id": order.order_id,
-                "symbol": about.instruments[order.symbol_index].symbol,
-                "side": "buy" if order.side > 0 else "sell",
-                "qty": order.qty_e8 / E8,
-            }
-            for order in trader.open_orders.values()
-        ],
+        "open_orders": _open_orders(session),
         "signals": _signals(session),
-        "feeds": _feeds(session, client, snapshots),
-        "clock": {
-            "offset_ms": None if clock.offset_ns is None else clock.offset_ns / NS_PER_MS,
-            "error_ms": market.health.clock_error_ms,
-            "drifted": market.health.drifted,
-        },
+        "quotes": quotes_of(session),
+        "features": features_of(session),
+        **source,
         "batches": {
             "waiting": len(market.batcher),
+            "reports": len(market.inbox),
+            "commands": market.commands_waiting,
+            "ticks": market.batcher.pushed_count,
+            "late": engine.stream.late_count,
             "taken": market.batcher.batch_count,
             "conflated": market.batcher.conflated_count,
             "overloads": market.batcher.overload_count,
@@ -97,11 +109,40 @@ def status_of(
             "bytes": session.journal.written_bytes,
         },
         "latency_ms": latencies_of(latency),
+        "resources": read_resources(session.path),
         "gpu": gpu,
+        "logs": logs,
+    }
+    return found | monitor.status(found, exch_ns)
+
+
+def _open_orders(session: Session) -> list[dict[str, Any]]:
+    instruments = session.about.instruments
+    return [
+        {
+            "order_id": order.order_id,
+            "symbol": instruments[order.symbol_index].symbol,
+            "side": "buy" if order.side > 0 else "sell",
+            "qty": order.qty_e8 / E8,
+            "kind": str(order.kind),
+            "price": order.price_e8 / E8 if order.price_e8 else None,
+            "reason": order.intent.reason,
+        }
+        for order in session.engine.trader.open_orders.values()
+    ]
+
+
+def clock_status(session: Session, clock: ClockOffset) -> dict[str, Any]:
+    """Return how far our clock is from the exchange's, and whether that can be believed."""
+    health = session.market.health
+    return {
+        "offset_ms": None if clock.offset_ns is None else clock.offset_ns / NS_PER_MS,
+        "error_ms": health.clock_error_ms,
+        "drifted": health.drifted,
     }
 
 
-def _feeds(session: Session, client: FeedClient, snapshots: Snapshots) -> dict[str, Any]:
+def feed_status(session: Session, client: FeedClient, snapshots: Snapshots) -> dict[str, Any]:
     """Return connections, messages by what became of them, and what is missing."""
     about, market = session.about, session.market
     return {
@@ -118,7 +159,10 @@ def _feeds(session: Session, client: FeedClient, snapshots: Snapshots) -> dict[s
             }
             for each in client.status()
         ],
+        "connections_opened": dict(client.opened),
+        "connections_lost": dict(client.lost),
         "messages": market.ingest.account(),
+        "resyncs": sum(market.ingest.resync_counts().values()),
         "gaps_settled": market.gap_count,
         "unsynced": list(market.ingest.unsynced()),
         "silent": [about.instruments[index].symbol for index in market.health.silent],
@@ -146,7 +190,7 @@ def account_of(session: Session) -> dict[str, Any]:
 
 def positions_of(trader: Trader) -> list[dict[str, Any]]:
     """Return what is held, valued at the price at which it could be closed."""
-    values = trader.closing_values_e8()
+    values = trader.exposure.closing_values_e8()
     return [
         {
             "symbol": trader.instruments[index].symbol,
@@ -167,6 +211,15 @@ def latencies_of(latency: LatencyHistogram) -> dict[str, dict[str, float | None]
             name: None if value is None else value / NS_PER_MS for name, value in values.items()
         }
     return found
+
+
+def _warming(session: Session) -> list[str]:
+    """Return the symbols whose longest windows are not full yet: no feature of theirs may be traded on."""
+    market, instruments = session.engine.market, session.about.instruments
+    if market is None:
+        return [each.symbol for each in instruments]
+    cold = market.quality & np.uint32(Quality.WARM_UP)
+    return [each.symbol for each, bit in zip(instruments, cold.tolist(), strict=True) if bit]
 
 
 def _signals(session: Session) -> list[dict[str, Any]]:

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
+from urllib.parse import quote
 
 import msgspec
 
@@ -264,6 +266,19 @@ class Store:
         cursor = self._db.execute(query, values)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def sent_ns_of(path: Path, order_id: int) -> int | None:
+    """Return when an order was sent (exchange time); None where the database does not know.
+
+    It may belong to a session that runs: it is opened to be read, and let go at once.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            row = db.execute("SELECT sent_ns FROM orders WHERE order_id = ?", (order_id,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else int(row[0])
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> DataError:

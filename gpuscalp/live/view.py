@@ -20,7 +20,7 @@ _COLOURS: Final = {"active": "bold green", "reducing": "bold yellow", "halted": 
 _STAGES: Final = ("receive", "decode", "batch", "features", "predict", "gate", "order", "total")
 _ROWS_MAX: Final = 20
 # Lines of the picture beside positions and signals; one more where there are doubts, one for the cursor.
-_LINES: Final = 18
+_LINES: Final = 19
 _HEADLINE: Final = "Paper: no order leaves this machine. Ctrl-C stops; positions stay."
 
 
@@ -77,7 +77,7 @@ def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True)
 
     rows = max(1, min(rows, _ROWS_MAX))
     parts: list[Any] = [_money(status), _time(status), "", _pair(_feeds(status), _latency(status))]
-    parts.append(_counts(status))
+    parts += [_counts(status), _score(status)]
     doubts = _doubts(status)
     if doubts:
         parts.append(Text(doubts, style="bold red", no_wrap=True, overflow="ellipsis"))
@@ -128,12 +128,34 @@ def _counts(status: dict[str, Any]) -> Text:
     )
 
 
+def _score(status: dict[str, Any]) -> Text:
+    """Return how well it does, and the dearest reasons why not better."""
+    from rich.text import Text
+
+    score, live = status["score"], status["predictions"]["live"]
+    text = f"score {score['value']:.1f}"
+    if score["lost"]:
+        shown = [f"{each['reason'].replace('_', ' ')} −{each['points']:g}" for each in score["lost"]]
+        text += f" ({_some(shown)})"
+    if live is not None:
+        text += f"  accuracy {live['accuracy']:.3f} of base {live['base_accuracy']:.3f}"
+    ratio = status["results"]["win_ratio"]
+    if ratio is not None:
+        text += f"  won {ratio:.0%}"
+    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+
+
 def _doubts(status: dict[str, Any]) -> str:
     """Return in one line what keeps entries or a device away, the most general first."""
     feeds = status["feeds"]
     found = []
     if status["clock"]["drifted"]:
         found.append("the clock is not to be trusted")
+    account = status.get("account")  # of orders that go to an exchange
+    if account is not None and account["strangers"]:
+        found.append(f"nobody here knows: {account['strangers']}")
+    if account is not None and account["error"]:
+        found.append(f"the account cannot be looked at: {account['error']}")
     if status["gpu"] is not None and status["gpu"]["reasons"]:
         found.append(f"GPU: {_some(status['gpu']['reasons'])}")
     if status["engine"]["workers"] and not status["engine"]["leading"]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gpuscalp.redaction import redact
+
 Cell = str | int | float | None
 
 
@@ -68,9 +70,10 @@ def render(title: str, sections: Sequence[Section], *, subtitle: str = "") -> st
     environment.filters["cell"] = format_cell
     environment.filters["alignments"] = column_alignments
     template = environment.get_template("report.html.j2")
-    return template.render(
+    page = template.render(
         title=title, subtitle=subtitle, sections=[_anchored(s, i) for i, s in enumerate(sections)]
     )
+    return redact(page)
 
 
 def write_report(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "") -> Path:

@@ -77,8 +77,9 @@ class NaiveBook:
         _, bid_qty, _, ask_qty = self.top()
         bids = asks = 0.0
         for index in range(count):
-            bids += bid_qty[index] / 100_000_000
-            asks += ask_qty[index] / 100_000_000
+            # A float64 divided: beyond 2^53 that is not the nearest float64 of Python's own quotient.
+            bids += float(bid_qty[index]) / 1e8
+            asks += float(ask_qty[index]) / 1e8
         return bids, asks
 
     @property

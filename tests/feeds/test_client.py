@@ -97,6 +97,32 @@ def test_cut_connection_is_lost_once_and_comes_back():
             await until(lambda: _live(client))
             assert recorder.opened == [0] * 5
             assert client.status()[0].cuts == 4
+            assert (client.opened, client.lost) == ({"market": 5}, {"market": 4})
+        await asyncio.sleep(0)
+        assert client.lost == {"market": 4}, "an end that we wanted is no loss"
+
+    asyncio.run(run())
+
+
+def test_age_of_a_stream_is_that_of_its_newest_message_and_grows_without_a_connection():
+    async def run():
+        async with local_venue() as venue, running(venue, copies=2) as (client, recorder):
+            await until(lambda: len(_live(client)) == 2)
+            assert client.stream_ages_s() == {}, "nothing has come yet"
+            await venue.clients[0].send(_message(1))
+            await until(lambda: len(recorder.data()) == 1)
+            await asyncio.sleep(0.2)
+            assert client.stream_ages_s()["btcusdt@aggTrade"] >= 0.2
+            await venue.clients[1].send(_message(1))
+            await until(lambda: len(recorder.data()) == 2)
+            younger = client.stream_ages_s()["btcusdt@aggTrade"]
+            heard_s = time.monotonic() - younger
+            venue.clients[0].transport.abort()
+            venue.clients[-1].transport.abort()
+            await until(lambda: len(recorder.lost) == 2)
+            found = client.stream_ages_s()
+            assert set(found) == {"btcusdt@aggTrade"}
+            assert abs(time.monotonic() - found["btcusdt@aggTrade"] - heard_s) < 0.05
 
     asyncio.run(run())
 

@@ -176,6 +176,12 @@ def test_resume_of_a_session_that_is_active_is_refused_and_changes_nothing(
     assert process.wait(lambda status: status["frames"] > frames, "a frame")["state"] == "active"
 
 
+def test_a_paper_session_has_nothing_to_adopt(process: Process) -> None:
+    code, refused = answer("adopt", process.session)
+    assert code == USAGE
+    assert "paper session" in refused["error"]["what"]
+
+
 def test_flatten_closes_everything_and_only_resume_leads_back(process: Process, cli: Cli) -> None:
     process.wait(_holds, "a position")
     told = cli("flatten", process.session)

@@ -42,6 +42,7 @@ def test_rotation_before_the_venues_cut_loses_no_tick_and_doubles_none(
     # Every one was let go by us, before the venue would have cut it.
     assert {note.reason for note in story.lost} <= {"retired", "stopped"}
     assert sum(note.reason == "retired" for note in story.lost) >= 4 * copies
+    assert sum(ended.status["feeds"]["connections_lost"].values()) == 0
     # From when trading began the gate has never been closed, and no book had to be fetched again.
     first = story.entries[0][0]
     assert not any(health.silent for record, health in story.health if record.seq > first)
@@ -71,7 +72,10 @@ def test_either_of_two_connections_may_be_killed_at_any_moment(
     story = ended.check()
     check_each_trade_once(story, newest)
     assert not any(trade.gap for trade in story.trades)
-    assert sum(note.reason != "stopped" for note in story.lost) >= _KILLS
+    ends = sum(note.reason != "stopped" for note in story.lost)
+    assert ends >= _KILLS
+    # The note of a connection that we end says why it had been cut before; it was not lost.
+    assert _KILLS <= sum(ended.status["feeds"]["connections_lost"].values()) <= ends
 
 
 def _newest(status: dict[str, Any]) -> int:

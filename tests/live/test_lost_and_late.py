@@ -123,7 +123,7 @@ def test_nothing_is_wanted_where_a_prediction_was_not_proved(material, tmp_path)
 @pytest.mark.parametrize(("latency_ms", "late"), [(199, False), (201, True)])
 def test_a_late_prediction_never_reaches_the_gate(material, tmp_path, latency_ms, late):
     path = replayed(
-        material, tmp_path / "session", **{"cost.compute_latency_ms": latency_ms, "engine.deadline_ms": 200}
+        material, tmp_path / "session", **{"cost.compute.low_ms": latency_ms, "engine.deadline_ms": 200}
     )
     signals = [each for each in told(path, RecordKind.SIGNAL, SignalRecord) if each.margins]
     assert len(signals) > 100

@@ -17,6 +17,7 @@ from gpuscalp.live import checkpoints
 from gpuscalp.live.control import is_running
 from gpuscalp.live.directory import create, read_about
 from gpuscalp.live.market import Work
+from gpuscalp.live.moments import likeness
 from gpuscalp.live.records import Command, HealthRecord, StateRecord, decode
 from gpuscalp.live.replay import run_replay
 from gpuscalp.live.run import check_same
@@ -179,6 +180,7 @@ def test_gate_that_the_database_knows_as_closed_does_not_open(
     assert session.engine.trader.gate.state is RiskState.HALTED
     assert states(broken)[-1].event == "gate was closed before"
     session.close(now_ns=1)
+    check_repeats(broken)
 
 
 def test_database_ahead_of_the_journal_halts(material: dict[str, Path], broken: Path) -> None:
@@ -191,6 +193,29 @@ def test_database_ahead_of_the_journal_halts(material: dict[str, Path], broken: 
     assert session.engine.trader.gate.state is RiskState.HALTED
     assert session.engine.trader.last_order_id == 5_000  # an id that was given out is not given out again
     session.close(now_ns=1)
+    check_repeats(broken)
+
+
+def test_an_order_that_only_the_database_knows_halts(material: dict[str, Path], broken: Path) -> None:
+    with sqlite3.connect(broken / "state.sqlite") as db:
+        db.execute(
+            "INSERT INTO orders VALUES (5000, 'gs-x-5000', 'BTCUSDT', 1, 1, 0, 1, 1, 'edge', 'new', 1, 0)"
+        )
+    session = open_session(broken)
+    assert session.engine.trader.gate.state is RiskState.HALTED
+    session.close(now_ns=1)
+    check_repeats(broken)
+
+
+def check_repeats(path: Path) -> None:
+    """What a start did because of the database has to come out of the journal alone."""
+    found = verify(path)
+    assert (found["differing"], found["verdicts_differing"]) == (0, 0)
+    with pytest.raises(UsageError, match="a start has halted"):
+        likeness(path)
+    again = open_session(path)
+    assert again.engine.trader.gate.state is RiskState.HALTED
+    again.close(now_ns=1)
 
 
 def test_halt_survives_and_only_a_resume_ends_it(material: dict[str, Path], tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
             "workers": [{}],
         },
         "gpu": {"reasons": ["gpu0:memory"] if trouble else []},
+        "score": {
+            "value": 12.34,
+            "lost": [{"reason": "late_predictions", "points": 12.34}] * (5 if trouble else 0),
+        },
+        "predictions": {"live": {"accuracy": 0.123, "base_accuracy": 0.345} if trouble else None},
+        "results": {"win_ratio": 0.123 if trouble else None},
         "clock": {"offset_ms": -1_234.56, "error_ms": 1.0, "drifted": trouble},
         "positions": [
             {"symbol": name, "qty": -123_456.789, "value_usdt": -12_345.6, "unrealised_usdt": -1_234.56}
@@ -113,3 +119,13 @@ def test_a_device_that_is_not_trusted_or_not_there_is_named() -> None:
     assert "worker 0 failed: hang" in text
     assert "paper, cpu" in text
     assert "paper, cuda" in "\n".join(_drawn(picture(_status(0), rows=6), 200))
+
+
+def test_the_score_is_shown_with_its_dearest_reasons() -> None:
+    text = "\n".join(_drawn(picture(_status(0, trouble=True), rows=6), 200))
+    assert (
+        "score 12.3 (late predictions −12.34, late predictions −12.34, late predictions −12.34 and 2 more)"
+        in text
+    )
+    assert "accuracy 0.123 of base 0.345  won 12%" in text
+    assert "score 12.3\n" in "\n".join(_drawn(picture(_status(0), rows=6), 200)) + "\n"
