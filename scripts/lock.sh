@@ -24,6 +24,6 @@ lock() {
     mv "$out.new" "$out"
 }
 
-lock constraints.txt cpu cuda13 kernels dev conformance dashboard nautilus ray mlflow
-lock constraints-cuda12.txt cuda12 dev conformance dashboard nautilus ray mlflow
+lock constraints.txt cpu cuda13 kernels dev conformance notify nautilus ray mlflow
+lock constraints-cuda12.txt cuda12 dev conformance notify nautilus ray mlflow
 lock constraints-hftbacktest.txt hftbacktest
