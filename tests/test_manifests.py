@@ -77,8 +77,8 @@ def test_unit_starts_a_session_that_exists_in_the_program():
     assert options["json"]
     assert str(options["config"]) == "/etc/gpuscalp/%i.toml"
     states = {f"/var/lib/{each}" for line in unit()["StateDirectory"] for each in line.split()}
-    assert str(options["session"].parent) in states
-    assert str(options["model"].parent) in states
+    assert str(Path(options["session"]).parent) in states
+    assert str(Path(options["model"]).parent) in states
 
 
 def test_environment_of_the_unit_is_understood():
@@ -153,7 +153,7 @@ def test_command_line_is_understood_and_its_paths_are_mounted(objects, pod, cont
     assert str(options["config"]) == f"{mounts['/etc/gpuscalp']['mountPath']}/{name}"
     claim = volumes[mounts["/data"]["name"]]["persistentVolumeClaim"]["claimName"]
     assert claim == objects["PersistentVolumeClaim"]["metadata"]["name"]
-    kept = [options["session"], options["model"]]
+    kept = [Path(options["session"]), Path(options["model"])]
     kept += [Path(each["value"]) for each in container["env"]]
     assert all(path.is_relative_to("/data") for path in kept), "the file system of the image is read-only"
 

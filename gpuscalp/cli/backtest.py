@@ -141,7 +141,7 @@ def result_text(summary: dict[str, Any]) -> Group:
 
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
-    table.add_column(justify="right")
+    table.add_column(justify="right", overflow="fold")
 
     def shown(key: str, digits: int) -> str:
         value = summary[key]

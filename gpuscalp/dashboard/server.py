@@ -109,6 +109,7 @@ class DashboardServer:
         self._watch, self._token = watch, token
         self._access = Access(token, ())
         self._pages: set[_Page] = set()
+        self._open_count = 0  # of pages, those included that have not been told anything yet
         self._orders: dict[str, Any] = {"orders": [], "fills": []}
         self._looks = self._stops = 0
         self._ending = asyncio.Event()
@@ -244,15 +245,25 @@ class DashboardServer:
         symbol = request.query.get("symbol", watch.history.symbols[0])
         if symbol not in watch.history.symbols:
             raise web.HTTPNotFound(text="no such symbol\n")
-        if len(self._pages) >= PAGES_MAX:
+        if self._open_count >= PAGES_MAX:
             raise web.HTTPServiceUnavailable(text="too many pages are open\n")
+        self._open_count += 1  # before anything is waited for: others may come meanwhile
+        page = _Page(symbol)
+        try:
+            return await self._tell(request, page)
+        finally:
+            self._pages.discard(page)
+            self._open_count -= 1
+
+    async def _tell(self, request: web.Request, page: _Page) -> web.StreamResponse:
+        """Tell a page everything, then what is new, until it has gone."""
+        watch = self._watch
         answer = web.StreamResponse(headers=_HEADERS | {"Content-Type": "text/event-stream"})
         await answer.prepare(request)
-        page = _Page(symbol)
         about = {
             "session": str(watch.path),
             "symbols": watch.history.symbols,
-            "symbol": symbol,
+            "symbol": page.symbol,
             "columns": watch.columns,
             "limits": watch.limits,
             "frame_ms": watch.frame_ms,
@@ -261,13 +272,9 @@ class DashboardServer:
             self._orders = await asyncio.to_thread(watch.orders)
             page.push({"about": about} | self._update() | self._news(page))
             self._pages.add(page)
-        try:
+        with suppress(ConnectionError):
             while (text := await page.next()) is not None:
                 await answer.write(b"data: " + text + b"\n\n")
-        except ConnectionError:
-            pass
-        finally:
-            self._pages.discard(page)
         return answer
 
     async def _stop(self, request: web.Request) -> web.Response:
