@@ -157,18 +157,9 @@ def run_backtest(
             where=str(archive_path),
             value=f"{utc(begin_ns)} … {utc(finish_ns)}",
         )
-    scope = Scope(
-        venue=venue,
-        symbols=training.symbols,
-        start_ns=begin_ns,
-        end_ns=finish_ns,
-        # Of all that was read: the frames before the start that warm the features count as well.
-        data_digest=archive.digest(venue, training.symbols, read_from_ns, finish_ns),
-        bundle_digest=models.digest,
-        trained_from_ns=training.trained_on.start_ns,
-        trained_until_ns=training.trained_on.end_ns,
-        trained_venue=training.venue,
-    )
+    # Of all that was read: the frames before the start that warm the features count as well.
+    data_digest = archive.digest(venue, training.symbols, read_from_ns, finish_ns)
+    scope = scope_of(training, venue, (begin_ns, finish_ns), data_digest, models.digest)
     frozen = frozen_of(config, scope, like=like)
     outcome = summarise(config, scope, session, check)
     outcome.summary["config_hash"] = frozen["hash"]
@@ -202,6 +193,23 @@ def span_of(
             fix=f"it holds {utc(first_ns)} … {utc(last_ns)}",
         )
     return begin_ns, finish_ns
+
+
+def scope_of(
+    training: TrainingSpec, venue: str, span_ns: tuple[int, int], data_digest: str, bundle_digest: str
+) -> Scope:
+    """Return what a run is about: the data that it read, the time that it traded, the model."""
+    return Scope(
+        venue=venue,
+        symbols=training.symbols,
+        start_ns=span_ns[0],
+        end_ns=span_ns[1],
+        data_digest=data_digest,
+        bundle_digest=bundle_digest,
+        trained_from_ns=training.trained_on.start_ns,
+        trained_until_ns=training.trained_on.end_ns,
+        trained_venue=training.venue,
+    )
 
 
 def _trade_part(

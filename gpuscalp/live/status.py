@@ -46,7 +46,6 @@ def status_of(
     """
     about, engine, market = session.about, session.engine, session.market
     trader, gate = engine.trader, engine.trader.gate
-    equity_e8 = trader.equity_e8()
     trained_until_ns = session.bundle.contract.training.trained_on.end_ns
     found = {
         "session": str(session.path),
@@ -80,12 +79,7 @@ def status_of(
         "last_frame_age_ms": None
         if engine.market is None
         else round((exch_ns - engine.market.end_ns) / NS_PER_MS, 3),
-        "equity_usdt": equity_e8 / E8,
-        "pnl_usdt": (equity_e8 - trader.account.start_e8) / E8,
-        "fees_usdt": trader.account.fees_e8 / E8,
-        "funding_usdt": trader.account.funding_e8 / E8,
-        "drawdown_pct": gate.drawdown_pct,
-        "daily_loss_usdt": gate.daily_loss_usdt,
+        **_money(trader),
         "health": {"device": list(market.health.device), "venue": list(market.health.venue)},
         "positions": positions_of(trader),
         "open_orders": _open_orders(session),
@@ -114,6 +108,18 @@ def status_of(
         "logs": logs,
     }
     return found | monitor.status(found, exch_ns)
+
+
+def _money(trader: Trader) -> dict[str, float]:
+    equity_e8 = trader.equity_e8()
+    return {
+        "equity_usdt": equity_e8 / E8,
+        "pnl_usdt": (equity_e8 - trader.account.start_e8) / E8,
+        "fees_usdt": trader.account.fees_e8 / E8,
+        "funding_usdt": trader.account.funding_e8 / E8,
+        "drawdown_pct": trader.gate.drawdown_pct,
+        "daily_loss_usdt": trader.gate.daily_loss_usdt,
+    }
 
 
 def _open_orders(session: Session) -> list[dict[str, Any]]:

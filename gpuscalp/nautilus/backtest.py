@@ -22,10 +22,11 @@ from gpuscalp.backtest.run import (
     check_free,
     frozen_of,
     pipeline_of,
+    scope_of,
     span_of,
     write_run,
 )
-from gpuscalp.backtest.summary import Scope, summarise, utc
+from gpuscalp.backtest.summary import summarise, utc
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.config import BacktestConfig, load
 from gpuscalp.errors import UsageError
@@ -116,17 +117,8 @@ def run_nautilus(
     if course.recorder.frame_count == 0:
         raise UsageError("no frame could be closed", where=str(archive_path))
     course.finish(feed.last_ns)
-    scope = Scope(
-        venue=venue,
-        symbols=symbols,
-        start_ns=begin_ns,
-        end_ns=finish_ns,
-        data_digest=archive.digest(venue, symbols, None, finish_ns),
-        bundle_digest=bundle.contract.digest,
-        trained_from_ns=training.trained_on.start_ns,
-        trained_until_ns=training.trained_on.end_ns,
-        trained_venue=training.venue,
-    )
+    data_digest = archive.digest(venue, symbols, None, finish_ns)
+    scope = scope_of(training, venue, (begin_ns, finish_ns), data_digest, bundle.contract.digest)
     executor = {"name": "nautilus", "version": version, "book": book}
     frozen = frozen_of(config, scope, executor=executor)
     outcome = summarise(config, scope, course, check)

@@ -252,6 +252,8 @@ def test_restored_session_goes_on_and_verifies(operated, tmp_path):
         assert not status["start"]["fresh"]
         assert status["state"] == "active", "the database must not know more than the journal"
         running.wait_trading()
+        # The entries that came may still be of orders that were on their way when it was saved.
+        running.wait(lambda _: known < {order for order, *_ in orders_of(restored)}, "a new order")
         ended = running.stop()
     story = ended.check()
     assert story is not None
