@@ -7,6 +7,9 @@ import shutil
 
 import pytest
 
+from gpuscalp.errors import ConfigError
+from gpuscalp.nautilus.installed import require
+
 
 def tool(name: str) -> str:
     """Return the path of a program; skip the test where it is missing, fail it in continuous integration."""
@@ -17,3 +20,12 @@ def tool(name: str) -> str:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
     return path
+
+
+def no_nautilus(least: str) -> str:
+    """Return why there is no NautilusTrader of that version or a newer one; "" where there is."""
+    try:
+        require(least)
+    except ConfigError as error:
+        return f"{error.what} (extra nautilus; 1.231 needs Python 3.12 or newer)"
+    return ""

@@ -9,23 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gpuscalp.errors import ConfigError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
-from gpuscalp.nautilus.installed import LIVE, require
+from gpuscalp.nautilus.installed import LIVE
 from tests.exchange.scripted import ScriptedSource
+from tests.tools import no_nautilus
 
-
-def _missing() -> str:
-    """Return why there is no NautilusTrader whose adapter knows the exchange; "" where there is one."""
-    try:
-        require(LIVE)
-    except ConfigError as error:
-        return f"{error.what} (extra conformance; needs Python 3.12 or newer)"
-    return ""
-
-
-pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing())
+pytestmark = pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
 
 
 def test_it_starts_listens_trades_and_hears_its_fill() -> None:

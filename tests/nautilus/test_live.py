@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.live.verify import verify
 from gpuscalp.live.view import table
+from gpuscalp.nautilus.installed import LIVE
 from tests.exchange.scripted import Client, talk
 from tests.live.sessions import write_eager_bundle
 from tests.nautilus.harness import (
@@ -27,18 +27,9 @@ from tests.nautilus.harness import (
     sent_orders,
     served,
 )
+from tests.tools import no_nautilus
 
-
-def _installed() -> bool:
-    try:
-        return tuple(int(part) for part in version("nautilus_trader").split(".")[:2]) >= (1, 231)
-    except (PackageNotFoundError, ValueError):
-        return False
-
-
-pytestmark = pytest.mark.skipif(
-    not _installed(), reason="NautilusTrader 1.231 or newer is not installed (extra nautilus; Python 3.12)"
-)
+pytestmark = pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-# ruff: noqa: E402  # what is imported below needs what is looked for first
+# what is imported below needs what is looked for first
 """The source of a session in NautilusTrader, without a node."""
 
 from __future__ import annotations
@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("nautilus_trader", reason="NautilusTrader is not installed (extra nautilus)")
-adapter = pytest.importorskip("nautilus_trader.adapters.binance.common.enums")
-if not hasattr(adapter, "BinanceEnvironment"):
-    pytest.skip("real orders need a newer NautilusTrader", allow_module_level=True)
+from gpuscalp.nautilus.installed import LIVE
+from tests.tools import no_nautilus
+
+if reason := no_nautilus(LIVE):
+    pytest.skip(reason, allow_module_level=True)
 
 from gpuscalp.execution.messages import OrderKind, OrderRequest, TimeInForce
 from gpuscalp.execution.reconcile import Difference
