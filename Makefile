@@ -44,7 +44,7 @@ demo: $(STAMP)  ## synthetic market, training, backtest and report; needs no net
 	@$(RUN) -m gpuscalp demo
 
 test: $(STAMP)  ## all tests that this machine can run
-	@$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)  ## format, style and types, without tests
 	$(RUN) -m ruff format --check .
