@@ -152,7 +152,7 @@ class Store:
         return self._rows(f"SELECT * FROM orders WHERE {_OPEN}")  # noqa: S608
 
     def positions(self) -> list[dict[str, Any]]:
-        return self._rows("SELECT * FROM positions WHERE qty_e8 <> 0 ORDER BY symbol")
+        return self._rows("SELECT * FROM positions ORDER BY symbol")
 
     def tidy(self) -> None:
         """Move what was written from the log into the database; waits for the disk, so for another thread.
@@ -249,7 +249,7 @@ class Store:
         held = {
             symbol: (position.qty_e8, position.cost_e8)
             for symbol, position in zip(self._symbols, account.positions, strict=True)
-            if position.qty_e8 or symbol in self._written
+            if position.qty_e8
         }
         changed = [
             (symbol, *position) for symbol, position in held.items() if self._written.get(symbol) != position
@@ -260,6 +260,10 @@ class Store:
                 " ON CONFLICT (symbol) DO UPDATE SET qty_e8 = excluded.qty_e8, cost_e8 = excluded.cost_e8",
                 changed,
             )
+        # No rows of zeros: the database is the same however the session came to where it stands.
+        closed = [(symbol,) for symbol in self._written if symbol not in held]
+        if closed:
+            self._db.executemany("DELETE FROM positions WHERE symbol = ?", closed)
         return held
 
     def _rows(self, query: str, *values: object) -> list[dict[str, Any]]:
