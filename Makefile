@@ -4,7 +4,8 @@ VENV ?= .venv
 PYTHON ?=
 DEVICE ?= auto
 EXTRAS ?=
-# Worker processes of the test run; `make test WORKERS=0` for one process and a debugger.
+# Worker processes of the test run, by default one more than cores (tests/conftest.py says why), each of up to
+# 1.5 GB; `make test WORKERS=0` for one process and a debugger.
 WORKERS ?= logical
 # Minutes of stepping for the slope of a GPU's memory: make gpu MINUTES=30
 MINUTES ?= 1
@@ -14,6 +15,9 @@ ARGS ?=
 # Compiled kernels are shared by all verbs; `make clean` deletes them.
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
 export GPUSCALP_KERNEL_CACHE ?= $(CURDIR)/.cache/kernels
+
+# Containers often forbid it: then each of the hundreds of processes of a test run would compile all sources.
+unexport PYTHONDONTWRITEBYTECODE
 
 STAMP := $(VENV)/gpuscalp-ready
 RUN := $(VENV)/bin/python

@@ -8,7 +8,9 @@ Environment: ``GPUSCALP_REQUIRE_GPU=1`` makes a missing GPU a failure instead of
 from __future__ import annotations
 
 import functools
+import gc
 import os
+import subprocess
 import warnings
 import zlib
 from collections.abc import Callable
@@ -33,6 +35,8 @@ for _name in ("GPUSCALP_NOTIFY_URLS", "GPUSCALP_NOTIFY_FILE"):
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+from tests import compiled_ahead  # noqa: E402
 
 # No deadline: the first example of a kernel compiles it. "ci" takes the same examples at every run.
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,10 +63,71 @@ def missing_gpu() -> str | None:
     return None if cupy.cuda.is_available() else "CuPy finds no CUDA device or no driver"
 
 
+# Files of more than half a minute, the longest first: a run begins with them. A wait comes before work: what
+# waits for a minute to pass leaves the cores to the others.
+LONG_FILES = (
+    "live/test_prometheus.py",
+    "live/test_kill.py",
+    "tuning/test_tune.py",
+    "distributed/test_ray.py",
+    "nautilus/test_live.py",
+    "worker/test_failures.py",
+    "dashboard/test_page.py",
+    "walkforward/test_run.py",
+    "walkforward/test_bars.py",
+    "backtest/test_like_session.py",
+    "live/test_faults.py",
+    "live/test_commands.py",
+    "live/test_exchange_faults.py",
+    "live/test_succession.py",
+    "tracking/test_mlflow.py",
+    "test_risk_machine.py",
+    "test_order_laws.py",
+    "archive/test_export_hftbacktest.py",
+    "live/test_workers.py",
+    "backtest/test_band.py",
+    "worker/test_fleet.py",
+    "worker/test_scarcity.py",
+    "test_planted_lag.py",
+)
+
+
+def _is_whole_run(config: pytest.Config) -> bool:
+    """Whether this process has workers that run all files."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return whole and bool(config.getoption("numprocesses", None)) and not config.option.collectonly
+
+
+_compiling: pytest.StashKey[subprocess.Popen[bytes]] = pytest.StashKey()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _is_whole_run(config):
+        config.stash[_compiling] = compiled_ahead.begin()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _compiling in config.stash:
+        compiled_ahead.end(config.stash[_compiling])
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use one process more than there are cores: many tests wait, for sockets, processes and time to pass."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have slow tests: one that came last would leave the other processes idle."""
+    """Begin with the files that take long: one that came last would leave the other processes idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    place = {ROOT / "tests" / name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path, len(place) + (item.path not in slow)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    compiled_ahead.wait()
+    # What has been collected and imported stays to the end: nothing to look at again and again.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from gpuscalp.doctor.compiled import NEEDED
 from gpuscalp.errors import DeviceError, UsageError
 from gpuscalp.ops.cuda_module import compile_source
 from gpuscalp.ops.kernel_source import load_kernel_source
+from tests.compiled_ahead import answer_of_run, compile_into
 
 ROOT = Path(__file__).resolve().parent.parent
 STEMS = sorted(path.stem for path in (ROOT / "kernels").glob("*.cu"))
@@ -154,16 +152,7 @@ def test_launchers_ask_for_sources_without_constants_of_their_own() -> None:
 
 @pytest.mark.slow
 def test_cpu_kernels_of_a_session_are_compiled_into_an_empty_folder(tmp_path: Path) -> None:
-    code = (
-        "import json; from gpuscalp.warm import compile_cpu; from gpuscalp.doctor.compiled import *;"
-        "compile_cpu(); print(json.dumps(sorted(read_kernel_cache().stems)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
-    )
-    assert set(NEEDED) <= set(json.loads(done.stdout))
+    """A run of all tests has begun with that, unless the kernels were there."""
+    before, after = answer_of_run() or compile_into(tmp_path)
+    assert before == []
+    assert set(NEEDED) <= set(after)

@@ -14,7 +14,11 @@ from tests.live.sessions import eager_config, instruments, write_eager_bundle
 @pytest.fixture
 def still(tmp_path: Path) -> Path:
     """Return a session that has never run."""
-    bundle = write_eager_bundle(tmp_path / "bundle")
-    path = tmp_path / "session"
+    return make_still(tmp_path)
+
+
+def make_still(folder: Path) -> Path:
+    bundle = write_eager_bundle(folder / "bundle")
+    path = folder / "session"
     create(path, eager_config(), bundle, instruments(), now_ns=time.time_ns(), device="cpu")
     return path

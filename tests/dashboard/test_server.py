@@ -19,12 +19,20 @@ from gpuscalp.dashboard.access import TOKEN_FILE, hosts_of, open_token
 from gpuscalp.dashboard.server import PAGES_MAX
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.live.control import ControlServer
+from tests.dashboard.conftest import make_still
 from tests.dashboard.served import Served, served
 
 
-@pytest.fixture
-def server(still: Path) -> Iterator[Served]:
-    with served(still) as running:
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a session that has never run, and is not changed."""
+    return make_still(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def server(session: Path) -> Iterator[Served]:
+    """One server for all: a test leaves no page open and no request unanswered."""
+    with served(session) as running:
         yield running
 
 
@@ -138,7 +146,7 @@ def test_a_body_that_is_no_request_is_refused(server):
     assert _ask(server, "POST", "/stop", b" " * 5_000, **headers)[0] == 413
 
 
-def test_a_stop_reaches_the_control_socket_with_who_asked(server, still):
+def test_a_stop_reaches_the_control_socket_with_who_asked(server, session):
     import asyncio
     import getpass
 
@@ -149,7 +157,7 @@ def test_a_stop_reaches_the_control_socket_with_who_asked(server, still):
         return {"command": request.command, "state": "halted"}
 
     async def control():
-        socket_ = ControlServer(still, answer)
+        socket_ = ControlServer(session, answer)
         await socket_.start()
         ready.set()
         await asyncio.to_thread(end.wait)
@@ -171,7 +179,14 @@ def test_a_stop_reaches_the_control_socket_with_who_asked(server, still):
     assert not any(each.flatten for each in seen)
 
 
-def test_pages_are_bounded_and_a_symbol_must_exist(server):
+@pytest.fixture
+def own_server(still: Path) -> Iterator[Served]:
+    with served(still) as running:
+        yield running
+
+
+def test_pages_are_bounded_and_a_symbol_must_exist(own_server):
+    server = own_server
     assert _ask(server, "GET", "/events?symbol=NOUSDT")[0] == 404
     open_ = []
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpuscalp.bundle import read_contract
-from gpuscalp.doctor.model import check_model, symbols_of
+from gpuscalp.doctor.model import check_expiry, check_model, symbols_of
 from tests.doctor import bundle as made
 
 SYMBOLS = ("AUSDT", "BUSDT")
@@ -46,3 +46,22 @@ def test_missing_bundle_is_refused_and_names_no_symbols(tmp_path):
     assert (check.status, check.code) == ("fail", 8)
     assert check.fix == "gpuscalp train makes one"
     assert symbols_of(tmp_path / "nothing") == ()
+
+
+@pytest.mark.parametrize(
+    ("age_h", "limit", "status", "told"),
+    [
+        (100.0, 168.0, "ok", "expires in 68 h"),
+        (150.0, 168.0, "warn", "expires in 18.0 h"),
+        (168.5, 168.0, "warn", "has expired"),
+        (9_999.0, "off", "ok", "do not expire"),
+    ],
+)
+def test_a_model_near_the_end_of_its_time_is_a_warning(bundle, age_h, limit, status, told):
+    until_ns = read_contract(bundle).training.trained_on.end_ns
+    check = check_expiry(bundle, limit, now_ns=until_ns + round(age_h * 3_600 * 10**9))
+    assert (check.status, told in check.what) == (status, True)
+
+
+def test_without_a_model_nothing_expires():
+    assert check_expiry(None, 168.0, now_ns=0).status == "skip"

@@ -16,11 +16,18 @@ from gpuscalp.feeds.routes import Endpoint
 from tests.feeds.server import local_venue
 
 NAMES = ("btcusdt@aggTrade", "btcusdt@bookTicker")
-HURRY = Patience(open_s=1.0, reply_s=0.3, data_s=0.3)
+# A silence is what some of these tests wait for; all else may take its time.
+HURRY = Patience(open_s=20.0, reply_s=0.3, data_s=0.3)
+CALM = Patience(open_s=20.0, reply_s=20.0, data_s=20.0)
 
 
 def _run(
-    during: Callable, *, names: tuple[str, ...] = NAMES, acknowledge: bool = True, **options
+    during: Callable,
+    *,
+    names: tuple[str, ...] = NAMES,
+    acknowledge: bool = True,
+    patience: Patience = HURRY,
+    **options,
 ) -> StreamProbe:
     """Probe a venue on which ``during`` acts as soon as it has been asked for streams."""
 
@@ -29,7 +36,7 @@ def _run(
             venue.acknowledge = acknowledge
             feed = FeedConfig(public_url=venue.url)
             endpoint = Endpoint("public", venue.url + "/stream", names)
-            probing = asyncio.ensure_future(probe_stream(endpoint, feed, HURRY))
+            probing = asyncio.ensure_future(probe_stream(endpoint, feed, patience))
             while not venue.requests and not probing.done():
                 await asyncio.sleep(0.002)
             if venue.requests:
@@ -83,7 +90,11 @@ async def _refuse(client) -> None:
     ],
 )
 def test_connection_is_judged_by_what_it_delivers(during, acknowledge, status, code, told):
-    check = check_stream("stream_public", _run(during, acknowledge=acknowledge))
+    patience = {
+        _one: Patience(open_s=20.0, reply_s=20.0, data_s=1.0),  # what does not come has to be waited for
+        _none: Patience(open_s=20.0, reply_s=20.0 if acknowledge else 0.3, data_s=0.3),
+    }.get(during, CALM)
+    check = check_stream("stream_public", _run(during, acknowledge=acknowledge, patience=patience))
     assert (check.name, check.status, check.code) == ("stream_public", status, code)
     assert told in check.what
     assert (check.fix is None) == (status == "ok")
@@ -126,7 +137,7 @@ def test_refused_handshake_is_told_with_its_fix(status, headers, fix):
         reply.headers.update(headers)
         return reply
 
-    check = check_stream("x", _run(_none, process_request=refuse))
+    check = check_stream("x", _run(_none, patience=CALM, process_request=refuse))
     assert (check.status, check.code) == ("fail", 5)
     assert str(status) in check.what
     assert fix in (check.fix or "")

@@ -11,6 +11,7 @@ import pytest
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
 from tests.exchange.scripted import ScriptedSource
+from tests.feeds.server import until
 
 ccxt = pytest.importorskip("ccxt", reason="ccxt is not installed (extra conformance)")
 pro = pytest.importorskip("ccxt.pro")
@@ -102,12 +103,18 @@ def test_books_trades_and_tickers_are_watched(exchange: Exchange) -> None:
     _run(exchange, work)
 
 
+def _is_listening(exchange: Exchange) -> bool:
+    """Whether somebody hears what becomes of an account."""
+    return exchange.ask(lambda server: any(each.route == "private" for each in server.venue.hub.sessions))
+
+
 def test_fills_and_positions_are_watched(exchange: Exchange) -> None:
     async def work(client: Any) -> None:
         await client.load_markets()
         fills = asyncio.create_task(client.watch_my_trades(SYMBOL))
         orders = asyncio.create_task(client.watch_orders(SYMBOL))
-        await asyncio.sleep(1.0)
+        await until(lambda: _is_listening(exchange))
+        await asyncio.sleep(0.3)  # both have said what they want to hear by then: it costs no message
         order = await client.create_order(SYMBOL, "market", "buy", 0.01)
         assert order["status"] == "closed"
         fill = (await fills)[-1]

@@ -154,8 +154,9 @@ def test_silent_keeps_the_subscription_and_sends_nothing_until_it_is_cleared(run
         async with client.stream("/public/stream?streams=btcusdt@trade/btcusdt@bookTicker") as socket:
             assert {item["stream"] for item in await take(socket, 20)} == {"btcusdt@bookTicker"}
             await client.control("DELETE", f"faults/{answer['id']}")
-            names = {item["stream"] for item in await take(socket, 20)}
-            assert names == {"btcusdt@trade", "btcusdt@bookTicker"}
+            # Not among the next few: what was sent under the fault may still be on its way.
+            while (await take(socket, 1))[0]["stream"] != "btcusdt@trade":
+                pass
 
     run(work)
 
@@ -194,10 +195,11 @@ def test_cut_closes_the_named_connection_only(run: Run) -> None:
 def test_a_connection_ends_when_its_life_is_over(run: Run) -> None:
     async def work(client: Client) -> None:
         await client.control("POST", "faults", kind="cut", life_s=0.3)
+        began = time.monotonic()
         async with client.stream("/public/ws") as socket:
-            began = time.monotonic()
-            await socket.receive(timeout=5)
-            assert 0.2 < time.monotonic() - began < 3.0
+            message = await socket.receive(timeout=5)
+        assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+        assert time.monotonic() - began >= 0.3
 
     run(work)
 

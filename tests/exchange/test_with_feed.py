@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,28 +27,44 @@ from gpuscalp.feeds.routes import Endpoint, endpoints, stream_names
 from gpuscalp.live.snapshots import Snapshots
 from gpuscalp.schema import Quality, TickKind, Ticks
 from tests.exchange.scripted import ScriptedSource
+from tests.feeds.server import until
 
 
 class _Receiver:
-    """Hands everything to an Ingest and counts connections."""
+    """Hands everything to an Ingest and counts connections and messages.
+
+    Attributes
+    ----------
+    heard : messages of each connection that is open now
+    streams : messages by the kind of their stream, such as "depth20"
+    """
 
     def __init__(self, ingest: Ingest) -> None:
         self.ingest, self.opened, self.lost = ingest, 0, 0
+        self.heard: dict[int, int] = {}
+        self.streams: Counter[str] = Counter()
 
     def on_open(self, number: int, endpoint: Endpoint, now_ns: int) -> None:
         self.opened += 1
+        self.heard[number] = 0
 
     def on_messages(self, number: int, recv_ns: int, messages: list[bytes]) -> None:
         self.ingest.on_messages(number, recv_ns, messages)
+        self.heard[number] += len(messages)
+        for message in messages:
+            if (found := _STREAM.match(message)) is not None:
+                self.streams[found[1].decode()] += 1
 
     def on_lost(self, number: int, now_ns: int, reason: str) -> None:
         self.lost += 1
+        self.heard.pop(number, None)
         self.ingest.on_lost(number, now_ns)
 
     def joined(self, number: int) -> bool:
         return True
 
 
+_STREAM = re.compile(rb'\{"stream":"(?:!|[^"@]*@)(\w+)')
 _KINDS = ("trade", "bookTicker", "depth@100ms", "markPrice@1s")
 
 
@@ -95,13 +113,28 @@ async def _snapshot(exchange: Exchange, receiver: _Receiver) -> str:
     return receiver.ingest.on_snapshot(time.time_ns(), await asyncio.to_thread(fetch))
 
 
+def _passed(exchange: Exchange, receiver: _Receiver, stream: str, count: int = 10) -> Callable[[], bool]:
+    """Return whether all faults have hit what they were to hit, and so many messages have come since."""
+    after: list[int] = []
+
+    def passed() -> bool:
+        if not after and not exchange.status()["faults"]:
+            after.append(receiver.streams[stream])
+        return bool(after) and receiver.streams[stream] >= after[0] + count
+
+    return passed
+
+
 def test_all_kinds_of_ticks_come_and_the_book_is_whole() -> None:
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
 
         async def work(receiver: _Receiver) -> None:
-            await asyncio.sleep(0.7)
-            assert await _snapshot(exchange, receiver) == "taken"
-            await asyncio.sleep(1.3)
+            await until(lambda: receiver.streams["depth"] >= 3)
+            while (fate := await _snapshot(exchange, receiver)) == "snapshot_too_old":
+                await asyncio.sleep(0.1)
+            assert fate == "taken"
+            books = receiver.streams["depth"]
+            await until(lambda: receiver.streams["markPrice"] and receiver.streams["depth"] >= books + 8)
             assert receiver.ingest.unsynced() == ()
 
         ticks, receiver = _listen(exchange, copies=1, work=work)
@@ -115,13 +148,15 @@ def test_with_two_connections_one_may_be_cut_without_a_lost_or_doubled_trade() -
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
 
         async def work(receiver: _Receiver) -> None:
-            await asyncio.sleep(0.8)
+            cut = None
             for _ in range(3):
-                numbers = exchange.status()["connections"]
-                exchange.set_fault(Fault("cut", connection=numbers[0]["number"]))
-                await asyncio.sleep(0.5)
+                # Where both are down at once nobody can have the trades.
+                await until(lambda gone=cut: _both_deliver(exchange, receiver, gone))
+                cut = exchange.status()["connections"][0]["number"]
+                exchange.set_fault(Fault("cut", connection=cut))
+            await until(lambda: _both_deliver(exchange, receiver, cut) and receiver.streams["trade"] >= 200)
 
-        ticks, receiver = _listen(exchange, copies=2, work=work)
+        ticks, receiver = _listen(exchange, copies=2, work=work, kinds=("trade", "bookTicker"))
     assert receiver.lost >= 3
     assert receiver.ingest.gaps() == []
     trades = ticks[ticks["kind"] == TickKind.TRADE]
@@ -130,13 +165,21 @@ def test_with_two_connections_one_may_be_cut_without_a_lost_or_doubled_trade() -
     assert set(np.diff(trades["exch_ns"]).tolist()) <= {19_000_000, 20_000_000, 21_000_000}
 
 
+def _both_deliver(exchange: Exchange, receiver: _Receiver, gone: int | None) -> bool:
+    """Whether both connections are there at both ends, with data, and the one that was cut is not."""
+    served = [each["number"] for each in exchange.status()["connections"]]
+    return (
+        len(served) == 2 and gone not in served and len(receiver.heard) == 2 and all(receiver.heard.values())
+    )
+
+
 def test_with_one_connection_the_loss_is_known() -> None:
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
 
         async def work(receiver: _Receiver) -> None:
-            await asyncio.sleep(0.8)
+            await until(lambda: receiver.streams["trade"] >= 10)
             exchange.set_fault(Fault("drop", streams="*@trade", count=3))
-            await asyncio.sleep(0.8)
+            await until(_passed(exchange, receiver, "trade"))
 
         _, receiver = _listen(exchange, copies=1, work=work)
     gaps = [gap for gap in receiver.ingest.gaps() if gap[1] == "trade_id"]
@@ -160,9 +203,11 @@ class _Watched:
             weight_per_minute=2_400,
         )
 
-    async def run(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    async def run(self, true: Callable[[], object]) -> None:
+        """Go on until something is true."""
+        deadline = time.monotonic() + 30.0
+        while not true():
+            assert time.monotonic() < deadline, "it has not come true"
             self.unsynced.update(self.receiver.ingest.unsynced())
             self.snapshots.poll(self.receiver.ingest.unsynced())
             await asyncio.sleep(0.02)
@@ -173,17 +218,23 @@ class _Watched:
         self.rest.close()
 
 
-def _watch(*kinds: str, copies: int = 1, fault: Fault | None = None) -> tuple[Ticks, _Receiver, _Watched]:
+def _watch(
+    *kinds: str,
+    true: Callable[[_Receiver], object],
+    copies: int = 1,
+    fault: Fault | None = None,
+) -> tuple[Ticks, _Receiver, _Watched]:
+    """Watch until something is true, and, with a fault, until that has passed."""
     watched: list[_Watched] = []
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
 
         async def work(receiver: _Receiver) -> None:
             watched.append(_Watched(exchange, receiver))
             try:
-                await watched[0].run(1.2)
+                await watched[0].run(lambda: true(receiver))
                 if fault is not None:
                     exchange.set_fault(fault)
-                    await watched[0].run(1.0)
+                    await watched[0].run(_passed(exchange, receiver, "depth20"))
             finally:
                 await watched[0].close()
 
@@ -192,7 +243,7 @@ def _watch(*kinds: str, copies: int = 1, fault: Fault | None = None) -> tuple[Ti
 
 
 def test_partial_books_are_the_book_without_a_call_for_a_snapshot() -> None:
-    ticks, receiver, watched = _watch("depth20@100ms")
+    ticks, receiver, watched = _watch("depth20@100ms", true=lambda told: told.streams["depth20"] >= 8)
     assert watched.unsynced == set()
     assert (watched.snapshots.fetched, watched.snapshots.refused) == (0, 0)
     books = ticks[ticks["kind"] == TickKind.BOOK]
@@ -206,7 +257,11 @@ def test_partial_books_are_the_book_without_a_call_for_a_snapshot() -> None:
 
 
 def test_lost_partial_book_marks_one_row_and_asks_for_nothing() -> None:
-    ticks, receiver, watched = _watch("depth20@100ms", fault=Fault("drop", streams="*@depth20*", count=2))
+    ticks, receiver, watched = _watch(
+        "depth20@100ms",
+        true=lambda told: told.streams["depth20"] >= 3,
+        fault=Fault("drop", streams="*@depth20*", count=2),
+    )
     books = ticks[ticks["kind"] == TickKind.BOOK]
     marked = (books["quality"] != 0).nonzero()[0]
     assert books["quality"][marked].tolist() == [int(Quality.GAP | Quality.RESYNC)]
@@ -216,8 +271,13 @@ def test_lost_partial_book_marks_one_row_and_asks_for_nothing() -> None:
 
 
 def test_diff_stream_beside_a_partial_one_is_the_book() -> None:
-    ticks, receiver, watched = _watch("depth@100ms", "depth20@100ms", copies=2)
-    assert watched.snapshots.fetched == 1
+    def enough(told: _Receiver) -> bool:
+        synced = told.ingest.fates["taken"] and told.ingest.unsynced() == ()
+        copies = told.ingest.merge.duplicates.total()
+        return bool(synced and copies >= 8 and told.ingest.fates["other_book_stream"] >= 8)
+
+    ticks, receiver, watched = _watch("depth@100ms", "depth20@100ms", true=enough, copies=2)
+    assert watched.snapshots.fetched >= 1
     assert receiver.ingest.unsynced() == ()
     assert receiver.ingest.fates["other_book_stream"] >= 5
     assert receiver.ingest.merge.duplicates.total() >= 5
@@ -229,7 +289,7 @@ def test_streams_over_all_symbols_are_subscribed_once_and_make_ticks() -> None:
         seen: list[str] = []
 
         async def work(receiver: _Receiver) -> None:
-            await asyncio.sleep(1.6)
+            await until(lambda: receiver.streams["trade"] >= 10 and receiver.streams["markPrice"])
             seen.extend(exchange.status()["streams"])
 
         kinds = ("!markPrice@arr@1s", "!forceOrder@arr", "trade")

@@ -43,7 +43,7 @@ async def local_venue(**options):
         yield venue
 
 
-async def until(condition, timeout_s=10.0):
+async def until(condition, timeout_s=30.0):
     """Wait until a condition holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():

@@ -38,8 +38,9 @@ def _messages(number):
     ]
 
 
-async def _session(path, rounds, disturb, **options):
-    """Run two connections while a venue sends rounds of messages and something disturbs them."""
+async def _session(path, rounds, disturb, enough=lambda client: True, **options):
+    """Run two connections while a venue sends rounds of messages and something disturbs them: ``rounds`` of
+    them, and as many more as it takes until the client has done ``enough``."""
     fast = {"backoff_min_ms": 1, "backoff_max_ms": 5, "open_timeout_ms": 3_000}
     config = FeedConfig(**{**fast, **options})
     ingest = Ingest([INSTRUMENT], config)
@@ -65,7 +66,9 @@ async def _session(path, rounds, disturb, **options):
             return [c for slot in client.slots for c in slot.connections() if c.is_live]
 
         await until(lambda: len(live()) == 2)
-        for number in range(1, rounds + 1):
+        number = 0
+        while number < rounds or not enough(client):
+            number += 1
             for socket in list(venue.clients):
                 with contextlib.suppress(ConnectionClosed):
                     for message in _messages(number):
@@ -73,13 +76,13 @@ async def _session(path, rounds, disturb, **options):
             await asyncio.sleep(0.001)
             recorder.poll(time.time_ns())
             await disturb(number, venue, client, recorder)
-        await until(lambda: ingest.message_count and _newest(ingest) == rounds)
+        await until(lambda: ingest.message_count and _newest(ingest) == number)
         await asyncio.sleep(0.02)
         status = client.status()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     journal.close(now_ns=time.time_ns())
-    return ingest, status, [slot.rotation_count for slot in client.slots]
+    return ingest, status, number
 
 
 def _newest(ingest):
@@ -116,11 +119,10 @@ def test_killing_either_of_two_connections_loses_and_doubles_nothing(tmp_path):
         rng.choice(venue.clients).transport.abort()
         killed.append(number)
 
-    ingest, status, _ = asyncio.run(_session(tmp_path, 300, disturb))
-    assert len(killed) >= 10
+    ingest, status, rounds = asyncio.run(_session(tmp_path, 300, disturb, lambda _: len(killed) >= 10))
     assert sum(each.cuts for each in status) >= len(killed) - 1
     ticks = ingest.take()
-    _check_complete(ticks, 300)
+    _check_complete(ticks, rounds)
     replayed, again = _replayed(tmp_path)
     assert replayed.tobytes() == ticks.tobytes()
     assert again.account() == ingest.account()
@@ -130,10 +132,13 @@ def test_rotation_loses_and_doubles_nothing(tmp_path):
     async def disturb(number, venue, client, recorder):
         await asyncio.sleep(0.004)
 
-    ingest, _, rotations = asyncio.run(_session(tmp_path, 250, disturb, rotate_ms=400, overlap_max_ms=5_000))
-    assert min(rotations) >= 2
+    def enough(client):
+        return min(slot.rotation_count for slot in client.slots) >= 2
+
+    session = _session(tmp_path, 50, disturb, enough, rotate_ms=400, overlap_max_ms=60_000)
+    ingest, _, rounds = asyncio.run(session)
     ticks = ingest.take()
-    _check_complete(ticks, 250)
+    _check_complete(ticks, rounds)
     assert _replayed(tmp_path)[0].tobytes() == ticks.tobytes()
 
 

@@ -21,7 +21,10 @@ from tests.worker.rig import SYMBOLS, WAIT_S, Rig, eager, fleet_of, specs
 
 ALL = (range(SYMBOLS),)
 AT = 120  # frames of the process, by which it leads
-TAKEOVER_S = 1.0
+# A worker that hangs is found after the first; whoever waited for another one that has failed would wait for
+# the second. Both are long: on a busy machine a worker that is well may be that late.
+HANG_MS, ANSWER_MS = 2_000, 20_000
+TAKEOVER_S = 10.0
 
 
 def _to_fault(run: Rig) -> tuple[int, float]:
@@ -52,7 +55,7 @@ def _to_fault(run: Rig) -> tuple[int, float]:
 def test_a_fault_loses_its_own_frame_and_a_fresh_process_has_to_prove_itself(
     rig, caplog, words, reason, detail
 ):
-    run = rig(words, answer_ms=400)
+    run = rig(words, answer_ms=HANG_MS if reason == "hang" else ANSWER_MS)
     run.until(lambda: run.state() == "shadow")
     synced = run.at - 1
     run.lead()
@@ -125,7 +128,8 @@ def test_a_frame_that_was_not_waited_for_is_compared_when_its_answer_comes(rig):
     while run.at < wrong:
         run.step()
     run.step(wait=False)
-    time.sleep(0.1)
+    for _ in range(2):  # after the second one it has answered
+        run.beat()
     found = run.step()
     assert not found.lost, "no prediction was made of the frame that was wrong"
     assert found.missing == ALL
@@ -135,8 +139,10 @@ def test_a_frame_that_was_not_waited_for_is_compared_when_its_answer_comes(rig):
 def test_a_leader_that_dies_between_two_frames_loses_none(rig):
     run = rig()
     run.lead()
-    os.kill(run.pid(), signal.SIGKILL)
-    time.sleep(0.1)
+    pid = run.pid()
+    os.kill(pid, signal.SIGKILL)
+    while _alive(pid):
+        time.sleep(0.002)
     found = run.step()
     assert not found.lost
     assert found.missing == ALL
@@ -145,7 +151,7 @@ def test_a_leader_that_dies_between_two_frames_loses_none(rig):
 
 
 def test_an_answer_that_comes_too_late_is_not_heard(rig):
-    run = rig(answer_ms=80)
+    run = rig(answer_ms=HANG_MS)
     run.lead()
     process = run.fleet._workers[0].process
     pid, board = run.pid(), process.board
@@ -225,14 +231,14 @@ def test_a_worker_that_cannot_start_is_tried_again_later_and_later(rig):
     ahead_ns = 0
     run = rig(
         "start_failed:always=true",
-        restart_ms=1_000,
-        restart_max_ms=5_000,
+        restart_ms=20_000,
+        restart_max_ms=100_000,
         options={"monotonic_ns": lambda: time.monotonic_ns() + ahead_ns},
     )
-    for failures, wait_ms in enumerate([1_000, 2_000, 4_000, 5_000, 5_000], 1):
+    for failures, wait_ms in enumerate([20_000, 40_000, 80_000, 100_000, 100_000], 1):
         run.until(lambda count=failures: run.faults() == {"start_failed": count})
         worker = run.fleet.status()["workers"][0]
-        assert wait_ms - 500 < worker["restart_in_ms"] <= wait_ms
+        assert wait_ms - 10_000 < worker["restart_in_ms"] <= wait_ms
         assert "the NVIDIA driver does not start" in worker["last_fault"]["detail"]
         run.step()
         assert run.state() == "failed"
@@ -242,16 +248,17 @@ def test_a_worker_that_cannot_start_is_tried_again_later_and_later(rig):
 
 def test_a_worker_that_has_led_for_long_is_replaced_as_after_its_first_failure(rig):
     ahead_ns = 0
-    run = rig(restart_ms=100, options={"monotonic_ns": lambda: time.monotonic_ns() + ahead_ns})
+    run = rig(restart_ms=20_000, options={"monotonic_ns": lambda: time.monotonic_ns() + ahead_ns})
     waits_ms = []
     for led_ms in (0, 0, 61_000):
         run.lead()
         ahead_ns += led_ms * 1_000_000
-        time.sleep(0.2)  # a sign of life after the jump
+        run.beat()  # a sign of life after the jump
         run.step()
         run.fleet.fail(None, "ecc")
         waits_ms.append(run.fleet.status()["workers"][0]["restart_in_ms"])
-    assert [round(wait_ms, -2) for wait_ms in waits_ms] == [100, 200, 100]
+        ahead_ns += waits_ms[-1] * 1_000_000
+    assert [round(wait_ms, -4) for wait_ms in waits_ms] == [20_000, 40_000, 20_000]
 
 
 def test_a_worker_that_is_not_ready_in_time_is_ended(rig):
@@ -305,8 +312,7 @@ def test_a_gpu_that_is_not_there_is_a_failed_start(rig):
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["out_of_memory", "illegal_address", "hang", "killed"])
 def test_a_gpu_comes_back_after_a_fault(rig, kind):
-    limit = {"answer_ms": 400} if kind == "hang" else {}
-    run = rig(f"{kind}:at_frame={AT}", device="cuda", **limit)
+    run = rig(f"{kind}:at_frame={AT}", device="cuda", answer_ms=HANG_MS if kind == "hang" else ANSWER_MS)
     run.lead()
     _, took_s = _to_fault(run)
     assert took_s < TAKEOVER_S
@@ -362,7 +368,7 @@ while True:
 
 @pytest.mark.parametrize("faults", [[], [f"hang:at_frame={AT}"]], ids=["serving", "hanging"])
 def test_a_worker_does_not_outlive_its_session(tmp_path, faults):
-    shared = sorted(os.listdir("/dev/shm"))  # noqa: PTH208
+    shared = _shared()
     command = [sys.executable, "-c", _SESSION, str(tmp_path / "bundle"), *faults]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as session:
         pid = int(session.stdout.readline())
@@ -373,7 +379,14 @@ def test_a_worker_does_not_outlive_its_session(tmp_path, faults):
     while _alive(pid):
         assert time.monotonic() < until_s
         time.sleep(0.01)
-    assert sorted(os.listdir("/dev/shm")) == shared  # noqa: PTH208
+    assert _shared() == shared
+
+
+def _shared() -> list[str]:
+    """Return what a program of ours may have left in shared memory; others may use it as well."""
+    return sorted(
+        path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(("gpuscalp", "psm_"))
+    )
 
 
 def _alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gpuscalp.worker import process
-from tests.worker.rig import Rig, Truth, eager, fleet_of, specs
+from tests.worker.rig import WAIT_S, Rig, Truth, eager, fleet_of, specs
 
 # What every one of them begins with; then comes what it does.
 _HEAD = """
@@ -30,7 +30,8 @@ def hear():
 def rest():
     time.sleep(600)
 """
-_LIMIT_S = 1.0
+# Whoever waited for such a process would wait for an answer: twice as long.
+_LIMIT_S, ANSWER_MS = 10.0, 20_000
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def hostile(monkeypatch, truth: Truth, closed):
             return launched([sys.executable, "-c", _HEAD + lines, *command[4:]], **options)
 
         monkeypatch.setattr(process.subprocess, "Popen", instead)
-        fleet = fleet_of(specs(truth), eager(**({"restart_ms": 3_600_000} | config)))
+        fleet = fleet_of(specs(truth), eager(**({"restart_ms": 3_600_000, "answer_ms": ANSWER_MS} | config)))
         fleets.append(fleet)
         fleet.start()
         return Rig(truth, fleet, closed)
@@ -61,7 +62,7 @@ def _until_failed(run: Rig) -> dict[str, int]:
     def failed() -> bool:
         return bool(run.faults())
 
-    until = time.monotonic() + 20.0
+    until = time.monotonic() + WAIT_S
     while not failed():
         assert time.monotonic() < until, run.fleet.status()
         began = time.monotonic()

@@ -60,7 +60,7 @@ def test_a_process_that_cannot_be_had_is_a_failed_start(rig, monkeypatch, module
 @pytest.mark.parametrize(("name", "code"), [("ftruncate", errno.ENOSPC), ("pwrite", errno.ENOSPC)])
 def test_a_state_that_there_is_no_memory_for_is_a_failed_start(rig, monkeypatch, name, code):
     run = rig(restart_ms=100)
-    time.sleep(1.5)  # it is ready, and nobody has looked
+    run.beat()  # it is ready, and nobody has looked
     before = _descriptors()
     refuse, calls = refusing(code)
     with monkeypatch.context() as patched:
@@ -98,7 +98,7 @@ def test_a_killed_process_is_taken_up_where_no_descriptor_is_left(rig, monkeypat
 
 def test_a_process_that_dies_while_it_is_handed_the_state_fails_alone(rig):
     run = rig(restart_ms=100)
-    time.sleep(1.5)
+    run.beat()
     os.kill(run.pid(), signal.SIGSTOP)  # ready, and reads nothing any more
     run.until(lambda: run.state() == "shadow")
     os.kill(run.pid(), signal.SIGKILL)
