@@ -3,6 +3,7 @@
     BUNDLE/contract.json     what it is, and 32 rows with the answers it must give
     BUNDLE/forest.npz        all trees as plain arrays: what predictions use
     BUNDLE/members/*.ubj     the boosters as XGBoost wrote them: what the forest was read from
+    BUNDLE/reference.npz     what the training rows were like: a sample, blocks of time, the outlier guard
     BUNDLE/report.html, …    for people; nothing depends on them
 
 Owns: writing and loading. Loading needs neither XGBoost nor SciPy, and nothing in a bundle is ever executed.
@@ -10,19 +11,15 @@ Owns: writing and loading. Loading needs neither XGBoost nor SciPy, and nothing 
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
-import shutil
-import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+from msgspec import UNSET
 
+from gpuscalp.bundle_files import file_spec, packed, read_file, unpacked, write_atomically
 from gpuscalp.contract import (
     DTYPE,
     FORMAT,
@@ -30,7 +27,6 @@ from gpuscalp.contract import (
     CalibrationSpec,
     CanarySpec,
     Contract,
-    FileSpec,
     GraphLike,
     MemberSpec,
     TrainingSpec,
@@ -47,10 +43,12 @@ from gpuscalp.errors import CanaryError, FeatureMismatchError, MemberError, Mode
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 from gpuscalp.ops.packed import Field
+from gpuscalp.reference import Reference
 from gpuscalp.schema import F32
 
 CONTRACT_FILE: Final = "contract.json"
 FOREST_FILE: Final = "forest.npz"
+REFERENCE_FILE: Final = "reference.npz"
 
 # The probability of a canary row may differ by the last place of another machine's exp and log; the margins,
 # which decide, may not differ at all.
@@ -60,11 +58,12 @@ EDGE_TOLERANCE: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that has been checked, ready to predict."""
+    """A bundle that has been checked, ready to predict. ``reference``: None in those of earlier versions."""
 
     path: Path
     contract: Contract
     ensemble: Ensemble
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ def write_bundle(
     members: Sequence[MemberFile],
     canary_x: F32,
     distribution: Distribution | None = None,
+    reference: Reference | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> Contract:
@@ -99,6 +99,7 @@ def write_bundle(
     members : in the order of the forest
     canary_x : float32[R, F]   rows whose answers are stored
     distribution : of the training rows; None leaves the drift of live rows unknown
+    reference : what they were like; None leaves the bundle without drift alarm and outlier guard
     extra_files : further files by name, for people
     overwrite : replace a bundle that is there
 
@@ -113,14 +114,14 @@ def write_bundle(
     """
     check_free(path, overwrite=overwrite)
     answer = ensemble.predict(canary_x)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **ensemble.forest.arrays())
-    files = {FOREST_FILE: buffer.getvalue()}
+    files = {FOREST_FILE: packed(ensemble.forest.arrays())}
+    if reference is not None:
+        files[REFERENCE_FILE] = packed(reference.arrays())
     specs = []
     for index, member in enumerate(members):
         name = f"members/member_{index:02d}.ubj"
         files[name] = member.data
-        specs.append(MemberSpec(_file_spec(name, member.data), member.seed, member.rounds))
+        specs.append(MemberSpec(file_spec(name, member.data), member.seed, member.rounds))
     calibration = ensemble.calibration
     contract = Contract(
         format=FORMAT,
@@ -130,7 +131,7 @@ def write_bundle(
         classes=CLASSES,
         training=training,
         members=tuple(specs),
-        forest=_file_spec(FOREST_FILE, files[FOREST_FILE]),
+        forest=file_spec(FOREST_FILE, files[FOREST_FILE]),
         calibration=CalibrationSpec(
             kind=calibration.kind,
             scale=tuple(calibration.scale.tolist()),
@@ -146,10 +147,11 @@ def write_bundle(
             edge_bps=Block.of(answer.edge_bps),
         ),
         distribution=distribution_spec(distribution),
+        reference=UNSET if reference is None else file_spec(REFERENCE_FILE, files[REFERENCE_FILE]),
     ).sealed()
     files |= extra_files or {}
     files[CONTRACT_FILE] = encode(contract)
-    _write_atomically(path, files)
+    write_atomically(path, files)
     return contract
 
 
@@ -185,9 +187,7 @@ def load_bundle(path: Path, *, graph: GraphLike | None, device: Literal["cpu", "
     check_form(contract)
     if graph is not None:
         check_graph(contract, graph)
-    files = {
-        spec.path: _read_file(path, spec) for spec in (contract.forest, *(m.file for m in contract.members))
-    }
+    files = {spec.path: read_file(path, spec) for spec in contract.files}
     if not contract.intact:
         raise ModelError(
             "the contract was edited after the bundle was written",
@@ -204,7 +204,11 @@ def load_bundle(path: Path, *, graph: GraphLike | None, device: Literal["cpu", "
         class_return_bps=np.array(contract.class_return_bps, np.float64),
     )
     check_canary(contract, ensemble, device=device)
-    return Bundle(path, contract, ensemble)
+    if contract.reference is UNSET:
+        return Bundle(path, contract, ensemble)
+    where = path / contract.reference.path
+    reference = Reference.from_arrays(unpacked(files[contract.reference.path], where), contract.names)
+    return Bundle(path, contract, replace(ensemble, guard=reference.guard), reference)
 
 
 def read_contract(path: Path) -> Contract:
@@ -316,39 +320,10 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def _read_file(path: Path, spec: FileSpec) -> bytes:
-    parts = PurePosixPath(spec.path)
-    if parts.is_absolute() or ".." in parts.parts:
-        raise MemberError("a file of the bundle lies outside it", where=spec.path)
-    try:
-        data = (path / parts).read_bytes()
-    except OSError as error:
-        raise MemberError(
-            "a file of the bundle is missing", where=str(path / parts), value=error.strerror
-        ) from None
-    if len(data) != spec.bytes:
-        raise MemberError(
-            "a file of the bundle is cut short"
-            if len(data) < spec.bytes
-            else "a file of the bundle is too long",
-            where=str(path / parts),
-            value=f"{len(data)} bytes, the contract says {spec.bytes}",
-            fix="copy the bundle again, or train it again",
-        )
-    if hashlib.sha256(data).hexdigest() != spec.sha256:
-        raise MemberError(
-            "a file of the bundle is not the one the contract was written for",
-            where=str(path / parts),
-            fix="copy the bundle again, or train it again",
-        )
-    return data
-
-
 def _read_forest(data: bytes, contract: Contract, path: Path) -> Forest:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            forest = Forest.from_arrays({name: arrays[name] for name in arrays.files})
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        forest = Forest.from_arrays(unpacked(data, path / FOREST_FILE))
+    except (ValueError, KeyError) as error:
         raise MemberError(f"the forest cannot be read: {error}", where=str(path / FOREST_FILE)) from None
     for name, found, wanted in (
         ("columns", forest.feature_count, len(contract.columns)),
@@ -362,37 +337,3 @@ def _read_forest(data: bytes, contract: Contract, path: Path) -> Forest:
                 value=f"forest {found}, contract {wanted}",
             )
     return forest
-
-
-def _file_spec(name: str, data: bytes) -> FileSpec:
-    return FileSpec(name, len(data), hashlib.sha256(data).hexdigest())
-
-
-def _write_atomically(path: Path, files: Mapping[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        whole.chmod(0o755)
-        for name, data in files.items():
-            target = whole / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if path.exists():
-            # A directory cannot be renamed over a full one: the old bundle steps aside, and comes back if
-            # the new one does not arrive.
-            aside = whole.with_name(f"{whole.name}.old")
-            path.rename(aside)
-            try:
-                whole.rename(path)
-            except OSError:
-                aside.rename(path)
-                raise
-            shutil.rmtree(aside)
-        else:
-            whole.rename(path)
-    except BaseException:
-        shutil.rmtree(whole, ignore_errors=True)
-        raise

@@ -130,7 +130,10 @@ class TrainingSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the model comes from.
 
     ``trained_on`` runs from the first entry to the end of the last label of the final members' rows; a
-    backtest inside it is in-sample. ``metrics`` are those of all held-out rows.
+    backtest inside it is in-sample. ``metrics`` are those of all held-out rows. ``trials`` counts the
+    configurations that this one was chosen from, itself among them; a model that was not tuned has none
+    written into it, like those of earlier versions. ``continues``: digest of the model whose members went on;
+    rows, folds and data are those that they went on with.
     """
 
     venue: str
@@ -144,14 +147,21 @@ class TrainingSpec(Struct, frozen=True, forbid_unknown_fields=True):
     device: str
     versions: dict[str, str]
     metrics: dict[str, float | None]
+    continues: Sha256 | UnsetType = UNSET
+    trials: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+
+    @property
+    def tried(self) -> int:
+        """Configurations that the model was chosen from; 1 where it was not chosen."""
+        return 1 if self.trials is UNSET else self.trials
 
 
 class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a program must know, and check, before it acts on what the model says.
 
     ``columns`` are ordered as the model reads them; ``graph_hash`` covers their definitions too. ``digest``
-    is the SHA-256 of all other fields. Bundles of earlier versions have no ``distribution``, and none is
-    written into them when they are read: their digests stay true.
+    is the SHA-256 of all other fields. Bundles of earlier versions have no ``distribution`` or ``reference``,
+    and none is written into them when they are read: their digests stay true.
     """
 
     format: int
@@ -168,6 +178,13 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     canary: CanarySpec
     digest: str = ""
     distribution: DistributionSpec | UnsetType = UNSET
+    reference: FileSpec | UnsetType = UNSET
+
+    @property
+    def files(self) -> tuple[FileSpec, ...]:
+        """The files that a program reads, each once."""
+        members = (member.file for member in self.members)
+        return (self.forest, *members, *(() if self.reference is UNSET else (self.reference,)))
 
     @property
     def trained_distribution(self) -> Distribution | None:

@@ -90,6 +90,16 @@ def groups_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.partition(".")[0] for name in names)
 
 
+def group_columns(names: Sequence[str]) -> dict[str, I64]:
+    """Return the indices of the columns of each group, in the order of columns; the clock's are left out."""
+    groups = np.array(groups_of(names))
+    return {
+        group: np.flatnonzero(groups == group)
+        for group in dict.fromkeys(groups.tolist())
+        if group != CLOCK_GROUP
+    }
+
+
 @final
 class Drift:
     """Live rows against those of the training, over a rolling hour.
@@ -103,12 +113,7 @@ class Drift:
     def __init__(self, trained: Distribution, names: Sequence[str]) -> None:
         self._trained, self._names = trained, tuple(names)
         self._counts = RollingSum((len(names), BINS), bucket_ns=BUCKET_NS, buckets=BUCKETS)
-        groups = groups_of(names)
-        self._columns = {
-            group: np.flatnonzero([each == group for each in groups])
-            for group in dict.fromkeys(groups)
-            if group != CLOCK_GROUP
-        }
+        self._columns = group_columns(names)
 
     def take(self, x: F32, at_ns: int) -> None:
         """Take float32[R, F], rows that training could have used."""

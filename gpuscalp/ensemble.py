@@ -1,6 +1,6 @@
 """What the model says about a row: class probabilities, agreement of the members, expected edge.
 
-Owns: the forest of all members, the calibration, and the mean return of each class.
+Owns: the forest of all members, the calibration, the mean return of each class, and the outlier guard.
 Never: reads a file, trains, or imports XGBoost, SciPy or scikit-learn: this is the live path.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpuscalp.errors import ModelError, ShapeError
+from gpuscalp.guard import Guard
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 from gpuscalp.ops.probability import combine
@@ -71,6 +72,7 @@ class Ensemble:
     forest : Forest               all trees of all members
     calibration : Calibration
     class_return_bps : float64[K] mean mid return of each class
+    guard : marks rows unlike those of the training; None where the bundle has none
 
     Raises
     ------
@@ -82,6 +84,7 @@ class Ensemble:
     calibration: Calibration
     class_return_bps: F64
     classes: tuple[str, ...] = field(default=CLASSES)
+    guard: Guard | None = None
 
     def __post_init__(self) -> None:
         count = len(self.classes)

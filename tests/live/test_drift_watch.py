@@ -1,0 +1,84 @@
+"""What a session sees of drift: all symbols alike, an hour of them, and the work that it leaves to others."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuscalp.drift import Distribution, bin_counts
+from gpuscalp.drift_alarm import Floor
+from gpuscalp.live.drift_watch import DriftWatch
+from gpuscalp.reference import Reference
+from gpuscalp.schema import NS_PER_S
+
+NAMES = ("price.a", "flow.b", "time.hour")
+NOW_NS = 1_700_000_000 * NS_PER_S
+
+
+def rows(rng: np.random.Generator, count: int, shift: float = 0.0) -> np.ndarray:
+    """Return rows of four symbols in turn: the second column says which."""
+    x = rng.normal(shift, 1.0, (count, 3))
+    x[:, 1] = np.arange(count) % 4
+    return x.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Any:
+    rng = np.random.default_rng(1)
+    x = rows(rng, 2_000)
+    trained = Distribution.of(x)
+    counts = np.array([bin_counts(trained.edges, rows(rng, 80)) for _ in range(60)])
+    floor = Floor.of(counts, NAMES, block_ns=10 * NS_PER_S)
+    reference = Reference(x, np.arange(2_000), floor, None)
+    contract = SimpleNamespace(names=NAMES, trained_distribution=trained)
+    return SimpleNamespace(contract=contract, reference=reference, ensemble=SimpleNamespace(guard=object()))
+
+
+def fed(bundle: Any, seconds: int, *, shift: float = 0.0) -> DriftWatch:
+    watch, rng = DriftWatch(bundle), np.random.default_rng(2)
+    for second in range(seconds):
+        watch.take(rows(rng, 8, shift), NOW_NS + second * NS_PER_S)
+        watch.count(8, int(second % 10 == 0), NOW_NS + second * NS_PER_S)
+    return watch
+
+
+def test_drift_is_flagged_and_told_apart_and_the_same_market_is_not(bundle):
+    for shift, drifted in ((0.0, False), (1.5, True)):
+        watch, now_ns = fed(bundle, 3_000, shift=shift), NOW_NS + 3_000 * NS_PER_S
+        work = watch.comparison(now_ns)
+        assert work is not None
+        assert watch.comparison(now_ns) is None, "it is not due again"
+        before = watch.status(now_ns)
+        assert before["groups"]["price"]["auc"] is None, "nothing was done in this thread"
+        work()
+        found = watch.status(now_ns)
+        assert found["alarm"]["flagged"] == drifted
+        assert (found["groups"]["price"]["auc"]["auc"] > 0.75) == drifted
+        assert found["groups"]["flow"]["auc"]["auc"] == pytest.approx(0.5, abs=0.08), (
+            "symbols take part alike"
+        )
+        assert found["outliers"] == pytest.approx(1 / 80, rel=0.05)
+
+
+def test_a_comparison_needs_half_an_hour_and_forgets_what_is_older(bundle):
+    assert fed(bundle, 1_000).comparison(NOW_NS + 1_000 * NS_PER_S) is None
+    watch = fed(bundle, 3_000)
+    assert watch.comparison(NOW_NS + 5_500 * NS_PER_S) is None, "most of it is more than an hour ago"
+
+
+def test_a_bundle_of_an_earlier_version_has_figures_and_neither_flag_nor_comparison(bundle):
+    old = SimpleNamespace(contract=bundle.contract, reference=None, ensemble=SimpleNamespace(guard=None))
+    watch, now_ns = fed(old, 3_000), NOW_NS + 3_000 * NS_PER_S
+    found = watch.status(now_ns)
+    assert found["groups"]["price"]["mean"] < 0.05
+    assert (found["alarm"], found["outliers"]) == (None, None)
+    assert watch.comparison(now_ns) is None
+    none = SimpleNamespace(
+        contract=SimpleNamespace(names=NAMES, trained_distribution=None),
+        reference=None,
+        ensemble=SimpleNamespace(guard=None),
+    )
+    assert fed(none, 10).status(now_ns) is None
