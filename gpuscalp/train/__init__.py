@@ -38,6 +38,7 @@ def train_archive(
     threads: int | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
+    warm_start: Path | None = None,
 ) -> TrainResult:
     """Train on an archive and write the bundle.
 
@@ -48,7 +49,7 @@ def train_archive(
     config : TOML file, TrainConfig, or None for the defaults
     overrides : dotted key → value, before the configuration is checked; only with a file or None
     start, end : ISO times, UTC; half-open; None is open
-    device, threads, overwrite, on_progress : see ``train``
+    device, threads, overwrite, on_progress, warm_start : see ``train``
 
     Returns
     -------
@@ -73,7 +74,14 @@ def train_archive(
         device=resolve(device).name,
     )
     return train(
-        source, config, out, device=device, threads=threads, overwrite=overwrite, on_progress=on_progress
+        source,
+        config,
+        out,
+        device=device,
+        threads=threads,
+        overwrite=overwrite,
+        on_progress=on_progress,
+        warm_start=warm_start,
     )
 
 

@@ -6,6 +6,7 @@ leaves of some objectives in another order, so it is told by differences and by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -116,6 +117,20 @@ def total(comparers: list[Comparer], reason: str) -> DeviceComparison:
         probability=max((each.probability for each in comparers), default=0.0),
         class_flips=sum(each.class_flips for each in comparers),
         decision_flips=sum(each.decision_flips for each in comparers),
+    )
+
+
+def together(parts: Sequence[DeviceComparison]) -> DeviceComparison:
+    """Return what comparisons of different rows found, as one; the reason is that of the first."""
+    return DeviceComparison(
+        made=any(part.made for part in parts),
+        reason=parts[0].reason,
+        rows=sum(part.rows for part in parts),
+        margins=sum(part.margins for part in parts),
+        margin=max(part.margin for part in parts),
+        probability=max(part.probability for part in parts),
+        class_flips=sum(part.class_flips for part in parts),
+        decision_flips=sum(part.decision_flips for part in parts),
     )
 
 

@@ -85,15 +85,19 @@ class TrainingDevice(Protocol):
         ...
 
 
-def training_device(name: str) -> TrainingDevice:
+def training_device(name: str, *, gpu_memory_mb: int | None = None) -> TrainingDevice:
     """Return the device of a training run.
+
+    Parameters
+    ----------
+    gpu_memory_mb : what is made to fit takes a GPU for one with so much free memory, MiB; None: all of it
 
     Raises
     ------
     DeviceError    there is no such device, or it cannot run here
     """
     ops = ops_for(name)
-    return _Host(ops) if ops.device == "cpu" else _Gpu(ops)
+    return _Host(ops) if ops.device == "cpu" else _Gpu(ops, gpu_memory_mb)
 
 
 def binned_bytes(rows: int, columns: int, max_bin: int) -> int:
@@ -157,8 +161,9 @@ class _Gpu:
         "the held-out rows were predicted by the forest on both devices, and by XGBoost on CUDA"
     )
 
-    def __init__(self, ops: Ops) -> None:
+    def __init__(self, ops: Ops, memory_mb: int | None) -> None:
         self._ops = ops
+        self._limit_bytes = None if memory_mb is None else memory_mb << 20
         free_bytes = self._free_bytes()
         self._pool_bytes = int(POOL_SHARE * free_bytes)
         self.chunk_bytes = min(GPU_CHUNK_BYTES, int(CHUNK_SHARE * free_bytes))
@@ -238,7 +243,8 @@ class _Gpu:
         return lambda x: on_host(self.to_host(x)), by_xgboost
 
     def _free_bytes(self) -> int:
-        return int(self._ops.xp.cuda.runtime.memGetInfo()[0])
+        free_bytes = int(self._ops.xp.cuda.runtime.memGetInfo()[0])
+        return free_bytes if self._limit_bytes is None else min(free_bytes, self._limit_bytes)
 
 
 def _predictor(ops: Ops, forest: Forest) -> Predictor:

@@ -7,9 +7,11 @@ Never: chooses rows, or predicts: predictions go through the forest.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from gpuscalp.config import BoosterConfig
 from gpuscalp.errors import DeviceError
@@ -20,6 +22,19 @@ from gpuscalp.xgb import import_xgboost
 
 # Called after every boosting round with (member, round, log loss of the stopping rows or None).
 OnRound = Callable[[int, int, float | None], None]
+
+T = TypeVar("T")
+
+
+class Once(Protocol):
+    """Does a piece of work, or recalls its result where it was done before a worker was lost."""
+
+    def __call__(self, what: str, make: Callable[[], T]) -> T: ...
+
+
+def directly(what: str, make: Callable[[], T]) -> T:  # noqa: ARG001
+    """Do it: nothing is recalled."""
+    return make()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,9 @@ def fit_members(
     threads: int,
     stopping: Any = None,
     on_round: OnRound | None = None,
+    begun: Sequence[Any] = (),
+    once: Once = directly,
+    what: str = "",
 ) -> tuple[Member, ...]:
     """Train one booster per seed.
 
@@ -53,15 +71,17 @@ def fit_members(
     ----------
     matrix : QuantileDMatrix    shared by all members; rows and columns are subsampled by seed
     config : BoosterConfig
-    seeds, rounds : per member; ``rounds`` is the largest number of boosting rounds
+    seeds, rounds : per member; ``rounds`` is the largest number of boosting rounds, beside those begun with
     device : "cpu" or "cuda"
     threads : OpenMP threads
     stopping : QuantileDMatrix of rows that stop the training, binned like ``matrix``; None trains all rounds
     on_round : told after each round
+    begun : boosters to go on from, per member; not changed. None: every member begins anew
+    once, what : recalls members of ``what`` that are there already
 
     Returns
     -------
-    tuple of Member
+    tuple of Member, with the rounds that they began with
 
     Raises
     ------
@@ -70,8 +90,7 @@ def fit_members(
     """
     xgboost = import_xgboost()
 
-    members = []
-    for index, (seed, limit) in enumerate(zip(seeds, rounds, strict=True)):
+    def fit(index: int, seed: int, limit: int) -> Member:
         callbacks = [] if on_round is None else [_round_callback(on_round, index)]
         evals = []
         if stopping is not None:
@@ -86,10 +105,25 @@ def fit_members(
             evals=evals,
             callbacks=callbacks,
             verbose_eval=False,
+            xgb_model=begun[index] if begun else None,
         )
         check_device(booster, device)
-        members.append(Member(booster, seed, booster.num_boosted_rounds()))
-    return tuple(members)
+        return Member(booster, seed, booster.num_boosted_rounds())
+
+    return tuple(
+        once(f"{what}, member {index + 1}", partial(fit, index, seed, limit))
+        for index, (seed, limit) in enumerate(zip(seeds, rounds, strict=True))
+    )
+
+
+def final_rounds(rounds: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return for each member the median of the rounds that its folds kept, at least 1.
+
+    Parameters
+    ----------
+    rounds : fold by fold, member by member
+    """
+    return tuple(max(round(statistics.median(kept)), 1) for kept in zip(*rounds, strict=True))
 
 
 def parameters(config: BoosterConfig, *, seed: int, device: str, threads: int) -> dict[str, Any]:

@@ -48,6 +48,11 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.direction)
 
+    @classmethod
+    def joined(cls, parts: Sequence[HeldOut]) -> HeldOut:
+        """Return the rows of all parts, in their order."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
 
 @dataclass(slots=True)
 class Sample:
@@ -60,6 +65,15 @@ class Sample:
 
     x: F32
     direction: npt.NDArray[np.int8]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sample]) -> Sample:
+        """Return as many rows of all parts together, evenly spread."""
+        parts = [part for part in parts if len(part.x)] or parts[:1]
+        x = np.concatenate([part.x for part in parts])
+        direction = np.concatenate([part.direction for part in parts])
+        at = np.linspace(0, len(x) - 1, min(len(x), SAMPLE_ROWS_MAX)).astype(np.int64)
+        return cls(np.ascontiguousarray(x[at]), direction[at])
 
 
 @dataclass(slots=True)
@@ -146,10 +160,7 @@ def _joined(part: _Parts) -> HeldOut:
 def _sample(sampled: list[Rows]) -> Sample:
     if not sampled:
         return Sample(np.empty((0, 0), np.float32), np.empty(0, np.int8))
-    x = np.concatenate([rows.x for rows in sampled])
-    direction = np.concatenate([rows.direction for rows in sampled])
-    at = np.linspace(0, len(x) - 1, min(len(x), SAMPLE_ROWS_MAX)).astype(np.int64)
-    return Sample(np.ascontiguousarray(x[at]), direction[at])
+    return Sample.joined([Sample(rows.x, rows.direction) for rows in sampled])
 
 
 def _every(rows: Rows, step: int) -> Rows:

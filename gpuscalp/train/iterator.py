@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,6 +21,7 @@ from gpuscalp.labels import Direction
 from gpuscalp.schema import F64, I64
 from gpuscalp.train.dataset import Rows
 from gpuscalp.train.device import TrainingDevice
+from gpuscalp.train.together import gather
 from gpuscalp.xgb import import_xgboost
 
 RowStream = Callable[[], Iterator[Rows]]
@@ -51,6 +52,18 @@ class Tally:
         first, last = int(rows.end_ns.min()), int(rows.label_end_ns.max())
         self.start_ns = first if self.start_ns == 0 else min(self.start_ns, first)
         self.end_ns = max(self.end_ns, last)
+
+    @classmethod
+    def joined(cls, tallies: Sequence[Tally]) -> Tally:
+        """Return the tally of all walks together."""
+        seen = [tally for tally in tallies if tally.rows]
+        return cls(
+            count=np.sum([tally.count for tally in tallies], axis=0),
+            return_sum=np.sum([tally.return_sum for tally in tallies], axis=0),
+            weight=sum(tally.weight for tally in tallies),
+            start_ns=min((tally.start_ns for tally in seen), default=0),
+            end_ns=max((tally.end_ns for tally in seen), default=0),
+        )
 
     @property
     def rows(self) -> int:
@@ -87,7 +100,7 @@ def binned_matrix(
     expected_rows: int = 0,
     reference: Any = None,
 ) -> tuple[Any, Tally]:
-    """Build a binned matrix from a stream of rows.
+    """Build a binned matrix from a stream of rows; each of several workers gives its part.
 
     Parameters
     ----------
@@ -101,7 +114,7 @@ def binned_matrix(
 
     Returns
     -------
-    (QuantileDMatrix or ExtMemQuantileDMatrix, Tally)
+    (QuantileDMatrix or ExtMemQuantileDMatrix, Tally of all workers' rows)
 
     Raises
     ------
@@ -113,7 +126,8 @@ def binned_matrix(
     tally = Tally()
     walk = _blocks(stream(), device)
     first = next(walk, None)
-    if first is None:
+    columns = max(gather(0 if first is None else int(first.x.shape[1])))
+    if columns == 0:
         raise DataError(
             "no row can be used", where=what, fix="more data, fewer folds, or a smaller stride; see data info"
         )
@@ -122,7 +136,7 @@ def binned_matrix(
         """Hands one block of rows to XGBoost per call."""
 
         def __init__(self) -> None:
-            self._rows = chain([first], walk)
+            self._rows = _at_least_one(walk if first is None else chain([first], walk), columns, device)
             self._untouched = True
             self._first_walk = True
             super().__init__(release_data=True)
@@ -133,7 +147,7 @@ def binned_matrix(
             if rows is None:
                 self._first_walk = False
                 return False
-            if self._first_walk:
+            if self._first_walk and len(rows):
                 tally.add(rows)
             input_data(
                 data=rows.x,
@@ -145,14 +159,15 @@ def binned_matrix(
         def reset(self) -> None:
             # XGBoost resets before its first walk too; the block that was looked at is not made twice.
             if not self._untouched:
-                self._rows = chain(_blocks(stream(), device))
+                self._rows = _at_least_one(_blocks(stream(), device), columns, device)
 
     if reference is None:
-        form = getattr(xgboost, device.matrix_type(expected_rows, int(first.x.shape[1]), max_bin))
+        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin))
     else:
         form = type(reference)
     with _held_interrupt() as interrupt:
         matrix = form(Walk(), max_bin=max_bin, nthread=threads, ref=reference, missing=np.nan)
+    tally = Tally.joined(gather(tally))
     if reference is None and np.count_nonzero(tally.count) < 2:
         raise DataError(
             "all training rows are of one class",
@@ -175,6 +190,25 @@ def _blocks(rows: Iterator[Rows], device: TrainingDevice) -> Iterator[Rows]:
             waiting, count = [], 0
     if waiting:
         yield _joined(waiting, device)
+
+
+def _at_least_one(blocks: Iterator[Rows], columns: int, device: TrainingDevice) -> Iterator[Rows]:
+    """Yield an empty block where there is none: XGBoost wants one of every worker."""
+    first = next(blocks, None)
+    if first is not None:
+        yield first
+        yield from blocks
+        return
+    none = np.empty(0, np.int64)
+    yield Rows(
+        x=device.put(np.empty((0, columns), np.float32)),
+        direction=np.empty(0, np.int8),
+        return_bps=np.empty(0),
+        weight=np.empty(0),
+        end_ns=none,
+        label_end_ns=none,
+        symbol=0,
+    )
 
 
 def _joined(blocks: list[Rows], device: TrainingDevice) -> Rows:

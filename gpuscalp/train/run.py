@@ -13,15 +13,15 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from gpuscalp import __version__
 from gpuscalp.bundle import MemberFile, check_free, write_bundle
@@ -29,19 +29,24 @@ from gpuscalp.config import TrainConfig
 from gpuscalp.contract import CANARY_ROWS, FoldSpec, Interval, TrainingSpec
 from gpuscalp.device import DeviceChoice, RequestedDevice, resolve
 from gpuscalp.ensemble import Ensemble
-from gpuscalp.schema import F32
+from gpuscalp.reference import ROWS_MAX as REFERENCE_ROWS_MAX
+from gpuscalp.reference import Reference
+from gpuscalp.schema import F32, F64
 from gpuscalp.splits import Fold
 from gpuscalp.train.device import training_device
+from gpuscalp.train.distribution import KeptRows
 from gpuscalp.train.fit import forest_of
+from gpuscalp.train.guard import fit_guard
 from gpuscalp.train.held_out import Sample
 from gpuscalp.train.importance import gain_shares, importances
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.judge import calibration_of, judge
 from gpuscalp.train.metrics import Score
-from gpuscalp.train.passes import Passes, Progress
+from gpuscalp.train.passes import Passes, Progress, Steps, label_horizon_ns
 from gpuscalp.train.report import report_html
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.source import FeatureSource
+from gpuscalp.train.warm_start import WarmStart
 from gpuscalp.xgb import import_xgboost
 
 
@@ -52,8 +57,11 @@ def train(
     *,
     device: RequestedDevice = "auto",
     threads: int | None = None,
+    gpu_memory_mb: int | None = None,
     overwrite: bool = False,
+    trials: int | None = None,
     on_progress: Progress | None = None,
+    warm_start: Path | None = None,
 ) -> TrainResult:
     """Train an ensemble and write its bundle.
 
@@ -64,8 +72,12 @@ def train(
     out : directory of the bundle
     device : where rows lie and XGBoost trains; ``auto`` falls back to the CPU and says why
     threads : OpenMP threads; None takes the cores this process may use
+    gpu_memory_mb : of a GPU (``training_device``)
     overwrite : replace a bundle at ``out``
+    trials : configurations that this one was chosen from, for the bundle; None where it was not chosen
     on_progress : told after every boosting round
+    warm_start : bundle whose members go on, for ``booster.rounds`` more at most; its training must have ended
+        before ``source`` begins
 
     Returns
     -------
@@ -76,36 +88,77 @@ def train(
     UsageError, ConfigError, DataError, DeviceError, ParityError
         nothing has been written then
     """
-    started = time.perf_counter()
     check_free(out, overwrite=overwrite)
     choice = resolve(device)
-    place = training_device(choice.name)
+    warm = None if warm_start is None else WarmStart.of(warm_start, source, config)
     passes = Passes(
-        source, config, device=place, threads=threads or core_count(), progress=on_progress or _silent
+        source,
+        config,
+        device=training_device(choice.name, gpu_memory_mb=gpu_memory_mb),
+        threads=threads or core_count(),
+        progress=on_progress or silent,
+        warm=warm,
     )
-    with place.session():
-        counts, folds = passes.split()
-        fitted = [passes.fit_fold(fold, counts) for fold in folds]
-        held_out, sample, devices = passes.held_out(fitted, counts)
-        final = passes.fit_final(final_rounds([item.rounds for item in fitted]), counts)
+    return train_by(
+        passes,
+        source,
+        config,
+        out,
+        choice=choice,
+        overwrite=overwrite,
+        trials=trials,
+        warm=warm,
+    )
+
+
+def train_by(
+    steps: Steps,
+    source: FeatureSource,
+    config: TrainConfig,
+    out: Path,
+    *,
+    choice: DeviceChoice,
+    overwrite: bool,
+    trials: int | None = None,
+    warm: WarmStart | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> TrainResult:
+    """Train with steps that are done here or elsewhere, judge what comes of them, and write the bundle.
+
+    Parameters
+    ----------
+    steps : walk the recording
+    source, config, out, overwrite, trials : see ``train``
+    choice : where ``steps`` run, and why
+    warm : members that the steps go on from
+    versions : of what else has had a hand in it, for the contract
+    """
+    started = time.perf_counter()
+    with steps.session():
+        counts, folds = steps.split()
+        fitted, final = steps.fit(folds, counts)
+        held_out, sample, devices = steps.held_out(fitted, counts)
     judged = judge(
         held_out,
         [item.trained for item in fitted],
         kind=config.ensemble.calibration,
-        horizon_ns=passes.horizon_ns,
+        horizon_ns=label_horizon_ns(config),
         seed=config.ensemble.seed,
     )
     calibration = calibration_of(held_out, config.ensemble.calibration)
     ensemble = Ensemble(forest_of(final.members), calibration, final.trained.class_return_bps)
     names = [column.name for column in source.graph.columns]
+    gain = gain_shares([member.booster for member in final.members], names)
     importance = importances(
         replace(fitted[-1].ensemble, calibration=judged.calibrations[-1]),
         sample,
-        gain_shares([member.booster for member in final.members], names),
+        gain,
         names,
         rng=np.random.default_rng(config.ensemble.seed),
     )
-    training = _training_spec(source, config, folds, final.trained, judged.overall, choice)
+    training = _training_spec(
+        source, config, folds, final.trained, judged.overall, choice, trials, warm, versions or {}
+    )
     result = TrainResult(
         bundle=out,
         training=training,
@@ -134,7 +187,8 @@ def train(
             for member in final.members
         ],
         canary_x=canary_rows(sample),
-        distribution=final.distribution,
+        distribution=None if final.kept is None else final.kept.distribution,
+        reference=None if final.kept is None else reference_of(final.kept, gain, seed=config.ensemble.seed),
         extra_files={
             "report.html": report_html(result).encode(),
             "result.json": msgspec.json.format(
@@ -144,16 +198,6 @@ def train(
         overwrite=overwrite,
     )
     return replace(result, seconds=time.perf_counter() - started, peak_rss_mb=peak_rss_mb())
-
-
-def final_rounds(rounds: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """Return for each member the median of the rounds that its folds kept, at least 1.
-
-    Parameters
-    ----------
-    rounds : fold by fold, member by member
-    """
-    return tuple(max(round(statistics.median(kept)), 1) for kept in zip(*rounds, strict=True))
 
 
 def canary_rows(sample: Sample) -> F32:
@@ -179,6 +223,19 @@ def canary_rows(sample: Sample) -> F32:
     return np.ascontiguousarray(x)
 
 
+def reference_of(kept: KeptRows, gain: F64, *, seed: int) -> Reference:
+    """Return what a bundle keeps of its training rows.
+
+    Parameters
+    ----------
+    kept : of the rows that the members were trained on
+    gain : float64[F]   share of each column in what the splits have won
+    """
+    # By lot: every n-th row of four symbols in turn would be rows of one symbol.
+    at = np.sort(np.random.default_rng(seed).permutation(len(kept.x))[:REFERENCE_ROWS_MAX])
+    return Reference(kept.x[at], kept.end_ns[at], kept.floor, fit_guard(kept.x, gain, seed=seed))
+
+
 def core_count() -> int:
     """Return the cores that this process may use; ``os.cpu_count`` ignores the limit of a container."""
     if hasattr(os, "sched_getaffinity"):
@@ -199,6 +256,9 @@ def _training_spec(
     trained: Tally,
     overall: Score,
     choice: DeviceChoice,
+    trials: int | None,
+    warm: WarmStart | None,
+    versions: Mapping[str, str],
 ) -> TrainingSpec:
     xgboost = import_xgboost()
 
@@ -207,7 +267,8 @@ def _training_spec(
         symbols=source.symbols,
         leader=config.features.leader,
         config=config,
-        trained_on=Interval(trained.start_ns, trained.end_ns),
+        # What its members began with belongs to it: a backtest inside that is in-sample as well.
+        trained_on=Interval(trained.start_ns if warm is None else warm.start_ns, trained.end_ns),
         rows=trained.rows,
         folds=tuple(
             FoldSpec(
@@ -224,10 +285,13 @@ def _training_spec(
             "numpy": np.__version__,
             "python": platform.python_version(),
             "xgboost": xgboost.__version__,
+            **versions,
         },
         metrics=overall.figures(),
+        trials=trials if trials is not None else UNSET if warm is None else warm.trials,
+        continues=UNSET if warm is None else warm.digest,
     )
 
 
-def _silent(done: float, total: float | None = None, note: str = "") -> None:
+def silent(done: float, total: float | None = None, note: str = "") -> None:
     """Show nothing."""

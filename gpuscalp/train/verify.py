@@ -44,6 +44,7 @@ def describe_bundle(path: Path) -> dict[str, Any]:
         "label": label_spec(training.config.label),
         "trained_from": _when(training.trained_on.start_ns),
         "trained_to": _when(training.trained_on.end_ns),
+        "trials": training.tried,
         "rows": training.rows,
         "members": len(contract.members),
         "rounds": [member.rounds for member in contract.members],

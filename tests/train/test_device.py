@@ -169,6 +169,22 @@ def test_memory_of_the_pool_is_bounded_during_a_run_and_free_again_after_it():
 
 
 @needs_compiler
+def test_a_limit_makes_the_gpu_look_smaller_and_never_larger():
+    with trained_on_host() as device:
+        import cupy
+
+        device.free_bytes = 8 << 30
+        gpu = training_device("cuda", gpu_memory_mb=2_048)
+        assert gpu.chunk_bytes == (2 << 30) // 32
+        with gpu.session():
+            assert cupy.get_default_memory_pool().get_limit() == (2 << 30) // 4
+        rows, columns = 3_000_000, 214  # more than 0.4 of 2 GiB, less than that of 8
+        assert gpu.matrix_type(rows, columns, 256) == "ExtMemQuantileDMatrix"
+        assert training_device("cuda").matrix_type(rows, columns, 256) == "QuantileDMatrix"
+        assert training_device("cuda", gpu_memory_mb=1 << 20).chunk_bytes == (8 << 30) // 32
+
+
+@needs_compiler
 def test_xgboost_without_cuda_is_an_error_before_anything_is_read(tmp_path):
     source = FakeSource(frame_count=1_500)
     with (

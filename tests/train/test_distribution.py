@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 
 from gpuscalp.config import GridConfig
+from gpuscalp.drift import bin_counts, psi
+from gpuscalp.drift_alarm import WINDOWS_PER_BLOCK
+from gpuscalp.schema import NS_PER_S
+from gpuscalp.splits import RowCounts
 from gpuscalp.train.dataset import Rows, labelled_chunks
 from gpuscalp.train.device import training_device
-from gpuscalp.train.distribution import ROWS_MAX, RowSample
-from tests.train.market import FakeSource, quick_config
+from gpuscalp.train.distribution import ROWS_MAX, KeptRows, RowSample
+from tests.train.market import FRAME_NS, GRAPH, FakeSource, quick_config
+
+WINDOW = 8
 
 
 def walk(cut: int) -> Iterator[Rows]:
@@ -22,45 +28,76 @@ def walk(cut: int) -> Iterator[Rows]:
 
 def sample(expected_rows: int) -> RowSample:
     config = quick_config()
-    return RowSample(
-        training_device("cpu"), config.grid, stride=config.stride_frames, expected_rows=expected_rows
-    )
+    return sample_of(config.grid, config.stride_frames, expected_rows)
+
+
+def sample_of(grid: GridConfig, stride: int, expected_rows: int) -> RowSample:
+    counts = RowCounts(np.array([0]), np.array([expected_rows]), 150 * NS_PER_S)
+    names = [column.name for column in GRAPH.columns]
+    return RowSample(training_device("cpu"), grid, stride=stride, counts=counts, names=names, window=WINDOW)
+
+
+def walked(kept: RowSample, cut: int, times: int = 1) -> KeptRows:
+    for _ in range(times):
+        for _ in kept.watch(walk(cut)):
+            pass
+    found = kept.kept()
+    assert found is not None
+    return found
 
 
 def test_rows_pass_unchanged_and_only_the_first_walk_counts():
     kept = sample(100)
     passed = [row for rows in kept.watch(walk(700)) for row in rows.x]
     assert np.array_equal(passed, [row for rows in walk(700) for row in rows.x], equal_nan=True)
-    first = kept.distribution()
-    for _ in kept.watch(walk(700)):
-        pass
-    again = kept.distribution()
+    first = kept.kept().distribution
+    again = walked(kept, 700).distribution
     assert first.shares.tolist() == again.shares.tolist()
-    assert sum(map(len, kept._parts)) == len(passed)
+    assert len(kept.kept().x) == len(passed)
 
 
 @pytest.mark.parametrize("expected_rows", [100, 3 * ROWS_MAX])
 def test_chunks_do_not_matter(expected_rows):
     found = []
     for cut in (700, 123):
-        kept = sample(expected_rows)
-        for _ in kept.watch(walk(cut)):
-            pass
-        found.append(kept.distribution())
-    assert found[0].edges.tobytes() == found[1].edges.tobytes()
-    assert found[0].shares.tolist() == found[1].shares.tolist()
+        found.append(walked(sample(expected_rows), cut, times=2))
+    one, other = found
+    assert one.distribution.edges.tobytes() == other.distribution.edges.tobytes()
+    assert one.distribution.shares.tolist() == other.distribution.shares.tolist()
+    assert one.x.tobytes() == other.x.tobytes()
+    assert one.floor.psi.tolist() == other.floor.psi.tolist()
 
 
 def test_many_rows_are_thinned():
     thin, whole = sample(3 * ROWS_MAX), sample(100)
-    for kept in (thin, whole):
-        for _ in kept.watch(walk(700)):
-            pass
-    rows = [sum(map(len, kept._parts)) for kept in (thin, whole)]
+    rows = [len(walked(kept, 700).x) for kept in (thin, whole)]
     assert rows[0] == pytest.approx(rows[1] / 3, rel=0.02)
 
 
 def test_no_rows_have_no_distribution():
-    kept = RowSample(training_device("cpu"), GridConfig(), stride=1, expected_rows=0)
+    kept = sample_of(GridConfig(), 1, 0)
     assert list(kept.watch(iter(()))) == []
-    assert kept.distribution() is None
+    assert kept.kept() is None
+
+
+def test_blocks_are_held_against_all_others():
+    kept = walked(sample(100), 700, times=2)
+    block_ns = WINDOWS_PER_BLOCK * WINDOW * FRAME_NS
+    blocks: dict[int, list[np.ndarray]] = {}
+    for rows in walk(700):
+        for end_ns, x in zip(rows.end_ns, rows.x, strict=True):
+            blocks.setdefault(end_ns // block_ns, []).append(x)
+    whole = [np.array(rows) for rows in blocks.values()]
+    whole = [rows for rows in whole if len(rows) >= np.median([len(each) for each in whole]) / 2]
+    shares = [bin_counts(kept.distribution.edges, rows) / len(rows) for rows in whole]
+    assert len(shares) > 20
+    assert kept.floor.block_ns == block_ns
+    assert kept.floor.rows == min(map(len, whole))
+    at, column = 7, [column.name for column in GRAPH.columns].index("hint")
+    others = np.mean(shares[:at] + shares[at + 1 :], axis=0)
+    wanted = psi(others, shares[at])[column]
+    assert kept.floor.psi[at, 0] == pytest.approx(wanted)
+
+
+def test_a_walk_too_short_for_blocks_has_no_floor():
+    assert walked(sample(100), 700, times=1).floor is None

@@ -14,11 +14,12 @@ from gpuscalp.config import BoosterConfig, EnsembleConfig, LabelConfig, SplitCon
 from gpuscalp.errors import DataError, DeviceError, UsageError
 from gpuscalp.train import train
 from gpuscalp.train.device import training_device
-from gpuscalp.train.fit import check_device, fit_members, forest_of
+from gpuscalp.train.fit import check_device, final_rounds, fit_members, forest_of
 from gpuscalp.train.held_out import predict_held_out, thinning
 from gpuscalp.train.iterator import binned_matrix
 from gpuscalp.train.passes import Passes
-from gpuscalp.train.run import canary_rows, final_rounds
+from gpuscalp.train.run import canary_rows
+from gpuscalp.train.walk import BEGINNING, END
 from tests.train.market import FRAME_NS, GRAPH, START_NS, FakeSource, quick_config
 
 CPU = training_device("cpu")
@@ -180,7 +181,7 @@ def test_forest_of_the_members_gives_their_margins_to_the_bit():
     source = FakeSource(frame_count=800)
     config = quick_config()
     passes = Passes(source, config, device=CPU, threads=1, progress=lambda *_, **__: None)
-    stream = lambda: passes._rows(lambda end_ns, _: end_ns > 0, None)  # noqa: E731
+    stream = lambda: passes._rows(lambda end_ns, _: end_ns > 0, BEGINNING, END)  # noqa: E731
     matrix, _ = binned_matrix(stream, device=CPU, max_bin=64, threads=1, what="rows")
     members = fit_members(
         matrix, config=BoosterConfig(rounds=8, max_bin=64, min_child_weight=1.0), seeds=(1, 2), rounds=(8, 5),
@@ -226,7 +227,7 @@ def test_silent_fall_back_of_xgboost_is_an_error():
     source = FakeSource(frame_count=600)
     passes = Passes(source, quick_config(), device=CPU, threads=1, progress=lambda *_, **__: None)
     matrix, _ = binned_matrix(
-        lambda: passes._rows(lambda end_ns, _: end_ns > 0, None),
+        lambda: passes._rows(lambda end_ns, _: end_ns > 0, BEGINNING, END),
         device=CPU,
         max_bin=16,
         threads=1,

@@ -1,0 +1,127 @@
+"""One training on a Ray cluster, from an archive to a bundle.
+
+Owns: the cluster, what each worker gets of it, and the device. The steps are those of gpuscalp.train.run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpuscalp.archive import Archive
+from gpuscalp.bundle import check_free
+from gpuscalp.config import TrainConfig, load
+from gpuscalp.device import DeviceChoice, DeviceName, RequestedDevice
+from gpuscalp.distributed.job import Job, versions
+from gpuscalp.distributed.steps import RaySteps
+from gpuscalp.errors import DeviceError, UsageError
+from gpuscalp.ray_cluster import connected
+from gpuscalp.train import parse_time
+from gpuscalp.train.passes import Progress
+from gpuscalp.train.result import TrainResult
+from gpuscalp.train.run import core_count, silent, train_by
+from gpuscalp.train.source import ArchiveSource
+
+
+def train_on_ray(
+    archive: Path,
+    out: Path,
+    *,
+    workers: int,
+    address: str | None = None,
+    config: Path | TrainConfig | None = None,
+    overrides: Mapping[str, object] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    device: RequestedDevice = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> TrainResult:
+    """Train on an archive with several workers, and write the bundle here.
+
+    Parameters
+    ----------
+    archive : directory that every machine of the cluster sees
+    workers : processes that train together, each with a share of the rows
+    address : of a Ray cluster, or ``auto``; None starts one on this machine and ends it afterwards
+    device : ``cuda`` gives every worker a GPU of its own; ``auto`` does so where there are enough
+    threads : cores of each worker; None shares the cluster's out
+    out, config, overrides, start, end, overwrite, on_progress : see ``gpuscalp.train.train_archive``
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    GpuscalpError
+        of the kind that says what is wrong; nothing has been written then
+    """
+    check_free(out, overwrite=overwrite)
+    if not isinstance(config, TrainConfig):
+        config = load(TrainConfig, config, env=os.environ, overrides=overrides)
+    source = ArchiveSource.open(
+        Archive.open(archive),
+        config,
+        start_ns=parse_time(start, "--from"),
+        end_ns=parse_time(end, "--to"),
+    )
+    progress = on_progress or silent
+    progress(0.0, None, "connecting to Ray")
+    with connected(address, cpus=core_count()) as ray:
+        choice, cores = _place(ray, workers, device, threads)
+        job = Job(
+            archive=archive.resolve(),
+            config=config,
+            start_ns=source.start_ns,
+            end_ns=source.end_ns,
+            digest=source.digest(),
+            versions=versions(),
+            device=choice.name,
+            threads=cores,
+        )
+        steps = RaySteps(job, source, workers=workers, progress=progress)
+        return train_by(
+            steps,
+            source,
+            config,
+            out,
+            choice=choice,
+            overwrite=overwrite,
+            versions={"ray": str(ray.__version__)},
+        )
+
+
+def _place(ray: Any, workers: int, device: RequestedDevice, threads: int | None) -> tuple[DeviceChoice, int]:
+    """Choose the device, and the cores of each worker.
+
+    Raises
+    ------
+    UsageError     the cluster has too few cores
+    DeviceError    it has too few GPUs
+    """
+    resources = ray.cluster_resources()
+    machines = len([node for node in ray.nodes() if node["Alive"]])
+    cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    each = threads or max(cores // workers, 1)
+    if cores < workers * each:
+        raise UsageError(
+            "the Ray cluster has too few cores",
+            where="--workers",
+            value=f"{workers} workers with {each} cores each, of {cores}",
+            fix="fewer workers, fewer --threads for each, or more machines",
+        )
+    if device == "cuda" and gpus < workers:
+        raise DeviceError(
+            "the Ray cluster has too few GPUs",
+            where="--device",
+            value=f"{gpus} for {workers} workers",
+            fix="fewer workers, more machines with a GPU, or --device cpu",
+        )
+    name: DeviceName = "cpu" if device == "cpu" or gpus < workers else "cuda"
+    why = "asked for" if device != "auto" else f"the cluster has {gpus} GPUs for {workers} workers"
+    reason = f"{why}; on Ray, workers: {workers}, cores of each: {each}, machines: {machines}"
+    return DeviceChoice(name, reason, device), each

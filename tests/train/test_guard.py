@@ -1,0 +1,97 @@
+"""The outlier guard: fitted on rows of two kinds, it knows both, and finds what is neither."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from gpuscalp.errors import ModelError
+from gpuscalp.guard import Guard
+from gpuscalp.schema import Quality
+from gpuscalp.train.guard import COLUMNS_MAX, OUTLIERS, ROWS_MIN, fit_guard
+
+COLUMNS = 20
+GAIN = np.concatenate([np.linspace(1.0, 0.1, 18), np.zeros(2)]) / np.linspace(1.0, 0.1, 18).sum()
+
+
+def rows(seed: int, count: int = 4_000) -> np.ndarray:
+    """Return rows around one of two centres, some values missing; the last columns are not read."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, COLUMNS)) + np.where(rng.random((count, 1)) < 0.5, 3.0, -3.0)
+    x *= np.logspace(-3, 3, COLUMNS)
+    x[rng.random(x.shape) < 0.01] = np.nan
+    x[:, -1] = np.nan
+    return x.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def guard() -> Guard:
+    found = fit_guard(rows(1), GAIN, seed=7)
+    assert found is not None
+    return found
+
+
+def marked(guard: Guard, x: np.ndarray) -> np.ndarray:
+    quality = np.full(len(x), Quality.LATE, np.uint32)
+    guard.mark(x, quality)
+    assert set(np.unique(quality).tolist()) <= {Quality.LATE, Quality.LATE | Quality.OUTLIER}
+    return quality > Quality.LATE
+
+
+def test_few_rows_of_the_same_market_are_outliers_and_all_of_another(guard):
+    share = marked(guard, rows(2, 40_000)).mean()
+    assert 0.0 < share < 4 * OUTLIERS
+    between = rows(3)
+    between[:] = 0.0  # the middle between the kinds: every column is usual, and no row was like it
+    assert marked(guard, between).all()
+    wild = rows(4)
+    wild[:, 0] *= 20
+    assert marked(guard, wild).mean() > 0.9
+
+
+def test_index_is_the_distance_to_the_nearest_prototype_over_the_mean_one(guard):
+    x, parts = rows(5, 300), guard.arrays()
+    z = np.nan_to_num((x[:, guard.columns].astype(float) - parts["centre"]) * parts["factor"])
+    wanted = cdist(z, parts["prototypes"].T.astype(float)).min(axis=1)
+    assert guard.index(x) == pytest.approx(wanted, rel=1e-4)
+    trained = np.nan_to_num((rows(1)[:, guard.columns].astype(float) - parts["centre"]) * parts["factor"])
+    pairs = cdist(trained[::8], trained[::8])
+    assert pairs[np.triu_indices(len(pairs), 1)].mean() == pytest.approx(1.0, abs=0.05)
+    assert np.array_equal(marked(guard, x), guard.index(x) > guard.limit)
+
+
+def test_the_columns_that_bring_most_are_looked_at(guard):
+    assert sorted(guard.columns.tolist()) == list(range(COLUMNS_MAX))
+    weights = np.square(guard.arrays()["factor"] * np.nanstd(rows(1)[:, guard.columns], axis=0))
+    assert weights / weights.sum() == pytest.approx(GAIN[guard.columns] / GAIN[guard.columns].sum(), rel=1e-3)
+
+
+def test_the_same_rows_make_the_same_guard_and_it_comes_back(guard):
+    again = fit_guard(rows(1), GAIN, seed=7)
+    assert again is not None
+    back = Guard.from_arrays(guard.arrays())
+    for other in (again, back):
+        for name, value in guard.arrays().items():
+            assert other.arrays()[name].tobytes() == value.tobytes(), name
+
+
+def test_without_rows_or_splits_there_is_none():
+    assert fit_guard(rows(1, ROWS_MIN - 1), GAIN, seed=7) is None
+    assert fit_guard(rows(1), np.zeros(COLUMNS), seed=7) is None
+    assert fit_guard(np.ones((1_000, COLUMNS), np.float32), GAIN, seed=7) is None
+
+
+def test_parts_that_do_not_fit_are_refused(guard):
+    parts = guard.arrays()
+    for name, wrong in (
+        ("centre", parts["centre"][:-1]),
+        ("prototypes", np.full_like(parts["prototypes"], np.nan)),
+        ("prototypes", parts["prototypes"][:, :0]),
+    ):
+        with pytest.raises(ModelError):
+            Guard.from_arrays(parts | {name: wrong})
+    with pytest.raises(ModelError, match="missing"):
+        Guard.from_arrays({name: value for name, value in parts.items() if name != "limit"})
+    with pytest.raises(ModelError, match="not of these columns"):
+        guard.check_columns(COLUMNS_MAX - 1)
