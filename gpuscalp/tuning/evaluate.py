@@ -1,0 +1,214 @@
+"""Makes one trial up to one rung: folds as training makes them, scored on rows that the fold has not seen.
+
+Owns: the rows of a few data configurations, binned and kept in memory, so that trials which differ in booster
+or thresholds only do not walk the archive again. Never: keeps anything that a result could depend on: a trial
+gives the same bits in any worker, whatever that made before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import msgspec
+import numpy as np
+
+from gpuscalp.config import BoosterConfig, CostConfig, EnsembleConfig, TrainConfig
+from gpuscalp.ensemble import Calibration, Ensemble
+from gpuscalp.errors import ArchiveError, ConfigError, DataError
+from gpuscalp.ops.forest import Forest
+from gpuscalp.schema import NS_PER_MS
+from gpuscalp.splits import Fold
+from gpuscalp.train.dataset import LabelledChunk, labelled_chunks, on_stride
+from gpuscalp.train.device import TrainingDevice, training_device
+from gpuscalp.train.fit import fit_members, forest_of, member_seeds
+from gpuscalp.train.held_out import HeldOut
+from gpuscalp.train.iterator import Tally
+from gpuscalp.train.judge import calibration_of
+from gpuscalp.train.passes import BinnedFold, Passes
+from gpuscalp.train.run import silent
+from gpuscalp.train.source import FeatureSource
+from gpuscalp.tuning.score import HeldRows, fold_figures
+from gpuscalp.tuning.search import Task
+from gpuscalp.tuning.trials import FoldFigures, Rung
+
+# Of all folds together; they are kept with their features: 86 MB where there are 215 columns.
+HELD_OUT_ROWS_MAX: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One fold, ready to be trained and predicted again and again."""
+
+    rows: BinnedFold
+    test: HeldRows
+
+
+def data_key(config: TrainConfig) -> bytes:
+    """Return what decides the rows: two configurations with the same key share them."""
+    booster = BoosterConfig(max_bin=config.booster.max_bin)
+    return msgspec.json.encode(msgspec.structs.replace(config, booster=booster, ensemble=EnsembleConfig()))
+
+
+@final
+class Evaluator:
+    """Makes trials on one recording.
+
+    Parameters
+    ----------
+    open_source : returns the recording for a configuration
+    device : "cpu" or "cuda"
+    threads : of a trial
+    cost : what an act costs
+    kept : data configurations that stay in memory
+    """
+
+    def __init__(
+        self,
+        open_source: Callable[[TrainConfig], FeatureSource],
+        *,
+        device: str,
+        threads: int,
+        cost: CostConfig,
+        kept: int,
+    ) -> None:
+        self._open = open_source
+        self._device = training_device(device)
+        self._threads = threads
+        self._cost = cost
+        self._kept = kept
+        self._data: OrderedDict[bytes, tuple[_Part, ...]] = OrderedDict()
+
+    def make(self, task: Task) -> Rung:
+        """Train and score; data that do not allow the trial's values are its failure and no error.
+
+        Raises
+        ------
+        GpuscalpError
+            what lies in the machine and not in the values, such as an archive that cannot be read here
+        """
+        began = time.perf_counter()
+        try:
+            with self._device.session():
+                folds = self._folds(task)
+        except ArchiveError:
+            raise
+        except (ConfigError, DataError) as error:
+            return Rung(
+                task.trial, task.rung, task.rounds, (), time.perf_counter() - began, failure=str(error)
+            )
+        return Rung(task.trial, task.rung, task.rounds, folds, time.perf_counter() - began)
+
+    def _folds(self, task: Task) -> tuple[FoldFigures, ...]:
+        train, device = task.train, self._device
+        seeds = member_seeds(train.ensemble.seed, train.ensemble.members)
+        found, judged = [], list[HeldOut]()
+        for part in self._parts(train):
+            members = fit_members(
+                part.rows.matrix,
+                config=train.booster,
+                seeds=seeds,
+                rounds=[task.rounds] * len(seeds),
+                device=device.name,
+                threads=self._threads,
+                stopping=part.rows.stopping,
+            )
+            # As training judges a fold: calibrated by the held-out rows of the folds before it.
+            calibration = calibration_of(judged, train.ensemble.calibration)
+            trained = part.rows.trained
+            signals = _predict(device, forest_of(members), part.test.x, calibration, trained)
+            found.append(
+                fold_figures(
+                    part.test,
+                    signals,
+                    trained,
+                    strategy=task.strategy,
+                    cost=self._cost,
+                    horizon_ms=train.label.horizon_ms,
+                    rounds=tuple(member.rounds for member in members),
+                )
+            )
+            test = part.test
+            judged.append(
+                HeldOut(signals.raw, test.direction, test.return_bps, test.weight, test.end_ns, test.symbol)
+            )
+        return tuple(found)
+
+    def _parts(self, config: TrainConfig) -> tuple[_Part, ...]:
+        key = data_key(config)
+        if key not in self._data:
+            while len(self._data) >= self._kept:
+                self._data.popitem(last=False)
+            self._data[key] = self._make_parts(config)
+        self._data.move_to_end(key)
+        return self._data[key]
+
+    def _make_parts(self, config: TrainConfig) -> tuple[_Part, ...]:
+        source = self._open(config)
+        passes = Passes(source, config, device=self._device, threads=self._threads, progress=silent)
+        counts, folds = passes.split()
+        held_out = counts.total * (1.0 - config.split.min_train_fraction)
+        thin = config.stride_frames * max(-(-round(held_out) // HELD_OUT_ROWS_MAX), 1)
+        tests = _test_rows(labelled_chunks(source.chunks(), config), folds, self._device, config, thin)
+        return tuple(
+            _Part(passes.bin_fold(fold, counts), test) for fold, test in zip(folds, tests, strict=True)
+        )
+
+
+def _predict(device: TrainingDevice, forest: Forest, x: Any, calibration: Calibration, trained: Tally) -> Any:
+    margins = device.predictor(forest)(x)
+    return Ensemble(forest, calibration, trained.class_return_bps).combine(margins)
+
+
+def _test_rows(
+    chunks: Any, folds: Sequence[Fold], device: TrainingDevice, config: TrainConfig, thin: int
+) -> list[HeldRows]:
+    """Collect the test rows of all folds in one walk, every ``thin``-th frame."""
+    found: list[list[HeldRows]] = [[] for _ in folds]
+    step_ns = thin * config.grid.frame_ms * NS_PER_MS
+    chunk: LabelledChunk
+    for chunk in chunks:
+        kept = on_stride(chunk.end_ns, config.grid, thin)[:, None]
+        frames = chunk.chunk.frames
+        for fold, parts in zip(folds, found, strict=True):
+            chosen = chunk.select(fold.test_rows) & kept
+            for rows in chunk.rows(chosen, device):
+                at = np.flatnonzero(chosen[:, rows.symbol])
+                parts.append(
+                    HeldRows(
+                        x=rows.x,
+                        direction=rows.direction,
+                        return_bps=rows.return_bps,
+                        weight=rows.weight,
+                        end_ns=rows.end_ns,
+                        symbol=np.full(len(rows), rows.symbol, np.int32),
+                        bid_px=frames.bid_px[at, rows.symbol],
+                        ask_px=frames.ask_px[at, rows.symbol],
+                        step_ns=step_ns,
+                    )
+                )
+    for fold, parts in zip(folds, found, strict=True):
+        if not parts:
+            raise DataError(
+                "a fold has no held-out rows",
+                where=f"fold {fold.index + 1}",
+                fix="fewer folds (split.folds), or a smaller stride_frames",
+            )
+    return [_joined(parts, device) for parts in found]
+
+
+def _joined(parts: Sequence[HeldRows], device: TrainingDevice) -> HeldRows:
+    def of(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return HeldRows(
+        x=device.join([part.x for part in parts]),
+        **{
+            name: of(name)
+            for name in ("direction", "return_bps", "weight", "end_ns", "symbol", "bid_px", "ask_px")
+        },
+        step_ns=parts[0].step_ns,
+    )
