@@ -137,7 +137,7 @@ def promote(
 ) -> None:
     """Point an alias to a model that passes every check.
 
-    The checks are made on this machine. Sessions that run keep the model that they began with.
+    The checks are made on this machine. Sessions that run keep the model that they have.
     """
     from gpuscalp.registry.names import alias_named, digest_of
     from gpuscalp.registry.promotion import promote as point
@@ -193,7 +193,9 @@ def prune(
 ) -> None:
     """Remove the models that nobody needs.
 
-    Kept is what an alias points to or would go back to, what is pinned, and what a session was begun with."""
+    Kept is what an alias points to or would go back to, what is pinned, and what sessions took, at their
+    beginning or later.
+    """
     import time
 
     from gpuscalp.registry.promotion import prune as remove
@@ -220,6 +222,7 @@ def _shown(answer: dict[str, Any]) -> Any:
         "label",
         "trained_from",
         "trained_to",
+        "trials",
         "rows",
         "members",
         "rounds",

@@ -1,4 +1,6 @@
-"""Sessions, bundles and configurations into one file, whole or not at all (gpuscalp.live.restore: out of it).
+"""Sessions, registries, bundles and configurations into one file, whole or not at all.
+
+Out of it: gpuscalp.live.restore.
 
 Owns: the file (a tar archive whose last members are a manifest with the digest of everything and the digest
 of the manifest), the order in which a session that runs is copied, what is looked at before it is saved.
@@ -7,6 +9,12 @@ Never: writes into a session that it copies, or over anything that is there.
 A session is copied in the reverse of the order in which it is written. It writes its journal first, and
 database and checkpoints from it; so these are copied first, and the journal after them, up to its last whole
 block: the copy of the journal knows everything that the copies of the others know, as after a kill -9.
+Models come in before the journal names them, and are copied after it.
+
+There is what a session needs to go on: its logs are left out, and so is the token of its dashboard; the
+restored one makes another.
+
+Of a registry the history comes first: every bundle that an act names was there before the act.
 """
 
 from __future__ import annotations
@@ -33,6 +41,11 @@ from gpuscalp.errors import DataError, JournalError, UsageError
 from gpuscalp.journal import inspect, segments_of
 from gpuscalp.journal.reader import end_of
 from gpuscalp.live.directory import SESSION_FILE, read_about
+from gpuscalp.live.models import FOLDER as MODELS
+from gpuscalp.registry import ALIASES, Registry
+from gpuscalp.registry.history import read_history
+from gpuscalp.registry.names import SHORT
+from gpuscalp.registry.store import BUNDLES, HISTORY_FILE
 from gpuscalp.train.passes import Progress
 
 FORMAT: Final = 1
@@ -41,7 +54,7 @@ SEAL: Final = "manifest.sha256"
 _STORE: Final = "state.sqlite"
 PIECE_BYTES: Final = 1 << 20
 
-Kind = Literal["session", "bundle", "config"]
+Kind = Literal["session", "registry", "bundle", "config"]
 
 
 class SavedSource(Struct, frozen=True):
@@ -77,11 +90,11 @@ class _Piece(Struct, frozen=True):
 
 
 def backup(sources: Sequence[Path], out: Path, *, told: Progress | None = None) -> dict[str, Any]:
-    """Save sessions (running or not), bundles and configuration files.
+    """Save sessions (running or not), registries, bundles and configuration files.
 
     Parameters
     ----------
-    sources : directories of sessions or bundles, TOML files
+    sources : directories of sessions, registries or bundles, TOML files
     out : the file to be made
     told : told how many bytes are copied
 
@@ -93,7 +106,8 @@ def backup(sources: Sequence[Path], out: Path, *, told: Progress | None = None) 
     ------
     UsageError      there is something at ``out``, a source is none, or two have the same name
     JournalError    a journal is damaged
-    DataError       a database is damaged
+    ModelError      the history of a registry was altered
+    DataError       a database is damaged, or models were removed while a registry was copied
     """
     if out.exists():
         raise UsageError("there is something here already", where=str(out), fix="name a new file")
@@ -131,7 +145,9 @@ def _named(sources: Sequence[Path]) -> list[SavedSource]:
             raise UsageError("two sources have the same name", value=name, fix="save them in two files")
         found.append(SavedSource(name, _kind_of(path), str(path.resolve())))
     if not found:
-        raise UsageError("nothing to save", fix="name a session, a bundle or a configuration file")
+        raise UsageError(
+            "nothing to save", fix="name a session, a registry, a bundle or a configuration file"
+        )
     return found
 
 
@@ -139,15 +155,18 @@ def _kind_of(path: Path) -> Kind:
     if (path / SESSION_FILE).is_file():
         read_about(path)
         return "session"
+    if (path / HISTORY_FILE).is_file():
+        read_history(path / HISTORY_FILE)
+        return "registry"
     if (path / CONTRACT_FILE).is_file():
         read_contract(path)
         return "bundle"
     if path.suffix == ".toml" and path.is_file():
         return "config"
     raise UsageError(
-        "neither a session, nor a bundle, nor a TOML file",
+        "neither a session, nor a registry, nor a bundle, nor a TOML file",
         where=str(path),
-        fix="name the directory of a session or of a bundle, or a configuration",
+        fix="name the directory of a session, of a registry or of a bundle, or a configuration",
     )
 
 
@@ -158,6 +177,8 @@ def _pieces(source: SavedSource, scratch: Path) -> Iterator[_Piece]:
         yield _Piece(source.name, path)
     elif source.kind == "bundle":
         yield from _all_of(path, source.name)
+    elif source.kind == "registry":
+        yield from _registry(path, source.name, scratch)
     else:
         if (path / _STORE).is_file():
             yield _Piece(f"{source.name}/{_STORE}", _copy_store(path / _STORE, scratch / _STORE))
@@ -174,12 +195,44 @@ def _pieces(source: SavedSource, scratch: Path) -> Iterator[_Piece]:
                 yield _Piece(f"{source.name}/{name}", path / name)
         yield from _all_of(path / "bundle", f"{source.name}/bundle")
         yield from _journal(path / "journal", f"{source.name}/journal")
+        # Last: whatever the journal names had been there before.
+        for model in sorted((path / MODELS).glob("[!.]*")):
+            yield from _all_of(model, f"{source.name}/{MODELS}/{model.name}")
 
 
 def _all_of(folder: Path, name: str) -> Iterator[_Piece]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield _Piece(f"{name}/{path.relative_to(folder).as_posix()}", path)
+
+
+def _registry(path: Path, name: str, scratch: Path) -> Iterator[_Piece]:
+    """Yield a registry as it was at one moment of its history, whoever adds or promotes meanwhile."""
+    registry = Registry(path)
+    history = registry.history()
+    held = scratch / HISTORY_FILE
+    held.write_bytes(registry.history_path.read_bytes()[: history.whole_bytes])
+    yield _Piece(f"{name}/{HISTORY_FILE}", held)
+    state = history.state()
+    for digest in registry.digests():
+        copy = scratch / digest
+        try:
+            shutil.copytree(registry.bundle_path(digest), copy)
+        except (FileNotFoundError, shutil.Error):
+            if registry.bundle_path(digest).is_dir():
+                raise
+            continue  # pruned a moment ago
+        yield from _all_of(copy, f"{name}/{BUNDLES}/{digest}")
+        shutil.rmtree(copy)
+    needed = {state.current(alias) for alias in ALIASES} | state.pinned
+    lost = [digest for digest in needed if digest and not registry.bundle_path(digest).is_dir()]
+    if lost:
+        raise DataError(
+            "a model that the history needs is not there: it was removed meanwhile, or is lost",
+            where=str(path),
+            value=", ".join(sorted(digest[:SHORT] for digest in lost)),
+            fix="once more; gpuscalp model verify --registry says whether it is lost",
+        )
 
 
 def _copy_store(path: Path, copy: Path) -> Path:

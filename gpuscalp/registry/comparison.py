@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from gpuscalp.bundle import read_contract
-from gpuscalp.config import to_dict
+from gpuscalp.config import flat_dict
 from gpuscalp.contract import Contract
 
 COLUMNS: Final = 20
@@ -39,8 +39,8 @@ def compare_models(a: Path, b: Path, *, columns: int = COLUMNS) -> dict[str, Any
         one of them cannot be read
     """
     left, right = read_contract(a), read_contract(b)
-    ours, theirs = _result(a), _result(b)
-    mine, its = _flat(to_dict(left.training.config)), _flat(to_dict(right.training.config))
+    ours, theirs = read_result(a), read_result(b)
+    mine, its = flat_dict(left.training.config), flat_dict(right.training.config)
     return {
         "a": {"path": str(a), "digest": left.digest},
         "b": {"path": str(b), "digest": right.digest},
@@ -69,6 +69,7 @@ def _data(contract: Contract) -> dict[str, Any]:
         "trained_from_ns": training.trained_on.start_ns,
         "trained_to_ns": training.trained_on.end_ns,
         "rows": training.rows,
+        "trials": training.tried,
         "data_digest": training.data_digest,
         "columns": len(contract.columns),
         "graph_hash": contract.graph_hash,
@@ -91,7 +92,7 @@ def _calibration(contract: Contract) -> dict[str, Any]:
     return parts
 
 
-def _result(bundle: Path) -> dict[str, Any]:
+def read_result(bundle: Path) -> dict[str, Any]:
     """Return what ``train --json`` said: a file for people, so one that cannot be read says nothing."""
     try:
         found = msgspec.json.decode((bundle / _RESULT_FILE).read_bytes())
@@ -120,13 +121,3 @@ def _importance(a: Mapping[str, float], b: Mapping[str, float], count: int) -> l
         {"name": name, "a": a.get(name, 0.0) if a else None, "b": b.get(name, 0.0) if b else None}
         for name in names[:count]
     ]
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found

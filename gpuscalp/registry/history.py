@@ -58,13 +58,13 @@ class State:
     stacks : by alias, the digests that it was promoted to, the present one last; a rollback takes one off
     pinned : digests that ``prune`` leaves alone
     added : the newest act that added a digest, while it was not removed
-    sessions : by directory, the digest that the session there was begun with
+    sessions : by directory and digest, who uses which models
     """
 
     stacks: dict[Alias, list[str]] = field(default_factory=dict)
     pinned: set[str] = field(default_factory=set)
     added: dict[str, Act] = field(default_factory=dict)
-    sessions: dict[str, Act] = field(default_factory=dict)
+    sessions: dict[tuple[str, str], Act] = field(default_factory=dict)
 
     def current(self, alias: Alias) -> str | None:
         """Return the digest that an alias points to."""
@@ -91,8 +91,8 @@ class State:
             self.pinned.discard(act.old)
         elif act.action == "add" and act.new:
             self.added[act.new] = act
-        elif act.action == "use" and act.session:
-            self.sessions[act.session] = act
+        elif act.action == "use" and act.session and act.new:
+            self.sessions[act.session, act.new] = act
         elif act.action == "prune" and act.old:
             self.added.pop(act.old, None)
 

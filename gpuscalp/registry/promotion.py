@@ -5,6 +5,7 @@ Owns: the checks before ``promote`` and ``rollback``, and what ``prune`` may tak
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,8 +113,8 @@ def check_fit(registry: Registry, digest: str, device: RequestedDevice = "auto")
 def unused(registry: Registry, state: State, *, now_ns: int) -> tuple[list[str], dict[str, str]]:
     """Sort the bundles into those that may go and those that stay.
 
-    An alias keeps what it points to and what a rollback would go to; a session keeps its model while its
-    directory has it.
+    An alias keeps what it points to and what a rollback would go to; a session keeps its models while its
+    directory has them.
 
     Returns
     -------
@@ -126,9 +127,9 @@ def unused(registry: Registry, state: State, *, now_ns: int) -> tuple[list[str],
                 stay.setdefault(digest, f"{reason}@{alias}")
     for digest in state.pinned:
         stay.setdefault(digest, "pinned")
-    for session, act in state.sessions.items():
-        if act.new is not None and (_copied(Path(session), act.new) or now_ns - act.time_ns < _STARTING_NS):
-            stay.setdefault(act.new, f"session {session}")
+    for (session, digest), act in state.sessions.items():
+        if _copied(Path(session), digest) or now_ns - act.time_ns < _STARTING_NS:
+            stay.setdefault(digest, f"session {session}")
     there = registry.digests()
     return [each for each in there if each not in stay], {each: stay[each] for each in there if each in stay}
 
@@ -156,10 +157,11 @@ def prune(registry: Registry, *, now_ns: int, really: bool) -> dict[str, Any]:
 
 
 def _copied(session: Path, digest: str) -> bool:
-    try:
-        return read_contract(session / "bundle").digest == digest
-    except ModelError:
-        return False
+    for path in (session / "bundle", session / "models" / digest):
+        with suppress(ModelError):
+            if read_contract(path).digest == digest:
+                return True
+    return False
 
 
 def _check_like(contract: Contract, other: Path) -> None:

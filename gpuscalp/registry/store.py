@@ -143,7 +143,7 @@ class Writer:
         folder = self.registry.path / BUNDLES
         staged = Path(tempfile.mkdtemp(prefix=".adding-", dir=folder))
         try:
-            _copy(source, staged)
+            copy_bundle(source, staged)
             digest = load_bundle(staged, graph=None).contract.digest
             target = self.registry.bundle_path(digest)
             new = not target.exists()
@@ -180,7 +180,7 @@ class Writer:
             self._append("unpin", old=digest, why=why)
 
     def note_session(self, digest: str, session: Path) -> None:
-        """Remember that a session begins with a bundle."""
+        """Remember that a session uses a bundle."""
         self._append("use", new=digest, session=str(session.resolve()))
 
     def remove(self, digest: str, *, why: str = "") -> None:
@@ -207,7 +207,7 @@ class Writer:
 
 
 def note_session(bundle: Path, session: Path, *, now_ns: int) -> None:
-    """Tell the registry that a bundle lies in, if it does, that a session begins with it.
+    """Tell the registry that a bundle lies in, if it does, that a session uses it.
 
     The session has its own copy, so a registry that this user may only read is left alone.
     """
@@ -219,7 +219,7 @@ def note_session(bundle: Path, session: Path, *, now_ns: int) -> None:
         writer.note_session(path.name, session)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_bundle(source: Path, target: Path) -> None:
     """Copy the regular files of a bundle, onto the disk; nobody may write to the copies."""
     read_contract(source)
     target.chmod(0o755)
