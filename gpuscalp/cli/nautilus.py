@@ -28,6 +28,10 @@ def backtest(
     venue: Annotated[
         str | None, typer.Option("--venue", help="Venue of the archive; default: the bundle's.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T12:00.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
     catalog: Annotated[
         Path | None,
         typer.Option("--catalog", help="Read the market from this catalog of the archive, not from it."),
@@ -59,6 +63,8 @@ def backtest(
             overrides={"trials": trials},
             out=out,
             venue=venue,
+            start=start,
+            end=end,
             catalog=catalog,
             book=book,
             on_progress=advance,

@@ -8,13 +8,14 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
 
+from gpuscalp.config.trading import OrdersConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.redaction import has_secret, keep_environment
 
@@ -48,7 +49,8 @@ def load(
     ------
     ConfigError
         the file is missing or not TOML, a key is unknown (the nearest known key is named), a value is of the
-        wrong type or out of range, or holds a secret: configurations are copied into every session
+        wrong type or out of range, or holds a secret: configurations are copied into every session; or
+        ``orders.then`` would have no effect
     """
     keep_environment(env or {})
     data: dict[str, Any] = {}
@@ -86,7 +88,7 @@ def load(
     _refuse_secrets(data, where, ())
     _check_keys(data, kind, where, ())
     try:
-        return msgspec.convert(data, kind)
+        found = msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         what, _, at = str(error).partition(" - at ")
         keys = re.findall(r"\w+", at)  # `$.grid.frame_ms` or `$.symbols[...]`
@@ -96,6 +98,26 @@ def load(
             value=_found(data, keys),
             fix="correct the value: configs/ of the project explains the keys",
         ) from None
+    _check_orders(found, where)
+    return found
+
+
+def _check_orders(config: Struct, where: str) -> None:
+    """Refuse a second step of entries that have no first one.
+
+    Here and not where orders are made: a session that was begun with both can still be repeated.
+    """
+    for name in config.__struct_fields__:
+        part = getattr(config, name)
+        if isinstance(part, OrdersConfig) and (part.entry, part.then) == ("taker", "take"):
+            raise ConfigError(
+                "orders.then takes what a resting entry has not got, and no entry rests",
+                where=where,
+                value='then = "take" with entry = "taker"',
+                fix='set orders.entry to "post_only", or leave out orders.then',
+            )
+        if isinstance(part, Struct):
+            _check_orders(part, where)
 
 
 def _found(data: object, keys: list[str]) -> object:
@@ -109,6 +131,19 @@ def _found(data: object, keys: list[str]) -> object:
 def to_dict(config: Struct) -> dict[str, Any]:
     """Return the resolved configuration as plain data, for freezing into a run directory."""
     return cast(dict[str, Any], msgspec.to_builtins(config))
+
+
+def flat_dict(config: Struct) -> dict[str, Any]:
+    """Return the resolved configuration by dotted key, as ``load`` takes it as overrides."""
+    return dict(_flat(to_dict(config), ""))
+
+
+def _flat(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _assign(data: dict[str, Any], keys: list[str], value: object, *, where: str) -> None:

@@ -16,11 +16,13 @@ from typing import Any, Final
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest.calibration import PredictionCheck
+from gpuscalp.backtest.models import counted
 from gpuscalp.backtest.run import (
     BacktestResult,
     Progress,
     check_free,
     frozen_of,
+    lead_ns,
     pipeline_of,
     scope_of,
     span_of,
@@ -56,41 +58,48 @@ def run_nautilus(
     config: BacktestConfig,
     out: Path | None = None,
     venue: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
     book: BookKind = "books",
     rows: Iterable[list[Row]] | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[BacktestResult, Course]:
-    """Backtest a bundle on a whole archive.
+    """Backtest a bundle on an archive.
 
     Parameters
     ----------
-    archive_path, model, config, out, venue : as ``gpuscalp.backtest.run_backtest`` takes them
+    archive_path, model, config, out, venue, start_ns, end_ns : as ``gpuscalp.backtest.run_backtest`` has them
     book : whose levels fill orders
-    rows : the rows of the archive from another place that has them, in the same order
+    rows : all rows of the archive from another place that has them, in the same order
 
     Raises
     ------
     ConfigError    NautilusTrader is not installed, or too old
-    UsageError     the archive lacks a symbol of the bundle, or what orders are filled from; ``out`` is taken
+    UsageError     the archive lacks a symbol of the bundle, what orders are filled from, or a frame in the
+        range; ``out`` is taken
     """
     began, version = time.perf_counter(), require()
     if out is not None:
         check_free(out)
     archive = Archive.open(archive_path)
     training = read_contract(model).training
+    config = counted(config, training)
     venue = venue if venue is not None else training.venue
     symbols, grid = training.symbols, training.config.grid
     instruments = archive.instruments(venue, symbols)
     pipeline = pipeline_of(training, instruments, 1)
     bundle = load_bundle(model, graph=pipeline.graph)
-    begin_ns, finish_ns = span_of(archive, archive_path, venue, symbols, None, None)
+    begin_ns, finish_ns = span_of(archive, archive_path, venue, symbols, start_ns, end_ns)
+    read_from_ns = None if start_ns is None else begin_ns - lead_ns(pipeline)
     _check_books(archive, venue, symbols, book)
     desk = make_desk(bundle, pipeline, instruments, config, session_id=_SESSION)
     perpetuals = _perpetuals(archive, instruments, config)
     engine, account = make_engine(config, venue_name(venue), perpetuals, book=book, version=version)
     funding = Funding(len(symbols), account.pay)
     check = PredictionCheck(training.config.label, grid)
-    course = Course(desk.engine, check, funding.announced, begin_ns=begin_ns, lateness_ms=grid.lateness_ms)
+    course = Course(desk.engine, check, funding.announced, lateness_ms=grid.lateness_ms)
+    # Without a start as well: what closes with the first row is a frame with nothing in it.
+    desk.engine.begins_ns = begin_ns
     feed_ns = least_ns(config.paper.reply)
     strategy = GpuScalpStrategy(
         GpuScalpStrategyConfig(
@@ -108,18 +117,29 @@ def run_nautilus(
     engine.add_strategy(strategy)
     maker = EventMaker(instruments, perpetuals, FastestWay())
     feed = _Feed(maker, begin_ns, finish_ns, latency_ns(config), on_progress)
-    source = arrivals(archive, venue, symbols) if rows is None else rows
+    if rows is None:
+        source: Iterable[list[Row]] = arrivals(archive, venue, symbols, start_ns=read_from_ns, end_ns=end_ns)
+    else:
+        source = _within(rows, read_from_ns, end_ns)
     engine.add_data_iterator("archive", feed.chunks(source))
     try:
-        engine.run(start=begin_ns - feed_ns, end=finish_ns + 10**15)
+        engine.run(
+            start=(begin_ns if read_from_ns is None else read_from_ns) - feed_ns, end=finish_ns + 10**15
+        )
     finally:
         engine.dispose()
     if course.recorder.frame_count == 0:
-        raise UsageError("no frame could be closed", where=str(archive_path))
+        raise UsageError(
+            "no frame could be closed in the range asked for",
+            where=str(archive_path),
+            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
+        )
     course.finish(feed.last_ns)
-    data_digest = archive.digest(venue, symbols, None, finish_ns)
+    data_digest = archive.digest(venue, symbols, read_from_ns, finish_ns)
     scope = scope_of(training, venue, (begin_ns, finish_ns), data_digest, bundle.contract.digest)
-    executor = {"name": "nautilus", "version": version, "book": book}
+    executor: dict[str, Any] = {"name": "nautilus", "version": version, "book": book}
+    if read_from_ns is not None:
+        executor["read_from_ns"] = read_from_ns
     frozen = frozen_of(config, scope, executor=executor)
     outcome = summarise(config, scope, course, check)
     notes = [f"NautilusTrader {version}: {each}" for each in not_modelled(config, book=book, version=version)]
@@ -145,6 +165,8 @@ def nautilus_archive(
     overrides: Mapping[str, object] | None = None,
     out: Path | None = None,
     venue: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
     catalog: Path | None = None,
     book: BookKind = "books",
     on_progress: Progress | None = None,
@@ -156,13 +178,24 @@ def nautilus_archive(
     ConfigError, UsageError
         and what ``run_nautilus`` raises
     """
+    from gpuscalp.train import parse_time
+
     loaded = load(BacktestConfig, config, env=os.environ, overrides=overrides)
     rows: Iterable[list[Row]] | None = None
     if catalog is not None:
         training = read_contract(model).training
         rows = _rows_of_export(catalog, Archive.open(archive), venue or training.venue, training.symbols)
     result, _ = run_nautilus(
-        archive, model, config=loaded, out=out, venue=venue, book=book, rows=rows, on_progress=on_progress
+        archive,
+        model,
+        config=loaded,
+        out=out,
+        venue=venue,
+        start_ns=parse_time(start, "--from"),
+        end_ns=parse_time(end, "--to"),
+        book=book,
+        rows=rows,
+        on_progress=on_progress,
     )
     return result
 
@@ -187,6 +220,18 @@ def _rows_of_export(
         yield rows
     if missing:
         raise UsageError(other, where=str(catalog), value=f"{missing:+,} rows are missing", fix=fix)
+
+
+def _within(rows: Iterable[list[Row]], start_ns: int | None, end_ns: int | None) -> Iterator[list[Row]]:
+    """Yield the rows whose exchange time lies in [start, end); None is open."""
+    for chunk in rows:
+        kept = [
+            row
+            for row in chunk
+            if (start_ns is None or row[2][1] >= start_ns) and (end_ns is None or row[2][1] < end_ns)
+        ]
+        if kept:
+            yield kept
 
 
 class _Feed:

@@ -157,14 +157,13 @@ class _Books:
     def __init__(self, path: Path, run: SavedRun) -> None:
         self._archive, self._venue = Archive.open(path), run.scope["venue"]
         self._symbols = tuple(run.scope["symbols"])
-        if (
-            self._archive.digest(self._venue, self._symbols, None, run.scope["end_ns"])
-            != run.scope["data_digest"]
-        ):
+        read_from_ns = run.frozen["executor"].get("read_from_ns")  # none of a run over everything
+        found_digest = self._archive.digest(self._venue, self._symbols, read_from_ns, run.scope["end_ns"])
+        if found_digest != run.scope["data_digest"]:
             raise UsageError("not the archive of the runs", where=str(path))
         found: list[list[tuple[I64, I64, I64]]] = [[] for _ in self._symbols]
         least: int | None = None
-        for ticks in self._archive.tick_batches(self._venue, self._symbols):
+        for ticks in self._archive.tick_batches(self._venue, self._symbols, start_ns=read_from_ns):
             delay = np.minimum.accumulate(ticks["recv_ns"] - ticks["exch_ns"])
             delay = delay if least is None else np.minimum(delay, least)
             least = int(delay[-1])

@@ -18,6 +18,7 @@ from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.engine import Engine, Outcome
 from gpuscalp.live.market import Work
 from gpuscalp.live.records import SignalRecord
+from gpuscalp.live.roles import Roles
 from gpuscalp.orders import MarketRow, Order, SignalRow
 from gpuscalp.schema import F64, I64, NS_PER_MS, FrameBlock
 from gpuscalp.trader import StepReport, Trader
@@ -37,7 +38,6 @@ class Course:
     engine : is watched from now on
     check : is given the predictions
     announced : symbols whose funding has been announced; grows meanwhile
-    begin_ns : when the recording begins; a frame that ends no later has nothing in it and does not count
     lateness_ms : of the grid
     """
 
@@ -47,14 +47,13 @@ class Course:
         check: PredictionCheck,
         announced: set[int],
         *,
-        begin_ns: int,
         lateness_ms: int,
     ) -> None:
         engine.watcher = self
         self.recorder = Recorder()
         self.announced = announced
         self.check = check
-        self._engine, self._lateness_ns, self._begin_ns = engine, lateness_ms * NS_PER_MS, begin_ns
+        self._engine, self._lateness_ns = engine, lateness_ms * NS_PER_MS
         self._markets: list[MarketRow] = []
         self._signals: list[SignalRow] = []
         self._delays: list[int] = []
@@ -68,8 +67,6 @@ class Course:
     # The engine's watcher
 
     def on_step(self, market: MarketRow, signals: SignalRow, report: StepReport) -> None:
-        if report.end_ns <= self._begin_ns:
-            return
         gate = self._engine.trader.gate
         self.recorder.on_step(report, drawdown_pct=gate.drawdown_pct, state=gate.state)
         self._markets.append(market)
@@ -81,6 +78,12 @@ class Course:
     def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
         self.recorder.on_report(report, order, booked)
 
+    def on_models(self, roles: Roles) -> None:
+        """Nothing: a backtest changes no model."""
+
+    def on_shadow(self, end_ns: int, signals: SignalRow) -> None:
+        """Nothing: it has no shadow."""
+
     # The strategy's witness
 
     def given(self, work: Work) -> None:
@@ -88,7 +91,7 @@ class Course:
 
     def decided(self, work: Work, outcome: Outcome) -> None:
         for kind, body in outcome.records:
-            if kind is RecordKind.SIGNAL and isinstance(body, SignalRecord) and body.end_ns > self._begin_ns:
+            if kind is RecordKind.SIGNAL and isinstance(body, SignalRecord):
                 self._records.append(body)
                 self._delays.append(work.now_ns - body.end_ns - self._lateness_ns)
 

@@ -67,7 +67,8 @@ class TradingConfig(Protocol):
 
 
 class WorkRecord(Struct, frozen=True, omit_defaults=True):
-    """One Work as it is written down; ``work`` gives the same one back. Fields are those of Work."""
+    """One Work as it is written down; ``work`` gives the same one back. Fields are those of Work but for
+    ``models``, which a backtest does not change."""
 
     now_ns: int
     ticks: bytes
@@ -206,8 +207,9 @@ def make_desk(
     )
     engine = Engine(
         pipeline,
-        bundle.ensemble,
+        bundle,
         trader,
+        opened=lambda _: bundle,  # a backtest changes no model
         session_id=session_id,
         predict_within_ms=predict_within_ms,
         deadline_ms=deadline_ms,

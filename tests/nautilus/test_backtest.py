@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gpuscalp.archive import Archive
 from gpuscalp.archive.ingest import import_sources
 from gpuscalp.backtest import run as ours
 from gpuscalp.backtest.calibration import chunk_signals
+from gpuscalp.bundle import read_contract
 from gpuscalp.config import BacktestConfig, LegConfig, OrdersConfig, PaperConfig
 from gpuscalp.inference import chunk_digests
 from gpuscalp.live.records import SignalRecord
@@ -38,7 +40,13 @@ class Both:
 
 
 def run_both(
-    folder: Path, archive: Path, bundle: Path, config: BacktestConfig = CONFIG, **settings: Any
+    folder: Path,
+    archive: Path,
+    bundle: Path,
+    config: BacktestConfig = CONFIG,
+    *,
+    span: tuple[int | None, int | None] = (None, None),
+    **settings: Any,
 ) -> Both:
     from gpuscalp.nautilus.backtest import run_nautilus
 
@@ -52,8 +60,9 @@ def run_both(
     before = ours._trade_part
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ours, "_trade_part", spy)
-        mine = ours.run_backtest(archive, bundle, config=config, out=folder / "ours")
-    theirs, course = run_nautilus(archive, bundle, config=config, out=folder / "theirs", **settings)
+        times = {"start_ns": span[0], "end_ns": span[1]}
+        mine = ours.run_backtest(archive, bundle, config=config, out=folder / "ours", **times)
+    theirs, course = run_nautilus(archive, bundle, config=config, out=folder / "theirs", **times, **settings)
     return Both(
         archive, mine, theirs, course, [np.concatenate(column) for column in zip(*taken, strict=True)]
     )
@@ -209,6 +218,47 @@ def test_orders_that_rest_go_through_nautilus_as_well(
     assert summary["unclosed_usdt"] == 0
 
 
+@pytest.mark.parametrize(
+    ("start_s", "end_s"), [(20.0, 45.55), (54.2, None)], ids=["cold at first", "read from the middle on"]
+)
+def test_a_part_of_the_time_is_decided_on_alike(
+    both: Both, archive: Path, bundle: Path, tmp_path: Path, start_s: float, end_s: float | None
+) -> None:
+    first_ns, last_ns = Archive.open(archive).time_range("synthetic", read_contract(bundle).training.symbols)
+    start_ns = first_ns + int(start_s * 1e9)
+    end_ns = None if end_s is None else first_ns + int(end_s * 1e9)
+    part = run_both(tmp_path, archive, bundle, span=(start_ns, end_ns))
+    check_signals(part)
+    assert check_fills(part)["orders"]["both"] > 10
+    ends = part.course.end_ns
+    assert ends[0] - start_ns <= 100_000_000 < ends[0] - start_ns + 100_000_000
+    assert ends[-1] <= (end_ns or last_ns)
+    for name in ("start", "end", "data_digest", "frames"):
+        assert part.theirs.summary[name] == part.ours.summary[name], name
+    # The features of the whole, but for the first frames: a mark price is told once a second.
+    at = np.searchsorted(both.course.end_ns, ends[10:])
+    assert np.array_equal(both.course.digests("rows")[at], part.course.digests("rows")[10:])
+    assert part.theirs.summary["trades"] < both.theirs.summary["trades"]
+
+
+def test_a_part_of_a_catalog_is_that_of_its_archive(
+    archive: Path, bundle: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    assert cli("nautilus", "export", archive, tmp_path / "catalog").code == 0
+    first_ns, _ = Archive.open(archive).time_range("synthetic", read_contract(bundle).training.symbols)
+    start, end = (
+        datetime.fromtimestamp(first_ns / 1e9 + seconds, UTC).isoformat() for seconds in (55.0, 57.5)
+    )
+    words = ("nautilus", "backtest", archive, "--model", bundle, "--from", start, "--to", end, "--out")
+    assert cli(*words, tmp_path / "a", "--json").code == 0
+    assert cli(*words, tmp_path / "b", "--catalog", tmp_path / "catalog", "--json").code == 0
+    for name in ("trades.parquet", "fills.parquet", "equity.parquet", "signals.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    late = cli(*words[:5], "--from", "2100-01-01", "--json")
+    assert late.code == 2
+    assert "nothing in the range" in json.loads(late.stdout)["error"]["what"]
+
+
 def test_latencies_that_are_drawn_and_quotes_that_fill_are_said_to_be_otherwise(
     archive: Path, bundle: Path, tmp_path: Path
 ) -> None:
@@ -271,7 +321,6 @@ class Seen:
 def test_in_an_engine_of_ones_own_it_makes_everything_from_its_configuration(
     both: Both, archive: Path, bundle: Path, tmp_path: Path
 ) -> None:
-    from gpuscalp.bundle import read_contract
     from gpuscalp.nautilus.arrivals import arrivals
     from gpuscalp.nautilus.events import EventMaker, as_received
     from gpuscalp.nautilus.instruments import to_nautilus
