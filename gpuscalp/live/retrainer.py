@@ -1,0 +1,176 @@
+"""The process that trains a session's next model: when it is started, what came of it.
+
+Owns: one process at a time (``gpuscalp retrain``), its files, its end. Never: trains, or judges what was
+trained. The session's process does nothing but start it and look now and then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Final, final
+
+from gpuscalp.config import RetrainingConfig
+from gpuscalp.redaction import redact
+from gpuscalp.schema import NS_PER_S
+
+_LOG: Final = logging.getLogger("gpuscalp.retraining")
+_ANSWER: Final = "answer.json"
+_ERRORS: Final = "errors.txt"
+_HOUR_NS: Final[int] = 3_600 * NS_PER_S
+_REASON_MAX: Final = 300
+# NumPy's own threads are of no use to it.
+_ONE_THREAD: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@final
+class Retrainer:
+    """Trains for one session.
+
+    Parameters
+    ----------
+    path : of the session
+    config : when, and with how much of the machine
+    begun_ns : of the session, wall clock: the first attempt counts from it
+
+    Attributes
+    ----------
+    state : "off" where nothing is due ever, "idle", "running", or "failed": the last attempt
+    reason : why it failed, or what keeps it from being started though it is due
+    since_ns : wall clock, of the state; 0 = since the process began
+    result : what the last attempt of this process that succeeded said
+    """
+
+    def __init__(self, path: Path, config: RetrainingConfig, *, begun_ns: int) -> None:
+        self.state = "idle" if config.every_hours else "off"
+        self.reason = ""
+        self.since_ns = 0
+        self.result: dict[str, Any] | None = None
+        self._path, self._folder, self._config = path, path / "retraining", config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._attempted_ns = max(begun_ns, self._last_attempt_ns())
+
+    def due(self, now_ns: int) -> bool:
+        """Whether it is time for the next attempt."""
+        next_ns = self.next_ns()
+        return next_ns is not None and now_ns >= next_ns
+
+    def next_ns(self) -> int | None:
+        """Return when the next attempt is due, wall clock; None: never, or it is running."""
+        every_ns = round(self._config.every_hours * _HOUR_NS)
+        return self._attempted_ns + every_ns if every_ns and self.state != "running" else None
+
+    def start(self, lead: Path, now_ns: int) -> None:
+        """Start it.
+
+        Parameters
+        ----------
+        lead : bundle whose configuration is used
+        """
+        config = self._config
+        command = [sys.executable, "-m", "gpuscalp", "retrain", str(self._path), "--like", str(lead)]
+        command += ["--train-hours", repr(config.train_hours), "--cores", str(config.cores)]
+        command += ["--memory-mb", str(config.memory_mb), "--device", config.device]
+        command += ["--gpu-memory-mb", str(config.gpu_memory_mb)]
+        command += ["--registry", config.registry] if config.registry else []
+        self._attempted_ns = now_ns
+        try:
+            self._folder.mkdir(exist_ok=True)
+            with self._open(_ANSWER) as answer, self._open(_ERRORS) as errors:
+                self._process = subprocess.Popen(
+                    [*command, "--attended", "--json"],
+                    stdin=subprocess.PIPE,  # nothing is written: that it closes says that we are gone
+                    stdout=answer,
+                    stderr=errors,
+                    start_new_session=True,  # Ctrl-C is meant for us
+                    env=os.environ | dict.fromkeys(_ONE_THREAD, "1"),
+                )
+        except OSError as error:
+            self._become("failed", now_ns, str(error))
+            return
+        self._become("running", now_ns)
+
+    def poll(self, now_ns: int) -> dict[str, Any] | None:
+        """Return the answer of a process that has come to a good end since the last call."""
+        process = self._process
+        if process is None:
+            return None
+        code = process.poll()
+        if code is None:
+            if now_ns - self._attempted_ns > self._config.timeout_hours * _HOUR_NS:
+                self._end()
+                self._become("failed", now_ns, f"it took more than {self._config.timeout_hours:g} hours")
+            return None
+        self._end()
+        try:
+            answer: dict[str, Any] = json.loads((self._folder / _ANSWER).read_bytes())
+        except (OSError, ValueError):
+            answer = {}
+        if code or "digest" not in answer:
+            self._become("failed", now_ns, self._why(code, answer))
+            return None
+        self.result = answer
+        self._become("idle", now_ns)
+        return answer
+
+    def failed(self, now_ns: int, reason: str) -> None:
+        """Note that nothing can be made of what was trained."""
+        self._become("failed", now_ns, reason)
+
+    def close(self) -> None:
+        """End a process that runs."""
+        self._end()
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "state": self.state,
+            "reason": self.reason,
+            "since_ns": self.since_ns,
+            "next_ns": self.next_ns(),
+            "every_hours": self._config.every_hours,
+            "result": self.result,
+        }
+
+    def _become(self, state: str, now_ns: int, reason: str = "") -> None:
+        self.state, self.since_ns, self.reason = state, now_ns, redact(reason)[:_REASON_MAX]
+        level = logging.WARNING if state == "failed" else logging.INFO
+        _LOG.log(level, "retraining: %s%s", state, f": {self.reason}" if reason else "")
+
+    def _why(self, code: int, answer: dict[str, Any]) -> str:
+        if "error" in answer:
+            told = answer["error"]
+            return ": ".join(str(told[key]) for key in ("what", "value") if told.get(key))
+        lines: list[str] = []
+        with suppress(OSError):
+            lines = (self._folder / _ERRORS).read_text(errors="replace").strip().splitlines()
+        # Out of memory a library may end the process before it can say so itself.
+        return f"exit code {code}" + (f": {lines[-1]}" if lines else "")
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.kill()
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
+        process.wait()
+
+    def _open(self, name: str) -> IO[bytes]:
+        return (self._folder / name).open("wb")
+
+    def _last_attempt_ns(self) -> int:
+        """Return about when a process before this one tried; a time in the future is none."""
+        try:
+            found = (self._folder / _ANSWER).stat()
+        except OSError:
+            return 0
+        # An empty one was ended with its session: that was no attempt.
+        return found.st_mtime_ns if found.st_size and found.st_mtime_ns <= time.time_ns() else 0

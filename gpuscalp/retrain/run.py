@@ -1,0 +1,167 @@
+"""One retraining: from the journal of a session to a bundle, by the lead's own configuration.
+
+    SESSION/retraining/candidate/   the last bundle that came of it
+    SESSION/retraining/work/        archive and rejects of a run; nothing of it stays
+    SESSION/retraining/lock         held by the one process that retrains
+
+Owns: the order of steps and the answer. Never: touches the session's journal, its models or its process: who
+wants the candidate takes it up (gpuscalp.live.retrainer).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from gpuscalp.archive import Archive
+from gpuscalp.bundle import read_contract
+from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.errors import DataError, UsageError
+from gpuscalp.live.directory import read_about
+from gpuscalp.registry import Registry
+from gpuscalp.retrain.caps import Caps
+from gpuscalp.retrain.market_data import import_journal
+from gpuscalp.schema import NS_PER_S
+from gpuscalp.train import ArchiveSource, train
+from gpuscalp.train.passes import Progress
+from gpuscalp.train.run import silent
+
+FOLDER: Final = "retraining"
+CANDIDATE: Final = "candidate"
+_HOUR_NS: Final = 3_600 * NS_PER_S
+
+
+def retrain(
+    session: Path,
+    *,
+    like: Path,
+    train_hours: float,
+    caps: Caps,
+    device: RequestedDevice = "cpu",
+    gpu_memory_mb: int | None = None,
+    registry: Path | None = None,
+    told: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a candidate on what a session has seen.
+
+    Parameters
+    ----------
+    session : its directory; it may be running
+    like : bundle whose configuration is used: that of the lead
+    train_hours : of the market, up to now
+    caps : what this process was confined to
+    device, gpu_memory_mb : where it is trained, and with how much of it (``gpuscalp.train.train``)
+    registry : to keep the bundle in as well, as ``candidate``; None: in the session's directory alone
+    told : how far it is
+
+    Returns
+    -------
+    dict: ``digest`` and ``bundle`` of the candidate, ``registered`` (the registry), ``train_hours``,
+    ``trained_from_ns``, ``trained_until_ns``, ``rows``, ``metrics`` of held-out rows; ``segments``,
+    ``market_rows`` and ``rejects`` of the import; ``import_s``, ``train_s``, ``peak_rss_mb``, ``caps``
+
+    Raises
+    ------
+    UsageError     no session, or another process retrains it
+    DataError      its journal cannot be imported, or holds too little
+    ConfigError, DeviceError    as ``gpuscalp.train.train``
+    """
+    about = read_about(session)
+    contract = read_contract(like)
+    now_ns, begun_s = time.time_ns(), time.monotonic()
+    folder = session / FOLDER
+    told = told or silent
+    with _alone(folder) as work:
+        since_ns = now_ns - round(train_hours * _HOUR_NS)
+        imported = import_journal(
+            session,
+            about,
+            work / "archive",
+            since_ns=since_ns,
+            told=lambda done, total: told(done, total, "reading the journal"),
+        )
+        imported_s = time.monotonic()
+        symbols = contract.training.symbols
+        config = msgspec.structs.replace(contract.training.config, symbols=symbols, venue=about.config.venue)
+        archive = Archive.open(work / "archive")
+        missing = set(symbols) - set(archive.symbols(config.venue))
+        if missing:
+            raise DataError(
+                "the journal has nothing of a symbol", where=str(session), value=", ".join(sorted(missing))
+            )
+        threads = len(caps.cores)
+        source = ArchiveSource.open(
+            archive,
+            config,
+            start_ns=since_ns,
+            threads=threads,
+            device=resolve(device).name,
+            gpu_memory_mb=gpu_memory_mb,
+        )
+        result = train(
+            source,
+            config,
+            work / CANDIDATE,
+            device=device,
+            threads=threads,
+            gpu_memory_mb=gpu_memory_mb,
+            on_progress=told,
+        )
+        trained_s = time.monotonic()
+        candidate = folder / CANDIDATE
+        shutil.rmtree(candidate, ignore_errors=True)
+        (work / CANDIDATE).rename(candidate)
+    digest = read_contract(candidate).digest
+    if registry is not None:
+        with Registry(registry).writing() as writer:
+            writer.add(candidate, why=f"retrained from {session}")
+            writer.promote("candidate", digest, why=f"retrained from {session}")
+    training = result.training
+    return {
+        "session": str(session),
+        "digest": digest,
+        "bundle": str(candidate),
+        "registered": None if registry is None else str(registry),
+        "train_hours": train_hours,
+        "trained_from_ns": training.trained_on.start_ns,
+        "trained_until_ns": training.trained_on.end_ns,
+        "rows": training.rows,
+        "metrics": dict(training.metrics),
+        "segments": imported.segments,
+        "market_rows": imported.rows,
+        "rejects": imported.rejects,
+        "import_s": round(imported_s - begun_s, 3),
+        "train_s": round(trained_s - imported_s, 3),
+        "peak_rss_mb": round(result.peak_rss_mb, 1),
+        "caps": {"cores": list(caps.cores), "memory_mb": caps.memory_mb, "idle": caps.idle},
+    }
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """Be the one process that retrains a session; yield an empty folder to work in."""
+    folder.mkdir(exist_ok=True)
+    work = folder / "work"
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except BlockingIOError:
+        raise UsageError(
+            "another process retrains this session", where=str(folder), fix="wait for it to end"
+        ) from None
+    finally:
+        os.close(lock)

@@ -1,0 +1,115 @@
+"""The process that retrains a session: when it is begun, and what is made of each of its ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from gpuscalp.config import RetrainingConfig
+from gpuscalp.live import retrainer as module
+from gpuscalp.live.retrainer import Retrainer
+
+HOUR = 3_600 * 10**9
+BEGUN_NS = 1_700_000_000 * 10**9
+REFUSED = {"error": {"what": "too few rows", "value": 7}}
+GOOD = {"digest": "d", "bundle": "b", "rows": 5, "metrics": {}}
+
+
+@pytest.fixture
+def code() -> Iterator[list[str]]:
+    """Yield a list with the Python code that runs in the place of ``gpuscalp retrain``."""
+    code = [""]
+    popen = subprocess.Popen
+
+    def instead(_: list[str], **more: Any) -> subprocess.Popen[bytes]:
+        return popen([sys.executable, "-c", code[0]], **more)
+
+    with patch.object(module.subprocess, "Popen", instead):
+        yield code
+
+
+def ended(retrainer: Retrainer, now_ns: int) -> dict[str, Any] | None:
+    """Return what it answers when its process has ended."""
+    until = time.monotonic() + 60
+    while retrainer.state == "running" and time.monotonic() < until:
+        found = retrainer.poll(now_ns)
+        if found is not None:
+            return found
+        time.sleep(0.01)
+    return None
+
+
+def test_it_is_due_after_its_hours_and_again_after_each_attempt(tmp_path, code):
+    retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=2.0), begun_ns=BEGUN_NS)
+    assert not retrainer.due(BEGUN_NS + 2 * HOUR - 1)
+    assert retrainer.due(BEGUN_NS + 2 * HOUR)
+    code[0] = f"print({json.dumps(GOOD)!r})"
+    retrainer.start(tmp_path / "bundle", BEGUN_NS + 3 * HOUR)
+    assert (retrainer.state, retrainer.next_ns()) == ("running", None)
+    assert ended(retrainer, BEGUN_NS + 3 * HOUR) == GOOD
+    assert (retrainer.state, retrainer.result) == ("idle", GOOD)
+    assert not retrainer.due(BEGUN_NS + 5 * HOUR - 1)
+    assert retrainer.due(BEGUN_NS + 5 * HOUR)
+
+
+def test_never_is_never(tmp_path):
+    retrainer = Retrainer(tmp_path, RetrainingConfig(), begun_ns=0)
+    assert (retrainer.state, retrainer.next_ns(), retrainer.due(2**62)) == ("off", None, False)
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9"),  # of the kernel, where memory runs out
+        ("import sys; sys.exit('std::bad_alloc')", "exit code 1: std::bad_alloc"),
+        (f"print({json.dumps(REFUSED)!r}); raise SystemExit(2)", "too few rows: 7"),
+        ("print('nonsense')", "exit code 0"),
+    ],
+    ids=["killed", "out of memory", "an error of ours", "no answer"],
+)
+def test_a_bad_end_is_told_and_the_next_attempt_waits_its_hours(tmp_path, code, script, told):
+    retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
+    code[0] = script
+    retrainer.start(tmp_path, BEGUN_NS + HOUR)
+    assert ended(retrainer, BEGUN_NS + HOUR) is None
+    assert (retrainer.state, retrainer.reason) == ("failed", told)
+    assert retrainer.next_ns() == BEGUN_NS + 2 * HOUR
+
+
+def test_one_that_takes_too_long_is_ended(tmp_path, code):
+    config = RetrainingConfig(every_hours=1.0, timeout_hours=0.5)
+    retrainer = Retrainer(tmp_path, config, begun_ns=BEGUN_NS)
+    code[0] = "import time; time.sleep(600)"
+    retrainer.start(tmp_path, BEGUN_NS)
+    assert retrainer.poll(BEGUN_NS + HOUR // 2) is None
+    assert retrainer.state == "running"
+    retrainer.poll(BEGUN_NS + HOUR // 2 + 1)
+    assert (retrainer.state, retrainer.reason) == ("failed", "it took more than 0.5 hours")
+
+
+def test_the_last_attempt_of_an_earlier_process_counts(tmp_path, code):
+    config = RetrainingConfig(every_hours=1.0)
+    code[0] = f"print({json.dumps(GOOD)!r})"
+    before = Retrainer(tmp_path, config, begun_ns=BEGUN_NS)
+    before.start(tmp_path, BEGUN_NS)
+    assert ended(before, BEGUN_NS) == GOOD
+    next_ns = Retrainer(tmp_path, config, begun_ns=BEGUN_NS).next_ns()
+    assert next_ns is not None
+    assert abs(next_ns - HOUR - time.time_ns()) < 600 * 10**9
+
+
+def test_an_attempt_that_ended_with_its_session_does_not_count(tmp_path, code):
+    """A daily restart in the middle of each would have left the session without a new model for ever."""
+    config = RetrainingConfig(every_hours=1.0)
+    code[0] = "import time; time.sleep(60)"
+    before = Retrainer(tmp_path, config, begun_ns=BEGUN_NS)
+    before.start(tmp_path, BEGUN_NS)
+    before.close()
+    assert Retrainer(tmp_path, config, begun_ns=BEGUN_NS).next_ns() == BEGUN_NS + HOUR
