@@ -30,6 +30,7 @@ from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import F32, NS_PER_MS
+from gpuscalp.train.run import silent
 
 if TYPE_CHECKING:
     from gpuscalp.train.passes import Progress
@@ -111,11 +112,7 @@ def write(
 
 def measure() -> dict[str, Any]:
     """Measure the usual grid and return what ``write`` returns, without writing anything."""
-    return _answer(run(now=_now(), told=_silent))
-
-
-def _silent(done: float, total: float | None = None, note: str = "") -> None:
-    """Tell nobody how far the measurement is."""
+    return _answer(run(now=_now(), told=silent))
 
 
 def _answer(profile: DeviceProfile) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from gpuscalp.live.market import Work
 from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.predictor import HostPredictor
 from gpuscalp.live.records import HealthRecord, SignalRecord
+from gpuscalp.live.roles import Roles
 from gpuscalp.live.session import Session
 from gpuscalp.ops.forest import ForestScratch
 from gpuscalp.orders import MarketRow, Order, SignalRow
@@ -141,6 +142,12 @@ class _Watched:
 
     def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
         self._monitor.on_report(report, order, booked)
+
+    def on_models(self, roles: Roles) -> None:
+        self._monitor.on_models(roles)
+
+    def on_shadow(self, end_ns: int, signals: SignalRow) -> None:
+        self._monitor.on_shadow(end_ns, signals)
 
     def settle(self) -> None:
         """Do what a status does twice a second."""

@@ -84,7 +84,7 @@ def live(
     from gpuscalp.worker import parse_fault as parse_worker_fault
 
     chosen = None if config is None else load(LiveConfig, config, env=os.environ)
-    chosen, way = _way(session, chosen, broker, confirmed=confirm_live)
+    chosen, way = _way(session, chosen, broker, confirmed=confirm_live, embedded=embedded)
     # The bar is gone before the first picture is drawn: the two would write over each other.
     with (
         ExitStack() as preparing,
@@ -113,7 +113,7 @@ def live(
 
 
 def _way(
-    session: Path, config: LiveConfig | None, broker: str | None, *, confirmed: bool
+    session: Path, config: LiveConfig | None, broker: str | None, *, confirmed: bool, embedded: bool
 ) -> tuple[LiveConfig | None, Way | None]:
     """Return the configuration and the way to the exchange: paper, unless somebody says otherwise twice."""
     import os
@@ -140,6 +140,10 @@ def _way(
         if confirmed:
             raise UsageError("nothing to confirm: the broker is paper", where="--confirm-live")
         return config, None
+    if embedded:  # before anybody looks for keys
+        from gpuscalp.live.run import refuse_embedded
+
+        refuse_embedded(used.broker)
     from gpuscalp.nautilus.keys import permit
 
     keys = permit(used, os.environ, confirmed=confirmed)
@@ -214,6 +218,37 @@ def stop(
 ) -> None:
     """End the process of a session. Without --flatten positions stay and are there at the next start."""
     _command(session, "stop", json, flatten=flatten)
+
+
+@app.command("use")
+def use(
+    session: SessionArgument,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)] = None,
+    shadow: Annotated[bool, typer.Option("--shadow", help="It is asked too, and decides nothing.")] = False,
+    no_shadow: Annotated[bool, typer.Option("--no-shadow", help="No shadow any more.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="The model that led before leads again.")] = False,
+    why: Annotated[str, typer.Option("--why", help="Stands in the journal beside it.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Change the model of a session that runs, between two frames.
+
+    It has to be of the session's market, symbols, columns, frames and label (exit code 8). Prints the last
+    frame that the model before has decided.
+    """
+    from gpuscalp.live.control import Request, ask
+
+    if sum((model is not None, no_shadow, back)) != 1 or (shadow and model is None):
+        raise UsageError("one model, --no-shadow or --back; --shadow goes with a model", where="gpuscalp use")
+    request = Request(
+        "use",
+        by=getpass.getuser(),
+        model="" if model is None else str(parse_model(model).resolve()),
+        shadow=shadow or no_shadow,
+        back=back,
+        why=why,
+    )
+    answer = ask(session, request, timeout_s=60.0)
+    emit(answer, json=json, text=lambda: _used(answer))
 
 
 @app.command("replay")
@@ -302,6 +337,15 @@ def _command(session: Path, command: str, json: bool, *, flatten: bool = False) 
             fix="the next start goes on closing them; gpuscalp status shows what is left",
         )
     emit(answer, json=json, text=lambda: f"{command}: the gate is {answer['state']}.")
+
+
+def _used(answer: dict[str, Any]) -> str:
+    from gpuscalp.registry.names import SHORT
+
+    if answer["bundle"] is None:
+        return "No model is in the shadow any more."
+    does = "leads" if answer["role"] == "lead" else "is in the shadow"
+    return f"{answer['bundle'][:SHORT]} {does}, from the frame after {answer['after_ns'] or 'none'} on."
 
 
 def _ended(status: dict[str, Any]) -> str:

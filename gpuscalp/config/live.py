@@ -160,6 +160,24 @@ class NotifyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     resolved: bool = True  # also tell when it is over
 
 
+class AdaptationConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a session corrects its model's calibration by what came, and how far (docs/drift.md).
+
+    A bias is added to the logarithm of a class's probability before the classes share one again; a scale is
+    the factor of all logarithms. Both are counted from the calibration that the model came with.
+    """
+
+    recalibrate: bool = False
+    every_s: Annotated[float, Meta(ge=60.0, le=3_600.0)] = 600.0
+    window_s: Annotated[float, Meta(ge=600.0, le=86_400.0)] = 7_200.0  # of matured rows that count
+    # Labels that do not overlap; until so many have matured nothing is done.
+    min_independent: Annotated[float, Meta(ge=100.0)] = 1_000.0
+    max_bias: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.3
+    max_bias_per_hour: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.15
+    max_log_scale: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.2
+    max_log_scale_per_hour: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1
+
+
 class NautilusConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Orders through NautilusTrader to a real account (docs/nautilus_live.md). Keys: environment only."""
 
@@ -177,6 +195,34 @@ class NautilusConfig(Struct, frozen=True, forbid_unknown_fields=True):
     silent_ms: PositiveInt = 5_000  # a symbol without quotes or marks for so long is not traded
     connect_s: Positive = 30.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
+
+
+class RetrainingConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a session trains its next model, and what that may take of the machine (docs/retraining.md).
+
+    The result predicts in the shadow. Whether it is promoted is another question: ``[promotion]``.
+    """
+
+    every_hours: NonNegative = 0.0  # after the last attempt, or the beginning of the session; 0 = never
+    train_hours: Positive = 24.0  # of the market, up to then
+    rows_min: PositiveInt = 100_000  # frames times symbols of the session, within train_hours
+    timeout_hours: Positive = 6.0
+    cores: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    memory_mb: Annotated[int, Meta(ge=256)] = 4_096
+    device: Literal["cpu", "cuda"] = "cpu"
+    gpu_memory_mb: Annotated[int, Meta(ge=256)] = 4_096  # that training on a GPU is made to fit into
+    registry: str = ""  # folder; "" = the candidate is kept in the session alone
+
+
+class PromotionConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a shadow takes the lead, and when the lead before it is taken up again (docs/retraining.md)."""
+
+    by: Literal["nobody", "rule"] = "nobody"  # "rule": promoted and rolled back without anybody asked
+    rows_min: PositiveInt = 20_000  # matured, that both models have predicted
+    confidence: Annotated[float, Meta(ge=0.5, le=0.999999)] = 0.99  # of both tests
+    window_s: Annotated[float, Meta(ge=10.0)] = 3_600.0  # in which a new lead's calibration is watched
+    tolerance: Annotated[float, Meta(ge=0, lt=1)] = 0.05  # of a gap in a probability (or nats), beyond chance
+    errors: Positive = 6.0  # standard errors that chance is granted: it is looked at all day long
 
 
 class LiveConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -201,3 +247,6 @@ class LiveConfig(Struct, frozen=True, forbid_unknown_fields=True):
     metrics: MetricsConfig = MetricsConfig()
     logs: LogsConfig = LogsConfig()
     notify: NotifyConfig = NotifyConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()

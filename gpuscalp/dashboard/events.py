@@ -15,10 +15,12 @@ from gpuscalp.live.records import (
     ControlRecord,
     FillRecord,
     HealthRecord,
+    ModelRecord,
     OrderRecord,
     SessionRecord,
     StateRecord,
     decode,
+    model_text,
 )
 from gpuscalp.schema import E8
 
@@ -73,6 +75,11 @@ def _control(record: Record, _: Sequence[str]) -> Event:
     return "warn", f"{body.by} asks for: {body.command}"
 
 
+def _model(record: Record, _: Sequence[str]) -> Event:
+    body = decode(record, ModelRecord)
+    return "warn" if body.role == "lead" and body.calibration is None else "info", model_text(body)
+
+
 def _health(record: Record, symbols: Sequence[str]) -> Event:
     body = decode(record, HealthRecord)
     found = [*body.device, *body.venue]
@@ -110,6 +117,7 @@ _MAKERS: Final[dict[int, Callable[[Record, Sequence[str]], Event | None]]] = {
     RecordKind.FILL: _report,
     RecordKind.STATE: _state,
     RecordKind.CONTROL: _control,
+    RecordKind.MODEL: _model,
     RecordKind.HEALTH: _health,
     RecordKind.CONNECTION: _connection,
     RecordKind.SESSION: _session,

@@ -32,7 +32,7 @@ KINDS: Final = frozenset(
     {
         *(RecordKind.SIGNAL, RecordKind.VERDICT, RecordKind.ORDER, RecordKind.FILL, RecordKind.STATE),
         *(RecordKind.CONTROL, RecordKind.HEALTH, RecordKind.CONNECTION, RecordKind.SESSION),
-        *(RecordKind.CHECKPOINT, RecordKind.END),
+        *(RecordKind.CHECKPOINT, RecordKind.END, RecordKind.MODEL),
     }
 )
 _QUOTE: Final = b"bookTicker"

@@ -65,6 +65,7 @@ class RecordKind(IntEnum):
     CONTROL = 8  # an operator's command
     TICKS = 9  # market events that came as such and not as messages of a socket: TICK[N]
     HEARD = 10  # what an exchange said of orders and money
+    MODEL = 11  # another model or calibration, from the next batch on
     SIGNAL = 16
     VERDICT = 17
     ORDER = 18

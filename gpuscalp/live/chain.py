@@ -28,6 +28,7 @@ from gpuscalp.live.records import (
     decode,
 )
 from gpuscalp.live.store import sent_ns_of
+from gpuscalp.registry.names import SHORT
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 
 _INPUTS: Final = frozenset({RecordKind.RAW, RecordKind.REST, RecordKind.TICKS, RecordKind.CLOCK})
@@ -172,6 +173,7 @@ def _causes(before: _Before, order: OrderRecord, about: SessionFile) -> tuple[li
     found.append(
         ("signal", before.signal, {"end_ns": signal.end_ns, "decided_ns": signal.decided_ns, **times})
     )
+    found[-1][2]["model"] = signal.model or about.bundle[:SHORT]
     for record in before.verdicts:
         verdict = decode(record, VerdictRecord)
         if verdict.symbol == order.symbol and verdict.side == order.side:

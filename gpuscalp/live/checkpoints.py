@@ -33,9 +33,10 @@ _SUFFIX: Final = ".ckpt"
 _LENGTH: Final = struct.Struct("<q")
 _PIECE_BYTES: Final = 1 << 20
 _BREATH_S: Final = 0.003
-# What an engine knows beside its stream; the model is not state.
+# What an engine knows beside its stream; of its models only the names.
 _STATE: Final = (
     "trader",
+    "roles",
     "market",
     "signals",
     "flattening",
@@ -164,7 +165,8 @@ class Checkpoints:
 
         Raises
         ------
-        DataError    the newest one is of another version of the program
+        DataError     the newest one is of another version of the program
+        ModelError    a model that it names is not there, or is not what it was
         """
         for path in sorted(self._path.glob(f"*{_SUFFIX}"), reverse=True):
             found = _read(path)
@@ -181,6 +183,7 @@ class Checkpoints:
             for name, value in zip(_STATE, state, strict=True):
                 setattr(engine, name, value)
             engine.stream.restore(stream)
+            engine.assume_roles()
             return Loaded(market, content.seq, frozenset(content.connections))
         return None
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Final, Protocol, final
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, final
 
 from gpuscalp.errors import NotRunningError, UsageError
 from gpuscalp.execution.reconcile import Rule
 from gpuscalp.live.control import Request
-from gpuscalp.live.records import Command
+from gpuscalp.live.engine import Outcome
+from gpuscalp.live.records import Command, ModelRecord
+from gpuscalp.live.roles import Roles
 from gpuscalp.live.session import Session
 
 _FLAT_S: Final = 30.0
@@ -54,8 +57,8 @@ class Driver(Protocol):
 class Commands:
     """The requests to one session.
 
-    Call ``given`` when the engine has been given a batch, ``answered`` with what it said to its commands, and
-    ``give_up`` when no batch will come any more.
+    Call ``given`` when the engine has been given a batch, ``answered`` with what came of it, and ``give_up``
+    when no batch will come any more.
 
     Parameters
     ----------
@@ -66,27 +69,35 @@ class Commands:
         self._session, self._driver, self._disk = session, driver, disk
         self._waiting: list[asyncio.Future[str]] = []  # that the engine has not been given
         self._asked: list[asyncio.Future[str]] = []
+        self._changes: list[tuple[ModelRecord, asyncio.Future[int]]] = []  # that the engine has not taken
 
     @property
     def waiting(self) -> bool:
         """Whether there is one that the engine has not been given."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._changes)
 
     def given(self) -> None:
         self._asked, self._waiting = self._waiting, []
 
-    def answered(self, answers: Sequence[str | UsageError]) -> None:
+    def answered(self, outcome: Outcome) -> None:
         asked, self._asked = self._asked, []
-        for future, answer in zip(asked, answers, strict=False):
+        for future, answer in zip(asked, outcome.answers, strict=False):
             if future.done():
                 continue
             if isinstance(answer, UsageError):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
+        if outcome.models:
+            taken = {id(record) for record in outcome.models}
+            for record, change in self._changes:
+                if id(record) in taken and not change.done():
+                    change.set_result(outcome.after_ns)
+            self._changes = [each for each in self._changes if id(each[0]) not in taken]
 
     def give_up(self) -> None:
-        for future in (*self._asked, *self._waiting):
+        futures: list[asyncio.Future[Any]] = [*self._asked, *self._waiting]
+        for future in (*futures, *(change for _, change in self._changes)):
             if not future.done():
                 future.set_exception(self._gone())
 
@@ -96,6 +107,7 @@ class Commands:
         Raises
         ------
         UsageError         there is no such command, or the gate has no such way
+        ModelError         a model does not fit the session
         NotRunningError    the session is ending
         """
         driver = self._driver
@@ -119,10 +131,75 @@ class Commands:
             }
         if request.command == "log_level":
             return {"command": request.command, "levels": driver.set_log_level(request.level, request.logger)}
+        if request.command == "use":
+            return {"command": request.command} | await self.use(await self._wanted(request))
         if request.command not in list(Command):
             raise UsageError("no such command", where="control socket", value=request.command)
         state = await self._carry_out(Command(request.command), request.by)
         return {"command": request.command, "state": state}
+
+    async def use(
+        self, record: ModelRecord, *, still: Callable[[Roles], bool] | None = None
+    ) -> dict[str, Any]:
+        """Change lead, shadow or calibration; return how, when it has come true and is on the disk.
+
+        Parameters
+        ----------
+        record : its bundle is in the session's ``models``
+        still : whether what was decided a while ago still holds; None: it does
+
+        Returns
+        -------
+        ``role``, ``bundle``, ``before`` (digest, None where there was none), and ``after_ns``, the end of the
+        last frame that was decided before (None where there was none)
+
+        Raises
+        ------
+        ModelError         there is no such model, or the calibration is none of it; nothing was changed
+        NotRunningError    the session is ending
+        UsageError         it does not hold any more: somebody has changed, or is changing, something since
+        """
+        session, loop = self._session, asyncio.get_running_loop()
+        if record.bundle:  # the disk must not hold the loop up
+            await asyncio.to_thread(session.models.open, record.bundle)
+        if self._driver.stopping:
+            raise self._gone()
+        roles = session.engine.roles
+        if still is not None and (self._changes or not still(roles)):
+            raise UsageError("the models are others by now", where=str(session.path))
+        before = roles.lead if record.role == "lead" else roles.shadow
+        record = session.on_model(record, time.time_ns())
+        change: asyncio.Future[int] = loop.create_future()
+        self._changes.append((record, change))
+        self._driver.kick(force=True)
+        after_ns = await change
+        await self._durable()
+        return {
+            "role": record.role,
+            "bundle": record.bundle or None,
+            "before": None if before is None else before.bundle,
+            "after_ns": after_ns or None,
+        }
+
+    async def _wanted(self, request: Request) -> ModelRecord:
+        """Return the change that an operator asks for; its model has been copied into the session."""
+        role: Literal["lead", "shadow"] = "shadow" if request.shadow else "lead"
+        digest, calibration = "", None
+        if request.back:
+            while self._driver.busy:
+                await asyncio.sleep(_LOOK_S / 2)
+            earlier = self._session.engine.roles.earlier
+            if request.shadow or not earlier:
+                raise UsageError(
+                    "no other model has led before", where=str(self._session.path), fix="name the model"
+                )
+            digest, calibration = earlier[-1].bundle, earlier[-1].calibration
+        elif request.model:
+            added = partial(self._session.models.add, Path(request.model), now_ns=time.time_ns())
+            digest = await asyncio.to_thread(added)
+        elif not request.shadow:
+            raise UsageError("a session needs a model that leads", where="gpuscalp use", fix="name one")
+        return ModelRecord(role, digest, calibration, reason=request.why, by=request.by)
 
     async def _carry_out(self, command: Command, by: str) -> str:
         """Let the engine obey; return what came of it when it is true and on the disk."""
@@ -136,10 +213,15 @@ class Commands:
         self._waiting.append(future)
         self._driver.kick(force=True)
         answer = await future
+        await self._durable()
+        return answer
+
+    async def _durable(self) -> None:
+        """Return when all that has been written is on the disk."""
         journal = self._session.journal
         journal.flush()
-        await loop.run_in_executor(self._disk, partial(journal.settle, *journal.pending_sync()))
-        return answer
+        settle = partial(journal.settle, *journal.pending_sync())
+        await asyncio.get_running_loop().run_in_executor(self._disk, settle)
 
     async def _until_flat(self) -> bool:
         """Return whether every position has been closed in time."""

@@ -17,7 +17,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from gpuscalp.errors import DeadlineError, GpuscalpError, NotRunningError, UsageError
+from gpuscalp.errors import DeadlineError, GpuscalpError, ModelError, NotRunningError, UsageError
 from gpuscalp.redaction import redact
 
 SESSION_FILE: Final = "session.json"
@@ -29,14 +29,19 @@ _LAST_WORDS_S: Final = 1.0
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``command``: status, stop, log_level, or one of ``records.Command``. ``flatten`` goes with stop,
-    ``level`` and ``logger`` with log_level."""
+    """``command``: status, stop, log_level, use, or one of ``records.Command``. ``flatten`` goes with stop,
+    ``level`` and ``logger`` with log_level, what follows them with use: ``model`` is the path of a bundle, ""
+    with ``back``, or with ``shadow`` for none any more."""
 
     command: str
     by: str = "somebody"
     flatten: bool = False
     level: str = ""
     logger: str = "gpuscalp"
+    model: str = ""
+    shadow: bool = False
+    back: bool = False
+    why: str = ""
 
 
 # Answers a request; may take its time, until what it says is true and written down.
@@ -114,6 +119,7 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
     NotRunningError    no process runs it
     DeadlineError      it does not answer in time
     UsageError         there is no session at ``path``, or the request makes no sense to it
+    ModelError         a model does not fit it
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout_s)
@@ -147,8 +153,10 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
     answer: dict[str, Any] = msgspec.json.decode(data)
     if "error" in answer:
         told = answer["error"]
-        kind = NotRunningError if told["code"] == NotRunningError.exit_code else UsageError
-        raise kind(told["what"], where=told["where"], value=told["value"], fix=told["fix"])
+        kinds = {each.exit_code: each for each in (NotRunningError, ModelError)}
+        raise kinds.get(told["code"], UsageError)(
+            told["what"], where=told["where"], value=told["value"], fix=told["fix"]
+        )
     return answer
 
 

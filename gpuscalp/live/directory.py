@@ -2,6 +2,7 @@
 
     SESSION/session.json   what runs: configuration, instruments, ids; written once
     SESSION/bundle/        the model, copied, so that the session can always be repeated
+    SESSION/models/        those that it has changed to since (gpuscalp.live.models)
     SESSION/journal/       every message and every decision (docs/journal.md)
     SESSION/checkpoints/   states to start from
     SESSION/state.sqlite   orders, fills, positions, risk state
@@ -25,12 +26,14 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp import __version__
-from gpuscalp.bundle import Bundle, load_bundle, read_contract
+from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
-from gpuscalp.errors import ConfigError, ModelError, UsageError
+from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
+from gpuscalp.live.control import read_status
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.market import Market
+from gpuscalp.live.models import FOLDER, SessionModels
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.registry.store import note_session
 from gpuscalp.schema import Instrument
@@ -55,8 +58,9 @@ class SessionFile(Struct, frozen=True):
         return hashlib.sha256(msgspec.json.encode(self.config)).hexdigest()[:16]
 
 
-def build(about: SessionFile, bundle: Bundle, pipeline: FeaturePipeline) -> tuple[Market, Engine]:
+def build(about: SessionFile, models: SessionModels, pipeline: FeaturePipeline) -> tuple[Market, Engine]:
     """Return both sides of a session, as they are before the first message."""
+    bundle = models.first
     training, config = bundle.contract.training, about.config
     trader = Trader(
         strategy=config.strategy,
@@ -71,8 +75,9 @@ def build(about: SessionFile, bundle: Bundle, pipeline: FeaturePipeline) -> tupl
     )
     engine = Engine(
         pipeline,
-        bundle.ensemble,
+        bundle,
         trader,
+        opened=models.open,
         session_id=about.session_id,
         predict_within_ms=config.session.predict_within_ms,
         deadline_ms=config.engine.deadline_ms,
@@ -80,26 +85,19 @@ def build(about: SessionFile, bundle: Bundle, pipeline: FeaturePipeline) -> tupl
     return Market(about.instruments, config, training.config.grid), engine
 
 
-def open_model(
-    path: Path, instruments: Sequence[Instrument], *, digest: str
-) -> tuple[Bundle, FeaturePipeline]:
-    """Load a bundle for instruments in its order of symbols, on the CPU: what other devices say is held
-    against it (gpuscalp.worker).
+def open_models(path: Path, about: SessionFile) -> tuple[SessionModels, FeaturePipeline]:
+    """Return the models of a session and the features that they read, on the CPU: what other devices say is
+    held against it (gpuscalp.worker).
 
     Raises
     ------
-    ModelError, FeatureMismatchError    as ``load_bundle``, or it is not the one that ``digest`` names
+    ModelError, FeatureMismatchError    the model that it was begun with is damaged, or another one
     """
-    contract = read_contract(path)
-    if contract.digest != digest:
-        raise ModelError(
-            "not the model that the session was begun with", where=str(path), value=contract.digest
-        )
-    training = contract.training
+    training = read_contract(path / "bundle").training.config
     pipeline = FeaturePipeline(
-        grid=training.config.grid, features=training.config.features, instruments=instruments, threads=1
+        grid=training.grid, features=training.features, instruments=about.instruments, threads=1
     )
-    return load_bundle(path, graph=pipeline.graph), pipeline
+    return SessionModels(path, about.bundle, pipeline.graph), pipeline
 
 
 def create(
@@ -159,6 +157,21 @@ def read_about(path: Path) -> SessionFile:
         raise ConfigError(
             "the session's description cannot be read", where=str(path / SESSION_FILE), value=str(error)
         ) from None
+
+
+def lead_of(path: Path) -> Path:
+    """Return where the model lies that a session was led by when it last said so.
+
+    Raises
+    ------
+    UsageError    there is no session
+    """
+    about = read_about(path)
+    try:
+        digest = read_status(path)["model"]["bundle"]
+    except (UsageError, KeyError):
+        digest = about.bundle
+    return path / "bundle" if digest == about.bundle else path / FOLDER / digest
 
 
 def lock(path: Path) -> int:

@@ -19,35 +19,40 @@ from typing import Final, Protocol, final
 import numpy as np
 from msgspec import Struct
 
-from gpuscalp.ensemble import Ensemble, Signals
+from gpuscalp.bundle import Bundle
 from gpuscalp.errors import UsageError
 from gpuscalp.execution.booking import BookedFill, book
 from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.inference import chunk_digests
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.market import Work
-from gpuscalp.live.predictor import HostPredictor, Prediction, Predictor, Rows, Told, pack_rows, unpack_rows
+from gpuscalp.live.models import calibrated
+from gpuscalp.live.predictor import HostPredictor, Prediction, Predictor, Told, unpack_rows
 from gpuscalp.live.records import (
     Command,
     HealthRecord,
+    ModelRecord,
     OrderRecord,
-    SignalRecord,
     StateRecord,
     client_id,
     fill_record,
     verdict_record,
 )
-from gpuscalp.ops.row_digest import U64, digest_rows
+from gpuscalp.live.roles import Roles
+from gpuscalp.live.signal_rows import blank, market_row, proved, signal_record, signal_row
 from gpuscalp.orders import Conditions, MarketRow, Order, SignalRow
 from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.registry.names import SHORT
 from gpuscalp.risk import RiskEvent
-from gpuscalp.schema import NS_PER_MS, NS_PER_S, U32, Channel, FeatureChunk, FrameBlock, Quality
+from gpuscalp.schema import F32, NS_PER_MS, NS_PER_S, U32, FeatureChunk, Quality
 from gpuscalp.trader import StepReport, Trader
 
 # (exchange time) at which a decision is made
 Clock = Callable[[], int]
 # what a journal says of the next frame
 Recalled = Callable[[], Told]
+# a model by its digest (gpuscalp.live.models)
+Opened = Callable[[str], Bundle]
 
 _EVENTS: Final = {
     Command.HALT: RiskEvent.HALT_ENTRIES,
@@ -60,13 +65,22 @@ _ALARMS: Final = {ReportKind.STRANGER: RiskEvent.STRANGER, ReportKind.ALARM: Ris
 
 
 class Watcher(Protocol):
-    """Looks on, and changes nothing: told of every step and of every report, in order."""
+    """Looks on, and changes nothing: told of every step and of every report, in order, in the engine's
+    thread."""
 
     def on_step(self, market: MarketRow, signals: SignalRow, report: StepReport) -> None:
         """``signals``: those that the trader was given."""
 
     def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
         """``order``: the one that it concerns, as it was before; ``booked``: the fill, if it is one."""
+
+    def on_models(self, roles: Roles) -> None:
+        """Lead, shadow or a calibration is another one from the next step on; ``roles`` is not to be kept."""
+
+    def on_shadow(self, end_ns: int, signals: SignalRow) -> None:
+        """``signals``: of the shadow, at the frame of the last ``on_step``. It is told after that frame's
+        orders have left; not of frames that the lead did not predict in time, and of several that close at
+        once only of the last."""
 
 
 @dataclass(slots=True)
@@ -78,6 +92,8 @@ class Outcome:
     records : kind and body
     orders, cancels : to be sent, each with its exchange time
     answers : to the commands, in order: the gate's state, or why there is no such way
+    models : changes of models that were taken, before the first frame
+    after_ns : end of the last frame that was decided on before them; 0 = there was none
     frames : frames that have closed
     """
 
@@ -85,6 +101,8 @@ class Outcome:
     orders: list[tuple[Order, int]] = field(default_factory=list)
     cancels: list[tuple[int, int]] = field(default_factory=list)
     answers: list[str | UsageError] = field(default_factory=list)
+    models: tuple[ModelRecord, ...] = ()
+    after_ns: int = 0
     frames: int = 0
 
 
@@ -95,17 +113,19 @@ class Engine:
     Parameters
     ----------
     pipeline : of the model's graph
-    ensemble : the model
-    trader : fresh, or restored
+    bundle : the model to begin with
+    trader : fresh
+    opened : gives further models by their digests
     session_id : goes into the ids under which the exchange knows the orders
     predict_within_ms : a frame that is older when its turn comes gets no prediction
     deadline_ms : a prediction that is there later than this after its work was taken is not looked at
 
     Attributes
     ----------
-    trader, stream : to be read between steps
+    trader, stream, roles : to be read between steps
     predictor : may be replaced between steps
     watcher : may be set before the first step
+    begins_ns : frames that end no later make features warm and are not decided on; as ``watcher``
     market : the last frame's row; None before the first
     signals : the last frame's signals; None where it got none
     flattening : positions are being closed by command
@@ -118,9 +138,10 @@ class Engine:
     def __init__(
         self,
         pipeline: FeaturePipeline,
-        ensemble: Ensemble,
+        bundle: Bundle,
         trader: Trader,
         *,
+        opened: Opened,
         session_id: str,
         predict_within_ms: int,
         deadline_ms: int,
@@ -135,13 +156,19 @@ class Engine:
         self.closing: set[int] = set()
         self.refused_ns = 0
         self.frame_count = self.late_count = self.lost_count = 0
-        self.predictor: Predictor = HostPredictor(ensemble)
+        self.roles = Roles(bundle.contract.digest)
+        self.predictor: Predictor = HostPredictor(bundle.ensemble)
+        self._guard = bundle.ensemble.guard
+        self._shadow: HostPredictor | None = None
+        self._shown: F32 | None = None  # features that the shadow may look at, where the stream has them
+        self._first, self._opened = bundle.contract.digest, opened
         self.watcher: Watcher | None = None
+        self.begins_ns = 0
         self._session_id = session_id
         self._within_ns = predict_within_ms * NS_PER_MS
         self._deadline_ns = deadline_ms * NS_PER_MS
         self._symbol_count = len(pipeline.instruments)
-        self._blank = _blank(len(pipeline.instruments))
+        self._blank = blank(len(pipeline.instruments))
 
     def step(self, work: Work, clock: Clock, recalled: Recalled | None = None) -> Outcome:
         """Book what the broker has told, obey, and decide on every frame that the ticks close.
@@ -157,12 +184,54 @@ class Engine:
             self._book(report, outcome)
         for command in work.commands:
             outcome.answers.append(self._obey(command, work.now_ns, outcome))
+        self._shown = None
+        if work.models:
+            self._change(work.models, work.now_ns, outcome)
         extra = doubts(work.health, work.unsynced, self._symbol_count)
         for timed in self._chunks(work):
-            self._decide(*timed, work, extra, clock, recalled, outcome)
+            if timed[0].frames.end_ns[0] > self.begins_ns:
+                self._decide(*timed, work, extra, clock, recalled, outcome)
         if self.market is not None and work.now_ns - self.refused_ns >= NS_PER_S:
             self._flatten(self.market, work.now_ns, outcome)
         return outcome
+
+    def predict_shadow(self) -> None:
+        """Let the shadow predict the last frame; call it when what ``step`` returned has been sent."""
+        shown, self._shown = self._shown, None
+        if shown is None or self._shadow is None or self.watcher is None or self.market is None:
+            return
+        signals = self._shadow.signals(shown)
+        self.watcher.on_shadow(self.market.end_ns, signal_row(signals))
+
+    @property
+    def shadow_waits(self) -> bool:
+        """Whether there is something for ``predict_shadow`` to do."""
+        return self._shown is not None and self._shadow is not None and self.watcher is not None
+
+    def assume_roles(self) -> None:
+        """Predict with those whom ``roles`` names; it has been changed, or replaced.
+
+        Raises
+        ------
+        ModelError, FeatureMismatchError, MemberError, CanaryError
+            one of them is not there, or not what it was
+        """
+        lead, shadow = self.roles.lead, self.roles.shadow
+        bundle = self._opened(lead.bundle)
+        self.predictor.use(lead.bundle, calibrated(bundle, lead.calibration))
+        self._guard = bundle.ensemble.guard
+        self.trader.trained_until_ns = bundle.contract.training.trained_on.end_ns
+        self._shadow = None
+        if shadow is not None:
+            self._shadow = HostPredictor(calibrated(self._opened(shadow.bundle), shadow.calibration))
+
+    def _change(self, models: tuple[ModelRecord, ...], now_ns: int, outcome: Outcome) -> None:
+        outcome.models, outcome.after_ns = models, 0 if self.market is None else self.market.end_ns
+        for record in models:
+            self.roles.take(record, now_ns, outcome.after_ns)
+        self.assume_roles()
+        if self.watcher is not None:
+            self.watcher.on_models(self.roles)
 
     def _chunks(self, work: Work) -> Iterator[tuple[FeatureChunk, int]]:
         """Yield each closed frame with the time that its features took."""
@@ -182,14 +251,15 @@ class Engine:
         recalled: Recalled | None,
         outcome: Outcome,
     ) -> None:
-        market = self.market = _market_row(chunk.frames)
+        market = self.market = market_row(chunk.frames)
         digests = chunk_digests(chunk)
         began = perf_counter_ns()
         wanted = work.now_ns - market.end_ns <= self._within_ns
         told = None if recalled is None else recalled()
-        predicted = self.predictor.predict(
-            chunk.features[:, :, 0], digests, wanted=wanted and (told is None or not told.lost)
-        )
+        x = chunk.features[:, :, 0]
+        if self._guard is not None:  # behind the digests: what a worker computes has no such bit
+            self._guard.mark(x, market.quality)
+        predicted = self.predictor.predict(x, digests, wanted=wanted and (told is None or not told.lost))
         if told is not None:
             unproved = unpack_rows(told.unproved, self._symbol_count) if told.unproved else None
             predicted = Prediction(predicted.signals, told.lost, unproved)
@@ -198,7 +268,7 @@ class Engine:
         found = predicted.signals
         late = found is not None and decided_ns - work.now_ns > self._deadline_ns
         self.signals = None if found is None or late else signal_row(found)
-        signals = self._blank if self.signals is None else _proved(self.signals, predicted.unproved)
+        signals = self._blank if self.signals is None else proved(self.signals, predicted.unproved)
         self.late_count += late
         self.lost_count += predicted.lost
         asked = perf_counter_ns()
@@ -212,11 +282,19 @@ class Engine:
         report = self.trader.step(market, signals, conditions)
         if self.watcher is not None:
             self.watcher.on_step(market, signals, report)
+        self._shown = None if self.signals is None else chunk.features[:, :, 0]
         stages = (features_ns, predict_ns, perf_counter_ns() - asked)
         outcome.frames += 1
         self.frame_count += 1
-        record = _signal_record(
-            report, self.signals or self._blank, predicted, digests, decided_ns, stages, late=late
+        record = signal_record(
+            report,
+            self.signals or self._blank,
+            predicted,
+            digests,
+            decided_ns,
+            stages,
+            late=late,
+            model="" if self.roles.lead.bundle == self._first else self.roles.lead.bundle[:SHORT],
         )
         outcome.records.append((RecordKind.SIGNAL, record))
         for intent, verdict in zip(report.intents, report.verdicts, strict=True):
@@ -320,77 +398,3 @@ def doubts(health: HealthRecord, unsynced: Sequence[int], symbol_count: int) -> 
     bits[list(health.silent)] |= np.uint32(Quality.STALE)
     bits[list(unsynced)] |= np.uint32(Quality.RESYNC)
     return bits
-
-
-def _market_row(frames: FrameBlock) -> MarketRow:
-    """Return the row of one frame, copied: the stream writes the next frame into the same memory."""
-    return MarketRow(
-        end_ns=int(frames.end_ns[0]),
-        bid_px=frames.bid_px[0].copy(),
-        ask_px=frames.ask_px[0].copy(),
-        mark=frames.mark[0].copy(),
-        quality=frames.quality[0].copy(),
-        age_ms=frames.channels[0, Channel.AGE_MS].copy(),
-    )
-
-
-def signal_row(signals: Signals) -> SignalRow:
-    """Return signals as the trader takes them."""
-    return SignalRow(
-        probability=signals.probability,
-        agreement=signals.agreement,
-        edge_bps=signals.edge_bps,
-        spread_bps=signals.spread,
-    )
-
-
-def _proved(row: SignalRow, unproved: Rows | None) -> SignalRow:
-    """Return signals that say nothing where nobody has proved them."""
-    if unproved is None:
-        return row
-    nan = np.nan
-    return SignalRow(
-        probability=np.where(unproved[:, None], nan, row.probability),
-        agreement=np.where(unproved, nan, row.agreement),
-        edge_bps=np.where(unproved, nan, row.edge_bps),
-        spread_bps=np.where(unproved, nan, row.spread_bps),
-    )
-
-
-def _blank(symbol_count: int) -> SignalRow:
-    """Return signals that say nothing."""
-    nan = np.full(symbol_count, np.nan)
-    return SignalRow(np.full((symbol_count, 3), np.nan), nan, nan.copy(), nan.copy())
-
-
-def _signal_record(
-    report: StepReport,
-    row: SignalRow,
-    predicted: Prediction,
-    digests: U64,
-    decided_ns: int,
-    stages_ns: tuple[int, int, int],
-    *,
-    late: bool,
-) -> SignalRecord:
-    margins = shown = unproved = b""
-    if predicted.signals is not None:
-        by_row = np.ascontiguousarray(predicted.signals.margins.transpose(1, 0, 2))
-        margins = digest_rows(by_row.reshape(len(by_row), -1)).tobytes()
-        columns = (row.probability[:, 0], row.probability[:, 2], row.agreement, row.edge_bps)
-        shown = np.stack(columns, axis=1).astype(np.float32).tobytes()
-        if predicted.unproved is not None:
-            unproved = pack_rows(predicted.unproved)
-    return SignalRecord(
-        end_ns=report.end_ns,
-        decided_ns=decided_ns,
-        stages_ns=stages_ns,
-        rows=digests.tobytes(),
-        margins=margins,
-        signal=shown,
-        equity_e8=report.equity_e8,
-        skips=tuple(report.skips.tolist()),
-        lost=predicted.lost,
-        late=late,
-        unproved=unproved,
-    )

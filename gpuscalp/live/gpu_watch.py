@@ -45,7 +45,7 @@ def open_watch(
 
     def find() -> list[Card]:
         cards = visible_cards(nvml, environment, cuda_bus_ids())
-        return cards if predictor is None else [card for card in cards if card.index in predictor.fleet.gpus]
+        return cards if predictor is None else [card for card in cards if card.index in predictor.fleets.gpus]
 
     if predictor is None:
         return GpuWatch(nvml, find, config)
@@ -55,7 +55,7 @@ def open_watch(
         config,
         on_failed=predictor.fail,
         leads=lambda: predictor.leads,
-        pids=predictor.fleet.pids,
+        pids=predictor.fleets.pids,
     )
 
 

@@ -22,7 +22,7 @@ from gpuscalp.execution.messages import Report
 from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.feeds.messages import MarkPrice, Trade
-from gpuscalp.live.records import Command, HealthRecord
+from gpuscalp.live.records import Command, HealthRecord, ModelRecord
 from gpuscalp.orders import Order
 from gpuscalp.schema import E8, NS_PER_MS, TICK, Instrument, Quality, TickKind, Ticks
 
@@ -46,6 +46,7 @@ class Work:
     unsynced : indices of symbols whose book is not whole
     recv_ns : when the message came that ended a frame, or else the newest, by the wall clock; 0 if none has
         come since the last work. For the histogram only
+    models : changes of what is predicted with, in order, before the first frame
     """
 
     now_ns: int
@@ -55,6 +56,7 @@ class Work:
     health: HealthRecord
     unsynced: tuple[int, ...]
     recv_ns: int
+    models: tuple[ModelRecord, ...] = ()
 
 
 @final
@@ -74,6 +76,7 @@ class Market:
     input_count : messages and REST replies of the whole session
     last_recv_ns : receive time of the newest of them
     gap_count : gaps that were noted and that nothing has filled, those of the last minute or so aside
+    model_count : changes of models in the whole session
     """
 
     def __init__(self, instruments: Sequence[Instrument], config: LiveConfig, grid: GridConfig) -> None:
@@ -106,6 +109,8 @@ class Market:
         self._told_count = self._work_count = 0
         self.gap_count = 0
         self._commands: list[Command] = []
+        self._models: list[ModelRecord] = []
+        self.model_count = 0
         self._index = {instrument.symbol: index for index, instrument in enumerate(instruments)}
 
     def count(self, recv_ns: int, inputs: int = 1) -> None:
@@ -148,8 +153,13 @@ class Market:
         """Keep an operator's command for the next work."""
         self._commands.append(command)
 
+    def on_model(self, record: ModelRecord) -> None:
+        """Keep a change of models for the next work."""
+        self.model_count += 1
+        self._models.append(record)
+
     def work(self, ticks: Ticks | None, now_ns: int) -> Work:
-        """Return all that the engine has to know now; commands and reports are told once.
+        """Return all that the engine has to know now; commands, models and reports are told once.
 
         Parameters
         ----------
@@ -157,6 +167,7 @@ class Market:
         now_ns : exchange time
         """
         commands, self._commands = tuple(self._commands), []
+        models, self._models = tuple(self._models), []
         self._work_count += 1
         if self._work_count % _SETTLE_EVERY == 0:
             self.gap_count += self.ingest.settle()
@@ -171,6 +182,7 @@ class Market:
             health=self.health,
             unsynced=tuple(self._index[name] for name in self.ingest.unsynced()),
             recv_ns=recv_ns,
+            models=models,
         )
 
     def send(self, orders: Iterable[tuple[Order, int]], cancels: Iterable[tuple[int, int]]) -> None:

@@ -28,9 +28,11 @@ from gpuscalp.live.records import (
     ClockRecord,
     ControlRecord,
     HealthRecord,
+    ModelRecord,
     SignalRecord,
     StateRecord,
     decode,
+    model_text,
 )
 from gpuscalp.schema import NS_PER_MS, Ticks
 
@@ -49,20 +51,22 @@ def config_of(path: Path) -> dict[str, object]:
     return {name: msgspec.to_builtins(getattr(config, name)) for name in SHARED}
 
 
-def likeness(path: Path) -> Likeness:
+def likeness(path: Path, *, own_model: bool = True) -> Likeness:
     """Return when a session decided on each of its frames.
 
     Parameters
     ----------
     path : directory of the session, which need not have ended
+    own_model : it is to be traded with the session's model, which must not have changed
 
     Raises
     ------
-    UsageError      there is no session, or operators or a start have commanded it: no backtest does
+    UsageError      there is no session, or operators or a start have commanded it, or its model has changed:
+        no backtest does
     JournalError    a byte of the journal was altered, or a part is missing
     """
     about = read_about(path)
-    reader = _Reader(path, about)
+    reader = _Reader(path, about, own_model=own_model)
     return Likeness(about.session_id, about.instruments, dict(reader.moments()))
 
 
@@ -70,8 +74,8 @@ def likeness(path: Path) -> Likeness:
 class _Reader:
     """Goes through a journal once."""
 
-    def __init__(self, path: Path, about: SessionFile) -> None:
-        self._path = path
+    def __init__(self, path: Path, about: SessionFile, *, own_model: bool) -> None:
+        self._path, self._own_model = path, own_model
         self._ingest = Ingest(
             about.instruments,
             about.config.feed,
@@ -111,6 +115,14 @@ class _Reader:
                 value=str(command),
                 fix="`gpuscalp verify` proves it; a backtest with its configuration needs no --like",
             )
+        elif kind == RecordKind.MODEL and self._own_model:
+            if (change := decode(record, ModelRecord)).role == "lead":
+                raise UsageError(
+                    "this session has changed its model, which no backtest repeats",
+                    where=str(self._path),
+                    value=model_text(change),
+                    fix="`gpuscalp verify` proves it; --model trades all of it with one model",
+                )
         elif kind == RecordKind.STATE:
             event = decode(record, StateRecord).event
             if event in (AHEAD, CLOSED_BEFORE):

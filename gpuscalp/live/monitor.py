@@ -6,27 +6,30 @@ made. Never: changes a session, or is part of what its journal repeats: it begin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, final
 
 import numpy as np
 
-from gpuscalp.config import LabelConfig, TrainConfig
-from gpuscalp.drift import Drift
+from gpuscalp.bundle import Bundle
+from gpuscalp.config import LabelConfig, PromotionConfig, TrainConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.execution.booking import BookedFill
 from gpuscalp.execution.messages import Report
 from gpuscalp.labels import CLASSES, horizon_frames, quality_mask
 from gpuscalp.latency import LatencyHistogram, Stage, quantile_ns
+from gpuscalp.live.drift_watch import DriftWatch
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.market import Work
+from gpuscalp.live.rivals import Rivals
+from gpuscalp.live.roles import Roles
 from gpuscalp.live.session import Session
 from gpuscalp.live.trading_record import TradingRecord
 from gpuscalp.orders import MarketRow, Order, SignalRow
-from gpuscalp.outcomes import Histogram, LiveQuality, Outcomes, Predicted
+from gpuscalp.outcomes import Histogram, LiveQuality, Matured, Outcomes, Predicted
 from gpuscalp.rolling import RollingSum
-from gpuscalp.schema import E8, F32, NS_PER_MS, NS_PER_S
+from gpuscalp.schema import E8, F32, NS_PER_MS, NS_PER_S, Quality
 from gpuscalp.score import score
 from gpuscalp.strategy import SKIP_REASONS
 from gpuscalp.trader import StepReport
@@ -47,6 +50,7 @@ _TREND: Final = (
     *("frames", "late", "gaps", "rejects", "lost_connections", "device_faults", "rows", "doubtful"),
     *("intents", "refused", "ended", "rejected", "slippage_e8", "turnover_e8"),
 )
+_OUTLIER: Final = np.uint32(Quality.OUTLIER)
 _STATES: Final = {"active": 0.0, "reducing": 1.0, "halted": 2.0}
 
 
@@ -61,22 +65,32 @@ class Monitor:
     ----------
     session : recovered; its engine is told to whom it tells
     latency : by stage, of this process
+    promotion : the rules that lead and shadow are held to; None: those of the session's configuration
 
     Attributes
     ----------
-    outcomes, trading, batches : to be read
-    drift : None where the bundle does not say how its training rows were distributed
+    outcomes, trading, batches, drift, rivals : to be read
+    adapt : told what has matured, if it is there; may be set
     """
 
-    def __init__(self, session: Session, latency: LatencyHistogram) -> None:
-        training = session.bundle.contract.training
+    def __init__(
+        self, session: Session, latency: LatencyHistogram, promotion: PromotionConfig | None = None
+    ) -> None:
+        training = session.bundle.contract.training  # label and grid are those of every model of a session
         count = len(session.about.instruments)
-        self.outcomes = Outcomes(count, _label_of(training.config), training.config.grid)
+        label, grid = _label_of(training.config), training.config.grid
+        self.outcomes = Outcomes(count, label, grid)
         self.trading = TradingRecord(session.engine.trader)
         self.batches = Histogram(_BATCH_BOUNDS)
-        trained = session.bundle.contract.trained_distribution
-        self.drift = None if trained is None else Drift(trained, session.bundle.contract.names)
+        config = session.about.config
+        self.rivals = Rivals(
+            session.engine.trader.strategy, config, promotion or config.promotion, label, grid
+        )
+        self.rivals.follow(session.engine.roles)
+        self.adapt: Callable[[Matured], None] | None = None
         self._session, self._latency = session, latency
+        self._lead = _lead_of(session).contract
+        self.drift = DriftWatch(_lead_of(session))
         self._blocked = np.uint32(quality_mask())
         # Of the stream, which writes every frame into the same memory.
         self._features: F32 = session.engine.stream.there.features[:, :, 0]
@@ -95,15 +109,22 @@ class Monitor:
     def on_step(self, market: MarketRow, signals: SignalRow, report: StepReport) -> None:
         waiting = self._waiting
         waiting.append((market, signals, report))
-        if self.drift is not None:
-            first = self._turn
-            self._sampled.append((first, self._features[first : first + _ROWS].copy()))
-            self._turn = first + _ROWS if first + _ROWS < len(self._features) else 0
+        first = self._turn
+        self._sampled.append((first, self._features[first : first + _ROWS].copy()))
+        self._turn = first + _ROWS if first + _ROWS < len(self._features) else 0
         if len(waiting) >= _WAITING_MAX:
             self.settle()
 
     def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
         self.trading.on_report(report, order, booked)
+
+    def on_models(self, roles: Roles) -> None:
+        """What is measured of the lead alone begins anew with the next status."""
+        self.settle()  # what has been noted was said by those before
+        self.rivals.follow(roles)
+
+    def on_shadow(self, end_ns: int, signals: SignalRow) -> None:
+        self.rivals.on_shadow(end_ns, signals)
 
     # While the engine is at rest
 
@@ -122,9 +143,12 @@ class Monitor:
         exch_ns : exchange time
         """
         self.settle()
+        lead = _lead_of(self._session)
+        if lead.contract.digest != self._lead.digest:
+            self._lead, self.drift = lead.contract, DriftWatch(lead)
         self._end_ns = max(self._end_ns, exch_ns)
         quality = self.outcomes.quality(self._end_ns)
-        drift = self._drift()
+        drift = self.drift.status(self._end_ns)
         trend = self._observe(status)
         return {
             "predictions": self._predictions(quality),
@@ -133,6 +157,10 @@ class Monitor:
             "results": self._results(),
             "score": _shown(score(self._numbers(status, quality, drift, trend))),
         }
+
+    def comparison(self) -> Callable[[], None] | None:
+        """Return what is due and has to be done in another thread (``DriftWatch.comparison``)."""
+        return self.drift.comparison(self._end_ns)
 
     def detail(self, stream_ages_s: Mapping[str, float]) -> dict[str, Any]:
         """Return what is too long for a status, for ``gpuscalp.monitoring.session_metrics``.
@@ -180,6 +208,9 @@ class Monitor:
         self._began_ns = self._began_ns or waiting[0][0].end_ns
         for _, _, report in waiting:
             self.trading.on_step(report)
+        self.rivals.note((row.end_ns, said) for row, said, _ in waiting)
+        who = (self.rivals.mature if self.rivals.active else None, self.adapt)
+        self.outcomes.told = [tell for tell in who if tell is not None]
         self.outcomes.take(
             [
                 Predicted(row.end_ns, row.bid_px, row.ask_px, row.quality, said.probability, said.agreement)
@@ -192,11 +223,14 @@ class Monitor:
         ]
         self._rows += sum(map(len, sound))
         self._doubtful += sum(int(np.count_nonzero(~each)) for each in sound)
-        if self.drift is not None:
-            parts = [
-                rows[good[first : first + _ROWS]] for (first, rows), good in zip(sampled, sound, strict=True)
-            ]
-            self.drift.take(np.concatenate(parts), self._end_ns)
+        marked = [
+            each & ((row.quality & _OUTLIER) != 0) for each, (row, _, _) in zip(sound, waiting, strict=True)
+        ]
+        self.drift.count(sum(map(np.count_nonzero, sound)), sum(map(np.count_nonzero, marked)), self._end_ns)
+        parts = [
+            rows[good[first : first + _ROWS]] for (first, rows), good in zip(sampled, sound, strict=True)
+        ]
+        self.drift.take(np.concatenate(parts), self._end_ns)
 
     def _observe(self, status: Mapping[str, Any]) -> dict[str, float]:
         """Put what has been counted since the last status into the rolling sums; return the last hour's."""
@@ -267,7 +301,7 @@ class Monitor:
         }
 
     def _predictions(self, quality: LiveQuality | None) -> dict[str, Any]:
-        outcomes, metrics = self.outcomes, self._session.bundle.contract.training.metrics
+        outcomes, metrics = self.outcomes, self._lead.training.metrics
         found: dict[str, Any] = {
             "window_s": outcomes.window_ns // NS_PER_S,
             "rows": 0 if quality is None else quality.rows,
@@ -283,17 +317,6 @@ class Monitor:
                 if name != "rows"
             }
         return found
-
-    def _drift(self) -> dict[str, Any] | None:
-        if self.drift is None:
-            return None
-        return {
-            "rows": self.drift.rows(self._end_ns),
-            "groups": {
-                each.group: {"mean": each.mean, "largest": each.largest, "column": each.column}
-                for each in self.drift.figures(self._end_ns)
-            },
-        }
 
     def _trading(self) -> dict[str, Any]:
         trading = self.trading
@@ -326,6 +349,10 @@ class Monitor:
             if ratio is None
             else {"value": ratio.value, "error": ratio.error, "returns": ratio.count, "interval_s": 60},
         }
+
+
+def _lead_of(session: Session) -> Bundle:
+    return session.models.open(session.engine.roles.lead.bundle)
 
 
 def _label_of(config: TrainConfig) -> LabelConfig | None:

@@ -21,12 +21,14 @@ from gpuscalp.live.records import (
     StateRecord,
     VerdictRecord,
     client_id,
+    model_text,
 )
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import E8, NS_PER_MS
 
 _FRAMES: Final = logging.getLogger("gpuscalp.frames")
 _ORDERS: Final = logging.getLogger("gpuscalp.orders")
+_MODELS: Final = logging.getLogger("gpuscalp.models")
 _RISK: Final = logging.getLogger("gpuscalp.risk")
 # Orders whose frame is remembered; one that is older than so many others has none in the log.
 _ORDERS_MAX: Final = 10_000
@@ -53,6 +55,9 @@ class Narrator:
     def tell(self, outcome: Outcome) -> None:
         """Tell of one outcome; call it when it is written and sent."""
         frame: SignalRecord | None = None
+        for record in outcome.models:
+            frames = f"frames after {outcome.after_ns}" if outcome.after_ns else "all frames"
+            _MODELS.info("%s: taken, for %s", model_text(record), frames)
         for _, body in outcome.records:
             if isinstance(body, SignalRecord):
                 frame = body

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.frames import ClosedFrames
+from gpuscalp.live.fleets import Fleets
 from gpuscalp.ops.forest import ForestScratch, predict_margins
 from gpuscalp.ops.row_digest import U64
 from gpuscalp.schema import F32
@@ -78,6 +79,15 @@ class Predictor(Protocol):
         """
         ...
 
+    def use(self, digest: str, ensemble: Ensemble) -> None:
+        """Predict with another model, or another calibration, from the next frame on; call it between frames.
+
+        Parameters
+        ----------
+        digest : of its bundle
+        """
+        ...
+
 
 @final
 class HostPredictor:
@@ -86,11 +96,18 @@ class HostPredictor:
     def __init__(self, ensemble: Ensemble) -> None:
         self._ensemble, self._scratch = ensemble, ForestScratch.of(ensemble.forest)
 
+    def use(self, digest: str, ensemble: Ensemble) -> None:  # noqa: ARG002
+        self._ensemble = ensemble
+
     def begin(self, closed: ClosedFrames, checkpoint: Callable[[], Mapping[str, np.ndarray]]) -> None:
         """Nothing is to be done ahead."""
 
     def predict(self, x: F32, digests: U64, *, wanted: bool) -> Prediction:  # noqa: ARG002
-        return Prediction(self._ensemble.predict(x, scratch=self._scratch) if wanted else None, False)
+        return Prediction(self.signals(x) if wanted else None, False)
+
+    def signals(self, x: F32) -> Signals:
+        """Return what the model says of float32[S, F]."""
+        return self._ensemble.predict(x, scratch=self._scratch)
 
 
 @final
@@ -100,7 +117,7 @@ class FleetPredictor:
     Parameters
     ----------
     ensemble : the model
-    fleet : started
+    fleets : of the model
     may_act : bool[S] of the rows on which an order could follow, or whose signals are written with one
 
     Attributes
@@ -108,8 +125,9 @@ class FleetPredictor:
     leads : a worker's answer to the last frame counted
     """
 
-    def __init__(self, ensemble: Ensemble, fleet: Fleet, may_act: MayAct) -> None:
-        self.fleet, self.leads = fleet, False
+    def __init__(self, ensemble: Ensemble, fleets: Fleets, may_act: MayAct) -> None:
+        self.fleets, self.leads = fleets, False
+        self._fleet = fleets.look()
         self._ensemble, self._may_act = ensemble, may_act
         self._scratch = ForestScratch.of(ensemble.forest)
         self._turn = 0
@@ -120,17 +138,29 @@ class FleetPredictor:
         """Trust a GPU, or none, no longer, from a frame on that is out. May be called in any thread."""
         self._told.append((gpu, reason))
 
+    def use(self, digest: str, ensemble: Ensemble) -> None:
+        """The CPU predicts with it at once; workers when they have agreed with it often enough. Those of the
+        same bundle go on: their margins are the same under every calibration."""
+        self._ensemble = ensemble
+        self.fleets.change(digest)
+
     def begin(self, closed: ClosedFrames, checkpoint: Callable[[], Mapping[str, np.ndarray]]) -> None:
-        self._fail_told()
-        self.fleet.begin(closed, checkpoint)
+        self._fleet = self.fleets.look()
+        if self._fleet is not None:
+            self._fail_told(self._fleet)
+            self._fleet.begin(closed, checkpoint)
 
     def predict(self, x: F32, digests: U64, *, wanted: bool) -> Prediction:
-        self._fail_told()
-        found = self.fleet.finish(digests, wait=wanted)
+        fleet = self._fleet
+        if fleet is None:
+            self.leads = False
+            return Prediction(self._ensemble.predict(x, scratch=self._scratch) if wanted else None, False)
+        self._fail_told(fleet)
+        found = fleet.finish(digests, wait=wanted)
         if wanted:
             self.leads = sum(map(len, found.missing)) < len(x)
         if not wanted or found.lost:
-            self.fleet.settle(None)
+            fleet.settle(None)
             return Prediction(None, found.lost)
         margins = found.margins
         own = np.zeros(len(x), bool)
@@ -144,11 +174,11 @@ class FleetPredictor:
         checked[self._turn] = not own[self._turn]
         wrong = self._first_wrong(x, signals, checked)
         if wrong is None:
-            self.fleet.settle(margins)
+            fleet.settle(margins)
             unproved = ~(own | checked)
             return Prediction(signals, False, unproved if unproved.any() else None)
-        self.fleet.reject(wrong)
-        self.fleet.settle(None)
+        fleet.reject(wrong)
+        fleet.settle(None)
         return Prediction(None, True)
 
     def _first_wrong(self, x: F32, signals: Signals, checked: Rows) -> int | None:
@@ -161,9 +191,9 @@ class FleetPredictor:
         wrong = rows[differ.any(axis=(0, 2))]
         return int(wrong[0]) if len(wrong) else None
 
-    def _fail_told(self) -> None:
+    def _fail_told(self, fleet: Fleet) -> None:
         while self._told:
-            self.fleet.fail(*self._told.popleft())
+            fleet.fail(*self._told.popleft())
 
     def _margins(self, x: F32) -> F32:
         forest = self._ensemble.forest

@@ -1,15 +1,15 @@
 """The bodies of a session's own records in the journal: what it was told, and what it decided.
 
 Owns: the vocabulary. A session is its inputs in order: raw messages, REST replies, notes of connections, and
-of the kinds below CLOCK, HEALTH, CONTROL and BATCH. Everything else in the journal follows from them and is
-written to be compared, except what each frame was told at that moment: times by the clock, and by a device
-whether it failed and what it alone had computed.
+of the kinds below CLOCK, HEALTH, CONTROL, MODEL and BATCH. Everything else in the journal follows from them
+and is written to be compared, except what each frame was told at that moment: times by the clock, and by a
+device whether it failed and what it alone had computed.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -78,6 +78,36 @@ class ControlRecord(Struct, frozen=True):
     by: str
 
 
+class Scaling(Struct, frozen=True):
+    """A calibration: the probabilities are ``softmax(scale · log p + bias)``, K numbers each."""
+
+    scale: tuple[float, ...]
+    bias: tuple[float, ...]
+
+
+class ModelRecord(Struct, frozen=True, omit_defaults=True):
+    """MODEL: what the session predicts with, from the next batch on.
+
+    The next BATCH that is no relief takes it, before the first of its frames. A lead of the same bundle
+    changes its calibration alone.
+
+    Attributes
+    ----------
+    role : the lead decides; the shadow is asked too, and decides nothing
+    bundle : digest of a model in the session's directory; "" = no shadow any more
+    calibration : in the place of the bundle's own; None: its own
+    reason, by : why, and who asked for it, such as "operator", "rule", "retraining"
+    evidence : numbers that the decision was based on; written for people, None = not known
+    """
+
+    role: Literal["lead", "shadow"]
+    bundle: str
+    calibration: Scaling | None = None
+    reason: str = ""
+    by: str = ""
+    evidence: dict[str, float | None] = {}
+
+
 class BatchRecord(Struct, frozen=True):
     """BATCH: all that has come so far goes to the engine now.
 
@@ -108,6 +138,7 @@ class SignalRecord(Struct, frozen=True, omit_defaults=True):
     skips : symbols without an intent, by reason (gpuscalp.strategy.SKIP_REASONS)
     lost : the device that predicted failed at this frame; told by it
     late : the prediction was there after its deadline, and the gate never saw it
+    model : first digits of the lead's digest, where it is another than the session was begun with
     unproved : bits of S rows (``numpy.packbits``): margins and signal are a worker's word, which the CPU has
         not looked at, and of which the strategy knew nothing
     """
@@ -123,6 +154,7 @@ class SignalRecord(Struct, frozen=True, omit_defaults=True):
     lost: bool = False
     late: bool = False
     unproved: bytes = b""
+    model: str = ""
 
 
 class VerdictRecord(Struct, frozen=True, omit_defaults=True):
@@ -239,6 +271,18 @@ def decode(record: Record, kind: type[T]) -> T:
 def client_id(session_id: str, order_id: int) -> str:
     """Return the id under which the exchange knows an order: always the same one, never used twice."""
     return f"gs-{session_id}-{order_id}"
+
+
+def model_text(record: ModelRecord) -> str:
+    """Return a change of models in words."""
+    if not record.bundle:
+        text = "no model is in the shadow any more"
+    else:
+        does = "leads" if record.role == "lead" else "is in the shadow"
+        how = "" if record.calibration is None else ", with a calibration of the session's own"
+        text = f"model {record.bundle[:12]} {does} from the next batch on{how}"
+    why = f": {record.reason}" if record.reason else ""
+    return f"{text}{why}, by {record.by or 'somebody'}"
 
 
 def plain(value: float) -> float | None:

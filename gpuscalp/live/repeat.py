@@ -30,6 +30,7 @@ from gpuscalp.live.records import (
     ControlRecord,
     FillRecord,
     HealthRecord,
+    ModelRecord,
     OrderRecord,
     SignalRecord,
     StateRecord,
@@ -184,6 +185,8 @@ class Repeater:
             market.health = decode(record, HealthRecord)
         elif kind == RecordKind.CONTROL:
             market.on_command(decode(record, ControlRecord).command)
+        elif kind == RecordKind.MODEL:
+            market.on_model(decode(record, ModelRecord))
 
     def _take_batch(self, batch: BatchRecord, record: Record) -> None:
         market = self._market

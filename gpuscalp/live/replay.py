@@ -11,7 +11,6 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +27,8 @@ from gpuscalp.feeds.rest import RestReply
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.directory import SESSION_FILE, SessionFile, create, read_about
 from gpuscalp.live.market import Work
-from gpuscalp.live.records import HealthRecord
+from gpuscalp.live.models import FOLDER as MODELS
+from gpuscalp.live.records import HealthRecord, ModelRecord, decode
 from gpuscalp.live.session import Session
 from gpuscalp.live.status import account_of
 from gpuscalp.live.workers import look_for_gpus, predicting
@@ -42,11 +42,13 @@ _TOLD: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """One message of a socket, or one reply of a REST call."""
+    """One message of a socket, one reply of a REST call, or one change of models and where the bundle is."""
 
     recv_ns: int
-    body: bytes
+    body: bytes = b""
     snapshot: DepthSnapshot | None = None
+    model: ModelRecord | None = None
+    bundle: Path = Path()
 
 
 def run_replay(
@@ -67,7 +69,8 @@ def run_replay(
     ----------
     sources : raw recordings (docs/data.md), or one directory of a session
     path : the session to make; one that a killed replay has left is gone on with
-    model : bundle; None takes that of the session that is replayed, or of the one gone on with
+    model : bundle; None takes that of the session that is replayed, with its changes, or of the one gone on
+        with
     config : None takes the same
     exchange_info : answer of the venue that names the instruments of recordings
     speed : factor of the recording's own pace; None = as fast as it goes
@@ -96,7 +99,10 @@ def run_replay(
             device="cpu" if device == "cpu" else look_for_gpus(device)["device"],
         )
     wanted = {each.symbol for each in read_about(path).instruments}
-    inputs = _session_inputs(origin) if origin is not None else _recorded_inputs(sources, wanted)
+    if origin is None:
+        inputs = _recorded_inputs(sources, wanted)
+    else:
+        inputs = _session_inputs(origin, changes=read_about(path).bundle == read_about(origin).bundle)
     latency_ns = median_ns(read_about(path).config.cost.compute)
 
     def clock_of(work: Work) -> Callable[[], int]:
@@ -108,7 +114,8 @@ def run_replay(
         session.on_health(_HEALTH, session.market.exch_ns)
         skipped = session.market.input_count
         with predicting(session, session.about.config.engine):
-            taken = _play(session, islice(inputs, skipped, None), clock_of, _Pace(speed), told, on_step)
+            left = _left(inputs, skipped, session.market.model_count)
+            taken = _play(session, left, clock_of, _Pace(speed), told, on_step)
         _checkpoint(session)
         clean = True
     finally:
@@ -134,7 +141,8 @@ def _play(
         on_step(session)
     # And it may have written messages that the engine had not been given.
     _step(session, clock_of, session.market.last_recv_ns, on_step)
-    for taken, each in enumerate(inputs, 1):
+    for each in inputs:
+        taken += each.model is None
         pace.wait(each.recv_ns)
         _take(session, each)
         _step(session, clock_of, each.recv_ns, on_step)
@@ -147,8 +155,23 @@ def _play(
     return taken
 
 
+def _left(inputs: Iterable[_Input], messages: int, models: int) -> Iterator[_Input]:
+    """Yield the inputs after so many messages and so many changes of models, which a session has had."""
+    for each in inputs:
+        if each.model is None:
+            messages -= 1
+        else:
+            models -= 1
+        if (messages if each.model is None else models) < 0:
+            yield each
+
+
 def _take(session: Session, each: _Input) -> None:
-    if each.snapshot is None:
+    if each.model is not None:
+        if each.model.bundle:
+            session.models.add(each.bundle, now_ns=time.time_ns())
+        session.on_model(each.model, each.recv_ns)
+    elif each.snapshot is None:
         session.on_messages(0, each.recv_ns, [each.body])
     else:
         request = f"GET replay:///fapi/v1/depth?symbol={each.snapshot.symbol}"
@@ -169,6 +192,7 @@ def _step(
         return
     session.apply(session.engine.step(work, clock_of(work)), now_ns)
     session.flush()
+    session.engine.predict_shadow()
     if on_step is not None:
         on_step(session)
 
@@ -229,14 +253,19 @@ def _file(path: Path, wanted: set[str]) -> Iterator[_Input]:
             yield _Input(recv_ns, line[line.index(b"{") :], found)
 
 
-def _session_inputs(path: Path) -> Iterator[_Input]:
-    """Yield the messages and book snapshots of a session's journal, of all its connections."""
+def _session_inputs(path: Path, *, changes: bool) -> Iterator[_Input]:
+    """Yield the messages and book snapshots of a session's journal, of all its connections, and with
+    ``changes`` those of its models."""
     from gpuscalp.feeds.binance import Decoder
 
-    decoder = Decoder()
+    decoder, begun_with = Decoder(), read_about(path).bundle
     for record in read_records(path / "journal", torn=True):
         if record.kind == RecordKind.RAW:
             yield _Input(record.recv_ns, record.body)
+        elif record.kind == RecordKind.MODEL and changes:
+            change = decode(record, ModelRecord)
+            bundle = "bundle" if change.bundle == begun_with else f"{MODELS}/{change.bundle}"
+            yield _Input(record.recv_ns, model=change, bundle=path / bundle)
         elif record.kind == RecordKind.REST:
             request, _, reply = record.body.partition(b"\n")
             found = decoder.decode(reply) if b"/depth?" in request else None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, NoReturn, Protocol, final
 
 import msgspec
 
@@ -48,8 +48,9 @@ from gpuscalp.train.passes import Progress
 from gpuscalp.worker import WorkerFault
 
 _PROGRESS: Final = "repeating the journal"
-# What a session is watched with may be another at every start: nothing in its journal follows from it.
-OPERATING: Final = ("metrics", "logs")
+# What a session is watched with may be another at every start, and so may who changes its models: nothing in
+# its journal follows from it but what is written there.
+OPERATING: Final = ("metrics", "logs", "notify", "retraining", "promotion", "adaptation")
 
 
 class Way(Protocol):
@@ -141,7 +142,7 @@ def run_live(
         chosen = SocketWay() if way is None else way
         return _run(path, config, model, device, seconds, worker_faults, told, on_status, chosen)
     if way is not None:
-        raise UsageError("an embedded exchange fills on paper", where="--embedded", fix="leave out --broker")
+        refuse_embedded("nautilus")
     fresh = not (path / SESSION_FILE).exists()
     if fresh and model is None and (archive is not None or recordings):
         raise UsageError("no model for this market", where="--model", fix="name a bundle of its symbols")
@@ -155,6 +156,16 @@ def run_live(
         with served(source, faults=faults, seed=seed) as urls:
             chosen = SocketWay(urls)
             return _run(path, config, model, device, seconds, worker_faults, told, on_status, chosen)
+
+
+def refuse_embedded(broker: str) -> NoReturn:
+    """Refuse orders to an account where the market is that of an exchange in this process."""
+    raise UsageError(
+        "an embedded exchange fills on paper: it has a market, and no account that orders could go to",
+        where="--embedded",
+        value=f"broker = {broker}",
+        fix="leave out --broker, or the key in --config; a session that was begun with it needs its exchange",
+    )
 
 
 def _run(

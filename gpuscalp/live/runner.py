@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import UsageError
@@ -35,8 +35,11 @@ from gpuscalp.live.records import Command, SignalRecord
 from gpuscalp.live.session import Session
 from gpuscalp.live.source import Source
 from gpuscalp.live.status import status_of
+from gpuscalp.live.succession import Succession
 from gpuscalp.logs import LogWriter
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
+
+T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
 _TICK_S: Final = 0.002
@@ -65,6 +68,7 @@ class Runner:
     failure : what ended the session, if not a stop
     monitor : what is measured beyond the session's own state
     last_status, detail : the newest, and what is too long for it (``Monitor.detail``)
+    use : changes what the session predicts with (``gpuscalp.live.commands.Commands.use``)
     busy : the engine works; what it changes must not be read now
     """
 
@@ -80,7 +84,7 @@ class Runner:
         pulse: Pulse | None = None,
     ) -> None:
         self.session, self.latency = session, LatencyHistogram()
-        self.monitor = Monitor(session, self.latency)
+        self.monitor = Monitor(session, self.latency, config.promotion)
         self.failure: BaseException | None = None
         self.stop_reason = ""
         self.last_status: dict[str, Any] = {}
@@ -99,6 +103,8 @@ class Runner:
         self._due: dict[str, int] = {}
         self._settled = self._owed = self._untold = False  # the heap; a checkpoint; a status
         self._commands = Commands(session, self, self._disk)
+        self.use = self._commands.use
+        self._succession = Succession(session, config, self.monitor, self.use)
         self._control = ControlServer(session.path, self._commands.answer)
 
     async def run(self, seconds: float | None = None) -> None:
@@ -133,6 +139,7 @@ class Runner:
             self.stop_reason = self.stop_reason or "time is up"
         finally:
             self._pulse.phase = "stopping"
+            self._stopping.set()  # time may be up: from now on nothing is taken
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -184,6 +191,7 @@ class Runner:
             uptime_s=(time.monotonic_ns() - self._started_ns) / NS_PER_S,
             exch_ns=self._source.now(),
             source=self._source.status(),
+            succession=self._succession.status(),
             gpu=None if self._gpu is None else self._gpu.status(),
             logs=None if self._logs is None else self._logs.status(),
         )
@@ -215,20 +223,27 @@ class Runner:
         work = self.session.take(self._source.now(), now_ns, force=force)
         if work is None:
             return
+        self._commands.given()
+        step = partial(self.session.engine.step, work, self._source.now)
+        self._let_work(step, partial(self._done, work, now_ns))
+
+    def _let_work(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Do something in the engine's thread, and then something here."""
+        loop = asyncio.get_running_loop()
+
+        def done(future: Future[T]) -> None:
+            self.busy = False
+            self._pulse.working_ns = 0
+            if (error := future.exception()) is not None:
+                self._fail(error)
+            else:
+                then(future.result())
+
         self.busy = True
         self._pulse.working_ns = time.monotonic_ns()
-        self._commands.given()
-        future = self._engine.submit(self.session.engine.step, work, self._source.now)
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, work, now_ns, done))
+        self._engine.submit(job).add_done_callback(lambda future: loop.call_soon_threadsafe(done, future))
 
-    def _done(self, work: Work, taken_ns: int, done: Future[Outcome]) -> None:
-        self.busy = False
-        self._pulse.working_ns = 0
-        if (error := done.exception()) is not None:
-            self._fail(error)
-            return
-        outcome = done.result()
+    def _done(self, work: Work, taken_ns: int, outcome: Outcome) -> None:
         began = time.perf_counter_ns()
         self.guarded(lambda: self.session.apply(outcome, time.time_ns()))
         if self.failure is not None:
@@ -241,12 +256,19 @@ class Runner:
         self._measure(outcome)
         self.monitor.on_work(work, outcome)
         self.guarded(partial(self._narrator.tell, outcome))
-        self._commands.answered(outcome.answers)
+        self._commands.answered(outcome)
         if outcome.frames:  # now: everything stands still, and the next frame is farthest away
             if self._owed:
                 self.guarded(self._checkpoint)
             if self._untold:
                 self.guarded(self._tell)
+        if self.session.engine.shadow_waits and self.failure is None:
+            # Now that the frame's orders have left. The next batch waits for it.
+            self._let_work(self.session.engine.predict_shadow, lambda _: self._go_on())
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         self.kick(force=self._commands.waiting)
 
     def _measure(self, outcome: Outcome) -> None:
@@ -275,6 +297,8 @@ class Runner:
             if self._is_due("health", _HEALTH_NS):
                 device = () if self._gpu is None else self._gpu.reasons()
                 session.on_health(self._source.health(device), now_ns)
+                if not self.busy:
+                    self.guarded(partial(self._succession.poll, now_ns))
             self._owed |= self._is_due("checkpoint", round(config.session.checkpoint_s * NS_PER_S))
             if self._is_due("status", config.session.status_ms * NS_PER_MS):
                 if self._untold:  # no frame has closed since it was due
@@ -318,6 +342,8 @@ class Runner:
         status = self.status()
         self.detail = self.monitor.detail(self._source.stream_ages_s())
         self._in_background(lambda: write_status(self.session.path, status))
+        if (comparison := self.monitor.comparison()) is not None:
+            self._in_background(comparison, self._slow)
         if self._on_status is not None:
             self._on_status(status)
 
@@ -328,6 +354,7 @@ class Runner:
         while self.busy:
             await asyncio.sleep(_TICK_S)
         self._commands.give_up()  # there are some only after a failure
+        self._succession.close()
         # A checkpoint that is being written has to be noted while there is a journal.
         await asyncio.get_running_loop().run_in_executor(self._slow, int)
         session, clean = self.session, self.failure is None

@@ -25,9 +25,10 @@ from gpuscalp.feeds.rest import RestReply
 from gpuscalp.feeds.routes import Endpoint
 from gpuscalp.journal import JournalWriter, Record, RecordKind, read_records
 from gpuscalp.live.checkpoints import Checkpoints, Packed, code_digest
-from gpuscalp.live.directory import build, lock, open_model, read_about
+from gpuscalp.live.directory import build, lock, open_models, read_about
 from gpuscalp.live.engine import Clock, Outcome
 from gpuscalp.live.market import Work
+from gpuscalp.live.models import calibrated
 from gpuscalp.live.records import (
     AHEAD,
     CLOSED_BEFORE,
@@ -37,9 +38,11 @@ from gpuscalp.live.records import (
     Command,
     ControlRecord,
     HealthRecord,
+    ModelRecord,
     SessionRecord,
     decode,
     encode,
+    model_text,
 )
 from gpuscalp.live.repeat import (
     OUTPUTS,
@@ -51,6 +54,7 @@ from gpuscalp.live.repeat import (
     recorded_clock,
     recorded_device,
 )
+from gpuscalp.live.roles import as_written
 from gpuscalp.live.store import Store, Written
 from gpuscalp.redaction import redact
 from gpuscalp.risk import RiskState
@@ -98,6 +102,12 @@ class Session:
     UsageError      another process runs it
     ParityError     the journal does not come out as it was written
     JournalError    the journal is damaged in other places than its end
+    ModelError      a model that it has used is not there, or is not what it was
+
+    Attributes
+    ----------
+    bundle : the model that it was begun with; ``engine.roles`` has those that it uses
+    models : all models that it has
     """
 
     def __init__(
@@ -114,8 +124,9 @@ class Session:
         with ExitStack() as undo:  # of what has been taken when the start is refused
             undo.callback(os.close, self._lock)
             about, config = self.about, self.about.config
-            self.bundle, pipeline = open_model(path / "bundle", about.instruments, digest=about.bundle)
-            self.market, self.engine = build(about, self.bundle, pipeline)
+            self.models, pipeline = open_models(path, about)
+            self.bundle = self.models.first
+            self.market, self.engine = build(about, self.models, pipeline)
             self.journal = JournalWriter(path / "journal", config.journal, now_ns=now_ns)
             undo.callback(self.journal.abandon)
             self.store = Store(path / "state.sqlite", [each.symbol for each in about.instruments])
@@ -205,6 +216,26 @@ class Session:
         self._write(RecordKind.CONTROL, ControlRecord(command, by), now_ns)
         _LOG.warning("%s, by %s", command, by)
         self.market.on_command(command)
+
+    def on_model(self, record: ModelRecord, now_ns: int) -> ModelRecord:
+        """Take a change of models, which counts from the next batch on; return it as it was written.
+
+        Its bundle has to be in ``models``. Let ``models.add`` or ``models.open`` have seen it lately, in a
+        thread that nobody waits for: otherwise it is loaded now, and everything stands still meanwhile.
+
+        Raises
+        ------
+        ModelError, FeatureMismatchError, MemberError, CanaryError
+            there is no such model, or the calibration is none of it; nothing was written
+        """
+        if record.role == "lead" or record.bundle:
+            calibrated(self.models.open(record.bundle), record.calibration)
+        record = as_written(record)
+        self._write(RecordKind.MODEL, record, now_ns)
+        another = record.role == "lead" and record.bundle != self.engine.roles.lead.bundle
+        _LOG.log(logging.WARNING if another else logging.INFO, "%s", model_text(record))
+        self.market.on_model(record)
+        return record
 
     def take(self, exch_ns: int, now_ns: int, *, force: bool = False) -> Work | None:
         """Return the next work if one is due, or in any case with ``force``.

@@ -16,6 +16,7 @@ from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.latency import LatencyHistogram, Stage
 from gpuscalp.live.latest_rows import features_of, quotes_of
 from gpuscalp.live.monitor import Monitor
+from gpuscalp.live.roles import InRole
 from gpuscalp.live.session import Session
 from gpuscalp.live.snapshots import Snapshots
 from gpuscalp.live.workers import engine_status
@@ -23,6 +24,7 @@ from gpuscalp.monitoring.resources import read_resources
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S, Quality
 from gpuscalp.trader import Trader
 
+_HOUR_S: Final = 3_600
 _QUANTILES: Final = (("p50", 0.5), ("p99", 0.99))
 
 
@@ -34,6 +36,7 @@ def status_of(
     uptime_s: float,
     exch_ns: int,
     source: dict[str, Any],
+    succession: dict[str, Any],
     gpu: dict[str, Any] | None,
     logs: dict[str, Any] | None,
 ) -> dict[str, Any]:
@@ -42,11 +45,11 @@ def status_of(
     Parameters
     ----------
     source : what the source says of itself (``gpuscalp.live.source``)
+    succession : how retraining, shadow and promotion stand (``gpuscalp.live.succession``)
     gpu, logs : the same of the GPUs' watch and of the log; None where there is none
     """
     about, engine, market = session.about, session.engine, session.market
     trader, gate = engine.trader, engine.trader.gate
-    trained_until_ns = session.bundle.contract.training.trained_on.end_ns
     found = {
         "session": str(session.path),
         "session_id": about.session_id,
@@ -68,11 +71,7 @@ def status_of(
         "config": about.config_digest,
         "device": about.device,
         "engine": engine_status(engine, about),
-        "model": {
-            "bundle": about.bundle,
-            "trained_until_ns": trained_until_ns,
-            "age_s": round((exch_ns - trained_until_ns) / NS_PER_S, 3),
-        },
+        "model": _model(session, exch_ns),
         "symbols": [each.symbol for each in about.instruments],
         "warming": _warming(session),
         "frames": engine.frame_count,
@@ -87,6 +86,7 @@ def status_of(
         "quotes": quotes_of(session),
         "features": features_of(session),
         **source,
+        "succession": succession,
         "batches": {
             "waiting": len(market.batcher),
             "reports": len(market.inbox),
@@ -108,6 +108,32 @@ def status_of(
         "logs": logs,
     }
     return found | monitor.status(found, exch_ns)
+
+
+def _model(session: Session, exch_ns: int) -> dict[str, Any]:
+    """Return which model leads, which one did before, and which one is in the shadow."""
+    roles, limit_h = session.engine.roles, session.about.config.risk.max_model_age_h
+
+    def shown(each: InRole) -> dict[str, Any]:
+        until_ns = session.models.open(each.bundle).contract.training.trained_on.end_ns
+        return {
+            "bundle": each.bundle,
+            "trained_until_ns": until_ns,
+            "age_s": (age_s := round((exch_ns - until_ns) / NS_PER_S, 3)),
+            # From then on the gate refuses what it predicts.
+            "expires_in_s": None if limit_h == "off" else round(limit_h * _HOUR_S - age_s, 3),
+            "since_ns": each.since_ns or None,
+            "reason": each.reason,
+            "by": each.by,
+            "own_calibration": each.calibration is None,
+            "calibrated_ns": each.calibrated_ns or None,
+        }
+
+    return shown(roles.lead) | {
+        "begun_with": session.about.bundle,
+        "before": roles.earlier[-1].bundle if roles.earlier else None,
+        "shadow": None if roles.shadow is None else shown(roles.shadow),
+    }
 
 
 def _money(trader: Trader) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpuscalp.journal.blocks import Record
 from gpuscalp.journal.reader import JournalReader
-from gpuscalp.live.directory import build, open_model, read_about
+from gpuscalp.live.directory import build, open_models, read_about
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.repeat import Repeater
 from gpuscalp.train.passes import Progress
@@ -36,13 +36,13 @@ def verify(path: Path, *, told: Progress | None = None) -> dict[str, Any]:
     Raises
     ------
     UsageError      there is no session
-    ModelError      its model is not the one that it ran
+    ModelError      one of its models is not there, or is not the one that it ran
     JournalError    a byte of the journal was altered, or a part is missing
     """
     began = time.perf_counter()
     about = read_about(path)
-    bundle, pipeline = open_model(path / "bundle", about.instruments, digest=about.bundle)
-    market, engine = build(about, bundle, pipeline)
+    models, pipeline = open_models(path, about)
+    market, engine = build(about, models, pipeline)
     frames = 0
 
     def count(outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _COLOURS: Final = {"active": "bold green", "reducing": "bold yellow", "halted": 
 _STAGES: Final = ("receive", "decode", "batch", "features", "predict", "gate", "order", "total")
 _ROWS_MAX: Final = 20
 # Lines of the picture beside positions and signals; one more where there are doubts, one for the cursor.
-_LINES: Final = 19
+_LINES: Final = 20
 _HEADLINE: Final = "Paper: no order leaves this machine. Ctrl-C stops; positions stay."
 
 
@@ -55,13 +55,31 @@ def shown(
 
 
 def table(status: dict[str, Any]) -> Group:
-    """Return a status for a command that prints it once."""
+    """Return a status for a command that prints it once.
+
+    Another version may have written it: what lacks something that the picture needs is listed plainly.
+    """
     from rich.console import Group
 
+    try:
+        shown = picture(status, hint=False)
+    except KeyError:
+        shown = _listed(status)
     if status["running"]:
-        return picture(status, hint=False)
+        return shown
     why = status.get("reason") or "it gave no reason"
-    return Group(f"Not running. As it last stood ({why}):", picture(status, hint=False))
+    return Group(f"Not running. As it last stood ({why}):", shown)
+
+
+def _listed(status: dict[str, Any]) -> Group:
+    """Return the single values of a status, whatever they are."""
+    from rich.console import Group
+
+    drawn = _plain("", "")
+    for name, value in status.items():
+        if isinstance(value, str | int | float) and name != "running":
+            drawn.add_row(_name(name.replace("_", " ")), str(value))
+    return Group(drawn, "Another version of gpuscalp wrote it; --json shows all of it.")
 
 
 def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True) -> Group:
@@ -77,7 +95,7 @@ def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True)
 
     rows = max(1, min(rows, _ROWS_MAX))
     parts: list[Any] = [_money(status), _time(status), "", _pair(_feeds(status), _latency(status))]
-    parts += [_counts(status), _score(status)]
+    parts += [_counts(status), _score(status), _model(status)]
     doubts = _doubts(status)
     if doubts:
         parts.append(Text(doubts, style="bold red", no_wrap=True, overflow="ellipsis"))
@@ -145,6 +163,34 @@ def _score(status: dict[str, Any]) -> Text:
     return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
 
+def _model(status: dict[str, Any]) -> Text:
+    """Return which model leads, since when if it is not the first, and which one is in the shadow."""
+    from rich.text import Text
+
+    model, shadow = status["model"], status["model"]["shadow"]
+    text = f"model {model['bundle'][:12]}, {model['age_s'] / 3_600:,.1f} h old"
+    if not model["own_calibration"]:
+        text += ", recalibrated"
+    if model["bundle"] != model["begun_with"]:
+        text += f", leads since {_clock(model['since_ns'])} ({model['reason'] or model['by']})"
+    if shadow is not None:
+        text += f"; shadow {shadow['bundle'][:12]}"
+        if (test := status["succession"]["test"]) is not None:
+            rows, of, needed = test["rows"], test["rows_min"], test["needed_log10"]
+            figures = (test[name]["log10"] for name in ("log_loss", "score_bps"))
+            text += f": {rows:,} of {of:,} rows, evidence 10^" + ", 10^".join(
+                f"{each:.1f}" for each in figures
+            )
+            text += f" of 10^{needed:.1f}"
+    if status["succession"]["retraining"]["state"] == "running":
+        text += "; a new one is being trained"
+    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _clock(at_ns: int | None) -> str:
+    return "its beginning" if at_ns is None else f"{datetime.fromtimestamp(at_ns / 1e9, UTC):%H:%M:%S} UTC"
+
+
 def _doubts(status: dict[str, Any]) -> str:
     """Return in one line what keeps entries or a device away, the most general first."""
     feeds = status["feeds"]
@@ -156,6 +202,9 @@ def _doubts(status: dict[str, Any]) -> str:
         found.append(f"nobody here knows: {account['strangers']}")
     if account is not None and account["error"]:
         found.append(f"the account cannot be looked at: {account['error']}")
+    retraining = status["succession"]["retraining"]
+    if retraining["state"] == "failed":
+        found.append(f"retraining failed: {retraining['reason']}")
     if status["gpu"] is not None and status["gpu"]["reasons"]:
         found.append(f"GPU: {_some(status['gpu']['reasons'])}")
     if status["engine"]["workers"] and not status["engine"]["leading"]:

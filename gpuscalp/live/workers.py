@@ -14,14 +14,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from msgspec import structs
+
 from gpuscalp.config import EngineConfig
 from gpuscalp.device import DeviceName, RequestedDevice
-from gpuscalp.ensemble import Signals
+from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import DeviceError
 from gpuscalp.live.directory import SessionFile
-from gpuscalp.live.engine import Engine, signal_row
-from gpuscalp.live.predictor import FleetPredictor
+from gpuscalp.live.engine import Engine
+from gpuscalp.live.fleets import Fleets
+from gpuscalp.live.models import calibrated
+from gpuscalp.live.predictor import FleetPredictor, HostPredictor
 from gpuscalp.live.session import Session
+from gpuscalp.live.signal_rows import signal_row
 from gpuscalp.worker import Fleet, WorkerFault, WorkerSpec, shard
 
 # A card that is asleep and a cold disk take seconds; a driver that hangs must not hang the session.
@@ -67,33 +72,42 @@ def predicting(
     ----------
     session : recovered; its engine works on the CPU until workers have proved themselves
     config : ``engine`` of its configuration
-    faults : to be rehearsed by the first worker
+    faults : to be rehearsed by the first worker of the model that leads now
     """
     specs = _specs(session, config, faults)
     if not specs:
         yield None
         return
-    forest = session.bundle.ensemble.forest
-    fleet = Fleet(
-        specs,
-        config,
-        symbol_count=len(session.about.instruments),
-        member_count=forest.member_count,
-        class_count=forest.class_count,
-    )
-    trader = session.engine.trader
+    engine, models, first = session.engine, session.models, session.engine.roles.lead.bundle
+
+    def made(digest: str) -> Fleet:
+        forest, bundle = models.open(digest).ensemble.forest, str(models.path_of(digest))
+        return Fleet(
+            [
+                structs.replace(spec, bundle=bundle, faults=spec.faults if digest == first else ())
+                for spec in specs
+            ],
+            config,
+            symbol_count=len(session.about.instruments),
+            member_count=forest.member_count,
+            class_count=forest.class_count,
+        )
+
+    def lead() -> Ensemble:
+        return calibrated(models.open(engine.roles.lead.bundle), engine.roles.lead.calibration)
+
+    trader = engine.trader
 
     def may_act(signals: Signals) -> Any:
         return trader.strategy.may_act(signal_row(signals)) | (trader.sides != 0)
 
-    alone = session.engine.predictor
-    fleet.start()
-    predictor = session.engine.predictor = FleetPredictor(session.bundle.ensemble, fleet, may_act)
+    fleets = Fleets(made, first)
+    predictor = engine.predictor = FleetPredictor(lead(), fleets, may_act)
     try:
         yield predictor
     finally:
-        session.engine.predictor = alone
-        fleet.close()
+        engine.predictor = HostPredictor(lead())
+        fleets.close()
 
 
 def _specs(session: Session, config: EngineConfig, faults: Sequence[WorkerFault]) -> list[WorkerSpec]:
@@ -109,7 +123,7 @@ def _specs(session: Session, config: EngineConfig, faults: Sequence[WorkerFault]
     rows = shard(len(about.instruments), count)
     return [
         WorkerSpec(
-            bundle=str(session.path / "bundle"),
+            bundle="",  # of the model that leads: it may change
             instruments=about.instruments,
             device=device,
             gpu=index,
@@ -137,11 +151,12 @@ def engine_status(engine: Engine, about: SessionFile) -> dict[str, Any]:
         "leading": False,
         "why": f"{about.device}: {about.device_reason}" if about.device == "cpu" else "no worker runs",
         "workers": [],
+        "past_faults": {},
     }
     if isinstance(engine.predictor, FleetPredictor):
-        found = engine.predictor.fleet.status()
+        found = engine.predictor.fleets.status()
     workers = found["workers"]
-    faults: Counter[str] = Counter()
+    faults: Counter[str] = Counter(found["past_faults"])
     for worker in workers:
         faults.update(worker["faults"])
     last = [worker["last_fault"] for worker in workers if worker["last_fault"] is not None]

@@ -18,16 +18,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gpuscalp.live.control import is_running
-from gpuscalp.live.records import Command
+from gpuscalp.live.records import Command, ModelRecord, Scaling
 from gpuscalp.live.replay import run_replay
 from gpuscalp.live.session import Session
 from gpuscalp.risk import RiskState
 from tests.live import script
 
 HALT_AT, RESUME_AT = 250, 350
+CHANGE_EVERY = 20
 
 
 def operate(session: Session) -> None:
@@ -41,6 +42,17 @@ def operate(session: Session) -> None:
         session.on_command(Command.RESUME, "script", session.market.last_recv_ns)
 
 
+def change_models(session: Session, models: tuple[Path, Path]) -> None:
+    """Change lead, shadow or calibration every so many frames, each once, whatever was killed between."""
+    number = session.market.model_count
+    if session.engine.frame_count < CHANGE_EVERY * (number + 1):
+        return
+    digest = session.models.add(models[number // 2 % 2], now_ns=1)
+    sharp = Scaling((1.5, 1.0, 1.5), (0.0, 0.1, 0.0)) if number % 3 == 0 else None
+    role: Literal["lead", "shadow"] = "shadow" if number % 2 else "lead"
+    session.on_model(ModelRecord(role, digest, sharp), session.market.last_recv_ns)
+
+
 def run(folder: Path, session: Path, *, tell: Callable[[], object] | None = None) -> dict[str, Any]:
     """Replay the script into a session, from wherever it is; ``tell`` is called once, at its first step."""
     told = []
@@ -49,6 +61,7 @@ def run(folder: Path, session: Path, *, tell: Callable[[], object] | None = None
         if tell is not None and not told:
             told.append(tell())
         operate(running)
+        change_models(running, (folder / "model", folder / "other"))
 
     return run_replay(
         [folder / "market.txt"],

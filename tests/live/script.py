@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from gpuscalp.config import FeatureConfig, LabelConfig, LiveConfig, TrainConfig, load
 from gpuscalp.contract import Interval
+from gpuscalp.guard import Guard
+from gpuscalp.reference import Reference
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S, Instrument
 from tests.handmade import DROP, follows, write_handmade
 
@@ -86,7 +89,22 @@ def write_recording(path: Path, *, seconds: int, seed: int = 1, step_ms: int = 2
     return path
 
 
-def write_model(path: Path, *, threshold: float = 0.2) -> Path:
+def guarded(names: list[str], *, limit: float = 0.15) -> Reference:
+    """Return a guard for which rows whose imbalance is far from 0.4 or -0.4 are outliers."""
+    column = names.index("queue_imbalance.last")
+    guard = Guard(
+        np.array([column], np.int32),
+        np.zeros(1, np.float32),
+        np.ones(1, np.float32),
+        np.array([[-0.4, 0.4]], np.float32),
+        limit,
+    )
+    return Reference(np.zeros((4, len(names)), np.float32), np.zeros(4, np.int64), None, guard)
+
+
+def write_model(
+    path: Path, *, threshold: float = 0.2, reference: Callable[[list[str]], Reference] | None = None
+) -> Path:
     """Write a bundle that follows the imbalance of the best quotes, warm after a few seconds."""
     end_ns = START_MS * NS_PER_MS - NS_PER_S
     return write_handmade(
@@ -100,6 +118,7 @@ def write_model(path: Path, *, threshold: float = 0.2) -> Path:
         lambda names: follows(names.index("queue_imbalance.last"), len(names), threshold),
         trained_on=Interval(end_ns - 3_600 * NS_PER_S, end_ns),
         returns_bps=(-30.0, 0.0, 30.0),
+        reference=reference,
     )
 
 

@@ -28,7 +28,7 @@ from tests.live.sessions import PATIENCE_S, write_eager_bundle
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 VENUE = "synthetic"
-NOT_RUNNING, USAGE, OTHER, HALTED = 3, 2, 4, 9
+NOT_RUNNING, USAGE, OTHER, MODEL, HALTED = 3, 2, 4, 8, 9
 
 # Nothing but doubt stops an entry, as in tests.live.sessions.
 CONFIG = """
@@ -57,6 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("commands")
     write_eager_bundle(path / "model", SYMBOLS, venue=VENUE, hold_ms=3_000)
     write_eager_bundle(path / "other-model", SYMBOLS, venue=VENUE, seed=1)
+    write_eager_bundle(path / "next-model", SYMBOLS, venue=VENUE, hold_ms=3_000, seed=2)
     (path / "live.toml").write_text(CONFIG)
     (path / "other.toml").write_text(CONFIG + "[account]\nstart_usdt = 1.0\n")
     return path
@@ -193,6 +194,31 @@ def test_flatten_closes_everything_and_only_resume_leads_back(process: Process, 
     assert refused["command"] == "halt"
     assert answer("resume", process.session)[1]["state"] == "active"
     process.wait(_holds, "an entry")
+
+
+def test_another_model_leads_when_it_is_answered_and_back_is_the_one_before(
+    process: Process, home: Path, cli: Cli
+) -> None:
+    first = answer("status", process.session)[1]["model"]["bundle"]
+    code, used = answer("use", process.session, home / "next-model", "--why", "a test")
+    assert (code, used["before"]) == (0, first)
+    model = answer("status", process.session)[1]["model"]
+    assert (model["bundle"], model["reason"]) == (used["bundle"], "a test")
+    assert used["bundle"][:12] in cli("status", process.session).stdout
+    assert cli("use", process.session, home / "model", "--shadow").code == 0
+    assert answer("status", process.session)[1]["model"]["shadow"]["bundle"] == first
+    told = cli("use", process.session, "--back")
+    assert (told.code, told.stdout.split(",")[0]) == (0, f"{first[:12]} leads")
+    assert answer("status", process.session)[1]["model"]["shadow"] is None, "it leads"
+    assert cli("use", process.session, home / "next-model", "--shadow").code == 0
+    assert answer("use", process.session, "--no-shadow")[1]["before"] == used["bundle"]
+    model = answer("status", process.session)[1]["model"]
+    assert (model["bundle"], model["shadow"], model["before"]) == (first, None, None)
+    assert answer("use", process.session, "--back")[0] == USAGE, "nobody led before"
+    assert answer("use", process.session)[0] == USAGE
+    code, refused = answer("use", process.session, home / "other-model")
+    assert (code, refused["error"]["code"]) == (MODEL, MODEL)
+    assert "another label" in refused["error"]["what"]
 
 
 def test_a_second_process_is_refused_and_the_first_goes_on(process: Process, home: Path, cli: Cli) -> None:

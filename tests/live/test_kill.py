@@ -21,11 +21,12 @@ KILLS = 200
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_session_killed_two_hundred_times_is_the_session_that_was_never_killed(tmp_path: Path) -> None:
-    """The scripted run halts entries and resumes. Whatever kill came, to the bit and to the last unit: the
-    same signals, verdicts, orders (so no id is used twice), fills and states; and after a halt was written
-    the gate was never seen open before the script resumed."""
+    """The scripted run halts entries and resumes, and changes its models every two seconds. Whatever kill
+    came, to the bit and to the last unit: the same signals, verdicts, orders (so no id is used twice), fills
+    and states; and after a halt was written the gate was never seen open before the script resumed."""
     script.write_recording(tmp_path / "market.txt", seconds=50)
     script.write_model(tmp_path / "model")
+    script.write_model(tmp_path / "other", threshold=0.6)
     script.write_exchange_info(tmp_path / "info.json")
     seed = int(os.environ.get("GPUSCALP_TEST_SEED", "1"))
     done = subprocess.run(
@@ -42,6 +43,7 @@ def test_session_killed_two_hundred_times_is_the_session_that_was_never_killed(t
     assert told["halted_seen"] > 0
     whole = outputs(tmp_path / "whole")
     assert len(whole) > 500
+    assert 20 < sum("model" in body for _, body in whole) < 480, "both models have led"
     for number in range(told["sessions"]):
         session = tmp_path / f"killed-{number}"
         found = outputs(session)

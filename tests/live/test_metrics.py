@@ -235,7 +235,7 @@ def test_labels_come_from_fixed_lists(traded):
         "rule": {rule.code for rule in RULES},
         "symbol": {*SYMBOLS, "all"},
         "state": {str(state) for state in RiskState} | {"filled", "canceled", "expired", "rejected", "live",
-                  "subscribing", "opening", "waiting", "retired"},
+                  "subscribing", "opening", "waiting", "retired", "off", "idle", "running", "failed"},
         "class": {"DOWN", "FLAT", "UP"},
     }  # fmt: skip
     for name, pairs in second:
@@ -248,7 +248,7 @@ def test_labels_come_from_fixed_lists(traded):
     events = {
         "refusals", "intents", "orders_sent", "orders_ended", "fills", "risk_cause", "score_lost_points",
         "position_usdt", "position_unrealised_usdt", "skips", "feed_messages", "feed_connections",
-        "risk_since_timestamp", "live_", "feature_psi", "order_rejects",
+        "risk_since_timestamp", "live_", "feature_psi", "outlier", "order_rejects",
     }  # fmt: skip
     assert all(any(event in name for event in events) for name in new), new
 

@@ -107,7 +107,7 @@ def test_drift_sees_each_symbol_in_turn_and_sound_rows_alone(witness):
         rows = range(turn, min(turn + 4, SYMBOLS))
         taken += [witness.features[frame][row] for row in rows if sound[frame, row]]
         turn = 0 if turn + 4 >= SYMBOLS else turn + 4
-    drift = witness.monitor.drift
+    drift = witness.monitor.drift.drift
     assert drift.rows() == len(taken) > 1_000
     trained = witness.session.bundle.contract.trained_distribution
     x = np.array(taken)

@@ -25,7 +25,8 @@ from unittest.mock import patch
 import msgspec
 import pytest
 
-from gpuscalp.config import LogsConfig, MetricsConfig, SessionConfig
+from gpuscalp.config import LogsConfig, MetricsConfig, NotifyConfig, SessionConfig
+from gpuscalp.dashboard.access import open_token
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import ServeSpec
@@ -35,9 +36,12 @@ from gpuscalp.live.chain import chain
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.directory import read_about
 from gpuscalp.live.narration import Narrator
+from gpuscalp.live.records import SignalRecord, decode
 from gpuscalp.live.restore import restore
 from gpuscalp.logs import Wanted, read
+from gpuscalp.schema import NS_PER_MS
 from tests.live.sessions import (
+    FRAME_MS,
     PATIENCE_S,
     Market,
     Running,
@@ -58,6 +62,8 @@ class Operated(NamedTuple):
     saved: Path
     answers: dict[str, tuple[int, str]]
     levels: dict[str, Any]
+    used: dict[str, Any]
+    status: dict[str, Any]
 
 
 def free_port() -> int:
@@ -90,6 +96,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     folder = tmp_path_factory.mktemp("operated")
     bundle, path, saved = folder / "bundle", folder / "session", folder / "saved.tar"
     write_eager_bundle(bundle)
+    other = write_eager_bundle(folder / "other", seed=1)
     port = free_port()
     with patch.dict(os.environ, ENVIRONMENT), Exchange(Market(), ServeSpec()) as exchange:
         config = eager_config(
@@ -105,6 +112,9 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
             running.ask("halt", by=EVERYTHING)
             answers["reducing"] = get(port, "/readyz")
             running.ask("resume", by="nobody")
+            used = running.ask("use", model=str(other), by=EVERYTHING, why=EVERYTHING)
+            running.ask("use", model=str(bundle), shadow=True)
+            status = running.wait(lambda status: status["model"]["shadow"] is not None, "a shadow")
             logging.getLogger("gpuscalp.feeds").warning("%s", EVERYTHING)
             logging.getLogger("websockets").warning("of others: %s", EVERYTHING)
             backup([path], saved)
@@ -112,10 +122,10 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
             until = time.monotonic() + PATIENCE_S
             while get(port, "/readyz")[0] == 200 and time.monotonic() < until:
                 time.sleep(0.05)
-            answers["halted"] = get(port, "/readyz")
+            answers["halted"], answers["changed"] = get(port, "/readyz"), get(port, "/metrics")
             ended = running.stop()
         ended.check()
-        yield Operated(path, config, bundle, exchange, saved, answers, levels)
+        yield Operated(path, config, bundle, exchange, saved, answers, levels, used, status)
 
 
 def filled_entry(path: Path) -> int:
@@ -138,6 +148,28 @@ def test_probes_follow_the_session(operated):
     code, body = answers["halted"]
     assert code == 503
     assert [each["what"] for each in json.loads(body)["reasons"]] == ["gate"]
+
+
+# Models -----------------------------------------------------------------------------------------------------
+
+
+def test_another_model_leads_from_the_frame_on_that_was_told(operated):
+    used, model = operated.used, operated.status["model"]
+    first = read_about(operated.path).bundle
+    assert (used["role"], used["before"]) == ("lead", first)
+    assert (model["bundle"], model["begun_with"], model["before"]) == (used["bundle"], first, first)
+    assert model["shadow"]["bundle"] == first
+    assert f'gpuscalp_model_info{{bundle="{used["bundle"]}"}} 1.0' in operated.answers["changed"][1]
+    frames = [
+        decode(record, SignalRecord)
+        for record in read_records(operated.path / "journal")
+        if record.kind == RecordKind.SIGNAL
+    ]
+    steps = {after.end_ns - before.end_ns for before, after in pairwise(frames)}
+    assert steps == {FRAME_MS * NS_PER_MS}, "a frame is missing, or was decided twice"
+    assert [each.model != "" for each in frames] == [each.end_ns > used["after_ns"] for each in frames]
+    texts = [entry.text for entry in read(operated.path, Wanted(logger="gpuscalp.models"))]
+    assert f"frames after {used['after_ns']}" in texts[0]
 
 
 # Log --------------------------------------------------------------------------------------------------------
@@ -324,6 +356,15 @@ def test_bundle_and_configuration_are_saved_too(operated, tmp_path, cli):
     assert not list(tmp_path.glob(".*partial"))
 
 
+def test_token_of_the_dashboard_stays_where_it_is(operated, tmp_path):
+    copy = shutil.copytree(operated.path, tmp_path / "session")
+    token = open_token(copy)
+    backup([copy], tmp_path / "b.tar")
+    assert token.encode() not in (tmp_path / "b.tar").read_bytes()
+    restore(tmp_path / "b.tar", tmp_path / "r")
+    assert open_token(tmp_path / "r" / "session") != token
+
+
 def test_damaged_journal_is_not_saved_as_if_it_were_whole(operated, tmp_path):
     copy = shutil.copytree(operated.path, tmp_path / "session")
     segment = sorted((copy / "journal").glob("*.gsj"))[0]
@@ -342,7 +383,10 @@ def test_log_and_port_may_be_others_at_the_next_start(operated, tmp_path):
     copy = tmp_path / "session"
     restore(operated.saved, tmp_path)
     changed = msgspec.structs.replace(
-        operated.config, logs=LogsConfig(level="ERROR"), metrics=MetricsConfig(port=free_port())
+        operated.config,
+        logs=LogsConfig(level="ERROR"),
+        metrics=MetricsConfig(port=free_port()),
+        notify=NotifyConfig(severity="critical"),
     )
     with patch.dict(os.environ, ENVIRONMENT), Running(copy, changed, operated.bundle) as running:
         running.wait(lambda status: True, "an answer")

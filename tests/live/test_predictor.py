@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,8 @@ def predictor(ensemble, acting=()):
     fleet = ScriptedFleet()
     mask = np.zeros(SYMBOLS, bool)
     mask[list(acting)] = True
-    return FleetPredictor(ensemble, fleet, lambda signals: mask.copy()), fleet
+    fleets = SimpleNamespace(look=lambda: fleet)
+    return FleetPredictor(ensemble, fleets, lambda signals: mask.copy()), fleet
 
 
 def truth(ensemble, x):

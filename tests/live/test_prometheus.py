@@ -36,6 +36,7 @@ ABSENT = {
     "gpuscalp_sharpe_error_ratio": "absent below 30 minutes",
     "gpuscalp_sharpe_returns": "absent below 30 minutes",
     "gpuscalp_order_rejects_total": "the paper broker refuses nothing of this strategy",
+    "gpuscalp_drift_flag": "absent where the training had few blocks of time",
     "gpuscalp_health_reason": "nothing that the gate is told of is wrong",
     "gpuscalp_position_usdt": "positions come and go",
     "gpuscalp_position_unrealised_usdt": "positions come and go",

@@ -97,8 +97,9 @@ def test_session_is_proved_and_a_killed_one_goes_on_with_its_orders(
 
 
 def test_orders_of_older_journals_are_market_orders(material: dict[str, Path], tmp_path: Path) -> None:
-    replay(material, tmp_path / "session", **{"orders.entry": "taker", "orders.take_profit_bps": None,
-                                              "orders.stop_loss_bps": None})  # fmt: skip
+    plain = {"orders.entry": "taker", "orders.then": "leave"}
+    bare = {"orders.take_profit_bps": None, "orders.stop_loss_bps": None}
+    replay(material, tmp_path / "session", **plain, **bare)
     fields = {"order_id", "client_id", "symbol", "side", "qty_e8", "reduce_only", "decided_ns", "sent_ns",
               "mid2_e8", "reason"}  # fmt: skip
     count = 0

@@ -76,12 +76,17 @@ def interrupted(material: dict[str, Path], path: Path, frame: int, **options: An
         run(material, path, on_step=killed_at(frame), **options)
 
 
-@pytest.fixture
-def broken(material: dict[str, Path], tmp_path: Path) -> Path:
-    """A session that was killed at frame 200, with checkpoints on its way."""
-    path = tmp_path / "session"
+@pytest.fixture(scope="module")
+def left_broken(material: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("broken") / "session"
     interrupted(material, path, 200, config={"session.checkpoint_s": 0.02, "session.checkpoints_kept": 3})
     return path
+
+
+@pytest.fixture
+def broken(left_broken: Path, tmp_path: Path) -> Path:
+    """A session that was killed at frame 200, with checkpoints on its way: a copy, to be changed at will."""
+    return Path(shutil.copytree(left_broken, tmp_path / "session"))
 
 
 def ckpts(path: Path) -> list[Path]:

@@ -37,6 +37,16 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
             "leading": not trouble,
             "workers": [{}],
         },
+        "model": {
+            "bundle": "f" * 64,
+            "begun_with": "0" * 64 if trouble else "f" * 64,
+            "age_s": 1_234_567.0,
+            "since_ns": 1_700_000_000 * 10**9,
+            "reason": "the calibration of the one before had left its band",
+            "by": "rule",
+            "own_calibration": not trouble,
+            "shadow": {"bundle": "e" * 64} if trouble else None,
+        },
         "gpu": {"reasons": ["gpu0:memory"] if trouble else []},
         "score": {
             "value": 12.34,
@@ -44,6 +54,16 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
         },
         "predictions": {"live": {"accuracy": 0.123, "base_accuracy": 0.345} if trouble else None},
         "results": {"win_ratio": 0.123 if trouble else None},
+        "succession": {
+            "retraining": {"state": "failed" if trouble else "idle", "reason": "exit code -9"},
+            "test": {
+                "rows": 123_456,
+                "rows_min": 20_000,
+                "log_loss": {"log10": -12.34},
+                "score_bps": {"log10": 12.34},
+                "needed_log10": 2.0,
+            },
+        },
         "clock": {"offset_ms": -1_234.56, "error_ms": 1.0, "drifted": trouble},
         "positions": [
             {"symbol": name, "qty": -123_456.789, "value_usdt": -12_345.6, "unrealised_usdt": -1_234.56}
@@ -113,12 +133,43 @@ def test_a_session_that_does_not_run_is_shown_as_it_last_stood() -> None:
     assert "REDUCING (daily loss)" in lines[1]
 
 
+@pytest.mark.parametrize("running", [False, True])
+def test_what_another_version_wrote_is_shown_all_the_same(running: bool) -> None:
+    """`status` failed on a session that had ended before there was a score."""
+    whole = _status(1) | {"running": running, "session": "s", "pid": 7}
+    for key in whole.keys() - {"running"}:
+        old = {name: value for name, value in whole.items() if name != key}
+        text = "\n".join(_drawn(table(old), 80))
+        assert ("Not running" in text) is not running
+        assert "12,345,678.90" in text or "12345678.9" in text or key == "equity_usdt"
+    text = "\n".join(_drawn(table({"running": running, "state": "halted", "pnl_usdt": -1.5}), 80))
+    assert re.search(r"state +halted", text)
+    assert re.search(r"pnl usdt +-1.5", text)
+    assert "Another version" in text
+
+
 def test_a_device_that_is_not_trusted_or_not_there_is_named() -> None:
     text = "\n".join(_drawn(picture(_status(0, trouble=True), rows=6), 200))
     assert "gpu0:memory" in text
     assert "worker 0 failed: hang" in text
     assert "paper, cpu" in text
     assert "paper, cuda" in "\n".join(_drawn(picture(_status(0), rows=6), 200))
+
+
+def test_a_model_that_has_come_since_is_shown_with_the_reason_and_the_shadow() -> None:
+    text = "\n".join(_drawn(picture(_status(0, trouble=True), rows=6), 200))
+    assert "model ffffffffffff, 342.9 h old, recalibrated, leads since 22:13:20 UTC (the calibration" in text
+    assert "; shadow eeeeeeeeeeee" in text
+    assert "342.9 h old\n" in "\n".join(_drawn(picture(_status(0), rows=6), 200)) + "\n"
+
+
+def test_how_retraining_and_the_shadow_stand_is_shown() -> None:
+    status = _status(0, trouble=True)
+    text = "\n".join(_drawn(picture(status, rows=6), 400))
+    assert "eeeeeeeeeeee: 123,456 of 20,000 rows, evidence 10^-12.3, 10^12.3 of 10^2.0" in text
+    assert "retraining failed: exit code -9" in text
+    status["succession"]["retraining"]["state"] = "running"
+    assert "a new one is being trained" in "\n".join(_drawn(picture(status, rows=6), 400))
 
 
 def test_the_score_is_shown_with_its_dearest_reasons() -> None:

@@ -26,7 +26,7 @@ from gpuscalp.worker import parse_fault
 from tests.live import script
 
 AT_FRAME = 60  # after its start: by then the worker leads
-SECONDS, SPEED = 120, 12.0
+SECONDS, SPEED = 300, 12.0
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,8 @@ def run(material, path, faults=(), *, until=None, device="cpu", **overrides) -> 
             "engine.agree_batches": 10,
             "engine.restart_ms": 300,
             "engine.canary_ms": 100,
+            # A busy machine must not look like a worker that hangs.
+            "engine.answer_ms": 1_000 if any("hang" in fault for fault in faults) else 20_000,
             "engine.workers": "cpu" if device == "cpu" else "gpu",
             **overrides,
         }
@@ -144,7 +146,7 @@ def test_a_leading_worker_that_fails_costs_one_frame_and_is_replaced(material, a
     found = run(material, tmp_path / "session", [f"{kind}:at_frame={AT_FRAME}"], until=recovered(kind))
     lost = check(found, alone)
     assert len(lost) == 1
-    assert max(each.stages_ns[1] for each in lost) < 1e9, "the CPU took over too late"
+    assert max(each.stages_ns[1] for each in lost) < 10e9, "the CPU waited for the answer of another fault"
     states = [status["leading"] for status in found.engines]
     first = states.index(True)
     assert False in states[first:], "the fault was not noticed"

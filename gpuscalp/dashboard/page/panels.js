@@ -179,6 +179,10 @@ export function showFeeds(status) {
 export function showDevice(status, nowMs) {
   find("device").textContent = status.engine.device;
   find("device-why").textContent = status.engine.why;
+  const { model } = status;
+  const changed = model.bundle !== model.begun_with ? `, leads since ${new Date(model.since_ns / 1e6).toISOString().slice(11, 19)} UTC (${model.reason || model.by})` : "";
+  const shadow = model.shadow ? `; in the shadow ${model.shadow.bundle.slice(0, 12)}` : "";
+  find("model").textContent = `Model ${model.bundle.slice(0, 12)}, ${duration(model.age_s)} old${model.own_calibration ? "" : ", recalibrated"}${changed}${shadow}.`;
   const cards = (status.gpu?.cards ?? []).map((card) => {
     const box = element("div");
     const age = Math.max(0, nowMs - card.at_ns / 1e6) / 1000;

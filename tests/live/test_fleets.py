@@ -1,0 +1,143 @@
+"""Workers when another model leads: the CPU predicts at once, and none answers for a model not its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from gpuscalp.ensemble import Calibration, Ensemble
+from gpuscalp.live.fleets import Fleets
+from gpuscalp.live.predictor import FleetPredictor
+from tests.live.test_predictor import FEATURES, SYMBOLS, Found, ScriptedFleet
+from tests.ops.forests import random_forest
+
+
+class Workers(ScriptedFleet):
+    """Workers of one model: they say its margins."""
+
+    gpus = frozenset({0})
+
+    def __init__(self, told: list[str], digest: str, ensemble: Ensemble, x: np.ndarray) -> None:
+        super().__init__()
+        self._told, self._digest = told, digest
+        self.found = Found(ensemble.predict(x).margins)
+
+    def start(self) -> None:
+        self._told.append(f"start {self._digest}")
+
+    def close(self) -> None:
+        self._told.append(f"close {self._digest}")
+
+    def pids(self) -> tuple[int, ...]:
+        return (1,)
+
+    def status(self):
+        return {"leading": True, "why": "", "workers": [{"faults": {"hang": 1}}]}
+
+
+class Scene:
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.told: list[str] = []
+        self.gate = threading.Event()
+        self.broken = False
+        self.x = rng.standard_normal((SYMBOLS, FEATURES)).astype(np.float32)
+        self.models = {
+            digest: Ensemble(
+                random_forest(rng, depths=[2, 3, 4] * members * 3, member_count=members, class_count=3),
+                Calibration.identity(),
+                np.array([-3.0, 0.0, 3.0]),
+            )
+            for digest, members in (("a", 2), ("b", 3), ("c", 1))
+        }
+        self.gate.set()
+        self.fleets = Fleets(self._make, "a")
+        self.predictor = FleetPredictor(self.models["a"], self.fleets, lambda _: np.ones(SYMBOLS, bool))
+
+    def _make(self, digest: str) -> Workers:
+        self.gate.wait(30)
+        if self.broken:
+            raise OSError("no memory")
+        return Workers(self.told, digest, self.models[digest], self.x)
+
+    def use(self, digest: str, ensemble: Ensemble | None = None) -> None:
+        self.predictor.use(digest, ensemble or self.models[digest])
+
+    def frame(self, digest: str):
+        """Assert that a frame is predicted by a model, to the bit."""
+        self.predictor.begin(None, dict)
+        found = self.predictor.predict(self.x, np.zeros(SYMBOLS, np.uint64), wanted=True)
+        assert not found.lost
+        assert np.array_equal(found.signals.margins, self.models[digest].predict(self.x).margins)
+        return found.signals
+
+    def settle(self) -> None:
+        """Wait for what is done in the background."""
+        self.fleets._background.submit(int).result(30)
+
+
+@pytest.fixture
+def scene(rng: np.random.Generator) -> Iterator[Scene]:
+    made = Scene(rng)
+    yield made
+    made.gate.set()
+    made.fleets.close()
+
+
+def test_the_cpu_predicts_until_the_workers_of_the_new_model_are_there(scene: Scene) -> None:
+    scene.frame("a")
+    assert scene.predictor.leads
+    scene.gate.clear()
+    scene.use("b")
+    scene.frame("b")
+    assert not scene.predictor.leads
+    status = scene.fleets.status()
+    assert (status["leading"], status["workers"], status["past_faults"]) == (False, [], {"hang": 1})
+    assert "being started" in status["why"]
+    scene.gate.set()
+    scene.settle()
+    scene.frame("b")
+    assert scene.predictor.leads
+    assert scene.told == ["start a", "close a", "start b"], "room is made first"
+
+
+def test_a_calibration_alone_needs_no_other_workers(scene: Scene) -> None:
+    before = scene.frame("a").probability
+    a = scene.models["a"]
+    sharp = Calibration("vector", np.full(3, 2.0), np.zeros(3))
+    scene.use("a", Ensemble(a.forest, sharp, a.class_return_bps))
+    after = scene.frame("a").probability
+    assert scene.predictor.leads
+    assert not np.array_equal(before, after)
+    assert scene.told == ["start a"]
+
+
+def test_changes_that_follow_one_another_leave_the_workers_of_the_last(scene: Scene) -> None:
+    scene.gate.clear()
+    for digest in ("b", "c", "a", "c"):
+        scene.use(digest)
+        scene.frame(digest)
+    scene.gate.set()
+    scene.settle()
+    scene.frame("c")
+    scene.fleets.close()
+    alive = {word for word in "abc" if scene.told.count(f"start {word}") > scene.told.count(f"close {word}")}
+    assert alive == set()
+    assert scene.told[-2:] == ["start c", "close c"]
+
+
+def test_workers_that_cannot_be_had_leave_the_cpu_and_it_is_said(scene: Scene) -> None:
+    scene.broken = True
+    scene.use("b")
+    scene.settle()
+    scene.frame("b")
+    assert "cannot be started: no memory" in scene.fleets.status()["why"]
+    assert scene.fleets.pids() == ()
+    scene.predictor.fail(0, "xid79")  # of a card, while nobody is there to be told
+    scene.broken = False
+    scene.use("c")
+    scene.settle()
+    scene.frame("c")
+    assert scene.fleets.look().failed == [(0, "xid79")]
