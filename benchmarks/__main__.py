@@ -1,11 +1,11 @@
 """All benchmarks: ``python -m benchmarks [NAME …] [--json] [--out FILE]``.
 
-Without a name: batch, stream, forest, training, import and worker. ``backtest`` wants recordings and peers;
-``gpu``, ``gpu_batch`` and ``gpu_recordings`` run what needs a CUDA device and fail without one; ``crossover``
-measures both devices, or the CPU alone, and writes no profile. With ``--out`` the result, with commit,
-machine and versions, is written to a file after each of them; in a folder it gets the name of the GPU (or
-"cpu") and the date. One that fails is in the result with its error, the others run all the same, and the exit
-code is 1.
+Without a name: batch, stream, forest, training, import and worker. ``drift`` and ``adaptation`` take minutes;
+``distributed`` wants Ray; ``backtest`` wants recordings and peers; ``gpu``, ``gpu_batch`` and
+``gpu_recordings`` run what needs a CUDA device and fail without one; ``crossover`` measures both devices, or
+the CPU alone, and writes no profile. With ``--out`` the result, with commit, machine and versions, is written
+to a file after each of them; in a folder it gets the name of the GPU (or "cpu") and the date. One that fails
+is in the result with its error, the others run all the same, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -61,6 +61,24 @@ def worker() -> dict[str, Any]:
     return bench_worker.run()
 
 
+def drift() -> dict[str, Any]:
+    from benchmarks import bench_drift
+
+    return bench_drift.run()
+
+
+def adaptation() -> dict[str, Any]:
+    from benchmarks import bench_adaptation
+
+    return bench_adaptation.run()
+
+
+def distributed() -> dict[str, Any]:
+    from benchmarks import bench_distributed
+
+    return bench_distributed.run()
+
+
 def backtest() -> dict[str, Any]:
     from benchmarks import bench_backtest
 
@@ -98,6 +116,9 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "training": training,
     "import": import_,
     "worker": worker,
+    "drift": drift,
+    "adaptation": adaptation,
+    "distributed": distributed,
     "backtest": backtest,
     "gpu": gpu,
     "gpu_batch": gpu_batch,
@@ -105,7 +126,16 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "crossover": crossover,
 }
 # What runs only where it is named.
-NAMED_ONLY = ("backtest", "gpu", "gpu_batch", "gpu_recordings", "crossover")
+NAMED_ONLY = (
+    "drift",
+    "adaptation",
+    "distributed",
+    "backtest",
+    "gpu",
+    "gpu_batch",
+    "gpu_recordings",
+    "crossover",
+)
 
 
 def main() -> int:

@@ -14,6 +14,7 @@
     │   └── CanaryError
     ├── RiskHaltedError         exit 9
     ├── ExecutionError          exit 1   an order was told what cannot happen to it
+    ├── TrackingError           exit 1   MLflow's server or store cannot be used as asked
     └── DataError               exit 1
         ├── ShapeError                   an array of the wrong shape or dtype
         ├── DecodeError                  a message that cannot be read
@@ -129,6 +130,10 @@ class RiskHaltedError(GpuscalpError):
 
 class ExecutionError(GpuscalpError):
     """An order, or a broker, was used against its rules; nothing was changed by it."""
+
+
+class TrackingError(GpuscalpError):
+    """MLflow's server or store cannot be used as asked."""
 
 
 class DataError(GpuscalpError):

@@ -7,14 +7,14 @@ frames that training would have needed have closed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
 import numpy as np
 
 from gpuscalp.config import GridConfig, LabelConfig
-from gpuscalp.labels import CLASSES, horizon_frames, label_frames, quality_mask
+from gpuscalp.labels import CLASSES, I8, horizon_frames, label_frames, quality_mask
 from gpuscalp.rolling import RollingSum
 from gpuscalp.schema import F64, I64, NS_PER_S, FrameBlock
 
@@ -50,6 +50,23 @@ class Predicted(NamedTuple):
     quality: np.ndarray
     probability: F64
     agreement: F64
+
+
+class Matured(NamedTuple):
+    """D frames whose labels are known now, with what was said of them.
+
+    end_ns : int64[D]
+    probability : float64[D, S, K]   NaN where nothing was said
+    direction : int8[D, S]   the class that came; NO_CLASS where there is no label
+    return_bps : float64[D, S]   the mid's, from the close of the frame to the end of its label
+    spread_bps : float64[D, S]   at the close of the frame; NaN without a quote
+    """
+
+    end_ns: I64
+    probability: F64
+    direction: I8
+    return_bps: F64
+    spread_bps: F64
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +127,7 @@ class Outcomes:
     ----------
     predicted_count, matured_count : int64[K]   rows by likeliest class; predicted rows by the class that came
     confidence, agreement : of all predicted rows
+    told : who is told what has matured; may be set
     """
 
     def __init__(self, symbol_count: int, label: LabelConfig | None, grid: GridConfig) -> None:
@@ -122,6 +140,7 @@ class Outcomes:
         self.matured_count: I64 = np.zeros(_K, np.int64)
         self.confidence = Histogram(CONFIDENCE_BOUNDS)
         self.agreement = Histogram(AGREEMENT_BOUNDS)
+        self.told: Sequence[Callable[[Matured], None]] = ()
 
     @property
     def window_ns(self) -> int:
@@ -154,6 +173,17 @@ class Outcomes:
             good = labels.valid[:due] & np.isfinite(entered).all(axis=2)
             if good.any():
                 self._mature(entered[good], labels.direction[:due][good].astype(np.int64), frames[-1].end_ns)
+            if self.told:
+                block = waiting.block()
+                bid, ask = (px[:due].astype(np.float64) for px in (block.bid_px, block.ask_px))
+                with np.errstate(invalid="ignore"):
+                    spread_bps = 2e4 * (ask - bid) / (ask + bid)
+                returns = labels.return_bps[:due]
+                matured = Matured(
+                    block.end_ns[:due].copy(), entered.copy(), labels.direction[:due], returns, spread_bps
+                )
+                for tell in self.told:
+                    tell(matured)
             waiting.drop(due)
 
     def _mature(self, probability: F64, came: I64, at_ns: int) -> None:
@@ -196,6 +226,11 @@ class _Frames:
     def probability(self) -> F64:
         """float64[T, S, K]"""
         return self._probability[self._first : self._stop]
+
+    @property
+    def end_ns(self) -> I64:
+        """int64[T]"""
+        return self._end_ns[self._first : self._stop]
 
     def append(self, frames: Sequence[Predicted], probability: F64) -> None:
         if self._stop + len(frames) > len(self._end_ns):

@@ -13,6 +13,7 @@ from gpuscalp.contract import Interval, TrainingSpec
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops.forest import Forest
+from gpuscalp.reference import Reference
 
 # Without the long windows the features are warm after a few seconds.
 DROP = ("*.128", "*.512", "*.ewm.*", "*.macd.*", "*.spectrum.*")
@@ -27,6 +28,7 @@ def write_handmade(
     returns_bps: Sequence[float] = (-3.0, 0.0, 3.0),
     seed: int = 1,
     boosters: Sequence[bytes] | None = None,
+    reference: Callable[[list[str]], Reference] | None = None,
 ) -> Path:
     """Write a bundle that this version accepts.
 
@@ -38,6 +40,7 @@ def write_handmade(
     returns_bps : mean return of DOWN, FLAT and UP
     seed : another one makes another bundle of the same model
     boosters : files of the members, where somebody will read them
+    reference : makes what it says of its training rows from the names of the columns
     """
     graph = FeatureGraph(config.grid, config.features, config.symbols)
     names = list(graph.names)
@@ -62,6 +65,7 @@ def write_handmade(
         ensemble=Ensemble(made, Calibration.identity(), np.array(returns_bps)),
         members=[MemberFile(data, seed, 1) for data in boosters or [b"made by hand"] * made.member_count],
         canary_x=np.random.default_rng(seed).normal(size=(4, len(names))).astype(np.float32),
+        reference=None if reference is None else reference(names),
     )
     return path
 

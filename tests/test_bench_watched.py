@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gpuscalp.bench import slices as bench
 from gpuscalp.bench import watched
 from gpuscalp.config import JournalConfig
 from gpuscalp.journal import JournalWriter, RecordKind
@@ -23,7 +24,7 @@ def test_figures_are_those_of_the_frames_in_the_slices(tmp_path):
             at_ns = step * SECOND // 10  # ten seconds watched, ten bare, ten that are in neither slice
             body = SignalRecord(at_ns, at_ns + 7 * step, (features, predict, gate), b"", b"", b"", 0, ())
             journal.append(RecordKind.SIGNAL, encode(body), recv_ns=at_ns)
-    found = watched._figures(tmp_path, slices)
+    found = bench.figures(tmp_path, slices, ("watched", "bare"))
     assert (found["watched_frames"], found["bare_frames"]) == (100, 100)
     frame_ms = stages.sum(axis=1) / 1e6
     on, off = np.quantile(frame_ms[:100], 0.99), np.quantile(frame_ms[100:200], 0.99)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, load
+from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, WalkForwardConfig, load
 from gpuscalp.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -52,6 +53,17 @@ def test_value_out_of_range_is_shown_with_its_key(text, key, value, tmp_path):
     error = _refused(text, tmp_path)
     assert error.what.startswith(f"{key}: expected ")
     assert error.value == value
+
+
+@pytest.mark.parametrize("kind", [BacktestConfig, LiveConfig, WalkForwardConfig])
+def test_taking_what_no_resting_entry_has_left_is_refused(kind):
+    """It was accepted, and did nothing."""
+    section = "backtest.orders" if kind is WalkForwardConfig else "orders"
+    with pytest.raises(ConfigError, match="no entry rests"):
+        load(kind, overrides={f"{section}.then": "take"})
+    load(kind, overrides={f"{section}.then": "take", f"{section}.entry": "post_only"})
+    # A session that was begun with both can still be repeated.
+    assert msgspec.convert({"orders": {"then": "take"}}, BacktestConfig).orders.then == "take"
 
 
 def test_environment_is_named_as_the_source(tmp_path):

@@ -19,7 +19,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from gpuscalp import __version__
-from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, TriedConfig, WalkForwardConfig, load
+from gpuscalp.config import (
+    BacktestConfig,
+    LiveConfig,
+    TrainConfig,
+    TriedConfig,
+    TuneConfig,
+    WalkForwardConfig,
+    load,
+)
+from tests.conftest import LONG_FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE_FOLDERS = ("gpuscalp", "benchmarks", "scripts", "tests")
@@ -91,6 +100,10 @@ def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) 
         return 0
     text = lines[body[0].lineno - 1 : node.end_lineno]
     return sum(1 for line in text if line.strip() and not line.strip().startswith("#"))
+
+
+def test_files_that_a_run_of_the_tests_begins_with_are_there():
+    assert [name for name in LONG_FILES if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_functions_stay_small():
@@ -219,6 +232,7 @@ CONFIGS = {
     "nautilus": LiveConfig,
     "paper": LiveConfig,
     "train": TrainConfig,
+    "tune": TuneConfig,
     "walkforward": WalkForwardConfig,
 }
 
@@ -230,6 +244,10 @@ def test_shipped_configuration_decodes(path):
 
 def test_shipped_backtest_configuration_is_the_default_written_out():
     assert load(BacktestConfig, ROOT / "configs" / "backtest.toml") == BacktestConfig()
+
+
+def test_shipped_tuning_configuration_is_the_default_written_out():
+    assert load(TuneConfig, ROOT / "configs" / "tune.toml") == TuneConfig()
 
 
 def test_shipped_walk_forward_configuration_has_the_defaults_apart_from_what_it_tries():

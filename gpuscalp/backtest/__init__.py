@@ -51,7 +51,8 @@ def backtest_archive(
     if like is not None:
         from gpuscalp.live import moments
 
-        likeness, bundle = moments.likeness(like), bundle or like / "bundle"
+        likeness = moments.likeness(like, own_model=bundle is None)
+        bundle = bundle or like / "bundle"
         if config is None:
             given = moments.config_of(like) | given
     if bundle is None:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+from msgspec import structs
 
 from gpuscalp.bundle import Bundle, load_bundle, read_contract
+from gpuscalp.config import BacktestConfig
 from gpuscalp.contract import ColumnSpec, GraphLike, TrainingSpec
 from gpuscalp.errors import ModelError
 from gpuscalp.schema import FeatureChunk, FrameBlock
@@ -46,6 +48,11 @@ def training_of(model: Model) -> TrainingSpec:
         it cannot be read
     """
     return read_contract(first_path(model)).training
+
+
+def counted(config: BacktestConfig, training: TrainingSpec) -> BacktestConfig:
+    """Return the configuration with at least the trials that the model was chosen from."""
+    return structs.replace(config, trials=max(config.trials, training.tried))
 
 
 @final

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -26,7 +26,7 @@ from gpuscalp.archive import Archive
 from gpuscalp.backtest.band import Band, BandPlan, cells_of, run_band
 from gpuscalp.backtest.calibration import PredictionCheck, chunk_signals
 from gpuscalp.backtest.entries import Entries, importance_ranks
-from gpuscalp.backtest.models import Model, Models, cut, first_path, training_of
+from gpuscalp.backtest.models import Model, Models, counted, cut, first_path, training_of
 from gpuscalp.backtest.moments import Likeness
 from gpuscalp.backtest.scene import Kept, Scene
 from gpuscalp.backtest.session import Prediction, Session
@@ -114,6 +114,7 @@ def run_backtest(
             raise UsageError("a band is that of one model", where="band", fix="leave it out of a schedule")
     archive = Archive.open(archive_path)
     training = training_of(model)
+    config = counted(config, training)
     if venue is None:
         # A journal is imported under the name of the exchange that it speaks of, whoever played it.
         venue = training.venue if like is None or len(archive.venues()) != 1 else archive.venues()[0]
@@ -137,8 +138,7 @@ def run_backtest(
     entries = Entries(models.columns, importance_ranks(first_path(model)))
     session.recorder.entries = entries
     check = PredictionCheck(label, grid)
-    lead_ns = (pipeline.graph.warm_up_frames + 1) * grid.frame_ms * NS_PER_MS
-    read_from_ns = None if start_ns is None else begin_ns - lead_ns
+    read_from_ns = None if start_ns is None else begin_ns - lead_ns(pipeline)
     ticks = archive.tick_batches(venue, training.symbols, start_ns=read_from_ns, end_ns=end_ns)
     chunks = _within(pipeline.batch(session.watch(ticks)), begin_ns, finish_ns)
 
@@ -222,11 +222,24 @@ def _trade_part(
 ) -> None:
     """Predict consecutive frames by one bundle, trade on them, and keep what the report tells of them."""
     session.trader.trained_until_ns = bundle.contract.training.trained_on.end_ns
+    part = _guarded(bundle.ensemble, part)
     signals = predict(bundle.ensemble, part)
     prediction = Prediction(*chunk_signals(signals))
     session.trade(part.frames, prediction)
     entries.add(bundle.ensemble, part, signals)
     check.add(part.frames, prediction.probability, prediction.edge_bps)
+
+
+def _guarded(ensemble: Ensemble, part: FeatureChunk) -> FeatureChunk:
+    """Return the part with the bits of the model's own doubts, as a live session has them."""
+    if ensemble.guard is None:
+        return part
+    quality = part.frames.quality.copy()
+    for symbol, features in enumerate(part.features):
+        own = np.ascontiguousarray(quality[:, symbol])
+        ensemble.guard.mark(features.T, own)
+        quality[:, symbol] = own
+    return replace(part, frames=replace(part.frames, quality=quality))
 
 
 def _parts(
@@ -270,6 +283,11 @@ def pipeline_of(training: TrainingSpec, instruments: Sequence[Instrument], threa
         threads=threads,
         chunk_frames=chunk_frames(len(instruments)),
     )
+
+
+def lead_ns(pipeline: FeaturePipeline) -> int:
+    """Return how long before the first frame that is traded a market has to be read, for warm features."""
+    return (pipeline.graph.warm_up_frames + 1) * pipeline.grid.frame_ms * NS_PER_MS
 
 
 def _within(chunks: Iterator[FeatureChunk], begin_ns: int, finish_ns: int) -> Iterator[FeatureChunk]:

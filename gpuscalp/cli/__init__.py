@@ -2,7 +2,7 @@
 
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 not running · 4 configuration · 5 deadline · 6 device ·
 7 parity · 8 model · 9 risk halted · 130 interrupted. The first ten belong to the error classes
-(:mod:`gpuscalp.errors`); no command chooses one by itself.
+(:mod:`gpuscalp.errors`); where an answer is itself a failure, the command ends with the code of its class.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _report_interrupt(as_json: bool) -> int:
-    fix = "run the same command again: an import or a download goes on where it was, the rest starts afresh"
+    fix = (
+        "run the same command again: an import or a download goes on where it was, tune and walkforward "
+        "run do so with --resume, the rest starts afresh"
+    )
     error = {"kind": "KeyboardInterrupt", "what": "Interrupted", "where": None, "value": None, "fix": fix}
     return _report({"code": INTERRUPTED, **error}, as_json)
 

@@ -21,7 +21,8 @@ Adding a command
    ``gpuscalp.errors`` and ``gpuscalp.cli`` at the top. The rest is imported inside the function.
 4. A command parses, calls one function of a lower layer, and prints through ``emit`` once, at the end.
    It computes nothing, catches nothing and chooses no exit code: it lets ``GpuscalpError`` pass.
-   Only ``doctor``, whose answer may be a failure, returns the code that its answer has.
+   Only where the answer itself may be a failure (``doctor``, ``live``, ``status``, ``verify``, ``features
+   parity`` and ``leakage``, ``notify test``) it is printed first, and the code follows from it.
 5. Every command takes ``--json``. The keys of its answer are part of the public interface.
 
 ``gpuscalp/cli/system.py`` is a complete example.
@@ -50,7 +51,11 @@ COMMAND_MODULES = (
     "data",
     "features",
     "train",
+    "tune",
+    "retrain",
     "model",
+    "tracking",
+    "drift",
     "backtest",
     "walkforward",
     "nautilus",

@@ -17,14 +17,16 @@ def backup(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE… OUT", help="Sessions, running or not, bundles, configurations; a new file."
+            metavar="SOURCE… OUT",
+            help="Sessions, running or not, registries, bundles, configurations; a new file.",
         ),
     ],
     json: JsonFlag = False,
 ) -> None:
-    """Save sessions, bundles and configurations in one file.
+    """Save sessions, models and configurations in one file.
 
-    It has the digest of everything in it. A session may run meanwhile.
+    Models: registries or single bundles. The file has the digest of everything in it. A session may run
+    meanwhile.
     """
     from gpuscalp.live.backup import backup as save
 

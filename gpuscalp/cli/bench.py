@@ -101,6 +101,38 @@ def watched(
     emit(answer, json=json, text=lambda: _watched_text(answer))
 
 
+@bench_app.command("retraining")
+def retraining(
+    symbols: Annotated[int, typer.Option(min=1, help="Number of symbols.")] = 20,
+    rate: Annotated[int, typer.Option(min=10, help="Messages a second over all symbols.")] = 2_000,
+    slice_s: Annotated[
+        float, typer.Option("--slice", min=2, help="Seconds that it is retrained, or left alone, in one go.")
+    ] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Of four slices, two of each kind.")] = 4,
+    before: Annotated[float, typer.Option(min=5, help="Seconds of market before, to train on.")] = 180.0,
+    cores: Annotated[int, typer.Option(min=1, help="That the retraining may use.")] = 1,
+    memory_mb: Annotated[int, typer.Option("--memory-mb", min=256, help="That it may use, MiB.")] = 4_096,
+    json: JsonFlag = False,
+) -> None:
+    """Time the frames of a live session while `gpuscalp retrain` works on its journal, and without."""
+    import tempfile
+
+    from gpuscalp.bench import retraining as bench
+
+    with tempfile.TemporaryDirectory() as folder:
+        answer = bench.measure(
+            Path(folder),
+            symbols=symbols,
+            rate=rate,
+            slice_s=slice_s,
+            rounds=rounds,
+            before_s=before,
+            cores=cores,
+            memory_mb=memory_mb,
+        )
+    emit(answer, json=json, text=lambda: _retraining_text(answer))
+
+
 @bench_app.command("crossover")
 def crossover(
     symbols: Annotated[str, typer.Option(help="Numbers of symbols, separated by commas.")] = "1,8,32,128,512",
@@ -166,24 +198,40 @@ def _live_text(answer: dict[str, Any]) -> str:
 
 
 def _watched_text(answer: dict[str, Any]) -> str:
-    lines = []
-    for name, words in (("frame_ms", "features to decision"), ("close_ms", "end of the frame to decision")):
-        both = answer[name]
-        lines.append(
-            f"{words}, p50/p99 in ms: watched"
-            f" {_number(both['watched']['p50'])}/{_number(both['watched']['p99'])},"
-            f" bare {_number(both['bare']['p50'])}/{_number(both['bare']['p99'])}:"
-            f" p99 by {_number(both['p99_rise_pct'])} % higher (95 %: {both['p99_rise_pct_95']})."
-        )
     return "\n".join(
         [
-            f"{answer['watched_frames']:,} frames watched, {answer['bare_frames']:,} bare;"
-            f" {answer['symbols']} symbols, {answer['rate']:,} messages a second.",
-            *lines,
+            *_slices_lines(answer, "watched"),
             f"The dashboard took {answer['dashboard_cpu_share']:.3f} of a core,"
             f" a scrape {_number(answer['scrape_ms'])} ms.",
         ]
     )
+
+
+def _retraining_text(answer: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            *_slices_lines(answer, "retrained"),
+            f"{answer['missed']} frames missed, {answer['doubled']} doubled.",
+            f"Retrainings: {answer['begun']} begun, {answer['finished']} finished, {answer['failed']} failed;"
+            f" they had {answer['cpu_share']:.2f} of a core.",
+        ]
+    )
+
+
+def _slices_lines(answer: dict[str, Any], word: str) -> list[str]:
+    lines = [
+        f"{answer[f'{word}_frames']:,} frames {word}, {answer['bare_frames']:,} bare;"
+        f" {answer['symbols']} symbols, {answer['rate']:,} messages a second."
+    ]
+    for name, words in (("frame_ms", "features to decision"), ("close_ms", "end of the frame to decision")):
+        both = answer[name]
+        lines.append(
+            f"{words}, p50/p99 in ms: {word}"
+            f" {_number(both[word]['p50'])}/{_number(both[word]['p99'])},"
+            f" bare {_number(both['bare']['p50'])}/{_number(both['bare']['p99'])}:"
+            f" p99 by {_number(both['p99_rise_pct'])} % higher (95 %: {both['p99_rise_pct_95']})."
+        )
+    return lines
 
 
 def _number(value: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,8 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import RegistryOption
+from gpuscalp.cli.words import MODEL_HELP, ExperimentOption, RegistryOption, TrackingOption
+from gpuscalp.errors import UsageError
 
 if TYPE_CHECKING:
     from gpuscalp.train import TrainResult
@@ -37,24 +40,54 @@ def train(
         int | None, typer.Option("--seed", help="Seed of the ensemble; overrides the file.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads; default: all cores.")
+        int | None, typer.Option("--threads", min=1, help="Threads, of each worker; default: all cores.")
+    ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option("--warm-start", metavar="MODEL", help=f"Go on from a model: {MODEL_HELP}"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle at --out.")] = False,
     register: Annotated[
         bool, typer.Option("--register", help="Also add the bundle to the registry (docs/models.md).")
     ] = False,
     registry: RegistryOption = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Also make a run of MLflow and send the bundle (docs/mlflow.md).")
+    ] = False,
+    tracking: TrackingOption = None,
+    experiment: ExperimentOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Workers on Ray that train together (docs/distributed.md)."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", help="Ray cluster, as HOST:PORT or auto; default: one on this machine, for this run."
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Train an ensemble on an archive.
 
     Written are a bundle and in it report.html with the figures on held-out rows.
     """
-    from gpuscalp.registry import Registry, registry_path
-    from gpuscalp.train import train_archive
+    from gpuscalp.registry import Registry, model_path, registry_path
+    from gpuscalp.tracking import target_of, track_training
 
+    if address is not None and workers is None:
+        raise UsageError("--address is of use with --workers only", where="--address", value=address)
+    if experiment is not None and not (track or tracking):
+        raise UsageError("--experiment is of use with --track only", where="--experiment", value=experiment)
+    if warm_start is not None and workers is not None:
+        raise UsageError(
+            "a training goes on from a model in one process", where="--warm-start", value=f"{workers} workers"
+        )
+    more = {} if warm_start is None else {"warm_start": model_path(warm_start, registry=registry)}
+    models = Registry(registry or registry_path())
+    target = target_of(tracking, experiment) if track or tracking else None
     with progress("Training") as advance:
-        result = train_archive(
+        result = _trainer(workers, address)(
             archive,
             out,
             config=config,
@@ -69,15 +102,29 @@ def train(
             threads=threads,
             overwrite=overwrite,
             on_progress=advance,
+            **more,
         )
     digest = None
     if register:
-        with Registry(registry or registry_path()).writing() as writer:
+        with models.writing() as writer:
             digest, _ = writer.add(result.bundle)
-    emit(result.to_dict() | {"registered": digest}, json=json, text=lambda: _table(result, digest))
+    run = None if target is None else track_training(result.bundle, target, registry=models)
+    answer = result.to_dict() | {"registered": digest, "tracked": run}
+    emit(answer, json=json, text=lambda: _table(result, digest, run))
 
 
-def _table(result: TrainResult, digest: str | None) -> Any:
+def _trainer(workers: int | None, address: str | None) -> Callable[..., TrainResult]:
+    """Return what trains: this process, or workers on Ray."""
+    if workers is None:
+        from gpuscalp.train import train_archive
+
+        return train_archive
+    from gpuscalp.distributed import train_on_ray
+
+    return partial(train_on_ray, workers=workers, address=address)
+
+
+def _table(result: TrainResult, digest: str | None, run: dict[str, Any] | None) -> Any:
     from rich.console import Group
     from rich.table import Table
 
@@ -103,6 +150,16 @@ def _table(result: TrainResult, digest: str | None) -> Any:
         f"Bundle: {result.bundle}",
         f"Report: {result.bundle / 'report.html'}",
         *([] if digest is None else [f"Registered: {digest}"]),
+        *([] if run is None else [_tracked(run)]),
         f"Device: {result.training.device} ({result.device_reason})",
         f"{result.seconds:.1f} s, peak memory {result.peak_rss_mb:.0f} MB",
     )
+
+
+def _tracked(run: dict[str, Any]) -> str:
+    """Return what became of the run; a warning is all that a server that is down costs."""
+    error = run["error"]
+    if error is None:
+        return f"Tracked: {run['url'] or run['run_id']}, version {run['version']} of {run['model']}"
+    parts = [error["what"], error["value"], error["fix"]]
+    return f"Warning: not tracked at {error['where']}: {'; '.join(part for part in parts if part)}"

@@ -21,6 +21,22 @@ RegistryOption = Annotated[
     ),
 ]
 
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking",
+        metavar="URI",
+        help="MLflow's server or store; default: $MLFLOW_TRACKING_URI, else a SQLite file of this user.",
+    ),
+]
+ExperimentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--experiment",
+        help="MLflow's experiment, and registered model; default: $MLFLOW_EXPERIMENT_NAME, else gpuscalp.",
+    ),
+]
+
 
 def split(text: str | None) -> tuple[str, ...]:
     """Return the parts of a comma-separated list."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gpuscalp.config.fields import OFF, Count, Fraction, Limit, NonNegative, Positive, PositiveInt
 from gpuscalp.config.live import (
+    AdaptationConfig,
     BatchConfig,
     EngineConfig,
     FeedConfig,
@@ -18,9 +19,11 @@ from gpuscalp.config.live import (
     MetricsConfig,
     NautilusConfig,
     NotifyConfig,
+    PromotionConfig,
+    RetrainingConfig,
     SessionConfig,
 )
-from gpuscalp.config.load import ENV_PREFIX, load, to_dict
+from gpuscalp.config.load import ENV_PREFIX, flat_dict, load, to_dict
 from gpuscalp.config.trading import (
     AccountConfig,
     BacktestConfig,
@@ -42,18 +45,29 @@ from gpuscalp.config.training import (
     SplitConfig,
     TrainConfig,
 )
+from gpuscalp.config.tuning import (
+    DEFAULT_SPACE,
+    DimensionConfig,
+    ScoreConfig,
+    SearchConfig,
+    TrialConfig,
+    TuneConfig,
+)
 from gpuscalp.config.walkforward import JudgeConfig, TriedConfig, WalkForwardConfig
 
 __all__ = [
+    "DEFAULT_SPACE",
     "ENV_PREFIX",
     "OFF",
     "AccountConfig",
+    "AdaptationConfig",
     "BacktestConfig",
     "BandConfig",
     "BatchConfig",
     "BoosterConfig",
     "CostConfig",
     "Count",
+    "DimensionConfig",
     "EngineConfig",
     "EnsembleConfig",
     "FeatureConfig",
@@ -76,14 +90,21 @@ __all__ = [
     "PaperConfig",
     "Positive",
     "PositiveInt",
+    "PromotionConfig",
+    "RetrainingConfig",
     "RiskConfig",
+    "ScoreConfig",
+    "SearchConfig",
     "SessionConfig",
     "SizingConfig",
     "SplitConfig",
     "StrategyConfig",
     "TrainConfig",
+    "TrialConfig",
     "TriedConfig",
+    "TuneConfig",
     "WalkForwardConfig",
+    "flat_dict",
     "load",
     "to_dict",
 ]

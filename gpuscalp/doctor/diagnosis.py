@@ -6,11 +6,12 @@ Owns: which checks are made, their order, what each depends on. Never: judges.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gpuscalp.config import FeedConfig, JournalConfig, MetricsConfig
+from gpuscalp.config import FeedConfig, JournalConfig, LiveConfig, MetricsConfig
 from gpuscalp.device import DeviceName, RequestedDevice, describe
 from gpuscalp.device_choice import describe_choice
 from gpuscalp.doctor import clock, compiled, disk, gpu, interpreter, machine, network, packages, session
@@ -27,6 +28,8 @@ from gpuscalp.doctor.operation import (
 from gpuscalp.doctor.port import check_port
 from gpuscalp.doctor.streams import PATIENCE, Patience, socket_count
 from gpuscalp.errors import ConfigError
+from gpuscalp.live.control import SESSION_FILE
+from gpuscalp.live.directory import lead_of, read_about
 from gpuscalp.monitoring.nvml import import_nvml, survey
 from gpuscalp.schema import Instrument
 
@@ -64,7 +67,13 @@ def examine(
         deadline_ms=None if live is None else live.engine.deadline_ms,
     )
     running = read_running(session_dir)
-    operation = (check_nautilus(live), check_log_folder(session_dir), check_notify(), check_running(running))
+    operation = (
+        _expiry(live, model, session_dir),
+        check_nautilus(live),
+        check_log_folder(session_dir),
+        check_notify(),
+        check_running(running),
+    )
     return Diagnosis((told, *found.checks, *operation))
 
 
@@ -162,6 +171,14 @@ def _device_and_model(device: RequestedDevice, model: Path | None, deadline_ms: 
     else:
         checks.append(bundle.check_model(model, device=used))
     return checks
+
+
+def _expiry(live: LiveConfig | None, model: Path | None, session_dir: Path | None) -> Check:
+    """Look at the model that was named, else at the one that leads the session, by its own limit."""
+    risk = (live or LiveConfig()).risk
+    if session_dir is not None and (session_dir / SESSION_FILE).exists():
+        risk, model = read_about(session_dir).config.risk, model or lead_of(session_dir)
+    return bundle.check_expiry(model, risk.max_model_age_h, now_ns=time.time_ns())
 
 
 async def _network(

@@ -29,6 +29,7 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning", "info")
 
 _QUARTER: Final = 900
 _FIVE: Final = 300
+_DAY: Final = 86_400
 
 
 @final
@@ -258,6 +259,30 @@ CONDITIONS: Final = (
         "The features of group {group} no longer look as in training.",
         hold_s=300,
         given=_above(Series("gpuscalp_feature_psi_rows"), 999),
+    ),
+    Condition(
+        "GpuscalpModelExpiring",
+        "warning",
+        _below(Series("gpuscalp_model_expires_seconds"), _DAY),
+        "The model expires within a day; nothing is opened on its predictions then.",
+    ),
+    Condition(
+        "GpuscalpModelRolledBack",
+        "warning",
+        _above(Rise(Series("gpuscalp_model_rollbacks_total"), _QUARTER), 0),
+        "A model that had just been promoted left its band; the one before leads again.",
+    ),
+    Condition(
+        "GpuscalpRetrainingFailed",
+        "warning",
+        _set("gpuscalp_retraining_state", state="failed"),
+        "The last retraining failed; the session goes on with the model that it has.",
+    ),
+    Condition(
+        "GpuscalpDriftFlag",
+        "warning",
+        _set("gpuscalp_drift_flag"),
+        "The features differ from those of the training by more than chance.",
     ),
     Condition(
         "GpuscalpClock",

@@ -43,6 +43,7 @@ class Labelled(NamedTuple):
 
 
 _LIVE: Final = ("predictions", "live")
+_TEST: Final = ("succession", "test")
 NUMBERS: Final = (
     Number(
         "gpuscalp_status_timestamp_seconds",
@@ -134,6 +135,38 @@ NUMBERS: Final = (
         "Since the end of the model's training data, seconds.",
     ),
     Number(
+        "gpuscalp_model_expires_seconds",
+        ("model", "expires_in_s"),
+        "Until nothing is opened any more on what the model predicts, seconds.",
+    ),
+    Number(
+        "gpuscalp_model_promotions",
+        ("succession", "promoted"),
+        "Shadows that the rule has promoted.",
+        counts=True,
+    ),
+    Number(
+        "gpuscalp_model_rollbacks",
+        ("succession", "rolled_back"),
+        "Leads whose calibration left its band, so that the one before was taken up again.",
+        counts=True,
+    ),
+    Number(
+        "gpuscalp_shadow_rows",
+        (*_TEST, "rows"),
+        "Matured rows that lead and shadow have both predicted.",
+    ),
+    Number(
+        "gpuscalp_shadow_log_loss_log10",
+        (*_TEST, "log_loss", "log10"),
+        "Evidence that the shadow has the better log loss, power of ten.",
+    ),
+    Number(
+        "gpuscalp_shadow_score_log10",
+        (*_TEST, "score_bps", "log10"),
+        "Evidence that the shadow has the better score after costs, power of ten.",
+    ),
+    Number(
         "gpuscalp_live_window_seconds",
         ("predictions", "window_s"),
         "Length of the rolling window of live quality, seconds.",
@@ -172,6 +205,12 @@ NUMBERS: Final = (
         "Log loss that training measured on held-out rows, nats.",
     ),
     Number("gpuscalp_feature_psi_rows", ("drift", "rows"), "Live rows that the drift was computed from."),
+    Number("gpuscalp_drift_flag", ("drift", "alarm", "flagged"), "1 while drift is more than chance."),
+    Number(
+        "gpuscalp_outlier_ratio",
+        ("drift", "outliers"),
+        "Share of the last hour's rows that are unlike all of the training.",
+    ),
     Number(
         "gpuscalp_risk_since_timestamp_seconds",
         ("since_ns",),

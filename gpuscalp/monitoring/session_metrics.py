@@ -37,6 +37,7 @@ _HISTOGRAMS: Final = {
 _FATES: Final = frozenset(
     {"taken", "late", "before_snapshot", "other_symbol", "other_margin", "other_book_stream", "reply"}
 )
+_RETRAINING: Final = ("off", "idle", "running", "failed")
 _QUEUES: Final = ("ticks", "journal", "commands", "reports")
 
 
@@ -172,6 +173,12 @@ def _of_trading(status: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _of_model(status: Mapping[str, Any]) -> Iterator[Metric]:
+    yield labelled(
+        "gpuscalp_retraining_state",
+        "1 for the state of retraining.",
+        "state",
+        {state: state == status["succession"]["retraining"]["state"] for state in _RETRAINING},
+    )
     yield _info("gpuscalp_model_info", "The model.", bundle=status["model"]["bundle"])
     groups = {} if status["drift"] is None else status["drift"]["groups"]
     for name, key, what in (

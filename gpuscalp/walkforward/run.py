@@ -26,7 +26,7 @@ from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.errors import UsageError
 from gpuscalp.report import write_report
-from gpuscalp.train.run import core_count
+from gpuscalp.train.run import core_count, silent
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
 from gpuscalp.walkforward.look_ahead import examine_step
 from gpuscalp.walkforward.parts import Parts
@@ -81,7 +81,7 @@ def walk_forward_archive(
         whatever training and backtest raise; what was finished stays
     """
     began = time.perf_counter()
-    told = on_progress or _silent
+    told = on_progress or silent
     cores = core_count()
     _check_out(out, resume=resume)
     told(0.0, 1.0, "counting rows")
@@ -124,10 +124,6 @@ def walk_forward_archive(
         "seconds": time.perf_counter() - began,
     }
     return _write(out, plan, judged, base, summary)
-
-
-def _silent(done: float, total: float | None = None, note: str = "") -> None:
-    """Show nothing."""
 
 
 def _check_out(out: Path, *, resume: bool) -> None:

@@ -234,6 +234,16 @@ ROWS = (
                 decimals=3,
             ),
             Panel(
+                "Flag and outliers",
+                "The flag is up while drift is more than chance. Outliers: share of rows unlike all of the "
+                "training; one in a thousand is ordinary.",
+                (("gpuscalp_drift_flag{@}", "flag"), ("gpuscalp_outlier_ratio{@}", "outliers")),
+                "none",
+                low=0,
+                high=1,
+                decimals=4,
+            ),
+            Panel(
                 "Rows behind it",
                 "Live rows that the drift was computed from.",
                 (("gpuscalp_feature_psi_rows{@}", "rows"),),

@@ -20,16 +20,18 @@ import pytest
 from gpuscalp.backtest import backtest_archive
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.cli import run
-from gpuscalp.config import LegConfig, LiveConfig, OrdersConfig, PaperConfig
+from gpuscalp.config import LegConfig, LiveConfig, OrdersConfig, PaperConfig, RiskConfig
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.execution.messages import Report
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.directory import read_about
-from gpuscalp.live.records import FillRecord, OrderRecord, decode
+from gpuscalp.live.records import FillRecord, OrderRecord, VerdictRecord, decode
 from gpuscalp.live.replay import run_replay
 from gpuscalp.live.run import run_live
+from gpuscalp.live.verify import verify
 from gpuscalp.orders import Order
+from gpuscalp.schema import Quality
 from tests.live import script
 from tests.live.sessions import eager_config, write_eager_bundle
 
@@ -187,6 +189,25 @@ def test_backtest_like_a_session_trades_what_it_traded(
     makers = sum(fill[12] for fill in then.fills)
     assert (makers > 0) == (how != "taker")
     assert bool(kinds["stop_market"]) == ("bracket" in how or how == "taken")
+
+
+def test_backtest_like_a_session_with_a_guard_blocks_the_same_rows(
+    material: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    material = material | {"model": script.write_model(tmp_path / "model", reference=script.guarded)}
+    blocked = (*RiskConfig().blocked_quality, "OUTLIER")
+    session = replayed(material, tmp_path / "session", **{"risk.blocked_quality": blocked})
+    verdicts = [
+        decode(record, VerdictRecord)
+        for record in read_records(session / "journal")
+        if record.kind == RecordKind.VERDICT
+    ]
+    assert {each.value for each in verdicts if each.code == "QUALITY"} >= {float(Quality.OUTLIER)}
+    found = verify(session)
+    assert (found["differing"], found["verdicts_differing"]) == (0, 0)
+    archive = imported(session, tmp_path / "archive", material["info"])
+    then, _ = agree(session, archive, tmp_path / "run", monkeypatch)
+    assert then.fills
 
 
 def check_files(out: Path, trades: list[list[tuple[Any, ...]]]) -> None:

@@ -16,7 +16,19 @@ from gpuscalp.cli import app as app_module
 from gpuscalp.cli import output, run
 from gpuscalp.cli.app import app
 
-HEAVY = ("cupy", "matplotlib", "numba", "numpy", "pandas", "pyarrow", "rich", "scipy", "sklearn", "xgboost")
+HEAVY = (
+    "cupy",
+    "matplotlib",
+    "mlflow",
+    "numba",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "sklearn",
+    "xgboost",
+)
 
 
 def _raise(error: BaseException):

@@ -30,6 +30,9 @@ def refused(cli: Cli, *words: str) -> tuple[int, str]:
         (("--broker", "binance"), 2, "no such broker"),
         (("--confirm-live",), 2, "nothing to confirm"),
         (("--broker", "paper", "--confirm-live"), 2, "nothing to confirm"),
+        # Whoever follows the other refusals must not end there: confirming and keys help nothing.
+        (("--embedded", "--broker", "nautilus"), 2, "embedded exchange fills on paper"),
+        (("--embedded", "--broker", "nautilus", "--confirm-live"), 2, "embedded exchange fills on paper"),
     ],
 )
 def test_one_word_is_not_enough(

@@ -6,10 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from gpuscalp.bundle import read_contract
+from gpuscalp.contract import encode
 from gpuscalp.synthetic import MarketSpec, write
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS
+
+replace = msgspec.structs.replace
 
 CONFIG = """
 venue = "synthetic"
@@ -211,3 +216,34 @@ def test_member_of_another_training_is_found_by_verify(made, bundle):
     )
     with pytest.raises(MemberError, match="does not give the margins"):
         verify_bundle(bundle, device="cpu")
+
+
+def test_drift_compares_an_archive_with_the_training(cli, archive, made, tmp_path):
+    other = tmp_path / "other"
+    symbols = [replace(each, queue_lots_median=each.queue_lots_median // 3) for each in DEFAULT_SYMBOLS[:2]]
+    write(MarketSpec(seed=8, duration_s=150, symbols=tuple(symbols)), other)
+    same, changed = (
+        json.loads(cli("drift", made, path, "--out", tmp_path / "drift.svg", "--json").stdout)
+        for path in (archive, other)
+    )
+    assert same["rows"] > 1_000
+    assert set(same) == set(changed)
+    flow = [answer["groups"]["flow_kusdt"] for answer in (same, changed)]
+    assert flow[0]["psi"] < 0.1 < 0.5 < flow[1]["psi"]
+    assert flow[1]["psi_low"] is None, "of one stretch of time there is no interval"
+    assert flow[1]["auc"]["auc"] > flow[0]["auc"]["auc"]
+    assert 0.0 <= same["outliers"] < 0.02
+    assert same["alarm"] is None, "two minutes are no blocks"
+    assert "<svg" in (tmp_path / "drift.svg").read_text()
+    text = cli("drift", made, other).stdout
+    assert "too short for a drift flag" in text
+    assert "flow_kusdt" in text
+
+
+def test_drift_of_a_model_that_does_not_know_its_rows_is_refused(cli, archive, bundle):
+    contract = read_contract(bundle)
+    plain = msgspec.structs.replace(contract, distribution=msgspec.UNSET, reference=msgspec.UNSET).sealed()
+    (bundle / "contract.json").write_bytes(encode(plain))
+    answer = cli("drift", bundle, archive, "--json")
+    assert answer.code == 8
+    assert "does not say" in json.loads(answer.stdout)["error"]["what"]

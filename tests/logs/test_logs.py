@@ -166,14 +166,21 @@ def test_log_is_followed_over_a_rotation(tmp_path):
     seen: list[str] = []
 
     def watch() -> None:
-        seen.extend(entry.text for entry in follow(tmp_path, Wanted(), idle_s=5.0))
+        for entry in follow(tmp_path, Wanted(), idle_s=60.0):
+            seen.append(entry.text)
+            if entry.text == "end":
+                return
 
     thread = threading.Thread(target=watch)
     thread.start()
-    time.sleep(0.5)
+    while not seen and thread.is_alive():
+        ORDERS.info("begin")
+        time.sleep(0.02)
     for number in range(60):
         ORDERS.info("%d", number)
         time.sleep(0.02)
-    made.close()
+    ORDERS.info("end")
     thread.join()
-    assert seen == [str(number) for number in range(60)]
+    made.close()
+    assert [text for text in seen if text != "begin"] == [*(str(number) for number in range(60)), "end"]
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) > 1, "there was no rotation"

@@ -230,6 +230,17 @@ SCENES = (
         (0, 390),
         {"group": "flow"},
     ),
+    Scene(
+        "GpuscalpModelExpiring", {"gpuscalp_model_expires_seconds": [86_400, 86_399, 5, -9]}, (5, 15), (0,)
+    ),
+    Scene(
+        "GpuscalpModelRolledBack",
+        {"gpuscalp_model_rollbacks_total": _flat((0, 10), (1, 200))},
+        (50, 900),
+        (45, 1_000),
+    ),
+    _switch("GpuscalpRetrainingFailed", 'gpuscalp_retraining_state{state="failed"}', {"state": "failed"}),
+    _switch("GpuscalpDriftFlag", "gpuscalp_drift_flag", {}),
     _switch("GpuscalpClock", "gpuscalp_clock_drifted", {}, hold_s=5),
     _switch("GpuscalpBookBroken", 'gpuscalp_book_synced{symbol="B"}', {"symbol": "B"}, hold_s=30, on=0),
     Scene(

@@ -26,7 +26,7 @@ from gpuscalp.live.probes import Pulse
 from gpuscalp.monitoring.alarms import Message
 from gpuscalp.monitoring.channel import open_channels, read_urls
 from gpuscalp.monitoring.notifier import Notifier
-from tests.monitoring.receivers import Webhook, until, webhook
+from tests.monitoring.receivers import PATIENCE_S, Webhook, until, webhook
 
 SECRET = "s3cr3tT0k3n"
 CONFIG = NotifyConfig(every_s=0.02, group_s=0.0)
@@ -146,9 +146,9 @@ def test_service_that_hangs_holds_up_nobody(hook):
         until(lambda: notifier._thread.is_alive() and not notifier._said, "the try")
         began = time.monotonic()
         notifier.say(HELLO)
-        assert time.monotonic() - began < 0.1, "nobody waits for the network"
         notifier.stop()
-        assert time.monotonic() - began < 2.0
+        # Whoever waited for the service would wait for as long as it has patience.
+        assert time.monotonic() - began < PATIENCE_S / 2, "nobody waits for the network"
         assert notifier._thread.daemon, "else the process could not end"
     hook.hold.set()
     notifier._thread.join(20)

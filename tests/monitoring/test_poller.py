@@ -132,13 +132,13 @@ def test_end_does_not_wait_for_the_next_round_nor_for_a_driver_that_hangs():
         _wait(poller, lambda poll: poll.count == 1)
         began = time.monotonic()
         assert poller.stop()
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 30  # half of the time to the next round
     hung = FakeNvml(FakeCard())
     hung.hang = threading.Event()
     poller = GpuPoller(hung, partial(visible_cards, hung, {}), every_ms=1)
     poller.start()
     began = time.monotonic()
     assert not poller.stop()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE_S  # it hangs for ever
     assert poller.latest.count == 0
     hung.hang.set()

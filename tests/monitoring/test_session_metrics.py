@@ -26,7 +26,18 @@ def full_status() -> dict[str, Any]:
         "broker": "paper",
         "config": "c0ffee",
         "device": "cpu",
-        "model": {"bundle": "f" * 64, "trained_until_ns": 1_700_000_000 * 10**9, "age_s": 3_600.0},
+        "model": {
+            "bundle": "f" * 64,
+            "trained_until_ns": 1_700_000_000 * 10**9,
+            "age_s": 3_600.0,
+            "expires_in_s": 601_200.0,
+        },
+        "succession": {
+            "retraining": {"state": "failed"},
+            "test": {"rows": 5_000, "log_loss": {"log10": 1.5}, "score_bps": {"log10": -0.2}},
+            "promoted": 2,
+            "rolled_back": 1,
+        },
         "written_ns": 1_700_003_600 * 10**9,
         "uptime_s": 60.0,
         "state": "reducing",
@@ -93,6 +104,8 @@ def measured() -> dict[str, Any]:
         "drift": {
             "rows": 5_000,
             "groups": {"price": {"mean": 0.1, "largest": 0.3, "column": "price.move.8"}},
+            "alarm": {"flagged": True},
+            "outliers": 0.002,
         },
         "trading": {
             "intents": {"edge": 9},
