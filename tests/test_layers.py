@@ -76,6 +76,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "object_graph",
             "ray_cluster",
             "registry",
+            "run_folder",
             "tracking",
             "worker",
             "xgb",

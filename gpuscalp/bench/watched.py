@@ -1,10 +1,7 @@
 """What it costs a session to be looked at: its frames with a page open and metrics scraped, and without.
 
-Owns: the slices, watched and bare in turn, and what is computed of them. Session, sender and dashboard are
-processes of their own, as in earnest; nothing of the session is replaced.
-
-Both arms are slices of one session, in the order A B B A, so that a machine that grows slower or busier
-weighs upon both. In a bare slice the dashboard's process is stopped (SIGSTOP) and nobody scrapes.
+Owns: what makes a slice a watched one: a page and a scraper (session and slices: gpuscalp.bench.slices). In a
+bare slice the dashboard's process is stopped (SIGSTOP) and nobody scrapes.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import msgspec
 
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
+from gpuscalp.config import TrainConfig
 from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.live.directory import read_about
@@ -30,7 +31,7 @@ from gpuscalp.registry import Registry
 from gpuscalp.retrain.caps import Caps
 from gpuscalp.retrain.market_data import import_journal
 from gpuscalp.schema import NS_PER_S
-from gpuscalp.train import ArchiveSource, train
+from gpuscalp.train import ArchiveSource, TrainResult, train
 from gpuscalp.train.passes import Progress
 from gpuscalp.train.run import silent
 
@@ -92,28 +93,12 @@ def retrain(
         symbols = contract.training.symbols
         config = msgspec.structs.replace(contract.training.config, symbols=symbols, venue=about.config.venue)
         archive = Archive.open(work / "archive")
-        missing = set(symbols) - set(archive.symbols(config.venue))
-        if missing:
+        if missing := set(symbols) - set(archive.symbols(config.venue)):
             raise DataError(
                 "the journal has nothing of a symbol", where=str(session), value=", ".join(sorted(missing))
             )
-        threads = len(caps.cores)
-        source = ArchiveSource.open(
-            archive,
-            config,
-            start_ns=since_ns,
-            threads=threads,
-            device=resolve(device).name,
-            gpu_memory_mb=gpu_memory_mb,
-        )
-        result = train(
-            source,
-            config,
-            work / CANDIDATE,
-            device=device,
-            threads=threads,
-            gpu_memory_mb=gpu_memory_mb,
-            on_progress=told,
+        result = _train(
+            archive, config, work / CANDIDATE, since_ns, len(caps.cores), device, gpu_memory_mb, told
         )
         trained_s = time.monotonic()
         candidate = folder / CANDIDATE
@@ -143,6 +128,35 @@ def retrain(
         "peak_rss_mb": round(result.peak_rss_mb, 1),
         "caps": {"cores": list(caps.cores), "memory_mb": caps.memory_mb, "idle": caps.idle},
     }
+
+
+def _train(
+    archive: Archive,
+    config: TrainConfig,
+    out: Path,
+    since_ns: int,
+    threads: int,
+    device: RequestedDevice,
+    gpu_memory_mb: int | None,
+    told: Progress,
+) -> TrainResult:
+    source = ArchiveSource.open(
+        archive,
+        config,
+        start_ns=since_ns,
+        threads=threads,
+        device=resolve(device).name,
+        gpu_memory_mb=gpu_memory_mb,
+    )
+    return train(
+        source,
+        config,
+        out,
+        device=device,
+        threads=threads,
+        gpu_memory_mb=gpu_memory_mb,
+        on_progress=told,
+    )
 
 
 @contextmanager

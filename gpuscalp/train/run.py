@@ -42,7 +42,7 @@ from gpuscalp.train.importance import gain_shares, importances
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.judge import calibration_of, judge
 from gpuscalp.train.metrics import Score
-from gpuscalp.train.passes import Passes, Progress, Steps, label_horizon_ns
+from gpuscalp.train.passes import FittedFinal, Passes, Progress, Steps, label_horizon_ns
 from gpuscalp.train.report import report_html
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.source import FeatureSource
@@ -177,18 +177,33 @@ def train_by(
         seconds=time.perf_counter() - started,
         peak_rss_mb=peak_rss_mb(),
     )
+    reference = None if final.kept is None else reference_of(final.kept, gain, seed=config.ensemble.seed)
+    _write(result, source, ensemble, final, canary_rows(sample), reference, overwrite=overwrite)
+    return replace(result, seconds=time.perf_counter() - started, peak_rss_mb=peak_rss_mb())
+
+
+def _write(
+    result: TrainResult,
+    source: FeatureSource,
+    ensemble: Ensemble,
+    final: FittedFinal,
+    canary_x: F32,
+    reference: Reference | None,
+    *,
+    overwrite: bool,
+) -> None:
     write_bundle(
-        out,
+        result.bundle,
         graph=source.graph,
-        training=training,
+        training=result.training,
         ensemble=ensemble,
         members=[
             MemberFile(bytes(member.booster.save_raw("ubj")), member.seed, member.rounds)
             for member in final.members
         ],
-        canary_x=canary_rows(sample),
+        canary_x=canary_x,
         distribution=None if final.kept is None else final.kept.distribution,
-        reference=None if final.kept is None else reference_of(final.kept, gain, seed=config.ensemble.seed),
+        reference=reference,
         extra_files={
             "report.html": report_html(result).encode(),
             "result.json": msgspec.json.format(
@@ -197,7 +212,6 @@ def train_by(
         },
         overwrite=overwrite,
     )
-    return replace(result, seconds=time.perf_counter() - started, peak_rss_mb=peak_rss_mb())
 
 
 def canary_rows(sample: Sample) -> F32:

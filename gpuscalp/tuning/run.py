@@ -23,8 +23,9 @@ from gpuscalp.bundle import read_contract
 from gpuscalp.config import StrategyConfig, TrainConfig, TuneConfig, to_dict
 from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.distributed.job import versions
-from gpuscalp.errors import GpuscalpError, UsageError
+from gpuscalp.errors import GpuscalpError
 from gpuscalp.report import write_report
+from gpuscalp.run_folder import require_begun, require_same, taken
 from gpuscalp.train import parse_time
 from gpuscalp.train.run import core_count, silent, train
 from gpuscalp.train.source import ArchiveSource
@@ -168,27 +169,12 @@ def _open(out: Path, frozen: Mapping[str, Any], *, resume: bool) -> None:
     if not resume:
         # A killed call may have left no more than the beginning of its first file.
         if out.exists() and (not out.is_dir() or any(path.suffix != ".partial" for path in out.iterdir())):
-            raise UsageError(
-                "the directory is taken",
-                where=str(out),
-                fix="give another one with --out, or go on in it with --resume",
-            )
+            raise taken(out)
         out.mkdir(parents=True, exist_ok=True)
         _replace(file, _json(frozen))
         return
-    if not file.is_file():
-        raise UsageError("no search here to go on with", where=str(out), fix="leave --resume out")
-    try:
-        found = msgspec.json.decode(file.read_bytes())["hash"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        found = None
-    if found != frozen["hash"]:
-        raise UsageError(
-            "this is another search: configuration, data, device, seed or a version differ",
-            where=str(file),
-            value=found,
-            fix=f"this one is {frozen['hash']}; give another directory",
-        )
+    require_begun(file, "search")
+    require_same(file, frozen["hash"], "search", "configuration, data, device, seed or a version")
 
 
 def _bundle(

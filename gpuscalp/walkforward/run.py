@@ -24,8 +24,8 @@ from gpuscalp.backtest.summary import utc
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, resolve
-from gpuscalp.errors import UsageError
 from gpuscalp.report import write_report
+from gpuscalp.run_folder import require_begun, require_same, taken
 from gpuscalp.train.run import core_count, silent
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
 from gpuscalp.walkforward.look_ahead import examine_step
@@ -127,30 +127,16 @@ def walk_forward_archive(
 
 
 def _check_out(out: Path, *, resume: bool) -> None:
-    if resume and not (out / CONFIG_FILE).is_file():
-        raise UsageError("no walk-forward here to go on with", where=str(out), fix="leave --resume out")
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            "the directory is taken",
-            where=str(out),
-            fix="give another one with --out, or go on in it with --resume",
-        )
+    if resume:
+        require_begun(out / CONFIG_FILE, "walk-forward")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise taken(out)
 
 
 def _open(out: Path, frozen: dict[str, Any], *, resume: bool) -> Parts:
     file = out / CONFIG_FILE
     if resume:
-        try:
-            found = msgspec.json.decode(file.read_bytes())["hash"]
-        except (msgspec.DecodeError, KeyError, TypeError):
-            found = None
-        if found != frozen["hash"]:
-            raise UsageError(
-                "this is another walk-forward: configuration, data, device or version differ",
-                where=str(file),
-                value=found,
-                fix=f"this one is {frozen['hash']}; give another directory",
-            )
+        require_same(file, frozen["hash"], "walk-forward", "configuration, data, device or version")
         # What a killed process was writing; nobody else works here, or their digests would be in parts.json.
         for partial in [path for path in out.rglob(".*.partial") if path.is_dir()]:
             shutil.rmtree(partial)
