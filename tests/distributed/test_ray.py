@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from gpuscalp.bundle import load_bundle
@@ -28,10 +29,9 @@ from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS
 from gpuscalp.train import train_archive
 
 pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
-psutil = pytest.importorskip("psutil")
 
-from gpuscalp.distributed import train_on_ray  # noqa: E402
-from gpuscalp.ray_cluster import connected  # noqa: E402
+from gpuscalp.distributed import train_on_ray
+from gpuscalp.ray_cluster import connected
 
 pytestmark = [pytest.mark.slow]
 
