@@ -58,7 +58,7 @@ _RULES: Final = (
     # scheme://user:password@host, and the user alone where it is a token
     _rule(("://",), rf"(?P<keep>\b[a-z][a-z0-9+.-]*://){_NEW}[^\s/?#\"'<>@\\]+(?=@)"),
     # ?signature=… &listenKey=… , also in words
-    _rule(("=", "%3d"), rf"(?P<keep>\b{_NAMES}(?:=|%3D)){_NEW}{_WORD}+"),
+    _rule(("key", "secret", "token", "pass", "signature"), rf"(?P<keep>\b{_NAMES}(?:=|%3D)){_NEW}{_WORD}+"),
     # "listenKey": "…", also inside of a string
     _rule(
         ("key", "secret", "token", "pass", "signature"),

@@ -79,8 +79,10 @@ def observed(
                 HEALTH: lambda: alive(pulse, time.monotonic_ns()),
                 READY: lambda: ready(pulse, dict(status()), time.monotonic_ns(), time.time_ns()),
             }
-            collectors = [*session, *told]
-            around.enter_context(served(config.metrics.address, config.metrics.port, collectors, probes))
+            collectors, metrics = [*session, *told], config.metrics
+            around.enter_context(
+                served(metrics.address, metrics.port, collectors, probes, before_scrape=pulse.wait_frame)
+            )
         yield
 
 

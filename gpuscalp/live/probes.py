@@ -6,8 +6,9 @@ the loop last wrote down.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gpuscalp.schema import NS_PER_S
@@ -19,23 +20,34 @@ ENGINE_S: Final = 60.0
 # Repeating the journal says something every 65,536 records.
 START_S: Final = 300.0
 STATUS_S: Final = 10.0
+WAIT_S: Final = 0.5
 FRAME_MS: Final = 5_000.0
 
 
 @dataclass(slots=True)
 class Pulse:
-    """What the loop says of itself. Every field is written by one thread and is one number or word.
+    """What the loop says of itself. Every field is written by one thread.
 
     Attributes
     ----------
     phase : starting, running or stopping
     beat_ns : the loop came round, or the start came on (monotonic clock)
     working_ns : the engine has worked since then on one batch; 0 = it waits
+    frame_done : set whenever a frame has been decided on and its orders have left
     """
 
     beat_ns: int
     phase: str = "starting"
     working_ns: int = 0
+    frame_done: threading.Event = field(default_factory=threading.Event)
+
+    def wait_frame(self) -> None:
+        """Return just after a frame, when the next one is farthest away; after ``WAIT_S`` in any case.
+
+        For threads whose work must not get between the engine and the interpreter.
+        """
+        self.frame_done.clear()
+        self.frame_done.wait(WAIT_S)
 
 
 def alive(pulse: Pulse, now_ns: int) -> dict[str, Any]:

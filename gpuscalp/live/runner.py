@@ -262,6 +262,7 @@ class Runner:
                 self.guarded(self._checkpoint)
             if self._untold:
                 self.guarded(self._tell)
+            self._pulse.frame_done.set()
         if self.session.engine.shadow_waits and self.failure is None:
             # Now that the frame's orders have left. The next batch waits for it.
             self._let_work(self.session.engine.predict_shadow, lambda _: self._go_on())

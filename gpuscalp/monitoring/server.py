@@ -33,7 +33,12 @@ Probe = Callable[[], Mapping[str, Any]]
 
 @contextmanager
 def served(
-    address: str, port: int, collectors: Iterable[Collector], probes: Mapping[str, Probe] | None = None
+    address: str,
+    port: int,
+    collectors: Iterable[Collector],
+    probes: Mapping[str, Probe] | None = None,
+    *,
+    before_scrape: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
     """Answer at ``/metrics`` and at the paths of ``probes``, in threads of their own; yield the port.
 
@@ -41,6 +46,7 @@ def served(
     ----------
     port : 0 takes any that is free
     probes : by path
+    before_scrape : called before metrics are collected; it may wait for a moment that suits
 
     Raises
     ------
@@ -51,7 +57,7 @@ def served(
     for collector in collectors:
         registry.register(collector)
     try:
-        server = _Server(address, port, registry, dict(probes or {}))
+        server = _Server(address, port, registry, dict(probes or {}), before_scrape)
     except OSError as error:
         raise ConfigError(
             f"the port for metrics cannot be opened: {error.strerror}",
@@ -74,9 +80,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, address: str, port: int, registry: CollectorRegistry, probes: dict[str, Probe]
+        self,
+        address: str,
+        port: int,
+        registry: CollectorRegistry,
+        probes: dict[str, Probe],
+        before_scrape: Callable[[], None],
     ) -> None:
-        self.registry, self.probes = registry, probes
+        self.registry, self.probes, self.before_scrape = registry, probes, before_scrape
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, port), _Answer)
 
@@ -110,6 +121,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _answer(self, path: str) -> tuple[int, str, str]:
         if path == METRICS:
+            self.server.before_scrape()
             encoder, kind = choose_encoder(self.headers.get("Accept", ""))
             return 200, kind, encoder(self.server.registry).decode()
         probe = self.server.probes.get(path)
