@@ -32,7 +32,9 @@ _ERROR_DEVICES_UNAVAILABLE = 46
 _ERROR_NO_DEVICE = 100
 
 _NOT_LOOKED_FOR = NoProfile("no device profile was looked for")
-_INSTALL_FIX = "install gpuscalp[cuda13] (driver 580 or newer) or gpuscalp[cuda12], or use --device cpu"
+_INSTALL_FIX = (
+    "make setup DEVICE=cuda13 (driver 580 or newer) or DEVICE=cuda12 in the checkout, or use --device cpu"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +295,7 @@ def _runtime_fault(error: Exception, driver_version: int, runtime_version: int) 
             "the NVIDIA driver is older than CuPy's CUDA runtime",
             where="driver",
             value=f"driver for CUDA {_dotted(driver_version)}, runtime {_dotted(runtime_version)}",
-            fix="update the driver, install gpuscalp[cuda12], or use --device cpu",
+            fix="update the driver, make setup DEVICE=cuda12, or use --device cpu",
         )
     if status == _ERROR_NO_DEVICE:
         return DeviceError(

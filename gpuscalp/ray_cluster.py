@@ -24,7 +24,7 @@ from typing import Any, Final
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.redaction import keep
 
-_INSTALL: Final = 'pip install -c constraints.txt "gpuscalp[ray]"'
+_INSTALL: Final = "make setup EXTRAS=ray in the checkout (docs/install.md)"
 _ANSWER_S: Final = 5.0
 # What goes through the object store here is small: models, counts, held-out predictions. Features never do.
 _STORE_BYTES: Final = 256_000_000

@@ -25,7 +25,7 @@ from gpuscalp.errors import (
     RiskHaltedError,
     UsageError,
 )
-from gpuscalp.monitoring.server import HEALTH, METRICS, READY
+from gpuscalp.monitoring.server import HEALTH, READY
 
 ROOT = Path(__file__).resolve().parent.parent
 UNIT = ROOT / "configs" / "systemd" / "gpuscalp@.service"
@@ -134,8 +134,6 @@ def test_probes_ask_for_paths_that_are_served_at_the_port_that_is_opened(objects
     assert [probes[name]["path"] for name in probes] == [HEALTH, HEALTH, READY]
     (outside,) = objects["Service"]["spec"]["ports"]
     assert (outside["targetPort"], outside["port"]) == (port["name"], port["containerPort"])
-    notes = objects["Deployment"]["spec"]["template"]["metadata"]["annotations"]
-    assert (notes["prometheus.io/path"], notes["prometheus.io/port"]) == (METRICS, str(config.metrics.port))
 
 
 def load_map(objects) -> LiveConfig:

@@ -186,6 +186,8 @@ def _peers() -> tuple[Any, Any]:
         import polars
     except ImportError as error:
         raise UsageError(
-            f"{error.name} is not installed", where="bench batch", fix="pip install 'gpuscalp[dev]'"
+            f"{error.name} is not installed",
+            where="bench batch",
+            fix="make setup in the checkout (docs/install.md)",
         ) from None
     return polars, pandas

@@ -98,7 +98,8 @@ def open_channels(urls: Sequence[str]) -> list[Channel]:
         raise ConfigError(
             "notifications need a package that is not installed",
             where="apprise",
-            fix="install gpuscalp[notify], or unset " + f"{URLS_VARIABLE} and {FILE_VARIABLE}",
+            fix="make setup EXTRAS=notify in the checkout, or unset "
+            + f"{URLS_VARIABLE} and {FILE_VARIABLE}",
         ) from None
     channels: list[Channel] = []
     for number, url in enumerate(urls, start=1):

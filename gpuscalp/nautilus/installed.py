@@ -17,7 +17,7 @@ BACKTEST: Final = "1.221"
 # Its market streams follow the routes of Binance since 2026; those of older versions deliver nothing.
 LIVE: Final = "1.231"
 
-_INSTALL: Final = 'pip install -c constraints.txt "gpuscalp[nautilus]"'
+_INSTALL: Final = "make setup EXTRAS=nautilus in the checkout"
 
 
 def require(least: str = BACKTEST) -> str:

@@ -177,7 +177,7 @@ def compile_source(
             "NVRTC cannot be loaded",
             where="libnvrtc",
             value=error,
-            fix="install gpuscalp[cuda13] or [cuda12]",
+            fix="make setup DEVICE=cuda13 or DEVICE=cuda12 in the checkout",
         ) from error
     try:
         nvrtc.compileProgram(program, _options(target, binary, defines))
@@ -287,7 +287,7 @@ def target_of(capability: str) -> tuple[str, bool]:
             "the GPU is too old for this NVRTC",
             where="compute capability",
             value=capability,
-            fix=f"NVRTC compiles for {known[0]} and newer: install gpuscalp[cuda12], or use --device cpu",
+            fix=f"NVRTC compiles for {known[0]} and newer: make setup DEVICE=cuda12, or use --device cpu",
         )
     return str(older[-1]), False
 

@@ -83,7 +83,7 @@ def target_of(
         raise ConfigError(
             "MLflow is not installed",
             where="extra mlflow",
-            fix='pip install -c constraints.txt "gpuscalp[mlflow]"   (docs/mlflow.md)',
+            fix="make setup EXTRAS=mlflow in the checkout (docs/install.md)",
         ) from None
     chosen = name or environ.get("MLFLOW_EXPERIMENT_NAME") or NAME
     if _BARRED.search(chosen):

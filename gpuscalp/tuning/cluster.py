@@ -24,7 +24,7 @@ from gpuscalp.tuning.evaluate import Evaluator, data_key
 from gpuscalp.tuning.search import Task
 from gpuscalp.tuning.trials import Rung
 
-_INSTALL: Final = 'pip install -c constraints.txt "gpuscalp[ray]"   (docs/tuning.md)'
+_INSTALL: Final = "make setup EXTRAS=ray in the checkout (docs/install.md)"
 # A worker that dies takes its trial with it; the trial is made again elsewhere, so often.
 _RETRIES: Final = 3
 # Names the folder of the cluster that a killed driver has left behind.

@@ -22,4 +22,4 @@ def test_missing_extra_is_told_before_anything_else(missing, cli, monkeypatch):
     error = json.loads(answer.stdout)["error"]
     assert (answer.code, error["where"]) == (4, "extra ray")
     assert error["what"] == f"{missing} is not installed"
-    assert "gpuscalp[ray]" in error["fix"]
+    assert "EXTRAS=ray" in error["fix"]

@@ -23,7 +23,7 @@ def test_missing_ray_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(ConfigError, match="Ray is not installed") as caught:
         import_ray()
-    assert "gpuscalp[ray]" in caught.value.fix
+    assert "EXTRAS=ray" in caught.value.fix
 
 
 def test_address_without_workers_is_refused(cli, tmp_path):

@@ -239,7 +239,7 @@ def test_missing_package_is_named(monkeypatch):
     assert open_channels([]) == []
     with pytest.raises(ConfigError) as caught:
         open_channels(["json://localhost"])
-    assert "gpuscalp[notify]" in str(caught.value.fix)
+    assert "EXTRAS=notify" in str(caught.value.fix)
 
 
 def test_urls_of_the_documentation_are_such_that_apprise_knows():

@@ -38,8 +38,7 @@ def test_a_missing_library_is_an_error_of_configuration_with_the_command_that_he
     error = json.loads(result.stdout)["error"]
     assert result.code == error["code"] == 4
     assert error["what"] == "NautilusTrader is not installed"
-    assert "pip install" in error["fix"]
-    assert "gpuscalp[nautilus]" in error["fix"]
+    assert "EXTRAS=nautilus" in error["fix"]
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_load_module_names_what_to_install_where_cupy_is_missing(monkeypatch: py
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(DeviceError) as caught:
         load_module("scale")
-    assert "gpuscalp[cuda13]" in str(caught.value)
+    assert "DEVICE=cuda13" in str(caught.value)
 
 
 def test_get_function_asks_for_more_shared_memory_than_the_default(cupy: FakeCupy) -> None:

@@ -363,4 +363,4 @@ def test_what_is_wrong_is_said_before_the_training(cli, tmp_path, monkeypatch):
     monkeypatch.setattr(connection.metadata, "version", missing)
     result = cli(*train)
     assert result.code == 4
-    assert "gpuscalp[mlflow]" in result.stderr
+    assert "EXTRAS=mlflow" in result.stderr
