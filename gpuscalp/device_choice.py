@@ -16,29 +16,10 @@ import msgspec
 
 from gpuscalp import __version__
 from gpuscalp.config import EngineConfig
-from gpuscalp.device import DeviceChoice, RequestedDevice, describe, resolve
+from gpuscalp.device import RequestedDevice, describe
 from gpuscalp.device_profile import DeviceProfile, Machine, NoProfile, Workload
 from gpuscalp.monitoring.nvml import CardSample, import_nvml, survey
 from gpuscalp.monitoring.nvml_cards import bus_numbers
-
-
-def choose(
-    requested: RequestedDevice, workload: Workload, *, deadline_ms: float, path: Path | None = None
-) -> DeviceChoice:
-    """Return the device for so much work; see ``gpuscalp.device.resolve``.
-
-    Parameters
-    ----------
-    path : of the profile; None takes the default place
-
-    Raises
-    ------
-    DeviceError    "cuda" was asked for and cannot run here
-    """
-    if requested != "auto":
-        return resolve(requested)
-    profile = read_profile(path or profile_path(), this_machine())
-    return resolve(requested, workload=workload, deadline_ms=deadline_ms, profile=profile)
 
 
 def describe_choice(

@@ -34,9 +34,7 @@ from gpuscalp.ops.ladder_codes import (
     LEVELS,
     MAX_BINS,
     PATH_SIZE,
-    SIZE,
     SUMS_SIZE,
-    TOP,
     Op,
     Program,
 )
@@ -312,9 +310,3 @@ def _constants(group: Group, top: int) -> F32:
             twiddles[level, :, 1] = np.sin(angle)
         return twiddles.astype(np.float32).ravel()
     return np.zeros(0, np.float32)
-
-
-def ring_bytes(graph: FeatureGraph, symbol_count: int) -> int:
-    """Return the bytes that the stream's rings take."""
-    groups = graph.program.groups
-    return int(np.sum(groups[:, SIZE] * ((1 << groups[:, TOP]) - 1))) * symbol_count * 4

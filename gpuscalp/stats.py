@@ -274,12 +274,3 @@ def stationary_bootstrap(
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     found = statistic(sample)
     return Interval(float(2 * found - high), float(2 * found - low))
-
-
-def max_drawdown(equity: F64) -> tuple[float, float]:
-    """Return the largest fall from a previous high, as (amount, percent of that high)."""
-    if len(equity) == 0:
-        return 0.0, 0.0
-    high = np.maximum.accumulate(equity)
-    amount = float(np.max(high - equity))
-    return amount, float(100 * np.max((high - equity) / high))

@@ -11,11 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpuscalp import device_choice
 from gpuscalp.bench.model import write_model
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import EngineConfig
-from gpuscalp.device_choice import choose, processor, profile_path, read_profile, this_machine, write_profile
+from gpuscalp.device_choice import (
+    describe_choice,
+    processor,
+    profile_path,
+    read_profile,
+    this_machine,
+    write_profile,
+)
 from gpuscalp.device_profile import DeviceProfile, NoProfile, Point, Workload
 from gpuscalp.ops.forest import Forest
 from tests.fake_nvml import FakeCard, FakeNvml
@@ -123,23 +129,14 @@ def test_session_gets_the_device_that_was_measured_to_be_faster(
     card: FakeCard, home: Path, cpu_us: float, cuda_us: float, name: str
 ) -> None:
     write_profile(profile_path(), measured(cpu_us, cuda_us))
-    assert choose("auto", WORK, deadline_ms=200).name == name
-    assert choose("cpu", WORK, deadline_ms=200).name == "cpu"
-    assert choose("cuda", WORK, deadline_ms=200).name == "cuda"
+    for asked, given in (("auto", name), ("cpu", "cpu"), ("cuda", "cuda")):
+        assert describe_choice(asked, WORK, deadline_ms=200)["device"] == given
 
 
 def test_session_without_a_profile_gets_the_gpu(card: FakeCard, home: Path) -> None:
-    choice = choose("auto", WORK, deadline_ms=200)
-    assert choice.name == "cuda"
-    assert "gpuscalp bench crossover" in choice.reason
-
-
-def test_asking_for_the_cpu_looks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("looked for a GPU")
-
-    monkeypatch.setattr(device_choice, "describe", fail)
-    assert choose("cpu", WORK, deadline_ms=200).name == "cpu"
+    choice = describe_choice("auto", WORK, deadline_ms=200)
+    assert choice["device"] == "cuda"
+    assert "gpuscalp bench crossover" in str(choice["reason"])
 
 
 def test_command_shows_the_choice(card: FakeCard, home: Path, cli: Callable[..., Any]) -> None:

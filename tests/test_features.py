@@ -11,7 +11,7 @@ import pytest
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.feature_columns import CONTEXT, CYCLES, GROUPS, Cycle
-from gpuscalp.features import FeatureGraph, ring_bytes
+from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import context as context_ops
 from gpuscalp.ops import ladder as ladder_ops
 from gpuscalp.schema import Channel
@@ -173,7 +173,3 @@ def test_context_columns_take_unit_and_window_from_their_source():
         made, source = by_name[item.name], by_name[item.source]
         assert (made.unit, made.window, made.warm_up) == (source.unit, source.window, source.warm_up)
     assert [cycle.name for cycle in CYCLES] == list(DEFAULT.names[-len(CYCLES) :])
-
-
-def test_ring_bytes_are_what_the_stream_allocates():
-    assert ring_bytes(DEFAULT, 7) == ladder_ops.new_step_state(DEFAULT.program, 7).rings.nbytes

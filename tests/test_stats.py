@@ -18,7 +18,6 @@ from gpuscalp.stats import (
     block_length,
     deflated_sharpe,
     expected_best_sharpe,
-    max_drawdown,
     sharpe,
     stationary_bootstrap,
     stationary_indices,
@@ -138,12 +137,6 @@ def test_block_bootstrap_is_wider_than_the_naive_one_when_neighbours_depend(rng:
 
 def test_block_bootstrap_of_nothing_is_not_known(rng: np.random.Generator) -> None:
     assert math.isnan(block_bootstrap(np.empty(0), np.mean, block=3, rng=rng).low)
-
-
-def test_drawdown_is_measured_from_the_last_high() -> None:
-    assert max_drawdown(np.array([100.0, 120.0, 90.0, 130.0, 110.0])) == (30.0, 25.0)
-    assert max_drawdown(np.array([1.0, 2.0])) == (0.0, 0.0)
-    assert max_drawdown(np.empty(0)) == (0.0, 0.0)
 
 
 def test_deflated_sharpe_with_a_measured_variance_is_the_published_one() -> None:

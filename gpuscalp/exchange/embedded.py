@@ -30,11 +30,10 @@ class Exchange:
     ----------
     source : the market
     spec : how it is served
-    port : 0 picks one
     """
 
-    def __init__(self, source: Source, spec: ServeSpec | None = None, *, port: int = 0) -> None:
-        self._source, self._spec, self._port = source, spec or ServeSpec(), port
+    def __init__(self, source: Source, spec: ServeSpec | None = None) -> None:
+        self._source, self._spec = source, spec or ServeSpec()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="exchange", daemon=True)
         self._ready = threading.Event()
@@ -118,7 +117,7 @@ class Exchange:
         server = self._server = ExchangeServer(self._source, self._spec)
         waiting: list[asyncio.Future[Any]] = []
         try:
-            await server.start(port=self._port)
+            await server.start(port=0)
             self._ready.set()
             waiting = [
                 asyncio.ensure_future(self._stopping.wait()),

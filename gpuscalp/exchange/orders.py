@@ -107,7 +107,6 @@ class Order:
     limit_e8: int = 0
     queue_ahead_e8: int = 0
     expiry_reason: str = "0"
-    last_price_e8: int = 0
     last_qty_e8: int = 0
 
     @property
@@ -143,4 +142,4 @@ class Order:
         self.advance(Event.FULL if qty_e8 == self.left_e8 else Event.PART, now_ms)
         self.executed_e8 += qty_e8
         self.quote_e8 += divide_half_even(price_e8 * qty_e8, E8)
-        self.last_price_e8, self.last_qty_e8 = price_e8, qty_e8
+        self.last_qty_e8 = qty_e8
