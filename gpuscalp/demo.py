@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from gpuscalp.config import (
 )
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import UsageError
+from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import MarketSpec, write
 
@@ -46,12 +47,6 @@ _RECORDED_HORIZON_MS: Final = 1_000
 _BOOK_INTERVAL_MS: Final = 100
 # 2024-01-01 07:48 UTC: the funding time at eight falls into the part that is traded on.
 _START_NS: Final = 1_704_095_280 * NS_PER_S
-
-
-class Told(Protocol):
-    """Told how far something is; the form of ``gpuscalp.cli.output.progress``."""
-
-    def __call__(self, done: float, total: float | None = None, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +134,7 @@ def demo(
     seed: int = 7,
     duration_s: int = DURATION_S,
     device: RequestedDevice = "auto",
-    on_progress: Told | None = None,
+    on_progress: Progress | None = None,
 ) -> DemoResult:
     """Go the whole way, from a market to a report.
 
@@ -247,11 +242,11 @@ def _write_mark(out: Path, answer: dict[str, Any]) -> None:
     partial.replace(out / _MARK)
 
 
-def _make_market(spec: MarketSpec, path: Path, told: Told) -> int:
+def _make_market(spec: MarketSpec, path: Path, told: Progress) -> int:
     return write(spec, path, on_second=lambda done: told(done, spec.duration_s, f"{done} s of market"))
 
 
-def _import(recordings: Sequence[Path], path: Path, told: Told) -> int:
+def _import(recordings: Sequence[Path], path: Path, told: Progress) -> int:
     from gpuscalp.archive.ingest import import_sources
 
     report = import_sources(recordings, path, book_interval_ms=_BOOK_INTERVAL_MS, progress=told)
@@ -290,12 +285,12 @@ def _backtest_config(*, synthetic: bool) -> BacktestConfig:
 class _StageClock:
     """Times the stages, and turns what each tells into one bar over all of them."""
 
-    def __init__(self, on_progress: Told | None) -> None:
+    def __init__(self, on_progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
         self._on_progress = on_progress
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Told]:
+    def stage(self, name: str) -> Iterator[Progress]:
         began = time.perf_counter()
         whole: float | None = None
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,11 +23,9 @@ from gpuscalp.errors import DataError, ModelError, UsageError
 from gpuscalp.labels import quality_mask
 from gpuscalp.live.control import SESSION_FILE
 from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.progress import Progress
 from gpuscalp.reference import ROWS_MAX, Reference
 from gpuscalp.schema import F32, F64, I64, NS_PER_MS, Quality
-
-if TYPE_CHECKING:
-    from gpuscalp.train.passes import Progress
 
 _RESAMPLES: Final = 400
 _STRETCHES_MIN: Final = 5

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gpuscalp.config import FeatureConfig, GridConfig, to_dict
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.features import FeatureGraph
 from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.progress import Progress
 from gpuscalp.schema import F64, FeatureChunk
 
 
@@ -52,7 +53,7 @@ def write_features(
     grid: GridConfig | None = None,
     features: FeatureConfig | None = None,
     device: str = "cpu",
-    on_progress: Callable[[float, float | None, str], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compute features of an archive and write them as Parquet.
 

@@ -13,17 +13,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gpuscalp.device import describe
 from gpuscalp.errors import UsageError
 from gpuscalp.ops.cuda_module import compile_kernel, is_compiled, known_archs, target_of
 from gpuscalp.ops.kernel_cache import cache_folder, clear_entries, list_entries, load_entry
 from gpuscalp.ops.kernel_source import kernel_stems
+from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_S
-
-if TYPE_CHECKING:
-    from gpuscalp.train.passes import Progress
 
 _REGISTERS: Final = re.compile(r"Used (\d+) registers")
 _SPILLS: Final = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")

@@ -11,13 +11,14 @@ import datetime
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gpuscalp.errors import DataError, DeadlineError, UsageError
+from gpuscalp.progress import Progress
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -29,8 +30,6 @@ _MARKETS: Final = {"binance_usdm": "data/futures/um", "binance_spot": "data/spot
 _CHUNK_BYTES: Final = 1 << 16
 _ATTEMPTS: Final = 5
 _CHECKSUM: Final = re.compile(r"([0-9a-f]{64})\s+\*?(\S+)\s*", re.ASCII)
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,11 +24,10 @@ from gpuscalp.archive.streams import PartReader
 from gpuscalp.archive.tables import TABLES
 from gpuscalp.errors import UsageError
 from gpuscalp.ops import fused_book as fused
+from gpuscalp.progress import Progress
 from gpuscalp.schema import Quality, TickKind
 
 BATCH_ROWS: Final = 65_536
-
-Progress = Callable[[float, float, str], None]
 
 
 @dataclass(slots=True)

@@ -26,10 +26,10 @@ from gpuscalp.archive.manifest import Manifest, Source
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import UsageError
+from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_MS
 
 # Called with (bytes consumed, bytes in all, name of what is being read).
-Progress = Callable[[int, int, str], None]
 
 _SUFFIXES: Final = (".gz", ".zip", ".csv", ".dat", ".txt", ".jsonl", ".0", ".gsj")
 

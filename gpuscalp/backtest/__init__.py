@@ -8,9 +8,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from gpuscalp.backtest.band import band_plan
-from gpuscalp.backtest.run import BacktestResult, Progress, run_backtest
+from gpuscalp.backtest.run import BacktestResult, run_backtest
 from gpuscalp.config import BacktestConfig, load
 from gpuscalp.errors import UsageError
+from gpuscalp.progress import Progress
 
 __all__ = ["BacktestResult", "backtest_archive", "run_backtest"]
 

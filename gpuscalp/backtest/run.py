@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 import numpy as np
@@ -37,6 +37,7 @@ from gpuscalp.config import BacktestConfig, to_dict
 from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
+from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock, Instrument
 from gpuscalp.train.source import chunk_frames
 
@@ -46,12 +47,6 @@ if TYPE_CHECKING:
 RESULT_FILE: Final = "result.json"
 CONFIG_FILE: Final = "config.json"
 REPORT_FILE: Final = "report.html"
-
-
-class Progress(Protocol):
-    """Told how far the backtest is."""
-
-    def __call__(self, done: float, total: float | None = None, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -29,11 +29,8 @@ from gpuscalp.inference import HostInference, Inference
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest
 from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import F32, NS_PER_MS
-from gpuscalp.train.run import silent
-
-if TYPE_CHECKING:
-    from gpuscalp.train.passes import Progress
 
 SYMBOLS: Final = (1, 8, 32, 128, 512)
 TREES: Final = (300, 1_500, 4_500)

@@ -9,20 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import typer
 
+from gpuscalp.progress import Progress, silent
 from gpuscalp.redaction import redact
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-
-
-class Progress(Protocol):
-    """What a program of layer 5 is given to tell how far it is."""
-
-    def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say that ``done`` of ``total`` units are done; ``total`` None keeps the last one."""
 
 
 def emit(result: Mapping[str, Any] | Sequence[Any], *, json: bool, text: Callable[[], object]) -> None:
@@ -110,7 +104,7 @@ def progress(title: str) -> Iterator[Progress]:
     Where stderr is no terminal nothing is shown and rich is not imported.
     """
     if not sys.stderr.isatty():
-        yield _silent
+        yield silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -131,7 +125,3 @@ def progress(title: str) -> Iterator[Progress]:
             bar.update(task, completed=done, total=total, note=note)
 
         yield advance
-
-
-def _silent(done: float, total: float | None = None, note: str = "") -> None:
-    """Accept what ``progress`` yields to and show nothing."""

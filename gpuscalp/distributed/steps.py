@@ -22,6 +22,7 @@ from gpuscalp.distributed.job import Job
 from gpuscalp.distributed.ledger import start_ledger
 from gpuscalp.distributed.parts import Part, Seen, agree, cut
 from gpuscalp.errors import DeviceError, GpuscalpError
+from gpuscalp.progress import Progress
 from gpuscalp.ray_cluster import import_ray
 from gpuscalp.splits import Fold, RowCounts
 from gpuscalp.train.compare import together
@@ -30,7 +31,6 @@ from gpuscalp.train.passes import (
     FittedFinal,
     FittedFold,
     Predicted,
-    Progress,
     check_held_out,
     folds_of,
 )

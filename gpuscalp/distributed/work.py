@@ -13,11 +13,11 @@ from gpuscalp.distributed.job import Job
 from gpuscalp.distributed.ledger import Remembered, Told
 from gpuscalp.distributed.parts import Part, Seen, Share, look_at
 from gpuscalp.errors import GpuscalpError
+from gpuscalp.progress import silent
 from gpuscalp.ray_cluster import import_ray
 from gpuscalp.splits import Fold, RowCounts
 from gpuscalp.train.device import training_device
 from gpuscalp.train.passes import FittedFinal, FittedFold, Passes, Predicted
-from gpuscalp.train.run import silent
 from gpuscalp.xgb import import_xgboost
 
 

@@ -42,11 +42,11 @@ from gpuscalp.journal import inspect, segments_of
 from gpuscalp.journal.reader import end_of
 from gpuscalp.live.directory import SESSION_FILE, read_about
 from gpuscalp.live.models import FOLDER as MODELS
+from gpuscalp.progress import Progress
 from gpuscalp.registry import ALIASES, Registry
 from gpuscalp.registry.history import read_history
 from gpuscalp.registry.names import SHORT
 from gpuscalp.registry.store import BUNDLES, HISTORY_FILE
-from gpuscalp.train.passes import Progress
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"

@@ -42,8 +42,8 @@ from gpuscalp.live.records import (
     SignalRecord,
     decode,
 )
+from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_MS, TickKind, Ticks
-from gpuscalp.train.passes import Progress
 
 _TOLD: Final = 100_000
 

@@ -22,9 +22,9 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.exchange.source import Source
+from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import VENUE, MarketSpec, write
-from gpuscalp.train.passes import Progress
 
 _TRAINED_S: Final = 240
 _IDS_PER_S: Final = 100_000

@@ -32,8 +32,8 @@ from gpuscalp.live.records import HealthRecord, ModelRecord, decode
 from gpuscalp.live.session import Session
 from gpuscalp.live.status import account_of
 from gpuscalp.live.workers import look_for_gpus, predicting
+from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_S, Instrument
-from gpuscalp.train.passes import Progress
 
 # A replay knows its clock: it is the market's.
 _HEALTH: Final = HealthRecord(0.0, drifted=False)

@@ -20,7 +20,7 @@ import msgspec
 
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.live.backup import FORMAT, MANIFEST, PIECE_BYTES, SEAL, Manifest, SavedFile, answer_of
-from gpuscalp.train.passes import Progress
+from gpuscalp.progress import Progress
 
 _MANIFEST_BYTES_MAX: Final = 1 << 28
 

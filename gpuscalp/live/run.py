@@ -41,10 +41,10 @@ from gpuscalp.live.workers import look_for_gpus, predicting
 from gpuscalp.logs import LogWriter
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
 from gpuscalp.monitoring.nvml import CardSample
+from gpuscalp.progress import Progress
 from gpuscalp.redaction import keep_environment
 from gpuscalp.rehearsal import open_source
 from gpuscalp.schema import Instrument
-from gpuscalp.train.passes import Progress
 from gpuscalp.worker import WorkerFault
 
 _PROGRESS: Final = "repeating the journal"

@@ -15,7 +15,7 @@ from gpuscalp.journal.reader import JournalReader
 from gpuscalp.live.directory import build, open_models, read_about
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.repeat import Repeater
-from gpuscalp.train.passes import Progress
+from gpuscalp.progress import Progress
 
 
 def verify(path: Path, *, told: Progress | None = None) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from gpuscalp.backtest.calibration import PredictionCheck
 from gpuscalp.backtest.models import counted
 from gpuscalp.backtest.run import (
     BacktestResult,
-    Progress,
     check_free,
     frozen_of,
     lead_ns,
@@ -46,6 +45,7 @@ from gpuscalp.nautilus.instruments import to_nautilus
 from gpuscalp.nautilus.names import instrument_name, venue_name
 from gpuscalp.nautilus.strategy import GpuScalpStrategy, GpuScalpStrategyConfig
 from gpuscalp.nautilus.venue import BookKind, latency_ns, make_engine, not_modelled
+from gpuscalp.progress import Progress
 from gpuscalp.schema import Instrument
 
 _SESSION: Final = "backtest"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -21,11 +21,10 @@ from gpuscalp.nautilus.events import EventMaker, as_received
 from gpuscalp.nautilus.installed import require
 from gpuscalp.nautilus.instruments import to_nautilus
 from gpuscalp.nautilus.names import instrument_name
+from gpuscalp.progress import Progress
 
 FILE_EVENTS: Final = 250_000
 _GROUP: Final = 65_536
-
-Progress = Callable[[float, float, str], None]
 
 
 def export_catalog(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from gpuscalp.nautilus.catalog import TABLE_NAMES, beside, open_catalog, perpetu
 from gpuscalp.nautilus.catalog_rows import catalog_rows
 from gpuscalp.nautilus.installed import require
 from gpuscalp.nautilus.instruments import from_nautilus
-
-Progress = Callable[[float, float, str], None]
+from gpuscalp.progress import Progress
 
 
 def import_catalog(

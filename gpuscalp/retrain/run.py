@@ -27,13 +27,12 @@ from gpuscalp.config import TrainConfig
 from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.live.directory import read_about
+from gpuscalp.progress import Progress, silent
 from gpuscalp.registry import Registry
 from gpuscalp.retrain.caps import Caps
 from gpuscalp.retrain.market_data import import_journal
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.train import ArchiveSource, TrainResult, train
-from gpuscalp.train.passes import Progress
-from gpuscalp.train.run import silent
 
 FOLDER: Final = "retraining"
 CANDIDATE: Final = "candidate"

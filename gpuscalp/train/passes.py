@@ -16,6 +16,7 @@ from gpuscalp.config import TrainConfig
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import DataError
 from gpuscalp.labels import CLASSES, horizon_frames
+from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.splits import Fold, RowCounts, walk_forward
 from gpuscalp.train.compare import Comparer, DeviceComparison, total
@@ -41,12 +42,6 @@ from gpuscalp.train.warm_start import WarmStart
 STOPPING_FRACTION: Final = 0.15
 # What the members of the bundle are called while they are trained.
 FINAL: Final = "final members"
-
-
-class Progress(Protocol):
-    """Told how far a run is; the form of ``gpuscalp.cli.output.progress``."""
-
-    def __call__(self, done: float, total: float | None = None, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

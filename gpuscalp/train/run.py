@@ -29,6 +29,7 @@ from gpuscalp.config import TrainConfig
 from gpuscalp.contract import CANARY_ROWS, FoldSpec, Interval, TrainingSpec
 from gpuscalp.device import DeviceChoice, RequestedDevice, resolve
 from gpuscalp.ensemble import Ensemble
+from gpuscalp.progress import Progress, silent
 from gpuscalp.reference import ROWS_MAX as REFERENCE_ROWS_MAX
 from gpuscalp.reference import Reference
 from gpuscalp.schema import F32, F64
@@ -42,7 +43,7 @@ from gpuscalp.train.importance import gain_shares, importances
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.judge import calibration_of, judge
 from gpuscalp.train.metrics import Score
-from gpuscalp.train.passes import FittedFinal, Passes, Progress, Steps, label_horizon_ns
+from gpuscalp.train.passes import FittedFinal, Passes, Steps, label_horizon_ns
 from gpuscalp.train.report import report_html
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.source import FeatureSource
@@ -305,7 +306,3 @@ def _training_spec(
         trials=trials if trials is not None else UNSET if warm is None else warm.trials,
         continues=UNSET if warm is None else warm.digest,
     )
-
-
-def silent(done: float, total: float | None = None, note: str = "") -> None:
-    """Show nothing."""

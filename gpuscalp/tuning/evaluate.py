@@ -20,6 +20,7 @@ from gpuscalp.config import BoosterConfig, CostConfig, EnsembleConfig, TrainConf
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import ArchiveError, ConfigError, DataError
 from gpuscalp.ops.forest import Forest
+from gpuscalp.progress import silent
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.splits import Fold
 from gpuscalp.train.dataset import LabelledChunk, labelled_chunks, on_stride
@@ -29,7 +30,6 @@ from gpuscalp.train.held_out import HeldOut
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.judge import calibration_of
 from gpuscalp.train.passes import BinnedFold, Passes
-from gpuscalp.train.run import silent
 from gpuscalp.train.source import FeatureSource
 from gpuscalp.tuning.score import HeldRows, fold_figures
 from gpuscalp.tuning.search import Task

@@ -24,14 +24,15 @@ from gpuscalp.config import StrategyConfig, TrainConfig, TuneConfig, to_dict
 from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.distributed.job import versions
 from gpuscalp.errors import GpuscalpError
+from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
 from gpuscalp.train import parse_time
-from gpuscalp.train.run import core_count, silent, train
+from gpuscalp.train.run import core_count, train
 from gpuscalp.train.source import ArchiveSource
 from gpuscalp.tuning.cluster import RayPool, WorkerSpec, require
 from gpuscalp.tuning.report import sections, trial_rows, warnings_of
-from gpuscalp.tuning.search import Told, Trial, best_of, search
+from gpuscalp.tuning.search import Trial, best_of, search
 from gpuscalp.tuning.space import Space
 from gpuscalp.tuning.trials import TrialLog
 
@@ -65,7 +66,7 @@ def tune_archive(
     device: RequestedDevice = "auto",
     address: str | None = None,
     concurrent: int | None = None,
-    on_progress: Told | None = None,
+    on_progress: Progress | None = None,
 ) -> TuneResult:
     """Try configurations on an archive; train the best one on all of it.
 
@@ -178,7 +179,7 @@ def _open(out: Path, frozen: Mapping[str, Any], *, resume: bool) -> None:
 
 
 def _bundle(
-    out: Path, source: ArchiveSource, config: TrainConfig, device: str, trials: int, told: Told
+    out: Path, source: ArchiveSource, config: TrainConfig, device: str, trials: int, told: Progress
 ) -> Path:
     """Train the best configuration on all rows, unless a call that was ended later has done so."""
     bundle = out / BUNDLE

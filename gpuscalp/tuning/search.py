@@ -16,12 +16,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from gpuscalp.config import ScoreConfig, SearchConfig, StrategyConfig, TrainConfig
 from gpuscalp.errors import ConfigError, DataError, UsageError
+from gpuscalp.progress import Progress
 from gpuscalp.tuning.score import log_loss_gain, score_of
 from gpuscalp.tuning.space import Params, Space
 from gpuscalp.tuning.trials import Generation, Rung, TrialLog
@@ -45,12 +46,6 @@ class Task:
 
 # Does tasks in any order, at the same time or not, and yields what each gave as soon as it has it.
 Pool = Callable[[Sequence[Task]], Iterator[Rung]]
-
-
-class Told(Protocol):
-    """Told how far the search is."""
-
-    def __call__(self, done: float, total: float | None = None, note: str = "") -> None: ...
 
 
 @dataclass(slots=True)
@@ -106,7 +101,7 @@ def search(
     rounds: int,
     trials: int,
     pool: Pool,
-    told: Told,
+    told: Progress,
 ) -> list[Trial]:
     """Make what the log does not hold yet, and return all trials in the order of their numbers.
 
@@ -278,7 +273,7 @@ class _Bar:
     """How far the search is, in boosting rounds of all trials."""
 
     def __init__(
-        self, told: Told, log: TrialLog, levels: Sequence[int], search: SearchConfig, trials: int
+        self, told: Progress, log: TrialLog, levels: Sequence[int], search: SearchConfig, trials: int
     ) -> None:
         self._told = told
         whole, rest = divmod(trials, search.generation)

@@ -24,9 +24,10 @@ from gpuscalp.backtest.summary import utc
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
-from gpuscalp.train.run import core_count, silent
+from gpuscalp.train.run import core_count
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
 from gpuscalp.walkforward.look_ahead import examine_step
 from gpuscalp.walkforward.parts import Parts
@@ -34,7 +35,7 @@ from gpuscalp.walkforward.plan import Plan, make_plan
 from gpuscalp.walkforward.random_entries import RandomEntries, random_entries, read_quotes
 from gpuscalp.walkforward.recorded import Recorded, read_run
 from gpuscalp.walkforward.report import sections
-from gpuscalp.walkforward.work import Task, Told, TradeTask, TrainTask, workers
+from gpuscalp.walkforward.work import Task, TradeTask, TrainTask, workers
 
 # Shares of the bar: a model takes so many times as long as a run.
 _TRAIN_WEIGHT: Final = 5.0
@@ -57,7 +58,7 @@ def walk_forward_archive(
     resume: bool = False,
     device: RequestedDevice = "auto",
     processes: int | None = None,
-    on_progress: Told | None = None,
+    on_progress: Progress | None = None,
 ) -> WalkForwardResult:
     """Train on the past, trade what follows, step by step; judge what comes of it.
 
@@ -146,7 +147,7 @@ def _open(out: Path, frozen: dict[str, Any], *, resume: bool) -> Parts:
     return Parts(out)
 
 
-def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, told: Told) -> int:
+def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, told: Progress) -> int:
     """Do what is not finished: models first, then runs; return how many parts were kept."""
     weights = {task.out: _TRAIN_WEIGHT if isinstance(task, TrainTask) else 1.0 for task in tasks}
     total = sum(weights.values())
@@ -171,7 +172,7 @@ def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, told: To
 class _Bar:
     """How far all tasks are: those that are done, and, in this process, the share of the present one."""
 
-    def __init__(self, told: Told, total: float, done: float) -> None:
+    def __init__(self, told: Progress, total: float, done: float) -> None:
         self._told, self._total, self._done = told, total, done
 
     def add(self, weight: float, note: str) -> None:

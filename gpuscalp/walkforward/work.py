@@ -13,21 +13,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast, final
+from typing import cast, final
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import run_backtest
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ModelError
+from gpuscalp.progress import Progress
 from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource
 from gpuscalp.walkforward.plan import Plan, Run, Step
-
-
-class Told(Protocol):
-    """Told how far something is."""
-
-    def __call__(self, done: float, total: float | None = None, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +38,7 @@ class TrainTask:
     def title(self) -> str:
         return f"model of {self.step.name}, seed {self.seed}"
 
-    def __call__(self, threads: int, told: Told | None = None) -> None:
+    def __call__(self, threads: int, told: Progress | None = None) -> None:
         plan, step = self.plan, self.step
         config = plan.train_config(self.seed)
         # The walks of the training end where the embargo begins: what comes later is never read.
@@ -87,7 +82,7 @@ class TradeTask:
     def title(self) -> str:
         return f"run {self.run.name}"
 
-    def __call__(self, threads: int, told: Told | None = None) -> None:
+    def __call__(self, threads: int, told: Progress | None = None) -> None:
         plan = self.plan
         run_backtest(
             plan.archive,
@@ -105,7 +100,7 @@ Task = TrainTask | TradeTask
 
 
 @contextmanager
-def workers(count: int, cores: int) -> Iterator[Callable[[Sequence[Task], Told], Iterator[Task]]]:
+def workers(count: int, cores: int) -> Iterator[Callable[[Sequence[Task], Progress], Iterator[Task]]]:
     """Give a function that does tasks and yields each when it is done, in the order of completion.
 
     Parameters
@@ -130,7 +125,7 @@ def workers(count: int, cores: int) -> Iterator[Callable[[Sequence[Task], Told],
     pool.shutdown()
 
 
-def _here(tasks: Sequence[Task], told: Told, threads: int) -> Iterator[Task]:
+def _here(tasks: Sequence[Task], told: Progress, threads: int) -> Iterator[Task]:
     for task in tasks:
         task(threads, _Share(task.title, told))
         yield task
@@ -140,7 +135,7 @@ def _here(tasks: Sequence[Task], told: Told, threads: int) -> Iterator[Task]:
 class _Share:
     """Tells how far one task is, as a share of it."""
 
-    def __init__(self, title: str, told: Told) -> None:
+    def __init__(self, title: str, told: Progress) -> None:
         self._title, self._told, self._total = title, told, 0.0
 
     def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
