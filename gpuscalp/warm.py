@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ from gpuscalp.ops.cuda_module import compile_kernel, is_compiled, known_archs, t
 from gpuscalp.ops.kernel_cache import cache_folder, clear_entries, list_entries, load_entry
 from gpuscalp.ops.kernel_source import kernel_stems
 from gpuscalp.progress import Progress
-from gpuscalp.schema import NS_PER_S
+from gpuscalp.times import utc
 
 _REGISTERS: Final = re.compile(r"Used (\d+) registers")
 _SPILLS: Final = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -125,7 +124,7 @@ def describe_cache(*, clear: bool = False) -> dict[str, Any]:
             "kernel": entry.title,
             "target": entry.target,
             "bytes": entry.bytes,
-            "written": datetime.fromtimestamp(entry.written_ns // NS_PER_S, UTC).isoformat(sep=" ")[:19],
+            "written": utc(entry.written_ns),
             "whole": load_entry(entry.path) is not None,
         }
         for entry in found

@@ -45,7 +45,7 @@ def backtest_archive(
     ConfigError, UsageError
         and what ``run_backtest`` raises
     """
-    from gpuscalp.train import parse_time
+    from gpuscalp.times import parse_time
 
     given = dict(overrides or {})
     likeness = None

@@ -8,12 +8,13 @@ from __future__ import annotations
 from gpuscalp.backtest import figures
 from gpuscalp.backtest.calibration import CalibrationRow
 from gpuscalp.backtest.metrics import COMPONENTS, Group
-from gpuscalp.backtest.summary import Outcome, utc
+from gpuscalp.backtest.summary import Outcome
 from gpuscalp.backtest.trade_report import trade_section
 from gpuscalp.config import LegConfig, OrdersConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
 from gpuscalp.risk_rules import RULES
+from gpuscalp.times import utc
 
 _MEETS = {
     "next": "An order meets the first quote or book recorded at or after its arrival.",

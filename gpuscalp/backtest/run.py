@@ -30,7 +30,7 @@ from gpuscalp.backtest.models import Model, Models, counted, cut, first_path, tr
 from gpuscalp.backtest.moments import Likeness
 from gpuscalp.backtest.scene import Kept, Scene
 from gpuscalp.backtest.session import Prediction, Session
-from gpuscalp.backtest.summary import Outcome, Scope, summarise, utc
+from gpuscalp.backtest.summary import Outcome, Scope, summarise
 from gpuscalp.backtest.tape import Tape
 from gpuscalp.bundle import Bundle
 from gpuscalp.config import BacktestConfig, to_dict
@@ -39,6 +39,7 @@ from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
 from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock, Instrument
+from gpuscalp.times import utc
 from gpuscalp.train.source import chunk_frames
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ Owns: the keys of ``result.json`` and the wording of warnings. Never: draws.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -20,6 +19,7 @@ from gpuscalp.config import BacktestConfig
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import E8, NS_PER_S
 from gpuscalp.strategy import SKIP_REASONS
+from gpuscalp.times import utc
 from gpuscalp.trader import Trader
 
 # The venue of gpuscalp.synthetic; not imported from there, because that package compiles its kernel.
@@ -259,11 +259,6 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
             "they are valued at its closing side."
         )
     return found
-
-
-def utc(at_ns: int) -> str:
-    """Return a time as text, whole seconds, UTC."""
-    return datetime.datetime.fromtimestamp(at_ns // NS_PER_S, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _hour(at_ns: int) -> str:

@@ -11,11 +11,12 @@ import numpy as np
 
 from gpuscalp.backtest.entries import Entries
 from gpuscalp.backtest.ledger import Trade
-from gpuscalp.backtest.summary import Outcome, utc
+from gpuscalp.backtest.summary import Outcome
 from gpuscalp.labels import Direction
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
 from gpuscalp.schema import E8, NS_PER_S
+from gpuscalp.times import utc
 
 # A page with every trade of a long run would not open; the files have them all.
 TRADES_SHOWN_MAX: Final = 100

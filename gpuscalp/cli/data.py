@@ -11,7 +11,8 @@ import typer
 
 from gpuscalp.cli.app import data_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import instant, nanoseconds, split
+from gpuscalp.cli.words import nanoseconds, split
+from gpuscalp.times import parse_time, utc
 
 ArchiveArgument = Annotated[Path, typer.Argument(help="Directory of the archive.")]
 Venue = Literal["binance_usdm", "binance_spot"]
@@ -144,8 +145,8 @@ def export(
             out,
             venue=venue,
             symbols=split(symbols),
-            start_ns=instant(start),
-            end_ns=instant(end),
+            start_ns=parse_time(start, "--from"),
+            end_ns=parse_time(end, "--to"),
             latency_offset_ns=None if latency_offset == "auto" else nanoseconds(latency_offset),
             overwrite=overwrite,
             progress=advance,
@@ -230,17 +231,12 @@ def _info_table(answer: Mapping[str, Any]) -> object:
         for entry in (entry for entry in answer["symbols"] if entry["venue"] == venue):
             instrument = entry["instrument"]
             tick = f"{instrument['tick_size_e8'] / 1e8:.8f}".rstrip("0").rstrip(".") if instrument else ""
-            span = (_time(entry["first_exch_ns"]), _time(entry["last_exch_ns"]))
+            span = (utc(entry["first_exch_ns"]), utc(entry["last_exch_ns"]))
             spans.add_row(entry["symbol"], *span, str(entry["days"]), tick)
             numbers = [entry["rows"][name] for name in counts] + [entry[name] for name in flaws]
             rows.add_row(entry["symbol"], *(f"{number:,}" for number in numbers))
         parts += ["", venue, spans, rows]
     return Group(*parts)  # type: ignore[arg-type]
-
-
-def _time(ns: int) -> str:
-    moment = datetime.datetime.fromtimestamp(ns // 1_000_000_000, tz=datetime.UTC)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _lines(answer: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ import typer
 
 from gpuscalp.cli.app import app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import MODEL_HELP, RegistryOption, instant
+from gpuscalp.cli.words import MODEL_HELP, RegistryOption
+from gpuscalp.times import parse_time
 
 
 @app.command("drift")
@@ -40,8 +41,8 @@ def drift(
             model_path(model, registry=registry),
             source,
             venue=venue,
-            start_ns=instant(start),
-            end_ns=instant(end),
+            start_ns=parse_time(start, "--from"),
+            end_ns=parse_time(end, "--to"),
             out=out,
             on_progress=advance,
         )

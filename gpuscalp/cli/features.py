@@ -10,7 +10,8 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, features_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import instant, split, words
+from gpuscalp.cli.words import split, words
+from gpuscalp.times import parse_time
 
 if TYPE_CHECKING:
     from gpuscalp.config import TrainConfig
@@ -104,8 +105,8 @@ def plot(
         columns=words(columns),
         venue=venue,
         symbol=symbol,
-        start_ns=instant(start),
-        end_ns=instant(end),
+        start_ns=parse_time(start, "--from"),
+        end_ns=parse_time(end, "--to"),
         grid=configured.grid,
         features=configured.features,
     )

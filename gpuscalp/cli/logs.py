@@ -78,15 +78,15 @@ def _chosen(
     session: Path, level: str | None, logger: str, name: str, since: str | None, until: str | None, lines: int
 ) -> tuple[list[Entry], Any]:
     """Return the entries that there are, and what is wanted of those to come."""
-    from gpuscalp.cli.words import instant
     from gpuscalp.logs import Wanted, frames_of, read
+    from gpuscalp.times import parse_time
 
     wanted = Wanted(
         level=level or "",
         logger=logger,
         ids=(name, *frames_of(session, name)) if name else (),
-        from_ns=instant(since),
-        to_ns=instant(until),
+        from_ns=parse_time(since, "--from"),
+        to_ns=parse_time(until, "--to"),
     )
     return list(deque(read(session, wanted), lines or None)), wanted
 

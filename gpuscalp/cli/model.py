@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,6 +10,7 @@ import typer
 from gpuscalp.cli.app import DeviceOption, model_app
 from gpuscalp.cli.output import JsonFlag, emit
 from gpuscalp.cli.words import MODEL_HELP, RegistryOption
+from gpuscalp.times import utc
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 StoredArgument = Annotated[
@@ -276,9 +276,10 @@ def _listed(answer: dict[str, Any]) -> Any:
     if answer["history"]:
         past = Table("when", "who", "what", "alias", "from", "to", "why")
         for act in answer["history"]:
-            when = datetime.fromtimestamp(act.time_ns / 1e9, UTC).isoformat(sep=" ", timespec="seconds")
             ends = ((digest or "")[:_SHORT] for digest in (act.old, act.new))
-            past.add_row(when, act.who, act.action, act.alias or "", *ends, act.why or act.session or "")
+            past.add_row(
+                utc(act.time_ns), act.who, act.action, act.alias or "", *ends, act.why or act.session or ""
+            )
         parts.append(past)
     return Group(*parts, f"Registry: {answer['registry']}")
 

@@ -106,7 +106,7 @@ def export(
 
     require()
     from gpuscalp.nautilus.export import export_catalog
-    from gpuscalp.train import parse_time
+    from gpuscalp.times import parse_time
 
     with progress("Exporting") as advance:
         answer = export_catalog(

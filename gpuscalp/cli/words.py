@@ -1,4 +1,4 @@
-"""What the words of options mean: instants, durations, lists, models.
+"""What the words of options mean: numbers, lists, models.
 
 Owns: the parsing that several commands share. Never: looks into an archive.
 """
@@ -46,31 +46,6 @@ def split(text: str | None) -> tuple[str, ...]:
 def words(values: Iterable[str] | None) -> tuple[str, ...]:
     """Return the parts of comma-separated lists, without empty ones."""
     return tuple(word for value in values or () for word in value.split(",") if word)
-
-
-def instant(text: str | None) -> int | None:
-    """Return an instant as ns since the epoch; without a zone it is UTC.
-
-    Raises
-    ------
-    UsageError
-        it is no ISO time
-    """
-    import datetime
-
-    from gpuscalp.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            "not an instant", value=text, where="--from or --to", fix="write it as 2024-07-18T23:58:30"
-        ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return round(moment.timestamp() * 1_000_000) * 1_000
 
 
 def nanoseconds(text: str) -> int:

@@ -19,7 +19,7 @@ from gpuscalp.distributed.steps import RaySteps
 from gpuscalp.errors import DeviceError, UsageError
 from gpuscalp.progress import Progress, silent
 from gpuscalp.ray_cluster import connected
-from gpuscalp.train import parse_time
+from gpuscalp.times import parse_time
 from gpuscalp.train.result import TrainResult
 from gpuscalp.train.run import core_count, train_by
 from gpuscalp.train.source import ArchiveSource

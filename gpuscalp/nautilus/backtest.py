@@ -27,7 +27,7 @@ from gpuscalp.backtest.run import (
     span_of,
     write_run,
 )
-from gpuscalp.backtest.summary import summarise, utc
+from gpuscalp.backtest.summary import summarise
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.config import BacktestConfig, load
 from gpuscalp.errors import UsageError
@@ -47,6 +47,7 @@ from gpuscalp.nautilus.strategy import GpuScalpStrategy, GpuScalpStrategyConfig
 from gpuscalp.nautilus.venue import BookKind, latency_ns, make_engine, not_modelled
 from gpuscalp.progress import Progress
 from gpuscalp.schema import Instrument
+from gpuscalp.times import utc
 
 _SESSION: Final = "backtest"
 
@@ -178,7 +179,7 @@ def nautilus_archive(
     ConfigError, UsageError
         and what ``run_nautilus`` raises
     """
-    from gpuscalp.train import parse_time
+    from gpuscalp.times import parse_time
 
     loaded = load(BacktestConfig, config, env=os.environ, overrides=overrides)
     rows: Iterable[list[Row]] | None = None

@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +18,7 @@ import msgspec
 
 from gpuscalp.config import flat_dict
 from gpuscalp.contract import Contract
-from gpuscalp.schema import NS_PER_S
+from gpuscalp.times import iso
 
 DIGEST: Final = "gpuscalp.bundle_digest"
 
@@ -76,8 +75,8 @@ def version_tags(contract: Contract) -> dict[str, str]:
         "gpuscalp.graph_hash": contract.graph_hash,
         "gpuscalp.venue": training.venue,
         "gpuscalp.symbols": ",".join(training.symbols),
-        "gpuscalp.trained_from": _when(training.trained_on.start_ns),
-        "gpuscalp.trained_to": _when(training.trained_on.end_ns),
+        "gpuscalp.trained_from": iso(training.trained_on.start_ns),
+        "gpuscalp.trained_to": iso(training.trained_on.end_ns),
     }
     return {name: value[:_TAG_MAX] for name, value in tags.items()}
 
@@ -114,10 +113,6 @@ def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def _param(value: object) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= _PARAM_MAX else "too long for MLflow: it stands in bundle/contract.json"
-
-
-def _when(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / NS_PER_S, UTC).isoformat(timespec="seconds")
 
 
 def _user() -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuscalp.config import TrainConfig, load
 from gpuscalp.device import RequestedDevice, resolve
-from gpuscalp.errors import UsageError
 from gpuscalp.progress import Progress
+from gpuscalp.times import parse_time
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.run import core_count, train
 from gpuscalp.train.source import ArchiveSource, FeatureSource
@@ -83,24 +82,3 @@ def train_archive(
         on_progress=on_progress,
         warm_start=warm_start,
     )
-
-
-def parse_time(text: str | None, where: str) -> int | None:
-    """Return an ISO time as ns UTC; a time without a zone is UTC.
-
-    Raises
-    ------
-    UsageError
-        it is no ISO time
-    """
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            "not a time", where=where, value=text, fix="as 2024-07-18 or 2024-07-18T12:30:00"
-        ) from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    whole = round(moment.timestamp() * 1e6)  # a float64 of seconds holds microseconds, not nanoseconds
-    return whole * 1_000

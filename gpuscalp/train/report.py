@@ -6,12 +6,12 @@ Owns: the words and figures of the report. Never computes a metric.
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from gpuscalp.report.figures import LINE, SERIES, SOFT, draw
 from gpuscalp.report.html import Section, Table, render
 from gpuscalp.schema import F64, NS_PER_S
+from gpuscalp.times import utc
 from gpuscalp.train.dataset import label_spec
 from gpuscalp.train.metrics import CONFIDENCE, RESAMPLES, Score
 from gpuscalp.train.result import TrainResult
@@ -90,8 +90,8 @@ def _folds(result: TrainResult) -> Section:
     rows = [
         (
             str(item.fold.index + 1),
-            _when(item.fold.test_start_ns),
-            _when(item.fold.test_end_ns),
+            utc(item.fold.test_start_ns),
+            utc(item.fold.test_end_ns),
             item.trained.rows,
             round(item.trained.weight),
             item.score.rows,
@@ -285,7 +285,7 @@ def _rows(result: TrainResult) -> Section:
                 [
                     (
                         "trained on (UTC)",
-                        f"{_when(training.trained_on.start_ns)} to {_when(training.trained_on.end_ns)}",
+                        f"{utc(training.trained_on.start_ns)} to {utc(training.trained_on.end_ns)}",
                     ),
                     ("device", f"{training.device}: {result.device_reason}"),
                     ("rounds of the members", ", ".join(map(str, result.rounds))),
@@ -297,10 +297,6 @@ def _rows(result: TrainResult) -> Section:
             ),
         ),
     )
-
-
-def _when(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _fixed(value: float | None, digits: int = 4) -> str | None:

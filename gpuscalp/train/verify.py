@@ -6,7 +6,6 @@ that imports XGBoost.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -19,7 +18,8 @@ from gpuscalp.errors import MemberError
 from gpuscalp.features import FeatureGraph
 from gpuscalp.forest_reader import read_booster
 from gpuscalp.ops.forest import Forest
-from gpuscalp.schema import F32, NS_PER_S
+from gpuscalp.schema import F32
+from gpuscalp.times import iso
 from gpuscalp.train.dataset import label_spec
 from gpuscalp.xgb import import_xgboost
 
@@ -42,8 +42,8 @@ def describe_bundle(path: Path) -> dict[str, Any]:
         "venue": training.venue,
         "symbols": list(training.symbols),
         "label": label_spec(training.config.label),
-        "trained_from": _when(training.trained_on.start_ns),
-        "trained_to": _when(training.trained_on.end_ns),
+        "trained_from": iso(training.trained_on.start_ns),
+        "trained_to": iso(training.trained_on.end_ns),
         "trials": training.tried,
         "rows": training.rows,
         "members": len(contract.members),
@@ -177,7 +177,3 @@ def mixed_rows(contract: Contract) -> F32:
     rng = np.random.default_rng(0)
     at = rng.integers(0, len(x), (MIXED_ROWS, x.shape[1]))
     return np.ascontiguousarray(np.take_along_axis(x, at, axis=0))
-
-
-def _when(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / NS_PER_S, UTC).isoformat(timespec="seconds")

@@ -27,7 +27,7 @@ from gpuscalp.errors import GpuscalpError
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
-from gpuscalp.train import parse_time
+from gpuscalp.times import parse_time
 from gpuscalp.train.run import core_count, train
 from gpuscalp.train.source import ArchiveSource
 from gpuscalp.tuning.cluster import RayPool, WorkerSpec, require

@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 
 from gpuscalp.backtest.metrics import Performance, number, performance
-from gpuscalp.backtest.summary import utc
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.errors import DataError
 from gpuscalp.overfitting import Overfitting, backtest_overfitting
 from gpuscalp.schema import F64, I64, NS_PER_S
 from gpuscalp.stats import Interval, block_length, deflated_sharpe, stationary_bootstrap, wilson
+from gpuscalp.times import utc
 from gpuscalp.walkforward.plan import Plan, Run, Step
 from gpuscalp.walkforward.random_entries import RandomEntries
 from gpuscalp.walkforward.recorded import Recorded, Trades, returns_of

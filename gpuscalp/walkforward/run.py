@@ -20,13 +20,13 @@ import numpy as np
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest.run import CONFIG_FILE, REPORT_FILE, RESULT_FILE
-from gpuscalp.backtest.summary import utc
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
+from gpuscalp.times import utc
 from gpuscalp.train.run import core_count
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
 from gpuscalp.walkforward.look_ahead import examine_step

@@ -143,7 +143,7 @@ def test_plot_of_a_range_has_only_its_frames(cli, archive, tmp_path):
         (("--columns", "price.*"), "too many columns"),
         (("--columns", "nope"), "matches no column"),
         (("--columns", "price.move.8", "--symbol", "NOPE"), "no such symbol"),
-        (("--columns", "price.move.8", "--from", "soon"), "not an instant"),
+        (("--columns", "price.move.8", "--from", "soon"), "not a time"),
     ],
 )
 def test_plot_refuses_what_cannot_be_drawn(cli, archive, tmp_path, words, what):
