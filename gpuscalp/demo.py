@@ -25,6 +25,7 @@ from gpuscalp.config import (
 )
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import UsageError
+from gpuscalp.files import replace_file
 from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import MarketSpec, write
@@ -237,9 +238,7 @@ def _prepare(out: Path) -> None:
 
 def _write_mark(out: Path, answer: dict[str, Any]) -> None:
     encoded = msgspec.json.encode(answer, enc_hook=lambda value: value.tolist())
-    partial = out / f".{_MARK}.partial"
-    partial.write_bytes(msgspec.json.format(encoded, indent=2) + b"\n")
-    partial.replace(out / _MARK)
+    replace_file(out / _MARK, msgspec.json.format(encoded, indent=2) + b"\n")
 
 
 def _make_market(spec: MarketSpec, path: Path, told: Progress) -> int:

@@ -18,6 +18,7 @@ from gpuscalp import __version__
 from gpuscalp.config import EngineConfig
 from gpuscalp.device import RequestedDevice, describe
 from gpuscalp.device_profile import DeviceProfile, Machine, NoProfile, Workload
+from gpuscalp.files import pretty, replace_file
 from gpuscalp.monitoring.nvml import CardSample, import_nvml, survey
 from gpuscalp.monitoring.nvml_cards import bus_numbers
 
@@ -69,9 +70,7 @@ def read_profile(path: Path, machine: Machine) -> DeviceProfile | NoProfile:
 def write_profile(path: Path, profile: DeviceProfile) -> None:
     """Write a profile in one step, its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n")
-    partial.replace(path)
+    replace_file(path, pretty(profile))
 
 
 def this_machine() -> Machine:

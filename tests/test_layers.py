@@ -65,6 +65,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "boosters",
             "bundle",
             "bundle_files",
+            "files",
             "device_choice",
             "execution",
             "exchange",

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gpuscalp.archive.manifest import sync_directory
+from gpuscalp.files import sync_folder
 from gpuscalp.ops import fused_book as fused
 
 # Of zlib. On the recordings level 6 saves a further sixth and takes three times as long.
@@ -95,7 +95,7 @@ class EventFile:
         finally:
             temporary.unlink(missing_ok=True)
             self._plain_path.unlink(missing_ok=True)
-        sync_directory(self.path.parent)
+        sync_folder(self.path.parent)
         return self.path.stat().st_size
 
     def discard(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import math
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from msgspec import Struct
 
 from gpuscalp import __version__
 from gpuscalp.errors import ArchiveError
+from gpuscalp.files import replace_file
 from gpuscalp.schema import Instrument
 
 FORMAT: Final = 1
@@ -190,27 +190,7 @@ def load(archive: Path) -> Manifest:
 def save(archive: Path, manifest: Manifest) -> None:
     """Replace the manifest in one step; a kill at any moment leaves the old one or the new one."""
     manifest.parts.sort(key=lambda part: part.path)
-    write_atomically(archive / NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or none of it."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames inside a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_file(archive / NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from gpuscalp.archive.tables import (
     part_path,
 )
 from gpuscalp.errors import ArchiveError
+from gpuscalp.files import sync_folder
 from gpuscalp.schema import NS_PER_DAY, Instrument
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class ArchiveWriter:
             target.parent.mkdir(parents=True, exist_ok=True)
             (self._staging / part.path.replace("/", "+")).replace(target)
         for folder in {(self.path / part.path).parent for part in self._closed}:
-            manifests.sync_directory(folder)
+            sync_folder(folder)
         manifest = self._manifest
         manifest.gpuscalp, manifest.pyarrow = __version__, pa.__version__
         manifest.parts.extend(
@@ -381,6 +382,6 @@ def _is_empty(path: Path) -> bool:
     if not path.is_dir():
         return False
     names = {item.name for item in path.iterdir()}
-    ours = {manifests.LOCK_NAME, STAGING_NAME, f"{manifests.NAME}.tmp", "rejects"}
+    ours = {manifests.LOCK_NAME, STAGING_NAME, f".{manifests.NAME}.partial", "rejects"}
     rest = {name for name in names - ours if not name.startswith("venue=")}
     return not names or (manifests.LOCK_NAME in names and not rest)

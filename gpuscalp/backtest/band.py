@@ -26,6 +26,7 @@ from gpuscalp.backtest.session import Session
 from gpuscalp.config import BacktestConfig, LegConfig
 from gpuscalp.errors import ConfigError, GpuscalpError
 from gpuscalp.execution.latency import at_quantile
+from gpuscalp.files import pretty
 from gpuscalp.schema import E8
 
 BAND_FILE: Final = "band.json"
@@ -196,8 +197,7 @@ class Band:
         import pyarrow.parquet as pq
 
         rows = [cell.row for cell in self.cells]
-        body = msgspec.json.encode({**self.summary(), "cells": rows})
-        (folder / BAND_FILE).write_bytes(msgspec.json.format(body, indent=2) + b"\n")
+        (folder / BAND_FILE).write_bytes(pretty({**self.summary(), "cells": rows}))
         kinds = {int: pa.int64(), str: pa.string()}
         fields = [each for part in (Assumptions, Figures) for each in msgspec.structs.fields(part)]
         # With types that are told: a column without any value has the same one as with some.

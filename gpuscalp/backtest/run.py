@@ -37,6 +37,7 @@ from gpuscalp.config import BacktestConfig, to_dict
 from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
+from gpuscalp.files import pretty
 from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock, Instrument
 from gpuscalp.times import utc
@@ -357,13 +358,13 @@ def write_run(
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir()
     try:
-        (partial / CONFIG_FILE).write_bytes(_json(frozen))
+        (partial / CONFIG_FILE).write_bytes(pretty(frozen))
         outcome.recorder.write(partial, symbols)
         if band is not None:
             band.write(partial)
         outcome.summary["run_dir"] = str(out)
         outcome.summary["report"] = str(out / REPORT_FILE)
-        (partial / RESULT_FILE).write_bytes(_json(outcome.summary))
+        (partial / RESULT_FILE).write_bytes(pretty(outcome.summary))
         write_report(
             partial / REPORT_FILE,
             "Backtest",
@@ -386,7 +387,3 @@ def check_free(out: Path) -> None:
             where=str(out),
             fix="give another one with --out; runs are never overwritten",
         )
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

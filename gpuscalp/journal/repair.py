@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from gpuscalp.errors import JournalError
+from gpuscalp.files import sync_folder
 from gpuscalp.journal.blocks import (
     BLOCK_HEADER_BYTES,
     MARK_BYTES,
@@ -104,7 +105,7 @@ def repair(path: str | Path) -> Repair | None:
         with segment.open("r+b") as file:
             file.truncate(at)
             os.fsync(file.fileno())
-    _sync_folder(segment.parent)
+    sync_folder(segment.parent)
     return Repair(segment, at, tail.segment_bytes - at, kept)
 
 
@@ -154,11 +155,3 @@ def _keep(segment: Path, tail: bytes) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return kept
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -24,6 +24,7 @@ import zstandard
 
 from gpuscalp import object_graph
 from gpuscalp.errors import DataError
+from gpuscalp.files import sync_folder
 from gpuscalp.live import heap
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.market import Market
@@ -147,11 +148,7 @@ class Checkpoints:
             os.fsync(file.fileno())
         self._spare = packed.arrays
         partial.rename(target)
-        folder = os.open(self._path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._path)
         for old in sorted(self._path.glob(f"*{_SUFFIX}"))[: -self._kept]:
             old.unlink(missing_ok=True)
         return target.name, digest.hexdigest()

@@ -18,6 +18,7 @@ from typing import Any, Final, final
 import msgspec
 
 from gpuscalp.errors import DeadlineError, GpuscalpError, ModelError, NotRunningError, UsageError
+from gpuscalp.files import replace_file
 from gpuscalp.redaction import redact
 
 SESSION_FILE: Final = "session.json"
@@ -177,9 +178,7 @@ def is_running(path: Path) -> bool:
 
 def write_status(path: Path, status: dict[str, Any]) -> None:
     """Replace the status file in one step."""
-    partial = path / f".{STATUS_FILE}.partial"
-    partial.write_bytes(_plain(status))
-    partial.rename(path / STATUS_FILE)
+    replace_file(path / STATUS_FILE, _plain(status), durable=False)
 
 
 def read_status(path: Path) -> dict[str, Any]:

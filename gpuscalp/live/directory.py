@@ -29,6 +29,7 @@ from gpuscalp import __version__
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import ConfigError, UsageError
+from gpuscalp.files import pretty, replace_file
 from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
 from gpuscalp.live.control import read_status
 from gpuscalp.live.engine import Engine
@@ -132,9 +133,7 @@ def create(
         device_reason=device_reason,
     )
     # Last, and in one step: a directory without it is no session yet.
-    partial = path / f".{SESSION_FILE}.partial"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=2) + b"\n")
-    partial.rename(path / SESSION_FILE)
+    replace_file(path / SESSION_FILE, pretty(about))
 
 
 def read_about(path: Path) -> SessionFile:

@@ -23,8 +23,8 @@ from gpuscalp.bundle import Bundle, load_bundle, read_contract
 from gpuscalp.contract import Contract, GraphLike
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import FeatureMismatchError, ModelError
+from gpuscalp.files import sync_folder
 from gpuscalp.live.records import Scaling
-from gpuscalp.registry.history import sync_folder
 from gpuscalp.registry.store import copy_bundle, note_session
 
 FOLDER: Final = "models"

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from gpuscalp.contract import Sha256
 from gpuscalp.errors import ModelError
+from gpuscalp.files import sync_folder
 
 Action = Literal["add", "promote", "rollback", "pin", "unpin", "use", "prune"]
 Alias = Literal["champion", "candidate", "shadow"]
@@ -180,15 +181,6 @@ def append(path: Path, history: History, act: Act) -> History:
     return History(
         (*history.acts, act), hashlib.sha256(line[:-1]).hexdigest(), history.whole_bytes + len(line)
     )
-
-
-def sync_folder(path: Path) -> None:
-    """Put the names in a folder on the disk."""
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _altered(path: Path, line: int, reason: str) -> ModelError:

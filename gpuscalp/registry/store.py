@@ -25,6 +25,7 @@ from typing import Any, Final, final
 
 from gpuscalp.bundle import CONTRACT_FILE, load_bundle, read_contract
 from gpuscalp.errors import DeadlineError, ModelError
+from gpuscalp.files import sync_folder
 from gpuscalp.redaction import redact
 from gpuscalp.registry.history import (
     Act,
@@ -34,7 +35,6 @@ from gpuscalp.registry.history import (
     State,
     append,
     read_history,
-    sync_folder,
 )
 
 HISTORY_FILE: Final = "history.jsonl"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gpuscalp.files import replace_file
 from gpuscalp.redaction import redact
 
 Cell = str | int | float | None
@@ -78,9 +79,7 @@ def render(title: str, sections: Sequence[Section], *, subtitle: str = "") -> st
 
 def write_report(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "") -> Path:
     """Render into a file, whole or not at all, and return its path."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(render(title, sections, subtitle=subtitle), encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, render(title, sections, subtitle=subtitle).encode())
     return path
 
 

@@ -24,6 +24,7 @@ from gpuscalp.config import StrategyConfig, TrainConfig, TuneConfig, to_dict
 from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.distributed.job import versions
 from gpuscalp.errors import GpuscalpError
+from gpuscalp.files import pretty, replace_file
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
@@ -172,7 +173,7 @@ def _open(out: Path, frozen: Mapping[str, Any], *, resume: bool) -> None:
         if out.exists() and (not out.is_dir() or any(path.suffix != ".partial" for path in out.iterdir())):
             raise taken(out)
         out.mkdir(parents=True, exist_ok=True)
-        _replace(file, _json(frozen))
+        replace_file(file, pretty(frozen))
         return
     require_begun(file, "search")
     require_same(file, frozen["hash"], "search", "configuration, data, device, seed or a version")
@@ -216,9 +217,9 @@ def _write_configs(
 ) -> None:
     """Write what the best trial was made with, as ``gpuscalp train`` and ``gpuscalp backtest`` read it."""
     head = f"# The best of {trials} trials (gpuscalp tune).\n"
-    _replace(out / TRAIN_FILE, (head + _toml(to_dict(train))).encode())
+    replace_file(out / TRAIN_FILE, (head + _toml(to_dict(train))).encode())
     trade = {"trials": trials, "strategy": to_dict(strategy), "cost": to_dict(config.cost)}
-    _replace(out / BACKTEST_FILE, (head + _toml(trade)).encode())
+    replace_file(out / BACKTEST_FILE, (head + _toml(trade)).encode())
 
 
 def _toml(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
@@ -283,14 +284,4 @@ def _write(
         subtitle=f"{len(found)} trials on {', '.join(summary['symbols'])}, {summary['venue']}",
     )
     # The result comes last: where it is, everything is.
-    _replace(out / RESULT_FILE, _json(summary))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    replace_file(out / RESULT_FILE, pretty(summary))

@@ -12,6 +12,7 @@ from typing import Final, final
 import msgspec
 
 from gpuscalp.errors import DataError
+from gpuscalp.files import pretty, replace_file
 
 PARTS_FILE: Final = "parts.json"
 
@@ -67,9 +68,7 @@ class Parts:
     def add(self, part: Path) -> None:
         """Note that a part is finished."""
         self._known[self._name(part)] = _digests(part)
-        partial = self._file.with_name(f".{PARTS_FILE}.partial")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(self._known, order="sorted"), indent=2))
-        partial.replace(self._file)
+        replace_file(self._file, pretty(dict(sorted(self._known.items()))))
 
     def _name(self, part: Path) -> str:
         return part.relative_to(self._folder).as_posix()

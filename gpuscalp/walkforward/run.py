@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-import msgspec
 import numpy as np
 
 from gpuscalp.archive import Archive
@@ -23,6 +22,7 @@ from gpuscalp.backtest.run import CONFIG_FILE, REPORT_FILE, RESULT_FILE
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.files import pretty, replace_file
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
@@ -143,7 +143,7 @@ def _open(out: Path, frozen: dict[str, Any], *, resume: bool) -> Parts:
             shutil.rmtree(partial)
         return Parts(out)
     out.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(_json(frozen))
+    file.write_bytes(pretty(frozen))
     return Parts(out)
 
 
@@ -226,11 +226,5 @@ def _write(
         subtitle=f"{', '.join(plan.symbols)} on {config.venue}, {summary['start']} to {summary['end']} UTC",
     )
     # The result comes last: where it is, everything is.
-    partial = out / f".{RESULT_FILE}.partial"
-    partial.write_bytes(_json(summary))
-    partial.replace(out / RESULT_FILE)
+    replace_file(out / RESULT_FILE, pretty(summary))
     return WalkForwardResult(out, out / REPORT_FILE, summary)
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
