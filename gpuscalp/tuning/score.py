@@ -129,12 +129,21 @@ def score_of(folds: Sequence[FoldFigures], config: ScoreConfig) -> float:
 
 
 def fold_value(fold: FoldFigures, config: ScoreConfig) -> float:
-    """Return what a fold counts for: bps per symbol and hour, or nats below the base rate."""
+    """Return what a fold counts for: bps per symbol and hour, or the relative gain in log loss."""
     if config.metric == "log_loss":
-        return fold.base_log_loss - fold.log_loss
+        return _gain(fold)
     return fold.net_bps / fold.symbol_hours
 
 
 def log_loss_gain(folds: Sequence[FoldFigures]) -> float:
-    """Return the mean over the folds of how far the log loss is below that of the base rate, nats."""
-    return statistics.fmean(fold.base_log_loss - fold.log_loss for fold in folds)
+    """Return the mean over the folds of the relative gain in log loss."""
+    return statistics.fmean(_gain(fold) for fold in folds)
+
+
+def _gain(fold: FoldFigures) -> float:
+    """Return the share by which the log loss is below that of the base rate.
+
+    In nats a label of even classes would beat one of rare classes, whatever is known of either: it has more
+    nats to lose.
+    """
+    return 1.0 - fold.log_loss / fold.base_log_loss

@@ -9,7 +9,8 @@ from gpuscalp.config import CostConfig, ScoreConfig, StrategyConfig
 from gpuscalp.ensemble import Signals
 from gpuscalp.train.iterator import Tally
 from gpuscalp.tuning.score import HeldRows, act_returns, fold_figures, score_of
-from gpuscalp.tuning.trials import FoldFigures
+from gpuscalp.tuning.search import Trial
+from gpuscalp.tuning.trials import FoldFigures, Rung
 
 HORIZON_MS = 300
 FRAME_NS = 100_000_000
@@ -122,7 +123,7 @@ def test_score_is_the_mean_less_the_penalty_times_the_deviation(rng):
         )
     ]
     net = np.array([fold.net_bps / fold.symbol_hours for fold in folds])
-    gain = np.array([1.05 - fold.log_loss for fold in folds])
+    gain = np.array([(1.05 - fold.log_loss) / 1.05 for fold in folds])
     for penalty in (0.0, 0.5, 2.0):
         assert score_of(folds, ScoreConfig(penalty=penalty)) == pytest.approx(
             net.mean() - penalty * net.std(ddof=1)
@@ -130,3 +131,19 @@ def test_score_is_the_mean_less_the_penalty_times_the_deviation(rng):
         assert score_of(folds, ScoreConfig("log_loss", penalty)) == pytest.approx(
             gain.mean() - penalty * gain.std(ddof=1)
         )
+
+
+def test_what_is_known_of_a_label_counts_and_not_how_even_its_classes_are():
+    """In nats a balanced label of which a tenth is known outranked a rare one of which a fifth is."""
+    even = [FoldFigures(100, 1.0, 0, 0.0, 0.9 * 1.08, 1.08, (5,))] * 2
+    rare = [FoldFigures(100, 1.0, 0, 0.0, 0.8 * 0.20, 0.20, (5,))] * 2
+    assert score_of(even, ScoreConfig("log_loss")) == pytest.approx(0.1)
+    assert score_of(rare, ScoreConfig("log_loss")) == pytest.approx(0.2)
+    # It also ranks trials of which neither acts, as most after few rounds.
+    trials = [
+        Trial(
+            number, {}, rungs=[Rung(number, 0, 5, tuple(folds), 0.0)], scores=[score_of(folds, ScoreConfig())]
+        )
+        for number, folds in enumerate((even, rare))
+    ]
+    assert min(trials, key=lambda trial: trial.rank).number == 1
