@@ -94,7 +94,9 @@ class Contest:
             self._settle()
             self._block = block
         said = np.isfinite(lead.probability).all(axis=1) & np.isfinite(shadow.probability).all(axis=1)
-        good = np.flatnonzero(said & (matured.direction[index] >= 0))
+        # A barrier may be touched where the horizon's end is not known: such a row has a label but no score.
+        known = (matured.direction[index] >= 0) & np.isfinite(matured.return_bps[index])
+        good = np.flatnonzero(said & known)
         if not len(good):
             return
         self.rows += len(good)

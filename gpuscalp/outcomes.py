@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, final
 
 import numpy as np
+from msgspec import structs
 
 from gpuscalp.config import GridConfig, LabelConfig
 from gpuscalp.labels import CLASSES, I8, horizon_frames, label_frames, quality_mask
@@ -58,7 +59,8 @@ class Matured(NamedTuple):
     end_ns : int64[D]
     probability : float64[D, S, K]   NaN where nothing was said
     direction : int8[D, S]   the class that came; NO_CLASS where there is no label
-    return_bps : float64[D, S]   the mid's, from the close of the frame to the end of its label
+    return_bps : float64[D, S]   the mid's, from the close of the frame to the end of the horizon, wherever a
+        barrier was touched before; NaN where it is not known
     spread_bps : float64[D, S]   at the close of the frame; NaN without a quote
     """
 
@@ -179,6 +181,10 @@ class Outcomes:
                 with np.errstate(invalid="ignore"):
                     spread_bps = 2e4 * (ask - bid) / (ask + bid)
                 returns = labels.return_bps[:due]
+                if self._label.kind == "barrier":
+                    # A session holds for the horizon: nobody sells at a touch.
+                    held = structs.replace(self._label, kind="forward")
+                    returns = label_frames(block, held, self._grid, blocked=self._blocked).return_bps[:due]
                 matured = Matured(
                     block.end_ns[:due].copy(), entered.copy(), labels.direction[:due], returns, spread_bps
                 )

@@ -47,14 +47,14 @@ def scene(frames: int = 400) -> tuple[list[Predicted], list[SignalRow], list[Sig
     return market, lead, shadow
 
 
-def followed(after_ns: int = 0) -> tuple[Contest, list[Matured]]:
+def followed(after_ns: int = 0, label: LabelConfig = LABEL) -> tuple[Contest, list[Matured]]:
     """Return the contest of the scene, and what had matured."""
     market, lead, shadow = scene()
     strategy = Strategy(RULES, COST, horizon_ms=LABEL.horizon_ms)
     contest = Contest(
-        strategy, COST, min_edge_bps=RULES.min_edge_bps, label=LABEL, grid=GRID, after_ns=after_ns
+        strategy, COST, min_edge_bps=RULES.min_edge_bps, label=label, grid=GRID, after_ns=after_ns
     )
-    outcomes, seen = Outcomes(3, LABEL, GRID), []
+    outcomes, seen = Outcomes(3, label, GRID), []
 
     def told(matured: Matured) -> None:
         seen.append(matured)
@@ -123,3 +123,23 @@ def test_every_label_of_a_block_ends_before_the_next_begins():
     counted = entries[entries % BLOCK_NS <= BLOCK_NS - GAP_NS]
     assert len(counted) > 200
     assert ((counted + STEPS * FRAME_NS - 1) // BLOCK_NS == counted // BLOCK_NS).all()
+
+
+def test_touch_of_a_barrier_earns_nothing_that_the_horizon_takes_back():
+    """The score had the return at the touch, although a session holds for the horizon."""
+    contest, seen = followed(label=LabelConfig(kind="barrier", horizon_ms=500, upper_bps=1.0, lower_bps=1.0))
+    mid = {frame.end_ns: frame.bid_px.astype(np.int64) + 1 for frame in scene()[0]}
+    early = 0
+    for matured in seen:
+        for end_ns, direction, moved in zip(
+            matured.end_ns.tolist(), matured.direction, matured.return_bps, strict=True
+        ):
+            expected = 1e4 * (mid[end_ns + STEPS * FRAME_NS] - mid[end_ns]) / mid[end_ns]
+            known = np.isfinite(moved)
+            assert moved[known] == pytest.approx(expected[known])
+            early += int((known & (direction == 2) & (moved < 1.0)).sum())
+    assert early > 20
+    # A touch is known even where the horizon's end is not.
+    assert any((np.isnan(each.return_bps) & (each.direction >= 0)).any() for each in seen)
+    assert contest.score.count > 8
+    assert math.isfinite(contest.score.mean)

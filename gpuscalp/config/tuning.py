@@ -46,7 +46,7 @@ DEFAULT_SPACE: dict[str, DimensionConfig] = {
 class ScoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How a trial is scored: mean over the folds less ``penalty`` standard deviations between them.
 
-    ``net``: bps after costs per symbol and hour. ``log_loss``: by how much it is below the base rate's.
+    ``net``: bps after costs per symbol and hour. ``log_loss``: by which share it is below the base rate's.
     """
 
     metric: Literal["net", "log_loss"] = "net"

@@ -25,6 +25,8 @@ from gpuscalp.train.device import TrainingDevice
 # Labels overlap, so a thinner grid loses little; without a bound the memory would grow with the archive.
 ROWS_MAX: Final = 400_000
 SAMPLE_ROWS_MAX: Final = 2_048
+# What is kept on the way, of which the sample is then taken.
+SAMPLED_ROWS_MAX: Final = 4 * SAMPLE_ROWS_MAX
 _NO_FEATURES: Final = np.empty((0, 0), np.float32)
 
 
@@ -76,6 +78,9 @@ class Sample:
         return cls(np.ascontiguousarray(x[at]), direction[at])
 
 
+_NOTHING: Final = Sample(_NO_FEATURES, np.empty(0, np.int8))
+
+
 @dataclass(slots=True)
 class _Parts:
     raw: list[F64] = field(default_factory=list)
@@ -120,8 +125,10 @@ def predict_held_out(
     told: Sequence[Comparer | None] = comparers or [None] * len(folds)
     thin = stride * thinning(expected_rows)
     last = folds[-1].index
-    sampled: list[Rows] = []
-    step = 1
+    # By time, so that it does not matter how rows are cut into blocks. Folds have equal numbers of rows.
+    last_rows = expected_rows * stride // (thin * (last + 1))
+    sample_stride = thin * max(-(-last_rows // SAMPLED_ROWS_MAX), 1)
+    sampled: list[Sample] = []
     for chunk in chunks:
         kept = on_stride(chunk.end_ns, grid, thin)[:, None]
         for fold, ensemble, predict, part, comparer in zip(
@@ -133,14 +140,14 @@ def predict_held_out(
                     comparer.add(rows.x, signals)
                 part.raw.append(signals.raw)
                 part.rows.append(replace(rows, x=_NO_FEATURES))
-                if fold.index == last:
-                    sampled.append(_every(replace(rows, x=device.to_host(rows.x)), step))
-        if sum(map(len, sampled)) > 4 * SAMPLE_ROWS_MAX:
-            step *= 2
-            sampled = [_every(rows, 2) for rows in sampled]
+                if fold.index != last:
+                    continue
+                at = np.flatnonzero(on_stride(rows.end_ns, grid, sample_stride))
+                if len(at):
+                    sampled.append(Sample(device.to_host(rows.x)[at], rows.direction[at]))
         if on_chunk is not None:
             on_chunk(chunk)
-    return tuple(_joined(part) for part in parts), _sample(sampled)
+    return tuple(_joined(part) for part in parts), Sample.joined(sampled or [_NOTHING])
 
 
 def _joined(part: _Parts) -> HeldOut:
@@ -154,23 +161,4 @@ def _joined(part: _Parts) -> HeldOut:
         symbol=np.concatenate(
             [np.empty(0, np.int32), *(np.full(len(block), block.symbol, np.int32) for block in rows)]
         ),
-    )
-
-
-def _sample(sampled: list[Rows]) -> Sample:
-    if not sampled:
-        return Sample(np.empty((0, 0), np.float32), np.empty(0, np.int8))
-    return Sample.joined([Sample(rows.x, rows.direction) for rows in sampled])
-
-
-def _every(rows: Rows, step: int) -> Rows:
-    """Return every ``step``-th row, copied so that the whole block can go."""
-    return Rows(
-        x=rows.x[::step].copy(),
-        direction=rows.direction[::step],
-        return_bps=rows.return_bps[::step],
-        weight=rows.weight[::step],
-        end_ns=rows.end_ns[::step],
-        label_end_ns=rows.label_end_ns[::step],
-        symbol=rows.symbol,
     )

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
 import msgspec
 import numpy as np
 
-from gpuscalp.config import BoosterConfig, CostConfig, EnsembleConfig, TrainConfig
-from gpuscalp.ensemble import Calibration, Ensemble
+from gpuscalp.config import BoosterConfig, CostConfig, EnsembleConfig, GridConfig, TrainConfig
+from gpuscalp.ensemble import Calibration, Ensemble, Signals
 from gpuscalp.errors import ArchiveError, ConfigError, DataError
 from gpuscalp.ops.forest import Forest
 from gpuscalp.progress import silent
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.splits import Fold
-from gpuscalp.train.dataset import LabelledChunk, labelled_chunks, on_stride
+from gpuscalp.train.dataset import LabelledChunk, labelled_chunks
 from gpuscalp.train.device import TrainingDevice, training_device
 from gpuscalp.train.fit import fit_members, forest_of, member_seeds
 from gpuscalp.train.held_out import HeldOut
@@ -37,6 +37,9 @@ from gpuscalp.tuning.trials import FoldFigures, Rung
 
 # Of all folds together; they are kept with their features: 86 MB where there are 215 columns.
 HELD_OUT_ROWS_MAX: Final = 100_000
+# Beyond that they are taken in stretches of so many frames, a minute of the default grid: longer ones would
+# be too few to lie all over a fold.
+STRETCH_FRAMES: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +134,7 @@ class Evaluator:
                     rounds=tuple(member.rounds for member in members),
                 )
             )
-            test = part.test
-            judged.append(
-                HeldOut(signals.raw, test.direction, test.return_bps, test.weight, test.end_ns, test.symbol)
-            )
+            judged.append(_judged(part.test, signals))
         return tuple(found)
 
     def _parts(self, config: TrainConfig) -> tuple[_Part, ...]:
@@ -150,31 +150,58 @@ class Evaluator:
         source = self._open(config)
         passes = Passes(source, config, device=self._device, threads=self._threads, progress=silent)
         counts, folds = passes.split()
-        held_out = counts.total * (1.0 - config.split.min_train_fraction)
-        thin = config.stride_frames * max(-(-round(held_out) // HELD_OUT_ROWS_MAX), 1)
-        tests = _test_rows(labelled_chunks(source.chunks(), config), folds, self._device, config, thin)
+        held_out = counts.total * config.stride_frames * (1.0 - config.split.min_train_fraction)
+        every = max(-(-round(held_out) // HELD_OUT_ROWS_MAX), 1)
+        tests = held_rows(labelled_chunks(source.chunks(), config), folds, self._device, config.grid, every)
         return tuple(
             _Part(passes.bin_fold(fold, counts), test) for fold, test in zip(folds, tests, strict=True)
         )
 
 
-def _predict(device: TrainingDevice, forest: Forest, x: Any, calibration: Calibration, trained: Tally) -> Any:
+def _predict(
+    device: TrainingDevice, forest: Forest, x: Any, calibration: Calibration, trained: Tally
+) -> Signals:
     margins = device.predictor(forest)(x)
     return Ensemble(forest, calibration, trained.class_return_bps).combine(margins)
 
 
-def _test_rows(
-    chunks: Any, folds: Sequence[Fold], device: TrainingDevice, config: TrainConfig, thin: int
+def _judged(rows: HeldRows, signals: Signals) -> HeldOut:
+    at = rows.judged
+    return HeldOut(
+        raw=signals.raw[at],
+        direction=rows.direction[at],
+        return_bps=rows.return_bps[at],
+        weight=rows.weight[at],
+        end_ns=rows.end_ns[at],
+        symbol=rows.symbol[at],
+    )
+
+
+def held_rows(
+    chunks: Iterable[LabelledChunk],
+    folds: Sequence[Fold],
+    device: TrainingDevice,
+    grid: GridConfig,
+    every: int,
 ) -> list[HeldRows]:
-    """Collect the test rows of all folds in one walk, every ``thin``-th frame."""
+    """Collect the test rows of all folds in one walk: of each symbol all frames of every n-th stretch.
+
+    Frames that the stride leaves out are among them, because a session decides at every frame. Symbols take
+    turns, so that few stretches still lie all over a fold.
+
+    Raises
+    ------
+    DataError    a fold has none
+    """
     found: list[list[HeldRows]] = [[] for _ in folds]
-    step_ns = thin * config.grid.frame_ms * NS_PER_MS
-    chunk: LabelledChunk
+    frame_ns = grid.frame_ms * NS_PER_MS
     for chunk in chunks:
-        kept = on_stride(chunk.end_ns, config.grid, thin)[:, None]
-        frames = chunk.chunk.frames
+        frames, labels = chunk.chunk.frames, chunk.labels
+        symbols = labels.direction.shape[1]
+        turn = chunk.end_ns[:, None] // (STRETCH_FRAMES * frame_ns) + np.arange(symbols) * every // symbols
+        kept = labels.valid & (turn % every == 0)
         for fold, parts in zip(folds, found, strict=True):
-            chosen = chunk.select(fold.test_rows) & kept
+            chosen = kept & fold.test_rows(chunk.end_ns[:, None], labels.end_ns)
             for rows in chunk.rows(chosen, device):
                 at = np.flatnonzero(chosen[:, rows.symbol])
                 parts.append(
@@ -187,11 +214,11 @@ def _test_rows(
                         symbol=np.full(len(rows), rows.symbol, np.int32),
                         bid_px=frames.bid_px[at, rows.symbol],
                         ask_px=frames.ask_px[at, rows.symbol],
-                        step_ns=step_ns,
+                        frame_ns=frame_ns,
                     )
                 )
     for fold, parts in zip(folds, found, strict=True):
-        if not parts:
+        if not any(part.judged.any() for part in parts):
             raise DataError(
                 "a fold has no held-out rows",
                 where=f"fold {fold.index + 1}",
@@ -210,5 +237,5 @@ def _joined(parts: Sequence[HeldRows], device: TrainingDevice) -> HeldRows:
             name: of(name)
             for name in ("direction", "return_bps", "weight", "end_ns", "symbol", "bid_px", "ask_px")
         },
-        step_ns=parts[0].step_ns,
+        frame_ns=parts[0].frame_ns,
     )

@@ -22,7 +22,10 @@ from gpuscalp.tuning.trials import FoldFigures
 _SYNTHETIC: Final = "synthetic"
 # Below so many acts in all folds a mean after costs is mostly luck.
 FEW_ACTS: Final = 100
-_UNITS: Final = {"net": "bps per symbol and hour, after costs", "log_loss": "nats below the base rate"}
+_UNITS: Final = {
+    "net": "bps per symbol and hour, after costs",
+    "log_loss": "share of the base rate's log loss",
+}
 
 
 def trial_rows(trials: Sequence[Trial], config: ScoreConfig, generation: int) -> list[dict[str, Any]]:
@@ -61,6 +64,11 @@ def warnings_of(trials: Sequence[Trial], best: Trial, config: TuneConfig, venue:
             found.append(f"The best trial would have entered only {acts} time(s): its score is mostly luck.")
         if acts and best.score <= 0.0:
             found.append("The best trial does not earn its costs on held-out rows, or not steadily.")
+    elif any(name.startswith("label.") for name in config.space):
+        found.append(
+            "The label was among what log loss tuned. It says how much of a question can be answered, not "
+            "whether the answer pays: volatility alone answers much of some questions."
+        )
     if trials[0].yardstick and best.number == 0:
         found.append("No trial was better than the configuration as it stands.")
     failed = [trial for trial in trials if trial.state == "failed"]

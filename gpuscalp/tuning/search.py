@@ -81,7 +81,8 @@ class Trial:
     def rank(self) -> tuple[float, float, int]:
         """What trials are ordered by, the best first.
 
-        After few rounds many trials would not act yet, and score 0: then the log loss decides.
+        After few rounds many trials would not act yet, and score 0: then the log loss decides, relative to
+        that of the base rate, because labels may differ between trials.
         """
         return -self.score, -log_loss_gain(self.rungs[-1].folds), self.number
 

@@ -125,6 +125,14 @@ class Space:
                 value=config.strategy.hold_ms,
                 fix="leave it out here; the backtest may have it",
             )
+        if config.train.label.kind == "barrier" and config.score.metric == "net":
+            raise ConfigError(
+                "a barrier label ends at a touch, but the strategy holds for the horizon: returns would be "
+                "counted that nobody gets",
+                where="train.label.kind",
+                value="barrier",
+                fix='score.metric = "log_loss", or label.kind = "forward"',
+            )
         self._train, self._strategy = config.train, config.strategy
         if not config.space:
             raise ConfigError(

@@ -25,8 +25,8 @@ class FoldFigures(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes
     ----------
-    rows : that were predicted
-    symbol_hours : time that they cover, of all symbols together
+    rows : that the log loss is of
+    symbol_hours : of all symbols together, in which the strategy decided or held
     acts : how often the strategy would have entered
     net_bps : sum over the acts: mid return in the direction of the act less fees and spread, bps
     log_loss, base_log_loss : of the model, and of the class shares of the training rows

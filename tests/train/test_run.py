@@ -13,6 +13,7 @@ from gpuscalp.bundle import load_bundle
 from gpuscalp.config import BoosterConfig, EnsembleConfig, LabelConfig, SplitConfig
 from gpuscalp.errors import DataError, DeviceError, UsageError
 from gpuscalp.train import train
+from gpuscalp.train.dataset import labelled_chunks
 from gpuscalp.train.device import training_device
 from gpuscalp.train.fit import check_device, final_rounds, fit_members, forest_of
 from gpuscalp.train.held_out import predict_held_out, thinning
@@ -175,6 +176,39 @@ def test_held_out_rows_lie_in_their_own_test_interval_and_are_thinned_to_a_bound
     assert thinning(500) == 1
     assert thinning(501) == 2
     assert predict_held_out.__doc__
+
+
+def test_sample_of_the_last_fold_is_bounded_and_the_same_however_rows_are_cut(monkeypatch):
+    """Blocks of one row could not be halved: all of them were kept, and copied at every chunk."""
+
+    class Counting:
+        moved = 0
+
+        def __getattr__(self, name):
+            return getattr(CPU, name)
+
+        def to_host(self, array):
+            self.moved += len(array)
+            return CPU.to_host(array)
+
+    monkeypatch.setattr("gpuscalp.train.held_out.SAMPLED_ROWS_MAX", 64)
+    monkeypatch.setattr("gpuscalp.train.held_out.SAMPLE_ROWS_MAX", 80)
+    config = quick_config()
+    whole = FakeSource(frame_count=1_500)
+    passes = Passes(whole, config, device=CPU, threads=1, progress=lambda *_, **__: None)
+    counts, folds = passes.split()
+    ensembles = [passes.fit_fold(folds[0], counts).ensemble] * len(folds)
+    found = []
+    for source in (FakeSource(frame_count=1_500, cut=1), whole):
+        device = Counting()
+        held_out, sample = predict_held_out(
+            labelled_chunks(source.chunks(), config), folds, ensembles, device=device, grid=config.grid,
+            stride=1, expected_rows=round(0.7 * counts.total),
+        )  # fmt: skip
+        found.append((len(held_out[-1]), device.moved, sorted(map(tuple, np.nan_to_num(sample.x).tolist()))))
+    assert found[0][0] > 900
+    assert 50 < found[0][1] <= 70
+    assert found[0][2] == found[1][2]
 
 
 def test_forest_of_the_members_gives_their_margins_to_the_bit():

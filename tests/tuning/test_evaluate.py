@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from msgspec import structs
 
 from gpuscalp.config import CostConfig, LabelConfig, StrategyConfig
 from gpuscalp.distributed.job import versions
+from gpuscalp.ensemble import Signals
 from gpuscalp.errors import UsageError
+from gpuscalp.splits import Fold
 from gpuscalp.train import train
+from gpuscalp.train.dataset import labelled_chunks
+from gpuscalp.train.device import training_device
 from gpuscalp.tuning.cluster import WorkerSpec
-from gpuscalp.tuning.evaluate import Evaluator
+from gpuscalp.tuning.evaluate import STRETCH_FRAMES, Evaluator, held_rows
+from gpuscalp.tuning.score import HeldRows, acts_of
 from gpuscalp.tuning.search import Task
-from tests.train.market import FakeSource, quick_config
+from tests.train.market import FRAME_NS, START_NS, FakeSource, quick_config
 
 CONFIG = quick_config()
 STRATEGY = StrategyConfig(min_edge_bps=-50.0, min_confidence=0.34)
@@ -31,9 +40,11 @@ def source() -> FakeSource:
     return FakeSource(frame_count=2_000)
 
 
-def test_last_rung_has_the_folds_of_training_to_the_bit(source, tmp_path):
-    line = evaluator(source).make(task())
-    result = train(source, CONFIG, tmp_path / "model", device="cpu", threads=1)
+@pytest.mark.parametrize("stride", [1, 3])
+def test_last_rung_has_the_folds_of_training_to_the_bit(source, tmp_path, stride):
+    line = evaluator(source).make(task(stride_frames=stride))
+    config = structs.replace(CONFIG, stride_frames=stride)
+    result = train(source, config, tmp_path / "model", device="cpu", threads=1)
     assert line.failure is None
     assert [fold.rounds for fold in line.folds] == [fold.rounds for fold in result.folds]
     assert [fold.log_loss for fold in line.folds] == [fold.score.log_loss for fold in result.folds]
@@ -79,3 +90,73 @@ def test_machine_with_other_versions_makes_no_trial(tmp_path):
     spec = WorkerSpec(tmp_path, "", others, None, None, "cpu", 1, 0.0, CostConfig(), kept=1)
     with pytest.raises(UsageError, match="other versions"):
         spec.evaluator().make(task())
+
+
+FRAMES, SYMBOLS = 30_000, 3
+
+
+@pytest.fixture(scope="module")
+def held() -> Callable[..., HeldRows]:
+    """Rows of one fold of 150 stretches: all of them, every n-th, or with a stride."""
+    market = FakeSource(frame_count=FRAMES, symbol_count=SYMBOLS)
+    fold = Fold(0, START_NS, START_NS, START_NS + FRAMES * FRAME_NS, 0)
+
+    def held(every: int = 1, stride: int = 1) -> HeldRows:
+        config = structs.replace(CONFIG, stride_frames=stride)
+        chunks = labelled_chunks(market.chunks(), config)
+        return held_rows(chunks, [fold], training_device("cpu"), config.grid, every)[0]
+
+    return held
+
+
+def bps_per_hour(rows: HeldRows, share: float, net_bps: float, horizon_ms: int = 1_000) -> float:
+    """Signals on a share of the frames, the same ones whatever rows there are; every act leaves the same."""
+    lots = np.random.default_rng(5).random((FRAMES + 1, SYMBOLS))
+    count, even = len(rows), np.full((len(rows), 3), 1 / 3)
+    acting = lots[(rows.end_ns - START_NS) // FRAME_NS, rows.symbol] < share
+    edge = np.where(acting, 9.0, np.nan)
+    signals = Signals(even, np.ones(count), np.zeros(count), edge, np.zeros((1, count, 3), np.float32), even)
+    acts = acts_of(
+        replace(rows, return_bps=np.full(count, net_bps)),
+        signals,
+        strategy=StrategyConfig(min_edge_bps=0.0, min_confidence=0.0, min_agreement=0.0),
+        cost=CostConfig(taker_fee_bps=0.0),
+        horizon_ms=horizon_ms,
+    )
+    return float(acts.net_bps.sum()) / (acts.symbol_ns / 3.6e12)
+
+
+@pytest.mark.parametrize(("every", "stride"), [(1, 1), (7, 1), (1, 20), (7, 20)])
+def test_who_acts_often_or_holds_long_is_charged_for_it_however_rows_are_thinned(held, every, stride):
+    """On every n-th frame no act kept its symbol busy: the order of these trials was turned round."""
+    rows = held(every, stride)
+    assert len(rows) == pytest.approx(SYMBOLS * FRAMES / every, rel=0.05)
+    for share, net_bps, horizon_ms in ((0.5, 0.2, 1_000), (0.05, 1.0, 1_000), (0.5, 1.5, 60_000)):
+        # An act comes a horizon after the one before it and then waits for a signal, from frame to frame.
+        wait_s = 0.1 * (1 / share - 1)
+        expected = 3600 * net_bps / (horizon_ms / 1_000 + wait_s)
+        assert bps_per_hour(rows, share, net_bps, horizon_ms) == pytest.approx(expected, rel=0.1)
+    assert bps_per_hour(rows, 0.5, 0.2) < 0.7 * bps_per_hour(rows, 0.05, 1.0)
+    assert bps_per_hour(rows, 0.3, 1.0, 500) > 1.7 * bps_per_hour(rows, 0.3, 1.5, 2_000)
+
+
+def test_kept_rows_are_whole_stretches_in_which_symbols_take_turns(held):
+    rows = held(7)
+    for symbol in range(SYMBOLS):
+        own = np.sort(rows.end_ns[rows.symbol == symbol]) // FRAME_NS
+        stretches, count = np.unique(own // STRETCH_FRAMES, return_counts=True)
+        assert (np.diff(stretches) == 7).all()
+        assert (count[1:-1] == STRETCH_FRAMES).all()
+    assert len(np.unique(rows.end_ns // (STRETCH_FRAMES * FRAME_NS) % 7)) == SYMBOLS
+
+
+def test_more_rows_than_the_limit_are_thinned_to_it(source, monkeypatch):
+    whole = evaluator(source).make(task())
+    monkeypatch.setattr("gpuscalp.tuning.evaluate.HELD_OUT_ROWS_MAX", 1_200)
+    monkeypatch.setattr("gpuscalp.tuning.evaluate.STRETCH_FRAMES", 20)
+    thin = evaluator(source).make(task())
+    rows = [sum(fold.rows for fold in line.folds) for line in (whole, thin)]
+    assert rows[0] > 2_000
+    assert rows[1] == pytest.approx(1_200, rel=0.25)
+    rates = [[fold.acts / fold.symbol_hours for fold in line.folds] for line in (whole, thin)]
+    assert rates[1] == pytest.approx(rates[0], rel=0.15)

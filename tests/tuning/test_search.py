@@ -10,10 +10,12 @@ import pytest
 
 pytest.importorskip("optuna", reason="extra ray is not installed")
 
+from gpuscalp.config import DimensionConfig, ScoreConfig, TuneConfig
 from gpuscalp.errors import DataError, UsageError
+from gpuscalp.tuning.report import warnings_of
 from gpuscalp.tuning.search import best_of, rung_rounds
 from gpuscalp.tuning.trials import TRIALS_FILE, TrialLog
-from tests.tuning.pools import KilledError, Shuffled, run, told_of
+from tests.tuning.pools import SPACE, KilledError, Shuffled, run, told_of
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_rungs_take_the_best_third_of_each_generation(plain):
         assert line["rounds"] == (10, 30, 90)[line["rung"]]
         if line["failure"] is None:
             net = [fold["net_bps"] / fold["symbol_hours"] for fold in line["folds"]]
-            gain = [fold["base_log_loss"] - fold["log_loss"] for fold in line["folds"]]
+            gain = [1 - fold["log_loss"] / fold["base_log_loss"] for fold in line["folds"]]
             score[key] = statistics.mean(net) - statistics.stdev(net), statistics.mean(gain)
     for first, size in ((0, 9), (9, 9), (18, 9), (27, 3)):
         numbers = set(range(first, first + size))
@@ -112,6 +114,16 @@ def test_rungs_end_with_all_rounds_and_have_no_doubles():
     assert rung_rounds(SearchConfig(rungs=3, reduction=3), 300) == (34, 100, 300)
     assert rung_rounds(SearchConfig(rungs=4, reduction=3), 4) == (1, 2, 4)
     assert rung_rounds(SearchConfig(rungs=1), 50) == (50,)
+
+
+def test_label_that_log_loss_has_chosen_is_warned_of(plain):
+    def said(metric: str, **space: DimensionConfig) -> str:
+        config = TuneConfig(space=space or SPACE, score=ScoreConfig(metric))
+        return " ".join(warnings_of(plain[0], best_of(plain[0]), config, "binance_usdm"))
+
+    assert "volatility" in said("log_loss")
+    assert "volatility" not in said("net")
+    assert "volatility" not in said("log_loss", **{"booster.eta": SPACE["booster.eta"]})
 
 
 def test_two_drivers_at_once_are_refused(tmp_path):

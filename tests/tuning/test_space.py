@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpuscalp.config import DimensionConfig, FeatureConfig, TrainConfig, TuneConfig
+from gpuscalp.config import DimensionConfig, FeatureConfig, LabelConfig, ScoreConfig, TrainConfig, TuneConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.tuning.space import TUNABLE, Space
 
@@ -69,6 +69,14 @@ def test_configured_values_are_known_where_they_lie_in_the_space():
 def test_space_that_makes_no_sense_is_refused(name, dimension, said):
     with pytest.raises(ConfigError, match=said):
         Space(TuneConfig(space={name: dimension}))
+
+
+def test_barrier_labels_are_not_scored_by_a_return_that_nobody_gets():
+    """A touch of +3 bps was booked as +3, although the strategy still held when the mid was back."""
+    barrier = TrainConfig(label=LabelConfig(kind="barrier"))
+    with pytest.raises(ConfigError, match="touch"):
+        Space(TuneConfig(train=barrier))
+    Space(TuneConfig(train=barrier, score=ScoreConfig("log_loss")))
 
 
 def test_near_key_is_named():
