@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from gpuscalp.errors import ConfigError, DataError, ParityError, UsageError
@@ -24,6 +25,7 @@ from gpuscalp.live.run import check_same
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
 from gpuscalp.risk import RiskState
+from gpuscalp.schema import NS_PER_MS, TICK, TickKind
 from tests.live import script
 from tests.live.test_replay import outputs
 
@@ -342,6 +344,28 @@ def quiet(material: dict[str, Path], tmp_path: Path) -> Iterator[Session]:
     session = open_session(tmp_path / "quiet")
     yield session
     session.close(now_ns=1)
+
+
+@pytest.mark.parametrize("last", ["ticks", "clock"])
+def test_an_overload_of_a_session_s_first_process_gives_way_and_is_repeated(
+    material: dict[str, Path], tmp_path: Path, last: str
+) -> None:
+    """The first process of every session once took whatever came, and a clock's overload was not written."""
+    config = script.trading_config(**{"batch.conflate_above": 4})
+    create(tmp_path / "session", config, material["model"], script.INSTRUMENTS, now_ns=1)
+    session = open_session(tmp_path / "session")
+    ticks = np.zeros(5, TICK)
+    ticks["kind"], ticks["exch_ns"] = TickKind.QUOTE, script.START_MS * NS_PER_MS + np.arange(5)
+    session.on_ticks(ticks if last == "ticks" else ticks[:4], 2)
+    if last == "clock":
+        session.on_clock(int(ticks["exch_ns"][4]), 3)
+    waiting = len(session.market.batcher)
+    assert waiting == {"ticks": 1, "clock": 2}[last]
+    session.close(now_ns=4)
+    session = open_session(tmp_path / "session")
+    assert len(session.market.batcher) == waiting
+    assert not session.market.batcher.by_hand
+    session.close(now_ns=5)
 
 
 def test_command_is_obeyed_without_a_market(quiet: Session) -> None:
