@@ -143,7 +143,10 @@ def test_checkpoint_of_other_sources_is_refused(
         run(material, broken)
 
 
-def test_lost_database_is_made_again(material: dict[str, Path], broken: Path) -> None:
+@pytest.mark.parametrize("cut_short", [False, True], ids=["at once", "by a second start"])
+def test_lost_database_is_made_again(broken: Path, monkeypatch: pytest.MonkeyPatch, cut_short: bool) -> None:
+    """A start that was killed once left an empty database that no later one filled."""
+
     def rows(path: Path) -> list[Any]:
         with sqlite3.connect(path / "state.sqlite") as db:
             return [
@@ -154,6 +157,15 @@ def test_lost_database_is_made_again(material: dict[str, Path], broken: Path) ->
     before = rows(broken)
     assert before[0]
     (broken / "state.sqlite").unlink()
+    if cut_short:
+
+        def killed(*_: object) -> None:
+            raise _KilledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "_restore_store", killed)
+            with pytest.raises(_KilledError):
+                open_session(broken)
     session = open_session(broken)
     session.close(now_ns=1)
     assert rows(broken) == before
