@@ -25,6 +25,8 @@ _ANSWER: Final = "answer.json"
 _ERRORS: Final = "errors.txt"
 _HOUR_NS: Final[int] = 3_600 * NS_PER_S
 _REASON_MAX: Final = 300
+# At the end of a session; the kernel frees what is left later.
+_WAIT_S: Final = 1.0
 # NumPy's own threads are of no use to it.
 _ONE_THREAD: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -54,12 +56,14 @@ class Retrainer:
         self.result: dict[str, Any] | None = None
         self._path, self._folder, self._config = path, path / "retraining", config
         self._process: subprocess.Popen[bytes] | None = None
+        # One that was killed. To free its memory at idle priority may take it minutes, and nobody waits.
+        self._dying: subprocess.Popen[bytes] | None = None
         self._attempted_ns = max(begun_ns, self._last_attempt_ns())
 
     def due(self, now_ns: int) -> bool:
         """Whether it is time for the next attempt."""
         next_ns = self.next_ns()
-        return next_ns is not None and now_ns >= next_ns
+        return next_ns is not None and now_ns >= next_ns and self._dying is None
 
     def next_ns(self) -> int | None:
         """Return when the next attempt is due, wall clock; None: never, or it is running."""
@@ -98,16 +102,18 @@ class Retrainer:
 
     def poll(self, now_ns: int) -> dict[str, Any] | None:
         """Return the answer of a process that has come to a good end since the last call."""
+        if self._dying is not None and self._dying.poll() is not None:
+            self._dying = None
         process = self._process
         if process is None:
             return None
         code = process.poll()
         if code is None:
             if now_ns - self._attempted_ns > self._config.timeout_hours * _HOUR_NS:
-                self._end()
+                self._kill(process)
                 self._become("failed", now_ns, f"it took more than {self._config.timeout_hours:g} hours")
             return None
-        self._end()
+        self._let_go(process)
         try:
             answer: dict[str, Any] = json.loads((self._folder / _ANSWER).read_bytes())
         except (OSError, ValueError):
@@ -125,7 +131,11 @@ class Retrainer:
 
     def close(self) -> None:
         """End a process that runs."""
-        self._end()
+        if self._process is not None:
+            self._kill(self._process)
+        if self._dying is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._dying.wait(_WAIT_S)
 
     def status(self) -> dict[str, Any]:
         return {
@@ -152,16 +162,16 @@ class Retrainer:
         # Out of memory a library may end the process before it can say so itself.
         return f"exit code {code}" + (f": {lines[-1]}" if lines else "")
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.poll() is None:
-            process.kill()
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        self._let_go(process)
+        self._dying = process
+
+    def _let_go(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = None
         assert process.stdin is not None
         with suppress(OSError):
             process.stdin.close()
-        process.wait()
 
     def _open(self, name: str) -> IO[bytes]:
         return (self._folder / name).open("wb")

@@ -92,6 +92,28 @@ def test_one_that_takes_too_long_is_ended(tmp_path, code):
     assert retrainer.state == "running"
     retrainer.poll(BEGUN_NS + HOUR // 2 + 1)
     assert (retrainer.state, retrainer.reason) == ("failed", "it took more than 0.5 hours")
+    retrainer.close()
+
+
+def test_nobody_waits_for_one_that_was_killed(tmp_path, code):
+    """The loop's thread once waited until the kernel had freed 4 GiB at idle priority, or for a driver that
+    hung. Nothing else is begun beside it."""
+    config = RetrainingConfig(every_hours=1.0, timeout_hours=0.5)
+    retrainer = Retrainer(tmp_path, config, begun_ns=BEGUN_NS)
+    code[0] = "import time; time.sleep(600)"
+    retrainer.start(tmp_path, BEGUN_NS)
+    process = retrainer._process
+    with patch.object(process, "kill"), patch.object(module, "_WAIT_S", 0.01):  # it does not die
+        began = time.monotonic()
+        retrainer.poll(BEGUN_NS + HOUR)
+        assert retrainer.state == "failed"
+        assert not retrainer.due(BEGUN_NS + 9 * HOUR)
+        retrainer.close()
+        assert time.monotonic() - began < 30
+    process.kill()
+    process.wait()
+    retrainer.poll(BEGUN_NS + HOUR)
+    assert retrainer.due(BEGUN_NS + 9 * HOUR)
 
 
 def test_the_last_attempt_of_an_earlier_process_counts(tmp_path, code):
