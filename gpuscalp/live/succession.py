@@ -172,8 +172,9 @@ class Succession:
     def _judge(self) -> list[ModelRecord]:
         """Return what the rules ask for: to promote, or to go back."""
         rivals, roles = self._rivals, self._session.engine.roles
-        if (figure := rivals.leaves) and roles.earlier:
-            now = roles.earlier[-1]
+        before = roles.earlier[-1] if roles.earlier else None
+        if (figure := rivals.leaves) and before is not None and before.bundle not in self._unusable:
+            now = before
             reason, by, evidence = f"{figure} has left its band", BY_ROLLBACK, rivals.gaps()
         elif rivals.promotes and roles.shadow is not None:
             now = roles.shadow
