@@ -16,6 +16,8 @@ from gpuscalp.redaction import redact
 
 # Who asked for a promotion (``ModelRecord.by``).
 BY_RULE: Final = "rule"
+# Who wanted a calibration that nobody has signed: it is not the bundle's own either.
+_SOMEBODY: Final = "somebody"
 # Steps back that are remembered.
 _EARLIER_MAX: Final = 16
 
@@ -29,8 +31,8 @@ class InRole(Struct, frozen=True):
     calibration : in the place of the bundle's own; None: its own
     since_ns : exchange time at which it was taken; 0 = with the session's beginning
     after_ns : end of the last frame that was decided before that; 0 = there was none
-    calibrated_ns, calibrated_by : exchange time of the last change of the calibration alone, and who wanted
-        it; 0 and "" = there was none
+    calibrated_ns : exchange time of the last change of the calibration alone; 0 = there was none
+    calibrated_by : who wanted the calibration; "" = it came with the bundle
     reason, by : why, and who asked for it
     """
 
@@ -82,16 +84,22 @@ class Roles:
         after_ns : end of the last frame that was decided on
         """
         before = self.lead if record.role == "lead" else self.shadow
+        calibrated_by = record.by or (_SOMEBODY if record.calibration is not None else "")
         if before is not None and before.bundle == record.bundle:
             now = structs.replace(
-                before, calibration=record.calibration, calibrated_ns=now_ns, calibrated_by=record.by
+                before, calibration=record.calibration, calibrated_ns=now_ns, calibrated_by=calibrated_by
             )
         else:
+            same = self._known(record)
+            if same is None and record.calibration is None:
+                calibrated_by = ""
             now = InRole(
                 record.bundle,
                 record.calibration,
                 since_ns=now_ns,
                 after_ns=after_ns,
+                calibrated_ns=0 if same is None else same.calibrated_ns,
+                calibrated_by=calibrated_by if same is None else same.calibrated_by,
                 reason=record.reason,
                 by=record.by,
             )
@@ -107,3 +115,10 @@ class Roles:
         self.lead = now
         if self.shadow is not None and self.shadow.bundle == now.bundle:
             self.shadow = None  # it leads
+
+    def _known(self, record: ModelRecord) -> InRole | None:
+        """Return who bears a model with this very calibration already."""
+        for each in (self.shadow, *self.earlier[-1:], self.lead):
+            if each is not None and (each.bundle, each.calibration) == (record.bundle, record.calibration):
+                return each
+        return None
