@@ -97,10 +97,13 @@ def ckpts(path: Path) -> list[Path]:
 
 def test_session_goes_on_to_the_same_end(material: dict[str, Path], broken: Path, whole: Path) -> None:
     assert ckpts(broken)
+    partial = broken / "checkpoints" / f"{7:016d}.partial"
+    partial.write_bytes(b"cut short by the kill")
     answer = run(material, broken)
     assert 0 < answer["skipped"] < answer["skipped"] + answer["messages"]
     assert outputs(broken) == outputs(whole)
     assert verify(broken)["differing"] == 0
+    assert not partial.exists(), "it once stayed for ever"
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut", "all gone", "newest gone"])
