@@ -88,6 +88,7 @@ class JournalWriter:
             self.block_count = self.raw_bytes = self.written_bytes = 0
             self._parts: list[Part] = []
             self._buffered_bytes = self._buffered_count = 0
+            self._size = self._durable_bytes = 0
             self._open_segment(segment_number(segments[-1]) + 1 if segments else 0, now_ns)
         except BaseException:
             self._unlock()
