@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -31,8 +30,6 @@ from gpuscalp.schema import NS_PER_MS
 _LOG: Final = logging.getLogger("gpuscalp.models")
 BY_RETRAINING: Final = "retraining"
 _HOUR_MS: Final = 3_600_000
-# The archive of a retraining lies on the disk of the journal, without which a session ends.
-_FREE_BYTES_MIN: Final = 8 << 30
 _METRICS: Final = ("log_loss", "base_log_loss", "ic", "ic_low", "ic_high")
 
 
@@ -140,9 +137,8 @@ class Succession:
         if rows < self._config.retraining.rows_min:
             retrainer.reason = f"due, but there are {rows:,} rows of {self._config.retraining.rows_min:,}"
             return
-        free = shutil.disk_usage(self._session.path).free
-        if free < _FREE_BYTES_MIN:
-            retrainer.reason = f"due, but the disk has {free >> 20:,} MiB left, which the journal needs"
+        if obstacle := retrainer.obstacle():
+            retrainer.reason = f"due, but {obstacle}"
             return
         lead = self._session.models.path_of(engine.roles.lead.bundle)
         retrainer.start(lead, now_ns)
