@@ -201,6 +201,11 @@ class Market:
         return len(self._commands)
 
     @property
+    def models_waiting(self) -> int:
+        """How many changes of models the engine has not been given yet."""
+        return len(self._models)
+
+    @property
     def exch_ns(self) -> int:
         """The largest exchange time that a message has told; 0 before the first."""
         return self.batcher.newest_exch_ns

@@ -14,8 +14,9 @@ from msgspec import Struct, structs
 from gpuscalp.live.records import ModelRecord, Scaling
 from gpuscalp.redaction import redact
 
-# Who asked for a promotion (``ModelRecord.by``).
+# Who asked for a promotion, and for what was trained to be tried (``ModelRecord.by``).
 BY_RULE: Final = "rule"
+BY_RETRAINING: Final = "retraining"
 # Who wanted a calibration that nobody has signed: it is not the bundle's own either.
 _SOMEBODY: Final = "somebody"
 # Steps back that are remembered.
@@ -68,12 +69,14 @@ class Roles:
     lead : decides
     shadow : is asked too, and decides nothing; None = there is none
     earlier : who led before, the newest last; to take the newest up again is a step back, and forgets it
+    tried : digest of the last model that a retraining has brought, whatever became of it; "" = none
     """
 
     def __init__(self, bundle: str) -> None:
         self.lead = InRole(bundle)
         self.shadow: InRole | None = None
         self.earlier: list[InRole] = []
+        self.tried = ""
 
     def take(self, record: ModelRecord, now_ns: int, after_ns: int) -> None:
         """Do what a record says.
@@ -83,6 +86,8 @@ class Roles:
         now_ns : exchange time
         after_ns : end of the last frame that was decided on
         """
+        if record.by == BY_RETRAINING and record.bundle:
+            self.tried = record.bundle
         before = self.lead if record.role == "lead" else self.shadow
         calibrated_by = record.by or (_SOMEBODY if record.calibration is not None else "")
         if before is not None and before.bundle == record.bundle:

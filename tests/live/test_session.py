@@ -19,8 +19,9 @@ from gpuscalp.live.control import is_running
 from gpuscalp.live.directory import create, read_about
 from gpuscalp.live.market import Work
 from gpuscalp.live.moments import likeness
-from gpuscalp.live.records import Command, HealthRecord, StateRecord, decode
+from gpuscalp.live.records import Command, HealthRecord, ModelRecord, StateRecord, decode
 from gpuscalp.live.replay import run_replay
+from gpuscalp.live.roles import BY_RETRAINING
 from gpuscalp.live.run import check_same
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
@@ -381,6 +382,34 @@ def test_an_overload_of_a_session_s_first_process_gives_way_and_is_repeated(
     assert len(session.market.batcher) == waiting
     assert not session.market.batcher.by_hand
     session.close(now_ns=5)
+
+
+def test_the_journal_and_a_checkpoint_know_what_was_tried(material: dict[str, Path], tmp_path: Path) -> None:
+    """So a candidate is not taken up twice, wherever a kill comes."""
+    path = tmp_path / "session"
+    create(path, script.trading_config(), material["model"], script.INSTRUMENTS, now_ns=1)
+    session = open_session(path)
+    digest = session.about.bundle
+    session.on_model(ModelRecord("shadow", digest, by=BY_RETRAINING), 2)
+    session.flush()
+    session.close(now_ns=3, clean=False)
+    session = open_session(path)
+    assert (session.market.models_waiting, session.engine.roles.tried) == (1, "")
+    work = session.take(5, 5, force=True)
+    assert work is not None
+    session.apply(session.engine.step(work, lambda: 5), 5)
+    assert (session.market.models_waiting, session.engine.roles.tried) == (0, digest)
+    session.flush()
+    session.close(now_ns=6, clean=False)
+    session = open_session(path)
+    assert (session.start.from_seq, session.engine.roles.tried) == (0, digest)
+    content, seq = session.checkpoint()
+    session.journal.sync()
+    session.checkpoints.write(content, seq)
+    session.close(now_ns=7)
+    session = open_session(path)
+    assert (session.start.from_seq, session.engine.roles.tried) == (seq, digest)
+    session.close(now_ns=8)
 
 
 def test_command_is_obeyed_without_a_market(quiet: Session) -> None:
