@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from gpuscalp.errors import ConfigError, DataError, ParityError, UsageError
@@ -19,14 +18,12 @@ from gpuscalp.live.control import is_running
 from gpuscalp.live.directory import create, read_about
 from gpuscalp.live.market import Work
 from gpuscalp.live.moments import likeness
-from gpuscalp.live.records import Command, HealthRecord, ModelRecord, StateRecord, decode
+from gpuscalp.live.records import Command, HealthRecord, StateRecord, decode
 from gpuscalp.live.replay import run_replay
-from gpuscalp.live.roles import BY_RETRAINING
 from gpuscalp.live.run import check_same
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
 from gpuscalp.risk import RiskState
-from gpuscalp.schema import NS_PER_MS, TICK, TickKind
 from tests.live import script
 from tests.live.test_replay import outputs
 
@@ -352,98 +349,6 @@ def test_health_that_has_not_changed_is_not_written(broken: Path) -> None:
         session.on_health(health, 1)
     assert session.journal.next_seq == before + 1
     session.close(now_ns=1)
-
-
-@pytest.fixture
-def quiet(material: dict[str, Path], tmp_path: Path) -> Iterator[Session]:
-    create(tmp_path / "quiet", script.trading_config(), material["model"], script.INSTRUMENTS, now_ns=1)
-    session = open_session(tmp_path / "quiet")
-    yield session
-    session.close(now_ns=1)
-
-
-@pytest.mark.parametrize("last", ["ticks", "clock"])
-def test_an_overload_of_a_session_s_first_process_gives_way_and_is_repeated(
-    material: dict[str, Path], tmp_path: Path, last: str
-) -> None:
-    """The first process of every session once took whatever came, and a clock's overload was not written."""
-    config = script.trading_config(**{"batch.conflate_above": 4})
-    create(tmp_path / "session", config, material["model"], script.INSTRUMENTS, now_ns=1)
-    session = open_session(tmp_path / "session")
-    ticks = np.zeros(5, TICK)
-    ticks["kind"], ticks["exch_ns"] = TickKind.QUOTE, script.START_MS * NS_PER_MS + np.arange(5)
-    session.on_ticks(ticks if last == "ticks" else ticks[:4], 2)
-    if last == "clock":
-        session.on_clock(int(ticks["exch_ns"][4]), 3)
-    waiting = len(session.market.batcher)
-    assert waiting == {"ticks": 1, "clock": 2}[last]
-    session.close(now_ns=4)
-    session = open_session(tmp_path / "session")
-    assert len(session.market.batcher) == waiting
-    assert not session.market.batcher.by_hand
-    session.close(now_ns=5)
-
-
-def test_the_journal_and_a_checkpoint_know_what_was_tried(material: dict[str, Path], tmp_path: Path) -> None:
-    """So a candidate is not taken up twice, wherever a kill comes."""
-    path = tmp_path / "session"
-    create(path, script.trading_config(), material["model"], script.INSTRUMENTS, now_ns=1)
-    session = open_session(path)
-    digest = session.about.bundle
-    session.on_model(ModelRecord("shadow", digest, by=BY_RETRAINING), 2)
-    session.flush()
-    session.close(now_ns=3, clean=False)
-    session = open_session(path)
-    assert (session.market.models_waiting, session.engine.roles.tried) == (1, "")
-    work = session.take(5, 5, force=True)
-    assert work is not None
-    session.apply(session.engine.step(work, lambda: 5), 5)
-    assert (session.market.models_waiting, session.engine.roles.tried) == (0, digest)
-    session.flush()
-    session.close(now_ns=6, clean=False)
-    session = open_session(path)
-    assert (session.start.from_seq, session.engine.roles.tried) == (0, digest)
-    content, seq = session.checkpoint()
-    session.journal.sync()
-    session.checkpoints.write(content, seq)
-    session.close(now_ns=7)
-    session = open_session(path)
-    assert (session.start.from_seq, session.engine.roles.tried) == (seq, digest)
-    session.close(now_ns=8)
-
-
-def test_command_is_obeyed_without_a_market(quiet: Session) -> None:
-    """A halt does not wait for the next tick."""
-    quiet.on_command(Command.HALT, "test", 1)
-    work = quiet.take(5, 5, force=True)
-    assert work is not None
-    outcome = quiet.engine.step(work, lambda: 5)
-    quiet.apply(outcome, 5)
-    assert outcome.answers == ["reducing"]
-    assert quiet.store.witness().state == "reducing"
-
-
-@pytest.mark.parametrize(
-    ("before", "command", "answer"),
-    [
-        ([], Command.RESUME, "refused"),
-        ([Command.FLATTEN], Command.HALT, "halted"),
-        ([Command.FLATTEN], Command.REDUCE, "halted"),
-        ([Command.HALT], Command.FLATTEN, "halted"),
-        ([Command.HALT], Command.RESUME, "active"),
-        ([Command.FLATTEN], Command.RESUME, "active"),
-    ],
-    ids=str,
-)
-def test_a_weaker_command_never_loosens_a_stronger_state(
-    quiet: Session, before: list[Command], command: Command, answer: str
-) -> None:
-    for each in (*before, command):
-        quiet.on_command(each, "test", 1)
-    work = quiet.take(5, 5, force=True)
-    assert work is not None
-    told = quiet.engine.step(work, lambda: 5).answers[-1]
-    assert isinstance(told, UsageError) if answer == "refused" else told == answer
 
 
 def test_every_byte_of_a_checkpoint_is_plain_data(broken: Path) -> None:
