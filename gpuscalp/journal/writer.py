@@ -30,14 +30,13 @@ from gpuscalp.errors import JournalError
 from gpuscalp.journal.blocks import (
     BODY_BYTES_MAX,
     RAW_BYTES_MAX,
-    SEGMENT_BYTES,
     Part,
     RecordKind,
     SegmentHeader,
     encode_block,
     encode_segment,
 )
-from gpuscalp.journal.reader import end_of, segment_path, segments_of
+from gpuscalp.journal.reader import end_of, segment_number, segment_path, segments_of
 from gpuscalp.journal.repair import Repair, repair
 
 _ENTRY_BYTES = 16
@@ -55,7 +54,8 @@ class JournalWriter:
     ----------
     path : the directory; made if it is not there
     config : sizes and compression
-    now_ns : wall clock, goes into the segment's header
+    now_ns : wall clock, goes into the header of the first segment; those of later ones have the receive time
+        of their first record
 
     Attributes
     ----------
@@ -81,14 +81,15 @@ class JournalWriter:
             segments = segments_of(self.path)
             self.next_seq = end_of(segments[-1]) if segments else 0
             if segments:
+                # A killed process may have left blocks that are with the kernel only. They have to be on the
+                # disk before the next segment begins: from then on this one counts as never torn.
                 _make_durable(segments[-1])
-            self._segment = int(segments[-1].stem.rpartition("-")[2]) + 1 if segments else 0
             self.flushed_seq = self.durable_seq = self.next_seq
             self.block_count = self.raw_bytes = self.written_bytes = 0
             self._parts: list[Part] = []
             self._buffered_bytes = self._buffered_count = 0
             self._size = self._durable_bytes = 0
-            self._open_segment(now_ns)
+            self._open_segment(segment_number(segments[-1]) + 1 if segments else 0, now_ns)
         except BaseException:
             self._unlock()
             raise
@@ -193,52 +194,39 @@ class JournalWriter:
             finally:
                 self.abandon()
 
-    def _open_segment(self, now_ns: int) -> None:
-        path = segment_path(self.path, self._segment)
-        header = encode_segment(SegmentHeader(self._segment, self.flushed_seq, now_ns))
-        self._created_ns = now_ns
+    def _open_segment(self, segment: int, created_ns: int) -> None:
+        """Make a segment and go on in it. If it cannot be made it is not there, and nothing has changed."""
+        path = segment_path(self.path, segment)
+        header = encode_segment(SegmentHeader(segment, self.flushed_seq, created_ns))
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise _refused(path, error) from None
-        self._size = self._durable_bytes = 0
         try:
-            self._write(header)
+            _write_all(file, header, path)
+            _make_durable(self.path)  # its name has to survive a power cut as well as its content
         except JournalError:
-            os.close(self._file)
-            self._file = -1
+            os.close(file)
             path.unlink()
             raise
-        assert self._size == SEGMENT_BYTES
-        # The name of the new file has to survive a power cut as well as its content.
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            _fsync(folder, self.path)
-        finally:
-            os.close(folder)
+        self._file, self._segment, self._size, self._durable_bytes = file, segment, len(header), 0
+        self.written_bytes += len(header)
 
     def _rotate(self) -> None:
         """Make the full segment durable and go on in the next."""
-        _fsync(self._file, self.path)
-        self.durable_seq = self.flushed_seq
-        full, self._segment = self._file, self._segment + 1
-        try:
-            self._open_segment(self._created_ns)
-        except JournalError:
-            self._file, self._segment = full, self._segment - 1
-            raise
+        full = self._file
+        _fsync(full, self.path)
+        self.durable_seq, self._durable_bytes = self.flushed_seq, self._size
+        self._open_segment(self._segment + 1, self._parts[0].recv_ns)
         os.close(full)
 
     def _write(self, data: bytes) -> None:
-        view, start = memoryview(data), self._size
         try:
-            while view:
-                count = os.write(self._file, view)
-                view = view[count:]
-        except OSError as error:
-            os.ftruncate(self._file, start)
-            os.lseek(self._file, start, os.SEEK_SET)
-            raise _refused(self.path, error) from None
+            _write_all(self._file, data, self.path)
+        except JournalError:
+            os.ftruncate(self._file, self._size)
+            os.lseek(self._file, self._size, os.SEEK_SET)
+            raise
         self._size += len(data)
         self.written_bytes += len(data)
 
@@ -260,14 +248,25 @@ def _locked(path: Path) -> int:
     return file
 
 
-def _make_durable(segment: Path) -> None:
-    """A process that was killed may have left blocks that are with the kernel only. They have to be on the
-    disk before the next segment begins: from then on this one counts as never torn."""
-    file = os.open(segment, os.O_RDONLY)
+def _make_durable(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
     try:
-        _fsync(file, segment)
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise _refused(path, error) from None
+    try:
+        _fsync(file, path)
     finally:
         os.close(file)
+
+
+def _write_all(file: int, data: bytes, path: Path) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(file, view) :]
+    except OSError as error:
+        raise _refused(path, error) from None
 
 
 def _fsync(file: int, path: Path) -> None:

@@ -31,6 +31,7 @@ from gpuscalp.live.market import Market
 
 _MAGIC: Final = b"GPUSCKP2"
 _SUFFIX: Final = ".ckpt"
+_PARTIAL: Final = ".partial"
 _LENGTH: Final = struct.Struct("<q")
 _PIECE_BYTES: Final = 1 << 20
 _BREATH_S: Final = 0.003
@@ -100,6 +101,8 @@ class Checkpoints:
 
     def __init__(self, path: Path, *, kept: int, external: Mapping[str, object]) -> None:
         path.mkdir(parents=True, exist_ok=True)
+        for left in path.glob(f"*{_PARTIAL}"):  # of a kill; one process at a time has the session
+            left.unlink(missing_ok=True)
         self._path, self._kept, self._external = path, kept, external
         self._spare: dict[str, np.ndarray] | None = None
 
@@ -134,7 +137,7 @@ class Checkpoints:
         """
         digest = hashlib.sha256()
         target = self._path / f"{seq:016d}{_SUFFIX}"
-        partial = target.with_suffix(".partial")
+        partial = target.with_suffix(_PARTIAL)
         with partial.open("wb") as file:
             file.write(_MAGIC + bytes(digest.digest_size))
             for part in _compressed(packed):

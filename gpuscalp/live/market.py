@@ -141,13 +141,15 @@ class Market:
             self._closed_ns = now_ns
         return self.batcher.overload_count != before
 
-    def on_clock(self, exch_ns: int, now_ns: int) -> None:
-        """Let the exchange's time pass without a message."""
+    def on_clock(self, exch_ns: int, now_ns: int) -> bool:
+        """Let the exchange's time pass without a message; return whether some ticks had to give way."""
         self.inbox.put(self.broker.advance(exch_ns))
         tick = np.zeros(1, TICK)
         tick["exch_ns"] = tick["recv_ns"] = exch_ns
         tick["symbol"], tick["kind"] = -1, TickKind.CLOCK
+        before = self.batcher.overload_count
         self.batcher.push(tick, now_ns)
+        return self.batcher.overload_count != before
 
     def on_command(self, command: Command) -> None:
         """Keep an operator's command for the next work."""
@@ -197,6 +199,11 @@ class Market:
     def commands_waiting(self) -> int:
         """How many commands the engine has not been given yet."""
         return len(self._commands)
+
+    @property
+    def models_waiting(self) -> int:
+        """How many changes of models the engine has not been given yet."""
+        return len(self._models)
 
     @property
     def exch_ns(self) -> int:

@@ -131,7 +131,6 @@ class Repeater:
         self.differences = Differences()
         self.open_connections: set[int] = set()
         self.now_ns = 0
-        market.batcher.by_hand = True
 
     def run(self, records: Iterable[Record]) -> Tail | None:
         """Take all records in order; return what the journal breaks off in, if it does.
@@ -140,9 +139,13 @@ class Repeater:
         ------
         JournalError, DecodeError    a record is none of its kind
         """
-        for record, ticks in replay(self._watched(records), self._market.ingest):
-            self._take(record, ticks)
-        self._market.batcher.by_hand = False
+        batcher = self._market.batcher
+        batcher.by_hand = True
+        try:
+            for record, ticks in replay(self._watched(records), self._market.ingest):
+                self._take(record, ticks)
+        finally:
+            batcher.by_hand = False
         if self._outputs and self._work is None:
             raise JournalError("an outcome without a batch", where=f"record {self._outputs[0].seq}")
         if self._work is None:

@@ -1,7 +1,7 @@
 """The process that trains a session's next model: when it is started, what came of it.
 
-Owns: one process at a time (``gpuscalp retrain``), its files, its end. Never: trains, or judges what was
-trained. The session's process does nothing but start it and look now and then.
+Owns: one process at a time (``gpuscalp retrain``), its files, its end, the room that it leaves. Never:
+trains, or judges what was trained. The session's process does nothing but start it and look now and then.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import IO, Any, Final, final
 
 from gpuscalp.config import RetrainingConfig
 from gpuscalp.redaction import redact
+from gpuscalp.retrain.folder import CANDIDATE, FOLDER, clear
 from gpuscalp.schema import NS_PER_S
 
 _LOG: Final = logging.getLogger("gpuscalp.retraining")
@@ -25,6 +28,13 @@ _ANSWER: Final = "answer.json"
 _ERRORS: Final = "errors.txt"
 _HOUR_NS: Final[int] = 3_600 * NS_PER_S
 _REASON_MAX: Final = 300
+# Its archive lies on the disk of the journal, without which a session ends: to begin, and to go on.
+_FREE_BYTES_MIN: Final = 8 << 30
+_LEFT_BYTES_MIN: Final = _FREE_BYTES_MIN // 2
+_LOOK_NS: Final = 10 * NS_PER_S
+_CLEAR_NS: Final = 60 * NS_PER_S
+# At the end of a session; the kernel frees what is left later.
+_WAIT_S: Final = 1.0
 # NumPy's own threads are of no use to it.
 _ONE_THREAD: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -52,14 +62,32 @@ class Retrainer:
         self.reason = ""
         self.since_ns = 0
         self.result: dict[str, Any] | None = None
-        self._path, self._folder, self._config = path, path / "retraining", config
+        self._path, self._folder, self._config = path, path / FOLDER, config
         self._process: subprocess.Popen[bytes] | None = None
+        # One that was killed. To free its memory at idle priority may take it minutes, and nobody waits.
+        self._dying: subprocess.Popen[bytes] | None = None
         self._attempted_ns = max(begun_ns, self._last_attempt_ns())
+        self._looked_ns = 0
+        # Why what a killed process has left is still there; None: nobody has looked yet.
+        self._unclean: str | None = None
+        self._clearing: threading.Thread | None = None
+        self._clear_ns = 0
 
     def due(self, now_ns: int) -> bool:
         """Whether it is time for the next attempt."""
         next_ns = self.next_ns()
         return next_ns is not None and now_ns >= next_ns
+
+    def obstacle(self) -> str:
+        """Return what keeps it from being started; "" = nothing."""
+        if self._dying is not None:
+            return "the process before has not ended yet"
+        if self._unclean != "":
+            return self._unclean or "what a process before has left is being removed"
+        free = shutil.disk_usage(self._path).free
+        if free < _FREE_BYTES_MIN:
+            return f"the disk has {free >> 20:,} MiB left, which the journal needs"
+        return ""
 
     def next_ns(self) -> int | None:
         """Return when the next attempt is due, wall clock; None: never, or it is running."""
@@ -98,26 +126,34 @@ class Retrainer:
 
     def poll(self, now_ns: int) -> dict[str, Any] | None:
         """Return the answer of a process that has come to a good end since the last call."""
+        if self._dying is not None and self._dying.poll() is not None:
+            self._dying = None
         process = self._process
         if process is None:
+            self._clear(now_ns)
             return None
         code = process.poll()
         if code is None:
-            if now_ns - self._attempted_ns > self._config.timeout_hours * _HOUR_NS:
-                self._end()
-                self._become("failed", now_ns, f"it took more than {self._config.timeout_hours:g} hours")
+            if reason := self._stops(now_ns):
+                self._kill(process)
+                self._become("failed", now_ns, reason)
             return None
-        self._end()
-        try:
-            answer: dict[str, Any] = json.loads((self._folder / _ANSWER).read_bytes())
-        except (OSError, ValueError):
-            answer = {}
-        if code or "digest" not in answer:
-            self._become("failed", now_ns, self._why(code, answer))
+        self._let_go(process)
+        told = self._told()
+        answer = _answer(told)
+        if code or answer is None:
+            self._become("failed", now_ns, self._why(code, told))
             return None
+        self._unclean = ""
         self.result = answer
         self._become("idle", now_ns)
         return answer
+
+    def left(self) -> dict[str, Any] | None:
+        """Return the answer that a process before this one has got; it may have been taken up or not."""
+        answer = _answer(self._told()) if self._config.every_hours else None
+        # A session may have been moved, or restored elsewhere.
+        return None if answer is None else answer | {"bundle": str(self._folder / CANDIDATE)}
 
     def failed(self, now_ns: int, reason: str) -> None:
         """Note that nothing can be made of what was trained."""
@@ -125,7 +161,11 @@ class Retrainer:
 
     def close(self) -> None:
         """End a process that runs."""
-        self._end()
+        if self._process is not None:
+            self._kill(self._process)
+        if self._dying is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._dying.wait(_WAIT_S)
 
     def status(self) -> dict[str, Any]:
         return {
@@ -142,26 +182,57 @@ class Retrainer:
         level = logging.WARNING if state == "failed" else logging.INFO
         _LOG.log(level, "retraining: %s%s", state, f": {self.reason}" if reason else "")
 
-    def _why(self, code: int, answer: dict[str, Any]) -> str:
-        if "error" in answer:
-            told = answer["error"]
-            return ": ".join(str(told[key]) for key in ("what", "value") if told.get(key))
+    def _stops(self, now_ns: int) -> str:
+        """Return why the process that runs must not go on; "" = it may."""
+        if now_ns - self._attempted_ns > self._config.timeout_hours * _HOUR_NS:
+            return f"it took more than {self._config.timeout_hours:g} hours"
+        if now_ns - self._looked_ns >= _LOOK_NS:
+            self._looked_ns = now_ns
+            free = shutil.disk_usage(self._path).free
+            if free < _LEFT_BYTES_MIN:
+                return f"the journal needs the disk, which had {free >> 20:,} MiB left"
+        return ""
+
+    def _clear(self, now_ns: int) -> None:
+        """Remove what a process has left that was killed, in a thread: an archive is not gone at once."""
+        if self._dying is not None or self._unclean == "" or now_ns < self._clear_ns:
+            return
+        if self._clearing is not None and self._clearing.is_alive():
+            return
+        self._clear_ns = now_ns + _CLEAR_NS
+
+        def work() -> None:
+            self._unclean = clear(self._folder)
+
+        self._clearing = threading.Thread(target=work, name="clearing", daemon=True)
+        self._clearing.start()
+
+    def _told(self) -> Any:
+        """Return what the last process has said."""
+        try:
+            return json.loads((self._folder / _ANSWER).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _why(self, code: int, told: Any) -> str:
+        if isinstance(told, dict) and isinstance(error := told.get("error"), dict):
+            return ": ".join(str(error[key]) for key in ("what", "value") if error.get(key))
         lines: list[str] = []
         with suppress(OSError):
             lines = (self._folder / _ERRORS).read_text(errors="replace").strip().splitlines()
         # Out of memory a library may end the process before it can say so itself.
         return f"exit code {code}" + (f": {lines[-1]}" if lines else "")
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.poll() is None:
-            process.kill()
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        self._let_go(process)
+        self._dying = process
+
+    def _let_go(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self._unclean, self._clear_ns = None, None, 0
         assert process.stdin is not None
         with suppress(OSError):
             process.stdin.close()
-        process.wait()
 
     def _open(self, name: str) -> IO[bytes]:
         return (self._folder / name).open("wb")
@@ -174,3 +245,16 @@ class Retrainer:
             return 0
         # An empty one was ended with its session: that was no attempt.
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns <= time.time_ns() else 0
+
+
+def _answer(told: Any) -> dict[str, Any] | None:
+    """Return what a process has said if it is the answer of a good one."""
+    if (
+        isinstance(told, dict)
+        and isinstance(told.get("digest"), str)
+        and isinstance(told.get("bundle"), str)
+        and isinstance(told.get("rows"), int | float)
+        and isinstance(told.get("metrics"), dict)
+    ):
+        return told
+    return None

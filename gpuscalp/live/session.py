@@ -201,7 +201,7 @@ class Session:
 
     def on_clock(self, exch_ns: int, now_ns: int) -> None:
         self._write(RecordKind.CLOCK, ClockRecord(exch_ns), now_ns)
-        self.market.on_clock(exch_ns, now_ns)
+        self._relieve(self.market.on_clock(exch_ns, now_ns), now_ns)
 
     def on_health(self, health: HealthRecord, now_ns: int) -> None:
         """Take the health if it has changed."""

@@ -1,14 +1,17 @@
-"""Book snapshots for the symbols that need one, as fast as the venue's limits allow.
+"""Book snapshots for the symbols that need one, as fast as the venue's limits allow, and of all now and then.
 
 Owns: whose turn it is, and the patience after a refusal. Never: judges a snapshot; one that does not fit is
 asked for again.
+
+A book that is whole needs none, and takes nothing from one but what is newer. But the journal does: who reads
+it from the middle has no book of a symbol before its next snapshot (gpuscalp.retrain.market_data).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Final, final
 
@@ -24,6 +27,11 @@ _AT_ONCE: Final = 2
 _DEPTHS: Final = ((1_000, 20), (500, 10), (100, 5), (50, 2))
 
 
+def brings_changes(streams: Iterable[str]) -> bool:
+    """Whether one of the kinds of streams tells how books change, which says nothing without a whole one."""
+    return any(name.partition("@")[0] == "depth" for name in streams)
+
+
 @final
 class Snapshots:
     """Fetches snapshots.
@@ -34,7 +42,8 @@ class Snapshots:
     executor : where they are made: they block
     take : is given each reply, in the loop's thread; returns what became of it
     monotonic : clock, ns
-    symbol_count : S, which decides how many levels are asked for
+    symbols : S, whose number decides how many levels are asked for
+    renew_ns : about so often each is asked for though its book is whole, one after another; 0 = never
 
     Attributes
     ----------
@@ -49,25 +58,32 @@ class Snapshots:
         take: Callable[[RestReply, DepthSnapshot], str],
         *,
         monotonic: Callable[[], int],
-        symbol_count: int,
+        symbols: Sequence[str],
+        renew_ns: int,
         weight_per_minute: int,
     ) -> None:
         self._client, self._executor, self._take = client, executor, take
         self._monotonic = monotonic
         self.depth = next(
-            (limit for limit, weight in _DEPTHS if 2 * weight * symbol_count <= weight_per_minute),
+            (limit for limit, weight in _DEPTHS if 2 * weight * len(symbols) <= weight_per_minute),
             _DEPTHS[-1][0],
         )
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wanted: deque[str] = deque()
         self._not_before_ns: dict[str, int] = {}
         self._wait_ns: dict[str, int] = {}
+        # The first one is the next to be renewed.
+        self._renewed = deque(symbols if renew_ns else ())
+        self._pause_ns = renew_ns // len(symbols)
+        self._renew_ns = monotonic() + self._pause_ns
         self.fetched = self.refused = 0
         self.refusal = ""
 
     def poll(self, unsynced: Sequence[str]) -> None:
         """Begin to fetch what may be fetched now; what has to wait for its turn follows by itself."""
         self._wanted = deque(unsynced)
+        if self._renewed and self._monotonic() >= self._renew_ns and self._renewed[0] not in unsynced:
+            self._wanted.append(self._renewed[0])
         self._begin()
 
     def _begin(self) -> None:
@@ -91,8 +107,11 @@ class Snapshots:
                 self._executor, self._client.depth, symbol, self.depth
             )
             self.fetched += 1
-            if self._take(reply, snapshot) == "taken":
+            if self._take(reply, snapshot) in ("taken", "snapshot_not_needed"):
                 self._wait_ns.pop(symbol, None)
+                if self._renewed and symbol == self._renewed[0]:
+                    self._renewed.rotate(-1)
+                    self._renew_ns = self._monotonic() + self._pause_ns
         except GpuscalpError as error:
             self.refused += 1
             self.refusal = str(error)

@@ -25,10 +25,11 @@ from gpuscalp.latency import Stage
 from gpuscalp.live.health import Health
 from gpuscalp.live.records import Command, HealthRecord
 from gpuscalp.live.session import Session
-from gpuscalp.live.snapshots import Snapshots
+from gpuscalp.live.snapshots import Snapshots, brings_changes
 from gpuscalp.live.source import Driver
 from gpuscalp.live.status import clock_status, feed_status
 from gpuscalp.live.timekeeper import Timekeeper, exchange_clock
+from gpuscalp.schema import NS_PER_MS
 
 
 @final
@@ -66,7 +67,8 @@ class SocketSource:
             self._calls,
             self._on_snapshot,
             monotonic=time.monotonic_ns,
-            symbol_count=len(symbols),
+            symbols=symbols,
+            renew_ns=config.feed.rotate_ms * NS_PER_MS if brings_changes(config.feed.streams) else 0,
             weight_per_minute=config.feed.weight_per_minute,
         )
         self._client = FeedClient(

@@ -90,7 +90,7 @@ class Store:
 
     Attributes
     ----------
-    is_new : nothing was there
+    is_new : nothing was there, or a start that should have filled it was cut short
 
     Raises
     ------
@@ -105,10 +105,11 @@ class Store:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.is_new = version == 0
             if version not in (0, _VERSION):
                 raise DataError("database of another version", where=str(path), value=version)
             self._db.executescript(_SCHEMA + f"PRAGMA user_version = {_VERSION};")
+            # Whatever is written writes the account too, in one transaction.
+            self.is_new = self._db.execute("SELECT 1 FROM account").fetchone() is None
             # ``tidy`` waits for the disk, in another thread; this is a bound for those who never call it.
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_MAX}")
             rows = self._db.execute("SELECT symbol, qty_e8, cost_e8 FROM positions")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -23,16 +22,14 @@ from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.records import ModelRecord
 from gpuscalp.live.retrainer import Retrainer
 from gpuscalp.live.rivals import BY_ROLLBACK
-from gpuscalp.live.roles import BY_RULE, InRole, Roles
+from gpuscalp.live.roles import BY_RETRAINING, BY_RULE, InRole, Roles
 from gpuscalp.live.session import Session
+from gpuscalp.registry.names import SHORT
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import NS_PER_MS
 
 _LOG: Final = logging.getLogger("gpuscalp.models")
-BY_RETRAINING: Final = "retraining"
 _HOUR_MS: Final = 3_600_000
-# The archive of a retraining lies on the disk of the journal, without which a session ends.
-_FREE_BYTES_MIN: Final = 8 << 30
 _METRICS: Final = ("log_loss", "base_log_loss", "ic", "ic_low", "ic_high")
 
 
@@ -83,7 +80,9 @@ class Succession:
         self._retrainer = Retrainer(session.path, config.retraining, begun_ns=session.about.created_ns)
         # A change on its way; before it has come true nothing else is decided.
         self._change: asyncio.Task[None] | None = None
-        self._trained: dict[str, Any] | None = None
+        # What was trained and is to be taken up; a process before this one may have done so.
+        self._trained = self._retrainer.left()
+        self._is_left = self._trained is not None
         # Models that could not be used: they are not asked for again.
         self._unusable: dict[str, str] = {}
 
@@ -94,8 +93,8 @@ class Succession:
         ----------
         now_ns : wall clock
         """
-        self._trained = self._retrainer.poll(now_ns) or self._trained
-        self._retrain(now_ns)
+        if (answer := self._retrainer.poll(now_ns)) is not None:
+            self._trained = answer
         if self._adaptation is not None:
             self._adaptation.poll(self._session.market.exch_ns, self._use)
         if self._change is not None:
@@ -103,6 +102,14 @@ class Succession:
                 return
             change, self._change = self._change, None
             change.result()
+        if self._is_left:
+            if self._session.market.models_waiting:
+                return  # it may be among them: the next batch tells
+            self._is_left = False
+            if self._trained is not None and self._trained["digest"] == self._session.engine.roles.tried:
+                self._trained = None
+        if self._trained is None:  # the next one would take its place on the disk
+            self._retrain(now_ns)
         if self._trained is not None:
             trained, self._trained = self._trained, None
             self._change = asyncio.create_task(self._take_up(trained))
@@ -140,9 +147,8 @@ class Succession:
         if rows < self._config.retraining.rows_min:
             retrainer.reason = f"due, but there are {rows:,} rows of {self._config.retraining.rows_min:,}"
             return
-        free = shutil.disk_usage(self._session.path).free
-        if free < _FREE_BYTES_MIN:
-            retrainer.reason = f"due, but the disk has {free >> 20:,} MiB left, which the journal needs"
+        if obstacle := retrainer.obstacle():
+            retrainer.reason = f"due, but {obstacle}"
             return
         lead = self._session.models.path_of(engine.roles.lead.bundle)
         retrainer.start(lead, now_ns)
@@ -162,18 +168,23 @@ class Succession:
         evidence = {"rows": float(answer["rows"])} | {name: metrics.get(name) for name in _METRICS}
         add = partial(self._session.models.add, Path(answer["bundle"]), now_ns=time.time_ns())
         try:
-            await asyncio.to_thread(add)
+            added = await asyncio.to_thread(add)
         except (GpuscalpError, OSError) as error:
             self._retrainer.failed(time.time_ns(), f"the candidate cannot be used: {error}")
             self._give_up(digest, error)
-        else:
+            return
+        if added == digest:
             await self._make([ModelRecord("shadow", digest, None, "retrained", BY_RETRAINING, evidence)])
+        else:
+            reason = f"the candidate is {added[:SHORT]} by now, in the place of {digest[:SHORT]}"
+            self._retrainer.failed(time.time_ns(), reason)
 
     def _judge(self) -> list[ModelRecord]:
         """Return what the rules ask for: to promote, or to go back."""
         rivals, roles = self._rivals, self._session.engine.roles
-        if (figure := rivals.leaves) and roles.earlier:
-            now = roles.earlier[-1]
+        before = roles.earlier[-1] if roles.earlier else None
+        if (figure := rivals.leaves) and before is not None and before.bundle not in self._unusable:
+            now = before
             reason, by, evidence = f"{figure} has left its band", BY_ROLLBACK, rivals.gaps()
         elif rivals.promotes and roles.shadow is not None:
             now = roles.shadow

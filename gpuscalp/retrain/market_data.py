@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from gpuscalp.archive.assembly import Assembly, SourceRun
@@ -18,13 +17,10 @@ from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import DataError
 from gpuscalp.journal import RecordKind, segments_of
-from gpuscalp.journal.blocks import SEGMENT_BYTES, decode_segment
 from gpuscalp.journal.reader import JournalReader
 from gpuscalp.live.directory import SessionFile
+from gpuscalp.live.snapshots import brings_changes
 from gpuscalp.schema import NS_PER_MS
-
-# Streams of changes, which say nothing without a whole book before them.
-_CHANGES: Final = "depth@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class Imported:
 
     Attributes
     ----------
-    segments, rows : files read, and rows written of all tables
+    segments, rows : files read, those before the time included, and rows written of all tables
     rejects : lines that could not be taken; a torn end is one
     """
 
@@ -66,7 +62,7 @@ def import_journal(
             value=f"broker {about.config.broker}",
             fix="record the market beside it (a paper session of the same symbols), and train on that",
         )
-    segments = _needed(session / "journal", about, since_ns)
+    segments, before_count = _needed(session / "journal", about, since_ns)
     venue = about.config.venue
     with ArchiveWriter(archive, venue, instruments=about.instruments) as writer:
         staging = writer.path / STAGING_NAME
@@ -74,7 +70,9 @@ def import_journal(
         files = [replace(recognise(each), venue=venue) for each in segments]
         total = sum(each.size_bytes for each in files)
         runs = [
-            SourceRun(each, known=False, log=RejectLog(staging, each.digest), strict=False) for each in files
+            # Of those before nothing is written but what books go on from.
+            SourceRun(each, known=index < before_count, log=RejectLog(staging, each.digest), strict=False)
+            for index, each in enumerate(files)
         ]
         assembly = Assembly(
             writer,
@@ -93,41 +91,40 @@ def import_journal(
     )
 
 
-def _needed(journal: Path, about: SessionFile, since_ns: int) -> list[Path]:
-    """Return the segments from a time on, and as many before it as bring a whole book of each symbol.
+def _needed(journal: Path, about: SessionFile, since_ns: int) -> tuple[list[Path], int]:
+    """Return the segments from a time on, behind as many before it as bring a whole book of each symbol, and
+    how many these are.
 
     Raises
     ------
     DataError    there are no messages yet
     """
-    segments = [each for each in segments_of(journal) if _has_messages(each)]
-    if not segments:
+    begun = [(each, at_ns) for each in segments_of(journal) if (at_ns := _begun_ns(each)) is not None]
+    if not begun:
         raise DataError("the journal has no messages yet", where=str(journal), fix="wait, then try again")
-    begun = [_created_ns(each) for each in segments]
-    first = max((index for index, at_ns in enumerate(begun) if at_ns <= since_ns), default=0)
+    segments = [each for each, _ in begun]
+    first = max((index for index, (_, at_ns) in enumerate(begun) if at_ns <= since_ns), default=0)
     missing = set()
-    if any(name.startswith(_CHANGES) for name in about.config.feed.streams):
+    if brings_changes(about.config.feed.streams):
         missing = {each.symbol for each in about.instruments}
     start = first
     while True:
         if missing:
             missing -= _snapshots_in(segments[start])
         if not missing or start == 0:
-            return segments[start:]
+            return segments[start:], first - start
         start -= 1
 
 
-def _has_messages(segment: Path) -> bool:
-    """Whether a whole block of messages stands in a segment, which may be one that is being written."""
+def _begun_ns(segment: Path) -> int | None:
+    """Return when the first record of a segment came; None where no whole block of messages stands in it,
+    which may be one that is being written. Headers of earlier versions say when their process began."""
+    begun_ns = None
     for block in JournalReader(segment, torn=True).blocks():
+        begun_ns = block[0].recv_ns if begun_ns is None else begun_ns
         if any(record.kind == RecordKind.RAW for record in block):
-            return True
-    return False
-
-
-def _created_ns(segment: Path) -> int:
-    with segment.open("rb") as file:
-        return decode_segment(file.read(SEGMENT_BYTES), str(segment)).created_ns
+            return begun_ns
+    return None
 
 
 def _snapshots_in(segment: Path) -> set[str]:

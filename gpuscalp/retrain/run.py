@@ -1,21 +1,13 @@
 """One retraining: from the journal of a session to a bundle, by the lead's own configuration.
 
-    SESSION/retraining/candidate/   the last bundle that came of it
-    SESSION/retraining/work/        archive and rejects of a run; nothing of it stays
-    SESSION/retraining/lock         held by the one process that retrains
-
 Owns: the order of steps and the answer. Never: touches the session's journal, its models or its process: who
 wants the candidate takes it up (gpuscalp.live.retrainer).
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,17 +17,16 @@ from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import TrainConfig
 from gpuscalp.device import RequestedDevice, resolve
-from gpuscalp.errors import DataError, UsageError
+from gpuscalp.errors import DataError
 from gpuscalp.live.directory import read_about
 from gpuscalp.progress import Progress, silent
 from gpuscalp.registry import Registry
 from gpuscalp.retrain.caps import Caps
+from gpuscalp.retrain.folder import CANDIDATE, FOLDER, alone
 from gpuscalp.retrain.market_data import import_journal
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.train import ArchiveSource, TrainResult, train
 
-FOLDER: Final = "retraining"
-CANDIDATE: Final = "candidate"
 _HOUR_NS: Final = 3_600 * NS_PER_S
 
 
@@ -79,7 +70,7 @@ def retrain(
     now_ns, begun_s = time.time_ns(), time.monotonic()
     folder = session / FOLDER
     told = told or silent
-    with _alone(folder) as work:
+    with alone(folder) as work:
         since_ns = now_ns - round(train_hours * _HOUR_NS)
         imported = import_journal(
             session,
@@ -156,25 +147,3 @@ def _train(
         gpu_memory_mb=gpu_memory_mb,
         on_progress=told,
     )
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[Path]:
-    """Be the one process that retrains a session; yield an empty folder to work in."""
-    folder.mkdir(exist_ok=True)
-    work = folder / "work"
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
-        work.mkdir()
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    except BlockingIOError:
-        raise UsageError(
-            "another process retrains this session", where=str(folder), fix="wait for it to end"
-        ) from None
-    finally:
-        os.close(lock)

@@ -199,7 +199,8 @@ class _Watched:
             self.executor,
             lambda reply, snapshot: receiver.ingest.on_snapshot(reply.recv_ns, snapshot),
             monotonic=time.monotonic_ns,
-            symbol_count=1,
+            symbols=["BTCUSDT"],
+            renew_ns=0,
             weight_per_minute=2_400,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from gpuscalp.config import JournalConfig
 from gpuscalp.errors import JournalError
 from gpuscalp.journal import JournalReader, JournalWriter, RecordKind, read_records, repair, segments_of
-from gpuscalp.journal.blocks import BLOCK_HEADER_BYTES, SEGMENT_BYTES, decode_header
+from gpuscalp.journal.blocks import BLOCK_HEADER_BYTES, SEGMENT_BYTES, decode_header, decode_segment
 
 CONFIG = JournalConfig()
 SMALL = JournalConfig(block_bytes=4_096, segment_bytes=65_536)
@@ -254,6 +255,47 @@ def test_full_disk_keeps_the_records_until_there_is_room(tmp_path, monkeypatch):
     assert _bodies(tmp_path) == [b"before"]
     writer.close(now_ns=3)
     assert _bodies(tmp_path) == [b"before", b"while full"]
+
+
+@pytest.mark.parametrize("fails", ["write", "fsync of the folder"])
+def test_full_disk_at_a_rotation_leaves_the_full_segment_as_it_is(tmp_path, monkeypatch, fails):
+    """The next refused flush once cut the full segment, 256 MiB by default, to nothing; and the file of a
+    segment whose folder could not be synced stayed in the way of every later one."""
+    bodies = [os.urandom(2_000) for _ in range(33)]
+    writer = JournalWriter(tmp_path, SMALL, now_ns=1)
+    for body in bodies:
+        writer.append(RecordKind.RAW, body, recv_ns=1)
+    writer.flush()
+    assert len(segments_of(tmp_path)) == 1
+    sync = os.fsync
+
+    def full(file, data=b""):
+        if fails == "write" or stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(28, "No space left on device")
+        sync(file)
+
+    writer.append(RecordKind.RAW, b"while full", recv_ns=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails.partition(" ")[0], full)
+        for _ in range(2):
+            with pytest.raises(JournalError, match="No space"):
+                writer.flush()
+    assert _bodies(tmp_path) == bodies
+    writer.flush()
+    assert len(segments_of(tmp_path)) == 2
+    writer.close(now_ns=3)
+    assert _bodies(tmp_path) == [*bodies, b"while full"]
+
+
+def test_a_segment_says_when_its_first_record_came(tmp_path):
+    """All segments of a process once said when it began."""
+    _write(tmp_path, [os.urandom(2_000) for _ in range(200)], config=SMALL)
+    first, *others = segments_of(tmp_path)
+    assert decode_segment(first.read_bytes(), "").created_ns == 1
+    assert len(others) > 2
+    for each in others:
+        came_ns = next(iter(read_records(each))).recv_ns
+        assert decode_segment(each.read_bytes(), "").created_ns == came_ns > 1_000
 
 
 def test_sync_in_another_thread_makes_durable_what_it_was_asked_for(tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -15,8 +18,10 @@ import pytest
 from gpuscalp.config import RetrainingConfig
 from gpuscalp.live import retrainer as module
 from gpuscalp.live.retrainer import Retrainer
+from gpuscalp.retrain.folder import FOLDER
 
-HOUR = 3_600 * 10**9
+MINUTE = 60 * 10**9
+HOUR = 60 * MINUTE
 BEGUN_NS = 1_700_000_000 * 10**9
 REFUSED = {"error": {"what": "too few rows", "value": 7}}
 GOOD = {"digest": "d", "bundle": "b", "rows": 5, "metrics": {}}
@@ -92,6 +97,116 @@ def test_one_that_takes_too_long_is_ended(tmp_path, code):
     assert retrainer.state == "running"
     retrainer.poll(BEGUN_NS + HOUR // 2 + 1)
     assert (retrainer.state, retrainer.reason) == ("failed", "it took more than 0.5 hours")
+    retrainer.close()
+
+
+def test_nobody_waits_for_one_that_was_killed(tmp_path, code):
+    """The loop's thread once waited until the kernel had freed 4 GiB at idle priority, or for a driver that
+    hung. Nothing else is begun beside it."""
+    config = RetrainingConfig(every_hours=1.0, timeout_hours=0.5)
+    retrainer = Retrainer(tmp_path, config, begun_ns=BEGUN_NS)
+    code[0] = "import time; time.sleep(600)"
+    retrainer.start(tmp_path, BEGUN_NS)
+    process = retrainer._process
+    with patch.object(process, "kill"), patch.object(module, "_WAIT_S", 0.01):  # it does not die
+        began = time.monotonic()
+        retrainer.poll(BEGUN_NS + HOUR)
+        assert retrainer.state == "failed"
+        assert retrainer.due(BEGUN_NS + 9 * HOUR)
+        assert retrainer.obstacle() == "the process before has not ended yet"
+        retrainer.close()
+        assert time.monotonic() - began < 30
+    process.kill()
+    process.wait()
+    assert cleared(retrainer, BEGUN_NS + HOUR) == ""
+
+
+def cleared(retrainer: Retrainer, now_ns: int) -> str:
+    """Return what keeps it from being started once it has looked for what is left."""
+    until = time.monotonic() + 60
+    while True:
+        retrainer.poll(now_ns)
+        found = retrainer.obstacle()
+        if found != "what a process before has left is being removed" or time.monotonic() > until:
+            return found
+        time.sleep(0.01)
+
+
+def left_work(session: Path) -> Path:
+    work = session / FOLDER / "work"
+    (work / "archive").mkdir(parents=True)
+    return work
+
+
+def test_what_a_killed_process_has_left_is_gone_after_a_start(tmp_path, monkeypatch):
+    """It once stayed until the next attempt, which it put off for ever where the disk was full of it."""
+    work = left_work(tmp_path)
+    usage = SimpleNamespace(free=8 << 30)
+    monkeypatch.setattr(
+        module.shutil, "disk_usage", lambda _: SimpleNamespace(free=0) if work.exists() else usage
+    )
+    retrainer = Retrainer(tmp_path, RetrainingConfig(), begun_ns=BEGUN_NS)
+    assert retrainer.obstacle() == "what a process before has left is being removed"
+    assert cleared(retrainer, BEGUN_NS) == ""
+    assert not work.exists()
+
+
+def test_what_another_process_works_on_is_left_alone(tmp_path):
+    work = left_work(tmp_path)
+    retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
+    with (work.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert cleared(retrainer, BEGUN_NS + HOUR) == "another process retrains this session"
+        assert work.exists()
+    retrainer.poll(BEGUN_NS + HOUR + MINUTE - 1)
+    assert retrainer.obstacle() == "another process retrains this session"
+    retrainer.poll(BEGUN_NS + HOUR + MINUTE)
+    retrainer._clearing.join(60)
+    assert retrainer.obstacle() == ""
+    assert not work.exists()
+    assert retrainer.next_ns() == BEGUN_NS + HOUR, "no attempt was made"
+
+
+def test_after_one_that_took_too_long_its_work_is_gone_before_the_next(tmp_path, code):
+    config = RetrainingConfig(every_hours=1.0, timeout_hours=0.5)
+    retrainer = Retrainer(tmp_path, config, begun_ns=BEGUN_NS)
+    assert cleared(retrainer, BEGUN_NS) == ""
+    code[0] = "import time; time.sleep(600)"
+    retrainer.start(tmp_path, BEGUN_NS)
+    work = left_work(tmp_path)
+    retrainer.poll(BEGUN_NS + HOUR)
+    assert retrainer.state == "failed"
+    assert retrainer.obstacle()
+    until = time.monotonic() + 60
+    while retrainer.obstacle() and time.monotonic() < until:
+        retrainer.poll(BEGUN_NS + HOUR)
+        time.sleep(0.01)
+    assert not work.exists()
+
+
+def test_the_journal_has_the_disk(tmp_path, code, monkeypatch):
+    """An archive was looked at before it was begun and never again: the session ended of a full disk."""
+    free = [9 << 30]
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
+    retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
+    assert cleared(retrainer, BEGUN_NS) == ""
+    code[0] = "import time; time.sleep(600)"
+    retrainer.start(tmp_path, BEGUN_NS)
+    for free[0], second, state in (
+        (5 << 30, 10, "running"),
+        (3 << 30, 19, "running"),
+        (3 << 30, 20, "failed"),
+    ):
+        retrainer.poll(BEGUN_NS + second * 10**9)
+        assert retrainer.state == state
+    assert retrainer.reason == "the journal needs the disk, which had 3,072 MiB left"
+    until = time.monotonic() + 60
+    while retrainer._dying is not None and time.monotonic() < until:
+        retrainer.poll(BEGUN_NS + HOUR)
+        time.sleep(0.01)
+    assert cleared(retrainer, BEGUN_NS + HOUR) == "the disk has 3,072 MiB left, which the journal needs"
+    free[0] = 9 << 30
+    assert retrainer.obstacle() == ""
 
 
 def test_the_last_attempt_of_an_earlier_process_counts(tmp_path, code):

@@ -59,6 +59,26 @@ def test_who_has_set_a_calibration_is_remembered() -> None:
     assert (roles.lead.by, roles.lead.calibrated_by) == ("", "operator")
     roles.take(ModelRecord("lead", B, by=BY_RULE), 2, 20)
     assert roles.lead.calibrated_by == ""
+    roles.take(ModelRecord("lead", B, SHARP), 3, 30)
+    assert roles.lead.calibrated_by == "somebody"
+
+
+@pytest.mark.parametrize("by", ["operator", "adaptation"])
+def test_who_has_set_a_calibration_is_remembered_on_the_way_back_and_into_the_lead(by: str) -> None:
+    """A rollback, or a calibration that came with its model, once looked like the model's own: adaptation
+    changed what an operator had set."""
+    roles = Roles(A)
+    roles.take(ModelRecord("lead", A, SHARP, by=by), 1, 10)
+    roles.take(ModelRecord("lead", B, by=BY_RULE), 2, 20)
+    roles.take(ModelRecord("lead", A, SHARP, by="rollback"), 3, 30)
+    assert (roles.lead.bundle, roles.lead.calibrated_by, roles.lead.calibrated_ns) == (A, by, 1)
+    roles.take(ModelRecord("lead", C, SHARP, by=by), 4, 40)
+    assert (roles.lead.calibrated_by, roles.lead.calibrated_ns) == (by, 0)
+    roles.take(ModelRecord("shadow", B, SHARP, by=by), 5, 50)
+    roles.take(ModelRecord("lead", B, SHARP, by=BY_RULE), 6, 60)
+    assert roles.lead.calibrated_by == by
+    roles.take(ModelRecord("lead", A, None, by=BY_RULE), 7, 70)
+    assert roles.lead.calibrated_by == "", "its own again"
 
 
 def test_what_was_decided_about_other_models_is_not_done() -> None:

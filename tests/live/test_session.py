@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +95,13 @@ def ckpts(path: Path) -> list[Path]:
 
 def test_session_goes_on_to_the_same_end(material: dict[str, Path], broken: Path, whole: Path) -> None:
     assert ckpts(broken)
+    partial = broken / "checkpoints" / f"{7:016d}.partial"
+    partial.write_bytes(b"cut short by the kill")
     answer = run(material, broken)
     assert 0 < answer["skipped"] < answer["skipped"] + answer["messages"]
     assert outputs(broken) == outputs(whole)
     assert verify(broken)["differing"] == 0
+    assert not partial.exists(), "it once stayed for ever"
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut", "all gone", "newest gone"])
@@ -141,7 +144,10 @@ def test_checkpoint_of_other_sources_is_refused(
         run(material, broken)
 
 
-def test_lost_database_is_made_again(material: dict[str, Path], broken: Path) -> None:
+@pytest.mark.parametrize("cut_short", [False, True], ids=["at once", "by a second start"])
+def test_lost_database_is_made_again(broken: Path, monkeypatch: pytest.MonkeyPatch, cut_short: bool) -> None:
+    """A start that was killed once left an empty database that no later one filled."""
+
     def rows(path: Path) -> list[Any]:
         with sqlite3.connect(path / "state.sqlite") as db:
             return [
@@ -152,6 +158,15 @@ def test_lost_database_is_made_again(material: dict[str, Path], broken: Path) ->
     before = rows(broken)
     assert before[0]
     (broken / "state.sqlite").unlink()
+    if cut_short:
+
+        def killed(*_: object) -> None:
+            raise _KilledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "_restore_store", killed)
+            with pytest.raises(_KilledError):
+                open_session(broken)
     session = open_session(broken)
     session.close(now_ns=1)
     assert rows(broken) == before
@@ -334,48 +349,6 @@ def test_health_that_has_not_changed_is_not_written(broken: Path) -> None:
         session.on_health(health, 1)
     assert session.journal.next_seq == before + 1
     session.close(now_ns=1)
-
-
-@pytest.fixture
-def quiet(material: dict[str, Path], tmp_path: Path) -> Iterator[Session]:
-    create(tmp_path / "quiet", script.trading_config(), material["model"], script.INSTRUMENTS, now_ns=1)
-    session = open_session(tmp_path / "quiet")
-    yield session
-    session.close(now_ns=1)
-
-
-def test_command_is_obeyed_without_a_market(quiet: Session) -> None:
-    """A halt does not wait for the next tick."""
-    quiet.on_command(Command.HALT, "test", 1)
-    work = quiet.take(5, 5, force=True)
-    assert work is not None
-    outcome = quiet.engine.step(work, lambda: 5)
-    quiet.apply(outcome, 5)
-    assert outcome.answers == ["reducing"]
-    assert quiet.store.witness().state == "reducing"
-
-
-@pytest.mark.parametrize(
-    ("before", "command", "answer"),
-    [
-        ([], Command.RESUME, "refused"),
-        ([Command.FLATTEN], Command.HALT, "halted"),
-        ([Command.FLATTEN], Command.REDUCE, "halted"),
-        ([Command.HALT], Command.FLATTEN, "halted"),
-        ([Command.HALT], Command.RESUME, "active"),
-        ([Command.FLATTEN], Command.RESUME, "active"),
-    ],
-    ids=str,
-)
-def test_a_weaker_command_never_loosens_a_stronger_state(
-    quiet: Session, before: list[Command], command: Command, answer: str
-) -> None:
-    for each in (*before, command):
-        quiet.on_command(each, "test", 1)
-    work = quiet.take(5, 5, force=True)
-    assert work is not None
-    told = quiet.engine.step(work, lambda: 5).answers[-1]
-    assert isinstance(told, UsageError) if answer == "refused" else told == answer
 
 
 def test_every_byte_of_a_checkpoint_is_plain_data(broken: Path) -> None:

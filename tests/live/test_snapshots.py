@@ -11,7 +11,7 @@ from gpuscalp.errors import FeedError
 from gpuscalp.feeds.book import BookState, LocalBook
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate
 from gpuscalp.live.snapshots import Snapshots
-from gpuscalp.schema import NS_PER_MS
+from gpuscalp.schema import NS_PER_MS, NS_PER_S
 
 
 class _Venue:
@@ -44,7 +44,8 @@ def test_snapshot_older_than_the_buffer_is_asked_for_again_after_a_longer_breath
             _AtOnce(),
             lambda _, snapshot: {"synced": "taken"}.get(book.on_snapshot(snapshot).value, "too_old"),
             monotonic=lambda: venue.now_ns,
-            symbol_count=1,
+            symbols=["X"],
+            renew_ns=0,
             weight_per_minute=2_400,
         )
         for _ in range(100):
@@ -78,7 +79,8 @@ async def _poll_once(venue: _Venue, symbols: list[str]) -> Snapshots:
         _Refusals(),
         lambda _, __: "taken",
         monotonic=lambda: venue.now_ns,
-        symbol_count=len(symbols),
+        symbols=symbols,
+        renew_ns=0,
         weight_per_minute=2_400,
     )
     snapshots.poll(symbols)
@@ -111,3 +113,43 @@ def test_refusal_ends_the_round() -> None:
     snapshots = asyncio.run(_poll_once(venue, [f"S{number}" for number in range(20)]))
     assert snapshots.fetched == 3
     assert 1 <= snapshots.refused <= 2  # two were on their way
+
+
+class _Slow(_Venue):
+    """Refuses the fourth call, and notes whom it was asked about."""
+
+    def depth(self, symbol: str, limit: int) -> tuple[Any, DepthSnapshot]:
+        self.asked.append(symbol)
+        if len(self.asked) == 4:
+            raise FeedError("the venue's limit allows no call now", where=symbol)
+        return super().depth(symbol, limit)
+
+    asked: list[str]
+
+
+def test_whole_books_are_asked_for_now_and_then_one_after_another() -> None:
+    """Without, a journal of weeks had snapshots at its beginning alone, and was read from there."""
+    venue = _Slow(tuple(range(100)))
+    venue.asked = []
+
+    async def run() -> None:
+        snapshots = Snapshots(
+            venue,  # type: ignore[arg-type]
+            _Refusals(),
+            lambda _, __: "snapshot_not_needed",
+            monotonic=lambda: venue.now_ns,
+            symbols=["A", "B", "C"],
+            renew_ns=30 * NS_PER_S,
+            weight_per_minute=2_400,
+        )
+        for second in range(75):
+            venue.now_ns = second * NS_PER_S
+            snapshots.poll(["B"] if second == 15 else [])
+            for _ in range(10):
+                await asyncio.sleep(0)
+        await snapshots.close()
+
+    asyncio.run(run())
+    # At 10 s, at 15 s because it was needed, 25, 35 refused, 36 again, 46, 56, 66 s.
+    assert venue.asked == ["A", "B", "C", "A", "A", "B", "C", "A"]
+    assert [each // NS_PER_S for each in venue.asked_ns] == [10, 15, 25, 36, 46, 56, 66]

@@ -1,0 +1,79 @@
+"""The folder of a session's retraining.
+
+    SESSION/retraining/candidate/   the last bundle that came of it
+    SESSION/retraining/work/        archive and rejects of a run; nothing of it stays
+    SESSION/retraining/lock         held by the one process that retrains
+
+Owns: these names, that one process at a time works there, what a killed one has left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from gpuscalp.errors import UsageError
+
+FOLDER: Final = "retraining"
+CANDIDATE: Final = "candidate"
+_WORK: Final = "work"
+_LOCK: Final = "lock"
+_HELD: Final = "another process retrains this session"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[Path]:
+    """Be the one process that retrains a session; yield an empty folder to work in.
+
+    Raises
+    ------
+    UsageError    another one does
+    """
+    folder.mkdir(exist_ok=True)
+    work = folder / _WORK
+    lock = _locked(folder)
+    if lock is None:
+        raise UsageError(_HELD, where=str(folder), fix="wait for it to end")
+    try:
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def clear(folder: Path) -> str:
+    """Remove what a run that was killed has left; return why it is still there, "" if it is not."""
+    work = folder / _WORK
+    if not work.exists():
+        return ""
+    try:
+        lock = _locked(folder)
+        if lock is None:
+            return _HELD
+        try:
+            shutil.rmtree(work)
+        finally:
+            os.close(lock)
+    except OSError as error:
+        return f"{work} cannot be removed: {error.strerror}"
+    return ""
+
+
+def _locked(folder: Path) -> int | None:
+    """Return the lock, to be closed; None where another process holds it."""
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock

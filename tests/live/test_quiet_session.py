@@ -1,0 +1,120 @@
+"""A session to which no market comes: what reaches it all the same, step by step, and over a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuscalp.errors import UsageError
+from gpuscalp.live.directory import create
+from gpuscalp.live.records import Command, ModelRecord
+from gpuscalp.live.roles import BY_RETRAINING
+from gpuscalp.live.session import Session
+from gpuscalp.schema import NS_PER_MS, TICK, TickKind
+from tests.live import script
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return script.write_model(tmp_path_factory.mktemp("model") / "model")
+
+
+def open_session(path: Path) -> Session:
+    return Session(path, now_ns=1, clock_of=lambda work: lambda: work.now_ns)
+
+
+def created(path: Path, model: Path, **config: Any) -> Session:
+    create(path, script.trading_config(**config), model, script.INSTRUMENTS, now_ns=1)
+    return open_session(path)
+
+
+@pytest.fixture
+def quiet(model: Path, tmp_path: Path) -> Iterator[Session]:
+    session = created(tmp_path / "quiet", model)
+    yield session
+    session.close(now_ns=1)
+
+
+@pytest.mark.parametrize("last", ["ticks", "clock"])
+def test_an_overload_of_a_session_s_first_process_gives_way_and_is_repeated(
+    model: Path, tmp_path: Path, last: str
+) -> None:
+    """The first process of every session once took whatever came, and a clock's overload was not written."""
+    session = created(tmp_path / "session", model, **{"batch.conflate_above": 4})
+    ticks = np.zeros(5, TICK)
+    ticks["kind"], ticks["exch_ns"] = TickKind.QUOTE, script.START_MS * NS_PER_MS + np.arange(5)
+    session.on_ticks(ticks if last == "ticks" else ticks[:4], 2)
+    if last == "clock":
+        session.on_clock(int(ticks["exch_ns"][4]), 3)
+    waiting = len(session.market.batcher)
+    assert waiting == {"ticks": 1, "clock": 2}[last]
+    session.close(now_ns=4)
+    session = open_session(tmp_path / "session")
+    assert len(session.market.batcher) == waiting
+    assert not session.market.batcher.by_hand
+    session.close(now_ns=5)
+
+
+def test_the_journal_and_a_checkpoint_know_what_was_tried(model: Path, tmp_path: Path) -> None:
+    """So a candidate is not taken up twice, wherever a kill comes."""
+    path = tmp_path / "session"
+    session = created(path, model)
+    digest = session.about.bundle
+    session.on_model(ModelRecord("shadow", digest, by=BY_RETRAINING), 2)
+    session.flush()
+    session.close(now_ns=3, clean=False)
+    session = open_session(path)
+    assert (session.market.models_waiting, session.engine.roles.tried) == (1, "")
+    work = session.take(5, 5, force=True)
+    assert work is not None
+    session.apply(session.engine.step(work, lambda: 5), 5)
+    assert (session.market.models_waiting, session.engine.roles.tried) == (0, digest)
+    session.flush()
+    session.close(now_ns=6, clean=False)
+    session = open_session(path)
+    assert (session.start.from_seq, session.engine.roles.tried) == (0, digest)
+    content, seq = session.checkpoint()
+    session.journal.sync()
+    session.checkpoints.write(content, seq)
+    session.close(now_ns=7)
+    session = open_session(path)
+    assert (session.start.from_seq, session.engine.roles.tried) == (seq, digest)
+    session.close(now_ns=8)
+
+
+def test_command_is_obeyed_without_a_market(quiet: Session) -> None:
+    """A halt does not wait for the next tick."""
+    quiet.on_command(Command.HALT, "test", 1)
+    work = quiet.take(5, 5, force=True)
+    assert work is not None
+    outcome = quiet.engine.step(work, lambda: 5)
+    quiet.apply(outcome, 5)
+    assert outcome.answers == ["reducing"]
+    assert quiet.store.witness().state == "reducing"
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "answer"),
+    [
+        ([], Command.RESUME, "refused"),
+        ([Command.FLATTEN], Command.HALT, "halted"),
+        ([Command.FLATTEN], Command.REDUCE, "halted"),
+        ([Command.HALT], Command.FLATTEN, "halted"),
+        ([Command.HALT], Command.RESUME, "active"),
+        ([Command.FLATTEN], Command.RESUME, "active"),
+    ],
+    ids=str,
+)
+def test_a_weaker_command_never_loosens_a_stronger_state(
+    quiet: Session, before: list[Command], command: Command, answer: str
+) -> None:
+    for each in (*before, command):
+        quiet.on_command(each, "test", 1)
+    work = quiet.take(5, 5, force=True)
+    assert work is not None
+    told = quiet.engine.step(work, lambda: 5).answers[-1]
+    assert isinstance(told, UsageError) if answer == "refused" else told == answer
