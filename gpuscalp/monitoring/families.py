@@ -83,7 +83,7 @@ NUMBERS: Final = (
     Number(
         "gpuscalp_last_frame_age_seconds",
         ("last_frame_age_ms",),
-        "Since the end of the last frame by the exchange's clock, seconds.",
+        "Since the end of the last frame by the exchange's clock, or since its decision, seconds.",
         1e3,
     ),
     Number("gpuscalp_batches", ("batches", "taken"), "Micro-batches.", counts=True),
