@@ -58,6 +58,7 @@ def status_of(
         "written_ns": time.time_ns(),
         "state": str(gate.state),
         "cause": None if gate.cause is None else str(gate.cause),
+        "causes": [str(each) for each in gate.causes],
         "since_ns": gate.since_ns or None,
         "flattening": engine.flattening,
         "uptime_s": round(uptime_s, 3),

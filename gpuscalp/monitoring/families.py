@@ -217,6 +217,11 @@ NUMBERS: Final = (
         "Since when the gate is in its state, Unix time of the exchange.",
         1e9,
     ),
+    Number(
+        "gpuscalp_account_blocked",
+        ("account", "blocked"),
+        "1 while the exchange has a position or an order that the session does not know.",
+    ),
     Number("gpuscalp_turnover_usdt", ("trading", "turnover_usdt"), "Value of all fills, USDT.", counts=True),
     Number(
         "gpuscalp_equity_usdt",
