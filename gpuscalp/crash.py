@@ -105,7 +105,7 @@ def write_report(
         "journal": [] if session is None else _attempt(lambda: _records(session)),
     }
     try:
-        text = redact(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        text = redact(msgspec.json.format(msgspec.json.encode(report), indent=2).decode(), encoded=True)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{_PREFIX}{moment:%Y%m%dT%H%M%S}-{now_ns % NS_PER_S:09d}-{os.getpid()}.json"
         path.touch(mode=0o600, exist_ok=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 HIDDEN: Final = "***"
@@ -23,6 +24,16 @@ _SECRET_NAME: Final = re.compile(
     r"(?:_|$|S$|_?URLS?$)",
     re.IGNORECASE,
 )
+# A word or a number that may stand anywhere without being the secret: keys and tokens have letters and
+# digits, or more letters than a name.
+_ORDINARY: Final = re.compile(r"[A-Za-z_]{1,20}|[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?")
+# What ends in a letter or a digit, and is no part of the word behind it: \n, \x0a, \u000a, %0A, %250A.
+_HEX: Final = "[0-9a-fA-F]"
+_ESCAPE: Final = (
+    rf"(?<=\\[abfnrtv])|(?<=\\x{_HEX}{{2}})|(?<=\\u{_HEX}{{4}})|(?<=%{_HEX}{{2}})|(?<=%25{_HEX}{{2}})"
+)
+# A string of JSON or of Prometheus' format; a colon behind it makes it the key of an object.
+_STRING: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"(\s*:)?')
 # Characters that do not end a word in text, in JSON and in HTML.
 _WORD: Final = r"[^\s\"'<>\\&,;)\]}]"
 # As it stands in JSON, in JSON within a string, and in HTML.
@@ -122,14 +133,25 @@ def keep_environment(env: Mapping[str, str]) -> None:
     keep(found)
 
 
-def redact(text: str) -> str:
+def redact(text: str, *, encoded: bool = False) -> str:
     """Return ``text`` without secrets; what has none comes back as it is.
 
     Fit for plain words, JSON and HTML: what is put in needs no escape, and no quotation mark is taken out.
+    A known value that is an ordinary word or number goes where it stands alone, not within a longer one.
+
+    Parameters
+    ----------
+    encoded : this is JSON, or metrics in Prometheus' format, and has to stay so: names, keys and numbers are
+        the program's own, and ordinary words and numbers are looked for in its strings only
     """
     for value in _kept:
         if value in text:
-            text = text.replace(value, HIDDEN)
+            if not _ORDINARY.fullmatch(value):
+                text = text.replace(value, HIDDEN)
+            elif encoded:
+                text = _STRING.sub(partial(_in_string, value), text)
+            else:
+                text = _alone(value).sub(HIDDEN, text)
     lowered = text.lower()
     for rule in _RULES:
         if any(sign in lowered for sign in rule.signs) and (rule is not _BOT or _TELEGRAM.search(text)):
@@ -140,6 +162,29 @@ def redact(text: str) -> str:
 def has_secret(text: str) -> bool:
     """Whether ``redact`` would take something out."""
     return redact(text) != text
+
+
+def ordinary_names(env: Mapping[str, str]) -> list[str]:
+    """Return the variables with the name of a secret whose value is an ordinary word or number."""
+    return [
+        name
+        for name, value in env.items()
+        if _SECRET_NAME.search(name) and len(value) >= LENGTH_MIN and _ORDINARY.fullmatch(value)
+    ]
+
+
+def _in_string(value: str, found: re.Match[str]) -> str:
+    return found[0] if found[1] or value not in found[0] else _alone(value).sub(HIDDEN, found[0])
+
+
+@lru_cache(maxsize=64)
+def _alone(value: str) -> re.Pattern[str]:
+    """Return what finds an ordinary word, or number, that is no part of a longer one."""
+    if value[-1].isdigit() or value[-1] == ".":
+        before, behind = r"(?<![0-9])(?<![0-9]\.)", r"(?![0-9]|\.[0-9])"
+    else:
+        before, behind = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
+    return re.compile(rf"(?:{before}|{_ESCAPE}){re.escape(value)}{behind}")
 
 
 def _userinfo(url: str) -> list[str]:

@@ -125,6 +125,8 @@ class RiskGate:
     ----------
     state, cause, since_ns : where the gate stands, the event that brought it there (None while it never left
         ACTIVE), and when
+    causes : every event since the gate was last armed, whether it led anywhere or not: a mismatch in a gate
+        that is closed already is one too. Of this gate alone: no rule reads it, and no snapshot has it
     daily_loss_usdt : equity at the day's start (UTC) less equity now; negative is a gain
     drawdown_pct : distance from the highest equity seen, in percent of it
     streak, pauses : the breakers that end by themselves
@@ -156,6 +158,7 @@ class RiskGate:
             )
         self.state = RiskState.ACTIVE
         self.cause: RiskEvent | None = None
+        self.causes: list[RiskEvent] = []
         self.since_ns = 0
         self.daily_loss_usdt = 0.0
         self.drawdown_pct = 0.0
@@ -284,6 +287,9 @@ class RiskGate:
             self._measure(self._last_e8)
             self.streak = LossStreak()
             self.pauses = VolatilityPauses(len(self.pauses.until_ns))
+            self.causes = []
+        elif event not in self.causes:
+            self.causes.append(event)
         if following is not self.state:
             self.state, self.cause, self.since_ns = following, event, now_ns
         return self.state
@@ -340,6 +346,7 @@ class RiskGate:
                 fix=f"there are {symbol_count} symbols now",
             )
         self.state, self.cause, self.since_ns = state, cause, snapshot.since_ns
+        self.causes = [] if cause is None or state is RiskState.ACTIVE else [cause]
         self._now_ns, self._day = snapshot.now_ns, snapshot.day
         self._day_start_e8, self._high_e8 = snapshot.day_start_e8, snapshot.high_e8
         self._measure(snapshot.last_e8)

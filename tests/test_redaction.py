@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from gpuscalp import redaction
 from gpuscalp.config import LiveConfig, load
@@ -72,6 +73,72 @@ def test_json_stays_json():
     keep_environment(ENVIRONMENT)
     body = {"all": EVERYTHING, "list": list(BY_PLACE.values()), "number": 1}
     assert json.loads(redact(json.dumps(body)))["number"] == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["gpuscalp", "Staple_Horse", "12345678", "-1234.5678", "123456789012345678901"]
+)
+def test_ordinary_value_is_taken_out_where_it_stands_alone(value):
+    keep_environment({"DB_PASSWORD": value})
+    for text in (
+        value,
+        f"password {value}, refused",
+        f"https://host/login?p={value}&q=1",
+        f"X-Key: {value}",
+        quote(f"at=\n{value}&", safe=""),
+        quote(quote(f"at={value}\n", safe=""), safe=""),
+        json.dumps({"said": f"it was\n{value}"}),
+        json.dumps(json.dumps({"said": [value], "more": f"é{value}"})),
+        repr([value, f"\x00{value}\t"]),
+        html.escape(f'"{value}" & more'),
+        f'health_reason{{reason="{value}"}} 1',
+    ):
+        assert value not in redact(text), text
+        if '"' in text:
+            assert value not in redact(text, encoded=True), text
+    assert redact(redact(value)) == redact(value) == redaction.HIDDEN
+
+
+def test_ordinary_value_leaves_names_and_numbers_whole():
+    """Every name in the page of metrics had lost its beginning, and a number of JSON its middle."""
+    keep(["gpuscalp", "12345678", "positions", "histogram"])
+    data = {
+        "positions": ["gpuscalp"],
+        "free": 51234567812,
+        "same": 12345678,
+        "ratio": 0.12345678,
+        "gpuscalp": {},
+    }
+    body = json.dumps({**data, "note": 'said "positions": \\'})
+    shown = json.loads(redact(body, encoded=True))
+    assert shown == {**data, "positions": ["***"], "note": 'said "***": \\'}
+    page = (
+        "# HELP gpuscalp_build_info What gpuscalp is.\n# TYPE gpuscalp_build_info gauge\n"
+        'gpuscalp_build_info{positions="1 gpuscalp",version="a\\"gpuscalp"} 12345678.0\n'
+        "# HELP gpuscalp_took_seconds x\n# TYPE gpuscalp_took_seconds histogram\n"
+        'gpuscalp_took_seconds_bucket{le="+Inf"} 1.0\ngpuscalp_took_seconds_count 1.0\n'
+    )
+    first, second = text_string_to_metric_families(redact(page, encoded=True))
+    assert (first.name, second.name, second.type) == (
+        "gpuscalp_build_info",
+        "gpuscalp_took_seconds",
+        "histogram",
+    )
+    (sample,) = first.samples
+    assert sample.labels == {"positions": "1 ***", "version": 'a"***'}
+    assert sample.value == 12_345_678
+    assert (
+        redact("gpuscalp_frames_total 1.12345678 912345678") == "gpuscalp_frames_total 1.12345678 912345678"
+    )
+
+
+def test_key_is_taken_out_within_a_longer_word():
+    key = ENVIRONMENT["BINANCE_API_KEY"]
+    keep([key, "abcdefghijklmnopqrstuvwxyz", "a" * 10 + "1"])
+    for encoded in (False, True):
+        assert not words_in(redact(f'{{"x{key}y": "z_{key}_z"}}', encoded=encoded))
+        assert redact("xabcdefghijklmnopqrstuvwxyzx", encoded=encoded) == "x***x"
+        assert redact("xaaaaaaaaaa1x", encoded=encoded) == "x***x"
 
 
 def test_errors_hold_no_secret():

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuscalp import object_graph
 from gpuscalp.config import RiskConfig
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.risk import RiskEvent, RiskGate, RiskSnapshot, RiskState
@@ -105,6 +106,19 @@ def test_every_pair_of_state_and_event(state: RiskState, event: RiskEvent) -> No
     assert (judge.since_ns == NOON + 7) == (expected is not state)
     assert judge.judge(GOOD).accepted == (expected is A)
     assert judge.judge(exit_of(GOOD, predicted=False)).accepted == (expected is not H)
+
+
+def test_what_comes_to_a_closed_gate_is_remembered_until_it_is_armed() -> None:
+    """A stranger or a mismatch at night, after a halt in the evening, had left no trace to be told of."""
+    judge = gate()
+    for event in (RiskEvent.HALT_ENTRIES, RiskEvent.STRANGER, RiskEvent.HALT, RiskEvent.HALT):
+        judge.apply(event, NOON)
+    assert judge.causes == [RiskEvent.HALT_ENTRIES, RiskEvent.STRANGER, RiskEvent.HALT]
+    # As a checkpoint keeps it.
+    again = object_graph.decode(object_graph.encode(judge, external={}), external={})
+    assert again.causes == judge.causes
+    judge.apply(RiskEvent.REARM, NOON)
+    assert judge.causes == []
 
 
 def test_halted_gate_passes_nothing() -> None:

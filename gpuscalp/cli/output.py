@@ -32,7 +32,7 @@ def emit(result: Mapping[str, Any] | Sequence[Any], *, json: bool, text: Callabl
         Called without ``--json`` only. Returns a string, or anything that rich can print (a table).
     """
     if json:
-        _print(to_json(result) + "\n")
+        _print(to_json(result) + "\n", encoded=True)
         return
     answer = text()
     if isinstance(answer, str):
@@ -49,17 +49,17 @@ def emit(result: Mapping[str, Any] | Sequence[Any], *, json: bool, text: Callabl
 
 def emit_line(line: str) -> None:
     """Print one of many lines, for the few commands that go on until they are stopped."""
-    _print(visible(line, but="\n") + "\n")
+    _print(visible(line, but="\n") + "\n", encoded=line.startswith("{"))
 
 
-def _print(text: str) -> None:
+def _print(text: str, *, encoded: bool = False) -> None:
     """Write to stdout now: a full disk is reported by us and not by the interpreter's exit.
 
     Secrets are taken out. Characters that stdout cannot take are escaped, as a terminal in a Latin-1 locale
     cannot show "−".
     """
     encoding = sys.stdout.encoding or "utf-8"
-    text = redact(text)
+    text = redact(text, encoded=encoded)
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
@@ -67,7 +67,7 @@ def _print(text: str) -> None:
 def write_error(error: Mapping[str, Any], *, json: bool) -> None:
     """Print an error with the keys ``code, what, where, value, fix``."""
     if json:
-        _print(to_json({"error": error}) + "\n")
+        _print(to_json({"error": error}) + "\n", encoded=True)
         return
     lines = [f"Error: {error['what']} (code {error['code']})"]
     lines += [f"  {key}: {error[key]}" for key in ("where", "value", "fix") if error.get(key) is not None]

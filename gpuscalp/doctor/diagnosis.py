@@ -23,6 +23,7 @@ from gpuscalp.doctor.operation import (
     check_nautilus,
     check_notify,
     check_running,
+    check_secrets,
     read_running,
 )
 from gpuscalp.doctor.port import check_port
@@ -72,6 +73,7 @@ def examine(
         check_nautilus(live),
         check_log_folder(session_dir),
         check_notify(),
+        check_secrets(),
         check_running(running),
     )
     return Diagnosis((told, *found.checks, *operation))

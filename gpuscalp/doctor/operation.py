@@ -1,7 +1,7 @@
 """What a session needs to be operated: an account, a log, somebody to tell, an answer when asked.
 
-Owns: the checks ``nautilus``, ``log_folder``, ``notify`` and ``session_running``. Never: shows a key or a
-secret URL, tells anybody, or writes anything.
+Owns: the checks ``nautilus``, ``log_folder``, ``notify``, ``secrets`` and ``session_running``. Never: shows a
+key or a secret URL, tells anybody, or writes anything.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gpuscalp.logs import LOG_FOLDER
 from gpuscalp.monitoring.channel import FILE_VARIABLE, URLS_VARIABLE, open_channels, read_urls
 from gpuscalp.nautilus.installed import LIVE
 from gpuscalp.nautilus.keys import VARIABLES, permit
+from gpuscalp.redaction import ordinary_names
 
 _ANSWER_S: Final = 3.0
 _FRAME_MS_MAX: Final = 5_000.0
@@ -67,6 +68,20 @@ def check_notify(env: Mapping[str, str] = os.environ) -> Check:
             "notify", f"nobody is to be told of alerts: {URLS_VARIABLE} and {FILE_VARIABLE} are not set"
         )
     return ok("notify", f"alerts go to {', '.join(services)}", {"services": services})
+
+
+def check_secrets(env: Mapping[str, str] = os.environ) -> Check:
+    """Judge whether the environment's secrets can be told from ordinary words (our own name) and numbers."""
+    names = ordinary_names(env)
+    if not names:
+        return ok("secrets", "no secret of the environment is an ordinary word or number", {"variables": []})
+    return warn(
+        "secrets",
+        f"the value of {', '.join(names)} is an ordinary word or number: it is hidden where it stands alone,"
+        " also where it is not the secret",
+        "take a longer one, of letters and digits; or give a variable that is no secret another name",
+        {"variables": names},
+    )
 
 
 def read_running(session: Path | None) -> dict[str, Any] | GpuscalpError | None:

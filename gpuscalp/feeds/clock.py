@@ -36,10 +36,11 @@ class ClockOffset:
     Attributes
     ----------
     sample_count : samples of server time taken since the beginning
+    limit_ns : a larger offset, or a larger disagreement, is drift
     """
 
     def __init__(self, config: FeedConfig) -> None:
-        self._limit_ns = config.clock_limit_ms * NS_PER_MS
+        self.limit_ns = config.clock_limit_ms * NS_PER_MS
         self._samples: deque[tuple[int, int, int]] = deque(maxlen=_SAMPLES_MAX)  # at, round trip, offset
         self._slices: deque[list[int]] = deque(maxlen=_SLICES)  # [begin, least recv − exch]
         self.sample_count = 0
@@ -84,13 +85,13 @@ class ClockOffset:
         """Whether trading must stop: no estimate, an offset beyond the limit, or event times that contradict
         it, because they lie in the future of the corrected clock or because all of them are old."""
         offset_ns, uncertainty_ns = self.offset_ns, self.uncertainty_ns
-        if offset_ns is None or uncertainty_ns is None or abs(offset_ns) > self._limit_ns:
+        if offset_ns is None or uncertainty_ns is None or abs(offset_ns) > self.limit_ns:
             return True
         if not self._slices:
             return False
         # Of the last two slices: the first message of a new one may have been held up.
         travel_ns = min(least for _, least in list(self._slices)[-2:]) + offset_ns
-        return travel_ns < -(uncertainty_ns + 2 * NS_PER_MS) or travel_ns > self._limit_ns + uncertainty_ns
+        return travel_ns < -(uncertainty_ns + 2 * NS_PER_MS) or travel_ns > self.limit_ns + uncertainty_ns
 
     def exchange_ns(self, now_ns: int) -> int | None:
         """Return our time as the exchange's; None before the first sample."""

@@ -200,7 +200,7 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def _plain(answer: dict[str, Any]) -> bytes:
-    return redact(msgspec.json.encode(answer).decode()).encode()
+    return redact(msgspec.json.encode(answer).decode(), encoded=True).encode()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ made. Never: changes a session, or is part of what its journal repeats: it begin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, final
@@ -70,6 +71,7 @@ class Monitor:
     Attributes
     ----------
     outcomes, trading, batches, drift, rivals : to be read
+    framed_ns : when a frame was last decided on (monotonic clock); 0 = not yet
     adapt : told what has matured, if it is there; may be set
     """
 
@@ -98,6 +100,7 @@ class Monitor:
         self._sampled: list[tuple[int, F32]] = []
         self._turn = self._rows = self._doubtful = 0
         self._began_ns = self._end_ns = 0
+        self.framed_ns = 0
         self._before: dict[str, float] | None = None
         self._trend = RollingSum((len(_TREND),), **_HOUR)
         self._durations = RollingSum(latency.counts.shape, **_MINUTES)
@@ -133,6 +136,8 @@ class Monitor:
         if len(work.ticks):
             self.batches.add(np.array([len(work.ticks)], np.float64))
         self.trading.on_records(outcome.records)
+        if outcome.frames:
+            self.framed_ns = time.monotonic_ns()
 
     def status(self, status: Mapping[str, Any], exch_ns: int) -> dict[str, Any]:
         """Return the keys ``predictions``, ``drift``, ``trading``, ``results`` and ``score`` of a status.

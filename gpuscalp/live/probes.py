@@ -99,8 +99,15 @@ def ready(pulse: Pulse, status: Mapping[str, Any], now_ns: int, wall_ns: int) ->
         reasons.append(_reason("gate", f"is halted: {status['cause'] or 'by command'}"))
     elif status["state"] != "active":
         partly.append(_reason("gate", f"is {status['state']}: {status['cause'] or 'by command'}"))
-    if not status["model"]["bundle"]:
+    model, health = status["model"], status["health"]
+    if not model["bundle"]:
         reasons.append(_reason("model", "is not loaded"))
+    elif model["expires_in_s"] is not None and model["expires_in_s"] <= 0:
+        reasons.append(_reason("model", f"is older than it may be by {-model['expires_in_s'] / 3_600:.1f} h"))
+    # Each of their words alone makes the gate refuse every entry (risk_rules.py, DEVICE).
+    reasons += [
+        _reason(what, f"is not trusted: {word}") for what in ("device", "venue") for word in health[what]
+    ]
     _judge_feed(status, reasons, partly)
     return {"ok": not reasons, "phase": pulse.phase, "reasons": reasons, "partly": partly}
 

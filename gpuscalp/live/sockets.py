@@ -28,7 +28,7 @@ from gpuscalp.live.session import Session
 from gpuscalp.live.snapshots import Snapshots, brings_changes
 from gpuscalp.live.source import Driver
 from gpuscalp.live.status import clock_status, feed_status
-from gpuscalp.live.timekeeper import Timekeeper, exchange_clock
+from gpuscalp.live.timekeeper import Timekeeper
 from gpuscalp.schema import NS_PER_MS
 
 
@@ -58,7 +58,6 @@ class SocketSource:
         streams = tuple(dict.fromkeys(name for each in endpoints for name in each.streams))
         symbols = [each.symbol for each in session.about.instruments]
         self._health = Health(symbols, streams)
-        self._now = exchange_clock(clock, lambda: session.market.exch_ns)
         self._calls = ThreadPoolExecutor(3, "rest")
         self._timekeeper = Timekeeper(session, config, clock, rest, self._calls)
         self._newest_ns = 0
@@ -94,7 +93,7 @@ class SocketSource:
             raise group.exceptions[0] from None
 
     def now(self) -> int:
-        return self._now()
+        return self._timekeeper.now()
 
     def poll(self, now_ns: int) -> None:
         self._driver.guarded(partial(self._session.poll, now_ns))

@@ -58,6 +58,7 @@ def status_of(
         "written_ns": time.time_ns(),
         "state": str(gate.state),
         "cause": None if gate.cause is None else str(gate.cause),
+        "causes": [str(each) for each in gate.causes],
         "since_ns": gate.since_ns or None,
         "flattening": engine.flattening,
         "uptime_s": round(uptime_s, 3),
@@ -75,9 +76,7 @@ def status_of(
         "symbols": [each.symbol for each in about.instruments],
         "warming": _warming(session),
         "frames": engine.frame_count,
-        "last_frame_age_ms": None
-        if engine.market is None
-        else round((exch_ns - engine.market.end_ns) / NS_PER_MS, 3),
+        "last_frame_age_ms": _frame_age_ms(session, exch_ns, monitor.framed_ns),
         **_money(trader),
         "health": {"device": list(market.health.device), "venue": list(market.health.venue)},
         "positions": positions_of(trader),
@@ -108,6 +107,15 @@ def status_of(
         "logs": logs,
     }
     return found | monitor.status(found, exch_ns)
+
+
+def _frame_age_ms(session: Session, exch_ns: int, framed_ns: int) -> float | None:
+    """Return the age of the last frame, which goes on where the exchange's clock stands still."""
+    market = session.engine.market
+    if market is None:
+        return None
+    since_ns = time.monotonic_ns() - framed_ns if framed_ns else 0
+    return round(max(exch_ns - market.end_ns, since_ns) / NS_PER_MS, 3)
 
 
 def _model(session: Session, exch_ns: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Time in a live session: the exchange's, and the frames that only a clock can close.
 
-Owns: when the server is asked for its time, and which moment the clock may tell the session. Never: judges
-the estimate (gpuscalp.feeds.clock).
+Owns: when the server is asked for its time, which moment the clock may tell the session, and that no step of
+our clock gets into it. Never: judges the estimate (gpuscalp.feeds.clock).
 """
 
 from __future__ import annotations
@@ -28,14 +28,23 @@ _FIRST_S: Final = 0.05
 def exchange_clock(clock: ClockOffset, newest: Callable[[], int]) -> Callable[[], int]:
     """Return a clock that tells our time, corrected; until it can be, the time of the newest message.
 
-    An estimate that comes down makes it stand still and not go back: what is dated stays in order.
+    An estimate that comes down does not make it go back: what is dated stays in order. One that runs ahead of
+    the monotonic clock, and of the messages too, is a wall clock that was set: time goes on without it, or
+    whatever is true would come too late until it has passed. (After a sleep of the machine the monotonic
+    clock is behind; there the first message shows that the wall clock is right.)
     """
     told = 0
+    trusted: tuple[int, int] | None = None  # the last estimate that was, and when it was (monotonic)
 
     def now() -> int:
-        nonlocal told
-        exch_ns = clock.exchange_ns(time.time_ns())
-        told = max(told, newest() if exch_ns is None else exch_ns)
+        nonlocal told, trusted
+        exch_ns, now_ns, least_ns = clock.exchange_ns(time.time_ns()), time.monotonic_ns(), newest()
+        if trusted is not None:
+            least_ns = max(least_ns, trusted[0] + now_ns - trusted[1])
+        if exch_ns is not None and (trusted is None or exch_ns - least_ns <= clock.limit_ns):
+            trusted = (exch_ns, now_ns)
+            least_ns = max(exch_ns, newest())
+        told = max(told, least_ns)
         return told
 
     return now
@@ -51,12 +60,17 @@ class Timekeeper:
     config : of this run
     clock : is fed
     rest : is asked, on ``executor``: it blocks
+
+    Attributes
+    ----------
+    now : tells the exchange's time, which never goes back (``exchange_clock``)
     """
 
     def __init__(
         self, session: Session, config: LiveConfig, clock: ClockOffset, rest: RestClient, executor: Executor
     ) -> None:
         grid = session.bundle.contract.training.config.grid
+        self.now = exchange_clock(clock, lambda: session.market.exch_ns)
         self._session, self._clock, self._rest, self._executor = session, clock, rest, executor
         self._interval_s = config.feed.clock_interval_ms / 1_000
         self._wait_ns = config.session.clock_close_ms * NS_PER_MS
@@ -79,11 +93,10 @@ class Timekeeper:
 
         Not before the first message, and not by a clock that is not trusted.
         """
-        exch_ns = self._clock.exchange_ns(now_ns)
         newest_ns = self._session.market.exch_ns
-        if exch_ns is None or not newest_ns or self._clock.has_drifted:
+        if not newest_ns or self._clock.has_drifted:
             return
-        told_ns = exch_ns - self._wait_ns
+        told_ns = self.now() - self._wait_ns
         if self._frame(told_ns) > self._frame(newest_ns):
             self._session.on_clock(told_ns, now_ns)
 

@@ -23,7 +23,7 @@ _LINES_MAX: Final = 20  # of one message
 @final
 @dataclass(frozen=True)
 class Alarm:
-    """A condition that holds for one series, since an instant (Unix seconds), with its newest value."""
+    """A condition that holds for one series, since an instant (of the scrapes), with its newest value."""
 
     condition: Condition
     labels: Labels

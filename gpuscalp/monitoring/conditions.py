@@ -141,7 +141,8 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpStranger",
         "critical",
-        _set("gpuscalp_risk_cause", cause="stranger"),
+        # Not the gate's cause: that of a gate which is closed already stays, and this ends with the stranger.
+        _set("gpuscalp_account_blocked"),
         "The exchange has a position or an order that the session does not know.",
     ),
     Condition(

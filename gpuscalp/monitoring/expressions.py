@@ -32,14 +32,26 @@ class Scrapes:
     ----------
     names : of samples, such as ``gpuscalp_frames_total``
     range_s : how long they are kept
+
+    Attributes
+    ----------
+    unix_s : time of the newest scrape by the wall clock
     """
 
     def __init__(self, names: Iterable[str], *, range_s: float) -> None:
         self._names, self._range_s = frozenset(names), range_s
         self._kept: deque[tuple[float, dict[str, Vector]]] = deque()
+        self.unix_s = 0.0
 
-    def add(self, at_s: float, metrics: Iterable[Metric]) -> None:
-        """Keep a scrape; times must not go back."""
+    def add(self, at_s: float, metrics: Iterable[Metric], *, unix_s: float) -> None:
+        """Keep a scrape.
+
+        Parameters
+        ----------
+        at_s : when it was made, by a clock that nobody sets
+        unix_s : the same by the wall clock, which alone can be compared with an instant that a metric tells
+        """
+        self.unix_s = unix_s
         found: dict[str, Vector] = {}
         for metric in metrics:
             for sample in metric.samples:
@@ -114,7 +126,7 @@ class Age:
         return f"time() - {self.of.promql()}"
 
     def read(self, scrapes: Scrapes) -> Vector:
-        return {labels: scrapes.now_s - value for labels, value in self.of.read(scrapes).items()}
+        return {labels: scrapes.unix_s - value for labels, value in self.of.read(scrapes).items()}
 
     def names(self) -> frozenset[str]:
         return self.of.names()

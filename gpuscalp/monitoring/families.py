@@ -83,7 +83,7 @@ NUMBERS: Final = (
     Number(
         "gpuscalp_last_frame_age_seconds",
         ("last_frame_age_ms",),
-        "Since the end of the last frame by the exchange's clock, seconds.",
+        "Since the end of the last frame by the exchange's clock, or since its decision, seconds.",
         1e3,
     ),
     Number("gpuscalp_batches", ("batches", "taken"), "Micro-batches.", counts=True),
@@ -216,6 +216,11 @@ NUMBERS: Final = (
         ("since_ns",),
         "Since when the gate is in its state, Unix time of the exchange.",
         1e9,
+    ),
+    Number(
+        "gpuscalp_account_blocked",
+        ("account", "blocked"),
+        "1 while the exchange has a position or an order that the session does not know.",
     ),
     Number("gpuscalp_turnover_usdt", ("trading", "turnover_usdt"), "Value of all fills, USDT.", counts=True),
     Number(

@@ -1,7 +1,8 @@
 """Tells somebody what is wrong with a session, from a thread of its own.
 
-Owns: when it looks, retries, what is counted. Nothing here may hold up or end a session: no call waits for a
-network, nothing raises, the thread is a daemon, and the end of a session waits for it some seconds at most.
+Owns: when it looks and retries (by the monotonic clock: the other one may be set), what is counted. Nothing
+here may hold up or end a session: no call waits for a network, nothing raises, the thread is a daemon, and
+the end of a session waits for it some seconds at most.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Notifier(Collector):
     channels : not empty
     who : the session's name, for titles
     collect : returns the metrics of the session, now
-    clock : Unix seconds
+    clock : Unix seconds, for the age of what metrics tell
     end_s : how long ``stop`` waits for the last message
 
     Attributes
@@ -71,7 +72,6 @@ class Notifier(Collector):
         self._alarms = Alarms(CONDITIONS)
         self._scrapes = Scrapes(self._alarms.names, range_s=LOOKBACK_S)
         self._digest = Digest(config, who)
-        self._last_s = 0.0
         self._owed: deque[_Owed] = deque()
         self._said: deque[Message] = deque(maxlen=_WAITING_MAX)
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -107,7 +107,7 @@ class Notifier(Collector):
         look_s = 0.0
         while True:
             ending = self._stopping.is_set()
-            now_s = self._last_s = max(self._last_s, self._clock())  # wall clocks go back now and then
+            now_s = time.monotonic()
             try:
                 if ending or now_s >= look_s:
                     look_s = now_s + self._config.every_s
@@ -121,7 +121,7 @@ class Notifier(Collector):
 
     def _look(self, now_s: float) -> None:
         """Judge the conditions, and owe every channel what is to be told of them."""
-        self._scrapes.add(now_s, self._collect())
+        self._scrapes.add(now_s, self._collect(), unix_s=self._clock())
         self._digest.add(self._alarms.observe(self._scrapes), now_s)
         message = self._digest.due(self._alarms.firing, now_s)
         if message is not None:

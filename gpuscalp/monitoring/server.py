@@ -108,7 +108,7 @@ class _Answer(BaseHTTPRequestHandler):
         except Exception as error:  # of a collector or a probe: the next request may fare better
             words = f"{type(error).__name__}: {error}"
             code, kind, text = 500, "application/json", _json({"ok": False, "error": words})
-        body = redact(text).encode()
+        body = redact(text, encoded=True).encode()
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -137,8 +137,13 @@ def _of_trading(status: Mapping[str, Any]) -> Iterator[Metric]:
         "state",
         {str(state): state == status["state"] for state in RiskState},
     )
-    cause = {} if status["cause"] is None else {status["cause"]: 1}
-    yield labelled("gpuscalp_risk_cause", "1 for the event that led to the gate's state.", "cause", cause)
+    causes = dict.fromkeys([*([] if status["cause"] is None else [status["cause"]]), *status["causes"]], 1)
+    yield labelled(
+        "gpuscalp_risk_cause",
+        "1 for the event that led to the gate's state, and for each that has come since it was last armed.",
+        "cause",
+        causes,
+    )
     yield GaugeMetricFamily(
         "gpuscalp_open_orders", "Orders that have not ended.", value=len(status["open_orders"])
     )

@@ -26,7 +26,7 @@ from gpuscalp.live.records import Command, HealthRecord, client_id
 from gpuscalp.live.session import Session
 from gpuscalp.live.source import Driver
 from gpuscalp.live.status import clock_status
-from gpuscalp.live.timekeeper import Timekeeper, exchange_clock
+from gpuscalp.live.timekeeper import Timekeeper
 from gpuscalp.nautilus.account import AccountView
 from gpuscalp.nautilus.instruments import RAW_PER_E8
 from gpuscalp.nautilus.keys import Keys
@@ -74,7 +74,6 @@ class NautilusSource:
         assert isinstance(broker, RemoteBroker)
         self._session, self._config, self._keys, self._account = session, config, keys, account
         self._broker, self._clock = broker, clock
-        self._told = exchange_clock(clock, lambda: session.market.exch_ns)
         self._calls = ThreadPoolExecutor(1, "rest")
         self._timekeeper = Timekeeper(session, config, clock, rest, self._calls)
         instruments = session.about.instruments
@@ -133,7 +132,7 @@ class NautilusSource:
             await asyncio.gather(watching, return_exceptions=True)
 
     def now(self) -> int:
-        return max(self._told(), self._session.market.exch_ns)
+        return self._timekeeper.now()
 
     def poll(self, now_ns: int) -> None:
         if self._open:

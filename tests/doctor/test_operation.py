@@ -16,6 +16,7 @@ from gpuscalp.doctor.operation import (
     check_nautilus,
     check_notify,
     check_running,
+    check_secrets,
     read_running,
 )
 from gpuscalp.doctor.port import check_port
@@ -76,6 +77,14 @@ def test_those_to_be_told_are_named_by_their_service_alone(tmp_path):
     assert check_notify({"GPUSCALP_NOTIFY_FILE": str(file)}).status == "fail"
     file.chmod(0o600)
     assert check_notify({"GPUSCALP_NOTIFY_FILE": str(file)}).status == "ok"
+
+
+def test_secret_that_is_an_ordinary_word_is_named_by_its_variable():
+    env = {"DB_PASSWORD": "gpuscalp", "BOT_TOKEN": "20261126", "API_KEY": "k1k1k1k1k1", "PIN_KEY": "1234"}
+    found = check_secrets(env)
+    assert (found.status, found.value) == ("warn", {"variables": ["DB_PASSWORD", "BOT_TOKEN"]})
+    assert "20261126" not in json.dumps(found.to_dict())
+    assert check_secrets(ENVIRONMENT).status == "ok"
 
 
 def test_log_folder(tmp_path):
@@ -148,7 +157,7 @@ def test_doctor_tells_of_them_all(cli, tmp_path: Path):
     )
     answer = cli("doctor", "--offline", "--device", "cpu", "--config", str(config), "--json")
     checks = {each["name"]: each for each in json.loads(answer.stdout)["checks"]}
-    assert {"nautilus", "log_folder", "notify", "session_running", "port"} <= checks.keys()
+    assert {"nautilus", "log_folder", "notify", "secrets", "session_running", "port"} <= checks.keys()
     assert checks["config"]["status"] == "fail"
     assert not words_in(answer.stdout + answer.stderr)
     assert not words_in(cli("doctor", "--offline", "--device", "cpu", "--config", str(config)).stdout)

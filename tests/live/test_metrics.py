@@ -193,7 +193,7 @@ def test_what_is_served_is_what_the_status_says(traded):
         assert single(samples, "gpuscalp_disk_free_bytes") > 0
     assert series(first, "gpuscalp_risk_state", "state")["active"] == 1
     assert series(second, "gpuscalp_risk_state", "state")["halted"] == 1
-    assert series(second, "gpuscalp_risk_cause", "cause") == {"flatten": 1.0}
+    assert series(second, "gpuscalp_risk_cause", "cause") == {"flatten": 1.0, "halt_entries": 1.0}
     info = series(second, "gpuscalp_session_info", "session", "broker", "venue")
     assert list(info) == [(ended.status["session_id"], "paper", "binance_usdm")]
 

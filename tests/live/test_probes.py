@@ -14,7 +14,8 @@ WELL: dict[str, Any] = {
     "written_ns": WALL - S // 2,
     "state": "active",
     "cause": None,
-    "model": {"bundle": "abc"},
+    "model": {"bundle": "abc", "expires_in_s": 3_600.0},
+    "health": {"device": [], "venue": []},
     "symbols": ["BTCUSDT", "ETHUSDT"],
     "warming": [],
     "last_frame_age_ms": 120.0,
@@ -60,7 +61,11 @@ def test_alive(pulse, reasons):
         ({"warming": ["BTCUSDT", "ETHUSDT"]}, ["warm_up"]),
         ({"feeds": {"silent": ["BTCUSDT", "ETHUSDT"], "unsynced": []}}, ["feed"]),
         ({"feeds": {"silent": [], "unsynced": ["BTCUSDT", "ETHUSDT"]}}, ["books"]),
-        ({"model": {"bundle": ""}}, ["model"]),
+        ({"model": {"bundle": "", "expires_in_s": None}}, ["model"]),
+        ({"model": {"bundle": "abc", "expires_in_s": None}}, []),  # models that do not expire
+        ({"model": {"bundle": "abc", "expires_in_s": 0.0}}, ["model"]),
+        ({"health": {"device": ["gpu0:memory"], "venue": []}}, ["device"]),
+        ({"health": {"device": [], "venue": ["account:unreachable"]}}, ["venue"]),
     ],
 )
 def test_ready(changes, reasons):

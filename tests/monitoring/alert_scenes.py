@@ -128,7 +128,7 @@ SCENES = (
         (),
         (0, 10),
     ),
-    _appears("GpuscalpStranger", 'gpuscalp_risk_cause{cause="stranger"}', {"cause": "stranger"}),
+    _switch("GpuscalpStranger", "gpuscalp_account_blocked", {}),
     _appears("GpuscalpMismatch", 'gpuscalp_risk_cause{cause="halt"}', {"cause": "halt"}),
     _appears(
         "GpuscalpAccountUnseen",

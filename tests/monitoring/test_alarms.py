@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from prometheus_client.metrics_core import GaugeMetricFamily
 
 from gpuscalp.config import NotifyConfig
 from gpuscalp.monitoring.alarms import Alarm, Alarms, Change, Digest
 from gpuscalp.monitoring.conditions import Condition
-from gpuscalp.monitoring.expressions import Beyond, Scrapes, Series
+from gpuscalp.monitoring.expressions import Age, Beyond, Scrapes, Series
 
 CONFIG = NotifyConfig(severity="info", group_s=10, repeat_s=600, max_per_hour=8)
 
@@ -146,6 +147,13 @@ def test_messages_are_limited_nothing_is_lost_and_some_are_kept_for_critical_ala
     assert len(later.body.splitlines()) <= 21
 
 
+def test_age_is_by_the_clock_that_the_instant_is_of():
+    scrapes = Scrapes({"said_at"}, range_s=100)
+    metric = GaugeMetricFamily("said_at", "", value=1_700_000_000)
+    scrapes.add(5, [metric], unix_s=1_700_000_012)
+    assert Age(Series("said_at")).read(scrapes) == {(): 12}
+
+
 @pytest.mark.parametrize("hold_s", [0, 10])
 def test_condition_has_to_hold_without_a_break(hold_s):
     alarms = Alarms([_condition("Slow", hold_s=hold_s)])
@@ -159,7 +167,7 @@ def test_condition_has_to_hold_without_a_break(hold_s):
 
     found = []
     for at_s, value in ((0, 1), (5, 1), (10, 0), (15, 1), (20, 1), (25, 1), (30, 0)):
-        scrapes.add(at_s, [Told(value)])  # type: ignore[list-item]
+        scrapes.add(at_s, [Told(value)], unix_s=0.0)  # type: ignore[list-item]
         found += [(at_s, each.firing) for each in alarms.observe(scrapes)]
     assert found == (
         [(25, True), (30, False)] if hold_s else [(0, True), (10, False), (15, True), (30, False)]

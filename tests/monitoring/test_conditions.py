@@ -52,7 +52,7 @@ def _fired(scene: Scene) -> list[dict[tuple[str, tuple[tuple[str, str], ...]], A
                 metric = Metric(name, "", "unknown")
                 metric.add_sample(name, labels, values[index])
                 metrics.append(metric)
-        scrapes.add(index * STEP_S, metrics)
+        scrapes.add(index * STEP_S, metrics, unix_s=index * STEP_S)
         alarms.observe(scrapes)
         found.append(dict(alarms.firing))
     return found

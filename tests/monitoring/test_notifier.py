@@ -175,16 +175,18 @@ def test_defect_in_what_is_read_does_not_end_the_thread(hook):
 
 
 def test_clock_that_goes_back_does_no_harm(hook):
+    """Nothing had been looked at until it came to where it had been."""
     now = [1_000_000.0]
     session = Session()
     with _running(hook.url(SECRET), session=session, clock=lambda: now[0]) as notifier:
-        now[0] += 1
         session.halted = 1
         until(lambda: hook.got, "the alert")
         now[0] -= 5_000
         session.halted = 0
-        now[0] += 5_002
         until(lambda: len(hook.got) == 2, "its end")
+        hook.status = 500
+        notifier.say(HELLO)
+        until(lambda: notifier.counts["JSON", "dropped"] == 1, "all of its tries")
         assert notifier.defects == 0
 
 

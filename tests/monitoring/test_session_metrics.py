@@ -42,6 +42,8 @@ def full_status() -> dict[str, Any]:
         "uptime_s": 60.0,
         "state": "reducing",
         "cause": "daily_loss",
+        "causes": ["daily_loss", "halt"],
+        "account": {"blocked": True},
         "since_ns": 1_700_003_000 * 10**9,
         "frames": 600,
         "last_frame_age_ms": 150.0,
@@ -237,6 +239,10 @@ def test_labels_of_one_thing_each(families):
     assert value(families, "gpuscalp_health_reason", source="device", reason="gpu0:memory") == 1
     assert value(families, "gpuscalp_risk_state", state="reducing") == 1
     assert value(families, "gpuscalp_risk_state", state="active") == 0
+    # What comes to a gate that is closed already has to be seen as well.
+    assert value(families, "gpuscalp_risk_cause", cause="daily_loss") == 1
+    assert value(families, "gpuscalp_risk_cause", cause="halt") == 1
+    assert value(families, "gpuscalp_account_blocked") == 1
     assert value(families, "gpuscalp_orders_ended_total", state="filled", reason="edge") == 4
     assert value(families, "gpuscalp_score_lost_points", part="errors", reason="device") == 6
 
