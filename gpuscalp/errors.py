@@ -163,7 +163,7 @@ class FeedError(DataError):
 
 
 def from_dict(told: dict[str, Any]) -> GpuscalpError:
-    """Return the error that another process has told as ``to_dict``; the root's if its class is no one here."""
+    """Return the error that another process has told as ``to_dict``; the root's if its class is unknown."""
     named = globals().get(told["kind"])
     kind = named if isinstance(named, type) and issubclass(named, GpuscalpError) else GpuscalpError
     return kind(told["what"], where=told["where"], value=told["value"], fix=told["fix"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -236,12 +235,13 @@ def use(
     frame that the model before has decided.
     """
     from gpuscalp.live.control import Request, ask
+    from gpuscalp.user import user_name
 
     if sum((model is not None, no_shadow, back)) != 1 or (shadow and model is None):
         raise UsageError("one model, --no-shadow or --back; --shadow goes with a model", where="gpuscalp use")
     request = Request(
         "use",
-        by=getpass.getuser(),
+        by=user_name(),
         model="" if model is None else str(parse_model(model).resolve()),
         shadow=shadow or no_shadow,
         back=back,
@@ -328,8 +328,9 @@ def calibrate(
 
 def _command(session: Path, command: str, json: bool, *, flatten: bool = False) -> None:
     from gpuscalp.live.control import Request, ask
+    from gpuscalp.user import user_name
 
-    answer = ask(session, Request(command, by=getpass.getuser(), flatten=flatten), timeout_s=60.0)
+    answer = ask(session, Request(command, by=user_name(), flatten=flatten), timeout_s=60.0)
     if not answer.get("flat", True):
         raise DeadlineError(
             "stopped, but not every position could be closed",

@@ -6,7 +6,6 @@ training and one made a year later from the same bundle say the same.
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
 import subprocess
@@ -20,6 +19,7 @@ import msgspec
 from gpuscalp.config import flat_dict
 from gpuscalp.contract import Contract
 from gpuscalp.schema import NS_PER_S
+from gpuscalp.user import user_name
 
 DIGEST: Final = "gpuscalp.bundle_digest"
 
@@ -91,7 +91,7 @@ def run_tags(contract: Contract, *, trained_here: bool) -> dict[str, str]:
     """
     tags = version_tags(contract)
     tags |= {
-        "mlflow.user": _user(),
+        "mlflow.user": user_name(),
         "mlflow.source.name": "gpuscalp train" if trained_here else "gpuscalp model push",
         "mlflow.source.type": "LOCAL",
         "gpuscalp.device": contract.training.device,
@@ -118,13 +118,6 @@ def _param(value: object) -> str:
 
 def _when(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / NS_PER_S, UTC).isoformat(timespec="seconds")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return f"user {os.getuid()}"
 
 
 def _commit(folder: Path) -> str | None:

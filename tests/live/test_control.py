@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 from gpuscalp.cli import run
+from gpuscalp.cli.live import _command
 from gpuscalp.errors import (
     CanaryError,
     ConfigError,
     DeadlineError,
+    ExecutionError,
     GpuscalpError,
     JournalError,
     ModelError,
@@ -30,6 +32,7 @@ from gpuscalp.errors import (
 )
 from gpuscalp.feeds.socket import SocketError
 from gpuscalp.live.control import SESSION_FILE, STATUS_FILE, ControlServer, Request, ask
+from gpuscalp.user import user_name
 
 
 @contextmanager
@@ -98,6 +101,21 @@ def test_failure_of_the_session_is_told_and_it_goes_on(
     if not isinstance(error, GpuscalpError):
         assert "goes on" in told.value.what
         assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
+
+
+def test_stop_is_sent_by_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container under a number of its own every stop ended with a traceback, and nothing was sent."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    arrived = ExecutionError("it has arrived")
+    with served(tmp_path, arrived), pytest.raises(ExecutionError, match="it has arrived"):
+        _command(tmp_path, "flatten", json=False)
+    assert user_name() == f"user {os.getuid()}"
 
 
 @pytest.mark.parametrize("command", ["halt", "status"])
