@@ -76,13 +76,13 @@ def live(
     import os
     import sys
 
-    from gpuscalp.config import LiveConfig, load
+    from gpuscalp.config import LiveConfig, load_named
     from gpuscalp.exchange.faults import parse_fault
     from gpuscalp.live.run import run_live
     from gpuscalp.live.view import shown
     from gpuscalp.worker import parse_fault as parse_worker_fault
 
-    chosen = None if config is None else load(LiveConfig, config, env=os.environ)
+    chosen = load_named(LiveConfig, config, env=os.environ)
     chosen, way = _way(session, chosen, broker, confirmed=confirm_live, embedded=embedded)
     # The bar is gone before the first picture is drawn: the two would write over each other.
     with (
@@ -278,7 +278,7 @@ def replay(
     import os
 
     from gpuscalp.cli.exchange import parse_speed
-    from gpuscalp.config import LiveConfig, load
+    from gpuscalp.config import LiveConfig, load_named
     from gpuscalp.live.replay import run_replay
 
     with progress("Replay") as advance:
@@ -286,7 +286,7 @@ def replay(
             source,
             session,
             model=model,
-            config=None if config is None else load(LiveConfig, config, env=os.environ),
+            config=load_named(LiveConfig, config, env=os.environ),
             exchange_info=instruments,
             device=device,
             speed=parse_speed(speed),
