@@ -64,7 +64,11 @@ def live(
         str | None, typer.Option("--broker", help="paper, or nautilus: real orders (docs/nautilus_live.md).")
     ] = None,
     confirm_live: Annotated[
-        bool, typer.Option("--confirm-live", help="Orders may go to the account that the environment names.")
+        bool,
+        typer.Option(
+            "--confirm-live",
+            help="Send real orders to the account that nautilus.where names (testnet by default).",
+        ),
     ] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -166,7 +170,7 @@ def adopt(
 
 @app.command("status")
 def status(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag = False) -> None:
-    """Say how a session stands, or last stood (exit code 3)."""
+    """Show how a session stands; exit code 3 if no process runs it."""
     from gpuscalp.live.control import Request, ask, read_status
     from gpuscalp.live.view import table
 
@@ -222,7 +226,7 @@ def stop(
 @app.command("use")
 def use(
     session: SessionArgument,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
     shadow: Annotated[bool, typer.Option("--shadow", help="It is asked too, and decides nothing.")] = False,
     no_shadow: Annotated[bool, typer.Option("--no-shadow", help="No shadow any more.")] = False,
     back: Annotated[bool, typer.Option("--back", help="The model that led before leads again.")] = False,
