@@ -29,6 +29,8 @@ The venue sending nonsense is a ``DecodeError`` and survivable; our own mistakes
 
 from __future__ import annotations
 
+from typing import Any
+
 from gpuscalp.redaction import redact
 
 
@@ -158,3 +160,10 @@ class JournalError(DataError):
 
 class FeedError(DataError):
     pass
+
+
+def from_dict(told: dict[str, Any]) -> GpuscalpError:
+    """Return the error that another process has told as ``to_dict``; the root's if its class is unknown."""
+    named = globals().get(told["kind"])
+    kind = named if isinstance(named, type) and issubclass(named, GpuscalpError) else GpuscalpError
+    return kind(told["what"], where=told["where"], value=told["value"], fix=told["fix"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,7 +64,11 @@ def live(
         str | None, typer.Option("--broker", help="paper, or nautilus: real orders (docs/nautilus_live.md).")
     ] = None,
     confirm_live: Annotated[
-        bool, typer.Option("--confirm-live", help="Orders may go to the account that the environment names.")
+        bool,
+        typer.Option(
+            "--confirm-live",
+            help="Send real orders to the account that nautilus.where names (testnet by default).",
+        ),
     ] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -77,13 +80,13 @@ def live(
     import os
     import sys
 
-    from gpuscalp.config import LiveConfig, load
+    from gpuscalp.config import LiveConfig, load_named
     from gpuscalp.exchange.faults import parse_fault
     from gpuscalp.live.run import run_live
     from gpuscalp.live.view import shown
     from gpuscalp.worker import parse_fault as parse_worker_fault
 
-    chosen = None if config is None else load(LiveConfig, config, env=os.environ)
+    chosen = load_named(LiveConfig, config, env=os.environ)
     chosen, way = _way(session, chosen, broker, confirmed=confirm_live, embedded=embedded)
     # The bar is gone before the first picture is drawn: the two would write over each other.
     with (
@@ -167,7 +170,7 @@ def adopt(
 
 @app.command("status")
 def status(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag = False) -> None:
-    """Say how a session stands, or last stood (exit code 3)."""
+    """Show how a session stands; exit code 3 if no process runs it."""
     from gpuscalp.live.control import Request, ask, read_status
     from gpuscalp.live.view import table
 
@@ -223,7 +226,7 @@ def stop(
 @app.command("use")
 def use(
     session: SessionArgument,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
     shadow: Annotated[bool, typer.Option("--shadow", help="It is asked too, and decides nothing.")] = False,
     no_shadow: Annotated[bool, typer.Option("--no-shadow", help="No shadow any more.")] = False,
     back: Annotated[bool, typer.Option("--back", help="The model that led before leads again.")] = False,
@@ -236,12 +239,13 @@ def use(
     frame that the model before has decided.
     """
     from gpuscalp.live.control import Request, ask
+    from gpuscalp.user import user_name
 
     if sum((model is not None, no_shadow, back)) != 1 or (shadow and model is None):
         raise UsageError("one model, --no-shadow or --back; --shadow goes with a model", where="gpuscalp use")
     request = Request(
         "use",
-        by=getpass.getuser(),
+        by=user_name(),
         model="" if model is None else str(parse_model(model).resolve()),
         shadow=shadow or no_shadow,
         back=back,
@@ -278,7 +282,7 @@ def replay(
     import os
 
     from gpuscalp.cli.exchange import parse_speed
-    from gpuscalp.config import LiveConfig, load
+    from gpuscalp.config import LiveConfig, load_named
     from gpuscalp.live.replay import run_replay
 
     with progress("Replay") as advance:
@@ -286,7 +290,7 @@ def replay(
             source,
             session,
             model=model,
-            config=None if config is None else load(LiveConfig, config, env=os.environ),
+            config=load_named(LiveConfig, config, env=os.environ),
             exchange_info=instruments,
             device=device,
             speed=parse_speed(speed),
@@ -328,8 +332,9 @@ def calibrate(
 
 def _command(session: Path, command: str, json: bool, *, flatten: bool = False) -> None:
     from gpuscalp.live.control import Request, ask
+    from gpuscalp.user import user_name
 
-    answer = ask(session, Request(command, by=getpass.getuser(), flatten=flatten), timeout_s=60.0)
+    answer = ask(session, Request(command, by=user_name(), flatten=flatten), timeout_s=60.0)
     if not answer.get("flat", True):
         raise DeadlineError(
             "stopped, but not every position could be closed",

@@ -75,7 +75,7 @@ def show(bundle: ModelArgument, registry: RegistryOption = None, json: JsonFlag 
 @model_app.command("verify")
 def verify(
     bundle: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help=f"{MODEL_HELP} None: the whole registry.")
+        str | None, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP} None: the whole registry.")
     ] = None,
     registry: RegistryOption = None,
     device: DeviceOption = "auto",

@@ -23,7 +23,7 @@ from gpuscalp.config.live import (
     RetrainingConfig,
     SessionConfig,
 )
-from gpuscalp.config.load import ENV_PREFIX, flat_dict, load, to_dict
+from gpuscalp.config.load import ENV_PREFIX, flat_dict, load, load_named, to_dict
 from gpuscalp.config.trading import (
     AccountConfig,
     BacktestConfig,
@@ -106,5 +106,6 @@ __all__ = [
     "WalkForwardConfig",
     "flat_dict",
     "load",
+    "load_named",
     "to_dict",
 ]

@@ -102,6 +102,29 @@ def load(
     return found
 
 
+def load_named(kind: type[T], path: Path | None, *, env: Mapping[str, str]) -> T | None:
+    """Return what a file and the environment say; None where no file is named.
+
+    For what goes on with a configuration of its own then, which the environment cannot overrule.
+
+    Raises
+    ------
+    ConfigError
+        as ``load``; or no file is named, and the environment has values for one
+    """
+    if path is not None:
+        return load(kind, path, env=env)
+    given = sorted(name for name in env if name.startswith(ENV_PREFIX))
+    if given:
+        raise ConfigError(
+            "the environment overrules a configuration, and none is named",
+            where="--config",
+            value=", ".join(given),
+            fix="add --config FILE, or unset them",
+        )
+    return None
+
+
 def _check_orders(config: Struct, where: str) -> None:
     """Refuse a second step of entries that have no first one.
 

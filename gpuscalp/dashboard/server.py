@@ -8,7 +8,6 @@ session's process for anything but a stop.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +26,7 @@ from gpuscalp.dashboard.watch import Watch
 from gpuscalp.errors import DeadlineError, FeedError, GpuscalpError, NotRunningError
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.records import Command
+from gpuscalp.user import user_name
 
 PORT: Final = 8722
 LOOK_S: Final = 0.5
@@ -292,7 +292,7 @@ class DashboardServer:
             return _json({"command": command})
         if command not in STOPS:
             return _refused(400, f"not a stop: {command}")
-        wanted = Request(command, by=f"{getpass.getuser()} on the dashboard")
+        wanted = Request(command, by=f"{user_name()} on the dashboard")
         try:
             answer = await asyncio.to_thread(ask, self._watch.path, wanted, timeout_s=_STOP_S)
         except GpuscalpError as error:

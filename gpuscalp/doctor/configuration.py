@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpuscalp.config import LiveConfig, load
+from gpuscalp.config import LiveConfig, load_named
 from gpuscalp.doctor.check import Check, failed_by, ok
 from gpuscalp.errors import ConfigError
 
@@ -23,6 +23,7 @@ def read_config(config: Path | None, env: Mapping[str, str] = os.environ) -> tup
     """
     title = "the defaults" if config is None else str(config)
     try:
-        return ok("config", f"{title}: can be read", title), load(LiveConfig, config, env=env)
+        found = load_named(LiveConfig, config, env=env) or LiveConfig()
+        return ok("config", f"{title}: can be read", title), found
     except ConfigError as error:
         return failed_by("config", error, fix="correct the file, or leave out --config"), None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -17,9 +18,11 @@ from typing import Any, Final, final
 
 import msgspec
 
-from gpuscalp.errors import DeadlineError, GpuscalpError, ModelError, NotRunningError, UsageError
+from gpuscalp.errors import DeadlineError, GpuscalpError, NotRunningError, UsageError, from_dict
 from gpuscalp.files import replace_file
 from gpuscalp.redaction import redact
+
+_LOG: Final = logging.getLogger("gpuscalp.session")
 
 SESSION_FILE: Final = "session.json"
 SOCKET_FILE: Final = "control.sock"
@@ -95,21 +98,36 @@ class ControlServer:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = msgspec.json.decode(await reader.readline(), type=Request)
-            answer = await self._handler(request)
-        except msgspec.DecodeError as error:
-            answer = {
-                "error": UsageError("not a request", where="control socket", value=str(error)).to_dict()
-            }
-        except GpuscalpError as error:
-            answer = {"error": error.to_dict()}
+            line = await reader.readline()
         except (ValueError, ConnectionError):  # a line without end, or nobody there any more
             writer.close()
             return
+        answer = await self._answer(line)
         with contextlib.suppress(ConnectionError):
-            writer.write(_plain(answer) + b"\n")
+            writer.write(answer + b"\n")
             await writer.drain()
         writer.close()
+
+    async def _answer(self, line: bytes) -> bytes:
+        """Return what is to be said to a line, whatever goes wrong: silence means that the session ends."""
+        try:
+            request = msgspec.json.decode(line, type=Request)
+        except msgspec.DecodeError as error:
+            return _refusal(UsageError("not a request", where="control socket", value=str(error)))
+        try:
+            return _plain(await self._handler(request))
+        except GpuscalpError as error:
+            return _refusal(error)
+        except Exception as error:  # a full disk, or a defect: the session goes on
+            _LOG.exception("%s failed", request.command)
+            return _refusal(
+                GpuscalpError(
+                    "the session could not do it, and goes on",
+                    where=str(self._path),
+                    value=f"{type(error).__name__}: {error}",
+                    fix="mend what it names; gpuscalp logs has the whole error",
+                )
+            )
 
 
 def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, Any]:
@@ -119,8 +137,9 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
     ------
     NotRunningError    no process runs it
     DeadlineError      it does not answer in time
-    UsageError         there is no session at ``path``, or the request makes no sense to it
-    ModelError         a model does not fit it
+    UsageError         there is no session at ``path``, this user may not command it, or the request makes no
+        sense to it
+    GpuscalpError      of the class of the error that the session answers with
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout_s)
@@ -135,6 +154,13 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
                 where=str(path),
                 value=f"{timeout_s:g} s",
                 fix="look at its log",
+            ) from None
+        except PermissionError as error:  # it may well run
+            raise UsageError(
+                "this user may not command the session",
+                where=str(path),
+                value=error.strerror,
+                fix="run it as the session's user: sudo -u USER gpuscalp …",
             ) from None
         except OSError as error:
             if not (path / SESSION_FILE).is_file():
@@ -153,11 +179,7 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
         raise NotRunningError("the session has ended while it was asked", where=str(path))
     answer: dict[str, Any] = msgspec.json.decode(data)
     if "error" in answer:
-        told = answer["error"]
-        kinds = {each.exit_code: each for each in (NotRunningError, ModelError)}
-        raise kinds.get(told["code"], UsageError)(
-            told["what"], where=told["where"], value=told["value"], fix=told["fix"]
-        )
+        raise from_dict(answer["error"])
     return answer
 
 
@@ -197,6 +219,10 @@ def read_status(path: Path) -> dict[str, Any]:
             fix="name the directory that `gpuscalp live` was given",
         ) from None
     return status
+
+
+def _refusal(error: GpuscalpError) -> bytes:
+    return _plain({"error": error.to_dict()})
 
 
 def _plain(answer: dict[str, Any]) -> bytes:

@@ -112,6 +112,11 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
     for name in sorted(told_of.keys() | found.keys()):
         if told_of.get(name) != found.get(name):
             raise _damaged(file, name)
+    sources = [source.name for source in manifest.sources]
+    for name in sources:
+        # What it is called is where it is moved to: a name that leads elsewhere was not written by us.
+        if name in ("", ".", "..") or "/" in name or "\0" in name or sources.count(name) > 1:
+            raise _damaged(file, f"not a name of a source: {name!r}")
     return manifest
 
 

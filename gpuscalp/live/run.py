@@ -26,7 +26,7 @@ from gpuscalp.exchange.faults import Fault
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.rest import RestClient
 from gpuscalp.feeds.routes import endpoints, stream_names
-from gpuscalp.live.directory import SESSION_FILE, create, read_about
+from gpuscalp.live.directory import SESSION_FILE, create, lock, read_about
 from gpuscalp.live.embedded import embedded_config, embedded_defaults, served, train_embedded
 from gpuscalp.live.gpu_watch import GpuWatch, open_watch
 from gpuscalp.live.market import Work
@@ -248,13 +248,18 @@ async def _session(
         return runners[0].detail if runners else {}
 
     with ExitStack() as around:
-        # First: a port that is taken is found before anything has begun.
+        # Before anybody is told anything in its name: a second start by mistake is no failure of the session.
+        held = lock(path)
+        refused = around.enter_context(ExitStack())
+        refused.callback(os.close, held)
+        # A port that is taken is found before anything has begun.
         around.enter_context(observed(path, config, lambda: newest, detail, judged, pulse))
         logs = LogWriter(config.logs)
         around.callback(logs.close)
         around.enter_context(reported(path, logs.newest))
-        session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated)
-        logs.open(path)  # not before the session has its lock
+        refused.pop_all()  # it is the session's from here on
+        session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated, held=held)
+        logs.open(path)
         sessions.append(session)
         # Of a start that fails between here and the loop, which closes it otherwise.
         unstarted = around.enter_context(ExitStack())

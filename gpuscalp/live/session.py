@@ -96,6 +96,7 @@ class Session:
     now_ns : wall clock
     clock_of : the clock for the decisions on a Work; used here for those that a crash has cut short
     on_progress : told of the records that are repeated at the start
+    held : the session's lock, if it has been taken; closed with the session, and where its start is refused
 
     Raises
     ------
@@ -117,9 +118,10 @@ class Session:
         now_ns: int,
         clock_of: Callable[[Work], Clock],
         on_progress: Callable[[int], None] | None = None,
+        held: int | None = None,
     ) -> None:
         self.path, self.about = path, read_about(path)
-        self._lock = lock(path)
+        self._lock = lock(path) if held is None else held
         self._on_progress = on_progress
         with ExitStack() as undo:  # of what has been taken when the start is refused
             undo.callback(os.close, self._lock)

@@ -21,7 +21,8 @@ _STAGES: Final = ("receive", "decode", "batch", "features", "predict", "gate", "
 _ROWS_MAX: Final = 20
 # Lines of the picture beside positions and signals; one more where there are doubts, one for the cursor.
 _LINES: Final = 20
-_HEADLINE: Final = "Paper: no order leaves this machine. Ctrl-C stops; positions stay."
+_PAPER: Final = "Paper: no order leaves this machine. Ctrl-C stops; positions stay."
+_REAL: Final = "REAL ORDERS ({where}). Ctrl-C stops: entries are cancelled, positions stay."
 
 
 @contextmanager
@@ -88,7 +89,7 @@ def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True)
     Parameters
     ----------
     rows : of positions and of signals, at most
-    hint : say how it is stopped
+    hint : say where orders go, and how it is stopped
     """
     from rich.console import Group
     from rich.text import Text
@@ -101,8 +102,16 @@ def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True)
         parts.append(Text(doubts, style="bold red", no_wrap=True, overflow="ellipsis"))
     parts += ["", _pair(_positions(status, rows), _signals(status, rows))]
     if hint:
-        parts.append(Text(_HEADLINE, style="dim", no_wrap=True, overflow="ellipsis"))
+        parts.append(_hint(status))
     return Group(*parts)
+
+
+def _hint(status: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    paper = status["broker"] == "paper"
+    text = _PAPER if paper else _REAL.format(where=status["account"]["where"])
+    return Text(text, style="dim" if paper else "bold red", no_wrap=True, overflow="ellipsis")
 
 
 def _money(status: dict[str, Any]) -> Text:

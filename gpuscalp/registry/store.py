@@ -12,7 +12,6 @@ Never: decides whether a model is fit to be promoted (gpuscalp.registry.promotio
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
 import shutil
 import socket
@@ -36,6 +35,7 @@ from gpuscalp.registry.history import (
     append,
     read_history,
 )
+from gpuscalp.user import user_name
 
 HISTORY_FILE: Final = "history.jsonl"
 BUNDLES: Final = "bundles"
@@ -274,8 +274,4 @@ def _take(lock: int, path: Path, wait_s: float) -> None:
 
 
 def _user() -> str:
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        name = f"user {os.getuid()}"
-    return f"{name}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"

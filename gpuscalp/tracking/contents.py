@@ -6,7 +6,6 @@ training and one made a year later from the same bundle say the same.
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
 import subprocess
@@ -19,6 +18,7 @@ import msgspec
 from gpuscalp.config import flat_dict
 from gpuscalp.contract import Contract
 from gpuscalp.times import iso
+from gpuscalp.user import user_name
 
 DIGEST: Final = "gpuscalp.bundle_digest"
 
@@ -90,7 +90,7 @@ def run_tags(contract: Contract, *, trained_here: bool) -> dict[str, str]:
     """
     tags = version_tags(contract)
     tags |= {
-        "mlflow.user": _user(),
+        "mlflow.user": user_name(),
         "mlflow.source.name": "gpuscalp train" if trained_here else "gpuscalp model push",
         "mlflow.source.type": "LOCAL",
         "gpuscalp.device": contract.training.device,
@@ -113,13 +113,6 @@ def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 def _param(value: object) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= _PARAM_MAX else "too long for MLflow: it stands in bundle/contract.json"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return f"user {os.getuid()}"
 
 
 def _commit(folder: Path) -> str | None:

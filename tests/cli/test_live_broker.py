@@ -44,6 +44,21 @@ def test_one_word_is_not_enough(
     assert not (tmp_path / "session").exists()
 
 
+@pytest.mark.parametrize("command", ["live", "replay"])
+def test_values_of_the_environment_are_refused_where_no_file_is_named(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """They were ignored: a session traded with a loss limit of 500 where the environment said 50."""
+    monkeypatch.setenv("GPUSCALP__RISK__MAX_DAILY_LOSS_USDT", "50")
+    monkeypatch.setenv("GPUSCALP__RISK__MISSPELLED", "1")
+    source = [str(tmp_path / "recording")] if command == "replay" else []
+    result = cli(command, *source, "--session", str(tmp_path / "session"), "--json")
+    error = json.loads(result.stdout)["error"]
+    assert (result.code, error["where"]) == (4, "--config")
+    assert error["value"] == "GPUSCALP__RISK__MAX_DAILY_LOSS_USDT, GPUSCALP__RISK__MISSPELLED"
+    assert not (tmp_path / "session").exists()
+
+
 def test_a_configuration_alone_is_not_enough(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "live.toml").write_text('broker = "nautilus"\n[nautilus]\nwhere = "live"\n')
     code, what = refused(cli, "--session", str(tmp_path / "session"), "--config", str(tmp_path / "live.toml"))

@@ -13,6 +13,13 @@ def test_without_a_file_the_defaults_are_taken():
     assert (check.status, config) == ("ok", LiveConfig())
 
 
+def test_values_of_the_environment_without_a_file_are_refused_as_a_session_refuses_them():
+    """The doctor applied them and `live` did not: it examined another configuration than the one that ran."""
+    check, config = read_config(None, {"GPUSCALP__JOURNAL__SYNC_MS": "70"})
+    assert (check.status, check.code, config) == ("fail", 4, None)
+    assert "--config" in check.fix
+
+
 def test_the_environment_overrules_the_file(tmp_path):
     path = tmp_path / "paper.toml"
     path.write_text(

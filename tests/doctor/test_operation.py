@@ -20,7 +20,7 @@ from gpuscalp.doctor.operation import (
     read_running,
 )
 from gpuscalp.doctor.port import check_port
-from gpuscalp.errors import ConfigError, DeadlineError
+from gpuscalp.errors import ConfigError, DeadlineError, UsageError
 from gpuscalp.monitoring.server import HEALTH, served
 from tests.planted import ENVIRONMENT, words_in
 
@@ -139,6 +139,15 @@ def test_session_that_runs_badly(changes, word):
 def test_session_that_does_not_answer_fails():
     found = check_running(DeadlineError("the session does not answer"))
     assert (found.status, found.code) == ("fail", 1)
+
+
+def test_session_that_this_user_may_not_ask_is_not_said_to_hang():
+    found = check_running(UsageError("this user may not command the session", fix="as its user"))
+    assert (found.status, found.what, found.fix) == (
+        "fail",
+        "this user may not command the session",
+        "as its user",
+    )
 
 
 def test_port_of_a_session_that_runs_is_no_failure():

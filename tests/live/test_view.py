@@ -127,6 +127,16 @@ def test_what_does_not_find_room_is_counted_and_trouble_is_never_left_out(count:
     assert len(re.findall(r"\+\d+ more", text)) == 2 * (count > 6) + (count > 8)
 
 
+def test_the_last_line_says_where_orders_go() -> None:
+    """It said that no order leaves this machine while orders went to an exchange."""
+    assert "no order leaves this machine" in _drawn(picture(_status(1)), 80)[-1]
+    account = {"where": "testnet", "strangers": "", "error": ""}
+    lines = _drawn(picture(_status(40) | {"broker": "nautilus", "account": account}, rows=4), 80)
+    assert lines[-1] == "REAL ORDERS (testnet). Ctrl-C stops: entries are cancelled, positions stay."
+    assert "leaves" not in "\n".join(lines)
+    assert len(lines) < 24
+
+
 def test_a_session_that_does_not_run_is_shown_as_it_last_stood() -> None:
     lines = _drawn(table(_status(1) | {"running": False, "reason": "SIGTERM"}), 80)
     assert lines[0] == "Not running. As it last stood (SIGTERM):"

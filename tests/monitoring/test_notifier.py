@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import json
 import logging
+import os
 import re
 import socket
 import sys
@@ -20,12 +21,15 @@ from aiosmtpd.controller import Controller
 from prometheus_client.metrics_core import GaugeMetricFamily
 
 from gpuscalp.config import LiveConfig, MetricsConfig, NotifyConfig
-from gpuscalp.errors import ConfigError, JournalError
+from gpuscalp.errors import ConfigError, JournalError, ModelError, UsageError
+from gpuscalp.live.directory import create, lock
 from gpuscalp.live.observed import observed
 from gpuscalp.live.probes import Pulse
+from gpuscalp.live.run import run_live
 from gpuscalp.monitoring.alarms import Message
 from gpuscalp.monitoring.channel import open_channels, read_urls
 from gpuscalp.monitoring.notifier import Notifier
+from tests.live.sessions import instruments, write_eager_bundle
 from tests.monitoring.receivers import PATIENCE_S, Webhook, until, webhook
 
 SECRET = "s3cr3tT0k3n"
@@ -311,6 +315,23 @@ def test_stop_is_not_told_where_only_trouble_is_wanted_and_a_failure_is(hook, tm
     (message,) = hook.got
     assert message["title"] == "gpuscalp s7: critical: the session failed"
     assert message["message"] == "It ended: the disk is full"
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_start_by_mistake_is_no_failure_of_the_session_that_runs(hook, tmp_path, monkeypatch, runs):
+    """A second start told everybody "critical: the session failed" in the name of the one that ran."""
+    path = tmp_path / "s7"
+    create(path, LiveConfig(), write_eager_bundle(tmp_path / "bundle"), instruments(), now_ns=1)
+    (path / "bundle" / "contract.json").unlink()  # of what the start fails that has the lock
+    monkeypatch.setenv("GPUSCALP_NOTIFY_URLS", hook.url(SECRET))
+    held = lock(path) if runs else None
+    with pytest.raises(UsageError if runs else ModelError) as told:
+        run_live(path, None, seconds=1.0)
+    assert ("another process runs" in told.value.what) == runs
+    assert [each["title"] for each in hook.got] == ["gpuscalp s7: critical: the session failed"][runs:]
+    if held is not None:
+        os.close(held)
+    os.close(lock(path))  # nobody else has it any more
 
 
 def test_nothing_is_started_where_nobody_wants_anything(tmp_path):

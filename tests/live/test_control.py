@@ -1,0 +1,136 @@
+"""What an operator is told over a session's socket: what went wrong, and never that a session has ended which
+goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuscalp.cli import run
+from gpuscalp.cli.live import _command
+from gpuscalp.errors import (
+    CanaryError,
+    ConfigError,
+    DeadlineError,
+    ExecutionError,
+    GpuscalpError,
+    JournalError,
+    ModelError,
+    NotRunningError,
+    UsageError,
+)
+from gpuscalp.feeds.socket import SocketError
+from gpuscalp.live.control import SESSION_FILE, STATUS_FILE, ControlServer, Request, ask
+from gpuscalp.user import user_name
+
+
+@contextmanager
+def served(path: Path, error: BaseException) -> Iterator[None]:
+    """Answer ``status`` in a thread; everything else fails."""
+    (path / SESSION_FILE).write_text("{}")
+    (path / STATUS_FILE).write_text('{"state": "active"}')
+
+    async def handler(request: Request) -> dict[str, Any]:
+        if request.command != "status":
+            raise error
+        return {"state": "active"}
+
+    loop = asyncio.new_event_loop()
+    server, ending = ControlServer(path, handler), asyncio.Event()
+    ready = threading.Event()
+
+    async def serve() -> None:
+        await server.start()
+        ready.set()
+        await ending.wait()
+        await server.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield
+    finally:
+        loop.call_soon_threadsafe(ending.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.mark.parametrize(
+    "kind", [UsageError, NotRunningError, ConfigError, DeadlineError, ModelError, CanaryError, JournalError]
+)
+def test_error_of_the_session_arrives_as_what_it_is(tmp_path: Path, kind: type[GpuscalpError]) -> None:
+    """All of them but two arrived as wrong usage."""
+    sent = kind("it cannot", where="there", value="7", fix="mend it")
+    with served(tmp_path, sent), pytest.raises(GpuscalpError) as told:
+        ask(tmp_path, Request("use"))
+    assert type(told.value) is kind
+    assert told.value.to_dict() == sent.to_dict()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        ValueError("not a number"),
+        ConnectionResetError(errno.ECONNRESET, "the exchange hung up"),
+        SocketError("no class that is known to who asks"),
+    ],
+)
+def test_failure_of_the_session_is_told_and_it_goes_on(
+    tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`gpuscalp use` on a full disk said that the session had ended, while it traded on."""
+    with served(tmp_path, error):
+        with caplog.at_level(logging.ERROR), pytest.raises(GpuscalpError) as told:
+            ask(tmp_path, Request("use"))
+        assert ask(tmp_path, Request("status")) == {"state": "active"}
+    assert type(told.value) is GpuscalpError
+    assert str(error) in str(told.value)
+    if not isinstance(error, GpuscalpError):
+        assert "goes on" in told.value.what
+        assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
+
+
+def test_stop_is_sent_by_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container under a number of its own every stop ended with a traceback, and nothing was sent."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    arrived = ExecutionError("it has arrived")
+    with served(tmp_path, arrived), pytest.raises(ExecutionError, match="it has arrived"):
+        _command(tmp_path, "flatten", json=False)
+    assert user_name() == f"user {os.getuid()}"
+
+
+@pytest.mark.parametrize("command", ["halt", "status"])
+def test_who_may_not_command_is_not_told_that_nothing_runs(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An emergency halt by another user said that no process runs the session, and how to start it."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with served(tmp_path, AssertionError()):
+        monkeypatch.setattr(socket.socket, "connect", refused)
+        assert run([command, str(tmp_path), "--json"]) == UsageError.exit_code
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["what"] == "this user may not command the session"
+    assert "sudo -u" in error["fix"]
+    assert error["value"] == "Permission denied"
