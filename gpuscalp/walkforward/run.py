@@ -26,6 +26,7 @@ from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
+from gpuscalp.schema import NS_PER_MS
 from gpuscalp.train.run import core_count, silent
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
 from gpuscalp.walkforward.look_ahead import examine_step
@@ -185,17 +186,19 @@ class _Bar:
 
 def _random(plan: Plan, base: Recorded) -> RandomEntries | None:
     config = plan.config
+    grid = config.train.grid
     quotes = read_quotes(
         Archive.open(plan.archive),
         config.train.venue,
         plan.symbols,
-        grid=config.train.grid,
+        grid=grid,
         start_ns=plan.start_ns,
         end_ns=plan.end_ns,
     )
     return random_entries(
         base.trades,
         quotes,
+        frame_ns=grid.frame_ms * NS_PER_MS,
         fee_bps=config.backtest.cost.taker_fee_bps,
         draws=config.judge.random_draws,
         rng=np.random.default_rng(config.judge.seed),
