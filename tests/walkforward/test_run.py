@@ -17,8 +17,10 @@ from gpuscalp.bundle import read_contract
 from gpuscalp.config import SplitConfig
 from gpuscalp.errors import ConfigError, DataError, UsageError
 from gpuscalp.schema import NS_PER_MS
+from gpuscalp.train.run import core_count
 from gpuscalp.walkforward import WalkForwardResult, walk_forward_archive
 from gpuscalp.walkforward.judge import cost_table
+from gpuscalp.walkforward.parts import Parts
 from gpuscalp.walkforward.plan import make_plan, runs_of
 from gpuscalp.walkforward.recorded import read_run
 from gpuscalp.walkforward.work import TradeTask, TrainTask
@@ -198,6 +200,9 @@ def test_cancelled_walk_leaves_what_was_finished(archive, result, tmp_path, monk
 
     def impatient(task: TradeTask, *rest) -> None:
         if task.run.kind == "tried":
+            # Another one would delete what this one is writing, and note what is not there.
+            with pytest.raises(UsageError, match="another process works on this walk-forward"):
+                walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=1)
             raise KeyboardInterrupt
         call(task, *rest)
 
@@ -246,6 +251,16 @@ def test_changed_part_is_refused(archive, result, tmp_path):
     assert caught.value.value == "report.html"
 
 
+def test_part_that_is_not_there_is_not_noted_as_finished(tmp_path):
+    """Noted with no files it was passed over by every later call, which then found no bundle."""
+    (tmp_path / "models" / "step-01").mkdir(parents=True)
+    parts = Parts(tmp_path)
+    for name in ("step-01", "step-02"):
+        with pytest.raises(DataError, match="missing or empty"):
+            parts.add(tmp_path / "models" / name)
+        assert not parts.finished(tmp_path / "models" / name)
+
+
 def test_directory_of_another_walk_is_refused(archive, result, tmp_path):
     other = msgspec.structs.replace(CONFIG, judge=msgspec.structs.replace(CONFIG.judge, seed=8))
     with pytest.raises(UsageError, match="another walk-forward"):
@@ -256,21 +271,33 @@ def test_directory_of_another_walk_is_refused(archive, result, tmp_path):
         walk_forward_archive(archive, config=CONFIG, out=tmp_path, resume=True, device="cpu")
 
 
-def test_several_processes_give_the_trades_of_one(archive, result, tmp_path):
+@pytest.mark.parametrize("name", ["versions", "threads"])
+def test_walk_is_not_gone_on_with_by_what_may_train_another_model(archive, result, monkeypatch, name):
+    """One hash stood for models of two XGBoosts."""
+    if name == "versions":
+        monkeypatch.setattr("gpuscalp.walkforward.plan.versions", lambda: (("xgboost", "9.9.9"),))
+    else:
+        monkeypatch.setattr("gpuscalp.walkforward.run.core_count", lambda: core_count() + 1)
+    with pytest.raises(UsageError, match="threads or a version differ"):
+        walk_forward_archive(
+            archive, config=CONFIG, out=result.run_dir, resume=True, device="cpu", processes=1
+        )
+
+
+def test_several_processes_give_the_trades_of_one(archive, result, tmp_path, monkeypatch):
     """Runs only: the models are kept, so no thread count of XGBoost stands between the two."""
     out = tmp_path / "several"
     shutil.copytree(result.run_dir, out)
     parts = json.loads((out / "parts.json").read_text())
-    (out / "parts.json").write_text(
-        json.dumps({name: files for name, files in parts.items() if name.startswith("models")})
-    )
+    made = ("runs/base", "runs/size-x50")
+    (out / "parts.json").write_text(json.dumps({name: parts[name] for name in parts if name not in made}))
+    # As many for each as one has had: with another number of threads it would be another walk.
+    monkeypatch.setattr("gpuscalp.walkforward.run.core_count", lambda: 2 * core_count())
     again = walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=2)
-    assert again.summary["kept"] == 3
-    for name in ("base", "size-x50"):
+    assert again.summary["kept"] == 5
+    for name in made:
         for file in ("trades.parquet", "equity.parquet"):
-            assert (out / "runs" / name / file).read_bytes() == (
-                result.run_dir / "runs" / name / file
-            ).read_bytes()
+            assert (out / name / file).read_bytes() == (result.run_dir / name / file).read_bytes()
 
 
 def test_grid_has_every_combination_once_and_the_base_first():
