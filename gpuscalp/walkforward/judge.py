@@ -6,7 +6,7 @@ Owns: the judgement of recorded runs. Never: draws, or words a conclusion.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from gpuscalp.backtest.metrics import Performance, number, performance
 from gpuscalp.backtest.summary import utc
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.errors import DataError
+from gpuscalp.leakage import Finding
 from gpuscalp.overfitting import Overfitting, backtest_overfitting
 from gpuscalp.schema import F64, I64, NS_PER_S
 from gpuscalp.stats import Interval, block_length, deflated_sharpe, stationary_bootstrap, wilson
@@ -249,13 +250,19 @@ def to_dict(judged: Judged, config: WalkForwardConfig) -> dict[str, Any]:
     }
 
 
-def warnings_of(judged: Judged, base: Recorded, leaks: dict[str, dict[str, str]]) -> list[str]:
-    """Return what a reader must not overlook."""
+def warnings_of(judged: Judged, base: Recorded, examined: Mapping[str, Finding]) -> list[str]:
+    """Return what a reader must not overlook; ``examined``: what the look-ahead of each step gave."""
     found = [
-        f"LOOK-AHEAD: in {step} {len(columns)} column(s) or signals change when the future does, first "
-        f"{next(iter(columns))} ({next(iter(columns.values()))}). Nothing below means anything."
-        for step, columns in leaks.items()
-        if columns
+        f"LOOK-AHEAD: in {step} {len(one.leaks)} column(s) or signals change when the future does, first "
+        f"{next(iter(one.leaks))} ({next(iter(one.leaks.values()))}). Nothing below means anything."
+        for step, one in examined.items()
+        if one.leaks
+    ]
+    found += [
+        f"In {step} {len(one.unseen)} of {len(one.columns)} columns and signals had no value where other "
+        f"futures were tried, first {one.unseen[0]}: of them nobody knows whether they look ahead."
+        for step, one in examined.items()
+        if one.unseen
     ]
     found += base.summary["warnings"]
     if judged.no_overfitting:

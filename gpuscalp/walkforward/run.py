@@ -186,10 +186,10 @@ class _Bar:
 
 def _judged(out: Path, plan: Plan, threads: int, told: Told) -> tuple[Judged, Recorded, dict[str, Any]]:
     """Return the judgement of finished parts, the base run, and what ``result.json`` says of them."""
-    leaks = {}
+    examined = {}
     for step in plan.steps:
         told(1.0, 1.0, f"look-ahead of {step.name}")
-        leaks[step.name] = examine_step(plan, step, plan.bundle(out, plan.seeds[0], step), threads).leaks
+        examined[step.name] = examine_step(plan, step, plan.bundle(out, plan.seeds[0], step), threads)
     recorded = [(run, read_run(out / "runs" / run.name)) for run in plan.runs]
     base = recorded[0][1]
     told(1.0, 1.0, "random entries")
@@ -204,8 +204,9 @@ def _judged(out: Path, plan: Plan, threads: int, told: Told) -> tuple[Judged, Re
         "symbols": list(plan.symbols),
         "start": utc(plan.start_ns),
         "end": utc(plan.end_ns),
-        "warnings": warnings_of(judged, base, leaks),
-        "look_ahead": leaks,
+        "warnings": warnings_of(judged, base, examined),
+        "look_ahead": {name: found.leaks for name, found in examined.items()},
+        "look_ahead_unseen": {name: list(found.unseen) for name, found in examined.items()},
         "trades": len(base.trades),
         **to_dict(judged, plan.config),
     }

@@ -109,6 +109,7 @@ def test_steps_add_up_to_one_account(result):
 
 def test_honest_signals_are_clean(result):
     assert result.summary["look_ahead"] == {"step-01": {}, "step-02": {}, "step-03": {}}
+    assert result.summary["look_ahead_unseen"] == {"step-01": [], "step-02": [], "step-03": []}
 
 
 def test_costs_of_the_same_trades_are_those_of_a_run_at_another_fee(archive, result, tmp_path):
