@@ -82,7 +82,7 @@ def judge(plan: Plan, recorded: Sequence[tuple[Run, Recorded]], random: RandomEn
         result.returns, lambda x: float(x.sum()) * start_usdt, rng=rng, resamples=resamples
     )
     return Judged(
-        steps=[_step(step, base) for step in plan.steps],
+        steps=[_step(step, base, last=step is plan.steps[-1]) for step in plan.steps],
         performance=result,
         trials=trials,
         deflated_measured=measured,
@@ -137,12 +137,15 @@ def _ratios(returns: F64) -> F64:
     return np.where(varied, means / np.where(varied, deviation, 1.0), 0.0)
 
 
-def _step(step: Step, base: Recorded) -> dict[str, Any]:
+def _step(step: Step, base: Recorded, *, last: bool) -> dict[str, Any]:
     trades = base.trades
     inside = (trades.entry_ns > step.test_start_ns) & (trades.entry_ns <= step.test_end_ns)
     entered = trades.chosen(inside)
     edges: I64 = np.array([step.test_start_ns, step.test_end_ns], np.int64)
     before, after = base.equity_at(edges).tolist()
+    if last:
+        # What is still held at the end is closed after the last frame, which may be after the border.
+        after = float(base.equity_usdt[-1])
     won = int((entered.pnl > 0).sum())
     share = wilson(won, len(entered))
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -19,7 +20,7 @@ from gpuscalp.errors import ConfigError, DataError, UsageError
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.train.run import core_count
 from gpuscalp.walkforward import WalkForwardResult, walk_forward_archive
-from gpuscalp.walkforward.judge import cost_table
+from gpuscalp.walkforward.judge import cost_table, judge
 from gpuscalp.walkforward.parts import Parts
 from gpuscalp.walkforward.plan import make_plan, runs_of
 from gpuscalp.walkforward.recorded import read_run
@@ -98,13 +99,29 @@ def test_steps_add_up_to_one_account(result):
     summary = result.summary
     run = read_run(Path(summary["base"]))
     assert sum(row["trades"] for row in summary["steps"]) == summary["trades"] == len(run.trades) > 30
-    assert sum(row["pnl_usdt"] for row in summary["steps"]) == pytest.approx(summary["pnl_usdt"], abs=0.5)
+    assert sum(row["pnl_usdt"] for row in summary["steps"]) == pytest.approx(summary["pnl_usdt"], abs=1e-6)
     assert summary["pnl_low_usdt"] < summary["pnl_usdt"] < summary["pnl_high_usdt"]
     assert run.summary["in_sample_share"] == 0
     assert not any("IN-SAMPLE" in text for text in summary["warnings"])
     assert summary["trials"] == 3
     assert run.summary["trials"] == 3
     assert sum(summary["overfitting"]["chosen"].values()) == 6
+
+
+def test_last_step_has_what_is_closed_at_the_end(archive, result):
+    """An archive that goes on to the last border: what is held is closed a nanosecond after it."""
+    plan = make_plan(archive, CONFIG, device="cpu", threads=1)
+    run = read_run(Path(result.summary["base"]))
+    known = run.time_ns <= plan.end_ns
+    closed = dataclasses.replace(
+        run,
+        time_ns=np.append(run.time_ns[known], plan.end_ns + 1),
+        equity_usdt=np.append(run.equity_usdt[known], run.equity_usdt[known][-1] - 7.0),
+    )
+    before = [step["pnl_usdt"] for step in result.summary["steps"]]
+    found = [step["pnl_usdt"] for step in judge(plan, [(plan.runs[0], closed)], None).steps]
+    assert found[:-1] == before[:-1]
+    assert sum(found) == pytest.approx(closed.equity_usdt[-1] - run.summary["start_usdt"], abs=1e-9)
 
 
 def test_honest_signals_are_clean(result):
