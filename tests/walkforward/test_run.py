@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpuscalp.backtest import run_backtest
+from gpuscalp.backtest.metrics import number, performance
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import SplitConfig
 from gpuscalp.errors import ConfigError, DataError, UsageError
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.train.run import core_count
-from gpuscalp.walkforward import WalkForwardResult, walk_forward_archive
+from gpuscalp.walkforward import WalkForwardResult, compare_runs, walk_forward_archive
 from gpuscalp.walkforward.judge import cost_table, judge
 from gpuscalp.walkforward.parts import Parts
 from gpuscalp.walkforward.plan import make_plan, runs_of
@@ -343,8 +344,28 @@ def test_command_compares_recorded_runs(cli, result, tmp_path):
     assert found["overfitting"]["combinations"] == 6
     assert 0 <= found["overfitting"]["probability"] <= 1
     assert [row["run"] for row in found["runs"]] == [str(path) for path in runs]
+    assert found["trials"] == 3
     assert "Probability of backtest overfitting" in cli("walkforward", "pbo", *runs, "--blocks", "4").stdout
     assert cli("walkforward", "pbo", tmp_path, runs[0]).code == 1
+
+
+def test_recorded_runs_count_what_was_tried_for_them(result, tmp_path):
+    """Two runs of a search of 400 were deflated as if two had been tried."""
+    paths = []
+    for name, trials in (("base", 400), ("size-x50", 3)):
+        paths.append(tmp_path / name)
+        shutil.copytree(result.run_dir / "runs" / name, paths[-1])
+        summary = json.loads((paths[-1] / "result.json").read_text()) | {"trials": trials}
+        (paths[-1] / "result.json").write_text(json.dumps(summary))
+    found = compare_runs(paths, blocks=4)
+    assert found["trials"] == 400
+    for row, path in zip(found["runs"], paths, strict=True):
+        run = read_run(path)
+        sharpe = performance(run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=400)
+        assert row["deflated_sharpe"] == number(sharpe.deflated)
+        assert row["deflated_sharpe"] < 0.9 * number(
+            performance(run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=2).deflated
+        )
 
 
 def test_command_goes_on_with_a_walk_and_prints_it(cli, archive, result, tmp_path, monkeypatch):
