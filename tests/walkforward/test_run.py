@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -35,12 +36,27 @@ def archive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def without_pictures_of_parts() -> Iterator[None]:
+    """Half of the work here, and proved by tests/backtest and tests/train; worker processes draw them."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("backtest.figures", "train.report"):
+            patched.setattr(f"gpuscalp.{module}.draw", lambda *_, **__: "")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def without_more_pictures(monkeypatch, result) -> None:
+    """Draw the walk's own in ``result`` only."""
+    monkeypatch.setattr("gpuscalp.walkforward.figures.draw", lambda *_, **__: "")
+
+
+@pytest.fixture(scope="module")
 def told() -> list:
     return []
 
 
 @pytest.fixture(scope="module")
-def result(archive, tmp_path_factory, told) -> WalkForwardResult:
+def result(archive, tmp_path_factory, told, without_pictures_of_parts) -> WalkForwardResult:
     return walk_forward_archive(
         archive,
         config=CONFIG,
