@@ -23,7 +23,6 @@ from gpuscalp.schema import NS_PER_MS
 from gpuscalp.train.run import core_count
 from gpuscalp.walkforward import WalkForwardResult, compare_runs, walk_forward_archive
 from gpuscalp.walkforward.judge import cost_table, judge
-from gpuscalp.walkforward.parts import Parts
 from gpuscalp.walkforward.plan import make_plan, runs_of
 from gpuscalp.walkforward.recorded import read_run
 from gpuscalp.walkforward.work import TradeTask, TrainTask
@@ -284,16 +283,6 @@ def test_changed_part_is_refused(archive, result, tmp_path):
     with pytest.raises(DataError, match="changed after it was written") as caught:
         walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=1)
     assert caught.value.value == "report.html"
-
-
-def test_part_that_is_not_there_is_not_noted_as_finished(tmp_path):
-    """Noted with no files it was passed over by every later call, which then found no bundle."""
-    (tmp_path / "models" / "step-01").mkdir(parents=True)
-    parts = Parts(tmp_path)
-    for name in ("step-01", "step-02"):
-        with pytest.raises(DataError, match="missing or empty"):
-            parts.add(tmp_path / "models" / name)
-        assert not parts.finished(tmp_path / "models" / name)
 
 
 def test_directory_of_another_walk_is_refused(archive, result, tmp_path):
