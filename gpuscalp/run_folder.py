@@ -1,10 +1,11 @@
 """The directory of a long run that can be gone on with.
 
-Owns: the refusals. Never: writes into it: each kind of run has files of its own.
+Owns: the refusals, and the lock. Never: writes into it: each kind of run has files of its own.
 """
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,26 @@ def require_begun(file: Path, what: str) -> None:
     """
     if not file.is_file():
         raise UsageError(f"no {what} here to go on with", where=str(file.parent), fix="leave --resume out")
+
+
+def require_alone(file: int, path: Path, what: str) -> None:
+    """Be the only process that works on a run, until the descriptor is closed, however the process ends.
+
+    Parameters
+    ----------
+    file, path : descriptor and name of a file that stays as long as the run
+    what : the kind
+
+    Raises
+    ------
+    UsageError
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(
+            f"another process works on this {what}", where=str(path), fix="wait for it to end"
+        ) from None
 
 
 def require_same(file: Path, wanted: str, what: str, parts: str) -> None:

@@ -57,12 +57,19 @@ class Finding:
     columns : names of its columns
     values : numbers compared, over all cuts and futures
     leaks : leaking column (``rows`` = whole rows come or go) → the first evidence in words
+    seen : columns of which a finite number was compared
     """
 
     name: str
     columns: tuple[str, ...]
     values: int = 0
     leaks: dict[str, str] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Columns that were NaN wherever they were compared: that no leak was found says nothing of them."""
+        return tuple(name for name in self.columns if name not in self.seen)
 
 
 def examine(
@@ -137,6 +144,8 @@ def _compare(wanted: Rows, got: Rows, cut_ns: int, what: str, finding: Finding) 
         finding.leaks.setdefault("rows", f"{missing} rows missing, {surplus} more: {what}")
     before, after = wanted.values[known][a], got.values[now][b]
     finding.values += before.size
+    finite = np.isfinite(before).any(axis=0)
+    finding.seen.update(wanted.names[column] for column in np.flatnonzero(finite).tolist())
     different = _different(before, after, wanted.tolerance)
     for column in np.flatnonzero(different.any(axis=0)).tolist():
         row = int(np.argmax(different[:, column]))

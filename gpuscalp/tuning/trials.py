@@ -7,7 +7,6 @@ Never: decides which trial goes on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Any, Final, final
@@ -15,7 +14,8 @@ from typing import Any, Final, final
 import msgspec
 from msgspec import Struct
 
-from gpuscalp.errors import DataError, UsageError
+from gpuscalp.errors import DataError
+from gpuscalp.run_folder import require_alone
 
 TRIALS_FILE: Final = "trials.jsonl"
 
@@ -83,7 +83,7 @@ class TrialLog:
         self.rungs: dict[tuple[int, int], Rung] = {}
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._lock()
+            require_alone(self._file, self._path, "search")
             data = self._path.read_bytes()
             whole = data.rfind(b"\n") + 1
             for number, line in enumerate(data[:whole].splitlines(), start=1):
@@ -108,14 +108,6 @@ class TrialLog:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
         self._take(line)
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                "another process works on this search", where=str(self._path), fix="wait for it to end"
-            ) from None
 
     def _decoded(self, line: bytes, number: int) -> Generation | Rung:
         try:

@@ -18,6 +18,9 @@ __all__ = ["WalkForwardResult", "compare_runs", "walk_forward_archive"]
 def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
     """Return the probability of backtest overfitting over recorded runs of the same data, and their ratios.
 
+    The ratios are deflated by as many trials as the run with the most counts, and at least by the runs that
+    are given: what was tried to come to one of them was tried, whether it is given or not.
+
     Raises
     ------
     DataError
@@ -30,10 +33,9 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
 
     runs = [read_run(path) for path in paths]
     names = [str(path) for path in paths]
+    trials = max(1, len(runs), *(run.summary["trials"] for run in runs))
     judged = [
-        performance(
-            run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=max(len(runs), 1)
-        )
+        performance(run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=trials)
         for run in runs
     ]
     interval_s = judged[0].interval_s if judged else 1
@@ -41,6 +43,7 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
     return {
         "overfitting": overfitting_dict(found, names),
         "interval_s": interval_s,
+        "trials": trials,
         "runs": [
             {
                 "run": name,

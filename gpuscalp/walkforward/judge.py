@@ -6,7 +6,7 @@ Owns: the judgement of recorded runs. Never: draws, or words a conclusion.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import numpy as np
 from gpuscalp.backtest.metrics import Performance, number, performance
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.errors import DataError
+from gpuscalp.leakage import Finding
 from gpuscalp.overfitting import Overfitting, backtest_overfitting
 from gpuscalp.schema import F64, I64, NS_PER_S
 from gpuscalp.stats import Interval, block_length, deflated_sharpe, stationary_bootstrap, wilson
@@ -81,7 +82,7 @@ def judge(plan: Plan, recorded: Sequence[tuple[Run, Recorded]], random: RandomEn
         result.returns, lambda x: float(x.sum()) * start_usdt, rng=rng, resamples=resamples
     )
     return Judged(
-        steps=[_step(step, base) for step in plan.steps],
+        steps=[_step(step, base, last=step is plan.steps[-1]) for step in plan.steps],
         performance=result,
         trials=trials,
         deflated_measured=measured,
@@ -136,12 +137,15 @@ def _ratios(returns: F64) -> F64:
     return np.where(varied, means / np.where(varied, deviation, 1.0), 0.0)
 
 
-def _step(step: Step, base: Recorded) -> dict[str, Any]:
+def _step(step: Step, base: Recorded, *, last: bool) -> dict[str, Any]:
     trades = base.trades
     inside = (trades.entry_ns > step.test_start_ns) & (trades.entry_ns <= step.test_end_ns)
     entered = trades.chosen(inside)
     edges: I64 = np.array([step.test_start_ns, step.test_end_ns], np.int64)
     before, after = base.equity_at(edges).tolist()
+    if last:
+        # What is still held at the end is closed after the last frame, which may be after the border.
+        after = float(base.equity_usdt[-1])
     won = int((entered.pnl > 0).sum())
     share = wilson(won, len(entered))
     return {
@@ -249,13 +253,19 @@ def to_dict(judged: Judged, config: WalkForwardConfig) -> dict[str, Any]:
     }
 
 
-def warnings_of(judged: Judged, base: Recorded, leaks: dict[str, dict[str, str]]) -> list[str]:
-    """Return what a reader must not overlook."""
+def warnings_of(judged: Judged, base: Recorded, examined: Mapping[str, Finding]) -> list[str]:
+    """Return what a reader must not overlook; ``examined``: what the look-ahead of each step gave."""
     found = [
-        f"LOOK-AHEAD: in {step} {len(columns)} column(s) or signals change when the future does, first "
-        f"{next(iter(columns))} ({next(iter(columns.values()))}). Nothing below means anything."
-        for step, columns in leaks.items()
-        if columns
+        f"LOOK-AHEAD: in {step} {len(one.leaks)} column(s) or signals change when the future does, first "
+        f"{next(iter(one.leaks))} ({next(iter(one.leaks.values()))}). Nothing below means anything."
+        for step, one in examined.items()
+        if one.leaks
+    ]
+    found += [
+        f"In {step} {len(one.unseen)} of {len(one.columns)} columns and signals had no value where other "
+        f"futures were tried, first {one.unseen[0]}: of them nobody knows whether they look ahead."
+        for step, one in examined.items()
+        if one.unseen
     ]
     found += base.summary["warnings"]
     if judged.no_overfitting:

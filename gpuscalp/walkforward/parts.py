@@ -47,7 +47,7 @@ class Parts:
         Raises
         ------
         DataError
-            it is finished, but not what was written
+            it is finished, but not what was written, or not there
         """
         wanted = self._known.get(self._name(part))
         if wanted is None:
@@ -66,7 +66,13 @@ class Parts:
         return True
 
     def add(self, part: Path) -> None:
-        """Note that a part is finished."""
+        """Note that a part is finished.
+
+        Raises
+        ------
+        DataError
+            there is nothing
+        """
         self._known[self._name(part)] = _digests(part)
         replace_file(self._file, pretty(dict(sorted(self._known.items()))))
 
@@ -75,8 +81,16 @@ class Parts:
 
 
 def _digests(part: Path) -> dict[str, str]:
-    return {
+    found = {
         path.relative_to(part).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(part.rglob("*"))
         if path.is_file()
     }
+    if not found:
+        # Noted as finished it would be passed over from then on.
+        raise DataError(
+            "a finished part is missing or empty",
+            where=str(part),
+            fix=f"start anew in another directory, or take the part out of {PARTS_FILE}",
+        )
+    return found

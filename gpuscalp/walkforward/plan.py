@@ -16,7 +16,6 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import structs
 
-from gpuscalp import __version__
 from gpuscalp.archive import Archive
 from gpuscalp.backtest.models import Scheduled
 from gpuscalp.config import (
@@ -27,6 +26,7 @@ from gpuscalp.config import (
     WalkForwardConfig,
     to_dict,
 )
+from gpuscalp.distributed.job import versions
 from gpuscalp.errors import ConfigError
 from gpuscalp.labels import horizon_frames
 from gpuscalp.schema import NS_PER_MS
@@ -125,15 +125,16 @@ class Plan:
         """Return which model predicts from when on."""
         return tuple(Scheduled(step.test_start_ns, self.bundle(folder, seed, step)) for step in self.steps)
 
-    def frozen(self) -> dict[str, Any]:
-        """Return everything that decides the result, with its sha256."""
+    def frozen(self, *, threads: int) -> dict[str, Any]:
+        """Return everything that decides the result, with its sha256; ``threads``: of each training."""
         body: dict[str, Any] = {
             "walkforward": to_dict(self.config),
             "symbols": list(self.symbols),
             "device": self.device,
+            "threads": threads,
             "steps": msgspec.to_builtins(self.steps),
             "data_digest": self.data_digest,
-            "version": __version__,
+            "versions": dict(versions()),
         }
         return {**body, "hash": hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()}
 

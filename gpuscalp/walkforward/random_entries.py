@@ -9,50 +9,45 @@ of an hour are moved by the same random time, round the end of the hour, over th
 and exit find a sound quote. Because the side stays, a market that rises is no merit of a run that was long.
 Because they move together, ten entries into one move stay ten entries into one move: moved one by one they
 would pass for ten successes, and chance for skill (tests/walkforward/test_random_entries.py shows it).
+
+Quotes come as a stream, and of a walk of any length only the hours that open trades reach over are kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
-import numpy.typing as npt
 
 from gpuscalp.archive import Archive
 from gpuscalp.config import GridConfig
 from gpuscalp.frames import Framer, Grid
-from gpuscalp.schema import E8, F64, I64, NS_PER_MS, NS_PER_S, Quality
+from gpuscalp.schema import E8, F64, I64, NS_PER_S, Quality
 from gpuscalp.stats import Interval
 from gpuscalp.walkforward.recorded import Trades
 
 _HOUR_NS: Final = 3_600 * NS_PER_S
 _DOUBT: Final = int(Quality.GAP | Quality.RESYNC | Quality.CROSSED | Quality.STALE)
-
-Flags = npt.NDArray[np.bool_]
+_EVER: Final = np.iinfo(np.int64).max
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Quotes:
-    """Quotes on the frame grid.
+    """Quotes of some frames of the grid.
 
     Attributes
     ----------
     end_ns : int64[T]          ascending
     mid : float64[S, T]        quote currency; NaN where there is none
     half : float64[S, T]       half the spread over the mid
-    frame_ns : length of a frame
     """
 
     end_ns: I64
     mid: F64
     half: F64
-    frame_ns: int
-
-    def sound(self, symbol: int) -> Flags:
-        """bool[T]: the symbol could have been traded."""
-        return np.asarray(np.isfinite(self.mid[symbol]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +83,11 @@ def read_quotes(
     grid: GridConfig,
     start_ns: int,
     end_ns: int,
-) -> Quotes:
-    """Walk over the ticks once and keep the quotes of all frames: 16 bytes per frame and symbol."""
+) -> Iterator[Quotes]:
+    """Walk over the ticks once and yield the quotes of all frames, block by block."""
     instruments = archive.instruments(venue, symbols)
     frames, framer = Grid(grid, len(symbols)), Framer(grid, instruments, warm_up_frames=1)
     tick = np.array([instrument.tick_size_e8 / E8 for instrument in instruments])
-    ends, mids, halves = [np.empty(0, np.int64)], [np.empty((0, len(symbols)))], [np.empty((0, len(symbols)))]
     for ticks in archive.tick_batches(venue, symbols, start_ns=start_ns, end_ns=end_ns):
         for closed in frames.push(ticks):
             if closed.restart:
@@ -102,34 +96,48 @@ def read_quotes(
             bid, ask = block.bid_px.astype(np.float64), block.ask_px.astype(np.float64)
             sound = (bid > 0) & (ask > bid) & ((block.quality & _DOUBT) == 0)
             with np.errstate(invalid="ignore", divide="ignore"):
-                halves.append(np.where(sound, (ask - bid) / (ask + bid), np.nan))
-            mids.append(np.where(sound, (ask + bid) / 2 * tick, np.nan))
-            ends.append(block.end_ns.copy())
-    return Quotes(
-        np.concatenate(ends),
-        np.ascontiguousarray(np.concatenate(mids).T),
-        np.ascontiguousarray(np.concatenate(halves).T),
-        grid.frame_ms * NS_PER_MS,
-    )
+                half = np.where(sound, (ask - bid) / (ask + bid), np.nan)
+            mid = np.where(sound, (ask + bid) / 2 * tick, np.nan)
+            yield Quotes(block.end_ns.copy(), np.ascontiguousarray(mid.T), np.ascontiguousarray(half.T))
 
 
 def random_entries(
-    trades: Trades, quotes: Quotes, *, fee_bps: float, draws: int, rng: np.random.Generator
+    trades: Trades,
+    blocks: Iterable[Quotes],
+    *,
+    frame_ns: int,
+    fee_bps: float,
+    draws: int,
+    rng: np.random.Generator,
 ) -> RandomEntries | None:
-    """Compare a run with random entries of the same exposure; None where no trade can be compared."""
+    """Compare a run with random entries of the same exposure; None where no trade can be compared.
+
+    Parameters
+    ----------
+    trades : in the order of their exits
+    blocks : quotes of consecutive frames; how they are cut does not change the result
+    frame_ns : length of a frame
+    fee_bps : per side
+    draws, rng : how many, and from what
+    """
     gross, costs = np.zeros(draws), np.zeros(draws)
     run, compared = 0.0, 0
-    places: dict[tuple[int, int, int], I64] = {}
+    hours = trades.entry_ns // _HOUR_NS
+    # From each trade on, the first hour that is still asked for: a trade that is held long ends after others
+    # that began later.
+    oldest = np.minimum.accumulate(hours[::-1])[::-1].tolist()
+    window = _Window(blocks, frame_ns)
     moves: dict[int, F64] = {}  # hour → share of the hour by which each draw moves it
-    for index in range(len(trades)):
+    for index, hour in enumerate(hours.tolist()):
         symbol, side = int(trades.symbol[index]), int(trades.side[index])
         entry_ns, exit_ns = int(trades.entry_ns[index]), int(trades.exit_ns[index])
-        held = max(1, round((exit_ns - entry_ns) / quotes.frame_ns))
-        hour = entry_ns // _HOUR_NS
-        key = symbol, hour, held
-        if key not in places:
-            places[key] = _places(quotes, symbol, hour, held)
-        allowed = places[key]
+        held = max(1, round((exit_ns - entry_ns) / frame_ns))
+        quotes = window.over(oldest[index], hour, held)
+        if quotes is None:
+            continue
+        if index and oldest[index] > oldest[index - 1]:
+            moves = {kept: shares for kept, shares in moves.items() if kept >= oldest[index]}
+        allowed = _places(quotes, symbol, hour, held, frame_ns)
         own = int(np.searchsorted(quotes.end_ns, entry_ns))
         found = int(np.searchsorted(allowed, own))
         if found == len(allowed) or allowed[found] != own:
@@ -160,13 +168,57 @@ def random_entries(
     )
 
 
-def _places(quotes: Quotes, symbol: int, hour: int, held: int) -> I64:
+@final
+class _Window:
+    """The part of a stream of quotes that is being looked at."""
+
+    def __init__(self, blocks: Iterable[Quotes], frame_ns: int) -> None:
+        self._blocks = iter(blocks)
+        self._frame_ns = frame_ns
+        self._reached_ns = 0
+        self._quotes: Quotes | None = None
+
+    def over(self, oldest: int, hour: int, held: int) -> Quotes | None:
+        """Return the quotes from the oldest hour on, at least until ``held`` frames after the end of an hour.
+
+        Earlier ones are forgotten: the oldest hour may not go back from call to call. None: there are none.
+        """
+        from_ns = oldest * _HOUR_NS
+        # In whole hours, so that the window is put together once an hour and not at every trade.
+        until_ns = (hour + 1 - (-held * self._frame_ns // _HOUR_NS)) * _HOUR_NS
+        if self._reached_ns < until_ns:
+            parts = [] if self._quotes is None else [self._quotes]
+            for block in self._blocks:
+                self._reached_ns = int(block.end_ns[-1])
+                if self._reached_ns >= from_ns:
+                    parts.append(block)
+                if self._reached_ns >= until_ns:
+                    break
+            else:
+                self._reached_ns = _EVER
+            self._quotes = _joined(parts, from_ns) if parts else None
+        return self._quotes
+
+
+def _joined(parts: Sequence[Quotes], from_ns: int) -> Quotes:
+    firsts = [int(np.searchsorted(part.end_ns, from_ns)) for part in parts]
+    kept = list(zip(parts, firsts, strict=True))
+    return Quotes(
+        np.concatenate([part.end_ns[first:] for part, first in kept]),
+        np.concatenate([part.mid[:, first:] for part, first in kept], axis=1),
+        np.concatenate([part.half[:, first:] for part, first in kept], axis=1),
+    )
+
+
+def _places(quotes: Quotes, symbol: int, hour: int, held: int, frame_ns: int) -> I64:
     """Return the frames of an hour at which an entry and, ``held`` frames later, its exit find a quote."""
-    first, last = np.searchsorted(quotes.end_ns, (hour * _HOUR_NS, (hour + 1) * _HOUR_NS))
-    at = np.arange(first, min(last, len(quotes.end_ns) - held))
-    sound = quotes.sound(symbol)
-    joined = quotes.end_ns[at + held] - quotes.end_ns[at] == held * quotes.frame_ns
-    return np.asarray(at[sound[at] & sound[at + held] & joined], np.int64)
+    end_ns, mid = quotes.end_ns, quotes.mid[symbol]
+    first, last = np.searchsorted(end_ns, (hour * _HOUR_NS, (hour + 1) * _HOUR_NS)).tolist()
+    entry = slice(first, max(first, min(last, len(end_ns) - held)))
+    leave = slice(entry.start + held, entry.stop + held)
+    joined = end_ns[leave] - end_ns[entry] == held * frame_ns
+    sound = np.isfinite(mid[entry]) & np.isfinite(mid[leave])
+    return np.asarray(first + np.flatnonzero(joined & sound), np.int64)
 
 
 def _priced(quotes: Quotes, symbol: int, at: I64, held: int, value: float, fee_bps: float) -> tuple[F64, F64]:

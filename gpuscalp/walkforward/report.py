@@ -262,14 +262,16 @@ def _capacity(judged: Judged) -> Section:
 
 def _assumptions(plan: Plan, summary: dict[str, Any]) -> Section:
     split = plan.config.steps
-    examined = sum(not columns for columns in summary["look_ahead"].values())
+    clean = sum(not columns for columns in summary["look_ahead"].values())
+    unseen = max(len(columns) for columns in summary["look_ahead_unseen"].values())
     rows: list[tuple[Cell, ...]] = [
         ("Steps", f"{len(plan.steps)}, {split.mode}"),
         (
             "From the end of training to trading",
             f"{(plan.steps[0].test_start_ns - plan.steps[0].train_end_ns) / 1e6:g} ms",
         ),
-        ("Steps examined for look-ahead, clean", f"{examined} of {len(plan.steps)}"),
+        ("Steps examined for look-ahead, clean", f"{clean} of {len(plan.steps)}"),
+        ("… columns and signals that had no value there, at most", unseen),
         ("Models trained on", plan.device),
         ("Data", plan.data_digest),
         ("Configuration", summary["config_hash"]),
@@ -281,7 +283,8 @@ def _assumptions(plan: Plan, summary: dict[str, Any]) -> Section:
             "Fills, latencies and fees are those of the backtest; the report of the base run lists them. The "
             "training of a step never reads a tick behind its end. The examination gives the features and "
             "signals at the beginning of each stretch other futures and compares them: it finds a leak in "
-            "the columns, not one in how the configuration was chosen.",
+            "the columns, not one in how the configuration was chosen. Of a column without a value there it "
+            "says nothing.",
         ],
         tables=[Table(("assumption", "value"), rows)],
     )

@@ -8,9 +8,11 @@ Owns: the order, the directory, and going on where an earlier call was ended.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -25,7 +27,8 @@ from gpuscalp.device import RequestedDevice, resolve
 from gpuscalp.files import pretty, replace_file
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
-from gpuscalp.run_folder import require_begun, require_same, taken
+from gpuscalp.run_folder import require_alone, require_begun, require_same, taken
+from gpuscalp.schema import NS_PER_MS
 from gpuscalp.times import utc
 from gpuscalp.train.run import core_count
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
@@ -87,44 +90,24 @@ def walk_forward_archive(
     _check_out(out, resume=resume)
     told(0.0, 1.0, "counting rows")
     plan = make_plan(archive, config, device=resolve(device).name, threads=cores)
-    frozen = plan.frozen()
-    parts = _open(out, frozen, resume=resume)
-    count = processes or (1 if plan.device == "cuda" else cores)
     models: list[Task] = [
         TrainTask(plan, step, seed, plan.bundle(out, seed, step))
         for seed in plan.seeds
         for step in plan.steps
     ]
     runs: list[Task] = [TradeTask(plan, run, out, out / "runs" / run.name) for run in plan.runs]
-    kept = _do([*models, *runs], parts, count=count, cores=cores, told=told)
-    leaks = {}
-    for step in plan.steps:
-        told(1.0, 1.0, f"look-ahead of {step.name}")
-        leaks[step.name] = examine_step(plan, step, plan.bundle(out, plan.seeds[0], step), cores).leaks
-    recorded = [(run, read_run(out / "runs" / run.name)) for run in plan.runs]
-    told(1.0, 1.0, "random entries")
-    judged = judge(plan, recorded, _random(plan, recorded[0][1]))
-    base = recorded[0][1]
-    warnings = warnings_of(judged, base, leaks)
-    for row, step in zip(judged.steps, plan.steps, strict=True):
-        row |= _model(plan.bundle(out, plan.seeds[0], step))
-    summary = {
-        "run_dir": str(out),
-        "report": str(out / REPORT_FILE),
-        "base": str(out / "runs" / plan.runs[0].name),
-        "venue": config.train.venue,
-        "symbols": list(plan.symbols),
-        "start": utc(plan.start_ns),
-        "end": utc(plan.end_ns),
-        "warnings": warnings,
-        "look_ahead": leaks,
-        "trades": len(base.trades),
-        **to_dict(judged, config),
-        "kept": kept,
-        "config_hash": frozen["hash"],
-        "seconds": time.perf_counter() - began,
-    }
-    return _write(out, plan, judged, base, summary)
+    count = processes or (1 if plan.device == "cuda" else cores)
+    threads = max(1, cores // min(count, len(models)))
+    frozen = plan.frozen(threads=threads)
+    with _opened(out, frozen, resume=resume) as parts:
+        kept = _do([*models, *runs], parts, count=count, cores=cores, threads=threads, told=told)
+        judged, base, summary = _judged(out, plan, cores, told)
+        summary |= {
+            "kept": kept,
+            "config_hash": frozen["hash"],
+            "seconds": time.perf_counter() - began,
+        }
+        return _write(out, plan, judged, base, summary)
 
 
 def _check_out(out: Path, *, resume: bool) -> None:
@@ -134,21 +117,37 @@ def _check_out(out: Path, *, resume: bool) -> None:
         raise taken(out)
 
 
-def _open(out: Path, frozen: dict[str, Any], *, resume: bool) -> Parts:
-    file = out / CONFIG_FILE
-    if resume:
-        require_same(file, frozen["hash"], "walk-forward", "configuration, data, device or version")
-        # What a killed process was writing; nobody else works here, or their digests would be in parts.json.
-        for partial in [path for path in out.rglob(".*.partial") if path.is_dir()]:
-            shutil.rmtree(partial)
-        return Parts(out)
+@contextmanager
+def _opened(out: Path, frozen: dict[str, Any], *, resume: bool) -> Iterator[Parts]:
+    """Be the one process that works in a directory."""
+    path = out / CONFIG_FILE
     out.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(pretty(frozen))
-    return Parts(out)
+    with path.open("r+b" if resume else "a+b") as file:
+        require_alone(file.fileno(), path, "walk-forward")
+        if resume:
+            require_same(
+                path, frozen["hash"], "walk-forward", "configuration, data, device, threads or a version"
+            )
+            # What a killed process was writing.
+            for partial in [part for part in out.rglob(".*.partial") if part.is_dir()]:
+                shutil.rmtree(partial)
+        else:
+            if file.seek(0, os.SEEK_END):
+                raise taken(out)  # another process has begun since it was looked at
+            file.write(pretty(frozen))
+            file.flush()
+        yield Parts(out)
 
 
-def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, told: Progress) -> int:
-    """Do what is not finished: models first, then runs; return how many parts were kept."""
+def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, threads: int, told: Progress) -> int:
+    """Do what is not finished: models first, then runs; return how many parts were kept.
+
+    Parameters
+    ----------
+    count : processes, at most
+    cores : shared out among those that trade
+    threads : of each training, however few are left: XGBoost's last bits hang on them
+    """
     weights = {task.out: _TRAIN_WEIGHT if isinstance(task, TrainTask) else 1.0 for task in tasks}
     total = sum(weights.values())
     left = []
@@ -161,7 +160,9 @@ def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, told: Pr
     for kind in (TrainTask, TradeTask):
         wanted = [task for task in left if isinstance(task, kind)]
         if wanted:
-            with workers(min(count, len(wanted)), cores) as work:
+            at_once = min(count, len(wanted))
+            each = threads if kind is TrainTask else max(1, cores // at_once)
+            with workers(at_once, each) as work:
                 for task in work(wanted, bar.inside):
                     parts.add(task.out)
                     bar.add(weights[task.out], task.title)
@@ -184,19 +185,50 @@ class _Bar:
         self._told(self._done + done / (total or 1.0), self._total, note)
 
 
+def _judged(out: Path, plan: Plan, threads: int, told: Progress) -> tuple[Judged, Recorded, dict[str, Any]]:
+    """Return the judgement of finished parts, the base run, and what ``result.json`` says of them."""
+    examined = {}
+    for step in plan.steps:
+        told(1.0, 1.0, f"look-ahead of {step.name}")
+        examined[step.name] = examine_step(plan, step, plan.bundle(out, plan.seeds[0], step), threads)
+    recorded = [(run, read_run(out / "runs" / run.name)) for run in plan.runs]
+    base = recorded[0][1]
+    told(1.0, 1.0, "random entries")
+    judged = judge(plan, recorded, _random(plan, base))
+    for row, step in zip(judged.steps, plan.steps, strict=True):
+        row |= _model(plan.bundle(out, plan.seeds[0], step))
+    summary = {
+        "run_dir": str(out),
+        "report": str(out / REPORT_FILE),
+        "base": str(out / "runs" / plan.runs[0].name),
+        "venue": plan.config.train.venue,
+        "symbols": list(plan.symbols),
+        "start": utc(plan.start_ns),
+        "end": utc(plan.end_ns),
+        "warnings": warnings_of(judged, base, examined),
+        "look_ahead": {name: found.leaks for name, found in examined.items()},
+        "look_ahead_unseen": {name: list(found.unseen) for name, found in examined.items()},
+        "trades": len(base.trades),
+        **to_dict(judged, plan.config),
+    }
+    return judged, base, summary
+
+
 def _random(plan: Plan, base: Recorded) -> RandomEntries | None:
     config = plan.config
+    grid = config.train.grid
     quotes = read_quotes(
         Archive.open(plan.archive),
         config.train.venue,
         plan.symbols,
-        grid=config.train.grid,
+        grid=grid,
         start_ns=plan.start_ns,
         end_ns=plan.end_ns,
     )
     return random_entries(
         base.trades,
         quotes,
+        frame_ns=grid.frame_ms * NS_PER_MS,
         fee_bps=config.backtest.cost.taker_fee_bps,
         draws=config.judge.random_draws,
         rng=np.random.default_rng(config.judge.seed),

@@ -1,6 +1,6 @@
 """The work of a walk-forward, in this process or in several: one model, one run.
 
-Owns: processes, and that they do not take more cores than there are. Never: chooses what is to be done.
+Owns: processes. Never: chooses what is to be done.
 """
 
 from __future__ import annotations
@@ -100,15 +100,14 @@ Task = TrainTask | TradeTask
 
 
 @contextmanager
-def workers(count: int, cores: int) -> Iterator[Callable[[Sequence[Task], Progress], Iterator[Task]]]:
+def workers(count: int, threads: int) -> Iterator[Callable[[Sequence[Task], Progress], Iterator[Task]]]:
     """Give a function that does tasks and yields each when it is done, in the order of completion.
 
     Parameters
     ----------
     count : processes; 1 works in this one and tells how far a task is
-    cores : shared out among them
+    threads : of each
     """
-    threads = max(1, cores // count)
     if count == 1:
         yield lambda tasks, told: _here(tasks, told, threads)
         return

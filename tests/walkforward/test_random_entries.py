@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from gpuscalp.schema import NS_PER_S
-from gpuscalp.walkforward.random_entries import Quotes, random_entries
+from gpuscalp.walkforward.random_entries import Quotes, RandomEntries, random_entries
 from gpuscalp.walkforward.recorded import Trades
 
 HOUR = 3_600 * NS_PER_S
@@ -19,7 +21,11 @@ FRAME = NS_PER_S
 def _quotes(mid: np.ndarray, half: float = 1e-4) -> Quotes:
     """Return quotes of one symbol, a frame a second from the beginning of an hour."""
     end_ns = START + FRAME * np.arange(len(mid), dtype=np.int64)
-    return Quotes(end_ns, mid[None, :], np.full((1, len(mid)), half), FRAME)
+    return Quotes(end_ns, mid[None, :], np.full((1, len(mid)), half))
+
+
+def compare(trades: Trades, quotes: Quotes, **rest) -> RandomEntries | None:
+    return random_entries(trades, [quotes], frame_ns=FRAME, **rest)
 
 
 def _trades(at: list[int], held: list[int], side: list[int], value: float = 1_000.0) -> Trades:
@@ -41,7 +47,7 @@ def _walk(count: int, rng: np.random.Generator, step: float = 1e-4) -> np.ndarra
 
 
 def test_market_that_stands_still_costs_spread_and_fee_of_both_ways(rng):
-    found = random_entries(
+    found = compare(
         _trades([10, 20], [5, 7], [1, -1]), _quotes(np.full(100, 50.0)), fee_bps=5.0, draws=100, rng=rng
     )
     assert found is not None
@@ -53,7 +59,7 @@ def test_market_that_stands_still_costs_spread_and_fee_of_both_ways(rng):
 
 def test_run_is_priced_as_a_person_would(rng):
     mid = _walk(60, rng)
-    found = random_entries(_trades([12], [9], [-1]), _quotes(mid, 2e-4), fee_bps=3.0, draws=100, rng=rng)
+    found = compare(_trades([12], [9], [-1]), _quotes(mid, 2e-4), fee_bps=3.0, draws=100, rng=rng)
     assert found is not None
     qty = 1_000 / mid[12]
     sold, bought = mid[12] * (1 - 2e-4), mid[21] * (1 + 2e-4)
@@ -66,7 +72,7 @@ def test_random_entries_lose_about_their_costs(rng):
     for _ in range(40):
         at = rng.choice(3_000, 60, replace=False).tolist()
         trades = _trades(at, rng.integers(1, 30, 60).tolist(), rng.choice([-1, 1], 60).tolist())
-        found = random_entries(trades, _quotes(_walk(3_600, rng)), fee_bps=5.0, draws=100, rng=rng)
+        found = compare(trades, _quotes(_walk(3_600, rng)), fee_bps=5.0, draws=100, rng=rng)
         assert found is not None
         gross.append(found.gross)
         totals.append(float(found.totals.mean()))
@@ -83,7 +89,7 @@ def test_p_value_of_random_runs_is_uniform_and_of_foresight_is_the_smallest(rng)
     for _ in range(60):
         mid = _walk(3_600, rng)
         at = rng.choice(3_000, 30, replace=False).tolist()
-        found = random_entries(
+        found = compare(
             _trades(at, [10] * 30, rng.choice([-1, 1], 30).tolist()),
             _quotes(mid), fee_bps=5.0, draws=200, rng=rng,
         )  # fmt: skip
@@ -92,7 +98,7 @@ def test_p_value_of_random_runs_is_uniform_and_of_foresight_is_the_smallest(rng)
     assert abs(np.mean(values) - 0.5) < 3 * math.sqrt(1 / 12 / 60)
     moved = mid[10:] - mid[:-10]
     knows = np.argsort(moved[:3_000])[-30:].tolist()
-    found = random_entries(_trades(knows, [10] * 30, [1] * 30), _quotes(mid), fee_bps=5.0, draws=200, rng=rng)
+    found = compare(_trades(knows, [10] * 30, [1] * 30), _quotes(mid), fee_bps=5.0, draws=200, rng=rng)
     assert found is not None
     assert found.p_value == pytest.approx(1 / 201)
     assert found.run > found.interval.high
@@ -106,9 +112,7 @@ def test_entries_that_come_together_count_as_one_chance():
         quotes = _quotes(_walk(3_600, rng))
         first, side = int(rng.integers(0, 3_000)), int(rng.choice([-1, 1]))
         at = np.arange(first, first + 20)
-        found = random_entries(
-            _trades(at.tolist(), [60] * 20, [side] * 20), quotes, fee_bps=5.0, draws=200, rng=rng
-        )
+        found = compare(_trades(at.tolist(), [60] * 20, [side] * 20), quotes, fee_bps=5.0, draws=200, rng=rng)
         assert found is not None
         together.append(found.p_value)
         mid = quotes.mid[0]
@@ -123,7 +127,7 @@ def test_entries_that_come_together_count_as_one_chance():
 def test_rising_market_is_no_merit_of_who_was_long(rng):
     mid = _walk(3_600, rng) * np.exp(np.arange(3_600) * 5e-5)
     at = rng.choice(3_000, 30, replace=False).tolist()
-    found = random_entries(_trades(at, [20] * 30, [1] * 30), _quotes(mid), fee_bps=0.0, draws=500, rng=rng)
+    found = compare(_trades(at, [20] * 30, [1] * 30), _quotes(mid), fee_bps=0.0, draws=500, rng=rng)
     assert found is not None
     assert found.run > 0
     assert found.p_value > 0.05
@@ -134,10 +138,10 @@ def test_draws_stay_in_the_hour_of_the_trade_and_on_sound_quotes(rng):
     mid[3_600:] = 200.0  # a draw across the border would gain a hundred per cent
     mid[100:3_590] = np.nan
     quotes = _quotes(mid)
-    found = random_entries(_trades([20, 200], [4, 4], [1, 1]), quotes, fee_bps=0.0, draws=500, rng=rng)
+    found = compare(_trades([20, 200], [4, 4], [1, 1]), quotes, fee_bps=0.0, draws=500, rng=rng)
     assert found is not None
     assert (found.compared, found.left_out) == (1, 1)
-    late = random_entries(_trades([3_700], [4], [1]), quotes, fee_bps=0.0, draws=500, rng=rng)
+    late = compare(_trades([3_700], [4], [1]), quotes, fee_bps=0.0, draws=500, rng=rng)
     assert late is not None
     assert late.totals.max() < 0
 
@@ -146,9 +150,57 @@ def test_hole_in_the_grid_is_not_held_over(rng):
     quotes = _quotes(_walk(200, rng))
     end_ns = quotes.end_ns.copy()
     end_ns[100:] += 50 * FRAME
-    holed = Quotes(end_ns, quotes.mid, quotes.half, FRAME)
-    assert random_entries(_trades([98], [4], [1]), holed, fee_bps=0.0, draws=100, rng=rng) is None
+    holed = Quotes(end_ns, quotes.mid, quotes.half)
+    assert compare(_trades([98], [4], [1]), holed, fee_bps=0.0, draws=100, rng=rng) is None
 
 
 def test_nothing_to_compare_is_none(rng):
-    assert random_entries(_trades([], [], []), _quotes(np.ones(10)), fee_bps=0.0, draws=100, rng=rng) is None
+    assert compare(_trades([], [], []), _quotes(np.ones(10)), fee_bps=0.0, draws=100, rng=rng) is None
+
+
+def test_cut_of_the_stream_does_not_change_the_result(rng):
+    """Trades that are held for hours end after others of later hours, and need their first hour again."""
+    mid = _walk(8 * 3_600, rng)
+    at, held = rng.integers(0, 3 * 3_600, 60), rng.integers(1, 100, 60)
+    held[::7] = rng.integers(5_000, 12_000, len(held[::7]))
+    order = np.argsort(at + held)
+    trades = _trades(at[order].tolist(), held[order].tolist(), rng.choice([-1, 1], 60).tolist())
+    quotes = _quotes(mid)
+    cuts = [0, *np.sort(rng.choice(np.arange(1, len(mid)), 40, replace=False)).tolist(), len(mid)]
+    blocks = (
+        Quotes(quotes.end_ns[first:last], quotes.mid[:, first:last], quotes.half[:, first:last])
+        for first, last in itertools.pairwise(cuts)
+    )
+    whole, cut = (
+        random_entries(trades, parts, frame_ns=FRAME, fee_bps=5.0, draws=100, rng=np.random.default_rng(1))
+        for parts in ([quotes], blocks)
+    )
+    assert whole is not None
+    assert cut is not None
+    assert whole.compared == cut.compared == 60
+    assert cut.run == whole.run
+    assert cut.totals.tolist() == whole.totals.tolist()
+
+
+def test_memory_does_not_grow_with_the_walk():
+    """All quotes of the walk, and all places of each hour and holding time, were kept until the end."""
+
+    def peak(hours: int) -> int:
+        def blocks():
+            for hour in range(hours):
+                end_ns = START + FRAME * np.arange(hour * 3_600, (hour + 1) * 3_600, dtype=np.int64)
+                yield Quotes(end_ns, np.full((2, 3_600), 100.0), np.full((2, 3_600), 1e-4))
+
+        at = np.arange(0, hours * 3_600 - 1_000, 600).tolist()
+        trades = _trades(at, (5 + np.arange(len(at)) % 50).tolist(), [1] * len(at))
+        tracemalloc.start()
+        try:
+            rng = np.random.default_rng(1)
+            found = random_entries(trades, blocks(), frame_ns=FRAME, fee_bps=5.0, draws=1_000, rng=rng)
+            assert found is not None
+            assert found.compared == len(at)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(50) < 1.2 * peak(10)

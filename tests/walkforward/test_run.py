@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpuscalp.backtest import run_backtest
+from gpuscalp.backtest.metrics import number, performance
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import SplitConfig
 from gpuscalp.errors import ConfigError, DataError, UsageError
 from gpuscalp.schema import NS_PER_MS
-from gpuscalp.walkforward import WalkForwardResult, walk_forward_archive
-from gpuscalp.walkforward.judge import cost_table
+from gpuscalp.train.run import core_count
+from gpuscalp.walkforward import WalkForwardResult, compare_runs, walk_forward_archive
+from gpuscalp.walkforward.judge import cost_table, judge
 from gpuscalp.walkforward.plan import make_plan, runs_of
 from gpuscalp.walkforward.recorded import read_run
 from gpuscalp.walkforward.work import TradeTask, TrainTask
@@ -31,12 +35,27 @@ def archive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def without_pictures_of_parts() -> Iterator[None]:
+    """Half of the work here, and proved by tests/backtest and tests/train; worker processes draw them."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in ("backtest.figures", "train.report"):
+            patched.setattr(f"gpuscalp.{module}.draw", lambda *_, **__: "")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def without_more_pictures(monkeypatch, result) -> None:
+    """Draw the walk's own in ``result`` only."""
+    monkeypatch.setattr("gpuscalp.walkforward.figures.draw", lambda *_, **__: "")
+
+
+@pytest.fixture(scope="module")
 def told() -> list:
     return []
 
 
 @pytest.fixture(scope="module")
-def result(archive, tmp_path_factory, told) -> WalkForwardResult:
+def result(archive, tmp_path_factory, told, without_pictures_of_parts) -> WalkForwardResult:
     return walk_forward_archive(
         archive,
         config=CONFIG,
@@ -96,7 +115,7 @@ def test_steps_add_up_to_one_account(result):
     summary = result.summary
     run = read_run(Path(summary["base"]))
     assert sum(row["trades"] for row in summary["steps"]) == summary["trades"] == len(run.trades) > 30
-    assert sum(row["pnl_usdt"] for row in summary["steps"]) == pytest.approx(summary["pnl_usdt"], abs=0.5)
+    assert sum(row["pnl_usdt"] for row in summary["steps"]) == pytest.approx(summary["pnl_usdt"], abs=1e-6)
     assert summary["pnl_low_usdt"] < summary["pnl_usdt"] < summary["pnl_high_usdt"]
     assert run.summary["in_sample_share"] == 0
     assert not any("IN-SAMPLE" in text for text in summary["warnings"])
@@ -105,8 +124,25 @@ def test_steps_add_up_to_one_account(result):
     assert sum(summary["overfitting"]["chosen"].values()) == 6
 
 
+def test_last_step_has_what_is_closed_at_the_end(archive, result):
+    """An archive that goes on to the last border: what is held is closed a nanosecond after it."""
+    plan = make_plan(archive, CONFIG, device="cpu", threads=1)
+    run = read_run(Path(result.summary["base"]))
+    known = run.time_ns <= plan.end_ns
+    closed = dataclasses.replace(
+        run,
+        time_ns=np.append(run.time_ns[known], plan.end_ns + 1),
+        equity_usdt=np.append(run.equity_usdt[known], run.equity_usdt[known][-1] - 7.0),
+    )
+    before = [step["pnl_usdt"] for step in result.summary["steps"]]
+    found = [step["pnl_usdt"] for step in judge(plan, [(plan.runs[0], closed)], None).steps]
+    assert found[:-1] == before[:-1]
+    assert sum(found) == pytest.approx(closed.equity_usdt[-1] - run.summary["start_usdt"], abs=1e-9)
+
+
 def test_honest_signals_are_clean(result):
     assert result.summary["look_ahead"] == {"step-01": {}, "step-02": {}, "step-03": {}}
+    assert result.summary["look_ahead_unseen"] == {"step-01": [], "step-02": [], "step-03": []}
 
 
 def test_costs_of_the_same_trades_are_those_of_a_run_at_another_fee(archive, result, tmp_path):
@@ -198,6 +234,9 @@ def test_cancelled_walk_leaves_what_was_finished(archive, result, tmp_path, monk
 
     def impatient(task: TradeTask, *rest) -> None:
         if task.run.kind == "tried":
+            # Another one would delete what this one is writing, and note what is not there.
+            with pytest.raises(UsageError, match="another process works on this walk-forward"):
+                walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=1)
             raise KeyboardInterrupt
         call(task, *rest)
 
@@ -256,21 +295,33 @@ def test_directory_of_another_walk_is_refused(archive, result, tmp_path):
         walk_forward_archive(archive, config=CONFIG, out=tmp_path, resume=True, device="cpu")
 
 
-def test_several_processes_give_the_trades_of_one(archive, result, tmp_path):
+@pytest.mark.parametrize("name", ["versions", "threads"])
+def test_walk_is_not_gone_on_with_by_what_may_train_another_model(archive, result, monkeypatch, name):
+    """One hash stood for models of two XGBoosts."""
+    if name == "versions":
+        monkeypatch.setattr("gpuscalp.walkforward.plan.versions", lambda: (("xgboost", "9.9.9"),))
+    else:
+        monkeypatch.setattr("gpuscalp.walkforward.run.core_count", lambda: core_count() + 1)
+    with pytest.raises(UsageError, match="threads or a version differ"):
+        walk_forward_archive(
+            archive, config=CONFIG, out=result.run_dir, resume=True, device="cpu", processes=1
+        )
+
+
+def test_several_processes_give_the_trades_of_one(archive, result, tmp_path, monkeypatch):
     """Runs only: the models are kept, so no thread count of XGBoost stands between the two."""
     out = tmp_path / "several"
     shutil.copytree(result.run_dir, out)
     parts = json.loads((out / "parts.json").read_text())
-    (out / "parts.json").write_text(
-        json.dumps({name: files for name, files in parts.items() if name.startswith("models")})
-    )
+    made = ("runs/base", "runs/size-x50")
+    (out / "parts.json").write_text(json.dumps({name: parts[name] for name in parts if name not in made}))
+    # As many for each as one has had: with another number of threads it would be another walk.
+    monkeypatch.setattr("gpuscalp.walkforward.run.core_count", lambda: 2 * core_count())
     again = walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=2)
-    assert again.summary["kept"] == 3
-    for name in ("base", "size-x50"):
+    assert again.summary["kept"] == 5
+    for name in made:
         for file in ("trades.parquet", "equity.parquet"):
-            assert (out / "runs" / name / file).read_bytes() == (
-                result.run_dir / "runs" / name / file
-            ).read_bytes()
+            assert (out / name / file).read_bytes() == (result.run_dir / name / file).read_bytes()
 
 
 def test_grid_has_every_combination_once_and_the_base_first():
@@ -298,8 +349,28 @@ def test_command_compares_recorded_runs(cli, result, tmp_path):
     assert found["overfitting"]["combinations"] == 6
     assert 0 <= found["overfitting"]["probability"] <= 1
     assert [row["run"] for row in found["runs"]] == [str(path) for path in runs]
+    assert found["trials"] == 3
     assert "Probability of backtest overfitting" in cli("walkforward", "pbo", *runs, "--blocks", "4").stdout
     assert cli("walkforward", "pbo", tmp_path, runs[0]).code == 1
+
+
+def test_recorded_runs_count_what_was_tried_for_them(result, tmp_path):
+    """Two runs of a search of 400 were deflated as if two had been tried."""
+    paths = []
+    for name, trials in (("base", 400), ("size-x50", 3)):
+        paths.append(tmp_path / name)
+        shutil.copytree(result.run_dir / "runs" / name, paths[-1])
+        summary = json.loads((paths[-1] / "result.json").read_text()) | {"trials": trials}
+        (paths[-1] / "result.json").write_text(json.dumps(summary))
+    found = compare_runs(paths, blocks=4)
+    assert found["trials"] == 400
+    for row, path in zip(found["runs"], paths, strict=True):
+        run = read_run(path)
+        sharpe = performance(run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=400)
+        assert row["deflated_sharpe"] == number(sharpe.deflated)
+        assert row["deflated_sharpe"] < 0.9 * number(
+            performance(run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=2).deflated
+        )
 
 
 def test_command_goes_on_with_a_walk_and_prints_it(cli, archive, result, tmp_path, monkeypatch):
