@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from gpuscalp import __version__
-from gpuscalp.archive.arrival import Arrival, Record
+from gpuscalp.archive.arrival import WINDOW, Arrival, Record
 from gpuscalp.archive.buffers import SEQ_STEP, SymbolBuffer
 from gpuscalp.archive.formats import SourceFile
 from gpuscalp.archive.manifest import Gap, Source
@@ -181,8 +181,8 @@ class SourceRun:
 
 
 def first_recv_ns(file: SourceFile) -> int:
-    """Return about when a source begins: the median of its first receive times, so that one damaged stamp
-    does not decide the order of the sources."""
+    """Return when a source begins, or earlier: the least of its first receive times, since the first line
+    may have been moved or damaged. Later would be wrong: others would have gone past its first records."""
     reader, times = file.reader(), []
     for number, line in enumerate(file.head.splitlines(), 1):
         try:
@@ -191,12 +191,12 @@ def first_recv_ns(file: SourceFile) -> int:
             continue
         if record is not None:
             times.append(record[0])
-        if len(times) == 9:
+        if len(times) == WINDOW + 1:
             break
     if not times:
         last = reader.finish()
         times = [last[0]] if last is not None else [0]
-    return sorted(times)[len(times) // 2]
+    return min(times)
 
 
 class Assembly:
@@ -336,25 +336,31 @@ class Assembly:
 def _merged(
     runs: Sequence[SourceRun], finished: list[SourceRun]
 ) -> Iterator[tuple[SourceRun, Record | None]]:
-    """Yield the records of all sources by receive time. Sources that have ended are added to ``finished``;
-    a record of None says that no source is half read."""
+    """Yield the records of all sources by receive time, which never falls. Sources that have ended are added
+    to ``finished``; a record of None says that no source is half read."""
     waiting = deque(sorted(((first_recv_ns(run.file), index) for index, run in enumerate(runs))))
     heap: list[tuple[int, int, Record, Iterator[Record]]] = []
+    now_ns = 0
     while waiting or heap:
         while waiting and (not heap or waiting[0][0] <= heap[0][0]):
             index = waiting.popleft()[1]
+            # A stamp behind the first lines that is damaged may be older than what others have brought.
+            runs[index].arrival.begin_ns = now_ns
             records = iter(runs[index].arrival)
             _push(heap, index, records, runs, finished)
         if heap:
-            _, index, record, records = heapq.heappop(heap)
+            began_ns, index, record, records = heapq.heappop(heap)
+            assert began_ns >= now_ns, "receive times fall"
             limit = min(heap[0][0] if heap else _LAST, waiting[0][0] if waiting else _LAST)
             run = runs[index]
+            now_ns = began_ns
             yield run, record
             # Nearly always the source goes on alone for a while.
             for record in records:
                 if record[0] >= limit:
                     heapq.heappush(heap, (record[0], index, record, records))
                     break
+                now_ns = record[0]
                 yield run, record
             else:
                 finished.append(run)
