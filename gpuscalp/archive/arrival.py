@@ -35,17 +35,18 @@ class Arrival:
     Attributes
     ----------
     out_of_order : lines moved or re-dated so far
+    begin_ns : no record is dated before it; set it before the iteration begins
     """
 
     def __init__(self, records: Iterator[Record]) -> None:
         self._records = records
-        self.out_of_order = 0
+        self.out_of_order = self.begin_ns = 0
         self._top = 0  # the newest credible receive time
         self._stepped = False  # inside a stretch where the clock was set back
 
     def __iter__(self) -> Iterator[Record]:
         held: list[Record] = []
-        emitted = 0
+        emitted = self.begin_ns
         while True:
             fresh = list(islice(self._records, _BLOCK))
             block = held + fresh

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from gpuscalp import __version__
-from gpuscalp.archive.arrival import Arrival, Record
+from gpuscalp.archive.arrival import WINDOW, Arrival, Record
 from gpuscalp.archive.buffers import SEQ_STEP, SymbolBuffer
 from gpuscalp.archive.formats import SourceFile
 from gpuscalp.archive.manifest import Gap, Source
@@ -22,6 +22,7 @@ from gpuscalp.archive.tables import TABLES, is_name
 from gpuscalp.archive.writer import ArchiveWriter
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
+from gpuscalp.feeds.lead import Lead, event_ns
 from gpuscalp.feeds.market import DUPLICATE, LATE, TAKEN, SymbolMarket
 from gpuscalp.feeds.messages import (
     Batch,
@@ -35,13 +36,11 @@ from gpuscalp.feeds.messages import (
     Ticker,
     Trade,
 )
-from gpuscalp.schema import NS_PER_DAY, NS_PER_S
+from gpuscalp.schema import NS_PER_DAY
 
 # Messages between two hand-overs to the writer: at most 11 MB of book rows.
 _FLUSH_MESSAGES: Final = 16_384
 _LAST: Final = 2**63 - 1
-_LEAD_STEP_NS: Final = 2 * NS_PER_S
-_AHEAD_MAX: Final = 8
 _NAMES: Final[dict[type, str]] = {
     Trade: "trade",
     Ticker: "ticker",
@@ -73,8 +72,7 @@ class SourceRun:
         self.rows = dict.fromkeys(TABLES, 0)
         self.fates: Counter[tuple[str, str]] = Counter()
         self.first_recv_ns = self.last_recv_ns = 0
-        self._lead_ns: int | None = None
-        self._ahead_count = 0
+        self._lead = Lead()
         self._strict = strict
         self._reader = file.reader()
         self.arrival = Arrival(self._records())
@@ -95,28 +93,19 @@ class SourceRun:
             raise DecodeError(error.what, where=where, value=error.value, fix=fix)
         self.log.add(number, error, raw)
 
-    def check_times(self, recv_ns: int, exch_ns: int) -> None:
-        """Refuse an event time that cannot be: one row dated far ahead would make every later row of the
-        symbol too late for its frame. A message can be held up on its way, but not sent ahead of the others:
-        the lead of the event time over the receive time changes only as the two clocks drift.
+    def check_times(self, recv_ns: int, message: Message) -> None:
+        """Refuse a message whose event time cannot be.
 
         Raises
         ------
         DecodeError
-            the times are more than a day apart, or the lead is 2 s above all before it; after 8 such lines
-            in a row the recorder's clock was changed, and they are taken
+            the times are more than a day apart, or see ``Lead.check``
         """
-        lead_ns = exch_ns - recv_ns
-        if abs(lead_ns) > NS_PER_DAY:
-            raise DecodeError("receive time and event time are more than a day apart", value=recv_ns)
-        if self._lead_ns is not None and lead_ns > self._lead_ns + _LEAD_STEP_NS:
-            self._ahead_count += 1
-            if self._ahead_count <= _AHEAD_MAX:
-                raise DecodeError("event time is ahead of all others", value=exch_ns)
-            self._lead_ns = lead_ns
-        elif self._lead_ns is None or lead_ns > self._lead_ns:
-            self._lead_ns = lead_ns
-        self._ahead_count = 0
+        exch_ns = event_ns(message)
+        if exch_ns:
+            if abs(exch_ns - recv_ns) > NS_PER_DAY:
+                raise DecodeError("receive time and event time are more than a day apart", value=recv_ns)
+            self._lead.check(recv_ns, exch_ns)
 
     def summary(self, gap_count: int) -> Source:
         """Return what the manifest keeps. ``lines`` = messages + rejects + set aside, where damage that is
@@ -181,8 +170,8 @@ class SourceRun:
 
 
 def first_recv_ns(file: SourceFile) -> int:
-    """Return about when a source begins: the median of its first receive times, so that one damaged stamp
-    does not decide the order of the sources."""
+    """Return when a source begins, or earlier: the least of its first receive times, since the first line
+    may have been moved or damaged. Later would be wrong: others would have gone past its first records."""
     reader, times = file.reader(), []
     for number, line in enumerate(file.head.splitlines(), 1):
         try:
@@ -191,12 +180,12 @@ def first_recv_ns(file: SourceFile) -> int:
             continue
         if record is not None:
             times.append(record[0])
-        if len(times) == 9:
+        if len(times) == WINDOW + 1:
             break
     if not times:
         last = reader.finish()
         times = [last[0]] if last is not None else [0]
-    return sorted(times)[len(times) // 2]
+    return min(times)
 
 
 class Assembly:
@@ -263,11 +252,10 @@ class Assembly:
         if isinstance(message, Liquidation):
             run.set_aside("liquidation")
             return
+        run.check_times(recv_ns, message)
         if isinstance(message, Batch):
             self._take_batch(run, recv_ns, message)
             return
-        if message.exch_ns:
-            run.check_times(recv_ns, message.exch_ns)
         run.fates[_NAMES[kind], self._handle(run, recv_ns, kind, message)] += 1
         run.first_recv_ns = run.first_recv_ns or recv_ns
         run.last_recv_ns = recv_ns
@@ -336,25 +324,31 @@ class Assembly:
 def _merged(
     runs: Sequence[SourceRun], finished: list[SourceRun]
 ) -> Iterator[tuple[SourceRun, Record | None]]:
-    """Yield the records of all sources by receive time. Sources that have ended are added to ``finished``;
-    a record of None says that no source is half read."""
+    """Yield the records of all sources by receive time, which never falls. Sources that have ended are added
+    to ``finished``; a record of None says that no source is half read."""
     waiting = deque(sorted(((first_recv_ns(run.file), index) for index, run in enumerate(runs))))
     heap: list[tuple[int, int, Record, Iterator[Record]]] = []
+    now_ns = 0
     while waiting or heap:
         while waiting and (not heap or waiting[0][0] <= heap[0][0]):
             index = waiting.popleft()[1]
+            # A stamp behind the first lines that is damaged may be older than what others have brought.
+            runs[index].arrival.begin_ns = now_ns
             records = iter(runs[index].arrival)
             _push(heap, index, records, runs, finished)
         if heap:
-            _, index, record, records = heapq.heappop(heap)
+            began_ns, index, record, records = heapq.heappop(heap)
+            assert began_ns >= now_ns, "receive times fall"
             limit = min(heap[0][0] if heap else _LAST, waiting[0][0] if waiting else _LAST)
             run = runs[index]
+            now_ns = began_ns
             yield run, record
             # Nearly always the source goes on alone for a while.
             for record in records:
                 if record[0] >= limit:
                     heapq.heappush(heap, (record[0], index, record, records))
                     break
+                now_ns = record[0]
                 yield run, record
             else:
                 finished.append(run)

@@ -22,7 +22,8 @@ class FeedConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where market data come from and how its connections are kept. Testnet or a local exchange: other URLs.
 
     ``trade_route``: the venue's sources disagree on which route carries the undocumented ``@trade``.
-    Silence: a stream is silent after ``stale_factor`` times its longest usual pause, within the two limits.
+    Silence: a stream is silent after ``stale_factor`` times its longest usual pause, within the two limits;
+    after the longer one until it has been seen for so long.
     """
 
     public_url: str = "wss://fstream.binance.com/public"

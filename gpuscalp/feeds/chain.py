@@ -1,7 +1,7 @@
 """Ids of one stream: what is missing, what came twice, what came late.
 
-Owns: the open gaps of a stream whose ids have no holes (``TradeChain``), and the newest id of one whose ids
-only rise (``Ascent``). Pure.
+Owns: the open gaps of a stream whose ids have no holes (``TradeChain``), the newest id of one whose ids only
+rise (``Ascent``), and whether the venue counts anew (``Restart``). Pure.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from gpuscalp.schema import NS_PER_S
+
 # Gaps that may still be filled by late trades. Older ones are final.
 OPEN_MAX: Final = 256
 # Rising ids below the newest one, in a row, that show the newest one to be wrong.
 _OUTVOTED: Final = 3
+# How much later than all that was taken a message has to be dated: copies are dated alike.
+_LATER_NS: Final = NS_PER_S
 
 
 class Link(Enum):
@@ -70,6 +74,35 @@ class Ascent:
             return Link.LATE
         self.newest, self.outvoted, self._late_count = number, True, 0
         return Link.NEXT
+
+
+class Restart:
+    """Whether the ids of a stream have begun anew: a symbol was listed again, or a testnet was reset.
+
+    Everything after that would be late for good. Copies and old messages sent once more have old event times;
+    here several messages in a row have rising ids and are dated later than what was taken last.
+    """
+
+    __slots__ = ("_count", "_number", "_taken_ns")
+
+    def __init__(self) -> None:
+        self._count = self._number = self._taken_ns = 0
+
+    def on_refused(self, number: int, exch_ns: int, taken_ns: int) -> bool:
+        """Take a message that its id has made late; return whether the ids have begun anew with it.
+
+        Parameters
+        ----------
+        number, exch_ns : its id and event time
+        taken_ns : event time of the message that was taken last
+        """
+        in_a_row = self._count and self._taken_ns == taken_ns and number > self._number
+        if exch_ns < taken_ns + _LATER_NS:
+            self._count = 0
+            return False
+        self._count = self._count + 1 if in_a_row else 1
+        self._number, self._taken_ns = number, taken_ns
+        return self._count >= _OUTVOTED
 
 
 @dataclass(slots=True)

@@ -20,8 +20,8 @@ from gpuscalp.feeds.connection import Action, Close, Connection, Open, Reply, Se
 from gpuscalp.feeds.routes import Endpoint
 from gpuscalp.feeds.slot import Slot
 from gpuscalp.feeds.socket import Socket, SocketError, open_socket
-from gpuscalp.feeds.watchdog import Watchdog
-from gpuscalp.schema import NS_PER_MS, NS_PER_S
+from gpuscalp.feeds.watch import Watch
+from gpuscalp.schema import NS_PER_S
 
 _COMBINED: Final = b'{"stream":"'
 _WATCH_NS: Final = NS_PER_S
@@ -99,12 +99,11 @@ class FeedClient:
         )
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._sockets: dict[int, Socket] = {}
-        self._watchdogs: dict[int, Watchdog] = {}
+        self._watch = Watch(config, [each.streams for each in endpoints])
         self.opened: Counter[str] = Counter({each.route: 0 for each in endpoints})
         self.lost = self.opened.copy()
-        self._heard_ns: dict[str, int] = {}  # of streams whose connection has ended
         self._wake = asyncio.Event()
-        self._watch_ns = now_ns
+        self._watch_due_ns = now_ns
 
     async def run(self) -> None:
         """Keep the connections until this task is cancelled; then close all of them."""
@@ -115,10 +114,10 @@ class FeedClient:
                 for slot in self.slots:
                     for connection, action in slot.poll(now_ns, self._receiver.joined):
                         self._perform(connection, action, slot.endpoint)
-                if now_ns >= self._watch_ns:
-                    self._watch(now_ns)
-                    self._watch_ns = now_ns + _WATCH_NS
-                due_ns = min([self._watch_ns, *(slot.due_ns for slot in self.slots)])
+                if now_ns >= self._watch_due_ns:
+                    self._renew(now_ns)
+                    self._watch_due_ns = now_ns + _WATCH_NS
+                due_ns = min([self._watch_due_ns, *(slot.due_ns for slot in self.slots)])
                 wait_s = min(max(due_ns - self._monotonic(), 0) / NS_PER_S, _SLEEP_MAX_S)
                 # Not wait_for: that of Python 3.11 loses a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
@@ -130,27 +129,19 @@ class FeedClient:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def silent_streams(self) -> dict[int, tuple[str, ...]]:
-        """Return, by connection, the streams that do not deliver now."""
-        now_ns = self._monotonic()
-        found = {number: tuple(dog.silent(now_ns)) for number, dog in self._watchdogs.items()}
-        return {number: names for number, names in found.items() if names}
-
     def delivering_streams(self) -> frozenset[str]:
         """Return the streams that deliver now, over any connection."""
-        now_ns = self._monotonic()
-        return frozenset(name for dog in self._watchdogs.values() for name in dog.delivering(now_ns))
+        return self._watch.delivering(self._monotonic())
 
     def stream_ages_s(self) -> dict[str, float]:
         """Return the time since each stream that has brought anything did so last, over any connection."""
-        now_ns, heard_ns = self._monotonic(), self._heard_ns.copy()
-        for dog in self._watchdogs.values():
-            _keep_newest(heard_ns, dog)
-        return {name: (now_ns - at_ns) / NS_PER_S for name, at_ns in heard_ns.items()}
+        now_ns = self._monotonic()
+        return {name: (now_ns - at_ns) / NS_PER_S for name, at_ns in self._watch.heard_ns().items()}
 
     def status(self) -> list[ConnectionStatus]:
         """Return all connections."""
-        now_ns, silent = self._monotonic(), self.silent_streams()
+        now_ns = self._monotonic()
+        silent = {number: tuple(dog.silent(now_ns)) for number, dog in self._watch.watchdogs.items()}
         return [
             ConnectionStatus(
                 connection.number,
@@ -218,8 +209,7 @@ class FeedClient:
         except asyncio.CancelledError as error:
             reason = str(error) or "stopped"
         finally:
-            if (watchdog := self._watchdogs.pop(number, None)) is not None:
-                _keep_newest(self._heard_ns, watchdog)
+            self._watch.stop(number)
             self._tasks.pop(number, None)
             if self._sockets.pop(number, None) is not None:
                 self.lost[endpoint.route] += reason not in _PLANNED
@@ -237,7 +227,7 @@ class FeedClient:
         connection.on_heard(now_ns)
         if not messages:
             return
-        watchdog = self._watchdogs.get(number)
+        watchdog = self._watch.watchdogs.get(number)
         if watchdog is None:
             self._on_replies(connection, messages, now_ns)
         else:
@@ -257,28 +247,16 @@ class FeedClient:
                 assert isinstance(action, Close)
                 self._end(connection.number, action)
         if connection.is_live:
-            watchdog = Watchdog(self._config)
-            watchdog.start(connection.streams, now_ns)
-            self._watchdogs[connection.number] = watchdog
+            self._watch.start(connection.number, connection.streams, now_ns)
         self._wake.set()
 
-    def _watch(self, now_ns: int) -> None:
-        """Reconnect where streams are silent."""
+    def _renew(self, now_ns: int) -> None:
+        """Open connections anew whose streams should deliver and do not."""
         by_number = {
             connection.number: connection for slot in self.slots for connection in slot.connections()
         }
-        for number, watchdog in list(self._watchdogs.items()):
-            silent = watchdog.silent(now_ns)
+        for number, reason in self._watch.overdue(now_ns):
             connection = by_number.get(number)
-            if not silent or connection is None:
-                continue
-            shown = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
-            longest_ms = max(watchdog.limit_ns(name) for name in silent) // NS_PER_MS
-            for action in connection.reconnect(f"acknowledged, but silent for {longest_ms} ms: {shown}"):
+            for action in () if connection is None else connection.reconnect(reason):
                 if isinstance(action, Close):
                     self._end(number, action)
-
-
-def _keep_newest(heard_ns: dict[str, int], watchdog: Watchdog) -> None:
-    for name, at_ns in watchdog.heard_ns().items():
-        heard_ns[name] = max(at_ns, heard_ns.get(name, 0))

@@ -19,6 +19,7 @@ from gpuscalp.config import FeedConfig
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.book import BookState
+from gpuscalp.feeds.lead import Lead, event_ns
 from gpuscalp.feeds.market import DUPLICATE, LATE, TAKEN, RowSink, SymbolMarket
 from gpuscalp.feeds.merge import Merge, Passed
 from gpuscalp.feeds.messages import (
@@ -77,7 +78,7 @@ class Ingest:
     fates : what became of them: "taken", "duplicate", "late", "before_snapshot", the kind of one that makes
         no ticks ("liquidation", "kline"), or the reason why it was set aside ("other_symbol", "other_margin",
         "other_book_stream"); of an array each element
-    rejects : messages that cannot be read, by reason
+    rejects : messages that cannot be read, or whose event time cannot be, by reason
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Ingest:
             (market.on_trade, market.on_ticker, market.on_diff, market.on_mark, market.on_partial_book)
             for market in self._markets
         ]
+        self._lead = Lead()
         self._decoder = Decoder()
         self._table = wire.symbol_table(self._names)
         self._heads = np.zeros((_CHUNK, wire.HEAD_SIZE), np.int64)
@@ -120,6 +122,8 @@ class Ingest:
 
     def on_snapshot(self, recv_ns: int, snapshot: DepthSnapshot) -> str:
         """Take a REST snapshot of the book of ``snapshot.symbol``; return what became of it."""
+        if snapshot.exch_ns and not self._credible(recv_ns, snapshot.exch_ns):
+            return "reject"
         index = self._index.get(snapshot.symbol)
         fate = "other_symbol" if index is None else self._markets[index].on_snapshot(recv_ns, snapshot)
         self.fates[fate] += 1
@@ -206,12 +210,17 @@ class Ingest:
         ends = np.fromiter(map(len, messages), np.int64, count).cumsum()
         wire.scan(data, ends, *self._table, self._heads[:count], self._levels)
         names, markets, judge, fates = self._names, self._markets, self.merge.judge, self.fates
-        taken = 0
+        taken, plain_ms = 0, self._lead.plain_ms(recv_ns)
         for place, head in enumerate(self._heads[:count].tolist()):
             kind, symbol, ms, ident, a, b, c, d, e = head
             if kind == _OTHER:
                 self._take_other(number, recv_ns, messages[place])
+                plain_ms = self._lead.plain_ms(recv_ns)
                 continue
+            if ms > plain_ms:
+                credible, plain_ms = self._credible(recv_ns, ms * NS_PER_MS), self._lead.plain_ms(recv_ns)
+                if not credible:
+                    continue
             if kind == _QUOTE:
                 key, previous = symbol * _KEYS + 1, None
             elif kind == _DEPTH:
@@ -249,6 +258,15 @@ class Ingest:
         if taken:
             fates[TAKEN] += taken
 
+    def _credible(self, recv_ns: int, exch_ns: int) -> bool:
+        """Whether an event time can be; one that cannot is counted."""
+        try:
+            self._lead.check(recv_ns, exch_ns)
+        except DecodeError as error:
+            self.rejects[error.what] += 1
+            return False
+        return True
+
     def _item(self, head: Sequence[int]) -> _Row:
         """Return the message of a head, for one that has to wait or is looked at more closely."""
         kind, symbol, ms, ident, a, b, c, d, e = head
@@ -271,6 +289,8 @@ class Ingest:
         """Take a message that the bulk reader has left."""
         try:
             message = self._decoder.decode(raw)
+            if exch_ns := event_ns(message):
+                self._lead.check(recv_ns, exch_ns)
         except DecodeError as error:
             self.rejects[error.what] += 1
             return

@@ -10,6 +10,9 @@ Rows
   Where there are no updates, partial books take their place, the deepest that come; from the first update on
   they are set aside.
 - marks from ``markPriceUpdate``.
+
+Where the venue's ids begin anew the trades, quotes or books do too (``gpuscalp.feeds.chain.Restart``): the
+first row after it bears a gap, and a book waits for its snapshot.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from gpuscalp.feeds.book import BookEvent, BookState, LocalBook, level_array
-from gpuscalp.feeds.chain import Ascent, Link, TradeChain
+from gpuscalp.feeds.chain import Ascent, Link, Restart, TradeChain
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, MarkPrice, PartialBook, Ticker, Trade
 from gpuscalp.schema import I64, Quality
 
@@ -69,15 +72,19 @@ class SymbolMarket:
         self._sink = sink
         self._interval_ns = book_interval_ns
         self._trades = TradeChain()
+        self._trade_ns = 0  # event time of the last trade
+        self._trade_restart = Restart()
         self._aggregate: bool | None = None
         self._ticker: Ticker | None = None
         self._ticker_ids = Ascent()
+        self._ticker_restart = Restart()
         self._mark: MarkPrice | None = None
         self._mark_times = Ascent()
         self._book_quote: tuple[int, int, int, int] | None = None
         self._book_ns = 0  # exchange time of the last book row
         self._book_owed = False  # the interval held a row back
-        self._diff_recv_ns = 0
+        self._diff_recv_ns = self._diff_ns = 0  # receive and event time of the last update or partial book
+        self._diff_restart = Restart()
         self._partial_depth = 0  # of the partial books that are the book; 0 = none are
         self._dated: tuple[int, int] | None = None  # (exch_ns, recv_ns) of the newest dated message
 
@@ -90,11 +97,15 @@ class SymbolMarket:
         quality = 0
         link = self._trades.on_id(trade.trade_id, recv_ns)
         if link is not _NEXT:
-            if link is Link.DUPLICATE:
-                return DUPLICATE
-            if link is Link.LATE:
-                return LATE
+            if link is Link.DUPLICATE or link is Link.LATE:
+                if not self._trade_restart.on_refused(trade.trade_id, exch_ns, self._trade_ns):
+                    return DUPLICATE if link is Link.DUPLICATE else LATE
+                self.close_gaps()
+                self._trades, link = TradeChain(), Link.GAP
+                self._trades.on_id(trade.trade_id, recv_ns)
             quality = _GAP if link is Link.GAP else 0
+        if exch_ns > self._trade_ns:  # not so where it fills a gap
+            self._trade_ns = exch_ns
         if not trade.market:
             return "not_market"
         self._sink.trade(recv_ns, exch_ns, quality, trade)
@@ -102,15 +113,20 @@ class SymbolMarket:
 
     def on_ticker(self, recv_ns: int, ticker: Ticker) -> str:
         exch_ns = self._date(recv_ns, ticker.exch_ns)
-        link = self._ticker_ids.on_id(ticker.update_id)
+        link, quality = self._ticker_ids.on_id(ticker.update_id), 0
         if link is not _NEXT:
             if link is Link.LATE:
-                return LATE
-            if ticker == self._ticker:
+                taken_ns = 0 if self._ticker is None else self._ticker.exch_ns
+                if not self._ticker_restart.on_refused(ticker.update_id, ticker.exch_ns, taken_ns):
+                    return LATE
+                self._ticker_ids, quality = Ascent(), _GAP
+                self._ticker_ids.on_id(ticker.update_id)
+            elif ticker == self._ticker:
                 return DUPLICATE
         self._ticker = ticker
         bid, ask = ticker.bid_price_e8, ticker.ask_price_e8
-        quality = _CROSSED if bid >= ask > 0 else 0
+        if bid >= ask > 0:
+            quality |= _CROSSED
         best = (bid, ticker.bid_qty_e8, ask, ticker.ask_qty_e8)
         self._sink.quote(recv_ns, exch_ns, quality, ticker.update_id, best)
         return TAKEN
@@ -151,17 +167,20 @@ class SymbolMarket:
         event = self.book.on_update(first_id, last_id, previous_id, levels, start, bid_count, ask_count)
         if event is _TOP:
             # Only a book that is there has a top, and this is what nearly every update does.
-            self._diff_recv_ns = recv_ns
+            self._diff_recv_ns, self._diff_ns = recv_ns, exch_ns
             self._emit_book(recv_ns, exch_ns, last_id)
             return TAKEN
         if event is BookEvent.DUPLICATE:
             return DUPLICATE
         if event is BookEvent.LATE:
-            return LATE
+            if not self._diff_restart.on_refused(last_id, exch_ns, self._diff_ns):
+                return LATE
+            self._begin_book()
+            event = self.book.on_update(first_id, last_id, previous_id, levels, start, bid_count, ask_count)
         if event is BookEvent.GAP:
             first, last = self.book.missing
             self._sink.gap("depth", self._diff_recv_ns, recv_ns, first, last)
-        self._diff_recv_ns = recv_ns
+        self._diff_recv_ns, self._diff_ns = recv_ns, exch_ns
         if self.book.state is BookState.UNSYNCED:
             return BEFORE_SNAPSHOT
         if event is BookEvent.APPLIED and self._book_owed:
@@ -198,14 +217,18 @@ class SymbolMarket:
         if event is BookEvent.DUPLICATE:
             return DUPLICATE
         if event is BookEvent.LATE:
-            return LATE
-        if event is BookEvent.GAP:
+            if not self._diff_restart.on_refused(last_id, exch_ns, self._diff_ns):
+                return LATE
+            self._begin_book()
+            self.book.on_partial(first_id, last_id, previous_id, levels, start, bid_count, ask_count)
+            self._emit_book(recv_ns, exch_ns, last_id, now=True, doubt=_BROKEN)
+        elif event is BookEvent.GAP:
             first, last = self.book.missing
             self._sink.gap("depth", self._diff_recv_ns, recv_ns, first, last)
             self._emit_book(recv_ns, exch_ns, last_id, now=True, doubt=_BROKEN)
         elif event is _TOP or self._book_owed:
             self._emit_book(recv_ns, exch_ns, last_id)
-        self._diff_recv_ns = recv_ns
+        self._diff_recv_ns, self._diff_ns = recv_ns, exch_ns
         return TAKEN
 
     def on_snapshot(self, recv_ns: int, snapshot: DepthSnapshot) -> str:
@@ -230,6 +253,12 @@ class SymbolMarket:
         kind = "agg_trade_id" if self._aggregate else "trade_id"
         for gap in self._trades.close_gaps():
             self._sink.gap(kind, gap.from_ns, gap.to_ns, gap.first_id, gap.last_id)
+
+    def _begin_book(self) -> None:
+        """Begin a new book, because the ids of the old one lead no further; its counts go on."""
+        old, self.book = self.book, LocalBook()
+        self.book.resync_count = old.resync_count + (old.state is BookState.SYNCED)
+        self.book.unused = old.unused + old.waiting
 
     def _emit_book(
         self, recv_ns: int, exch_ns: int, update_id: int, *, now: bool = False, doubt: int = 0

@@ -13,6 +13,12 @@ everything before them has been delivered by then, by itself or by others. So
 - where a message names its predecessor (trades by counting, depth by ``pu``) a hole shows. While another
   connection may still bring what is missing, the message waits for it, for ``hold_ms`` at most; then it is
   delivered with a gap.
+
+Who has delivered the newest message and then goes back by itself brings no copies: a damaged id was far
+ahead, or the venue's ids have begun anew. What it means is for the market to judge, so it is passed; and when
+its ids have risen below the newest one for ``JOIN_MAX_NS``, the flow goes on from them: what was only held up
+on its way has been overtaken by then. Where the source of the newest message is gone, the first one in an
+empty flow takes its place, or any still behind it after that time.
 """
 
 from __future__ import annotations
@@ -28,11 +34,13 @@ from gpuscalp.config import FeedConfig
 from gpuscalp.feeds.connection import NEVER
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
 
-# How long a newcomer waits for an incumbent to reach it. Long: while incumbents deliver nobody misses it.
+# How long a newcomer waits for an incumbent to reach it. Long: while incumbents deliver nobody misses it. No
+# copy comes so much later than the first one.
 JOIN_MAX_NS: Final = 2 * NS_PER_S
 # Messages of one stream that may wait; a stream at 1,000 a second fills it in 8 s.
 WAITING_MAX: Final = 8_192
 _MISSING_MAX: Final = 64
+_NOBODY: Final = -1
 
 
 class Passed(NamedTuple):
@@ -53,11 +61,16 @@ class _Held(Struct, frozen=True, order=True):
 
 
 class _Flow:
-    __slots__ = ("broken", "held", "is_idle", "joined", "missing", "newest", "source", "waiting")
+    __slots__ = (
+        *("back", "broken", "held", "is_idle", "joined", "missing", "newest", "orphaned_ns"),
+        *("source", "waiting"),
+    )
 
     def __init__(self) -> None:
         self.newest: int | None = None
-        self.source = -1  # who delivered the newest
+        self.source = _NOBODY  # who delivered the newest
+        self.orphaned_ns = 0  # when that connection was lost
+        self.back = (-1, 0, 0)  # newest id, id that its source went back to, and since when
         self.broken = False  # nobody delivered for a while: what comes next may have lost its predecessors
         self.joined: set[int] = set()
         self.waiting: dict[int, list[_Held]] = {}
@@ -107,7 +120,7 @@ class Merge:
                 return None
             flow.newest, flow.source = ident, number
             return True
-        if flow.missing or (ident == newest and number == flow.source):
+        if flow.missing or number == flow.source or flow.source == _NOBODY:
             return None
         flow.broken = False
         self.duplicates[number] += 1
@@ -144,6 +157,8 @@ class Merge:
         for key, flow in self._flows.items():
             if number not in flow.joined and number not in flow.waiting:
                 continue
+            if number == flow.source:
+                flow.source, flow.orphaned_ns = _NOBODY, now_ns
             was_joined = number in flow.joined
             flow.joined.discard(number)
             # Who waits has an incumbent, which will bring everything that waited here.
@@ -206,6 +221,8 @@ class Merge:
             if len(flow.waiting[number]) > WAITING_MAX:
                 self._join(flow, number, passed)
         elif not flow.joined or _reaches_back(flow, held):
+            if not flow.joined:
+                flow.source = number
             flow.joined.add(number)
             self._advance(flow, held, passed)
         else:
@@ -229,9 +246,10 @@ class Merge:
         """Take a message of somebody who has joined."""
         newest = flow.newest
         if newest is not None and held.ident <= newest:
-            if held.ident == newest and held.number == flow.source:
-                # The same id once more from the same connection: not for us to judge.
-                passed.append(Passed(held.number, held.item, False))
+            if flow.source == _NOBODY and held.since_ns - flow.orphaned_ns >= JOIN_MAX_NS:
+                flow.source = held.number
+            if held.number == flow.source:
+                self._go_back(flow, held, passed)
             elif any(first <= held.ident <= last for first, last in flow.missing):
                 passed.append(Passed(held.number, held.item, False))
             else:
@@ -251,6 +269,19 @@ class Merge:
             self._pass(flow, held, passed, gap=True)
             return
         self._pass(flow, held, passed, gap=flow.broken and held.previous is None and newest is not None)
+
+    def _go_back(self, flow: _Flow, held: _Held, passed: list[Passed]) -> None:
+        """Take a message of the source that does not come after its newest one."""
+        newest, last, since_ns = flow.back
+        if flow.newest is not None and held.ident < flow.newest:
+            if newest != flow.newest or held.ident <= last:
+                since_ns = held.since_ns
+            flow.back = (flow.newest, held.ident, since_ns)
+            if held.since_ns - since_ns >= JOIN_MAX_NS:
+                self._release(flow, passed, held.since_ns, alone=True)
+                flow.newest, flow.source = held.ident, held.number
+                flow.missing.clear()
+        passed.append(Passed(held.number, held.item, False))
 
     def _pass(self, flow: _Flow, held: _Held, passed: list[Passed], *, gap: bool) -> None:
         if gap and flow.newest is not None and held.previous is not None:

@@ -70,6 +70,11 @@ def is_rare(stream: str) -> bool:
     return kind_of(stream) in _RARE
 
 
+def is_steady(stream: str) -> bool:
+    """Whether a stream is never quiet, whatever its market does: marks, and what is over all symbols."""
+    return kind_of(stream) == "markPrice" or (stream.startswith("!") and not is_rare(stream))
+
+
 def route_of(stream: str, config: FeedConfig) -> Route:
     """Return the route that carries a stream.
 

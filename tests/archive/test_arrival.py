@@ -32,6 +32,17 @@ def test_ordered_lines_are_left_alone(times: list[int]) -> None:
     assert count == 0
 
 
+def test_nothing_is_dated_before_the_time_that_others_have_reached() -> None:
+    arrival = Arrival(
+        iter([(time, number, b"") for number, time in enumerate([*range(50, 80), 3, *range(80, 99)])])
+    )
+    arrival.begin_ns = 50
+    records = list(arrival)
+    assert min(record[0] for record in records) == 50
+    assert [record[0] for record in records] == sorted(record[0] for record in records)
+    assert arrival.out_of_order == 1
+
+
 @pytest.mark.parametrize("size", [40, 511, 512, 513, 1_000, 1_040])
 def test_swapped_neighbours_go_back_to_their_places(size: int) -> None:
     for place in range(1, size - 1 - WINDOW, 7):

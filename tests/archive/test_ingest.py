@@ -108,6 +108,45 @@ def test_stream_and_snapshots_in_two_files_are_merged_by_time(tmp_path: Path) ->
     assert len(load(tmp_path / "merged").sources) == 2
 
 
+def test_file_of_few_lines_joins_the_stream_at_its_first_one(tmp_path: Path) -> None:
+    """Snapshots 2 s apart were read from the fifth stamp on, when the stream had gone past the first ones:
+    the first book was that of 3 s under the stamp of 1 s, a row from the future."""
+    lines = market.lines(300)
+    depth_ids = [99, *range(100, 200)]
+    url = b"https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000 -> "
+    rest, both = [], lines[1:]
+    for place in (250, 200, 150, 100, 50):  # from the end, so that the places stay
+        after_ns = int(lines[place].partition(b" ")[0]) + 5 * 10**7
+        seconds, rest_ns = divmod(after_ns, 10**9)
+        book = {
+            "lastUpdateId": depth_ids[(place + 2) // 3],
+            "bids": [["99.0", "1"], ["100.0", "3"]],
+            "asks": [["100.2", "1"]],
+        }
+        rest.insert(0, url + b"%d.%09d: " % (seconds, rest_ns) + json.dumps(book).encode())
+        both.insert(place, rest[0])
+    sources = market.write(tmp_path / "ws.0", lines[1:]), market.write(tmp_path / "http.0", rest)
+    import_sources(sources, tmp_path / "merged")
+    import_sources([market.write(tmp_path / "one.gz", both)], tmp_path / "one")
+    assert stream(tmp_path / "merged") == stream(tmp_path / "one")
+    (ticks,) = Archive.open(tmp_path / "merged").tick_batches(VENUE, kinds=(TickKind.BOOK,))
+    assert ticks["recv_ns"][0] == market.START_NS + 50 * 10**8 + 5 * 10**7
+
+
+def test_damaged_stamp_far_behind_the_first_lines_moves_no_time_back(tmp_path: Path) -> None:
+    lines = market.lines(300, symbol="ETHUSDT", start_ns=market.START_NS + 10**10)
+    lines[101] = lines[101].replace(b"172134", b"172130", 1)  # 11 h before
+    sources = market.write(tmp_path / "a.gz", market.lines(300)), market.write(tmp_path / "b.gz", lines)
+    # Of one component, because the first file names both symbols.
+    head = market.lines(9, symbol="ETHUSDT", start_ns=market.START_NS - 10**9)
+    market.write(sources[0], [*head, *market.lines(300)])
+    report = import_sources(sources, tmp_path / "archive")
+    assert adds_up(report)
+    assert report.to_dict()["out_of_order"] == 1
+    ticks = np.concatenate(list(Archive.open(tmp_path / "archive").tick_batches(VENUE)))
+    assert ticks["recv_ns"].min() >= market.START_NS - 10**9
+
+
 def test_symbols_are_merged_on_one_clock(tmp_path: Path) -> None:
     sources = [
         market.write(tmp_path / f"{symbol}.gz", market.lines(300, symbol=symbol))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuscalp.feeds.chain import OPEN_MAX, Ascent, Link, TradeChain
+from gpuscalp.feeds.chain import OPEN_MAX, Ascent, Link, Restart, TradeChain
+from gpuscalp.schema import NS_PER_S
 
 
 @given(st.lists(st.integers(100, 140), max_size=80))
@@ -80,3 +81,18 @@ def test_settling_forgets_only_what_is_no_longer_open() -> None:
     newest_gap = 2 * (OPEN_MAX + 10) - 3
     assert chain.on_id(newest_gap, 0) is Link.FILLS
     assert len(chain.close_gaps()) == OPEN_MAX - 1
+
+
+def test_ids_have_begun_anew_when_three_in_a_row_rise_and_are_dated_later() -> None:
+    restart = Restart()
+    told = [restart.on_refused(number, (10 + number) * NS_PER_S, 8 * NS_PER_S) for number in (1, 2, 3)]
+    assert told == [False, False, True]
+
+
+def test_old_messages_sent_once_more_are_no_new_beginning() -> None:
+    restart = Restart()
+    # Copies bear their event time; those of another connection may differ by a little.
+    assert not any(restart.on_refused(number, 8 * NS_PER_S + number, 8 * NS_PER_S) for number in range(99))
+    # Falling ids, or taken messages in between, are no beginning either.
+    assert not any(restart.on_refused(-number, 99 * NS_PER_S, 8 * NS_PER_S) for number in range(99))
+    assert not any(restart.on_refused(number, 999 * NS_PER_S, number * NS_PER_S) for number in range(99))

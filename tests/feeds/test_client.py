@@ -146,6 +146,45 @@ def test_acknowledged_but_silent_streams_lead_to_a_new_connection():
     asyncio.run(run())
 
 
+def test_stream_that_is_quiet_on_both_connections_cuts_neither():
+    """Both saw the same silence, and one look closed both: all their streams lost what came meanwhile."""
+
+    async def run():
+        quiet = {"first_message_ms": 200, "stale_min_ms": 200, "stale_max_ms": 60_000}
+        async with local_venue() as venue, running(venue, copies=2, **quiet) as (client, recorder):
+            await until(lambda: len(_live(client)) == 2)
+            marks = _message(1, "btcusdt@markPrice@1s")
+            for _ in range(25):
+                for socket in venue.clients:
+                    await socket.send(marks)
+                await asyncio.sleep(0.1)
+            assert client.status()[0].silent == ("btcusdt@aggTrade",), "the test has lost its subject"
+            assert client.delivering_streams() == {"btcusdt@markPrice@1s"}
+            assert recorder.lost == []
+
+    asyncio.run(run())
+
+
+def test_connection_that_misses_what_the_other_one_brings_is_cut_alone():
+    async def run():
+        sharp = {"first_message_ms": 500, "stale_min_ms": 500, "stale_max_ms": 60_000}
+        async with local_venue() as venue, running(venue, copies=2, **sharp) as (client, recorder):
+            await until(lambda: len(_live(client)) == 2)
+            whole, numbers = venue.clients[0], {each.number for each in _live(client)}
+            async with asyncio.timeout(30):
+                while not recorder.lost:
+                    for socket in venue.clients:
+                        await socket.send(_message(1, "btcusdt@markPrice@1s"))
+                    await whole.send(_message(1))
+                    await asyncio.sleep(0.05)
+            (bringer,) = {number for number, message in recorder.data() if b"aggTrade" in message}
+            (loser,) = numbers - {bringer}
+            assert [number for number, _ in recorder.lost] == [loser]
+            assert "btcusdt@aggTrade" in recorder.lost[0][1]
+
+    asyncio.run(run())
+
+
 def test_request_that_is_not_answered_leads_to_a_new_connection():
     async def run():
         async with local_venue() as venue, running(venue, reply_timeout_ms=100) as (client, recorder):

@@ -313,3 +313,57 @@ def test_connection_has_joined_when_all_of_its_streams_have():
     assert not ingest.joined(1, streams)
     ingest.on_messages(1, 2, [_quote(3)])
     assert ingest.joined(1, streams)
+
+
+def _at(make, number, second):
+    return make(number).replace(b'"E":%d' % (START_MS + number), b'"E":%d' % (START_MS + 1_000 * second))
+
+
+def _restarted():
+    """A stream of three kinds whose ids begin anew after a minute, as (second, message)."""
+    kinds = (_trade, _quote, _depth)
+    before = [(n, _at(make, 1_000 + n, n)) for n in range(60) for make in kinds]
+    return before, [(n, _at(make, n - 99, n)) for n in range(100, 140) for make in kinds]
+
+
+@pytest.mark.parametrize("numbers", [(0,), (0, 1)])
+def test_ids_that_begin_anew_silence_nobody_and_agree_with_an_import(numbers, tmp_path):
+    # A testnet that was reset: live dropped all of its messages as copies, until the session was begun anew.
+    before, after = _restarted()
+    ingest = Ingest([_instrument()], CONFIG)
+    for rows in (before, after):
+        for second, body in rows:
+            for number in numbers:
+                ingest.on_messages(number, START_MS * 10**6 + second * 10**9, [body])
+        for number in numbers:
+            ingest.on_lost(number, START_MS * 10**6 + 80 * 10**9)
+    ticks = ingest.take()
+    path = tmp_path / "a.txt"
+    path.write_bytes(
+        b"".join(b"%d %s\n" % (START_MS * 10**6 + s * 10**9, body) for s, body in before + after)
+    )
+    import_sources([path], tmp_path / "archive")
+    archive = Archive.open(tmp_path / "archive")
+    stored = np.concatenate(list(archive.tick_batches("binance_usdm", ["BTCUSDT"])))
+    assert len(ticks) == len(stored) == 2 * (60 + 40 - 2)
+    for name in ("exch_ns", "px0", "q0", "kind"):
+        assert (ticks[name] == stored[name]).all(), name
+    gap = (ticks["quality"] & Quality.GAP) > 0
+    assert (gap == ((stored["quality"] & Quality.GAP) > 0)).all()
+    assert gap.sum() == 2, "the first trade and the first quote of the new ids"
+    assert ingest.unsynced() == ("BTCUSDT",), "a snapshot is asked for"
+    assert (
+        ingest.on_snapshot(9, DepthSnapshot("BTCUSDT", 0, 20, [(98 * E8, E8)], [(103 * E8, E8)])) == "taken"
+    )
+    assert ingest.unsynced() == ()
+
+
+def test_quotes_go_on_after_one_damaged_id_and_a_reconnection():
+    ingest = Ingest([_instrument()], CONFIG)
+    ids = [1, 2, 3, 10**15, *range(4, 20)]
+    for place, ident in enumerate(ids):
+        if place == 10:
+            ingest.on_lost(0, place)
+        body = _quote(place + 1).replace(b'"u":%d' % (7 * place + 7), b'"u":%d' % ident)
+        ingest.on_messages(0, place, [body])
+    assert len(ingest.take()) == len(ids) - 2, "two were late until the third outvoted the damaged one"

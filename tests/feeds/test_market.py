@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpuscalp.feeds.book import LocalBook
+from gpuscalp.feeds.book import BookState, LocalBook
 from gpuscalp.feeds.market import SymbolMarket
-from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels, MarkPrice, Ticker, Trade
-from gpuscalp.schema import Quality
+from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels, MarkPrice, PartialBook, Ticker, Trade
+from gpuscalp.schema import NS_PER_S, Quality
 
 CROSSED, GAP, RESYNC = int(Quality.CROSSED), int(Quality.GAP), int(Quality.RESYNC)
 
@@ -152,3 +152,63 @@ def test_interval_thins_book_rows_and_never_holds_the_last_state_for_long() -> N
     subject.on_diff(9, diff(15, 14, [(1, 0)], exch_ns=1_000))
     books = [(row[2], row[5]) for row in rows if row[0] == "book"]
     assert books == [(1, 90), (121, 93), (1_000, 94)]
+
+
+# Ids that begin anew: a symbol was listed again, or a testnet was reset. Everything after was late for good.
+
+
+def test_trades_begin_anew_with_their_ids() -> None:
+    subject, rows = market()
+    for number in (1_000, 1_001, 1_004):
+        subject.on_trade(1, trade(number))
+    fresh = [Trade("X", (9 + number) * NS_PER_S, number, 5, 6, 1, False, True) for number in range(1, 7)]
+    fates = [subject.on_trade(2, each) for each in fresh]
+    assert fates == ["late", "late", "taken", "taken", "taken", "taken"]
+    taken = [(row[4], row[3]) for row in rows if row[0] == "trade"]
+    assert taken == [(1_000, 0), (1_001, 0), (1_004, GAP), (3, GAP), (4, 0), (5, 0), (6, 0)]
+    assert ("gap", "trade_id", 1, 1, 1_002, 1_003) in rows, "what was missing before is told"
+
+
+def test_late_trades_that_fill_a_gap_and_their_copies_are_no_new_beginning() -> None:
+    subject, _ = market()
+
+    def at(number: int) -> Trade:
+        return Trade("X", number * NS_PER_S, number, 5, 6, 1, False, True)
+
+    ids = [10, *range(12, 60), 11, *range(12, 60), 60]
+    fates = [subject.on_trade(1, at(number)) for number in ids]
+    assert fates == ["taken"] * 50 + ["duplicate"] * 48 + ["taken"]
+
+
+def test_quotes_begin_anew_with_their_ids() -> None:
+    subject, rows = market()
+    subject.on_ticker(1, ticker(1_000))
+    fates = [subject.on_ticker(2, ticker(n, exch_ns=(9 + n) * NS_PER_S)) for n in (1, 2, 3, 4)]
+    assert fates == ["late", "late", "taken", "taken"]
+    assert [row[3] for row in rows] == [0, GAP, 0]
+
+
+def test_book_begins_anew_with_its_ids_and_waits_for_its_snapshot() -> None:
+    subject, rows = market()
+    subject.on_diff(1, diff(1_010, 1_000, [(90, 1)]))
+    subject.on_snapshot(1, DepthSnapshot("X", 0, 1_005, [(90, 1)], [(110, 1)]))
+    assert subject.book.state is BookState.SYNCED
+    fates = [subject.on_diff(2, diff(n, n - 1, [(80, n)], exch_ns=(9 + n) * NS_PER_S)) for n in range(7, 12)]
+    assert fates == ["late", "late"] + ["before_snapshot"] * 3
+    assert subject.book.resync_count == 1
+    count = len(rows)
+    assert subject.on_snapshot(3, DepthSnapshot("X", 0, 10, [(70, 1)], [(115, 1)])) == "taken"
+    assert rows[count][0] == "quote"
+    assert rows[-1][3:] == (0, 11, 80, 115)
+
+
+def test_partial_books_begin_anew_with_their_ids() -> None:
+    subject, rows = market()
+
+    def partial(last: int, exch_ns: int) -> PartialBook:
+        return PartialBook("X", exch_ns, 20, last, last, last - 1, [(90, last)], [(110, 1)])
+
+    subject.on_partial_book(1, partial(1_000, 1))
+    fates = [subject.on_partial_book(2, partial(n, (9 + n) * NS_PER_S)) for n in (1, 2, 3, 4)]
+    assert fates == ["late", "late", "taken", "taken"]
+    assert [row[3] for row in rows if row[0] == "book"] == [0, GAP | RESYNC, 0]

@@ -67,7 +67,7 @@ def test_two_connections_with_one_always_alive_lose_and_double_nothing(data, cha
             source.deliver(data.draw(st.sampled_from(numbers)), data.draw(st.integers(1, 6)))
         elif choice == "open" and len(numbers) < 3:
             # The venue begins at its present: never before what some connection has been sent already.
-            source.open(max(source.at.values()) - data.draw(st.integers(0, 2)))
+            source.open(max(0, max(source.at.values()) - data.draw(st.integers(0, 2))))
         elif choice == "kill" and len(numbers) > 1:
             victim = data.draw(st.sampled_from(numbers))
             rest = [number for number in numbers if number != victim]
@@ -192,3 +192,89 @@ def test_same_id_twice_on_one_connection_is_handed_on_for_others_to_judge():
     assert [p.item for p in merge.on_message(0, KEY, 5, None, "first", 1)] == ["first"]
     assert [p.item for p in merge.on_message(0, KEY, 5, None, "second", 2)] == ["second"]
     assert merge.on_message(1, KEY, 5, None, "copy", 3) == []
+
+
+# Ids that go back: a damaged one was far ahead, or the venue counts anew.
+
+
+def _feed(merge, number, idents, now_ns, *, chained=False, step_ns=1):
+    passed = []
+    for place, ident in enumerate(idents):
+        previous = ident - 1 if chained else None
+        passed += merge.on_message(number, KEY, ident, previous, ident, now_ns + place * step_ns)
+    return [each.item for each in passed]
+
+
+def test_one_id_too_high_does_not_silence_its_stream():
+    # One quote with a damaged id, and everything after it was dropped as a copy, over all reconnections.
+    merge = Merge(CONFIG)
+    first, second = [1, 2, 3, 10**15, 4, 5, 6, 7, 8, 9], list(range(10, 20))
+    assert _feed(merge, 0, first, 0) == first
+    merge.on_lost(0, 100)
+    assert _feed(merge, 0, second, 200) == second
+    assert merge.duplicates == {}
+
+
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("step_ns", [1, JOIN_MAX_NS // 10])
+def test_ids_that_begin_anew_with_the_next_connection_are_passed(chained, step_ns):
+    merge = Merge(CONFIG)
+    _feed(merge, 0, range(1_000, 1_020), 0, chained=chained)
+    merge.on_lost(0, 100)
+    assert _feed(merge, 1, range(1, 50), 200, chained=chained, step_ns=step_ns) == list(range(1, 50))
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_ids_that_begin_anew_on_both_connections_come_once(chained):
+    merge, now_ns, passed = Merge(CONFIG), 0, []
+    for ident in (*range(1_000, 1_010), *range(1, 60)):
+        now_ns += JOIN_MAX_NS // 10
+        for number in (0, 1):
+            passed += _feed(merge, number, [ident], now_ns, chained=chained)
+    assert passed == [*range(1_000, 1_010), *range(1, 60)]
+    assert merge.gap_count == 0
+    # The flow has gone back by then: the other one goes on alone.
+    merge.on_lost(0, now_ns)
+    assert _feed(merge, 1, range(60, 70), now_ns, chained=chained) == list(range(60, 70))
+
+
+def test_copies_of_a_slower_connection_do_not_take_the_flow_back():
+    merge = Merge(CONFIG)
+    for number in (0, 1):
+        _feed(merge, number, [1], 0)
+    _feed(merge, 0, range(2, 50), 10)
+    assert _feed(merge, 1, range(2, 50), 100) == []
+    assert _feed(merge, 0, [50], 200) == [50]
+    assert merge.duplicates[1] == 1 + 48
+
+
+def test_copies_under_the_number_of_their_source_take_the_flow_back_neither():
+    # The journal of two connections, replayed as one: what comes twice is for the market to judge.
+    merge = Merge(CONFIG)
+    for ident in range(0, 100, 5):
+        first = range(ident, ident + 5)
+        passed = [merge.on_message(0, KEY, each, each - 1, each, ident * NS_PER_MS) for each in first]
+        assert [(each.item, each.gap) for (each,) in passed] == [(each, False) for each in first]
+        _feed(merge, 0, first, ident * NS_PER_MS, chained=True)
+    assert merge.gap_count == 0
+
+
+def test_who_is_behind_long_after_the_source_was_lost_goes_on_without_it():
+    merge = Merge(CONFIG)
+    for number in (0, 1):
+        _feed(merge, number, [1, 2, 3], 0)
+    _feed(merge, 0, [10**15], 10)
+    assert _feed(merge, 1, range(4, 10), 20) == []
+    merge.on_lost(0, 30)
+    assert _feed(merge, 1, range(10, 15), 40) == [], "they may be copies of what was lost with it"
+    assert _feed(merge, 1, range(15, 30), 30 + JOIN_MAX_NS) == list(range(15, 30))
+
+
+def test_what_waited_for_ids_of_before_is_let_go_when_they_begin_anew():
+    merge = Merge(CONFIG)
+    for number in (0, 1):
+        _feed(merge, number, [100, 101], 0, chained=True)
+    assert merge.on_message(1, KEY, 105, 104, 105, 5) == []
+    third = JOIN_MAX_NS // 2
+    assert _feed(merge, 0, [1, 2, 3, 4], 10, step_ns=third, chained=True) == [1, 2, 105, 3, 4]
+    assert _feed(merge, 1, [1, 2, 3, 4, 5], 5 * third, chained=True) == [5]
