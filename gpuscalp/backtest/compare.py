@@ -20,6 +20,7 @@ import numpy as np
 
 from gpuscalp.backtest.metrics import COMPONENTS, INTERVALS_S, MIN_RETURNS, number
 from gpuscalp.backtest.saved import SavedRun, exact_utc, times, units
+from gpuscalp.config import flat
 from gpuscalp.errors import UsageError
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
 from gpuscalp.stats import Interval, block_bootstrap
@@ -133,9 +134,9 @@ def _differences(runs: Sequence[SavedRun], labels: Sequence[str]) -> list[dict[s
     """Return the settings that are not equal in all runs, and only these."""
     flat = [
         {
-            **_flat(run.frozen["backtest"], ""),
-            **_flat(run.scope, "scope."),
-            **_flat(run.frozen.get("executor", {"name": "paper broker"}), "executor."),
+            **dict(flat(run.frozen["backtest"])),
+            **dict(flat(run.scope, "scope.")),
+            **dict(flat(run.frozen.get("executor", {"name": "paper broker"}), "executor.")),
             "version": run.frozen["version"],
         }
         for run in runs
@@ -147,13 +148,6 @@ def _differences(runs: Sequence[SavedRun], labels: Sequence[str]) -> list[dict[s
         for name, values in rows
         if any(value != values[0] for value in values)
     ]
-
-
-def _flat(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def _blocks(runs: Sequence[SavedRun], *, whole: bool) -> Blocks:

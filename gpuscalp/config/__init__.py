@@ -23,7 +23,7 @@ from gpuscalp.config.live import (
     RetrainingConfig,
     SessionConfig,
 )
-from gpuscalp.config.load import ENV_PREFIX, flat_dict, load, load_named, to_dict
+from gpuscalp.config.load import ENV_PREFIX, flat, flat_dict, load, load_named, to_dict
 from gpuscalp.config.trading import (
     AccountConfig,
     BacktestConfig,
@@ -104,6 +104,7 @@ __all__ = [
     "TriedConfig",
     "TuneConfig",
     "WalkForwardConfig",
+    "flat",
     "flat_dict",
     "load",
     "load_named",

@@ -158,13 +158,14 @@ def to_dict(config: Struct) -> dict[str, Any]:
 
 def flat_dict(config: Struct) -> dict[str, Any]:
     """Return the resolved configuration by dotted key, as ``load`` takes it as overrides."""
-    return dict(_flat(to_dict(config), ""))
+    return dict(flat(to_dict(config)))
 
 
-def _flat(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings with their dotted keys."""
     for key, value in data.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

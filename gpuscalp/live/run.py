@@ -18,7 +18,7 @@ import msgspec
 
 from gpuscalp.archive.instruments import parse_exchange_info
 from gpuscalp.bundle import read_contract
-from gpuscalp.config import LiveConfig, to_dict
+from gpuscalp.config import LiveConfig, flat_dict
 from gpuscalp.crash import reported
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ConfigError, UsageError
@@ -328,7 +328,7 @@ def check_same(path: Path, config: LiveConfig | None, model: Path | None) -> Non
         config = msgspec.structs.replace(config, account=about.config.account)
     if config is None or msgspec.json.encode(config) == msgspec.json.encode(about.config):
         return
-    ours, theirs = _flat(to_dict(config)), _flat(to_dict(about.config))
+    ours, theirs = flat_dict(config), flat_dict(about.config)
     key = next(key for key in ours if ours[key] != theirs.get(key))
     raise ConfigError(
         "the session was begun with another configuration",
@@ -343,13 +343,3 @@ def _with_operating(config: LiveConfig, other: LiveConfig | None) -> LiveConfig:
     if other is None:
         return config
     return msgspec.structs.replace(config, **{name: getattr(other, name) for name in OPERATING})
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
