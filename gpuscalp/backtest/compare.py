@@ -132,7 +132,7 @@ def _refuse(runs: Sequence[SavedRun], apart: Sequence[str]) -> None:
 
 def _differences(runs: Sequence[SavedRun], labels: Sequence[str]) -> list[dict[str, Any]]:
     """Return the settings that are not equal in all runs, and only these."""
-    flat = [
+    settings = [
         {
             **dict(flat(run.frozen["backtest"])),
             **dict(flat(run.scope, "scope.")),
@@ -141,8 +141,8 @@ def _differences(runs: Sequence[SavedRun], labels: Sequence[str]) -> list[dict[s
         }
         for run in runs
     ]
-    names = sorted(set().union(*flat))
-    rows = [(name, [each.get(name) for each in flat]) for name in names]
+    names = sorted(set().union(*settings))
+    rows = [(name, [each.get(name) for each in settings]) for name in names]
     return [
         {"setting": name, **dict(zip(labels, values, strict=True))}
         for name, values in rows
