@@ -19,6 +19,7 @@ import msgspec
 
 from gpuscalp.config import flat_dict
 from gpuscalp.contract import Contract
+from gpuscalp.device import core_count
 from gpuscalp.schema import NS_PER_S
 
 DIGEST: Final = "gpuscalp.bundle_digest"
@@ -98,7 +99,7 @@ def run_tags(contract: Contract, *, trained_here: bool) -> dict[str, str]:
     }
     tags |= {f"version.{name}": version for name, version in contract.training.versions.items()}
     if trained_here:
-        tags |= {"system.platform": platform.platform(), "system.cpus": str(os.cpu_count())}
+        tags |= {"system.platform": platform.platform(), "system.cpus": str(core_count())}
         commit = _commit(Path(__file__).resolve().parent)
         if commit is not None:
             tags["mlflow.source.git.commit"] = commit

@@ -23,10 +23,10 @@ from gpuscalp.backtest.run import CONFIG_FILE, REPORT_FILE, RESULT_FILE
 from gpuscalp.backtest.summary import utc
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import WalkForwardConfig
-from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
-from gpuscalp.train.run import core_count, silent
+from gpuscalp.train.run import silent
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
 from gpuscalp.walkforward.look_ahead import examine_step
 from gpuscalp.walkforward.parts import Parts
