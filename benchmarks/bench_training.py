@@ -7,7 +7,6 @@ booster; prints seconds, rows, the peak of the resident memory and the log loss 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -56,6 +55,7 @@ def _train(way: str, archive: Path) -> dict[str, Any]:
 
     from gpuscalp.archive import Archive
     from gpuscalp.config import TrainConfig
+    from gpuscalp.monitoring.resources import peak_resident_bytes
     from gpuscalp.synthetic import VENUE
     from gpuscalp.train.device import training_device
     from gpuscalp.train.iterator import binned_matrix
@@ -87,7 +87,7 @@ def _train(way: str, archive: Path) -> dict[str, Any]:
         "rows": matrix.num_row(),
         "columns": matrix.num_col(),
         "seconds": round(time.perf_counter() - start, 2),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_rss_mb": round(peak_resident_bytes() / 1e6, 1),
         "log_loss": seen["train"]["mlogloss"][-1],
     }
 

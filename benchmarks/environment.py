@@ -9,7 +9,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpuscalp.device import describe
+from gpuscalp.device import core_count, describe
 from gpuscalp.device_choice import processor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def environment() -> dict[str, object]:
         "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": core_count(),
         "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},

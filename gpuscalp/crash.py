@@ -24,6 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from gpuscalp import __version__
+from gpuscalp.device import core_count
 from gpuscalp.errors import GpuscalpError
 from gpuscalp.journal import RecordKind, read_records, segments_of
 from gpuscalp.journal.blocks import SEGMENT_BYTES, decode_segment
@@ -137,7 +138,7 @@ def _versions() -> dict[str, Any]:
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
-    return {**found, "platform": platform.platform(), "cpus": os.cpu_count(), "packages": packages}
+    return {**found, "platform": platform.platform(), "cpus": core_count(), "packages": packages}
 
 
 def _config_of(argv: Sequence[str]) -> dict[str, str] | None:

@@ -23,7 +23,7 @@ from gpuscalp.config import (
     StrategyConfig,
     TrainConfig,
 )
-from gpuscalp.device import RequestedDevice
+from gpuscalp.device import RequestedDevice, core_count
 from gpuscalp.errors import UsageError
 from gpuscalp.files import replace_file
 from gpuscalp.progress import Progress
@@ -158,7 +158,6 @@ def demo(
     from gpuscalp.archive import Archive
     from gpuscalp.backtest import run_backtest
     from gpuscalp.train import ArchiveSource, train
-    from gpuscalp.train.run import core_count
 
     started = time.perf_counter()
     spec = MarketSpec(seed=seed, start_ns=_START_NS, duration_s=duration_s)

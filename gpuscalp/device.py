@@ -106,6 +106,17 @@ def resolve(
     )
 
 
+def core_count() -> int:
+    """Return the cores that this process may use.
+
+    ``os.cpu_count`` counts those that taskset or a container's set of cores has taken away. A share of their
+    time (``docker --cpus``) takes no core away: that is told by ``gpuscalp.doctor.machine``.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def probe_cuda() -> Mapping[str, object]:
     """Look for a GPU that can run the kernels, and open a context on it.
 
@@ -319,12 +330,7 @@ def _runtime_fault(error: Exception, driver_version: int, runtime_version: int) 
 
 
 def _cpu_details() -> Mapping[str, object]:
-    # os.cpu_count() counts cores that a container or taskset has taken away.
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return MappingProxyType({"machine": platform.machine(), "core_count": cores})
+    return MappingProxyType({"machine": platform.machine(), "core_count": core_count()})
 
 
 def _title(details: Mapping[str, object]) -> str:

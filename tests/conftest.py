@@ -2,7 +2,8 @@
 
 Environment: ``GPUSCALP_REQUIRE_GPU=1`` makes a missing GPU a failure instead of a skip,
 ``GPUSCALP_TEST_SEED`` replaces the seed of ``rng``, ``GPUSCALP_RECORDINGS`` the folder of recordings,
-``HYPOTHESIS_PROFILE`` the choice between ``dev`` and ``ci``.
+``HYPOTHESIS_PROFILE`` the choice between ``dev`` and ``ci``, ``GPUSCALP_KILLS`` how often
+``live/test_kill.py`` kills.
 """
 
 from __future__ import annotations

@@ -21,8 +21,10 @@ def failed() -> Exception:
         return error
 
 
-def test_report_tells_what_happened_where_and_with_what(tmp_path):
+def test_report_tells_what_happened_where_and_with_what(tmp_path, monkeypatch):
     keep_environment(ENVIRONMENT)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
     config = tmp_path / "live.toml"
     config.write_text("")
     path = write_report(failed(), tmp_path / "crashes", argv=["live", "--config", str(config), EVERYTHING])
@@ -34,6 +36,7 @@ def test_report_tells_what_happened_where_and_with_what(tmp_path):
     assert report["config"]["sha256"].startswith("e3b0c44298fc1c149afbf4c8996fb924")
     assert report["argv"][:2] == ["live", "--config"]
     assert report["versions"]["gpuscalp"]
+    assert report["versions"]["cpus"] == 1, "those that it may use"
     assert report["session"] is None
     assert files_with_words(tmp_path) == {}
 

@@ -198,6 +198,13 @@ def test_resolve_cpu_never_imports_cupy(monkeypatch: pytest.MonkeyPatch) -> None
     assert choice.details["core_count"] >= 1  # type: ignore[operator]
 
 
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert device.core_count() == 1
+    assert device.resolve("cpu").details["core_count"] == 1
+
+
 def test_bus_ids_are_told_in_cudas_order_and_none_where_cuda_cannot_be_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,22 +5,11 @@ Owns: the samples and the line through them.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Final, final
 
 import numpy as np
 
-_STATM: Final = Path("/proc/self/statm")
 _MIB: Final = 1 << 20
-
-
-def resident_bytes() -> int | None:
-    """Return the resident memory of this process; None where the system does not tell."""
-    try:
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return None
 
 
 @final

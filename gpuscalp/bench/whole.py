@@ -22,7 +22,7 @@ import msgspec
 
 from gpuscalp.archive.instruments import parse_exchange_info
 from gpuscalp.bench.flow import VENUE, Flow
-from gpuscalp.bench.memory import Slope, resident_bytes
+from gpuscalp.bench.memory import Slope
 from gpuscalp.bench.model import write_model
 from gpuscalp.bench.session import live_config
 from gpuscalp.errors import UsageError
@@ -34,6 +34,7 @@ from gpuscalp.live.runner import Runner
 from gpuscalp.live.session import Session
 from gpuscalp.live.sockets import SocketSource
 from gpuscalp.live.timekeeper import exchange_clock
+from gpuscalp.monitoring.resources import resident_bytes
 
 # Before the time that counts: connections, and a snapshot for each book.
 _READY_S: Final = 120.0

@@ -65,7 +65,7 @@ def backtest(
     Orders are filled from the recorded book after a latency; nothing is sent anywhere.
     """
     from gpuscalp.backtest import backtest_archive
-    from gpuscalp.train.run import core_count
+    from gpuscalp.device import core_count
 
     with progress("Backtest") as advance:
         result = backtest_archive(

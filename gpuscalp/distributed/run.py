@@ -13,7 +13,7 @@ from typing import Any
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import check_free
 from gpuscalp.config import TrainConfig, load
-from gpuscalp.device import DeviceChoice, DeviceName, RequestedDevice
+from gpuscalp.device import DeviceChoice, DeviceName, RequestedDevice, core_count
 from gpuscalp.distributed.job import Job, versions
 from gpuscalp.distributed.steps import RaySteps
 from gpuscalp.errors import DeviceError, UsageError
@@ -21,7 +21,7 @@ from gpuscalp.progress import Progress, silent
 from gpuscalp.ray_cluster import connected
 from gpuscalp.times import parse_time
 from gpuscalp.train.result import TrainResult
-from gpuscalp.train.run import core_count, train_by
+from gpuscalp.train.run import train_by
 from gpuscalp.train.source import ArchiveSource
 
 

@@ -56,6 +56,9 @@ def examine(
     device, offline : see ``diagnose``
     """
     told, live = read_config(config)
+    about = None
+    if session_dir is not None and (session_dir / SESSION_FILE).exists():
+        about = read_about(session_dir)
     found = diagnose(
         feed=None if live is None else live.feed,
         journal=JOURNAL if live is None else live.journal,
@@ -66,6 +69,7 @@ def examine(
         port=None if live is None else live.metrics.port,
         address=DEFAULTS.address if live is None else live.metrics.address,
         deadline_ms=None if live is None else live.engine.deadline_ms,
+        instruments=None if about is None else {each.symbol: each for each in about.instruments},
     )
     running = read_running(session_dir)
     operation = (
@@ -105,12 +109,13 @@ def diagnose(
     offline : sends nothing
     deadline_ms : of a prediction, for the choice of a device; None takes the default
     port, address : that the session would open on this machine, for metrics
-    instruments : of the model's data, by symbol: their tick sizes are compared with those of today
+    instruments : of a session or of the model's data, by symbol: their tick sizes are compared with those of
+        today; its symbols are looked at where no model is named
     patience : with the exchange
     """
 
     async def run() -> list[Check]:
-        symbols = () if model is None else bundle.symbols_of(model)
+        symbols = tuple(instruments or ()) if model is None else bundle.symbols_of(model)
         parts = await asyncio.gather(
             asyncio.to_thread(_software),
             asyncio.to_thread(_machine, feed, symbols),

@@ -7,12 +7,12 @@ A container may use less than the machine has; its limits stand in the control g
 
 from __future__ import annotations
 
-import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gpuscalp.device import core_count
 from gpuscalp.doctor.check import Check, fail, ok, skip, warn
 
 # One core for the sockets, the journal and the frames, one for everything else on the machine.
@@ -43,17 +43,13 @@ class Machine:
 
 def read_machine(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Machine:
     """Read the facts from the kernel's own files."""
-    if hasattr(os, "sched_getaffinity"):
-        core_count = len(os.sched_getaffinity(0))
-    else:
-        core_count = os.cpu_count() or 1
     load = _words(proc / "loadavg")
     available = _meminfo_bytes(proc / "meminfo", "MemAvailable:")
     room = _cgroup_room_bytes(cgroup)
     known = [each for each in (available, room) if each is not None]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Machine(
-        core_count=core_count,
+        core_count=core_count(),
         quota_cores=_quota_cores(cgroup),
         load_1min=float(load[0]) if load else None,
         memory_bytes=min(known) if known else None,

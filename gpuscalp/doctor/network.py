@@ -37,7 +37,7 @@ async def check_network(
 
     Parameters
     ----------
-    symbols : of the model; the first one is subscribed to. Empty: one that the exchange lists
+    symbols : of the model or the session; the first one is subscribed to. Empty: one that the exchange lists
     instruments : see ``gpuscalp.doctor.rest.check_symbols``
     """
     asking = asyncio.ensure_future(asyncio.to_thread(_ask, feed, patience))
@@ -53,7 +53,7 @@ async def check_network(
     probe = await asking
     checks = [check_rest(probe), check_offset(probe.samples, feed)]
     if not symbols:
-        checks.append(skip("symbols", "no model names any"))
+        checks.append(skip("symbols", "no model or session names any"))
     elif probe.listing is None:
         checks.append(skip("symbols", "the exchange has not listed its symbols"))
     else:

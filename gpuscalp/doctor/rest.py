@@ -144,7 +144,7 @@ def check_symbols(
         fix = "train a model on symbols that the exchange lists, or correct feed.rest_url"
         return fail("symbols", f"not listed: {', '.join(missing)}", fix, value, kind=ModelError)
     if moved:
-        fix = "train the model again on data with the present tick sizes"
+        fix = "train the model again on data with the present tick sizes, and begin a new session"
         return fail("symbols", f"tick sizes changed: {', '.join(moved)}", fix, value, kind=ModelError)
     if idle:
         fix = "wait until they trade, or leave them out"

@@ -72,9 +72,9 @@ def embedded_defaults(*, rehearsed: bool = False) -> LiveConfig:
 def train_embedded(path: Path, *, seed: int, now_ns: int, told: Progress | None = None) -> None:
     """Train a small model on some minutes of the synthetic market that end now, and write its bundle."""
     from gpuscalp.archive import Archive
+    from gpuscalp.device import core_count
     from gpuscalp.train import ArchiveSource, train
     from gpuscalp.train.quick import quick_config
-    from gpuscalp.train.run import core_count
 
     start_ns = (now_ns // NS_PER_S - _TRAINED_S) * NS_PER_S
     spec = MarketSpec(seed=seed + 1, start_ns=start_ns, duration_s=_TRAINED_S)

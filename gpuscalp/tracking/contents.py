@@ -6,7 +6,6 @@ training and one made a year later from the same bundle say the same.
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import msgspec
 
 from gpuscalp.config import flat_dict
 from gpuscalp.contract import Contract
+from gpuscalp.device import core_count
 from gpuscalp.times import iso
 from gpuscalp.user import user_name
 
@@ -97,7 +97,7 @@ def run_tags(contract: Contract, *, trained_here: bool) -> dict[str, str]:
     }
     tags |= {f"version.{name}": version for name, version in contract.training.versions.items()}
     if trained_here:
-        tags |= {"system.platform": platform.platform(), "system.cpus": str(os.cpu_count())}
+        tags |= {"system.platform": platform.platform(), "system.cpus": str(core_count())}
         commit = _commit(Path(__file__).resolve().parent)
         if commit is not None:
             tags["mlflow.source.git.commit"] = commit

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuscalp.config import TrainConfig, load
-from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.progress import Progress
 from gpuscalp.times import parse_time
 from gpuscalp.train.result import FoldResult, TrainResult
-from gpuscalp.train.run import core_count, train
+from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource, FeatureSource
 
 if TYPE_CHECKING:

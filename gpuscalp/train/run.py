@@ -10,10 +10,7 @@ members were not trained on, through the forest that will trade.
 
 from __future__ import annotations
 
-import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,8 +24,9 @@ from gpuscalp import __version__
 from gpuscalp.bundle import MemberFile, check_free, write_bundle
 from gpuscalp.config import TrainConfig
 from gpuscalp.contract import CANARY_ROWS, FoldSpec, Interval, TrainingSpec
-from gpuscalp.device import DeviceChoice, RequestedDevice, resolve
+from gpuscalp.device import DeviceChoice, RequestedDevice, core_count, resolve
 from gpuscalp.ensemble import Ensemble
+from gpuscalp.monitoring.resources import peak_resident_bytes
 from gpuscalp.progress import Progress, silent
 from gpuscalp.reference import ROWS_MAX as REFERENCE_ROWS_MAX
 from gpuscalp.reference import Reference
@@ -176,11 +174,11 @@ def train_by(
         importance=importance,
         rounds=tuple(member.rounds for member in final.members),
         seconds=time.perf_counter() - started,
-        peak_rss_mb=peak_rss_mb(),
+        peak_rss_mb=peak_resident_bytes() / 1e6,
     )
     reference = None if final.kept is None else reference_of(final.kept, gain, seed=config.ensemble.seed)
     _write(result, source, ensemble, final, canary_rows(sample), reference, overwrite=overwrite)
-    return replace(result, seconds=time.perf_counter() - started, peak_rss_mb=peak_rss_mb())
+    return replace(result, seconds=time.perf_counter() - started, peak_rss_mb=peak_resident_bytes() / 1e6)
 
 
 def _write(
@@ -249,19 +247,6 @@ def reference_of(kept: KeptRows, gain: F64, *, seed: int) -> Reference:
     # By lot: every n-th row of four symbols in turn would be rows of one symbol.
     at = np.sort(np.random.default_rng(seed).permutation(len(kept.x))[:REFERENCE_ROWS_MAX])
     return Reference(kept.x[at], kept.end_ns[at], kept.floor, fit_guard(kept.x, gain, seed=seed))
-
-
-def core_count() -> int:
-    """Return the cores that this process may use; ``os.cpu_count`` ignores the limit of a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def peak_rss_mb() -> float:
-    """Return the largest resident memory of this process so far, in MB of 1e6 bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _training_spec(

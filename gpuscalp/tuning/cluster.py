@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from gpuscalp.config import CostConfig, TrainConfig
+from gpuscalp.device import core_count
 from gpuscalp.distributed.job import Job
 from gpuscalp.errors import ConfigError, GpuscalpError, UsageError
 from gpuscalp.ray_cluster import connected
-from gpuscalp.train.run import core_count
 from gpuscalp.train.source import FeatureSource
 from gpuscalp.tuning.evaluate import Evaluator, data_key
 from gpuscalp.tuning.search import Task

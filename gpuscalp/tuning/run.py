@@ -21,7 +21,7 @@ from msgspec import structs
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import StrategyConfig, TrainConfig, TuneConfig, to_dict
-from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.distributed.job import versions
 from gpuscalp.errors import GpuscalpError
 from gpuscalp.files import pretty, replace_file
@@ -29,7 +29,7 @@ from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
 from gpuscalp.times import parse_time
-from gpuscalp.train.run import core_count, train
+from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource
 from gpuscalp.tuning.cluster import RayPool, WorkerSpec, require
 from gpuscalp.tuning.report import sections, trial_rows, warnings_of

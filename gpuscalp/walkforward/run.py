@@ -23,14 +23,13 @@ from gpuscalp.archive import Archive
 from gpuscalp.backtest.run import CONFIG_FILE, REPORT_FILE, RESULT_FILE
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import WalkForwardConfig
-from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.files import pretty, replace_file
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_alone, require_begun, require_same, taken
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.times import utc
-from gpuscalp.train.run import core_count
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
 from gpuscalp.walkforward.look_ahead import examine_step
 from gpuscalp.walkforward.parts import Parts

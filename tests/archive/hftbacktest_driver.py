@@ -1,6 +1,6 @@
 """Run by an interpreter that has hftbacktest: validate files, step through them, write down what it sees.
 
-    python hftbacktest_driver.py OUT.npz TICK_SIZE LOT_SIZE STEP_NS FILE…
+    python hftbacktest_driver.py STEP_NS [OUT.npz TICK_SIZE LOT_SIZE FILE,…]…
 
 Imports nothing of gpuscalp, which needs a newer NumPy than hftbacktest allows.
 """
@@ -71,4 +71,7 @@ def main(out: str, tick_size: float, lot_size: float, step_ns: int, files: list[
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
+    # One process for all of them: what is compiled takes longer than what is measured.
+    for at in range(2, len(sys.argv), 4):
+        out, tick_size, lot_size, files = sys.argv[at : at + 4]
+        main(out, float(tick_size), float(lot_size), int(sys.argv[1]), files.split(","))

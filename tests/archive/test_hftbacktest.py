@@ -11,11 +11,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from gpuscalp.archive.export_hftbacktest import export_hftbacktest
+from gpuscalp.archive.export_hftbacktest import ExportReport, export_hftbacktest
 from gpuscalp.archive.ingest import import_sources
 from tests.archive.plain_book import PlainBook, archive_rows
 from tests.archive.test_recordings import BTC_2023, SAND, USDM_2024
@@ -24,6 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("hftbacktest_driver.py")
 STEP_NS = 50_000_000
 E8 = 10**8
+CASES = {
+    "btc-2024": (USDM_2024, "BTCUSDT"),
+    "eth-2024": (USDM_2024, "ETHUSDT"),
+    "btc-2023": (BTC_2023, "BTCUSDT"),
+    "sand-2021": (SAND, "SANDUSDT"),
+}
 
 
 @functools.cache
@@ -43,25 +50,38 @@ def run_alone(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("names", "symbol"),
-    [(USDM_2024, "BTCUSDT"), (USDM_2024, "ETHUSDT"), (BTC_2023, "BTCUSDT"), (SAND, "SANDUSDT")],
-    ids=["btc-2024", "eth-2024", "btc-2023", "sand-2021"],
-)
-def test_backtest_sees_what_the_archive_holds(
-    recordings: Path, tmp_path: Path, names: tuple[str, ...], symbol: str
-) -> None:
-    python, archive = interpreter(), tmp_path / "archive"
-    import_sources([recordings / name for name in names], archive)
-    report = export_hftbacktest(archive, tmp_path / "out", symbols=(symbol,))
-    sizes = report.instruments[symbol]
-    files = [file.path for file in report.files]
-    out = tmp_path / "seen.npz"
-    words = [str(out), repr(sizes["tick_size"]), repr(sizes["lot_size"]), str(STEP_NS), *files]
+class Seen(NamedTuple):
+    archive: Path
+    report: ExportReport
+    samples: Path
+
+
+@pytest.fixture(scope="module")
+def seen_by_peer(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
+    """What hftbacktest has seen of each case. One process for all: compiling takes longer than running."""
+    python, folder = interpreter(), tmp_path_factory.mktemp("peer")
+    archives = {names: folder / f"archive-{number}" for number, (names, _) in enumerate(CASES.values())}
+    for names, archive in archives.items():
+        import_sources([recordings / name for name in names], archive)
+    found, words = {}, [str(STEP_NS)]
+    for case, (names, symbol) in CASES.items():
+        archive, out = archives[names], folder / f"{case}.npz"
+        report = export_hftbacktest(archive, folder / case, symbols=(symbol,))
+        sizes = report.instruments[symbol]
+        files = ",".join(file.path for file in report.files)
+        words += [str(out), repr(sizes["tick_size"]), repr(sizes["lot_size"]), files]
+        found[case] = Seen(archive, report, out)
     done = run_alone([python, str(DRIVER), *words])
     assert done.returncode == 0, done.stdout + done.stderr
+    return found
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_backtest_sees_what_the_archive_holds(seen_by_peer: dict[str, Seen], case: str) -> None:
+    _, symbol = CASES[case]
+    archive, report, out = seen_by_peer[case]
+    sizes = report.instruments[symbol]
     seen = np.load(out)
     tick_e8 = round(sizes["tick_size"] * E8)
     rows = [archive_rows(day) for day in sorted(archive.glob(f"venue=*/symbol={symbol}/date=*"))]

@@ -6,11 +6,12 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import msgspec
 import pytest
 
-from gpuscalp.config import FeedConfig, JournalConfig
+from gpuscalp.config import FeedConfig, JournalConfig, LiveConfig
 from gpuscalp.device_choice import profile_path, this_machine, write_profile
 from gpuscalp.device_profile import DeviceProfile, Point
 from gpuscalp.doctor import Diagnosis, diagnose, examine
@@ -21,6 +22,7 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.journal import JournalWriter
+from gpuscalp.live.directory import create
 from gpuscalp.rehearsal import open_source
 from tests.doctor import bundle as made
 
@@ -128,6 +130,23 @@ def test_model_for_symbols_of_elsewhere_is_refused(exchange, tmp_path):
     checks = _by_name(diagnose(feed=_feed(exchange, streams=("bookTicker",)), model=bundle, device="cpu"))
     assert (checks["symbols"].status, checks["symbols"].code) == ("fail", 8)
     assert "NOSUCHUSDT" in checks["symbols"].what
+
+
+@pytest.mark.parametrize("names_model", [True, False])
+def test_tick_size_that_changed_since_the_session_began_is_told(exchange, bundle, tmp_path, names_model):
+    listed = {each.symbol: each for each in open_source(seed=7).instruments}
+    btc = replace(listed["BTCUSDT"], tick_size_e8=2 * listed["BTCUSDT"].tick_size_e8)
+    live = LiveConfig(feed=_feed(exchange, streams=("bookTicker",)))
+    create(tmp_path / "session", live, bundle, (btc, listed["ETHUSDT"]), now_ns=time.time_ns())
+    path = tmp_path / "live.toml"
+    urls = (f'{name} = "{getattr(live.feed, name)}"' for name in ("rest_url", "public_url", "market_url"))
+    path.write_text("\n".join(["[feed]", 'streams = ["bookTicker"]', *urls]))
+    model = bundle if names_model else None
+    found = examine(config=path, model=model, session_dir=tmp_path / "session", device="cpu")
+    check = _by_name(found)["symbols"]
+    assert (check.status, check.code) == ("fail", 8)
+    assert check.value["tick_sizes_compared"] == 2
+    assert [each.split()[0] for each in check.value["tick_size_changed"]] == ["BTCUSDT"]
 
 
 def test_stream_on_no_route_is_told_once_with_code_4(exchange):

@@ -1,6 +1,6 @@
 """Run by an interpreter that has hftbacktest: send a list of orders, write down what became of each.
 
-    python hftbacktest_fills_driver.py OUT.npz ORDERS.npz EXCHANGE QUEUE FILE…
+    python hftbacktest_fills_driver.py OUT.npz ORDERS.npz EXCHANGE:QUEUE,… FILE…
 
 ORDERS.npz holds ``sizes`` (tick size, lot size), ``request_ns`` and ``orders``, int64[n, 7]: id, time, side,
 price in ticks, quantity in lots, whether it rests, time of the cancellation (0 = none). One order is alive at
@@ -60,8 +60,13 @@ def play(backtest, orders, tick_size, lot_size, end_after_ns, seen):
     return len(orders)
 
 
-def main(out: str, given: str, exchange: str, queue: str, files: list[str]) -> None:
+def main(out: str, given: str, models: str, files: list[str]) -> None:
     stored = np.load(given)
+    found = {model: play_with(*model.split(":"), stored, files) for model in models.split(",")}
+    np.savez(out, **found)
+
+
+def play_with(exchange: str, queue: str, stored, files: list[str]) -> np.ndarray:
     tick_size, lot_size = stored["sizes"].tolist()
     asset = (
         BacktestAsset()
@@ -84,8 +89,8 @@ def main(out: str, given: str, exchange: str, queue: str, files: list[str]) -> N
     played = play(backtest, orders, tick_size, lot_size, 100_000_000, seen)
     backtest.close()
     assert played == len(orders), f"the data ended at order {played}"
-    np.savez(out, seen=seen)
+    return seen
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], sys.argv[5:])
+    main(*sys.argv[1:4], sys.argv[4:])

@@ -8,6 +8,7 @@ rests and is cancelled after 0.8 s if it is still open.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -151,13 +152,20 @@ def ours(market: Market, **settings: Any) -> list[Result]:
     return [found.get(int(number), (0, 0, 0, False)) for number in market.orders[:, 0]]
 
 
-def theirs(market: Market, python: str, folder: Path, *, exchange: str, queue: str) -> list[Result]:
-    """Play the orders through hftbacktest."""
+def theirs(
+    market: Market, python: str, folder: Path, models: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], list[Result]]:
+    """Play the orders through hftbacktest, once for each exchange and queue; one process compiles it once."""
     given, out = folder / "orders.npz", folder / "seen.npz"
     sizes = [market.instrument.tick_size_e8 / E8, market.instrument.step_size_e8 / E8]
     np.savez(given, sizes=np.array(sizes), request_ns=REQUEST_NS, orders=market.orders)
+    words = [f"{exchange}:{queue}" for exchange, queue in models]
     done: subprocess.CompletedProcess[str] = run_alone(
-        [python, str(DRIVER), str(out), str(given), exchange, queue, *market.files]
+        [python, str(DRIVER), str(out), str(given), ",".join(words), *market.files]
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return [(int(a), int(b), int(c), bool(d)) for a, b, c, d in np.load(out)["seen"].tolist()]
+    seen = np.load(out)
+    return {
+        model: [(int(a), int(b), int(c), bool(d)) for a, b, c, d in seen[word].tolist()]
+        for model, word in zip(models, words, strict=True)
+    }

@@ -64,15 +64,10 @@ class Played:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     python, folder = interpreter(), tmp_path_factory.mktemp("peer")
     market = make_market(folder)
-    mine = {
-        (pair.meets, pair.queue): ours(market, meets=pair.meets, queue=pair.queue) for pair in PAIRS.values()
-    }
-    peer = {
-        (pair.exchange, pair.peer_queue): theirs(
-            market, python, folder, exchange=pair.exchange, queue=pair.peer_queue
-        )
-        for pair in PAIRS.values()
-    }
+    ways = sorted({(pair.meets, pair.queue) for pair in PAIRS.values()})
+    mine = {(meets, queue): ours(market, meets=meets, queue=queue) for meets, queue in ways}
+    models = sorted({(pair.exchange, pair.peer_queue) for pair in PAIRS.values()})
+    peer = theirs(market, python, folder, models)
     return Played(market, python, folder, mine, peer)
 
 

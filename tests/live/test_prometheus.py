@@ -29,8 +29,8 @@ from tests.tools import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240.0
-FRAMES_MIN = 600  # 60 s
-# Metrics that a session of a minute on paper cannot have, and why. Their labels: docs/metrics.md.
+FRAMES_MIN = 320  # past the worker's fault at 150, its restart, and the first lost connection at 20 s
+# Metrics that so short a session on paper cannot have, and why. Their labels: docs/metrics.md.
 ABSENT = {
     "gpuscalp_sharpe_ratio": "absent below 30 minutes",
     "gpuscalp_sharpe_error_ratio": "absent below 30 minutes",
@@ -156,7 +156,7 @@ def _command(*words: object) -> None:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A session that has decided on 60 s of frames, was halted once and goes on."""
+    """A session that has decided on half a minute of frames, was halted once and goes on."""
     tool("prometheus")
     folder = tmp_path_factory.mktemp("watched")
     port, metrics = _free_port(), _free_port()
@@ -195,7 +195,7 @@ def test_session_is_scraped_without_an_error(watched):
 
 
 def test_every_panel_has_data(watched):
-    """The bar of all this: whatever a panel asks for is there after a minute, except what takes longer."""
+    """The bar of all this: whatever a panel asks for is there within a minute, except what takes longer."""
     assert watched.values("gpuscalp_no_such_metric") == [], "what is not there is seen as such"
     empty = []
     for query in queries():

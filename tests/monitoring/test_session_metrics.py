@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpuscalp.latency import LatencyHistogram, Stage
-from gpuscalp.monitoring.resources import read_resources
+from gpuscalp.monitoring.resources import peak_resident_bytes, read_resources
 from gpuscalp.monitoring.session_metrics import SessionCollector
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -264,9 +268,17 @@ def test_histogram_of_durations_has_exact_bounds(families):
     )
 
 
+def test_peak_of_memory_is_not_that_of_the_process_that_started_this_one():
+    """``ru_maxrss`` is: it outlives fork and exec."""
+    held = np.ones(200 << 17)  # 200 MiB
+    code = "from gpuscalp.monitoring.resources import peak_resident_bytes; print(peak_resident_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert 1 << 20 < int(done.stdout) < held.nbytes <= peak_resident_bytes()
+
+
 def test_resources_are_those_of_this_process(tmp_path):
     found = read_resources(tmp_path)
-    assert found["cpus"] >= 1
+    assert found["cpus"] == len(os.sched_getaffinity(0))
     assert found["cpu_s"] > 0
     assert 0 < found["disk_free_bytes"] <= found["disk_bytes"]
     if found["memory_bytes"] is not None:
