@@ -37,7 +37,9 @@ from gpuscalp.nautilus.node import instrument_ids, make_node
 from gpuscalp.nautilus.node_log import passed_on
 from gpuscalp.schema import E8, NS_PER_MS
 
-_CODE: Final = re.compile(r"-[1-9]\d{3}\b")
+# Binance's body as the adapter words it, {'code': -2019, 'msg': …}. Not any number in a text: the page of a
+# proxy in front of the exchange says nothing of an order, and has "iso-8859-1" in it.
+_CODE: Final = re.compile(r"""['"]code['"]\s*:\s*(-\d{4})\b""")
 # Binance's answers that say nothing of what became of an order (error codes of USD-M, November 2026).
 _NO_ANSWER: Final = frozenset({-1000, -1001, -1006, -1007})
 _MAKER: Final = 1
@@ -377,4 +379,4 @@ class NautilusSource:
 def _code(text: str) -> int:
     """Return Binance's error code in a text; 0 if there is none."""
     found = _CODE.search(text)
-    return int(found.group()) if found else 0
+    return int(found.group(1)) if found else 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,58 @@ from tests.tools import no_nautilus
 if reason := no_nautilus(LIVE):
     pytest.skip(reason, allow_module_level=True)
 
-from gpuscalp.execution.messages import OrderKind, OrderRequest, TimeInForce
+from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Difference
-from gpuscalp.execution.remote import RemoteBroker
+from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.live.records import Command
 from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8
+
+# What CloudFront puts between an exchange and its clients when it does not reach it.
+PAGE = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01 Transitional//EN">
+<HTML><HEAD><META HTTP-EQUIV="Content-Type" CONTENT="text/html; charset=iso-8859-1">
+<TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>502 ERROR</H1></BODY></HTML>"""
+
+
+class Scene:
+    """A source that has sent orders, what it has heard and asked for, and Nautilus as it is told to be."""
+
+    def __init__(self, *requests: OrderRequest) -> None:
+        source = self.source = NautilusSource.__new__(NautilusSource)
+        broker = self.broker = source._broker = RemoteBroker(1_000 * E8, 1)
+        for each in requests:
+            broker.submit(each, 0)
+        self.heard: list[Heard] = []
+        self.wanted: list[str] = []
+        source._names = ("BTCUSDT-PERP.BINANCE",)
+        source._told = lambda: 5
+        source._session = SimpleNamespace(  # type: ignore[assignment]
+            about=SimpleNamespace(session_id="s"), market=SimpleNamespace(exch_ns=0)
+        )
+        source._account = SimpleNamespace(quote="USDT")  # type: ignore[assignment]
+        source._looks = SimpleNamespace(want=self.wanted.append)  # type: ignore[assignment]
+        source._link = SimpleNamespace(  # type: ignore[assignment]
+            filled_e8=lambda _: 0, is_closed=lambda _: False
+        )
+        source._hear = self.hear  # type: ignore[method-assign]
+
+    def hear(self, heard: Heard) -> None:
+        self.heard.append(heard)
+        self.broker.take(heard)
+
+    def tell(self, name: str, number: int = 1, **more: Any) -> None:
+        event = type(name, (SimpleNamespace,), {})(
+            client_order_id=f"gs-s-{number}", instrument_id="BTCUSDT-PERP.BINANCE", ts_event=4, **more
+        )
+        self.source.on_order_event(event)
+
+    def kinds(self) -> list[ReportKind]:
+        return [each.kind for each in self.heard]
+
+
+def market(number: int = 1, side: int = 1, *, reduce_only: bool = False) -> OrderRequest:
+    kind, force = OrderKind.MARKET, TimeInForce.IOC
+    return OrderRequest(number, 0, side, E8, kind=kind, time_in_force=force, reduce_only=reduce_only)
 
 
 def test_nothing_leaves_before_the_account_was_looked_at() -> None:
@@ -56,3 +103,21 @@ def test_resume_is_refused_while_a_stranger_may_still_be_there() -> None:
     assert source.objection(Command.FLATTEN) == ""
     looks.blocked = False
     assert source.objection(Command.RESUME) == ""
+
+
+@pytest.mark.parametrize("reason", [PAGE, "Canceled retry", "REJECTED", "{'code': -1007, 'msg': 'Timeout'}"])
+def test_a_refusal_that_is_not_the_exchanges_word_ends_no_order(reason: str) -> None:
+    """The page of a proxy once counted as code -8859: the order was given up, and rested."""
+    scene = Scene(market())
+    scene.tell("OrderRejected", reason=reason)
+    assert scene.heard == []
+    assert len(scene.wanted) == 1
+    assert list(scene.broker.orders) == [1]
+
+
+@pytest.mark.parametrize("reason", ["{'code': -2019, 'msg': 'No.'}", '{"code":-2019,"msg":"No."}'])
+def test_a_refusal_by_the_exchange_ends_an_order(reason: str) -> None:
+    scene = Scene(market())
+    scene.tell("OrderRejected", reason=reason)
+    assert [(each.kind, each.code) for each in scene.heard] == [(ReportKind.REJECTED, -2019)]
+    assert scene.broker.orders == {}
