@@ -284,6 +284,10 @@ class NautilusSource:
             trade_id, fee = str(event.trade_id), event.commission
             if not trade_id.isdigit() or str(fee.currency) != self._account.quote:
                 return None
+            # So that its order ends, Nautilus tells of a fill without a price or a quantity too. Written down
+            # it could never be booked: the exchange has the trade as it was.
+            if event.last_px.raw <= 0 or event.last_qty.raw <= 0:
+                return None
             return Heard(
                 ReportKind.FILL,
                 event.ts_event,

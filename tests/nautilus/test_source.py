@@ -14,6 +14,10 @@ from tests.tools import no_nautilus
 if reason := no_nautilus(LIVE):
     pytest.skip(reason, allow_module_level=True)
 
+from nautilus_trader.model.currencies import USDT
+from nautilus_trader.model.enums import LiquiditySide, OrderSide
+from nautilus_trader.model.objects import Money, Price, Quantity
+
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Difference
 from gpuscalp.execution.remote import Heard, RemoteBroker
@@ -121,3 +125,37 @@ def test_a_refusal_by_the_exchange_ends_an_order(reason: str) -> None:
     scene.tell("OrderRejected", reason=reason)
     assert [(each.kind, each.code) for each in scene.heard] == [(ReportKind.REJECTED, -2019)]
     assert scene.broker.orders == {}
+
+
+def filled(trade_id: str = "7", **more: Any) -> dict[str, Any]:
+    """Return what an OrderFilled says: the whole order at 50, for half a dollar."""
+    usual = {
+        "trade_id": trade_id,
+        "venue_order_id": SimpleNamespace(value="90"),
+        "commission": Money(0.5, USDT),
+        "order_side": OrderSide.BUY,
+        "last_qty": Quantity.from_str("1"),
+        "last_px": Price.from_str("50"),
+        "liquidity_side": LiquiditySide.TAKER,
+    }
+    return usual | more
+
+
+def test_a_fill_is_heard() -> None:
+    scene = Scene(market())
+    scene.tell("OrderFilled", **filled())
+    (heard,) = scene.heard
+    assert (heard.qty_e8, heard.price_e8, heard.fee_e8, heard.trade_id) == (E8, 50 * E8, E8 // 2, 7)
+    assert scene.wanted == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"last_px": Price.from_str("0")}, {"last_qty": Quantity.from_str("0")}, {"trade_id": "ALGO-3"}],
+)
+def test_a_fill_without_a_price_is_left_to_a_look(more: dict[str, Any]) -> None:
+    """Nautilus makes one where the exchange's message lacks it; written down, no restart could book it."""
+    scene = Scene(market())
+    scene.tell("OrderFilled", **filled(**more))
+    assert scene.heard == []
+    assert len(scene.wanted) == 1
