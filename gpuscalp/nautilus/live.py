@@ -282,7 +282,7 @@ class NautilusSource:
             return Heard(ReportKind.ACCEPTED, event.ts_event, now_ns, number, symbol)
         if name == "OrderFilled":
             trade_id, fee = str(event.trade_id), event.commission
-            if not trade_id.isdigit() or str(fee.currency) != self._account.quote:
+            if not trade_id.isdigit():
                 return None
             # So that its order ends, Nautilus tells of a fill without a price or a quantity too. Written down
             # it could never be booked: the exchange has the trade as it was.
@@ -299,7 +299,8 @@ class NautilusSource:
                 side=1 if int(event.order_side) == _BUY else -1,
                 qty_e8=int(event.last_qty.raw) // RAW_PER_E8,
                 price_e8=int(event.last_px.raw) // RAW_PER_E8,
-                fee_e8=int(fee.as_decimal() * E8),
+                # In another currency (BNB) it is none of this balance: a look sums it up.
+                fee_e8=int(fee.as_decimal() * E8) if str(fee.currency) == self._account.quote else 0,
                 maker=int(event.liquidity_side) == _MAKER,
             )
         if name in _ENDS:

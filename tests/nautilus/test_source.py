@@ -14,7 +14,7 @@ from tests.tools import no_nautilus
 if reason := no_nautilus(LIVE):
     pytest.skip(reason, allow_module_level=True)
 
-from nautilus_trader.model.currencies import USDT
+from nautilus_trader.model.currencies import BNB, USDT
 from nautilus_trader.model.enums import LiquiditySide, OrderSide
 from nautilus_trader.model.objects import Money, Price, Quantity
 
@@ -141,11 +141,13 @@ def filled(trade_id: str = "7", **more: Any) -> dict[str, Any]:
     return usual | more
 
 
-def test_a_fill_is_heard() -> None:
+@pytest.mark.parametrize(("commission", "fee"), [(Money(0.5, USDT), E8 // 2), (Money(0.001, BNB), 0)])
+def test_a_fill_is_heard_whatever_its_fee_was_paid_in(commission: Money, fee: int) -> None:
+    """With fees in BNB a position once had no stop until a look had found it, up to 15 s later."""
     scene = Scene(market())
-    scene.tell("OrderFilled", **filled())
+    scene.tell("OrderFilled", **filled(commission=commission))
     (heard,) = scene.heard
-    assert (heard.qty_e8, heard.price_e8, heard.fee_e8, heard.trade_id) == (E8, 50 * E8, E8 // 2, 7)
+    assert (heard.qty_e8, heard.price_e8, heard.fee_e8, heard.trade_id) == (E8, 50 * E8, fee, 7)
     assert scene.wanted == []
 
 
