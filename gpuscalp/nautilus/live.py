@@ -42,6 +42,7 @@ from gpuscalp.schema import E8, NS_PER_MS
 _CODE: Final = re.compile(r"""['"]code['"]\s*:\s*(-\d{4})\b""")
 # Binance's answers that say nothing of what became of an order (error codes of USD-M, November 2026).
 _NO_ANSWER: Final = frozenset({-1000, -1001, -1006, -1007})
+_NOTHING_TO_REDUCE: Final = -2022
 _MAKER: Final = 1
 _BUY: Final = 1
 _ENDS: Final = {"OrderCanceled": ReportKind.CANCELED, "OrderExpired": ReportKind.EXPIRED}
@@ -311,6 +312,8 @@ class NautilusSource:
             code = _code(str(event.reason))
             if name == "OrderRejected" and (not code or code in _NO_ANSWER):
                 return None
+            if code == _NOTHING_TO_REDUCE:
+                self._looks.want(f"order {number} had nothing to reduce")
             reason = str(event.reason)[:200]
             return Heard(
                 ReportKind.REJECTED, event.ts_event, now_ns, number, symbol, code=code, reason=reason

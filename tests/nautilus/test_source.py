@@ -127,6 +127,13 @@ def test_a_refusal_by_the_exchange_ends_an_order(reason: str) -> None:
     assert scene.broker.orders == {}
 
 
+def test_an_exit_that_has_nothing_to_reduce_asks_for_a_look() -> None:
+    scene = Scene(market(1, -1, reduce_only=True))
+    scene.tell("OrderRejected", reason="{'code': -2022, 'msg': 'ReduceOnly Order is rejected.'}")
+    assert scene.kinds() == [ReportKind.REJECTED]
+    assert len(scene.wanted) == 1
+
+
 def filled(trade_id: str = "7", **more: Any) -> dict[str, Any]:
     """Return what an OrderFilled says: the whole order at 50, for half a dollar."""
     usual = {
