@@ -1,13 +1,12 @@
 """A session's inputs from NautilusTrader's node, and its orders to it (``gpuscalp.live.source.Source``).
 
-Owns: what an order event means for the book, when rows are handed on, health. Never: decides, or believes a
+Owns: where an order event leads to, when rows are handed on, health. Never: decides, or believes a
 word of Nautilus's own reconciliation: that only leads to a look at the account.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,7 +27,7 @@ from gpuscalp.live.source import Driver
 from gpuscalp.live.status import clock_status
 from gpuscalp.live.timekeeper import Timekeeper, exchange_clock
 from gpuscalp.nautilus.account import AccountView
-from gpuscalp.nautilus.instruments import RAW_PER_E8
+from gpuscalp.nautilus.heard import NOTHING_TO_REDUCE, heard_of
 from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.looks import Looks
@@ -37,16 +36,6 @@ from gpuscalp.nautilus.node import instrument_ids, make_node
 from gpuscalp.nautilus.node_log import passed_on
 from gpuscalp.schema import E8, NS_PER_MS
 
-# Binance's body as the adapter words it, {'code': -2019, 'msg': …}. Not any number in a text: the page of a
-# proxy in front of the exchange says nothing of an order, and has "iso-8859-1" in it.
-_CODE: Final = re.compile(r"""['"]code['"]\s*:\s*(-\d{4})\b""")
-# Binance's answers that say nothing of what became of an order (error codes of USD-M, November 2026).
-_NO_ANSWER: Final = frozenset({-1000, -1001, -1006, -1007})
-_NOTHING_TO_REDUCE: Final = -2022
-_MAKER: Final = 1
-_BUY: Final = 1
-_ENDS: Final = {"OrderCanceled": ReportKind.CANCELED, "OrderExpired": ReportKind.EXPIRED}
-_REFUSALS: Final = frozenset({"OrderRejected", "OrderDenied"})
 _SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
 
 
@@ -266,7 +255,7 @@ class NautilusSource:
             self._on_foreign(event, now_ns)
             return
         order = self._broker.orders.get(number)
-        heard = self._heard(name, event, number, now_ns)
+        heard = self._heard(event, number, now_ns)
         if heard is None:
             self._looks.want(f"{name} of order {number}")
         elif order is not None or heard.kind is ReportKind.FILL:
@@ -274,63 +263,23 @@ class NautilusSource:
         if number in self._broker.orders and self._link.is_closed(event.client_order_id):
             self._looks.want(f"order {number} is closed in Nautilus")
 
-    def _heard(self, name: str, event: Any, number: int, now_ns: int) -> Heard | None:
+    def _heard(self, event: Any, number: int, now_ns: int) -> Heard | None:
         """Return what an event says of an order of ours; None where only the exchange can say it."""
-        symbol = self._names.index(event.instrument_id)
         order = self._broker.orders.get(number)
-        if name == "OrderAccepted":
-            # That of a conditional order is the number of the condition, not of an order.
-            return Heard(ReportKind.ACCEPTED, event.ts_event, now_ns, number, symbol)
-        if name == "OrderFilled":
-            trade_id, fee = str(event.trade_id), event.commission
-            if not trade_id.isdigit():
-                return None
-            # So that its order ends, Nautilus tells of a fill without a price or a quantity too. Written down
-            # it could never be booked: the exchange has the trade as it was.
-            if event.last_px.raw <= 0 or event.last_qty.raw <= 0:
-                return None
-            return Heard(
-                ReportKind.FILL,
-                event.ts_event,
-                now_ns,
-                number,
-                symbol,
-                venue_id=int(event.venue_order_id.value),
-                trade_id=int(trade_id),
-                side=1 if int(event.order_side) == _BUY else -1,
-                qty_e8=int(event.last_qty.raw) // RAW_PER_E8,
-                price_e8=int(event.last_px.raw) // RAW_PER_E8,
-                # In another currency (BNB) it is none of this balance: a look sums it up.
-                fee_e8=int(fee.as_decimal() * E8) if str(fee.currency) == self._account.quote else 0,
-                maker=int(event.liquidity_side) == _MAKER,
-            )
-        if name in _ENDS:
-            kind = _ENDS[name] if order is not None and order.cancelling else ReportKind.EXPIRED
-            filled_e8 = self._link.filled_e8(event.client_order_id)
-            return Heard(kind, event.ts_event, now_ns, number, symbol, executed_e8=filled_e8)
-        if name in _REFUSALS:
-            code = _code(str(event.reason))
-            if name == "OrderRejected" and (not code or code in _NO_ANSWER):
-                return None
-            if code == _NOTHING_TO_REDUCE:
-                self._looks.want(f"order {number} had nothing to reduce")
-            reason = str(event.reason)[:200]
-            return Heard(
-                ReportKind.REJECTED, event.ts_event, now_ns, number, symbol, code=code, reason=reason
-            )
-        if name == "OrderCancelRejected":
+        heard = heard_of(
+            event,
+            number,
+            self._names.index(event.instrument_id),
+            now_ns=now_ns,
+            quote=self._account.quote,
+            cancelling=order is not None and order.cancelling,
+            filled_e8=self._link.filled_e8(event.client_order_id),
+        )
+        if heard is not None and heard.kind is ReportKind.CANCEL_REJECTED:
             self._looks.want(f"order {number} was not cancelled")
-            reason = str(event.reason)[:200]
-            return Heard(
-                ReportKind.CANCEL_REJECTED,
-                event.ts_event,
-                now_ns,
-                number,
-                symbol,
-                code=_code(reason),
-                reason=reason,
-            )
-        return None
+        elif heard is not None and heard.code == NOTHING_TO_REDUCE:
+            self._looks.want(f"order {number} had nothing to reduce")
+        return heard
 
     def _on_foreign(self, event: Any, now_ns: int) -> None:
         """An order that this session has not sent does something."""
@@ -382,9 +331,3 @@ class NautilusSource:
 
     def _names_of(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._symbols[index] for index in indices)
-
-
-def _code(text: str) -> int:
-    """Return Binance's error code in a text; 0 if there is none."""
-    found = _CODE.search(text)
-    return int(found.group(1)) if found else 0
