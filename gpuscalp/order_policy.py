@@ -129,7 +129,9 @@ class OrderPolicy:
         for order in self._orders.by_id.values():
             index = order.symbol_index
             if is_protective(order):
-                over = held[index] * order.side >= 0  # a position that somebody else has turned is held too
+                # A position that somebody else has turned is held too; and what was replaced is to end,
+                # whatever is held: nothing counts it as protection any more.
+                over = held[index] * order.side >= 0 or order.order_id in self._asked_ns
             elif order.kind is OrderKind.LIMIT:
                 over = end_ns - order.decided_ns >= self._rest_ns or unwanted(order)
             else:

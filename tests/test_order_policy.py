@@ -172,6 +172,16 @@ def test_bracket_is_brought_in_line_with_a_part_of_the_target() -> None:
     assert resized.qty_e8 == target.qty_e8 - target.qty_e8 // 4
 
 
+def test_end_of_what_was_replaced_is_asked_again_while_the_position_is_held() -> None:
+    machine, done = entered(strategy={"hold_ms": 60_000})
+    stop, target = done.orders
+    machine.on_fill(fill(target, target.price_e8, target.qty_e8 // 4))
+    asked = [at for at in range(200, 2_500, 100) if step(machine, market(at), NOTHING).cancels]
+    assert asked == [200, 2_200]
+    machine.on_done(stop.order_id)
+    assert [at for at in range(2_500, 6_500, 100) if step(machine, market(at), NOTHING).cancels] == []
+
+
 def test_bracket_of_a_closed_position_is_cancelled_and_holds_up_the_next_entry() -> None:
     machine, done = entered()
     stop, target = done.orders

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Final, final
 
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import FeedError, UsageError
-from gpuscalp.execution.messages import OrderKind, ReportKind
+from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
 from gpuscalp.execution.reconcile import OWN_PREFIXES, Rule
 from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.feeds.clock import ClockOffset
@@ -37,6 +38,9 @@ from gpuscalp.nautilus.node_log import passed_on
 from gpuscalp.schema import E8, NS_PER_MS
 
 _SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
+
+# How long an end waits for what it has asked past Nautilus.
+_LAST_CALLS_S: Final = 5.0
 
 
 @final
@@ -78,6 +82,7 @@ class NautilusSource:
         self._open = False  # the account was looked at: the session may decide
         self._flushing = False
         self._alarmed: set[str] = set()
+        self._calling: set[asyncio.Task[None]] = set()
         self._looks = Looks(
             account,
             broker,
@@ -121,8 +126,12 @@ class NautilusSource:
             watching.cancel()
             if self._open:
                 self._end_entries()
+                if self._calling:
+                    await asyncio.wait(self._calling, timeout=_LAST_CALLS_S)
             await node.stop_async()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in self._calling:
+                task.cancel()
+            await asyncio.gather(watching, *self._calling, return_exceptions=True)
 
     def now(self) -> int:
         return max(self._told(), self._session.market.exch_ns)
@@ -149,12 +158,11 @@ class NautilusSource:
             self._broker.unsent()
             return
         for sending in self._broker.unsent():
-            name = client_id(self._session.about.session_id, sending.order_id)
-            order = self._broker.orders.get(sending.order_id)
             if sending.request is None:
-                if order is not None and not self._link.end(name):
-                    self._looks.want(f"order {sending.order_id} is not open in Nautilus")
+                if (order := self._broker.orders.get(sending.order_id)) is not None:
+                    self._end(sending.order_id, order.request)
                 continue
+            name = client_id(self._session.about.session_id, sending.order_id)
             self._looks.sent(sending.order_id)
             self._link.send(sending.request, sending.request.symbol_index, name)
 
@@ -312,17 +320,37 @@ class NautilusSource:
             self._driver.latency.add(Stage.RECEIVE, max(0, now_ns + offset_ns - exch_ns), len(ticks))
         self._driver.kick()
 
+    def _end(self, number: int, request: OrderRequest) -> None:
+        """Ask for the end of an order: through Nautilus, or past it where it would not ask."""
+        name = client_id(self._session.about.session_id, number)
+        if not self._link.end(name):
+            self._looks.want(f"order {number} is not open in Nautilus")
+            self._begin(self._account.end(name, request))
+
+    def _begin(self, call: Coroutine[Any, Any, None]) -> None:
+        """Let a call run; one that fails is counted, and what it was for is asked again."""
+
+        async def run() -> None:
+            try:
+                await call
+            except Exception as error:
+                self._looks.failed(error)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._calling.add(task)
+        task.add_done_callback(self._calling.discard)
+
     def _cancel_again(self) -> None:
         """Ask once more for the end of orders of which a process that has died had asked it."""
         for number, order in self._broker.orders.items():
             if order.cancelling:
-                self._link.end(client_id(self._session.about.session_id, number))
+                self._end(number, order.request)
 
     def _end_entries(self) -> None:
         """Leave no order behind that would open a position while nobody is there to protect it."""
         for number, order in self._broker.orders.items():
             if order.request.kind is OrderKind.LIMIT and not order.request.reduce_only:
-                self._link.end(client_id(self._session.about.session_id, number))
+                self._end(number, order.request)
 
     def _silent(self) -> tuple[int, ...]:
         limit_ns = self._config.nautilus.silent_ms * NS_PER_MS

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, Tim
 from gpuscalp.execution.reconcile import Difference
 from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.live.records import Command
+from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8
 
@@ -34,7 +36,7 @@ PAGE = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01 Transitional//EN">
 class Scene:
     """A source that has sent orders, what it has heard and asked for, and Nautilus as it is told to be."""
 
-    def __init__(self, *requests: OrderRequest) -> None:
+    def __init__(self, *requests: OrderRequest, knows: bool = True) -> None:
         source = self.source = NautilusSource.__new__(NautilusSource)
         broker = self.broker = source._broker = RemoteBroker(1_000 * E8, 1)
         for each in requests:
@@ -46,12 +48,30 @@ class Scene:
         source._session = SimpleNamespace(  # type: ignore[assignment]
             about=SimpleNamespace(session_id="s"), market=SimpleNamespace(exch_ns=0)
         )
-        source._account = SimpleNamespace(quote="USDT")  # type: ignore[assignment]
-        source._looks = SimpleNamespace(want=self.wanted.append)  # type: ignore[assignment]
-        source._link = SimpleNamespace(  # type: ignore[assignment]
-            filled_e8=lambda _: 0, is_closed=lambda _: False
+        self.ended: list[str] = []  # through Nautilus
+        self.past: list[str] = []
+        self.failed: list[Exception] = []
+        self.error: Exception | None = None
+        self.knows = knows
+        source._account = SimpleNamespace(quote="USDT", end=self.end_past)  # type: ignore[assignment]
+        source._looks = SimpleNamespace(  # type: ignore[assignment]
+            want=self.wanted.append, failed=self.failed.append
         )
+        source._link = SimpleNamespace(  # type: ignore[assignment]
+            filled_e8=lambda _: 0, is_closed=lambda _: False, end=self.end
+        )
+        source._calling = set()
         source._hear = self.hear  # type: ignore[method-assign]
+
+    def end(self, name: str) -> bool:
+        if self.knows:
+            self.ended.append(name)
+        return self.knows
+
+    async def end_past(self, name: str, request: OrderRequest) -> None:
+        self.past.append(name)
+        if self.error is not None:
+            raise self.error
 
     def hear(self, heard: Heard) -> None:
         self.heard.append(heard)
@@ -84,18 +104,53 @@ def test_nothing_leaves_before_the_account_was_looked_at() -> None:
 
 
 def test_an_end_leaves_no_entry_that_rests() -> None:
-    source = NautilusSource.__new__(NautilusSource)
-    broker = source._broker = RemoteBroker(1_000 * E8, 1)
-    market = {"kind": OrderKind.MARKET, "time_in_force": TimeInForce.IOC}
-    broker.submit(OrderRequest(1, 0, 1, E8, 50 * E8), 0)
-    broker.submit(OrderRequest(2, 0, -1, E8, 51 * E8, reduce_only=True), 0)
-    broker.submit(OrderRequest(3, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True), 0)
-    broker.submit(OrderRequest(4, 0, 1, E8, **market), 0)  # type: ignore[arg-type]
-    ended: list[str] = []
-    source._session = SimpleNamespace(about=SimpleNamespace(session_id="s"))  # type: ignore[assignment]
-    source._link = SimpleNamespace(end=ended.append)  # type: ignore[assignment]
-    source._end_entries()
-    assert ended == ["gs-s-1"], "what protects a position stays"
+    scene = Scene(
+        OrderRequest(1, 0, 1, E8, 50 * E8),
+        OrderRequest(2, 0, -1, E8, 51 * E8, reduce_only=True),
+        OrderRequest(3, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True),
+        market(4),
+    )
+    scene.source._end_entries()
+    assert scene.ended == ["gs-s-1"], "what protects a position stays"
+
+
+@pytest.mark.parametrize("way", ["send", "again", "entries"])
+def test_an_end_that_nautilus_would_not_ask_for_is_asked_past_it(way: str) -> None:
+    """It has closed the order after a lost answer, or has asked once in vain: the order rested for good."""
+    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8), knows=False)
+    source, broker = scene.source, scene.broker
+    broker.unsent()
+    broker.cancel(1, 0)
+
+    async def ask() -> None:
+        {"send": source.send, "again": source._cancel_again, "entries": source._end_entries}[way]()
+        await asyncio.gather(*source._calling)
+
+    source._open = True
+    asyncio.run(ask())
+    assert scene.past == ["gs-s-1"]
+    assert len(scene.wanted) == 1
+    scene.error = ConnectionError("reset")
+    broker.cancel(1, 0)
+    asyncio.run(ask())
+    assert scene.failed == [scene.error]
+
+
+@pytest.mark.parametrize(
+    ("order", "asks"),
+    [
+        (None, False),
+        ({"is_closed": True, "is_pending_cancel": False}, False),
+        ({"is_closed": False, "is_pending_cancel": True}, False),
+        ({"is_closed": False, "is_pending_cancel": False}, True),
+    ],
+)
+def test_nautilus_is_asked_for_an_end_once(order: dict[str, bool] | None, asks: bool) -> None:
+    asked: list[Any] = []
+    known = None if order is None else SimpleNamespace(**order)
+    link = SimpleNamespace(cache=SimpleNamespace(order=lambda _: known), cancel_order=asked.append)
+    assert Link.end(link, "gs-s-1") is asks
+    assert asked == ([known] if asks else [])
 
 
 def test_resume_is_refused_while_a_stranger_may_still_be_there() -> None:
