@@ -13,7 +13,7 @@ from typing import Any, Final, final
 from nautilus_trader.adapters.binance.http.error import BinanceError, get_binance_error_code
 
 from gpuscalp.errors import ConfigError
-from gpuscalp.execution.lifecycle import OrderState
+from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import OrderRequest
 from gpuscalp.execution.reconcile import Found, FoundOrder, FoundTrade
 from gpuscalp.execution.remote import RemoteBroker
@@ -164,6 +164,12 @@ class AccountView:
             await self._api.cancel_order(symbol=symbol, orig_client_order_id=name)
         except BinanceError:
             return  # as above
+
+    async def executed_e8(self, name: str, request: OrderRequest) -> int | None:
+        """Return how much of an order of ours was filled; None where the exchange has not ended it."""
+        symbol = self._symbols[request.symbol_index]
+        order = await _known(self._api.query_order(symbol=symbol, orig_client_order_id=name))
+        return None if order is None or _STATES[order.status.value] not in ENDED else _e8(order.executedQty)
 
     async def _open_orders(self) -> list[FoundOrder]:
         found = []

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
+from msgspec.structs import replace
+
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import FeedError, UsageError
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
@@ -39,6 +41,8 @@ from gpuscalp.schema import E8, NS_PER_MS
 
 _SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
 
+# Ends that may hide a trade.
+_UNSURE: Final = frozenset({ReportKind.CANCELED, ReportKind.EXPIRED})
 # How long an end waits for what it has asked past Nautilus.
 _LAST_CALLS_S: Final = 5.0
 
@@ -266,6 +270,9 @@ class NautilusSource:
         heard = self._heard(event, number, now_ns)
         if heard is None:
             self._looks.want(f"{name} of order {number}")
+        elif order is not None and heard.kind in _UNSURE and not order.request.reduce_only:
+            self._begin(self._confirm(heard, order.request))
+            return
         elif order is not None or heard.kind is ReportKind.FILL:
             self._hear(heard)
         if number in self._broker.orders and self._link.is_closed(event.client_order_id):
@@ -327,14 +334,28 @@ class NautilusSource:
             self._looks.want(f"order {number} is not open in Nautilus")
             self._begin(self._account.end(name, request))
 
+    async def _confirm(self, heard: Heard, request: OrderRequest) -> None:
+        """Hear the end of an entry once the exchange has told how much of it was filled.
+
+        Nautilus counts the trades that it has heard of. After one that was lost the trader would hold less
+        than it thinks, and would enter again.
+        """
+        name = client_id(self._session.about.session_id, heard.order_id)
+        told = await self._account.executed_e8(name, request)
+        if told is None:
+            self._looks.want(f"the exchange has not ended order {heard.order_id}")
+            return
+        self._hear(replace(heard, known_ns=self.now(), executed_e8=max(heard.executed_e8, told)))
+
     def _begin(self, call: Coroutine[Any, Any, None]) -> None:
-        """Let a call run; one that fails is counted, and what it was for is asked again."""
+        """Let a call run; one that fails is counted, and leads to a look."""
 
         async def run() -> None:
             try:
                 await call
-            except Exception as error:
+            except Exception as error:  # whatever the adapter and the network raise
                 self._looks.failed(error)
+                self._looks.want("a call has failed")
 
         task = asyncio.get_running_loop().create_task(run())
         self._calling.add(task)

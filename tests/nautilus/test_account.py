@@ -130,7 +130,7 @@ def test_an_end_that_did_not_get_through_is_said() -> None:
 
 
 @pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
-def test_the_adapter_ends_orders_by_their_names() -> None:
+def test_the_adapter_ends_orders_by_their_names_and_knows_what_became_of_them() -> None:
     from gpuscalp.nautilus.node import open_account
 
     async def work(client: Client) -> None:
@@ -140,12 +140,17 @@ def test_the_adapter_ends_orders_by_their_names() -> None:
         stop = {"type": "STOP_MARKET", "triggerPrice": "50000", "algoType": "CONDITIONAL"}
         stop |= {"symbol": "BTCUSDT", "side": "SELL", "quantity": "0.010", "clientAlgoId": "stop"}
         assert (await client.order(**far))[0] == 200
+        assert await view.executed_e8("entry", LIMIT) is None, "it has not ended"
+        assert await view.executed_e8("nobody", LIMIT) is None
+        assert (await client.order(newClientOrderId="bought"))[0] == 200
+        assert await view.executed_e8("bought", LIMIT) == E8 // 100
         assert (await client.signed("POST", "/fapi/v1/algoOrder", **stop))[0] == 200
         for _ in range(2):  # the second time there is nothing to end
             await view.end("entry", LIMIT)
             await view.end("stop", STOP)
             for path in ("openOrders", "openAlgoOrders"):
                 assert await client.signed("GET", f"/fapi/v1/{path}", symbol="BTCUSDT") == (200, [])
+        assert await view.executed_e8("entry", LIMIT) == 0
 
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
         talk(exchange, work)

@@ -53,7 +53,10 @@ class Scene:
         self.failed: list[Exception] = []
         self.error: Exception | None = None
         self.knows = knows
-        source._account = SimpleNamespace(quote="USDT", end=self.end_past)  # type: ignore[assignment]
+        self.executed_e8: int | None = 0
+        source._account = SimpleNamespace(  # type: ignore[assignment]
+            quote="USDT", end=self.end_past, executed_e8=self.ask_executed
+        )
         source._looks = SimpleNamespace(  # type: ignore[assignment]
             want=self.wanted.append, failed=self.failed.append
         )
@@ -67,6 +70,12 @@ class Scene:
         if self.knows:
             self.ended.append(name)
         return self.knows
+
+    async def ask_executed(self, name: str, request: OrderRequest) -> int | None:
+        assert (name, request.order_id) == ("gs-s-1", 1)
+        if self.error is not None:
+            raise self.error
+        return self.executed_e8
 
     async def end_past(self, name: str, request: OrderRequest) -> None:
         self.past.append(name)
@@ -82,6 +91,11 @@ class Scene:
             client_order_id=f"gs-s-{number}", instrument_id="BTCUSDT-PERP.BINANCE", ts_event=4, **more
         )
         self.source.on_order_event(event)
+
+    async def tell_and_wait(self, name: str, **more: Any) -> None:
+        self.tell(name, **more)
+        assert self.heard == [], "nothing is heard before the exchange has answered"
+        await asyncio.gather(*self.source._calling)
 
     def kinds(self) -> list[ReportKind]:
         return [each.kind for each in self.heard]
@@ -223,3 +237,35 @@ def test_a_fill_without_a_price_is_left_to_a_look(more: dict[str, Any]) -> None:
     scene.tell("OrderFilled", **filled(**more))
     assert scene.heard == []
     assert len(scene.wanted) == 1
+
+
+@pytest.mark.parametrize("name", ["OrderCanceled", "OrderExpired"])
+def test_an_end_of_an_entry_waits_for_a_trade_that_its_stream_has_lost(name: str) -> None:
+    """The trader thought that it was flat, and entered again."""
+    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8))
+    scene.executed_e8 = E8 // 4
+    scene.source._link.is_closed = lambda _: True  # type: ignore[method-assign]
+    asyncio.run(scene.tell_and_wait(name))
+    assert [each.executed_e8 for each in scene.heard] == [E8 // 4]
+    assert list(scene.broker.orders) == [1], "it waits for the trade"
+    assert scene.wanted == []
+    scene.tell("OrderFilled", **filled(last_qty=Quantity.from_str("0.25")))
+    assert scene.broker.orders == {}
+    assert scene.broker.account.positions[0].qty_e8 == E8 // 4
+
+
+@pytest.mark.parametrize("error", [None, ConnectionError("reset")])
+def test_an_end_of_an_entry_that_nobody_confirms_is_left_to_a_look(error: Exception | None) -> None:
+    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8))
+    scene.executed_e8, scene.error = None, error
+    asyncio.run(scene.tell_and_wait("OrderExpired"))
+    assert scene.heard == []
+    assert len(scene.wanted) == 1
+    assert list(scene.broker.orders) == [1]
+
+
+def test_an_end_of_what_can_only_reduce_waits_for_nobody() -> None:
+    scene = Scene(market(1, -1, reduce_only=True))
+    scene.tell("OrderExpired")
+    assert scene.kinds() == [ReportKind.EXPIRED]
+    assert scene.broker.orders == {}
