@@ -18,6 +18,7 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
 from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.nautilus import account
 from gpuscalp.nautilus.account import AccountView
 from gpuscalp.nautilus.installed import LIVE
 from gpuscalp.nautilus.keys import Keys
@@ -151,6 +152,25 @@ def test_the_adapter_ends_orders_by_their_names_and_knows_what_became_of_them() 
             for path in ("openOrders", "openAlgoOrders"):
                 assert await client.signed("GET", f"/fapi/v1/{path}", symbol="BTCUSDT") == (200, [])
         assert await view.executed_e8("entry", LIMIT) == 0
+
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+        talk(exchange, work)
+
+
+@pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
+def test_trades_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpuscalp.nautilus.node import open_account
+
+    monkeypatch.setattr(account, "_PAGE", 2)
+
+    async def work(client: Client) -> None:
+        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+        bought = [(await client.order())[1]["orderId"] for _ in range(6)]
+        found = await view._trades(0, 0)
+        assert [each.venue_id for each in found] == bought
+        found = await view._trades(0, found[2].trade_id)
+        assert [each.venue_id for each in found] == bought[3:]
 
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
         talk(exchange, work)
