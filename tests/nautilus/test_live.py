@@ -170,6 +170,32 @@ def test_strangers_are_closed_by_rule(tmp_path: Path, slow_bundle: Path) -> None
             live.stop()
 
 
+def test_a_position_closed_by_hand_and_unheard_is_found_by_its_refused_exit(
+    tmp_path: Path, slow_bundle: Path
+) -> None:
+    """The exit was refused and sent again at every frame, and no look ever compared the symbol."""
+    with served() as exchange:
+        config = config_of(
+            exchange, tmp_path / "live.toml", look_s=60.0, unknown="adopt", strategy="hold_ms = 4_000"
+        )
+        with Live(tmp_path / "session", config, slow_bundle) as live:
+
+            def equal(status: dict[str, Any]) -> bool:
+                held = {each["symbol"]: each["trader"] for each in status["account"]["positions"]}
+                return {symbol: qty for symbol, qty in held.items() if qty} == at_exchange(exchange)[1]
+
+            live.wait_entered()
+            symbol, qty = next(iter(at_exchange(exchange)[1].items()))
+            exchange.set_fault(Fault(kind="drop"))
+            place(exchange, "SELL", symbol=symbol, quantity=str(qty), reduceOnly="true")
+            exchange.clear_faults()
+            before = live.wait(lambda status: not equal(status), "a difference")
+            after = live.wait(equal, "the same on both sides")
+            sent = [each["account"]["last_order_id"] for each in (before, after)]
+            assert sent[0] < sent[1] < sent[0] + 20, "20 frames a second were 20 exits a second"
+            live.stop()
+
+
 def test_a_long_history_of_the_account_leaves_nothing_in_nautilus(tmp_path: Path, slow_bundle: Path) -> None:
     """After a cut Nautilus once kept a position that had been open a thousand orders before."""
     with served(rounds=1_102) as exchange:
