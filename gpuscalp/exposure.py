@@ -56,11 +56,15 @@ class Exposure:
         return (self.bid_e8 if side > 0 else self.ask_e8)[index]
 
     def closing_values_e8(self) -> dict[int, int]:
-        """Signed value of each open position at the side of the quote it would be closed at."""
+        """Signed value of each open position at the side of the quote it would be closed at.
+
+        Before the first quote it is what the position has cost: one that was taken over may be older.
+        """
         values = {}
         for index in sorted(self.holding):
             position = self.account.positions[index]
-            values[index] = position.value_e8(self.touch_e8(index, position.side))
+            price_e8 = self.touch_e8(index, position.side)
+            values[index] = position.value_e8(price_e8) if price_e8 else position.cost_e8
         return values
 
     def equity_e8(self, values: dict[int, int]) -> int:
@@ -72,18 +76,17 @@ class Exposure:
     def others_e8(self, index: int) -> tuple[int, int]:
         """Return what is on its way in a symbol, and all that is held or on its way in the others.
 
-        At the ask, the larger side. An order on its way is counted in full on top of the position, whichever
-        side it has, unless it can only reduce.
+        At the ask, the larger side; a position at its cost before the first quote. An order on its way is
+        counted in full on top of the position, whichever side it has, unless it can only reduce.
         """
         opened: dict[int, int] = {}
         for order_id, order in self.orders.by_id.items():
             if not order.reduce_only:
                 value = notional_e8(self.ask_e8[order.symbol_index], self.orders.left_e8[order_id])
                 opened[order.symbol_index] = opened.get(order.symbol_index, 0) + value
-        held = sum(
-            notional_e8(self.ask_e8[other], abs(self.account.positions[other].qty_e8))
-            for other in self.holding
-            if other != index
-        )
+        held = 0
+        for other in self.holding - {index}:
+            position, price_e8 = self.account.positions[other], self.ask_e8[other]
+            held += abs(position.value_e8(price_e8) if price_e8 else position.cost_e8)
         here = opened.pop(index, 0)
         return here, held + sum(opened.values())

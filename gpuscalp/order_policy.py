@@ -28,7 +28,7 @@ from gpuscalp.schema import E8, I64, NS_PER_MS, NS_PER_S
 
 TAKE_PROFIT: Final = "take_profit"
 STOP_LOSS: Final = "stop_loss"
-# How long the answer to a cancellation, or a refused take-profit, is waited for before the next try.
+# How long the answer to a cancellation is waited for before the next try, or a refused take-profit or exit.
 _AGAIN_NS: Final = 2 * NS_PER_S
 
 
@@ -68,6 +68,7 @@ class OrderPolicy:
     Attributes
     ----------
     rests : int64[S] or None   side of an entry's rest that may be taken at this step; None = never
+    again_ns : int64[S]        until then no exit of a symbol follows one that was refused
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class OrderPolicy:
         self._rest_ns = min(config.post_only_ms * NS_PER_MS, hold_ns)
         takes = config.entry == "post_only" and config.then == "take"
         self.rests: I64 | None = np.zeros(len(tick_e8), np.int64) if takes else None
+        self.again_ns = np.zeros(len(tick_e8), np.int64)
         self._rest_e8: dict[int, int] = {}
         # When the end of an order was last asked for.
         self._asked_ns: dict[int, int] = {}
@@ -127,7 +129,9 @@ class OrderPolicy:
         for order in self._orders.by_id.values():
             index = order.symbol_index
             if is_protective(order):
-                over = held[index] * order.side >= 0  # a position that somebody else has turned is held too
+                # A position that somebody else has turned is held too; and what was replaced is to end,
+                # whatever is held: nothing counts it as protection any more.
+                over = held[index] * order.side >= 0 or order.order_id in self._asked_ns
             elif order.kind is OrderKind.LIMIT:
                 over = end_ns - order.decided_ns >= self._rest_ns or unwanted(order)
             else:
@@ -153,13 +157,14 @@ class OrderPolicy:
         """Note that the end of an order is asked for."""
         self._asked_ns[order_id] = now_ns
 
-    def on_done(self, order: Order, left_e8: int, now_ns: int, *, held: bool) -> None:
+    def on_done(self, order: Order, left_e8: int, now_ns: int, *, held: bool, refused: bool) -> None:
         """Draw the conclusions from the end of an order.
 
         Parameters
         ----------
         left_e8 : what was not filled
         held : there is a position; without one nothing needs protection
+        refused : the exchange has not taken it
         """
         index, asked = order.symbol_index, self._asked_ns.pop(order.order_id, None) is not None
         if not left_e8:
@@ -171,6 +176,9 @@ class OrderPolicy:
                 self._bare.add(index)
             else:
                 self._later_ns[index] = now_ns + _AGAIN_NS
+        elif order.reduce_only:
+            if refused and held:
+                self.again_ns[index] = now_ns + _AGAIN_NS
         elif order.kind is OrderKind.LIMIT and self.rests is not None:
             self.rests[index], self._rest_e8[index] = order.side, left_e8
 
@@ -193,9 +201,11 @@ class OrderPolicy:
         closing_e8 : price at which the position could be closed now
         """
         side, qty = -position.side, abs(position.qty_e8)
-        market = Wanted(index, side, qty, STOP_LOSS, OrderKind.MARKET, 0)
+        at_once: list[tuple[Wanted, list[int]]] = []
+        if now_ns >= self.again_ns[index]:
+            at_once.append((Wanted(index, side, qty, STOP_LOSS, OrderKind.MARKET, 0), []))
         if index in self._bare:
-            return [(market, [])]
+            return at_once
         target, stop = self._prices(index, position)
         lacking: list[tuple[Wanted, list[int]]] = []
         for reason, kind, price in (
@@ -212,7 +222,7 @@ class OrderPolicy:
             if price <= 0 or any(self._orders.left_e8[order_id] == qty for order_id in there):
                 continue
             if kind is OrderKind.STOP_MARKET and side * (closing_e8 - price) >= 0:
-                return [(market, [])]  # the exchange would refuse it: it would trigger at once
+                return at_once  # the exchange would refuse it: it would trigger at once
             if kind is OrderKind.STOP_MARKET or now_ns >= self._later_ns.get(index, now_ns):
                 lacking.append((Wanted(index, side, qty, reason, kind, price), there))
         return lacking
@@ -220,6 +230,7 @@ class OrderPolicy:
     def on_flat(self, index: int) -> None:
         """Forget what was known of a position that is closed."""
         self._bare.discard(index)
+        self.again_ns[index] = 0
         self._later_ns.pop(index, None)
 
     def _prices(self, index: int, position: Position) -> tuple[int, int]:

@@ -195,12 +195,12 @@ class Trader:
         """Book an execution that no order of ours asked for (a liquidation); return the profit realised."""
         return self._book(fill, fill.exec_ns)
 
-    def on_done(self, order_id: int) -> Order:
-        """Forget an order that is filled, cancelled or expired; its symbol is free for the next intent."""
+    def on_done(self, order_id: int, *, refused: bool = False) -> Order:
+        """Forget an order that has ended, or that was ``refused``; its symbol is free for the next intent."""
         left_e8 = self.orders.left_e8[order_id]
         order = self.orders.remove(order_id)
         held = self.account.positions[order.symbol_index].qty_e8 != 0
-        self.policy.on_done(order, left_e8, self._now_ns, held=held)
+        self.policy.on_done(order, left_e8, self._now_ns, held=held, refused=refused)
         return order
 
     def on_funding(self, symbol_index: int, payment_e8: int) -> None:
@@ -296,7 +296,7 @@ class Trader:
         return realised
 
     def _holdings(self) -> Holdings:
-        waiting = self.orders.waiting
+        waiting = self.orders.waiting | (self.policy.again_ns > self._now_ns)
         if self.policy.protects:
             # What protected a position that is closed has to end before the next one begins.
             waiting = waiting | (self.orders.guarded & (self._side == 0))

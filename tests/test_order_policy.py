@@ -172,6 +172,16 @@ def test_bracket_is_brought_in_line_with_a_part_of_the_target() -> None:
     assert resized.qty_e8 == target.qty_e8 - target.qty_e8 // 4
 
 
+def test_end_of_what_was_replaced_is_asked_again_while_the_position_is_held() -> None:
+    machine, done = entered(strategy={"hold_ms": 60_000})
+    stop, target = done.orders
+    machine.on_fill(fill(target, target.price_e8, target.qty_e8 // 4))
+    asked = [at for at in range(200, 2_500, 100) if step(machine, market(at), NOTHING).cancels]
+    assert asked == [200, 2_200]
+    machine.on_done(stop.order_id)
+    assert [at for at in range(2_500, 6_500, 100) if step(machine, market(at), NOTHING).cancels] == []
+
+
 def test_bracket_of_a_closed_position_is_cancelled_and_holds_up_the_next_entry() -> None:
     machine, done = entered()
     stop, target = done.orders
@@ -228,6 +238,46 @@ def test_refused_target_is_tried_again_later() -> None:
     machine.on_done(done.orders[1].order_id)
     tried = [at for at in range(200, 2_600, 100) if step(machine, market(at), NOTHING).orders]
     assert tried == [2_100]
+
+
+def test_refused_exit_is_tried_again_later_and_leaves_room_for_others() -> None:
+    """It once was at every frame, until the limit on all orders held up the exits of other symbols."""
+    machine, _ = entered(orders={})
+    (leave,) = step(machine, market(1_000), NOTHING).orders
+    assert leave.intent.reason == "hold_elapsed"
+    machine.on_done(leave.order_id, refused=True)
+    tried = []
+    for at in range(1_100, 3_200, 100):
+        for order in step(machine, market(at), DOWN).orders:
+            tried.append(at)
+            machine.on_done(order.order_id, refused=True)
+    assert tried == [3_000]
+    machine.on_foreign_fill(fill(leave, 6_000_010_000_000, at_ms=3_150))
+    assert len(step(machine, market(3_200), UP).orders) == 1, "a position that is gone holds up nothing"
+
+
+def test_exit_that_was_filled_in_part_is_not_held_up() -> None:
+    machine, _ = entered(orders={})
+    (leave,) = step(machine, market(1_000), NOTHING).orders
+    machine.on_fill(fill(leave, 6_000_010_000_000, leave.qty_e8 // 2))
+    machine.on_done(leave.order_id)
+    assert len(step(machine, market(1_100), NOTHING).orders) == 1
+
+
+def test_refused_exit_of_a_position_without_a_stop_waits_and_a_stop_does_not() -> None:
+    machine, done = entered(strategy={"hold_ms": 60_000})
+    machine.on_done(done.orders[0].order_id, refused=True)
+    (leave,) = step(machine, market(200), NOTHING).orders
+    machine.on_done(leave.order_id, refused=True)
+    tried = [at for at in range(300, 2_400, 100) if step(machine, market(at), NOTHING).orders]
+    assert tried == [2_200]
+    machine, done = entered()
+    (leave,) = step(machine, market(1_000), NOTHING).orders
+    for order in done.orders:
+        machine.on_done(order.order_id)
+    machine.on_done(leave.order_id, refused=True)
+    kinds = [order.kind for order in step(machine, market(1_100), NOTHING).orders]
+    assert kinds == [OrderKind.STOP_MARKET, OrderKind.LIMIT]
 
 
 def test_no_limit_on_entries_holds_up_a_bracket() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 
 from gpuscalp.orders import Fill
 from gpuscalp.risk import RiskEvent, RiskState
@@ -245,3 +246,19 @@ def test_instances_hold_plain_data_only() -> None:
 
     walk(machine, "trader")
     assert len(seen) > 50
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_position_that_is_older_than_the_first_quote_is_worth_what_it_cost(side: int) -> None:
+    """It once was worth nothing: a loss that latched, or a gain from which the drawdown was measured."""
+    machine = trader(warm=False, orders={"stop_loss_bps": 5.0})
+    theirs = Fill(-1, 0, side, E8 // 100, 6_000_000_000_000, 0, NOW, 0)
+    machine.on_foreign_fill(theirs)
+    nothing = market(0, bid=(0, 20_000), spread=(0, 1))
+    report = step(machine, nothing, NOTHING)
+    assert (report.equity_e8, report.gross_e8, report.event) == (10_000 * E8, 600 * E8, None)
+    assert machine.gate.snapshot().high_e8 == 10_000 * E8
+    assert machine.exposure.others_e8(1) == (0, 600 * E8)
+    assert report.orders == (), "no price is known"
+    later = step(machine, market(100, bid=(610_000, 20_000), spread=(0, 1)), NOTHING)
+    assert later.equity_e8 == (10_000 + 10 * side) * E8

@@ -89,31 +89,39 @@ def _open_orders(call: Call) -> list[dict[str, Any]]:
 
 def _all_orders(call: Call) -> list[dict[str, Any]]:
     listing, params = call.listing(), call.params
-    first = params.integer("orderId", 0) or 0
+    first = params.integer("orderId")
     start, end = params.integer("startTime", 0) or 0, params.integer("endTime", _FOREVER_MS) or 0
     user = call.user
     found = [
         order
         for order in (*user.closed_orders.values(), *user.open_orders.values())
-        if order.symbol == listing.symbol and order.order_id >= first and start <= order.created_ms <= end
+        if order.symbol == listing.symbol
+        and order.order_id >= (first or 0)
+        and start <= order.created_ms <= end
     ]
     found.sort(key=lambda order: order.order_id)
-    return [order_row(order, listing.rules) for order in found[-call.limit(500, 1_000) :]]
+    return [order_row(order, listing.rules) for order in _page(call, found, first)]
 
 
 def _user_trades(call: Call) -> list[dict[str, Any]]:
     listing, params = call.listing(), call.params
-    first, order_id = params.integer("fromId", 0) or 0, params.integer("orderId")
+    first, order_id = params.integer("fromId"), params.integer("orderId")
     start, end = params.integer("startTime", 0) or 0, params.integer("endTime", _FOREVER_MS) or 0
     found = [
         row
         for row in call.user.fills
         if row["symbol"] == listing.symbol
-        and row["id"] >= first
+        and row["id"] >= (first or 0)
         and order_id in (None, row["orderId"])
         and start <= row["time"] <= end
     ]
-    return found[-call.limit(500, 1_000) :]
+    return _page(call, found, first)
+
+
+def _page(call: Call, found: list[Any], first: int | None) -> list[Any]:
+    """Return the oldest ones from a number on, or the newest where none was asked for."""
+    limit = call.limit(500, 1_000)
+    return found[-limit:] if first is None else found[:limit]
 
 
 def _cancel_all(call: Call) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gpuscalp.errors import ExecutionError
-from gpuscalp.execution.lifecycle import ENDED
+from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import OrderRequest, Report, ReportKind
 from gpuscalp.orders import Fill, Order
 from gpuscalp.trader import Trader
@@ -85,7 +85,7 @@ def book(trader: Trader, report: Report) -> BookedFill | None:
     if report.kind is not ReportKind.FILL or report.fill is None:
         if ended:
             _known(order, report)
-            trader.on_done(report.order_id)
+            trader.on_done(report.order_id, refused=report.state is OrderState.REJECTED)
         return None
     if report.order_id < 0:
         return BookedFill(report.fill, None, trader.on_foreign_fill(report.fill), report.maker)

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gpuscalp.account import Account
 from gpuscalp.execution.lifecycle import OrderState
-from gpuscalp.execution.messages import OrderRequest, Report, ReportKind
+from gpuscalp.execution.messages import OrderKind, OrderRequest, Report, ReportKind
 from gpuscalp.orders import Fill
 
 # Ids of the exchange's own orders, and of those that somebody else has sent.
@@ -115,7 +115,8 @@ class RemoteBroker:
     orders : our orders that have not ended, by id
     seen : S trade numbers up to which everything is dealt with; -1 before the first look
     duplicate_count : trades that were told again
-    moves : S counts of orders sent, trades and ends
+    moves : S counts of what may have changed what the account has: trades, orders that the exchange has
+        taken, and their ends; not stops, and not what it has refused
     """
 
     def __init__(self, start_e8: int, symbol_count: int) -> None:
@@ -129,7 +130,6 @@ class RemoteBroker:
 
     def submit(self, request: OrderRequest, sent_ns: int) -> None:
         self.orders[request.order_id] = RemoteOrder(request, sent_ns, OrderState.NEW, request.qty_e8)
-        self.moves[request.symbol_index] += 1
         self._unsent.append(Sending(request.order_id, sent_ns, request))
 
     def cancel(self, order_id: int, sent_ns: int) -> None:
@@ -184,6 +184,7 @@ class RemoteBroker:
             if order.state is not OrderState.NEW:
                 return []
             order.state = OrderState.ACCEPTED
+            self._move(order.request)
             return [_report(heard, state=order.state, left_e8=order.left_e8)]
         if kind not in _ENDS:
             order.cancelling &= kind is not ReportKind.CANCEL_REJECTED
@@ -219,8 +220,13 @@ class RemoteBroker:
         if order.filled_e8 < order.executed_e8:
             return []
         del self.orders[order.request.order_id]
-        self.moves[order.request.symbol_index] += 1
+        if ending.kind is not ReportKind.REJECTED:
+            self._move(order.request)
         return [_report(ending, state=_ENDS[ending.kind], left_e8=order.left_e8)]
+
+    def _move(self, request: OrderRequest) -> None:
+        """Note that the exchange has taken or ended an order. A stop changes nothing until it trades."""
+        self.moves[request.symbol_index] += request.kind is not OrderKind.STOP_MARKET
 
 
 def _report(

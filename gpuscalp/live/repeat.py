@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from gpuscalp.errors import JournalError
-from gpuscalp.execution.remote import Heard
+from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.feeds.recorder import ConnectionNote, replay
 from gpuscalp.journal.blocks import Record, RecordKind
 from gpuscalp.live.engine import Engine, Outcome
@@ -226,6 +226,8 @@ class Repeater:
         outcome = self._engine.step(work, recorded_clock(written), recorded_device(written))
         compare(outcome, written, records, self.differences)
         self._market.send(outcome.orders, outcome.cancels)
+        if isinstance(self._market.broker, RemoteBroker):
+            self._market.broker.unsent()  # it left then, or never did
         if self._on_outputs is not None and written:
             self._on_outputs(written)
         if self._on_step is not None:

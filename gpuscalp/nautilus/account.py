@@ -6,13 +6,15 @@ Owns: which calls make a look, and what their replies mean to us. Never: decides
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final, final
 
 from nautilus_trader.adapters.binance.http.error import BinanceError, get_binance_error_code
 
 from gpuscalp.errors import ConfigError
-from gpuscalp.execution.lifecycle import OrderState
+from gpuscalp.execution.lifecycle import ENDED, OrderState
+from gpuscalp.execution.messages import OrderRequest
 from gpuscalp.execution.reconcile import Found, FoundOrder, FoundTrade
 from gpuscalp.execution.remote import RemoteBroker
 from gpuscalp.orders import OrderKind
@@ -150,6 +152,24 @@ class AccountView:
                 await self._api.cancel_order(symbol=self._symbols[order.symbol], order_id=order.venue_id)
         except BinanceError:
             return  # the next look says what became of it
+
+    async def end(self, name: str, request: OrderRequest) -> None:
+        """Ask for the end of an order of ours by its name; one that has ended meanwhile is no error."""
+        symbol = self._symbols[request.symbol_index]
+        try:
+            if request.kind is OrderKind.STOP_MARKET:
+                with suppress(BinanceError):  # it has gone off: there is an order of the same name
+                    await self._api.cancel_algo_order(client_algo_id=name)
+                    return
+            await self._api.cancel_order(symbol=symbol, orig_client_order_id=name)
+        except BinanceError:
+            return  # as above
+
+    async def executed_e8(self, name: str, request: OrderRequest) -> int | None:
+        """Return how much of an order of ours was filled; None where the exchange has not ended it."""
+        symbol = self._symbols[request.symbol_index]
+        order = await _known(self._api.query_order(symbol=symbol, orig_client_order_id=name))
+        return None if order is None or _STATES[order.status.value] not in ENDED else _e8(order.executedQty)
 
     async def _open_orders(self) -> list[FoundOrder]:
         found = []

@@ -101,9 +101,12 @@ class Link(Strategy):  # type: ignore[misc]
         self.submit_order(order_of(self.order_factory, asked, self._found[symbol], ClientOrderId(name)))
 
     def end(self, name: str) -> bool:
-        """Ask for the end of an order; False where Nautilus does not know it as open."""
+        """Ask for the end of an order; False where Nautilus would not ask the exchange.
+
+        It does not know the order as open, or has asked before: it never asks twice, even if that has failed.
+        """
         order = self.cache.order(ClientOrderId(name))
-        if order is None or order.is_closed:
+        if order is None or order.is_closed or order.is_pending_cancel:
             return False
         self.cancel_order(order)
         return True

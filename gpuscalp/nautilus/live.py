@@ -1,22 +1,24 @@
 """A session's inputs from NautilusTrader's node, and its orders to it (``gpuscalp.live.source.Source``).
 
-Owns: what an order event means for the book, when rows are handed on, health. Never: decides, or believes a
+Owns: where an order event leads to, when rows are handed on, health. Never: decides, or believes a
 word of Nautilus's own reconciliation: that only leads to a look at the account.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
+from msgspec.structs import replace
+
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import FeedError, UsageError
-from gpuscalp.execution.messages import OrderKind, ReportKind
+from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
 from gpuscalp.execution.reconcile import OWN_PREFIXES, Rule
 from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.feeds.clock import ClockOffset
@@ -28,7 +30,7 @@ from gpuscalp.live.source import Driver
 from gpuscalp.live.status import clock_status
 from gpuscalp.live.timekeeper import Timekeeper
 from gpuscalp.nautilus.account import AccountView
-from gpuscalp.nautilus.instruments import RAW_PER_E8
+from gpuscalp.nautilus.heard import NOTHING_TO_REDUCE, heard_of
 from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.looks import Looks
@@ -37,14 +39,12 @@ from gpuscalp.nautilus.node import instrument_ids, make_node
 from gpuscalp.nautilus.node_log import passed_on
 from gpuscalp.schema import E8, NS_PER_MS
 
-_CODE: Final = re.compile(r"-[1-9]\d{3}\b")
-# Binance's answers that say nothing of what became of an order (error codes of USD-M, November 2026).
-_NO_ANSWER: Final = frozenset({-1000, -1001, -1006, -1007})
-_MAKER: Final = 1
-_BUY: Final = 1
-_ENDS: Final = {"OrderCanceled": ReportKind.CANCELED, "OrderExpired": ReportKind.EXPIRED}
-_REFUSALS: Final = frozenset({"OrderRejected", "OrderDenied"})
 _SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
+
+# Ends that may hide a trade.
+_UNSURE: Final = frozenset({ReportKind.CANCELED, ReportKind.EXPIRED})
+# How long an end waits for what it has asked past Nautilus.
+_LAST_CALLS_S: Final = 5.0
 
 
 @final
@@ -85,6 +85,7 @@ class NautilusSource:
         self._open = False  # the account was looked at: the session may decide
         self._flushing = False
         self._alarmed: set[str] = set()
+        self._calling: set[asyncio.Task[None]] = set()
         self._looks = Looks(
             account,
             broker,
@@ -128,8 +129,12 @@ class NautilusSource:
             watching.cancel()
             if self._open:
                 self._end_entries()
+                if self._calling:
+                    await asyncio.wait(self._calling, timeout=_LAST_CALLS_S)
             await node.stop_async()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in self._calling:
+                task.cancel()
+            await asyncio.gather(watching, *self._calling, return_exceptions=True)
 
     def now(self) -> int:
         return self._timekeeper.now()
@@ -156,12 +161,11 @@ class NautilusSource:
             self._broker.unsent()
             return
         for sending in self._broker.unsent():
-            name = client_id(self._session.about.session_id, sending.order_id)
-            order = self._broker.orders.get(sending.order_id)
             if sending.request is None:
-                if order is not None and not self._link.end(name):
-                    self._looks.want(f"order {sending.order_id} is not open in Nautilus")
+                if (order := self._broker.orders.get(sending.order_id)) is not None:
+                    self._end(sending.order_id, order.request)
                 continue
+            name = client_id(self._session.about.session_id, sending.order_id)
             self._looks.sent(sending.order_id)
             self._link.send(sending.request, sending.request.symbol_index, name)
 
@@ -262,64 +266,34 @@ class NautilusSource:
             self._on_foreign(event, now_ns)
             return
         order = self._broker.orders.get(number)
-        heard = self._heard(name, event, number, now_ns)
+        heard = self._heard(event, number, now_ns)
         if heard is None:
             self._looks.want(f"{name} of order {number}")
+        elif order is not None and heard.kind in _UNSURE and not order.request.reduce_only:
+            self._begin(self._confirm(heard, order.request))
+            return
         elif order is not None or heard.kind is ReportKind.FILL:
             self._hear(heard)
         if number in self._broker.orders and self._link.is_closed(event.client_order_id):
             self._looks.want(f"order {number} is closed in Nautilus")
 
-    def _heard(self, name: str, event: Any, number: int, now_ns: int) -> Heard | None:
+    def _heard(self, event: Any, number: int, now_ns: int) -> Heard | None:
         """Return what an event says of an order of ours; None where only the exchange can say it."""
-        symbol = self._names.index(event.instrument_id)
         order = self._broker.orders.get(number)
-        if name == "OrderAccepted":
-            # That of a conditional order is the number of the condition, not of an order.
-            return Heard(ReportKind.ACCEPTED, event.ts_event, now_ns, number, symbol)
-        if name == "OrderFilled":
-            trade_id, fee = str(event.trade_id), event.commission
-            if not trade_id.isdigit() or str(fee.currency) != self._account.quote:
-                return None
-            return Heard(
-                ReportKind.FILL,
-                event.ts_event,
-                now_ns,
-                number,
-                symbol,
-                venue_id=int(event.venue_order_id.value),
-                trade_id=int(trade_id),
-                side=1 if int(event.order_side) == _BUY else -1,
-                qty_e8=int(event.last_qty.raw) // RAW_PER_E8,
-                price_e8=int(event.last_px.raw) // RAW_PER_E8,
-                fee_e8=int(fee.as_decimal() * E8),
-                maker=int(event.liquidity_side) == _MAKER,
-            )
-        if name in _ENDS:
-            kind = _ENDS[name] if order is not None and order.cancelling else ReportKind.EXPIRED
-            filled_e8 = self._link.filled_e8(event.client_order_id)
-            return Heard(kind, event.ts_event, now_ns, number, symbol, executed_e8=filled_e8)
-        if name in _REFUSALS:
-            code = _code(str(event.reason))
-            if name == "OrderRejected" and (not code or code in _NO_ANSWER):
-                return None
-            reason = str(event.reason)[:200]
-            return Heard(
-                ReportKind.REJECTED, event.ts_event, now_ns, number, symbol, code=code, reason=reason
-            )
-        if name == "OrderCancelRejected":
+        heard = heard_of(
+            event,
+            number,
+            self._names.index(event.instrument_id),
+            now_ns=now_ns,
+            quote=self._account.quote,
+            cancelling=order is not None and order.cancelling,
+            filled_e8=self._link.filled_e8(event.client_order_id),
+        )
+        if heard is not None and heard.kind is ReportKind.CANCEL_REJECTED:
             self._looks.want(f"order {number} was not cancelled")
-            reason = str(event.reason)[:200]
-            return Heard(
-                ReportKind.CANCEL_REJECTED,
-                event.ts_event,
-                now_ns,
-                number,
-                symbol,
-                code=_code(reason),
-                reason=reason,
-            )
-        return None
+        elif heard is not None and heard.code == NOTHING_TO_REDUCE:
+            self._looks.want(f"order {number} had nothing to reduce")
+        return heard
 
     def _on_foreign(self, event: Any, now_ns: int) -> None:
         """An order that this session has not sent does something."""
@@ -352,17 +326,51 @@ class NautilusSource:
             self._driver.latency.add(Stage.RECEIVE, max(0, now_ns + offset_ns - exch_ns), len(ticks))
         self._driver.kick()
 
+    def _end(self, number: int, request: OrderRequest) -> None:
+        """Ask for the end of an order: through Nautilus, or past it where it would not ask."""
+        name = client_id(self._session.about.session_id, number)
+        if not self._link.end(name):
+            self._looks.want(f"order {number} is not open in Nautilus")
+            self._begin(self._account.end(name, request))
+
+    async def _confirm(self, heard: Heard, request: OrderRequest) -> None:
+        """Hear the end of an entry once the exchange has told how much of it was filled.
+
+        Nautilus counts the trades that it has heard of. After one that was lost the trader would hold less
+        than it thinks, and would enter again.
+        """
+        name = client_id(self._session.about.session_id, heard.order_id)
+        told = await self._account.executed_e8(name, request)
+        if told is None:
+            self._looks.want(f"the exchange has not ended order {heard.order_id}")
+            return
+        self._hear(replace(heard, known_ns=self.now(), executed_e8=max(heard.executed_e8, told)))
+
+    def _begin(self, call: Coroutine[Any, Any, None]) -> None:
+        """Let a call run; one that fails is counted, and leads to a look."""
+
+        async def run() -> None:
+            try:
+                await call
+            except Exception as error:  # whatever the adapter and the network raise
+                self._looks.failed(error)
+                self._looks.want("a call has failed")
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._calling.add(task)
+        task.add_done_callback(self._calling.discard)
+
     def _cancel_again(self) -> None:
         """Ask once more for the end of orders of which a process that has died had asked it."""
         for number, order in self._broker.orders.items():
             if order.cancelling:
-                self._link.end(client_id(self._session.about.session_id, number))
+                self._end(number, order.request)
 
     def _end_entries(self) -> None:
         """Leave no order behind that would open a position while nobody is there to protect it."""
         for number, order in self._broker.orders.items():
             if order.request.kind is OrderKind.LIMIT and not order.request.reduce_only:
-                self._link.end(client_id(self._session.about.session_id, number))
+                self._end(number, order.request)
 
     def _silent(self) -> tuple[int, ...]:
         limit_ns = self._config.nautilus.silent_ms * NS_PER_MS
@@ -371,9 +379,3 @@ class NautilusSource:
 
     def _names_of(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._symbols[index] for index in indices)
-
-
-def _code(text: str) -> int:
-    """Return Binance's error code in a text; 0 if there is none."""
-    found = _CODE.search(text)
-    return int(found.group()) if found else 0

@@ -56,7 +56,7 @@ class Account(Protocol):
 
 @dataclass(slots=True)
 class Counts:
-    """Of the whole process: looks, those that failed, trades that only a look has brought, orders that never
+    """Of the whole process: looks, calls that failed, trades that only a look has brought, orders that never
     arrived, differences of the balance that nothing explains."""
 
     looks: int = 0
@@ -126,6 +126,11 @@ class Looks:
         """Note that an order leaves now."""
         self._sent_ns[order_id] = time.monotonic_ns()
 
+    def failed(self, error: Exception) -> None:
+        """Count a call that has failed: whatever the adapter and the network raise, it is tried again."""
+        self.counts.failed += 1
+        self.error = f"{type(error).__name__}: {error}"[:300]
+
     def poll(self) -> None:
         """Ask for a look about orders that have got no answer."""
         now_ns = time.monotonic_ns()
@@ -191,9 +196,8 @@ class Looks:
             numbers, moves = self._numbers(), tuple(self._broker.moves)
             try:
                 found = await self._account.look(self._broker, numbers)
-            except Exception as error:  # whatever the adapter and the network raise: it is tried again
-                self.counts.failed += 1
-                self.error = f"{type(error).__name__}: {error}"[:300]
+            except Exception as error:
+                self.failed(error)
                 return False
             self.error = ""
             self.counts.looks += 1
@@ -222,9 +226,8 @@ class Looks:
             try:
                 for order in difference.orders:
                     await self._account.cancel(order)
-            except Exception as error:  # as above: the next look finds them again
-                self.counts.failed += 1
-                self.error = f"{type(error).__name__}: {error}"[:300]
+            except Exception as error:  # the next look finds them again
+                self.failed(error)
             if not difference.orders:
                 for heard in take_over(broker, found, difference, rule, known_ns):
                     self._hear(heard)

@@ -18,6 +18,7 @@ from nautilus_trader.model.identifiers import ClientId, ClientOrderId, Instrumen
 from nautilus_trader.model.objects import FIXED_PRECISION
 from nautilus_trader.trading.strategy import Strategy
 
+from gpuscalp.execution.booking import in_turn
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.market import Work
 from gpuscalp.live.records import client_id
@@ -295,11 +296,11 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
             self.subscribe_data(BELLS, client_id=CLIENT)
 
     def _send(self, outcome: Outcome) -> None:
-        for order_id, _ in outcome.cancels:
-            if self.reports.cancelling(order_id):
-                self.cancel_order(self.cache.order(self._client_order_id(order_id)))
-        for order, _ in outcome.orders:
-            self._submit(order)
+        for what, _ in in_turn(outcome.orders, outcome.cancels):
+            if not isinstance(what, int):
+                self._submit(what)
+            elif self.reports.cancelling(what):
+                self.cancel_order(self.cache.order(self._client_order_id(what)))
 
     def _submit(self, order: Order) -> None:
         self.reports.sent(order.order_id, order.symbol_index, order.qty_e8)

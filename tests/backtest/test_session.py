@@ -313,7 +313,7 @@ def test_liquidation_and_refusals_are_counted_and_the_money_still_adds_up() -> N
     market.marks_of = [marks([(at, price, 0.0001, 60_000.0) for at, price in marked]) for _ in range(2)]
     config = msgspec.structs.replace(
         CONFIG,
-        account=AccountConfig(start_usdt=60.0),
+        account=AccountConfig(start_usdt=50.0),
         paper=msgspec.structs.replace(CONFIG.paper, leverage=125),
         risk=msgspec.structs.replace(
             CONFIG.risk, max_leverage="off", max_trade_risk_pct="off", max_collar_bps="off",

@@ -130,6 +130,25 @@ def test_cancel_query_and_lists_agree(bench: Bench) -> None:
     ]
 
 
+def test_pages_are_the_newest_or_the_oldest_from_a_number_on(bench: Bench) -> None:
+    """It once was the newest in any case: whoever read on from a number lost what lay between."""
+    orders = [bench.order("BUY", 0.1)["orderId"] for _ in range(5)]
+    trades = [each["id"] for each in bench.call("GET", "/fapi/v1/userTrades", symbol="BTCUSDT")]
+    assert len(trades) == 5
+
+    def page(path: str, key: str, **more: Any) -> list[int]:
+        return [each[key] for each in bench.call("GET", path, symbol="BTCUSDT", limit=2, **more)]
+
+    for path, key, name, ids in (
+        ("/fapi/v1/userTrades", "id", "fromId", trades),
+        ("/fapi/v1/allOrders", "orderId", "orderId", orders),
+    ):
+        assert page(path, key) == ids[-2:]
+        assert page(path, key, **{name: ids[1]}) == ids[1:3]
+        assert page(path, key, **{name: 0}) == ids[:2]
+        assert page(path, key, **{name: ids[4] + 1}) == []
+
+
 def test_a_batch_answers_each_order_for_itself(bench: Bench) -> None:
     good = (
         '{"symbol":"BTCUSDT","side":"BUY","type":"LIMIT","timeInForce":"GTC","quantity":"1","price":"99.0"}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -109,6 +110,24 @@ def test_a_symbol_is_quiet_when_nothing_moves_and_nothing_is_under_way() -> None
     assert book.quiet(since) == {0}
     book.take(fill(1, 5, 10))
     assert book.quiet(since) == frozenset(), "a trade"
+
+
+def test_what_the_exchange_has_refused_has_moved_nothing() -> None:
+    """An exit refused again and again once hid its symbol from every comparison with the exchange."""
+    book = broker()
+    since = tuple(book.moves)
+    book.submit(request(1), 0)
+    book.take(Heard(ReportKind.REJECTED, 1, 1, 1, 0))
+    book.submit(replace(request(2), kind=OrderKind.STOP_MARKET), 0)
+    book.take(Heard(ReportKind.ACCEPTED, 1, 1, 2, 0))
+    book.take(Heard(ReportKind.CANCELED, 1, 1, 2, 0))
+    assert book.quiet(since) == {0}
+    book.submit(request(3), 0)
+    book.take(Heard(ReportKind.ACCEPTED, 1, 1, 3, 0))
+    assert book.quiet(since) == frozenset(), "it may have traded"
+    since = tuple(book.moves)
+    book.take(Heard(ReportKind.EXPIRED, 1, 1, 3, 0))
+    assert book.quiet(since) == frozenset()
 
 
 def test_an_acceptance_is_told_once() -> None:

@@ -7,6 +7,7 @@ tells every trade twice.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -171,6 +172,22 @@ def test_it_comes_out_as_it_was_written_whatever_kills_it(
     found = verify(tmp_path / "session")
     assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
     assert found["frames"] > 90
+
+
+def test_a_repetition_keeps_nothing_of_what_had_left(
+    tmp_path: Path, model: Path, market: list[Ticks]
+) -> None:
+    """Every order of the session once waited to be sent again until its repetition was over."""
+    drive = run(tmp_path / "session", model, market)
+    drive.kill()
+    shutil.rmtree(tmp_path / "session" / "checkpoints")
+    again = Session(tmp_path / "session", now_ns=drive.now_ns, clock_of=lambda _: lambda: drive.now_ns)
+    assert again.start.from_seq == 0
+    assert isinstance(again.market.broker, RemoteBroker)
+    waiting = {each.order_id for each in again.market.broker.unsent()}
+    again.close(now_ns=drive.now_ns)
+    assert len(drive.sent) > 10
+    assert len(waiting & set(drive.sent)) < 5, "those of the last step at most"
 
 
 def test_a_closing_order_that_is_refused_is_not_sent_again_at_once(

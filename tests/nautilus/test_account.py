@@ -11,10 +11,20 @@ import pytest
 
 pytest.importorskip("nautilus_trader", reason="NautilusTrader is not installed (extra nautilus)")
 
-from gpuscalp.execution.messages import ReportKind
+from nautilus_trader.adapters.binance.http.error import BinanceClientError
+
+from gpuscalp.config import NautilusConfig
+from gpuscalp.exchange.embedded import Exchange
+from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
+from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
 from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.nautilus import account
 from gpuscalp.nautilus.account import AccountView
+from gpuscalp.nautilus.installed import LIVE
+from gpuscalp.nautilus.keys import Keys
 from gpuscalp.schema import E8
+from tests.exchange.scripted import Client, ScriptedSource, talk
+from tests.tools import no_nautilus
 
 
 class Api:
@@ -68,3 +78,99 @@ def test_fees_in_another_currency_count_once_and_from_the_beginning_of_the_sessi
     look()
     assert view.other_fees == {"BNB": Decimal("0.01")}
     assert not view._counted, "what is dealt with is forgotten"
+
+
+STOP = OrderRequest(1, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True)
+LIMIT = OrderRequest(1, 0, 1, E8, 49 * E8)
+
+
+class Cancels:
+    """Takes cancellations; refuses, or fails at, some of them."""
+
+    def __init__(self, **errors: Exception) -> None:
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self._errors = errors
+
+    async def cancel_order(self, **which: str) -> None:
+        self._ask("order", which)
+
+    async def cancel_algo_order(self, **which: str) -> None:
+        self._ask("algo", which)
+
+    def _ask(self, kind: str, which: dict[str, str]) -> None:
+        self.asked.append((kind, which))
+        if kind in self._errors:
+            raise self._errors[kind]
+
+
+ALGO, ORDER = ("algo", {"client_algo_id": "n"}), ("order", {"symbol": "BTCUSDT", "orig_client_order_id": "n"})
+UNKNOWN = BinanceClientError(400, {"code": -2011, "msg": "Unknown order sent."}, {})
+
+
+@pytest.mark.parametrize(
+    ("request_", "errors", "asked"),
+    [
+        (LIMIT, {}, [ORDER]),
+        (LIMIT, {"order": UNKNOWN}, [ORDER]),
+        (STOP, {}, [ALGO]),
+        (STOP, {"algo": UNKNOWN}, [ALGO, ORDER]),
+        (STOP, {"algo": UNKNOWN, "order": UNKNOWN}, [ALGO, ORDER]),
+    ],
+)
+def test_an_end_is_asked_for_by_name_where_the_order_is(
+    request_: OrderRequest, errors: dict[str, Exception], asked: list[Any]
+) -> None:
+    api = Cancels(**errors)
+    asyncio.run(AccountView(api, ["BTCUSDT"]).end("n", request_))
+    assert api.asked == asked
+
+
+def test_an_end_that_did_not_get_through_is_said() -> None:
+    with pytest.raises(ConnectionError):
+        asyncio.run(AccountView(Cancels(order=ConnectionError("reset")), ["BTCUSDT"]).end("n", LIMIT))
+
+
+@pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
+def test_the_adapter_ends_orders_by_their_names_and_knows_what_became_of_them() -> None:
+    from gpuscalp.nautilus.node import open_account
+
+    async def work(client: Client) -> None:
+        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+        far = {"type": "LIMIT", "price": "50000", "timeInForce": "GTC", "newClientOrderId": "entry"}
+        stop = {"type": "STOP_MARKET", "triggerPrice": "50000", "algoType": "CONDITIONAL"}
+        stop |= {"symbol": "BTCUSDT", "side": "SELL", "quantity": "0.010", "clientAlgoId": "stop"}
+        assert (await client.order(**far))[0] == 200
+        assert await view.executed_e8("entry", LIMIT) is None, "it has not ended"
+        assert await view.executed_e8("nobody", LIMIT) is None
+        assert (await client.order(newClientOrderId="bought"))[0] == 200
+        assert await view.executed_e8("bought", LIMIT) == E8 // 100
+        assert (await client.signed("POST", "/fapi/v1/algoOrder", **stop))[0] == 200
+        for _ in range(2):  # the second time there is nothing to end
+            await view.end("entry", LIMIT)
+            await view.end("stop", STOP)
+            for path in ("openOrders", "openAlgoOrders"):
+                assert await client.signed("GET", f"/fapi/v1/{path}", symbol="BTCUSDT") == (200, [])
+        assert await view.executed_e8("entry", LIMIT) == 0
+
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+        talk(exchange, work)
+
+
+@pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
+def test_trades_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpuscalp.nautilus.node import open_account
+
+    monkeypatch.setattr(account, "_PAGE", 2)
+
+    async def work(client: Client) -> None:
+        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+        bought = [(await client.order())[1]["orderId"] for _ in range(6)]
+        found = await view._trades(0, 0)
+        assert [each.venue_id for each in found] == bought
+        found = await view._trades(0, found[2].trade_id)
+        assert [each.venue_id for each in found] == bought[3:]
+
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+        talk(exchange, work)

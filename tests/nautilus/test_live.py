@@ -12,6 +12,10 @@ from rich.console import Console
 from gpuscalp.errors import UsageError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
+from gpuscalp.execution.messages import ReportKind
+from gpuscalp.execution.remote import Heard
+from gpuscalp.journal import RecordKind, read_records
+from gpuscalp.live.records import decode
 from gpuscalp.live.verify import verify
 from gpuscalp.live.view import table
 from gpuscalp.nautilus.installed import LIVE
@@ -64,7 +68,9 @@ def test_cuts_lost_replies_and_a_kill_in_mid_position(tmp_path: Path, slow_bundl
         live.stop()
         counts = sent_orders(exchange)
     assert max(counts.values()) == 1, counts
-    assert len(counts) == last["account"]["last_order_id"] - 1, "one never arrived"
+    lost = [each for each in heard(tmp_path / "session") if each.kind is ReportKind.REJECTED]
+    assert 1 <= len(lost) <= 2, "one never arrived, and one more if the kill came between pen and wire"
+    assert len(counts) == last["account"]["last_order_id"] - len(lost)
     found = verify(tmp_path / "session")
     assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
     assert found["frames"] > 100
@@ -170,6 +176,32 @@ def test_strangers_are_closed_by_rule(tmp_path: Path, slow_bundle: Path) -> None
             live.stop()
 
 
+def test_a_position_closed_by_hand_and_unheard_is_found_by_its_refused_exit(
+    tmp_path: Path, slow_bundle: Path
+) -> None:
+    """The exit was refused and sent again at every frame, and no look ever compared the symbol."""
+    with served() as exchange:
+        config = config_of(
+            exchange, tmp_path / "live.toml", look_s=60.0, unknown="adopt", strategy="hold_ms = 4_000"
+        )
+        with Live(tmp_path / "session", config, slow_bundle) as live:
+
+            def equal(status: dict[str, Any]) -> bool:
+                held = {each["symbol"]: each["trader"] for each in status["account"]["positions"]}
+                return {symbol: qty for symbol, qty in held.items() if qty} == at_exchange(exchange)[1]
+
+            live.wait_entered()
+            symbol, qty = next(iter(at_exchange(exchange)[1].items()))
+            exchange.set_fault(Fault(kind="drop"))
+            place(exchange, "SELL", symbol=symbol, quantity=str(qty), reduceOnly="true")
+            exchange.clear_faults()
+            before = live.wait(lambda status: not equal(status), "a difference")
+            after = live.wait(equal, "the same on both sides")
+            sent = [each["account"]["last_order_id"] for each in (before, after)]
+            assert sent[0] < sent[1] < sent[0] + 20, "20 frames a second were 20 exits a second"
+            live.stop()
+
+
 def test_a_long_history_of_the_account_leaves_nothing_in_nautilus(tmp_path: Path, slow_bundle: Path) -> None:
     """After a cut Nautilus once kept a position that had been open a thousand orders before."""
     with served(rounds=1_102) as exchange:
@@ -191,6 +223,12 @@ def test_a_wrong_secret_is_said_and_not_shown(tmp_path: Path, slow_bundle: Path)
         assert live.join() == 1
     assert "the account cannot be looked at" in live.errors + live.output
     assert live.written_secrets() == []
+
+
+def heard(session: Path) -> list[Heard]:
+    """Return what the session has written of the exchange's words."""
+    records = read_records(session / "journal")
+    return [decode(each, Heard) for each in records if each.kind == RecordKind.HEARD]
 
 
 def shown(status: dict[str, Any]) -> str:

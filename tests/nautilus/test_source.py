@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,12 +15,95 @@ from tests.tools import no_nautilus
 if reason := no_nautilus(LIVE):
     pytest.skip(reason, allow_module_level=True)
 
-from gpuscalp.execution.messages import OrderKind, OrderRequest, TimeInForce
+from nautilus_trader.model.currencies import BNB, USDT
+from nautilus_trader.model.enums import LiquiditySide, OrderSide
+from nautilus_trader.model.objects import Money, Price, Quantity
+
+from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Difference
-from gpuscalp.execution.remote import RemoteBroker
+from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.live.records import Command
+from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8
+
+# What CloudFront puts between an exchange and its clients when it does not reach it.
+PAGE = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01 Transitional//EN">
+<HTML><HEAD><META HTTP-EQUIV="Content-Type" CONTENT="text/html; charset=iso-8859-1">
+<TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>502 ERROR</H1></BODY></HTML>"""
+
+
+class Scene:
+    """A source that has sent orders, what it has heard and asked for, and Nautilus as it is told to be."""
+
+    def __init__(self, *requests: OrderRequest, knows: bool = True) -> None:
+        source = self.source = NautilusSource.__new__(NautilusSource)
+        broker = self.broker = source._broker = RemoteBroker(1_000 * E8, 1)
+        for each in requests:
+            broker.submit(each, 0)
+        self.heard: list[Heard] = []
+        self.wanted: list[str] = []
+        source._names = ("BTCUSDT-PERP.BINANCE",)
+        source._told = lambda: 5
+        source._session = SimpleNamespace(  # type: ignore[assignment]
+            about=SimpleNamespace(session_id="s"), market=SimpleNamespace(exch_ns=0)
+        )
+        self.ended: list[str] = []  # through Nautilus
+        self.past: list[str] = []
+        self.failed: list[Exception] = []
+        self.error: Exception | None = None
+        self.knows = knows
+        self.executed_e8: int | None = 0
+        source._account = SimpleNamespace(  # type: ignore[assignment]
+            quote="USDT", end=self.end_past, executed_e8=self.ask_executed
+        )
+        source._looks = SimpleNamespace(  # type: ignore[assignment]
+            want=self.wanted.append, failed=self.failed.append
+        )
+        source._link = SimpleNamespace(  # type: ignore[assignment]
+            filled_e8=lambda _: 0, is_closed=lambda _: False, end=self.end
+        )
+        source._calling = set()
+        source._hear = self.hear  # type: ignore[method-assign]
+
+    def end(self, name: str) -> bool:
+        if self.knows:
+            self.ended.append(name)
+        return self.knows
+
+    async def ask_executed(self, name: str, request: OrderRequest) -> int | None:
+        assert (name, request.order_id) == ("gs-s-1", 1)
+        if self.error is not None:
+            raise self.error
+        return self.executed_e8
+
+    async def end_past(self, name: str, request: OrderRequest) -> None:
+        self.past.append(name)
+        if self.error is not None:
+            raise self.error
+
+    def hear(self, heard: Heard) -> None:
+        self.heard.append(heard)
+        self.broker.take(heard)
+
+    def tell(self, name: str, number: int = 1, **more: Any) -> None:
+        event = type(name, (SimpleNamespace,), {})(
+            client_order_id=f"gs-s-{number}", instrument_id="BTCUSDT-PERP.BINANCE", ts_event=4, **more
+        )
+        self.source.on_order_event(event)
+
+    async def tell_and_wait(self, name: str, **more: Any) -> None:
+        self.tell(name, **more)
+        assert self.heard == [], "nothing is heard before the exchange has answered"
+        await asyncio.gather(*self.source._calling)
+
+    def kinds(self) -> list[ReportKind]:
+        return [each.kind for each in self.heard]
+
+
+def market(number: int = 1, side: int = 1, *, reduce_only: bool = False) -> OrderRequest:
+    kind, force = OrderKind.MARKET, TimeInForce.IOC
+    return OrderRequest(number, 0, side, E8, kind=kind, time_in_force=force, reduce_only=reduce_only)
 
 
 def test_nothing_leaves_before_the_account_was_looked_at() -> None:
@@ -33,18 +118,53 @@ def test_nothing_leaves_before_the_account_was_looked_at() -> None:
 
 
 def test_an_end_leaves_no_entry_that_rests() -> None:
-    source = NautilusSource.__new__(NautilusSource)
-    broker = source._broker = RemoteBroker(1_000 * E8, 1)
-    market = {"kind": OrderKind.MARKET, "time_in_force": TimeInForce.IOC}
-    broker.submit(OrderRequest(1, 0, 1, E8, 50 * E8), 0)
-    broker.submit(OrderRequest(2, 0, -1, E8, 51 * E8, reduce_only=True), 0)
-    broker.submit(OrderRequest(3, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True), 0)
-    broker.submit(OrderRequest(4, 0, 1, E8, **market), 0)  # type: ignore[arg-type]
-    ended: list[str] = []
-    source._session = SimpleNamespace(about=SimpleNamespace(session_id="s"))  # type: ignore[assignment]
-    source._link = SimpleNamespace(end=ended.append)  # type: ignore[assignment]
-    source._end_entries()
-    assert ended == ["gs-s-1"], "what protects a position stays"
+    scene = Scene(
+        OrderRequest(1, 0, 1, E8, 50 * E8),
+        OrderRequest(2, 0, -1, E8, 51 * E8, reduce_only=True),
+        OrderRequest(3, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True),
+        market(4),
+    )
+    scene.source._end_entries()
+    assert scene.ended == ["gs-s-1"], "what protects a position stays"
+
+
+@pytest.mark.parametrize("way", ["send", "again", "entries"])
+def test_an_end_that_nautilus_would_not_ask_for_is_asked_past_it(way: str) -> None:
+    """It has closed the order after a lost answer, or has asked once in vain: the order rested for good."""
+    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8), knows=False)
+    source, broker = scene.source, scene.broker
+    broker.unsent()
+    broker.cancel(1, 0)
+
+    async def ask() -> None:
+        {"send": source.send, "again": source._cancel_again, "entries": source._end_entries}[way]()
+        await asyncio.gather(*source._calling)
+
+    source._open = True
+    asyncio.run(ask())
+    assert scene.past == ["gs-s-1"]
+    assert len(scene.wanted) == 1
+    scene.error = ConnectionError("reset")
+    broker.cancel(1, 0)
+    asyncio.run(ask())
+    assert scene.failed == [scene.error]
+
+
+@pytest.mark.parametrize(
+    ("order", "asks"),
+    [
+        (None, False),
+        ({"is_closed": True, "is_pending_cancel": False}, False),
+        ({"is_closed": False, "is_pending_cancel": True}, False),
+        ({"is_closed": False, "is_pending_cancel": False}, True),
+    ],
+)
+def test_nautilus_is_asked_for_an_end_once(order: dict[str, bool] | None, asks: bool) -> None:
+    asked: list[Any] = []
+    known = None if order is None else SimpleNamespace(**order)
+    link = SimpleNamespace(cache=SimpleNamespace(order=lambda _: known), cancel_order=asked.append)
+    assert Link.end(link, "gs-s-1") is asks
+    assert asked == ([known] if asks else [])
 
 
 def test_resume_is_refused_while_a_stranger_may_still_be_there() -> None:
@@ -56,3 +176,96 @@ def test_resume_is_refused_while_a_stranger_may_still_be_there() -> None:
     assert source.objection(Command.FLATTEN) == ""
     looks.blocked = False
     assert source.objection(Command.RESUME) == ""
+
+
+@pytest.mark.parametrize("reason", [PAGE, "Canceled retry", "REJECTED", "{'code': -1007, 'msg': 'Timeout'}"])
+def test_a_refusal_that_is_not_the_exchanges_word_ends_no_order(reason: str) -> None:
+    """The page of a proxy once counted as code -8859: the order was given up, and rested."""
+    scene = Scene(market())
+    scene.tell("OrderRejected", reason=reason)
+    assert scene.heard == []
+    assert len(scene.wanted) == 1
+    assert list(scene.broker.orders) == [1]
+
+
+@pytest.mark.parametrize("reason", ["{'code': -2019, 'msg': 'No.'}", '{"code":-2019,"msg":"No."}'])
+def test_a_refusal_by_the_exchange_ends_an_order(reason: str) -> None:
+    scene = Scene(market())
+    scene.tell("OrderRejected", reason=reason)
+    assert [(each.kind, each.code) for each in scene.heard] == [(ReportKind.REJECTED, -2019)]
+    assert scene.broker.orders == {}
+
+
+def test_an_exit_that_has_nothing_to_reduce_asks_for_a_look() -> None:
+    scene = Scene(market(1, -1, reduce_only=True))
+    scene.tell("OrderRejected", reason="{'code': -2022, 'msg': 'ReduceOnly Order is rejected.'}")
+    assert scene.kinds() == [ReportKind.REJECTED]
+    assert len(scene.wanted) == 1
+
+
+def filled(trade_id: str = "7", **more: Any) -> dict[str, Any]:
+    """Return what an OrderFilled says: the whole order at 50, for half a dollar."""
+    usual = {
+        "trade_id": trade_id,
+        "venue_order_id": SimpleNamespace(value="90"),
+        "commission": Money(0.5, USDT),
+        "order_side": OrderSide.BUY,
+        "last_qty": Quantity.from_str("1"),
+        "last_px": Price.from_str("50"),
+        "liquidity_side": LiquiditySide.TAKER,
+    }
+    return usual | more
+
+
+@pytest.mark.parametrize(("commission", "fee"), [(Money(0.5, USDT), E8 // 2), (Money(0.001, BNB), 0)])
+def test_a_fill_is_heard_whatever_its_fee_was_paid_in(commission: Money, fee: int) -> None:
+    """With fees in BNB a position once had no stop until a look had found it, up to 15 s later."""
+    scene = Scene(market())
+    scene.tell("OrderFilled", **filled(commission=commission))
+    (heard,) = scene.heard
+    assert (heard.qty_e8, heard.price_e8, heard.fee_e8, heard.trade_id) == (E8, 50 * E8, fee, 7)
+    assert scene.wanted == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"last_px": Price.from_str("0")}, {"last_qty": Quantity.from_str("0")}, {"trade_id": "ALGO-3"}],
+)
+def test_a_fill_without_a_price_is_left_to_a_look(more: dict[str, Any]) -> None:
+    """Nautilus makes one where the exchange's message lacks it; written down, no restart could book it."""
+    scene = Scene(market())
+    scene.tell("OrderFilled", **filled(**more))
+    assert scene.heard == []
+    assert len(scene.wanted) == 1
+
+
+@pytest.mark.parametrize("name", ["OrderCanceled", "OrderExpired"])
+def test_an_end_of_an_entry_waits_for_a_trade_that_its_stream_has_lost(name: str) -> None:
+    """The trader thought that it was flat, and entered again."""
+    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8))
+    scene.executed_e8 = E8 // 4
+    scene.source._link.is_closed = lambda _: True  # type: ignore[method-assign]
+    asyncio.run(scene.tell_and_wait(name))
+    assert [each.executed_e8 for each in scene.heard] == [E8 // 4]
+    assert list(scene.broker.orders) == [1], "it waits for the trade"
+    assert scene.wanted == []
+    scene.tell("OrderFilled", **filled(last_qty=Quantity.from_str("0.25")))
+    assert scene.broker.orders == {}
+    assert scene.broker.account.positions[0].qty_e8 == E8 // 4
+
+
+@pytest.mark.parametrize("error", [None, ConnectionError("reset")])
+def test_an_end_of_an_entry_that_nobody_confirms_is_left_to_a_look(error: Exception | None) -> None:
+    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8))
+    scene.executed_e8, scene.error = None, error
+    asyncio.run(scene.tell_and_wait("OrderExpired"))
+    assert scene.heard == []
+    assert len(scene.wanted) == 1
+    assert list(scene.broker.orders) == [1]
+
+
+def test_an_end_of_what_can_only_reduce_waits_for_nobody() -> None:
+    scene = Scene(market(1, -1, reduce_only=True))
+    scene.tell("OrderExpired")
+    assert scene.kinds() == [ReportKind.EXPIRED]
+    assert scene.broker.orders == {}
