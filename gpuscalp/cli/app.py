@@ -31,13 +31,16 @@ Adding a command
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gpuscalp import __version__
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Type of the option `--device`, the same in every command: device: DeviceOption = "auto".
 DeviceOption = Annotated[
@@ -135,9 +138,16 @@ def _name_value(param: Any) -> None:
     param.metavar = _VALUES.get(name) or ("N" if number else name.rpartition("-")[2].upper())
 
 
+class Commands(typer.Typer):
+    """A group whose commands are of the kind above."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[_Function], _Function]:
+        return super().command(name, **{"cls": Command, **options})
+
+
 # Plain help: with the panels of rich `gpuscalp --help` takes 0.18 s instead of 0.09 s (2 cores, Python 3.11).
 # Errors are printed by gpuscalp.cli.run.
-app = typer.Typer(
+app = Commands(
     name="gpuscalp",
     help="Train, backtest and trade short-horizon models of crypto futures: one pipeline, the same bits on a"
     " GPU and a CPU; on paper unless told otherwise twice.",
@@ -145,15 +155,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-features_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-backtest_app = typer.Typer(cls=DefaultCommand, no_args_is_help=True, rich_markup_mode=None)
-model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-nautilus_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-kernels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-walkforward_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-notify_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+data_app = Commands(no_args_is_help=True, rich_markup_mode=None)
+features_app = Commands(no_args_is_help=True, rich_markup_mode=None)
+backtest_app = Commands(cls=DefaultCommand, no_args_is_help=True, rich_markup_mode=None)
+model_app = Commands(no_args_is_help=True, rich_markup_mode=None)
+nautilus_app = Commands(no_args_is_help=True, rich_markup_mode=None)
+kernels_app = Commands(no_args_is_help=True, rich_markup_mode=None)
+walkforward_app = Commands(no_args_is_help=True, rich_markup_mode=None)
+notify_app = Commands(no_args_is_help=True, rich_markup_mode=None)
+bench_app = Commands(no_args_is_help=True, rich_markup_mode=None)
 
 app.add_typer(data_app, name="data", help="Import, download and check market data.")
 app.add_typer(features_app, name="features", help="List, compute and check features.")
@@ -192,6 +202,3 @@ def _root(
 
 for _name in COMMAND_MODULES:
     import_module(f"gpuscalp.cli.{_name}")
-for _group in (app, *(each.typer_instance for each in app.registered_groups)):
-    for _command in _group.registered_commands if _group is not None else ():
-        _command.cls = Command
