@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from gpuscalp.live import probes
 from gpuscalp.live.probes import Pulse, alive, ready
 
 S = 10**9
@@ -94,3 +98,18 @@ def test_not_ready_before_and_after():
 
 def test_who_is_not_alive_is_not_ready():
     assert not ready(running(beat_ns=0), WELL, NOW, WALL)["ok"]
+
+
+def test_waiting_for_a_frame_ends_with_the_next_one_and_without_any():
+    pulse = running()
+    pulse.frame_done.set()  # the last frame is over for who knows how long
+    began = time.monotonic()
+    pulse.wait_frame()
+    assert time.monotonic() - began >= probes.WAIT_S
+    thread = threading.Thread(target=pulse.wait_frame)
+    with mock.patch.object(probes, "WAIT_S", 60.0):
+        thread.start()
+        while thread.is_alive():
+            pulse.frame_done.set()
+            thread.join(0.01)
+        assert time.monotonic() - began < 30.0

@@ -87,3 +87,20 @@ def test_probe_answers_while_a_scrape_stands_still():
         assert get(port, HEALTH)[0] == 200
         released.set()
         scrape.join()
+
+
+def test_scrape_waits_for_a_moment_that_suits_and_a_probe_does_not():
+    seen = []
+
+    class Watching(Collector):
+        def collect(self):
+            seen.append("collected")
+            return []
+
+    probes = {HEALTH: lambda: {"ok": True}}
+    with served("127.0.0.1", 0, [Watching()], probes, before_scrape=lambda: seen.append("waited")) as port:
+        seen.clear()  # a collector is asked once when it is registered
+        assert get(port, HEALTH)[0] == 200
+        assert not seen
+        assert get(port, METRICS)[0] == 200
+    assert seen == ["waited", "collected"]
