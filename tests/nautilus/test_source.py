@@ -44,7 +44,7 @@ class Scene:
         self.heard: list[Heard] = []
         self.wanted: list[str] = []
         source._names = ("BTCUSDT-PERP.BINANCE",)
-        source._told = lambda: 5
+        source._timekeeper = SimpleNamespace(now=lambda: 5)  # type: ignore[assignment]
         source._session = SimpleNamespace(  # type: ignore[assignment]
             about=SimpleNamespace(session_id="s"), market=SimpleNamespace(exch_ns=0)
         )
