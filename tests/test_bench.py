@@ -10,7 +10,7 @@ from gpuscalp.errors import ParityError
 
 
 def test_batch_benchmark_gives_ratios_and_errors() -> None:
-    answer = batch.run(frames=30_000, repeats=1, sample=2_000)
+    answer = batch.run(frames=30_000, repeats=1)
     assert answer["shared_columns"] == 8 * 7 * 4
     assert answer["ratio_polars"] > 0
     assert answer["ratio_pandas"] > 0
@@ -28,7 +28,7 @@ def test_batch_benchmark_refuses_to_time_wrong_answers(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(batch, "compute", wrong)
     with pytest.raises(ParityError):
-        batch.run(frames=30_000, repeats=1, sample=2_000)
+        batch.run(frames=30_000, repeats=1)
 
 
 def test_stream_benchmark_allocates_a_fixed_small_amount() -> None:

@@ -27,18 +27,10 @@ CHANNELS = tuple(Channel)[:8]
 TILE_FRAMES = 4096
 # The peers and we round differently; an error above this, relative to the column's scale, is a wrong answer.
 TOLERANCE = 1e-5
-# The newest frames, which are compared with an oracle that looks at every window anew.
-SAMPLE = 20_000
 
 
-def run(
-    frames: int = 1_000_000, repeats: int = 5, threads: int = 2, *, sample: int = SAMPLE
-) -> dict[str, Any]:
+def run(frames: int = 1_000_000, repeats: int = 5, threads: int = 2) -> dict[str, Any]:
     """Measure and return the figures; see the keys below.
-
-    Parameters
-    ----------
-    sample : newest frames that are compared with the oracle
 
     Raises
     ------
@@ -53,8 +45,7 @@ def run(
         "gpuscalp": lambda: compute(shared.program, len(shared), channels, threads),
         "gpuscalp_all_columns": lambda: compute(full.program, len(full), channels, threads),
     }
-    out = compute(shared.program, len(shared), channels, threads)
-    errors = {"gpuscalp": _largest_error(out, channels, sample)}
+    errors = {"gpuscalp": _largest_error(compute(shared.program, len(shared), channels, threads), channels)}
     if errors["gpuscalp"] > TOLERANCE:
         raise ParityError("a rolling column is wrong", value=errors["gpuscalp"])
     kept = channels[:, ladder.halo(shared.program) :]
@@ -70,7 +61,7 @@ def run(
     tasks["pandas"] = lambda: [
         getattr(table.rolling(window), name)() for window in WINDOWS for name in ("mean", "std", "min", "max")
     ]
-    errors["polars"] = _peer_error(tasks["polars"](), channels, sample)
+    errors["polars"] = _peer_error(tasks["polars"](), channels)
     seconds = interleaved(tasks, repeats=repeats)
     spectrum = _spectrum(channels[Channel.RETURN_BPS, ladder.halo(shared.program) :][: frames // 4], repeats)
     ours = seconds["gpuscalp"]
@@ -137,7 +128,7 @@ def _oracle(x: F64, window: int, name: str) -> F64:
     return np.asarray(getattr(view, name)(axis=1))
 
 
-def _largest_error(out: F32, channels: F32, sample: int = SAMPLE) -> float:
+def _largest_error(out: F32, channels: F32, sample: int = 20_000) -> float:
     """Compare the newest frames of two channels with float64 over every window."""
     graph = shared_graph()
     worst = 0.0
@@ -151,7 +142,7 @@ def _largest_error(out: F32, channels: F32, sample: int = SAMPLE) -> float:
     return worst
 
 
-def _peer_error(frame: Any, channels: F32, sample: int) -> float:
+def _peer_error(frame: Any, channels: F32, sample: int = 20_000) -> float:
     worst = 0.0
     channel = CHANNELS[0]
     x = channels[channel].astype(np.float64)
