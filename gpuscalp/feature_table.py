@@ -100,17 +100,7 @@ def write_features(
     )
     graph = pipeline.graph
     chosen = select_columns(graph, columns)
-    about = {"hash": graph.hash, "venue": name, "grid": to_dict(pipeline.grid)}
-    schema = pa.schema(
-        [
-            ("symbol", pa.dictionary(pa.int32(), pa.string())),
-            ("end_ns", pa.int64()),
-            ("quality", pa.uint32()),
-            ("mid", pa.float64()),
-            *((column, pa.float32()) for column in chosen),
-        ],
-        metadata={"gpuscalp": json.dumps(about)},
-    )
+    schema = _schema(pa, pipeline, name, chosen)
     at = [graph.index(column) for column in chosen]
     first_ns, last_ns = archive.time_range(name, symbols)
     partial = out.with_name(f".{out.name}.partial")
@@ -137,6 +127,20 @@ def write_features(
         "venue": name,
         "hash": graph.hash,
     }
+
+
+def _schema(pa: Any, pipeline: FeaturePipeline, venue: str, columns: Sequence[str]) -> Any:
+    about = {"hash": pipeline.graph.hash, "venue": venue, "grid": to_dict(pipeline.grid)}
+    return pa.schema(
+        [
+            ("symbol", pa.dictionary(pa.int32(), pa.string())),
+            ("end_ns", pa.int64()),
+            ("quality", pa.uint32()),
+            ("mid", pa.float64()),
+            *((column, pa.float32()) for column in columns),
+        ],
+        metadata={"gpuscalp": json.dumps(about)},
+    )
 
 
 def mid_price(pipeline: FeaturePipeline, chunk: FeatureChunk) -> F64:

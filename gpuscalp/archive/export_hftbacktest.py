@@ -24,7 +24,7 @@ from gpuscalp.archive.streams import PartReader
 from gpuscalp.archive.tables import TABLES
 from gpuscalp.errors import UsageError
 from gpuscalp.ops import fused_book as fused
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import Quality, TickKind
 
 BATCH_ROWS: Final = 65_536
@@ -166,30 +166,42 @@ def export_hftbacktest(
     total = sum(part.rows for part in every)
     floors: dict[str, int] = {}
     for (symbol, day), parts in plan.items():
-        target = targets[symbol, day]
         readers = [PartReader(archive.path, part, start_ns, end_ns) for part in parts]
         clocks = TwoClocks(offset_ns=report.offset_ns, local_floor_ns=floors.get(symbol, NO_FLOOR_NS))
-        file = EventFile(target)
-        try:
-            before = report.rows.copy()
-            for batch in arrivals(readers, batch_rows=BATCH_ROWS):
-                _count_rows(batch, report)
-                for events in clocks.add(batch):
-                    file.add(events)
-                if progress is not None:
-                    progress(sum(report.rows.values()), total, target.name)
-            for events in clocks.finish():
-                file.add(events)
-            if file.count:
-                size_bytes = file.finish()
-                rows = {table: report.rows[table] - before[table] for table in EXPORTED}
-                report.files.append(_described(file, symbol, day, size_bytes, rows))
-        finally:
-            file.discard()
+        file = EventFile(targets[symbol, day])
+        _write_day(file, readers, clocks, symbol, day, report, progress or silent, total)
         floors[symbol] = clocks.local_floor_ns
-        _add_account(file, clocks, report)
     report.seconds = time.perf_counter() - began
     return report
+
+
+def _write_day(
+    file: EventFile,
+    readers: Sequence[PartReader],
+    clocks: TwoClocks,
+    symbol: str,
+    day: str,
+    report: ExportReport,
+    told: Progress,
+    total: int,
+) -> None:
+    """Write the file of one symbol and day, if anything is in it, and enter it into the report."""
+    try:
+        before = report.rows.copy()
+        for batch in arrivals(readers, batch_rows=BATCH_ROWS):
+            _count_rows(batch, report)
+            for events in clocks.add(batch):
+                file.add(events)
+            told(sum(report.rows.values()), total, file.path.name)
+        for events in clocks.finish():
+            file.add(events)
+        if file.count:
+            size_bytes = file.finish()
+            rows = {table: report.rows[table] - before[table] for table in EXPORTED}
+            report.files.append(_described(file, symbol, day, size_bytes, rows))
+    finally:
+        file.discard()
+    _add_account(file, clocks, report)
 
 
 def _plan(

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
 from gpuscalp.files import pretty
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock, Instrument
 from gpuscalp.times import utc
 from gpuscalp.train.source import chunk_frames
@@ -99,16 +99,13 @@ def run_backtest(
     ArchiveError, ModelError, ConfigError
         as their readers raise them
     """
-    began = time.perf_counter()
+    began, told = time.perf_counter(), on_progress or silent
     if out is not None:
         check_free(out)
     if like is not None and (band is not None or start_ns is not None or end_ns is not None):
         raise UsageError("what a session did has one time and no band", where="like", fix="leave those out")
     if band is not None:
-        cells_of(config)  # refuses now what would make no sense after the run
-        if not isinstance(model, Path):
-            # Its cells know one age of the model.
-            raise UsageError("a band is that of one model", where="band", fix="leave it out of a schedule")
+        _check_band(config, model)
     archive = Archive.open(archive_path)
     training = training_of(model)
     config = counted(config, training)
@@ -139,21 +136,13 @@ def run_backtest(
     ticks = archive.tick_batches(venue, training.symbols, start_ns=read_from_ns, end_ns=end_ns)
     chunks = _within(pipeline.batch(session.watch(ticks)), begin_ns, finish_ns)
 
-    def told(now_ns: int) -> None:
-        if on_progress is not None:
-            on_progress((now_ns - begin_ns) / 1e9, (finish_ns - begin_ns) / 1e9, utc(now_ns))
-
     with Predictor(threads) as predict:
         for bundle, part in _parts(models, chunks, session.venue.tape, like):
             _trade_part(session, bundle, part, predict, entries, check)
-            told(int(part.frames.end_ns[-1]))
+            now_ns = int(part.frames.end_ns[-1])
+            told((now_ns - begin_ns) / 1e9, (finish_ns - begin_ns) / 1e9, utc(now_ns))
     session.finish()
-    if session.recorder.frame_count == 0:
-        raise UsageError(
-            "no frame could be closed in the range asked for",
-            where=str(archive_path),
-            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
-        )
+    require_frames(session.recorder.frame_count, archive_path, begin_ns, finish_ns)
     # Of all that was read: the frames before the start that warm the features count as well.
     data_digest = archive.digest(venue, training.symbols, read_from_ns, finish_ns)
     scope = scope_of(training, venue, (begin_ns, finish_ns), data_digest, models.digest)
@@ -164,10 +153,34 @@ def run_backtest(
         outcome.summary["like"] = like.summary()
     found = None
     if band is not None:
-        found = run_band(scene, band, session, config, told=_cells_told(on_progress))
+        found = run_band(
+            scene, band, session, config, told=lambda done, of: told(done, of, f"{done} of {of} combinations")
+        )
         outcome.summary["band"] = found.summary()
     outcome.summary["seconds"] = time.perf_counter() - began
     return write_run(out, frozen, outcome, training.symbols, found)
+
+
+def _check_band(config: BacktestConfig, model: Model) -> None:
+    """Refuse before the run a band that would make no sense after it."""
+    cells_of(config)
+    if not isinstance(model, Path):  # its cells know one age of the model
+        raise UsageError("a band is that of one model", where="band", fix="leave it out of a schedule")
+
+
+def require_frames(count: int, path: Path, begin_ns: int, finish_ns: int) -> None:
+    """Refuse a run in which no frame has closed.
+
+    Raises
+    ------
+    UsageError
+    """
+    if count == 0:
+        raise UsageError(
+            "no frame could be closed in the range asked for",
+            where=str(path),
+            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
+        )
 
 
 def span_of(
@@ -259,14 +272,6 @@ def _parts(
         while waiting and like.heard_ns(waiting[0][1].frames.end_ns) < tape.recv_ns[-1]:
             yield waiting.popleft()
     yield from waiting
-
-
-def _cells_told(on_progress: Progress | None) -> Callable[[int, int], None]:
-    def told(done: int, total: int) -> None:
-        if on_progress is not None:
-            on_progress(done, total, f"{done} of {total} combinations")
-
-    return told
 
 
 def pipeline_of(training: TrainingSpec, instruments: Sequence[Instrument], threads: int) -> FeaturePipeline:

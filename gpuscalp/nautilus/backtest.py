@@ -23,6 +23,7 @@ from gpuscalp.backtest.run import (
     frozen_of,
     lead_ns,
     pipeline_of,
+    require_frames,
     scope_of,
     span_of,
     write_run,
@@ -102,18 +103,7 @@ def run_nautilus(
     # Without a start as well: what closes with the first row is a frame with nothing in it.
     desk.engine.begins_ns = begin_ns
     feed_ns = least_ns(config.paper.reply)
-    strategy = GpuScalpStrategy(
-        GpuScalpStrategyConfig(
-            strategy_id="GPUSCALP-001",
-            session_id=_SESSION,
-            told=True,
-            feed_ns=feed_ns,
-            compute_ns=median_ns(config.cost.compute),
-            reply_ns=feed_ns,
-        ),
-        desk,
-        course,
-    )
+    strategy = GpuScalpStrategy(_settings(config, feed_ns), desk, course)
     strategy.funding = funding
     engine.add_strategy(strategy)
     maker = EventMaker(instruments, perpetuals, FastestWay())
@@ -129,12 +119,7 @@ def run_nautilus(
         )
     finally:
         engine.dispose()
-    if course.recorder.frame_count == 0:
-        raise UsageError(
-            "no frame could be closed in the range asked for",
-            where=str(archive_path),
-            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
-        )
+    require_frames(course.recorder.frame_count, archive_path, begin_ns, finish_ns)
     course.finish(feed.last_ns)
     data_digest = archive.digest(venue, symbols, read_from_ns, finish_ns)
     scope = scope_of(training, venue, (begin_ns, finish_ns), data_digest, bundle.contract.digest)
@@ -156,6 +141,17 @@ def run_nautilus(
     result = write_run(out, frozen, outcome, symbols)
     course.write_signals(result.run_dir, symbols)
     return result, course
+
+
+def _settings(config: BacktestConfig, feed_ns: int) -> GpuScalpStrategyConfig:
+    return GpuScalpStrategyConfig(
+        strategy_id="GPUSCALP-001",
+        session_id=_SESSION,
+        told=True,
+        feed_ns=feed_ns,
+        compute_ns=median_ns(config.cost.compute),
+        reply_ns=feed_ns,
+    )
 
 
 def nautilus_archive(
