@@ -72,7 +72,6 @@ def test_parameters_may_come_in_the_body_and_the_query_wins(bench: Bench) -> Non
 
 
 def test_public_key_signatures_are_verified(bench: Bench) -> None:
-    pytest.importorskip("cryptography")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 

@@ -239,8 +239,6 @@ def _names_used() -> set[str]:
 
 def test_names_of_nvml_that_are_used_exist_in_the_installed_library():
     nvml: Any = import_nvml()
-    if nvml is None:
-        pytest.skip("nvidia-ml-py is not installed")
     used = _names_used()
     assert len(used) > 40, "the search finds them"
     assert not {name for name in used if not hasattr(nvml, name)}
@@ -248,8 +246,6 @@ def test_names_of_nvml_that_are_used_exist_in_the_installed_library():
 
 def test_fields_of_answers_that_are_read_exist_in_the_installed_library():
     nvml: Any = import_nvml()
-    if nvml is None:
-        pytest.skip("nvidia-ml-py is not installed")
     read = {
         "c_nvmlFieldValue_t": {"nvmlReturn", "value"},
         "c_nvmlValue_t": {"uiVal"},
@@ -267,8 +263,6 @@ def test_fields_of_answers_that_are_read_exist_in_the_installed_library():
 def test_stand_in_has_every_name_that_is_used_and_only_names_of_the_library():
     assert not {name for name in _names_used() if not hasattr(FakeNvml(), name)}
     nvml: Any = import_nvml()
-    if nvml is None:
-        pytest.skip("nvidia-ml-py is not installed")
     names = [name for name in dir(FakeNvml) if name.lower().startswith("nvml")]
     assert not [name for name in names if not hasattr(nvml, name)]
     constants = [name for name in names if isinstance(getattr(FakeNvml, name), int)]
@@ -278,8 +272,6 @@ def test_stand_in_has_every_name_that_is_used_and_only_names_of_the_library():
 
 
 def test_installed_library_without_a_driver_says_so():
-    nvml = import_nvml()
-    if nvml is None:
-        pytest.skip("nvidia-ml-py is not installed")
+    nvml: Any = import_nvml()
     found = survey(nvml)
     assert isinstance(found, list) or found.startswith("NVML does not start: ")
