@@ -1,7 +1,7 @@
 """What it costs a session to be looked at: its frames with a page open and metrics scraped, and without.
 
-Owns: what makes a slice a watched one: a page and a scraper (session and slices: gpuscalp.bench.slices). In a
-bare slice the dashboard's process is stopped (SIGSTOP) and nobody scrapes.
+Owns: what makes a slice a watched one: a page, a scraper and a log (session and slices: gpuscalp.bench.slices).
+In a bare slice the dashboard's process is stopped (SIGSTOP), nobody scrapes, and only errors are logged.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from gpuscalp.bench.slices import ORDER, SETTLE_S, Slice, figures, loaded_session, program
+from gpuscalp.live.control import Request, ask
 
 # Prometheus asks every 15 s by default; this is far more often.
 _SCRAPE_S: Final = 1.0
@@ -63,7 +64,7 @@ def measure(
     ):
         assert dashboard.stdout is not None
         with _reader(json.loads(dashboard.stdout.readline())["port"]):
-            slices, scrapes, cpu_s = _slices(dashboard.pid, metrics_port, slice_s, rounds)
+            slices, scrapes, cpu_s = _slices(path, dashboard.pid, metrics_port, slice_s, rounds)
     watched_s = sum((end - begin) / 1e9 for begin, end, watched in slices if watched)
     return (
         {"symbols": symbols, "rate": rate, "slices": len(slices), "slice_s": slice_s}
@@ -76,7 +77,7 @@ def measure(
 
 
 def _slices(
-    pid: int, metrics_port: int, slice_s: float, rounds: int
+    path: Path, pid: int, metrics_port: int, slice_s: float, rounds: int
 ) -> tuple[list[Slice], list[float], float]:
     """Watch and leave alone in turn; return the slices, what scrapes took in ms, and processor time in s."""
     found: list[Slice] = []
@@ -84,6 +85,7 @@ def _slices(
     cpu_s = 0.0
     for watched in ORDER * rounds:
         os.kill(pid, signal.SIGCONT if watched else signal.SIGSTOP)
+        ask(path, Request("log_level", level="INFO" if watched else "ERROR"), timeout_s=30.0)
         begin_ns, end_s, spent_s = time.time_ns(), time.monotonic() + slice_s, _cpu_s(pid)
         while (left_s := end_s - time.monotonic()) > 0:
             if watched:

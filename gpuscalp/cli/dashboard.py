@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json as json_text
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from gpuscalp.cli.app import app
 from gpuscalp.cli.output import JsonFlag, emit
+
+# Whoever trades comes first where both want the same core; a stop that is pressed still gets its turn.
+_NICE: Final = 10
 
 
 @app.command("dashboard")
@@ -37,6 +41,7 @@ def dashboard(
     """
     from gpuscalp.dashboard import serve
 
+    os.nice(_NICE)
     answer = serve(
         session,
         address=address,
