@@ -67,7 +67,7 @@ def measure(
             slices = [_slice(retraining, slice_s, retrained=each) for each in ORDER * rounds]
         finally:
             retraining.end()
-    spent_s = sum((end - begin) / NS_PER_S for begin, end, retrained in slices if retrained)
+    spent_s = sum((end - begin) / NS_PER_S + SETTLE_S for begin, end, retrained in slices if retrained)
     return (
         {"symbols": symbols, "rate": rate, "slices": len(slices), "slice_s": slice_s, "cores": cores}
         | {"machine_cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1)}

@@ -1,7 +1,8 @@
 """What it costs a session to be looked at: its frames with a page open and metrics scraped, and without.
 
-Owns: what makes a slice a watched one: a page, a scraper and a log (session and slices: gpuscalp.bench.slices).
-In a bare slice the dashboard's process is stopped (SIGSTOP), nobody scrapes, and only errors are logged.
+Owns: what makes a slice a watched one: a page, a scraper and a log (session and slices:
+gpuscalp.bench.slices). In a bare slice the dashboard's process is stopped (SIGSTOP), nobody scrapes, and only
+errors are logged.
 """
 
 from __future__ import annotations

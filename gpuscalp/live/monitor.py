@@ -23,6 +23,7 @@ from gpuscalp.latency import LatencyHistogram, Stage, quantile_ns
 from gpuscalp.live.drift_watch import DriftWatch
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.market import Work
+from gpuscalp.live.records import SignalRecord
 from gpuscalp.live.rivals import Rivals
 from gpuscalp.live.roles import Roles
 from gpuscalp.live.session import Session
@@ -51,6 +52,8 @@ _TREND: Final = (
     *("frames", "late", "gaps", "rejects", "lost_connections", "device_faults", "rows", "doubtful"),
     *("intents", "refused", "ended", "rejected", "slippage_e8", "turnover_e8"),
 )
+# As they lie in ``SignalRecord.stages_ns``.
+_STAGES: Final = (Stage.FEATURES, Stage.PREDICT, Stage.GATE)
 _OUTLIER: Final = np.uint32(Quality.OUTLIER)
 _STATES: Final = {"active": 0.0, "reducing": 1.0, "halted": 2.0}
 
@@ -136,6 +139,10 @@ class Monitor:
         if len(work.ticks):
             self.batches.add(np.array([len(work.ticks)], np.float64))
         self.trading.on_records(outcome.records)
+        for _, body in outcome.records:
+            if isinstance(body, SignalRecord):
+                for stage, spent_ns in zip(_STAGES, body.stages_ns, strict=True):
+                    self._latency.add(stage, spent_ns)
         if outcome.frames:
             self.framed_ns = time.monotonic_ns()
 

@@ -30,8 +30,9 @@ from gpuscalp.live.gpu_watch import GpuWatch
 from gpuscalp.live.market import Work
 from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.narration import Narrator
+from gpuscalp.live.placement import Placement
 from gpuscalp.live.probes import Pulse
-from gpuscalp.live.records import Command, SignalRecord
+from gpuscalp.live.records import Command
 from gpuscalp.live.session import Session
 from gpuscalp.live.source import Source
 from gpuscalp.live.status import status_of
@@ -95,6 +96,7 @@ class Runner:
             session.about.session_id, [each.symbol for each in session.about.instruments]
         )
         self._engine = ThreadPoolExecutor(1, "engine")
+        self._placement = Placement(session.path, self._engine)
         self._disk = ThreadPoolExecutor(1, "disk")
         self._slow = ThreadPoolExecutor(1, "checkpoint")  # the journal's fsync must not wait for it
         self.busy = self._forced = False
@@ -253,7 +255,6 @@ class Runner:
             self.latency.add(Stage.BATCH, taken_ns - work.recv_ns)
             self.latency.add(Stage.ORDER, time.perf_counter_ns() - began)
             self.latency.add(Stage.TOTAL, time.time_ns() - work.recv_ns)
-        self._measure(outcome)
         self.monitor.on_work(work, outcome)
         self.guarded(partial(self._narrator.tell, outcome))
         self._commands.answered(outcome)
@@ -272,15 +273,6 @@ class Runner:
     def _go_on(self) -> None:
         self.kick(force=self._commands.waiting)
 
-    def _measure(self, outcome: Outcome) -> None:
-        latency = self.latency
-        for _, body in outcome.records:
-            if isinstance(body, SignalRecord):
-                features_ns, predict_ns, gate_ns = body.stages_ns
-                latency.add(Stage.FEATURES, features_ns)
-                latency.add(Stage.PREDICT, predict_ns)
-                latency.add(Stage.GATE, gate_ns)
-
     # Time
 
     async def _tick(self) -> None:
@@ -298,6 +290,7 @@ class Runner:
             if self._is_due("health", _HEALTH_NS):
                 device = () if self._gpu is None else self._gpu.reasons()
                 session.on_health(self._source.health(device), now_ns)
+                self._placement.poll()
                 if not self.busy:
                     self.guarded(partial(self._succession.poll, now_ns))
             self._owed |= self._is_due("checkpoint", round(config.session.checkpoint_s * NS_PER_S))

@@ -2,7 +2,7 @@
 
     SESSION/retraining/candidate/   the last bundle that came of it
     SESSION/retraining/work/        archive and rejects of a run; nothing of it stays
-    SESSION/retraining/lock         held by the one process that retrains
+    SESSION/retraining/lock         held by the one process that retrains; in it, the processors that it uses
 
 Owns: these names, that one process at a time works there, what a killed one has left.
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,11 +25,18 @@ CANDIDATE: Final = "candidate"
 _WORK: Final = "work"
 _LOCK: Final = "lock"
 _HELD: Final = "another process retrains this session"
+# Who looks whether the lock is held (``busy_cores``) holds it for some microseconds.
+_AGAIN_S: Final = 0.01
+_BYTES_MAX: Final = 16_384
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[Path]:
+def alone(folder: Path, cores: Sequence[int] = ()) -> Iterator[Path]:
     """Be the one process that retrains a session; yield an empty folder to work in.
+
+    Parameters
+    ----------
+    cores : processors that it uses, for ``busy_cores``
 
     Raises
     ------
@@ -38,8 +46,13 @@ def alone(folder: Path) -> Iterator[Path]:
     work = folder / _WORK
     lock = _locked(folder)
     if lock is None:
+        time.sleep(_AGAIN_S)
+        lock = _locked(folder)
+    if lock is None:
         raise UsageError(_HELD, where=str(folder), fix="wait for it to end")
     try:
+        os.ftruncate(lock, 0)
+        os.write(lock, " ".join(map(str, cores)).encode())
         shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
         work.mkdir()
         try:
@@ -48,6 +61,24 @@ def alone(folder: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
     finally:
         os.close(lock)
+
+
+def busy_cores(folder: Path) -> frozenset[int]:
+    """Return the processors of whoever retrains the session now, in any process; none where nobody does."""
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return frozenset()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with suppress(ValueError):  # not ours, or from a version before
+            return frozenset(map(int, os.read(lock, _BYTES_MAX).split()))
+    except OSError:  # a file system without locks: nobody can hold one
+        pass
+    finally:
+        os.close(lock)
+    return frozenset()
 
 
 def clear(folder: Path) -> str:

@@ -70,7 +70,7 @@ def retrain(
     now_ns, begun_s = time.time_ns(), time.monotonic()
     folder = session / FOLDER
     told = told or silent
-    with alone(folder) as work:
+    with alone(folder, caps.cores) as work:
         since_ns = now_ns - round(train_hours * _HOUR_NS)
         imported = import_journal(
             session,
