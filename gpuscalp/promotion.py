@@ -38,9 +38,9 @@ class Evidence:
     """Paired differences of one figure, block after block: positive where the shadow did better.
 
     The null hypothesis is that a block's difference has, given all blocks before it, a mean of at most 0. It
-    may have any distribution and any spread that the past explains. A gain is cut at 6 root mean squares of
-    the earlier differences, a loss only where a bettor would owe more than it has (6 root mean squares and
-    more): cutting works against the shadow.
+    may have any distribution and any spread that the past explains. What is more than 8 root mean squares of
+    the earlier differences, and more than twice the largest of them, is cut there: a gain that is cut works
+    against the shadow, a loss for it (docs/retraining.md says what that costs).
 
     Attributes
     ----------

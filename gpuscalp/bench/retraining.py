@@ -1,13 +1,12 @@
 """What it costs a session to be retrained meanwhile: its frames with ``gpuscalp retrain`` and without.
 
-Owns: the slices, with and without that process in turn. In a slice without it is stopped (SIGSTOP) and keeps
-its memory; one that has come to its end in a slice with it is followed by another.
+Owns: the slices, with and without that process in turn. It begins with its slice as a session begins it, is
+followed by another if it comes to its end, and is killed with the slice.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -43,7 +42,8 @@ def measure(
     ----------
     folder : an empty one
     symbols, rate : S, and messages a second
-    slice_s : how long it is retrained, or left alone, in one go; the first second does not count
+    slice_s : how long it is retrained, or left alone, in one go; the first second does not count. A
+        retraining that takes longer is cut off
     rounds : of four slices, two of each kind
     before_s : of market before the first slice, to train on
     cores, memory_mb : what the retraining may take
@@ -101,24 +101,26 @@ class _Retraining:
     def __init__(self, path: Path, cores: int, memory_mb: int) -> None:
         self.counts: Counter[str] = Counter()
         self.cpu_s = 0.0
-        options = ["--cores", str(cores), "--memory-mb", str(memory_mb), "--json"]
+        options = ["--cores", str(cores), "--memory-mb", str(memory_mb), "--attended", "--json"]
         self._command = [sys.executable, "-m", "gpuscalp", "retrain", str(path), *options]
         self.why: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def go_on(self, wanted: bool) -> None:
-        """Let it work, or stand still."""
+        """Have it, or have it not."""
         process = self._process
         if process is not None:
             # Not reaped by ``poll``: its processor time would be gone.
             if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 self._reap(process)
                 process = None
-            else:
-                process.send_signal(signal.SIGCONT if wanted else signal.SIGSTOP)
+            elif not wanted:
+                self.end()
         if process is None and wanted:
             self.counts["begun"] += 1
-            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+            )
 
     def end(self) -> None:
         process = self._process
@@ -131,8 +133,9 @@ class _Retraining:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         self.cpu_s += used.ru_utime + used.ru_stime
+        assert process.stdin is not None
         assert process.stdout is not None
-        with process.stdout as answer:
+        with process.stdin, process.stdout as answer:
             said = answer.read()  # some hundred bytes, which a pipe holds
         if not ended_by_us:
             self.counts["failed" if process.returncode else "finished"] += 1

@@ -66,7 +66,7 @@ def measure(
         assert dashboard.stdout is not None
         with _reader(json.loads(dashboard.stdout.readline())["port"]):
             slices, scrapes, cpu_s = _slices(path, dashboard.pid, metrics_port, slice_s, rounds)
-    watched_s = sum((end - begin) / 1e9 for begin, end, watched in slices if watched)
+    watched_s = sum((end - begin) / 1e9 + SETTLE_S for begin, end, watched in slices if watched)
     return (
         {"symbols": symbols, "rate": rate, "slices": len(slices), "slice_s": slice_s}
         | figures(path, slices, ("watched", "bare"))

@@ -107,8 +107,8 @@ def retraining(
     rate: Annotated[int, typer.Option(min=10, help="Messages a second over all symbols.")] = 2_000,
     slice_s: Annotated[
         float, typer.Option("--slice", min=2, help="Seconds that it is retrained, or left alone, in one go.")
-    ] = 20.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Of four slices, two of each kind.")] = 4,
+    ] = 40.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Of four slices, two of each kind.")] = 3,
     before: Annotated[float, typer.Option(min=5, help="Seconds of market before, to train on.")] = 180.0,
     cores: Annotated[int, typer.Option(min=1, help="That the retraining may use.")] = 1,
     memory_mb: Annotated[int, typer.Option("--memory-mb", min=256, help="That it may use, MiB.")] = 4_096,

@@ -66,6 +66,7 @@ def retrain(
             device=device,
             gpu_memory_mb=gpu_memory_mb,
             registry=registry,
+            attended=attended,
             told=advance,
         )
     emit(answer, json=json, text=lambda: _text(answer))

@@ -20,7 +20,7 @@ from typing import IO, Any, Final, final
 
 from gpuscalp.config import RetrainingConfig
 from gpuscalp.redaction import redact
-from gpuscalp.retrain.folder import CANDIDATE, FOLDER, clear
+from gpuscalp.retrain.folder import CANDIDATE, FOLDER, HELD, clear, is_held
 from gpuscalp.schema import NS_PER_S
 
 _LOG: Final = logging.getLogger("gpuscalp.retraining")
@@ -84,6 +84,8 @@ class Retrainer:
             return "the process before has not ended yet"
         if self._unclean != "":
             return self._unclean or "what a process before has left is being removed"
+        if is_held(self._folder):
+            return HELD
         free = shutil.disk_usage(self._path).free
         if free < _FREE_BYTES_MIN:
             return f"the disk has {free >> 20:,} MiB left, which the journal needs"
@@ -116,7 +118,9 @@ class Retrainer:
                     stdin=subprocess.PIPE,  # nothing is written: that it closes says that we are gone
                     stdout=answer,
                     stderr=errors,
-                    start_new_session=True,  # Ctrl-C is meant for us
+                    # Ctrl-C is meant for us. Not a session of its own: between those Linux shares out
+                    # processors first, whatever their priorities (sched(7), autogroup).
+                    process_group=0,
                     env=os.environ | dict.fromkeys(_ONE_THREAD, "1"),
                 )
         except OSError as error:

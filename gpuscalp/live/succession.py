@@ -169,7 +169,7 @@ class Succession:
         add = partial(self._session.models.add, Path(answer["bundle"]), now_ns=time.time_ns())
         try:
             added = await asyncio.to_thread(add)
-        except (GpuscalpError, OSError) as error:
+        except (GpuscalpError, OSError, MemoryError, ValueError) as error:
             self._retrainer.failed(time.time_ns(), f"the candidate cannot be used: {error}")
             self._give_up(digest, error)
             return
@@ -213,7 +213,7 @@ class Succession:
                 await self._use(record, still=still)
             except (NotRunningError, UsageError):
                 return
-            except ModelError as error:
+            except (ModelError, MemoryError, ValueError) as error:
                 self._give_up(record.bundle, error)
                 return
             if number == 0:  # it leads, whatever becomes of the second record

@@ -48,7 +48,9 @@ def confine(cores: int, memory_mb: int) -> Caps:
     -----
     ``RLIMIT_DATA`` counts private writable memory (Linux 4.7 and later). ``RLIMIT_AS`` was rejected because
     threads and CUDA reserve far more than they use. ``SCHED_IDLE`` gives the processor up within a scheduler
-    tick when anything else wants it; a nice value of 19 alone would keep 1.5 % of it, and its wake-ups.
+    tick when anything else wants it; a nice value of 19 alone would keep 1.5 % of it, and its wake-ups. Where
+    Linux shares out between sessions of processes first (sched(7), autogroup) both count within one only: a
+    process that leads a session makes the whole of it nice. One of a terminal must not: the shell would be too.
     """
     kept = os.sched_getaffinity(0)
     chosen = tuple(sorted(kept)[-cores:])
@@ -58,6 +60,9 @@ def confine(cores: int, memory_mb: int) -> Caps:
     with suppress(OSError):  # a container may forbid it
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         idle = True
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICEST))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     size = memory_mb << 20

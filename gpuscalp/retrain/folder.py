@@ -2,7 +2,7 @@
 
     SESSION/retraining/candidate/   the last bundle that came of it
     SESSION/retraining/work/        archive and rejects of a run; nothing of it stays
-    SESSION/retraining/lock         held by the one process that retrains; in it, the processors that it uses
+    SESSION/retraining/lock         held by the one process that retrains; in it, processors that it gives up
 
 Owns: these names, that one process at a time works there, what a killed one has left.
 """
@@ -24,8 +24,8 @@ FOLDER: Final = "retraining"
 CANDIDATE: Final = "candidate"
 _WORK: Final = "work"
 _LOCK: Final = "lock"
-_HELD: Final = "another process retrains this session"
-# Who looks whether the lock is held (``busy_cores``) holds it for some microseconds.
+HELD: Final = "another process retrains this session"
+# Who looks whether the lock is held (``_told``) holds it for some microseconds.
 _AGAIN_S: Final = 0.01
 _BYTES_MAX: Final = 16_384
 
@@ -36,7 +36,7 @@ def alone(folder: Path, cores: Sequence[int] = ()) -> Iterator[Path]:
 
     Parameters
     ----------
-    cores : processors that it uses, for ``busy_cores``
+    cores : processors that it uses and gives up at once to the session's process, for ``busy_cores``
 
     Raises
     ------
@@ -49,7 +49,7 @@ def alone(folder: Path, cores: Sequence[int] = ()) -> Iterator[Path]:
         time.sleep(_AGAIN_S)
         lock = _locked(folder)
     if lock is None:
-        raise UsageError(_HELD, where=str(folder), fix="wait for it to end")
+        raise UsageError(HELD, where=str(folder), fix="wait for it to end")
     try:
         os.ftruncate(lock, 0)
         os.write(lock, " ".join(map(str, cores)).encode())
@@ -63,22 +63,35 @@ def alone(folder: Path, cores: Sequence[int] = ()) -> Iterator[Path]:
         os.close(lock)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether somebody retrains the session now, in any process."""
+    return _told(folder) is not None
+
+
 def busy_cores(folder: Path) -> frozenset[int]:
-    """Return the processors of whoever retrains the session now, in any process; none where nobody does."""
+    """Return the processors that whoever retrains the session now has told of; none where nobody does."""
+    with suppress(ValueError):  # not ours, or from a version before
+        return frozenset(map(int, (_told(folder) or b"").split()))
+    return frozenset()
+
+
+def _told(folder: Path) -> bytes | None:
+    """Return what stands in the lock; None where nobody holds it."""
     try:
         lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return frozenset()
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        with suppress(ValueError):  # not ours, or from a version before
-            return frozenset(map(int, os.read(lock, _BYTES_MAX).split()))
+        with suppress(OSError):
+            return os.read(lock, _BYTES_MAX)
+        return b""
     except OSError:  # a file system without locks: nobody can hold one
-        pass
+        return None
     finally:
         os.close(lock)
-    return frozenset()
+    return None
 
 
 def clear(folder: Path) -> str:
@@ -89,7 +102,7 @@ def clear(folder: Path) -> str:
     try:
         lock = _locked(folder)
         if lock is None:
-            return _HELD
+            return HELD
         try:
             shutil.rmtree(work)
         finally:

@@ -39,6 +39,7 @@ def retrain(
     device: RequestedDevice = "cpu",
     gpu_memory_mb: int | None = None,
     registry: Path | None = None,
+    attended: bool = False,
     told: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a candidate on what a session has seen.
@@ -51,6 +52,7 @@ def retrain(
     caps : what this process was confined to
     device, gpu_memory_mb : where it is trained, and with how much of it (``gpuscalp.train.train``)
     registry : to keep the bundle in as well, as ``candidate``; None: in the session's directory alone
+    attended : the session itself has begun this process, and may count on its priority
     told : how far it is
 
     Returns
@@ -70,7 +72,7 @@ def retrain(
     now_ns, begun_s = time.time_ns(), time.monotonic()
     folder = session / FOLDER
     told = told or silent
-    with alone(folder, caps.cores) as work:
+    with alone(folder, caps.cores if attended else ()) as work:
         since_ns = now_ns - round(train_hours * _HOUR_NS)
         imported = import_journal(
             session,
