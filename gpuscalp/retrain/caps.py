@@ -50,7 +50,7 @@ def confine(cores: int, memory_mb: int) -> Caps:
     threads and CUDA reserve far more than they use. ``SCHED_IDLE`` gives the processor up within a scheduler
     tick when anything else wants it; a nice value of 19 alone would keep 1.5 % of it, and its wake-ups. Where
     Linux shares out between sessions of processes first (sched(7), autogroup) both count within one only: a
-    process that leads a session makes the whole of it nice. One of a terminal must not: the shell would be too.
+    process that leads a session makes the whole of it nice. In a terminal it would be the shell's as well.
     """
     kept = os.sched_getaffinity(0)
     chosen = tuple(sorted(kept)[-cores:])

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     # comes next. We run when it waits for us. (Two cores, EPYC: p99 of Fleet.begin 77 µs instead of 750.)
     with suppress(OSError):  # a container may forbid it
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    # The thread that begins us may be kept to one core for a while (gpuscalp.live.placement), its process is not.
+    # The thread that begins us may be kept to one core (gpuscalp.live.placement); its process never is.
     with suppress(OSError):
         os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
     link_at, spec_at, ring_at, board_at = map(int, arguments)

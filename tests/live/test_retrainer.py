@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
@@ -165,6 +166,28 @@ def test_what_another_process_works_on_is_left_alone(tmp_path):
     assert retrainer.obstacle() == ""
     assert not work.exists()
     assert retrainer.next_ns() == BEGUN_NS + HOUR, "no attempt was made"
+
+
+def test_none_is_begun_while_somebody_retrains_by_hand(tmp_path):
+    """It once was where nothing had been left to remove: it failed, and the day was lost."""
+    retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
+    (tmp_path / "retraining").mkdir()
+    assert cleared(retrainer, BEGUN_NS) == ""
+    with (tmp_path / "retraining" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert retrainer.obstacle() == "another process retrains this session"
+    assert retrainer.obstacle() == ""
+
+
+def test_its_process_shares_out_processors_with_ours_by_priority(tmp_path, code):
+    """Between sessions of processes Linux may share them out evenly, whatever is said of priorities."""
+    code[0] = f"import json, os; print(json.dumps({GOOD!r} | {{'at': [os.getsid(0), os.getpgrp()]}}))"
+    retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
+    retrainer.start(tmp_path / "bundle", BEGUN_NS)
+    pid = retrainer._process.pid
+    found = ended(retrainer, BEGUN_NS)
+    assert found is not None
+    assert found["at"] == [os.getsid(0), pid], "a group of its own: Ctrl-C is meant for us"
 
 
 def test_after_one_that_took_too_long_its_work_is_gone_before_the_next(tmp_path, code):

@@ -27,7 +27,7 @@ class Lived:
 
     Parameters
     ----------
-    broken : a model that cannot be used
+    broken, fault : a model that cannot be used, and what comes of it
     candidate : what lies in the place of the candidate
     begins : do not let its succession begin yet
     """
@@ -36,6 +36,8 @@ class Lived:
         self, path: Path, *, broken: str = "", candidate: str = C, begins: bool = True, **config: Any
     ) -> None:
         self.roles, self.taken, self.broken = Roles(A), list[ModelRecord](), broken
+        self.fault: Exception = ModelError("damaged")
+        self.add_fails = True
         self.candidate, self.sources = candidate, list[Path]()
         self.rivals = SimpleNamespace(
             leaves="", promotes=False, gaps=dict, evidence=dict, status=lambda: {"test": None, "watch": None}
@@ -65,13 +67,13 @@ class Lived:
 
     def add(self, source: Path, *, now_ns: int) -> str:
         self.sources.append(source)
-        if self.candidate == self.broken:
-            raise ModelError("damaged")
+        if self.candidate == self.broken and self.add_fails:
+            raise self.fault
         return self.candidate
 
     async def use(self, record: ModelRecord, *, still: Any = None) -> None:
         if record.bundle == self.broken:
-            raise ModelError("damaged")
+            raise self.fault
         assert still is None or still(self.roles)
         self.taken.append(record)
         self.roles.take(record, len(self.taken), 0)
@@ -100,6 +102,25 @@ def test_a_shadow_is_promoted_though_the_model_before_cannot_be_used(tmp_path):
 
     lived = asyncio.run(run())
     assert [(each.bundle, each.by) for each in lived.taken] == [(C, BY_RULE)]
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), ValueError("not a model")])
+@pytest.mark.parametrize("of", ["adding", "using"])
+def test_a_model_that_does_not_fit_into_memory_leaves_the_session_as_it_is(tmp_path, fault, of):
+    """It once ended the session, though the same model by hand was refused."""
+    trained(tmp_path)
+
+    async def run() -> Lived:
+        lived = Lived(tmp_path, broken=C, retraining=RetrainingConfig(every_hours=1.0))
+        lived.fault = fault
+        if of == "using":
+            lived.add_fails = False
+        await lived.polled()
+        return lived
+
+    lived = asyncio.run(run())
+    assert C in lived.succession.status()["unusable"]
+    assert not lived.taken
 
 
 def trained(path: Path, **changes: Any) -> None:

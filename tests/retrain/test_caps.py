@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CONFINED = """
 import json, os, resource
 from gpuscalp.retrain.caps import confine
@@ -34,6 +36,21 @@ def test_processors_memory_and_priority_are_bounded():
     assert found["nice"] == 19
     assert (found["policy"] == os.SCHED_IDLE) == found["idle"]
     assert found["first_to_go"] in (1_000, int(Path("/proc/self/oom_score_adj").read_text()))
+
+
+def test_a_process_that_leads_a_session_makes_it_nice():
+    """Where sessions share processors out first, what is idle in one takes half of them from another."""
+    code = "from gpuscalp.retrain.caps import confine; confine(1, 400)"
+    said = "; print(open('/proc/self/autogroup').read())"
+    if not Path("/proc/self/autogroup").exists():
+        pytest.skip("this kernel has no groups of sessions")
+    ours = Path("/proc/self/autogroup").read_text()
+    for leads in (True, False):
+        command = [sys.executable, "-c", code + said]
+        done = subprocess.run(
+            command, capture_output=True, timeout=300, check=True, text=True, start_new_session=leads
+        )
+        assert done.stdout.split()[-2:] == (["nice", "19"] if leads else ours.split()[-2:])
 
 
 def test_an_attended_process_ends_with_its_input():
