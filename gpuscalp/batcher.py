@@ -11,8 +11,8 @@ way. If that is not enough, conflation goes over frames; and if trades alone pas
 raises: the engine has stopped, and going on would only hide it.
 
 What conflates depends on when batches were taken and how ticks came. Who has to reproduce a session writes
-down both: where batches were taken, and where ``overload_count`` grew; a batcher made with ``by_hand`` lets
-ticks give way only when :meth:`Batcher.relieve` is called.
+down both: where batches were taken, and where ``overload_count`` grew; a batcher that is set to
+``by_hand`` lets ticks give way only when :meth:`Batcher.relieve` is called.
 """
 
 from __future__ import annotations
@@ -69,18 +69,16 @@ class Batcher:
     config : BatchConfig
     frame_ns : length of a frame
     lateness_ns : a frame ends when an exchange time this far behind its end has been seen
-    by_hand : ticks give way only in ``relieve``
 
     Attributes
     ----------
     pushed_count, batch_count, conflated_count, overload_count : since the beginning
     largest_count : most ticks that ever waited
     newest_exch_ns : largest exchange time seen
+    by_hand : ticks give way only in ``relieve``; to be set
     """
 
-    def __init__(
-        self, config: BatchConfig, *, frame_ns: int, lateness_ns: int = 0, by_hand: bool = False
-    ) -> None:
+    def __init__(self, config: BatchConfig, *, frame_ns: int, lateness_ns: int = 0) -> None:
         if config.conflate_above > config.hard_limit:
             raise ShapeError("batch.conflate_above lies above batch.hard_limit", value=config.conflate_above)
         self._config, self._frame_ns, self._lateness_ns = config, frame_ns, lateness_ns
@@ -88,7 +86,7 @@ class Batcher:
         self._count = 0
         self._oldest_ns = 0
         self.newest_exch_ns = 0
-        self.by_hand = by_hand
+        self.by_hand = False
         self._frame: int | None = None  # the open frame
         self._frame_ended = False
         self._conflated = 0

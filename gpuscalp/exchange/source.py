@@ -66,7 +66,6 @@ class ArchiveSource:
     path : directory of the archive
     venue : None = its only venue
     symbols : empty = all
-    start_ns, end_ns : half-open range of exchange time; None is open
 
     Raises
     ------
@@ -82,8 +81,6 @@ class ArchiveSource:
         *,
         venue: str | None = None,
         symbols: Sequence[str] = (),
-        start_ns: int | None = None,
-        end_ns: int | None = None,
     ) -> None:
         self._archive = Archive.open(path)
         venues = self._archive.venues()
@@ -97,14 +94,13 @@ class ArchiveSource:
         self._venue = venue or venues[0]
         self.instruments = self._archive.instruments(self._venue, symbols)
         self._symbols = tuple(item.symbol for item in self.instruments)
-        self._range = (start_ns, end_ns)
 
     def messages(self) -> Iterator[SourceMessage]:
         """Yield the rows as messages; memory is about one row group per symbol and table."""
         parts = self._archive.manifest.select(self._venue, self._symbols)
         by_table: dict[tuple[str, str], list[PartReader]] = {}
         for part in sorted(parts, key=lambda part: part.first_recv_ns):
-            reader = PartReader(self._archive.path, part, *self._range)
+            reader = PartReader(self._archive.path, part, None, None)
             by_table.setdefault((part.symbol, part.table), []).append(reader)
         streams = [_rows(symbol, table, readers) for (symbol, table), readers in sorted(by_table.items())]
         for _, _, _, message in heapq.merge(*streams, key=lambda item: item[:3]):

@@ -143,7 +143,7 @@ class RestClient:
         self._pool: urllib3.PoolManager | None = None
         self._decoder = Decoder()
 
-    def get(self, path: str, params: Mapping[str, object], *, weight: int, urgent: bool = False) -> RestReply:
+    def get(self, path: str, params: Mapping[str, object], *, weight: int) -> RestReply:
         """Make one call.
 
         Raises
@@ -154,7 +154,7 @@ class RestClient:
         import urllib3
 
         now_ns = self._clock()
-        ready_ns = self.budget.ready_ns(weight, now_ns, urgent=urgent)
+        ready_ns = self.budget.ready_ns(weight, now_ns)
         url = self._base + path + (f"?{urlencode(params)}" if params else "")
         if ready_ns > now_ns:
             raise FeedError(

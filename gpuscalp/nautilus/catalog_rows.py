@@ -29,7 +29,7 @@ from gpuscalp.nautilus.instruments import RAW_PER_E8
 from gpuscalp.schema import I64, NS_PER_S, Quality
 
 # So much of the catalog lies in memory at once.
-WINDOW_NS: Final = 120 * NS_PER_S
+_WINDOW_NS: Final = 120 * NS_PER_S
 _SIDES: Final = {1: 1, 2: -1, 0: 0}
 _LAST: Final = int(RecordFlag.F_LAST)
 _CROSSED: Final = int(Quality.CROSSED)
@@ -44,7 +44,6 @@ def catalog_rows(
     instruments: Sequence[str],
     *,
     left_out: Counter[str],
-    window_ns: int = WINDOW_NS,
 ) -> Iterator[list[Row]]:
     """Yield the rows of some instruments by (recv_ns, seq, symbol), one window of time after the other.
 
@@ -61,8 +60,8 @@ def catalog_rows(
     readers = [_Symbol(catalog, path, name, index, left_out) for index, name in enumerate(instruments)]
     first = min(reader.first_ns for reader in readers)
     last = max(reader.last_ns for reader in readers)
-    for start_ns in range(first, last + 1, window_ns):
-        rows = [row for reader in readers for row in reader.read(start_ns, start_ns + window_ns - 1)]
+    for start_ns in range(first, last + 1, _WINDOW_NS):
+        rows = [row for reader in readers for row in reader.read(start_ns, start_ns + _WINDOW_NS - 1)]
         if rows:
             rows.sort(key=lambda row: (row[2][0], row[2][2], row[1]))
             yield rows

@@ -46,7 +46,7 @@ from gpuscalp.trader import Trader
 _NO_TICKS: Final = np.zeros(0, TICK)
 _HEALTHY: Final = HealthRecord(0.0, drifted=False)
 # A backtest has no clock that could make a prediction late.
-NEVER_MS: Final = 1 << 40
+_NEVER_MS: Final = 1 << 40
 
 
 class TradingConfig(Protocol):
@@ -180,10 +180,8 @@ def make_desk(
     *,
     session_id: str,
     batch: BatchConfig | None = None,
-    predict_within_ms: int = NEVER_MS,
-    deadline_ms: int = NEVER_MS,
 ) -> Desk:
-    """Return a desk that has not begun.
+    """Return a desk that has not begun. Without a clock that runs its engine has no deadlines.
 
     Parameters
     ----------
@@ -191,7 +189,6 @@ def make_desk(
     instruments : in the order of the bundle's symbols
     config : strategy, orders, sizing, risk, cost, account
     session_id : goes into the ids under which the exchange knows the orders
-    predict_within_ms, deadline_ms : as ``Engine`` takes them; without a clock that runs there are none
     """
     training = bundle.contract.training
     trader = Trader(
@@ -211,8 +208,8 @@ def make_desk(
         trader,
         opened=lambda _: bundle,  # a backtest changes no model
         session_id=session_id,
-        predict_within_ms=predict_within_ms,
-        deadline_ms=deadline_ms,
+        predict_within_ms=_NEVER_MS,
+        deadline_ms=_NEVER_MS,
     )
     grid = training.config.grid
     return Desk(engine, batch or BatchConfig(), frame_ms=grid.frame_ms, lateness_ms=grid.lateness_ms)

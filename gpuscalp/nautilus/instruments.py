@@ -47,7 +47,6 @@ def to_nautilus(
     qty_unit_e8: int = 0,
     maker_fee_bps: float = 0.0,
     taker_fee_bps: float = 0.0,
-    leverage: int = 1,
     ts_ns: int = 0,
 ) -> Any:
     """Return the CryptoPerpetual of an instrument.
@@ -57,14 +56,13 @@ def to_nautilus(
     instrument : ours
     price_unit_e8, qty_unit_e8 : what all recorded prices and quantities are multiples of. Where they are
         finer than the instrument's own their digits count: Nautilus refuses data with more than it was told
-    maker_fee_bps, taker_fee_bps, leverage : of the account that trades it
+    maker_fee_bps, taker_fee_bps : of the account that trades it
     ts_ns : its date
     """
     base, quote = _currencies(instrument.symbol)
     price_places = max(digits(instrument.tick_size_e8), digits(price_unit_e8) if price_unit_e8 else 0)
     qty_places = max(digits(instrument.step_size_e8), digits(qty_unit_e8) if qty_unit_e8 else 0)
     min_qty, min_notional = instrument.min_qty_e8, instrument.min_notional_e8
-    margin = Decimal(1) / leverage
     return CryptoPerpetual(
         instrument_id=InstrumentId.from_str(instrument_name(instrument.venue, instrument.symbol)),
         raw_symbol=Symbol(instrument.symbol),
@@ -78,8 +76,8 @@ def to_nautilus(
         size_increment=quantity_of(instrument.step_size_e8, qty_places),
         min_quantity=quantity_of(min_qty, qty_places) if min_qty else None,
         min_notional=Money(Decimal(min_notional) / E8, quote) if min_notional else None,
-        margin_init=margin,
-        margin_maint=margin / 2,
+        margin_init=Decimal(1),
+        margin_maint=Decimal(1) / 2,
         maker_fee=_rate(maker_fee_bps),
         taker_fee=_rate(taker_fee_bps),
         ts_event=ts_ns,

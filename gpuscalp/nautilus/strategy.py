@@ -145,13 +145,8 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
         if _TIMER in self.clock.timer_names:
             self.clock.cancel_timer(_TIMER)
 
-    def poke(self, *, force: bool = False) -> None:
-        """Hand the desk what has come, let the engine decide where something is due, and send its orders.
-
-        Parameters
-        ----------
-        force : even if no batch is due
-        """
+    def poke(self) -> None:
+        """Hand the desk what has come, let the engine decide where something is due, and send its orders."""
         desk = self.desk
         if self._busy or desk is None or self.ended:
             return
@@ -160,8 +155,7 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
             now_ns = self.exchange_ns() + self._settings.feed_ns
             desk.unsynced = self.rows.unsynced()
             desk.push(self.rows.take(), now_ns)
-            while (work := desk.take(now_ns, force=force)) is not None:
-                force = False
+            while (work := desk.take(now_ns)) is not None:
                 if self._witness is not None:
                     self._witness.given(work)
                 outcome = desk.engine.step(work, self._decision_ns)

@@ -183,10 +183,10 @@ class Writer:
         """Remember that a session uses a bundle."""
         self._append("use", new=digest, session=str(session.resolve()))
 
-    def remove(self, digest: str, *, why: str = "") -> None:
+    def remove(self, digest: str) -> None:
         """Remove a bundle: out of sight in one step, then file by file."""
         target = self.registry.bundle_path(digest)
-        self._append("prune", old=digest, why=why)
+        self._append("prune", old=digest)
         gone = target.with_name(f".removing-{digest}")
         target.rename(gone)
         sync_folder(target.parent)

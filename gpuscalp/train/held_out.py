@@ -6,7 +6,7 @@ Never: predicts with XGBoost. What is measured here is the code that will trade.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -102,7 +102,6 @@ def predict_held_out(
     stride: int,
     expected_rows: int,
     comparers: Sequence[Comparer] = (),
-    on_chunk: Callable[[LabelledChunk], None] | None = None,
 ) -> tuple[tuple[HeldOut, ...], Sample]:
     """Predict every fold's test rows with the fold's own members, in one walk.
 
@@ -114,7 +113,6 @@ def predict_held_out(
     grid, stride : the training grid; held-out rows may be thinned further
     expected_rows : about how many held-out rows there are in all folds
     comparers : fold by fold, told every prediction; none compares nothing
-    on_chunk : told after each chunk
 
     Returns
     -------
@@ -145,8 +143,6 @@ def predict_held_out(
                 at = np.flatnonzero(on_stride(rows.end_ns, grid, sample_stride))
                 if len(at):
                     sampled.append(Sample(device.to_host(rows.x)[at], rows.direction[at]))
-        if on_chunk is not None:
-            on_chunk(chunk)
     return tuple(_joined(part) for part in parts), Sample.joined(sampled or [_NOTHING])
 
 
