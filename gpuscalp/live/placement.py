@@ -36,7 +36,7 @@ class Placement:
         self._thread = engine.submit(threading.get_native_id).result()
 
     def poll(self) -> None:
-        """Look whether a model is being trained, here or by hand. Call it now and then."""
+        """Look whether the session trains a model. Call it now and then."""
         busy = busy_cores(self._folder)
         if busy == self._busy:
             return
