@@ -170,7 +170,7 @@ class Succession:
         try:
             added = await asyncio.to_thread(add)
         except (GpuscalpError, OSError, MemoryError, ValueError) as error:
-            self._retrainer.failed(time.time_ns(), f"the candidate cannot be used: {error}")
+            self._retrainer.failed(time.time_ns(), f"the candidate cannot be used: {_words(error)}")
             self._give_up(digest, error)
             return
         if added == digest:
@@ -221,8 +221,12 @@ class Succession:
                 self.rolled_back += record.by == BY_ROLLBACK
 
     def _give_up(self, bundle: str, error: Exception) -> None:
-        self._unusable[bundle] = str(error)
-        _LOG.error("model %s cannot be used: %s", bundle[:12], error)
+        self._unusable[bundle] = _words(error)
+        _LOG.error("model %s cannot be used: %s", bundle[:12], _words(error))
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__  # a MemoryError says nothing
 
 
 def _unchanged(seen: tuple[InRole, InRole | None], roles: Roles, *, lead_too: bool) -> bool:
