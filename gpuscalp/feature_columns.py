@@ -13,7 +13,6 @@ from gpuscalp.schema import Channel
 
 # Windows are powers of two, in frames.
 SHORT_TO_LONG: Final = (8, 32, 128, 512)
-SPECTRUM_BINS: Final = 10  # 1 to 8, and a neighbour on either side for the Hann window
 
 # Frames after a symbol's first quote before a channel has a value.
 CHANNEL_DELAY: Final = {Channel.RETURN_BPS: 1, Channel.LAGGED_RETURN_BPS: 2}

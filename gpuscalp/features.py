@@ -22,7 +22,6 @@ from gpuscalp.feature_columns import (
     CONTEXT,
     CYCLES,
     GROUPS,
-    SPECTRUM_BINS,
     Context,
     Cycle,
     Group,
@@ -32,8 +31,8 @@ from gpuscalp.ops.ladder_codes import (
     FINISH_FIELDS,
     GROUP_FIELDS,
     LEVELS,
-    MAX_BINS,
     PATH_SIZE,
+    SPECTRUM_BINS,
     SUMS_SIZE,
     Op,
     Program,
@@ -282,7 +281,6 @@ def _element_count(group: Group) -> int:
     if group.op == Op.DECAY:
         return len(group.spans)
     if group.op == Op.SPECTRUM:
-        assert SPECTRUM_BINS <= MAX_BINS
         return 2 * SPECTRUM_BINS
     return sizes[group.op]
 

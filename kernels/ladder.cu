@@ -4,9 +4,9 @@
 // step           one frame of all symbols: one thread per (symbol, group), its element in registers
 // advance_clock  ends a step: apart, because every block of it reads the clock; in memory, so that a captured
 //                graph of both can be replayed
-// batch          many frames of all symbols: one block per (symbol, tile of frames, group); its threads are
-//                neighbouring frames and walk along the tile together, each with its element in registers;
-//                what a level looks back at lies in shared memory
+// batch          many frames of all symbols: one block per (symbol, tile of frames, group); its threads walk along
+//                the tile together, each with the elements of a few frames in registers; what a level looks back
+//                at lies in shared memory
 // batch_spectrum the same for SPECTRUM, whose many registers the other families need not pay for
 //
 // step, batch and the CPU's rows do the same operations on an element, in the same order. The functions below bear
@@ -55,6 +55,7 @@ enum Stat {
     PHASE_COS,
     PHASE_SIN
 };
+#define UNKNOWN ((Stat) - 1)
 // schema.Channel: what SUMS reads
 enum Channel {
     RETURN_BPS = 2,
@@ -66,7 +67,9 @@ enum Channel {
 };
 
 #define LEVELS 13
+// Registers for the bins of a spectrum, of which SPECTRUM_BINS are used.
 #define MAX_BINS 12
+#define SPECTRUM_BINS 10
 #define MAX_SPANS 8
 #define GROUP_FIELDS 9
 #define FINISH_FIELDS 5
@@ -178,16 +181,29 @@ __device__ __forceinline__ float time_m2_of(int frames) {
 // ---- families -------------------------------------------------------------------------------------------
 // N registers hold an element; `row` is the row of memory that register i stands for (-1: none in this group).
 // `Work` is what the statistics of one window share. A statistic that a family does not know is NaN.
+//
+// For `batch`: a thread has FRAMES frames at a time, so that what is found out once for all of them (levels, tables,
+// addresses) costs that much less of each; more would take registers and shared memory from other blocks. An element
+// has WORDS floats in shared memory, moved 4 at a time if 4 divides it, else 2, and such that the threads of a warp do
+// not meet in a bank; `word` is where register i is among them (-1: nowhere). Known are the cases of `finish`.
+
+template <Stat... STATS>
+struct Statistics {};
 
 struct NoWork {
+    NoWork() = default;
     template <int N>
     __device__ __forceinline__ NoWork(const Group&, const float (&)[N]) {}
 };
 
 struct Moments {
     static constexpr int N = 2;  // mean, M2
+    static constexpr int FRAMES = 4;
+    static constexpr int WORDS = 2;
+    using Known = Statistics<LAST, MEAN, STD, ZSCORE>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ constexpr int word(int i) { return i; }
     static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
         e[0] = channels[group.x];
         e[1] = 0.0f;
@@ -211,8 +227,12 @@ struct Moments {
 
 struct Extremes {
     static constexpr int N = 2;  // min, max
+    static constexpr int FRAMES = 4;
+    static constexpr int WORDS = 2;
+    using Known = Statistics<LAST, MIN, MAX>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ constexpr int word(int i) { return i; }
     static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
         e[0] = channels[group.x];
         e[1] = e[0];
@@ -235,8 +255,12 @@ struct Extremes {
 
 struct Sums {
     static constexpr int N = 8;  // gains, losses, |return|, notional, flow, |flow|, VWAP flow, variance
+    static constexpr int FRAMES = 2;
+    static constexpr int WORDS = 10;
+    using Known = Statistics<FLOW_IMBALANCE, RSI, ILLIQUIDITY, TOXICITY, VWAP_DEVIATION, VOLATILITY>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ constexpr int word(int i) { return i; }
     static __device__ __forceinline__ void lift(const Group&, const ConstRows& channels, float (&e)[N]) {
         const float r = channels[RETURN_BPS];
         const float buy = channels[BUY_KUSDT];
@@ -273,8 +297,12 @@ struct Sums {
 
 struct Cross {
     static constexpr int N = 5;  // mean x, mean y, M2 x, M2 y, co-moment
+    static constexpr int FRAMES = 2;
+    static constexpr int WORDS = 6;
+    using Known = Statistics<BETA, CORRELATION, ROLL_MEASURE>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ constexpr int word(int i) { return i; }
     static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
         e[0] = channels[group.x];
         e[1] = channels[group.y];
@@ -302,8 +330,12 @@ struct Cross {
 
 struct Path {
     static constexpr int N = 6;  // of the price relative to the newest: move, mean, M2, min, max, co-moment with time
+    static constexpr int FRAMES = 2;
+    static constexpr int WORDS = 6;
+    using Known = Statistics<MOVE, PATH_ZSCORE, RANGE_POSITION, RANGE_WIDTH, SLOPE, RESIDUAL_STD>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
+    static __device__ constexpr int word(int i) { return i; }
     static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
         e[0] = channels[group.x];
         // Zero where the return is known, else NaN: an offset from an unknown price is unknown.
@@ -342,10 +374,15 @@ struct Path {
     }
 };
 
+template <int SPANS>
 struct Decay {
-    static constexpr int N = MAX_SPANS;  // sum of lambda^age x, one element per lambda
+    static constexpr int N = SPANS;  // sum of lambda^age x, one element per lambda
+    static constexpr int FRAMES = SPANS <= 4 ? 4 : 2;
+    static constexpr int WORDS = SPANS <= 4 ? 4 : 10;
+    using Known = Statistics<DECAYED_MEAN, DECAYED_DIFFERENCE>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group& group, int i) { return i < group.size ? i : -1; }
+    static __device__ constexpr int word(int i) { return i; }
     static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
         const float x = channels[group.x];
 #pragma unroll
@@ -380,6 +417,10 @@ struct Decay {
 
 struct Spectrum {
     static constexpr int N = 2 * MAX_BINS;  // real parts, then imaginary parts from MAX_BINS on
+    static constexpr int FRAMES = 2;
+    static constexpr int WORDS = 2 * SPECTRUM_BINS;
+    using Known = Statistics<AMPLITUDE, BAND_SHARE, CENTROID, PARTICIPATION, DOMINANT_FREQUENCY, DOMINANT_SHARE, PHASE_COS,
+                             PHASE_SIN>;
 
     // Hann-windowed power of bins 1 to K-2, in power[k - 1]; their sum; the largest, its bin and its amplitude;
     // the sum again where float32 resolves its parts, else 0.
@@ -387,6 +428,7 @@ struct Spectrum {
         float power[MAX_BINS - 2];
         float total, best, best_bin, best_re, best_im, resolved;
 
+        Work() = default;
         __device__ __forceinline__ Work(const Group& group, const float (&e)[N])
             : total(0.0f), best(0.0f), best_bin(0.0f), best_re(0.0f), best_im(0.0f), resolved(0.0f) {
             float plain = 0.0f;
@@ -416,6 +458,10 @@ struct Spectrum {
         const int bins = group.size / 2;
         if (i < MAX_BINS) return i < bins ? i : -1;
         return i - MAX_BINS < bins ? bins + i - MAX_BINS : -1;
+    }
+    static __device__ constexpr int word(int i) {
+        if (i < MAX_BINS) return i < SPECTRUM_BINS ? i : -1;
+        return i - MAX_BINS < SPECTRUM_BINS ? SPECTRUM_BINS + i - MAX_BINS : -1;
     }
     static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
         const float x = channels[group.x];
@@ -599,7 +645,7 @@ extern "C" __global__ void __launch_bounds__(STEP_THREADS, 1)
         case SUMS: step_group<Sums>(constants, finishes, group, own, ring, now, to); break;
         case CROSS: step_group<Cross>(constants, finishes, group, own, ring, now, to); break;
         case PATH: step_group<Path>(constants, finishes, group, own, ring, now, to); break;
-        case DECAY: step_group<Decay>(constants, finishes, group, own, ring, now, to); break;
+        case DECAY: step_group<Decay<MAX_SPANS>>(constants, finishes, group, own, ring, now, to); break;
         case SPECTRUM: step_group<Spectrum>(constants, finishes, group, own, ring, now, to); break;
     }
 }
@@ -613,17 +659,111 @@ struct Stretch {
     long long first, last, halo, stride;
 };
 
-// One group over one stretch of one symbol. The threads take as many neighbouring frames at a time as there are
-// of them, a step, and go up the levels together. `memory` is the block's shared memory:
+// An element from its words in shared memory.
+template <class Family>
+__device__ __forceinline__ void take_words(const float* at, float (&e)[Family::N]) {
+    float words[Family::WORDS] = {};
+    if (Family::WORDS % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i + 3 < Family::WORDS; i += 4) {
+            const float4 four = *(const float4*)(at + i);
+            words[i] = four.x;
+            words[i + 1] = four.y;
+            words[i + 2] = four.z;
+            words[i + 3] = four.w;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < Family::N; i += 2) {
+            const float2 two = *(const float2*)(at + i);
+            words[i] = two.x;
+            words[i + 1] = two.y;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < Family::N; ++i) e[i] = Family::word(i) >= 0 ? words[Family::word(i)] : 0.0f;
+}
+
+template <class Family>
+__device__ __forceinline__ void put_words(const float (&e)[Family::N], float* at) {
+    float words[Family::WORDS] = {};
+#pragma unroll
+    for (int i = 0; i < Family::N; ++i) {
+        if (Family::word(i) >= 0) words[Family::word(i)] = e[i];
+    }
+    if (Family::WORDS % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i + 3 < Family::WORDS; i += 4) {
+            *(float4*)(at + i) = make_float4(words[i], words[i + 1], words[i + 2], words[i + 3]);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < Family::N; i += 2) *(float2*)(at + i) = make_float2(words[i], words[i + 1]);
+    }
+}
+
+// The frames that a thread has in one step: number j is `first` + j * BATCH_THREADS. They count from the first frame
+// of the stretch, where the rows of channels and `out` begin; of `out` those from 0 up to `count` are written.
+struct Frames {
+    int first, count;
+    ConstRows channels;
+    Rows out;
+    __device__ __forceinline__ int operator[](int j) const { return first + j * BATCH_THREADS; }
+    __device__ __forceinline__ ConstRows newest(int j) const { return {channels.at + (*this)[j], channels.stride}; }
+};
+
+// One statistic of all frames of a thread. `stat` is a constant where this is inlined: it is chosen once, not by frame.
+template <class Family>
+__device__ __forceinline__ void finish_frames(const float* constants, const Group& group, Finish row, Stat stat,
+                                              const float (&e)[Family::FRAMES][Family::N],
+                                              const typename Family::Work (&work)[Family::FRAMES],
+                                              const Frames& frames) {
+    row.stat = stat;
+    float* column = frames.out.at + row.column * frames.out.stride;
+#pragma unroll
+    for (int j = 0; j < Family::FRAMES; ++j) {
+        if (frames[j] < 0 || frames[j] >= frames.count) continue;
+        column[frames[j]] = Family::finish(constants, group, row, e[j], work[j], frames.newest(j));
+    }
+}
+// The one of a family's statistics that a row asks for.
+template <class Family, Stat... STATS>
+__device__ __forceinline__ void finish_one_of(Statistics<STATS...>, const float* constants, const Group& group,
+                                              const Finish& row, const float (&e)[Family::FRAMES][Family::N],
+                                              const typename Family::Work (&work)[Family::FRAMES],
+                                              const Frames& frames) {
+    const bool known =
+        ((row.stat == STATS && (finish_frames<Family>(constants, group, row, STATS, e, work, frames), true)) || ...);
+    if (!known) finish_frames<Family>(constants, group, row, UNKNOWN, e, work, frames);
+}
+
+// What finish_level does for one frame, for all frames of a thread.
+template <class Family>
+__device__ __forceinline__ void finish_level_of_frames(const float* constants, const long long* finishes,
+                                                       const Group& group, int at, int past,
+                                                       const float (&e)[Family::FRAMES][Family::N],
+                                                       const Frames& frames) {
+    typename Family::Work work[Family::FRAMES];
+#pragma unroll
+    for (int j = 0; j < Family::FRAMES; ++j) work[j] = typename Family::Work(group, e[j]);
+    for (; at < past; ++at) {
+        const Finish row = read_finish(finishes, at);
+        finish_one_of<Family>(typename Family::Known{}, constants, group, row, e, work, frames);
+    }
+}
+
+// One group over one stretch of one symbol. The threads take FRAMES * BATCH_THREADS neighbouring frames at a time, a
+// step, and go up the levels together. `memory` is the block's shared memory:
 //
-//   2 buffers of [size][threads] to hand elements to later frames of the same step, used in turn;
+//   2 buffers of a step's elements, to hand them to later frames of the same step, used in turn;
 //   for each level, with h = 2^(level - 1) frames to look back:
-//     h >= threads   [size][h], a ring as in `step`. As the threads are a power of two, a slot belongs to one
-//                    thread for good: it reads what it wrote h frames ago and writes its newest there, and
-//                    there is nothing to wait for.
-//     h < threads    2 of [size][h], used in turn: the last h elements of the step before.
+//     h >= BATCH_THREADS   h elements, a ring as in `step`. As both are powers of two, a slot belongs to one thread
+//                          for good: it reads what it wrote h frames ago and writes its newest there, and there is
+//                          nothing to wait for. Frames of one step that meet in a slot are the same thread's, and
+//                          go in their order.
+//     h < BATCH_THREADS    2 of h elements, used in turn: the last ones of the step before.
 //
-// One barrier for each level with h < threads is enough. A thread that passes it has read what the others handed
+// One barrier for each level with h < BATCH_THREADS is enough. A thread that passes it has read what the others handed
 // over at the level before, in the other buffer; so at the next such level, which may be the next step's, that
 // buffer can be written. Likewise the elements kept of a step are read by the next one behind the barrier of
 // the same level, and overwritten by the one after that, behind it once more.
@@ -634,60 +774,74 @@ template <class Family>
 __device__ __forceinline__ void batch_group(const float* constants, const long long* finishes, const Group& group,
                                             const float* channels, const Stretch& stretch, float* memory,
                                             float* out, long long out_stride) {
+    constexpr int COUNT = Family::FRAMES;
+    constexpr int WORDS = Family::WORDS;
+    constexpr int STEP = COUNT * BATCH_THREADS;
     const int thread = threadIdx.x;
-    const int threads = blockDim.x;
-    const int size = group.size;
-    const long long reach = (1LL << group.top) - 1;
-    const long long begin = stretch.first - (reach + threads - 1) / threads * threads;
+    const int reach = (1 << group.top) - 1;
+    const int lead = (reach + STEP - 1) / STEP * STEP;
+    const int past_finishes = group.finish + group.finish_count;
+    Frames frames = {0,
+                     (int)(stretch.last - stretch.first),
+                     {channels + stretch.halo + stretch.first, stretch.stride},
+                     {out + stretch.first, out_stride}};
     int turn = 0;
-    for (long long at = begin; at < stretch.last; at += threads) {
-        const long long frame = at + thread;
-        const long long position = frame - begin;
-        const int parity = (int)((at - begin) / threads & 1);
-        const bool wanted = frame >= stretch.first && frame < stretch.last;
-        const ConstRows newest = {channels + stretch.halo + frame, stretch.stride};
-        float e[Family::N];
+    int parity = 0;
+    for (int at = -lead; at < frames.count; at += STEP) {
+        frames.first = at + thread;
+        float e[COUNT][Family::N];
 #pragma unroll
-        for (int i = 0; i < Family::N; ++i) e[i] = 0.0f;
-        if (frame >= stretch.first - reach && frame < stretch.last) Family::lift(group, newest, e);
-        Cursor cursor = {group.finish, group.finish + group.finish_count};
-        float* level_memory = memory + 2 * size * threads;
+        for (int j = 0; j < COUNT; ++j) {
+#pragma unroll
+            for (int i = 0; i < Family::N; ++i) e[j][i] = 0.0f;
+            if (frames[j] >= -reach && frames[j] < frames.count) Family::lift(group, frames.newest(j), e[j]);
+        }
+        int finish = group.finish;
+        float* level_memory = memory + 2 * STEP * WORDS;
         for (int level = 0; level <= group.top; ++level) {
             if (level > 0) {
                 const int half = 1 << (level - 1);
-                float older[Family::N];
-                float merged[Family::N];
-                if (half >= threads) {
-                    const Rows slot = {level_memory + (position & (half - 1)), half};
-                    load<Family>(group, slot, older);
-                    store<Family>(group, e, slot);
-                    level_memory += size * half;
+                float older[COUNT][Family::N];
+                if (half >= BATCH_THREADS) {
+#pragma unroll
+                    for (int j = 0; j < COUNT; ++j) {
+                        float* slot = level_memory + (frames[j] & (half - 1)) * WORDS;
+                        take_words<Family>(slot, older[j]);
+                        put_words<Family>(e[j], slot);
+                    }
+                    level_memory += half * WORDS;
                 } else {
-                    float* handed = memory + turn * size * threads;
-                    float* kept = level_memory + parity * size * half;
-                    const float* before = level_memory + (parity ^ 1) * size * half;
-                    store<Family>(group, e, {handed + thread, threads});
+                    float* handed = memory + turn * STEP * WORDS + thread * WORDS;
+                    float* kept = level_memory + parity * half * WORDS;
+                    const float* before = level_memory + (parity ^ 1) * half * WORDS;
+#pragma unroll
+                    for (int j = 0; j < COUNT; ++j) put_words<Family>(e[j], handed + j * BATCH_THREADS * WORDS);
                     __syncthreads();
-                    if (thread >= threads - half) store<Family>(group, e, {kept + thread - (threads - half), half});
-                    const bool inside = thread >= half;
-                    load<Family>(group, inside ? ConstRows{handed + thread - half, threads}
-                                               : ConstRows{before + thread, half}, older);
-                    level_memory += 2 * size * half;
+                    const int late = thread - (BATCH_THREADS - half);
+                    if (late >= 0) put_words<Family>(e[COUNT - 1], kept + late * WORDS);
+                    const float* earlier = handed - half * WORDS;
+                    take_words<Family>(thread >= half ? earlier : before + thread * WORDS, older[0]);
+#pragma unroll
+                    for (int j = 1; j < COUNT; ++j) take_words<Family>(earlier + j * BATCH_THREADS * WORDS, older[j]);
+                    level_memory += 2 * half * WORDS;
                     turn ^= 1;
                 }
-                Family::merge(group, constants, level, older, e, merged);
 #pragma unroll
-                for (int i = 0; i < Family::N; ++i) e[i] = merged[i];
-            }
-            const long long past = past_level(finishes, cursor, level);
-            if (past > cursor.at) {
-                if (wanted) {
-                    finish_level<Family>(constants, finishes, group, cursor.at, past, e, newest,
-                                         {out + frame, out_stride});
+                for (int j = 0; j < COUNT; ++j) {
+                    float merged[Family::N];
+                    Family::merge(group, constants, level, older[j], e[j], merged);
+#pragma unroll
+                    for (int i = 0; i < Family::N; ++i) e[j][i] = merged[i];
                 }
-                cursor.at = past;
             }
+            int past = finish;
+            while (past < past_finishes && read_finish(finishes, past).level == level) ++past;
+            if (past > finish && at + STEP > 0) {
+                finish_level_of_frames<Family>(constants, finishes, group, finish, past, e, frames);
+            }
+            finish = past;
         }
+        parity ^= 1;
     }
 }
 
@@ -721,18 +875,24 @@ extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1)
           const long long* __restrict__ finishes, const float* __restrict__ constants,
           const float* __restrict__ channels, long long channel_count, long long halo, long long first,
           long long last, long long tile, float* __restrict__ out, long long column_count, long long frame_count) {
-    extern __shared__ float memory[];
+    extern __shared__ float4 memory[];
     const Piece own = read_piece(groups, chosen, channels, channel_count, halo, first, last, tile, out,
                                  column_count, frame_count);
 #define BATCH_GROUP(FAMILY) \
-    batch_group<FAMILY>(constants, finishes, own.group, own.channels, own.stretch, memory, own.out, frame_count)
+    batch_group<FAMILY>(constants, finishes, own.group, own.channels, own.stretch, (float*)memory, own.out, frame_count)
     switch (own.group.op) {
         case MOMENTS: BATCH_GROUP(Moments); break;
         case EXTREMES: BATCH_GROUP(Extremes); break;
         case SUMS: BATCH_GROUP(Sums); break;
         case CROSS: BATCH_GROUP(Cross); break;
         case PATH: BATCH_GROUP(Path); break;
-        case DECAY: BATCH_GROUP(Decay); break;
+        case DECAY:
+            if (own.group.size <= 4) {
+                BATCH_GROUP(Decay<4>);
+            } else {
+                BATCH_GROUP(Decay<MAX_SPANS>);
+            }
+            break;
     }
 }
 
@@ -742,8 +902,9 @@ extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1)
                    const float* __restrict__ channels, long long channel_count, long long halo, long long first,
                    long long last, long long tile, float* __restrict__ out, long long column_count,
                    long long frame_count) {
-    extern __shared__ float memory[];
-    const Piece own = read_piece(groups, chosen, channels, channel_count, halo, first, last, tile, out,
-                                 column_count, frame_count);
+    extern __shared__ float4 memory[];
+    Piece own = read_piece(groups, chosen, channels, channel_count, halo, first, last, tile, out, column_count,
+                           frame_count);
+    own.group.size = 2 * SPECTRUM_BINS;  // known when it is compiled: nothing asks for each bin whether it is there
     BATCH_GROUP(Spectrum);
 }

@@ -15,18 +15,40 @@ from gpuscalp.ops.copies import to_device, to_host
 from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, load_module
 from gpuscalp.ops.device_arrays import require
 from gpuscalp.ops.ladder import StepState
-from gpuscalp.ops.ladder_codes import FINISH_FIELDS, GROUP_FIELDS, OP, SIZE, TOP, Op, Program
+from gpuscalp.ops.ladder_codes import (
+    FINISH_FIELDS,
+    GROUP_FIELDS,
+    OP,
+    SIZE,
+    SPECTRUM_BINS,
+    TOP,
+    Op,
+    Program,
+)
 
 STEP_THREADS = 64  # of a block of `step`, as in the kernel; one thread per symbol
-BATCH_THREADS = 64  # of a block of `batch`: a power of two; they are neighbouring frames
+BATCH_THREADS = 64  # of a block of `batch`, as in the kernel: a power of two; they are neighbouring frames
 # Frames that a block of `batch` walks along. Before them it computes the halo of its windows, which another
 # block computes too: 12 % more for the longest windows of the default graph (511 frames), 1.5 to 6 % for its
 # spectra.
 TILE_FRAMES = 4096
-# Fewer blocks leave multiprocessors idle: then tiles are shortened, down to the length of the halo.
-BATCH_BLOCKS = 2048
+# Fewer blocks leave multiprocessors idle: then tiles are shortened, down to the length of the halo. An H100
+# has room for about as many at a time of the families that take the most shared memory.
+BATCH_BLOCKS = 1024
 
 MAX_SPANS = 8  # registers that the kernel has for the elements of a DECAY
+
+# FRAMES and WORDS of the families in ladder.cu: frames that a thread of `batch` has at a time, and floats of
+# an element in shared memory. DECAY is compiled twice: for up to so many spans.
+_LAYOUTS = {
+    Op.MOMENTS: (4, 2),
+    Op.EXTREMES: (4, 2),
+    Op.SUMS: (2, 10),
+    Op.CROSS: (2, 6),
+    Op.PATH: (2, 6),
+    Op.SPECTRUM: (2, 20),
+}
+_DECAY_LAYOUTS = {4: (4, 4), MAX_SPANS: (2, 10)}
 
 
 def ring_rows(program: Program) -> int:
@@ -77,23 +99,31 @@ def batch_scratch(program: Program, tile: int) -> tuple[Launch, ...]:  # noqa: A
                 "batch_spectrum" if op == Op.SPECTRUM else "batch",
                 to_device(chosen),
                 int((1 << own[:, TOP].max()) - 1),
-                max(_shared_bytes(int(group[SIZE]), int(group[TOP])) for group in own),
+                max(_shared_bytes(Op(op), int(group[SIZE]), int(group[TOP])) for group in own),
             )
         )
     return tuple(launches)
 
 
-def _shared_bytes(size: int, top: int) -> int:
+def _shared_bytes(op: Op, size: int, top: int) -> int:
     """Return the bytes of shared memory of a block; batch_group in ladder.cu says what lies there.
 
     Parameters
     ----------
-    size : elements of a group
+    op : family of a group
+    size : its numbers in an element
     top : its highest level
     """
+    frames, words = _layout(op, size)
     halves = [1 << level for level in range(top)]
-    rows = sum(half if half >= BATCH_THREADS else 2 * half for half in halves)
-    return 4 * size * (2 * BATCH_THREADS + rows)
+    elements = sum(half if half >= BATCH_THREADS else 2 * half for half in halves)
+    return 4 * words * (2 * frames * BATCH_THREADS + elements)
+
+
+def _layout(op: Op, size: int) -> tuple[int, int]:
+    if op == Op.DECAY:
+        return next(layout for spans, layout in _DECAY_LAYOUTS.items() if size <= spans)
+    return _LAYOUTS[op]
 
 
 def _tile_frames(launch: Launch, symbol_count: int, frame_count: int, tile: int) -> int:
@@ -208,3 +238,5 @@ def _check_tables(program: Program) -> None:
 def _check_program(groups: Any) -> None:
     spans = groups[groups[:, OP] == Op.DECAY, SIZE]
     assert not spans.size or spans.max() <= MAX_SPANS, f"a DECAY has at most {MAX_SPANS} spans"
+    spectra = groups[groups[:, OP] == Op.SPECTRUM, SIZE]
+    assert (spectra == 2 * SPECTRUM_BINS).all(), f"a SPECTRUM has {SPECTRUM_BINS} bins"

@@ -205,32 +205,44 @@ class _CudaModule:
         self._cupy = cupy
         self._module = module
         self._stem = stem
-        self._functions: dict[tuple[str, int], Kernel] = {}
+        self._functions: dict[str, Any] = {}
+        self._shared_bytes: dict[str, int] = {}
 
     def get_function(
         self, name: str, *, max_dynamic_shared_bytes: int = DEFAULT_DYNAMIC_SHARED_BYTES
     ) -> Kernel:
-        key = (name, max_dynamic_shared_bytes)
-        function = self._functions.get(key)
+        function = self._functions.get(name)
         if function is None:
-            function = self._functions[key] = self._fetch(name, max_dynamic_shared_bytes)
-        return function
+            function = self._functions[name] = self._fetch(name)
+        # The limit is the function's, whoever asks: it is only ever raised.
+        if max_dynamic_shared_bytes > self._shared_bytes.get(name, DEFAULT_DYNAMIC_SHARED_BYTES):
+            self._allow(name, function, max_dynamic_shared_bytes)
+            self._shared_bytes[name] = max_dynamic_shared_bytes
+        return function  # type: ignore[no-any-return]
 
-    def _fetch(self, name: str, max_dynamic_shared_bytes: int) -> Kernel:
-        driver = self._cupy.cuda.driver
+    def _fetch(self, name: str) -> Any:
         try:
-            function = self._module.get_function(name)
-            if max_dynamic_shared_bytes > DEFAULT_DYNAMIC_SHARED_BYTES:
-                attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                driver.funcSetAttribute(function.ptr, attribute, max_dynamic_shared_bytes)
-        except driver.CUDADriverError as error:
+            return self._module.get_function(name)
+        except self._cupy.cuda.driver.CUDADriverError as error:
             raise DeviceError(
                 f"entry point {name!r} cannot be used",
                 where=f"{self._stem}.cu",
                 value=error,
                 fix="the kernel and its launcher are of different versions: reinstall gpuscalp",
             ) from error
-        return function  # type: ignore[no-any-return]
+
+    def _allow(self, name: str, function: Any, shared_bytes: int) -> None:
+        driver = self._cupy.cuda.driver
+        try:
+            attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            driver.funcSetAttribute(function.ptr, attribute, shared_bytes)
+        except driver.CUDADriverError as error:
+            raise DeviceError(
+                f"a block of {name!r} needs {shared_bytes} bytes of shared memory, more than this GPU gives",
+                where=f"{self._stem}.cu",
+                value=error,
+                fix="use shorter windows, or --device cpu",
+            ) from error
 
 
 _LOCK = threading.Lock()

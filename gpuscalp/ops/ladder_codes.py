@@ -18,9 +18,9 @@ SUMS_SIZE: Final = 8
 PATH_SIZE: Final = 6
 LEVELS: Final = 13  # constants are laid out for levels 0 to 12: windows up to 4096 frames
 
+SPECTRUM_BINS: Final = 10  # K: 1 to 8, and a neighbour on either side for the Hann window
 # A spectrum's shared work: powers of bins 1 to K-2, then their sum, the largest, its bin and its amplitude,
 # and the sum again where float32 resolves its parts, else 0.
-MAX_BINS: Final = 12
 TOTAL, BEST, BEST_BIN, BEST_RE, BEST_IM, RESOLVED = range(10, 16)
 WORK_ROWS: Final = 16
 

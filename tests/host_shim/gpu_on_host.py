@@ -9,6 +9,7 @@ from unittest import mock
 from gpuscalp.ops import by_device, cuda_context, cuda_forest, cuda_frames, cuda_ladder, cuda_row_digest
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.host_device import HostDevice
+from tests.host_shim.ladder_threads import ladder_threads
 
 
 @contextmanager
@@ -22,7 +23,8 @@ def gpu_on_host(seed: int | None = None) -> Iterator[HostDevice]:
     with (
         cuda_on_host(seed=seed) as device,
         mock.patch.object(by_device, "probe_cuda"),
-        mock.patch.multiple(cuda_ladder, TILE_FRAMES=200, BATCH_BLOCKS=50, BATCH_THREADS=32, STEP_THREADS=8),
+        mock.patch.multiple(cuda_ladder, TILE_FRAMES=200, BATCH_BLOCKS=50, STEP_THREADS=8),
+        ladder_threads(8),
         mock.patch.object(cuda_context, "THREADS", 32),
         mock.patch.multiple(cuda_frames, FOLD_THREADS=8, CELL_THREADS=8, CARRY_SYMBOLS=2, CARRY_STRETCHES=4),
         mock.patch.object(cuda_row_digest, "THREADS", 32),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -16,9 +18,9 @@ from gpuscalp.ops.ladder_codes import (
     FINISH_FIELDS,
     GROUP_FIELDS,
     LEVELS,
-    MAX_BINS,
     OP,
     SIZE,
+    SPECTRUM_BINS,
     TOP,
     Op,
     Stat,
@@ -27,6 +29,7 @@ from gpuscalp.schema import Channel
 from tests.host_shim.build import compiler
 from tests.host_shim.covers import covers
 from tests.host_shim.cuda_on_host import cuda_on_host
+from tests.host_shim.ladder_threads import ladder_threads
 from tests.ops.device_case import assert_twins, garbage, up, up_tuple
 from tests.ops.test_cuda_frames import enum_of
 
@@ -139,8 +142,9 @@ def check_batch(rng, program, frame_count, *, tile, cuts, symbol_count=1):
 def small(monkeypatch):
     """Few threads and few blocks, so that small inputs cross their borders."""
     monkeypatch.setattr(cuda_ladder, "STEP_THREADS", 32)
-    monkeypatch.setattr(cuda_ladder, "BATCH_THREADS", 32)
     monkeypatch.setattr(cuda_ladder, "BATCH_BLOCKS", 1)  # the tile is the one that is asked for
+    with ladder_threads(8):
+        yield
 
 
 @needs_compiler
@@ -184,11 +188,10 @@ def test_batch_gives_the_bits_of_the_cpu(rng, drop, seed):
 @pytest.mark.parametrize("seed", [None, 1, 2])
 @pytest.mark.parametrize("threads", [1, 2, 8, 64])
 @covers("ladder", "batch", "batch_spectrum")
-def test_batch_does_not_depend_on_the_threads_of_a_block(rng, monkeypatch, threads, seed):
+def test_batch_does_not_depend_on_the_threads_of_a_block(rng, threads, seed):
     """Levels that look back further than a block has threads take the other way through shared memory."""
-    monkeypatch.setattr(cuda_ladder, "BATCH_THREADS", threads)
     program = program_of(("*.512", "*.256", "*.ewm.*", "*.macd.*", *CONTEXT, "price.*", *FLOWS))
-    with cuda_on_host(seed=seed):
+    with cuda_on_host(seed=seed), ladder_threads(threads):
         check_batch(rng, program, 80, tile=37, cuts=[(0, 80)], symbol_count=2)
 
 
@@ -220,7 +223,7 @@ def test_batch_asks_for_the_shared_memory_of_the_longest_windows(rng):
 def test_tiles_are_shortened_until_there_are_blocks_enough_but_not_below_the_halo():
     launch = cuda_ladder.Launch("batch", np.zeros(10, np.int32), 511, 0)
     assert cuda_ladder._tile_frames(launch, 500, 8192, 4096) == 4096  # 5000 strips: enough blocks
-    assert cuda_ladder._tile_frames(launch, 50, 8192, 4096) == 1639  # 500 strips of five tiles
+    assert cuda_ladder._tile_frames(launch, 50, 8192, 4096) == 2731  # 500 strips of three tiles
     assert cuda_ladder._tile_frames(launch, 1, 8192, 4096) == 511
     assert cuda_ladder._tile_frames(launch, 1, 100, 64) == 64  # never longer than was asked for
     assert cuda_ladder._tile_frames(launch._replace(reach=0), 1, 100, 64) == 1
@@ -231,16 +234,16 @@ def test_default_graph_fits_the_shared_memory_that_a_block_gets_unasked():
     found = {}
     for group in program_of().groups:
         key = (Op(group[OP]).name, int(group[SIZE]), int(group[TOP]))
-        found[key] = cuda_ladder._shared_bytes(key[1], key[2])
+        found[key] = cuda_ladder._shared_bytes(Op(group[OP]), key[1], key[2])
     assert found == {
-        ("MOMENTS", 2, 0): 1024,
-        ("MOMENTS", 2, 9): 5616,
-        ("DECAY", 3, 9): 8424,
-        ("CROSS", 5, 9): 14040,
-        ("PATH", 6, 9): 16848,
-        ("SUMS", 8, 9): 22464,
-        ("SPECTRUM", 20, 6): 20320,
-        ("SPECTRUM", 20, 8): 35680,
+        ("MOMENTS", 2, 0): 4096,
+        ("MOMENTS", 2, 9): 8688,
+        ("DECAY", 3, 9): 17376,
+        ("CROSS", 5, 9): 19920,
+        ("PATH", 6, 9): 19920,
+        ("SUMS", 8, 9): 33200,
+        ("SPECTRUM", 20, 6): 30560,
+        ("SPECTRUM", 20, 8): 45920,
     }
     assert max(found.values()) <= DEFAULT_DYNAMIC_SHARED_BYTES
 
@@ -322,7 +325,7 @@ def test_codes_of_the_kernel_are_those_of_the_program():
     assert enum_of(source, "Channel").items() <= {channel.name: int(channel) for channel in Channel}.items()
     for name, value in (
         ("LEVELS", LEVELS),
-        ("MAX_BINS", MAX_BINS),
+        ("SPECTRUM_BINS", SPECTRUM_BINS),
         ("MAX_SPANS", cuda_ladder.MAX_SPANS),
         ("GROUP_FIELDS", GROUP_FIELDS),
         ("FINISH_FIELDS", FINISH_FIELDS),
@@ -331,3 +334,19 @@ def test_codes_of_the_kernel_are_those_of_the_program():
     ):
         assert f"#define {name} {value}\n" in source
     assert program_of().groups[:, TOP].max() < LEVELS
+
+
+def test_layouts_of_the_kernel_are_those_that_the_launcher_reckons_with():
+    source = load_kernel_source("ladder")
+    found = {}
+    for family, frames, words in re.findall(
+        r"struct (\w+) {\n.* N = .*\n.* FRAMES = (.+);\n.* WORDS = (.+);",
+        source,
+    ):
+        found[Op[family.upper()]] = (frames, words)
+    assert found.pop(Op.DECAY) == ("SPANS <= 4 ? 4 : 2", "SPANS <= 4 ? 4 : 10")
+    assert cuda_ladder._DECAY_LAYOUTS == {4: (4, 4), cuda_ladder.MAX_SPANS: (2, 10)}
+    assert found.pop(Op.SPECTRUM) == ("2", "2 * SPECTRUM_BINS")
+    assert {**found, Op.SPECTRUM: ("2", "20")} == {
+        op: (str(frames), str(words)) for op, (frames, words) in cuda_ladder._LAYOUTS.items()
+    }

@@ -204,6 +204,27 @@ def test_get_function_asks_for_more_shared_memory_than_the_default(cupy: FakeCup
     assert cupy.attributes == [(4711, 8, 65536)]
 
 
+def test_get_function_never_lowers_the_shared_memory_that_somebody_has_asked_for(cupy: FakeCupy) -> None:
+    """The driver keeps one limit of a function: a smaller one would fail the next launch that needs more."""
+    module = load_module("scale")
+    for wanted in (70000, 60000, 70000, 80000, 60000):
+        module.get_function("scale", max_dynamic_shared_bytes=wanted)
+    assert [size for _, _, size in cupy.attributes] == [70000, 80000]
+
+
+def test_get_function_names_the_shared_memory_that_a_gpu_does_not_have(cupy: FakeCupy) -> None:
+    def refuse(*_: object) -> None:
+        raise FakeDriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+
+    cupy.cuda.driver.funcSetAttribute = refuse
+    module = load_module("scale")
+    with pytest.raises(DeviceError, match="needs 300000 bytes of shared memory") as caught:
+        module.get_function("scale", max_dynamic_shared_bytes=300_000)
+    assert caught.value.fix == "use shorter windows, or --device cpu"
+    with pytest.raises(DeviceError, match="needs 300000 bytes"):
+        module.get_function("scale", max_dynamic_shared_bytes=300_000)
+
+
 def test_get_function_names_an_entry_point_that_is_not_there(cupy: FakeCupy) -> None:
     with pytest.raises(DeviceError, match="entry point 'missing'"):
         load_module("scale").get_function("missing")

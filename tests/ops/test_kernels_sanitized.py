@@ -13,6 +13,7 @@ CODE = """
 import numpy as np
 from gpuscalp.ops import cuda_ladder
 from tests.host_shim.cuda_on_host import cuda_on_host
+from tests.host_shim.ladder_threads import ladder_threads
 from tests.ops.test_cuda_context import check_context, check_transpose
 from tests.ops.test_cuda_forest import DEPTHS, check
 from tests.ops.test_cuda_frames import check_fold
@@ -20,8 +21,8 @@ from tests.ops.test_cuda_ladder import check_batch, check_step, program_of, unus
 from tests.ops.test_cuda_row_digest import check_digest
 
 rng = np.random.default_rng(1)
-cuda_ladder.BATCH_THREADS = cuda_ladder.STEP_THREADS = 32
-with cuda_on_host(sanitize=True, seed=1):
+cuda_ladder.STEP_THREADS = 32
+with cuda_on_host(sanitize=True, seed=1), ladder_threads(8):
     check_fold(rng, 3, 40, 3.0)
     check_fold(rng, 3, 1, 40.0)
     check_context(rng, 3, 40)
