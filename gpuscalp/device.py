@@ -253,6 +253,14 @@ def import_cupy() -> Any:
             ) from error
         raise DeviceError("CuPy is not installed", where="import cupy", fix=_INSTALL_FIX) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            # CuPy makes the folder of its cache while it is imported.
+            raise DeviceError(
+                f"CuPy cannot be imported: {error.strerror}",
+                where="import cupy",
+                value=str(error.filename),
+                fix="name a folder that can be written to with CUPY_CACHE_DIR, or use --device cpu",
+            ) from error
         # CuPy reports a library that does not load with several kinds of error.
         raise DeviceError(
             "CuPy cannot be imported", where="import cupy", value=error, fix=_INSTALL_FIX

@@ -36,6 +36,7 @@ class WarmKernel:
     registers : of a thread, the most that an entry point takes; None for PTX
     spill_bytes : of registers that did not fit, over all entry points; None for PTX
     cached : it was there already
+    kept : it is there now; False where nothing could be written
     """
 
     kernel: str
@@ -45,6 +46,7 @@ class WarmKernel:
     spill_bytes: int | None
     seconds: float
     cached: bool
+    kept: bool
 
 
 def compile_all(archs: Sequence[str] = (), *, told: Progress) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def compile_cuda(stem: str, arch: str, *, binary: bool = True) -> WarmKernel:
         sum(spills) if used else None,
         round(seconds, 3),
         cached,
+        cached or is_compiled(stem, arch=arch, binary=binary),
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -230,8 +234,22 @@ def test_import_cupy_tells_absent_from_damaged(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(DeviceError, match="damaged"):
         device.import_cupy()
     (tmp_path / "cupy.py").write_text("raise OSError('libcublas.so: wrong ELF class')\n")
-    with pytest.raises(DeviceError, match=r"cannot be imported.*wrong ELF class"):
+    with pytest.raises(DeviceError, match=r"cannot be imported.*wrong ELF class") as caught:
         device.import_cupy()
+    assert "make setup" in (caught.value.fix or "")
+
+
+def test_cache_of_cupy_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """CuPy makes it when it is imported. A service whose home was closed was told to install CuPy again."""
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("CuPy is not installed")
+    (tmp_path / "file").touch()
+    code = "from gpuscalp.device import resolve; print(resolve('auto').reason)"
+    env = os.environ | {"CUPY_CACHE_DIR": str(tmp_path / "file" / "cupy")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert "CuPy cannot be imported: Not a directory" in done.stdout
+    assert f"value: '{tmp_path}/file/cupy'" in done.stdout
+    assert "fix: name a folder that can be written to with CUPY_CACHE_DIR, or use --device cpu" in done.stdout
 
 
 @broken

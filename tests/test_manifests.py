@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 UNIT = ROOT / "configs" / "systemd" / "gpuscalp@.service"
 MANIFEST = ROOT / "configs" / "kubernetes" / "gpuscalp.yaml"
 DOCKERFILE = ROOT / "Dockerfile.cuda"
+# What a session writes outside of its directory, and where each is told to.
+PLACES = {"CUPY_CACHE_DIR", "GPUSCALP_CRASH_DIR", "NUMBA_CACHE_DIR", "XDG_CONFIG_HOME"}
 
 
 def parsed(words: list[str]) -> dict:
@@ -86,6 +88,21 @@ def test_environment_of_the_unit_is_understood():
     config = load(LiveConfig, env=env)
     assert config.metrics.port
     assert config.logs.stderr == "json"
+
+
+def test_what_the_service_writes_lies_in_folders_that_it_is_given():
+    # Its home is closed: CuPy could not make its cache there, so no GPU was ever used.
+    assert unit()["ProtectHome"] == ["yes"]
+    kept = [f"/var/lib/{each}" for line in unit()["StateDirectory"] for each in line.split()]
+    cache = [f"/var/cache/{each}" for line in unit()["CacheDirectory"] for each in line.split()]
+    env = dict(each.split("=", 1) for each in unit()["Environment"])
+    places = {name: Path(value) for name, value in env.items() if value.startswith("/")}
+    assert places.keys() >= PLACES | {"GPUSCALP_KERNEL_CACHE"}  # a container has the kernels of its image
+    for name, path in places.items():
+        assert any(path.is_relative_to(folder) for folder in (*kept, *cache)), name
+    # Measured and reported once: `systemctl clean` takes caches alone.
+    for name in ("XDG_CONFIG_HOME", "GPUSCALP_CRASH_DIR"):
+        assert str(places[name]) in kept
 
 
 def test_unit_does_not_restart_what_a_start_does_not_mend():
@@ -151,8 +168,9 @@ def test_command_line_is_understood_and_its_paths_are_mounted(objects, pod, cont
     assert str(options["config"]) == f"{mounts['/etc/gpuscalp']['mountPath']}/{name}"
     claim = volumes[mounts["/data"]["name"]]["persistentVolumeClaim"]["claimName"]
     assert claim == objects["PersistentVolumeClaim"]["metadata"]["name"]
-    kept = [Path(options["session"]), Path(options["model"])]
-    kept += [Path(each["value"]) for each in container["env"]]
+    places = {each["name"]: Path(each["value"]) for each in container["env"]}
+    assert places.keys() >= PLACES
+    kept = [Path(options["session"]), Path(options["model"]), *places.values()]
     assert all(path.is_relative_to("/data") for path in kept), "the file system of the image is read-only"
 
 

@@ -61,9 +61,19 @@ def test_figures_are_those_of_the_compiler(folder: Path) -> None:
     assert row.registers == max(int(word.split()[1]) for word in re.findall(r"Used \d+", made.log))
     assert row.spill_bytes == 0
     assert not row.cached
+    assert row.kept
     kept = warm.compile_cuda("ladder", "90")
     assert kept.cached
+    assert kept.kept
     assert (kept.bytes, kept.registers, kept.spill_bytes) == (row.bytes, row.registers, row.spill_bytes)
+
+
+@needs_nvrtc
+def test_what_could_not_be_written_is_not_said_to_be_kept(folder: Path) -> None:
+    folder.write_text("not a folder")
+    row = warm.compile_cuda("forest", "90")
+    assert (row.cached, row.kept) == (False, False)
+    assert row.bytes > 0
 
 
 @needs_nvrtc

@@ -26,8 +26,9 @@ def dashboard(
         list[str] | None,
         typer.Option(
             "--reachable-as",
-            help="NAME or NAME:PORT under which other machines reach it; repeatable. Needed where --address"
-            " is not this machine's own: the line is not encrypted, and everybody there can look.",
+            help="NAME or NAME:PORT under which other machines reach it, behind a proxy with its port (443);"
+            " repeatable. Needed where --address is not this machine's own: the line is not encrypted, and"
+            " everybody there can look.",
         ),
     ] = None,
     duration: Annotated[

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from gpuscalp.cli.app import kernels_app
-from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.output import JsonFlag, emit, progress, write_error
+from gpuscalp.errors import ConfigError
 
 
 @kernels_app.command("compile")
@@ -21,13 +22,27 @@ def compile_(
     """Compile ahead: for this machine, or for the GPUs that are named.
 
     Without --arch: the CPU's kernels and, where a GPU can be used, the CUDA kernels for it. With --arch no
-    GPU and no driver are needed, only NVRTC. What is there already is not compiled again.
+    GPU and no driver are needed, only NVRTC. What is there already is not compiled again. Exit code 4 where
+    what was compiled could not be kept.
     """
     from gpuscalp.warm import compile_all
 
     with progress("Compiling") as told:
         answer = compile_all(arch or (), told=told)
-    emit(answer, json=json, text=lambda: _compiled(answer))
+    lost_count = sum(not row["kept"] for row in answer["kernels"])
+    if not lost_count:
+        emit(answer, json=json, text=lambda: _compiled(answer))
+        return
+    error = ConfigError(
+        f"{lost_count} of {len(answer['kernels'])} CUDA kernels could not be kept: every start compiles them",
+        where="GPUSCALP_KERNEL_CACHE",
+        value=str(answer["folder"]),
+        fix="name a folder that can be written to with GPUSCALP_KERNEL_CACHE",
+    )
+    emit(answer | {"error": error.to_dict()}, json=json, text=lambda: _compiled(answer))
+    if not json:
+        write_error(error.to_dict(), json=False)
+    raise typer.Exit(error.exit_code)
 
 
 @kernels_app.command("list")
@@ -55,11 +70,13 @@ def _compiled(answer: dict[str, Any]) -> Any:
             _or_dash(row["registers"]),
             _or_dash(row["spill_bytes"]),
             f"{row['seconds']:.3f}",
-            "was there" if row["cached"] else "compiled",
+            "was there" if row["cached"] else "compiled" if row["kept"] else "not kept",
         )
-    lines = [f"CUDA kernels are kept in {answer['folder']}"]
+    lines = []
     if not answer["kernels"]:
         lines = ["No CUDA kernels: no GPU can be used here (gpuscalp device says why; --arch needs none)."]
+    elif all(row["kept"] for row in answer["kernels"]):
+        lines = [f"CUDA kernels are kept in {answer['folder']}"]
     if answer["cpu"] is not None:
         lines.append(f"CPU kernels: {answer['cpu']['seconds']:.1f} s, kept in {answer['cpu']['folder']}")
     return Group(*([table] if answer["kernels"] else []), *lines)

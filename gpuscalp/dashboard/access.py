@@ -14,12 +14,13 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, final
-from urllib.parse import urlsplit
 
 from gpuscalp.errors import ConfigError, UsageError
 
 TOKEN_FILE: Final = "dashboard.token"  # noqa: S105  # the name of a file
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+# Of each scheme the port that browsers leave out of Host and Origin.
+_OWN_PORT: Final = {"http": 80, "https": 443}
 
 
 @final
@@ -29,7 +30,7 @@ class Access:
     Parameters
     ----------
     token : of those who may command
-    hosts : names, with ports where they are not the scheme's own, under which browsers reach the server
+    hosts : names with their ports, under which browsers reach the server
     """
 
     def __init__(self, token: str, hosts: Iterable[str]) -> None:
@@ -38,21 +39,29 @@ class Access:
 
     def knows_host(self, headers: Mapping[str, str]) -> bool:
         """Whether a request names us: a foreign name that leads here is an attack on the browser."""
-        return headers.get("Host", "").lower() in self._hosts
+        host = headers.get("Host", "").lower()
+        return any(_with_port(host, port) in self._hosts for port in _OWN_PORT.values())
 
     def is_ours(self, headers: Mapping[str, str]) -> bool:
         """Whether a request that may change something comes from our own page."""
-        origin = urlsplit(headers.get("Origin", ""))
+        scheme, _, name = headers.get("Origin", "").lower().partition("://")
+        port = _OWN_PORT.get(scheme)
+        if port is None:
+            return False
+        # A name without a port means another server for each scheme: what is ours by https is not by http.
+        host = _with_port(headers.get("Host", "").lower(), port)
         return (
-            origin.scheme in ("http", "https")
-            and origin.netloc.lower() == headers.get("Host", "").lower()
+            _with_port(name, port) == host
+            and host in self._hosts
             and headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
         )
 
     def may_command(self, headers: Mapping[str, str]) -> bool:
         """Whether a request bears the token. It comes in a header: addresses are kept in logs."""
         kind, _, given = headers.get("Authorization", "").partition(" ")
-        return kind == "Bearer" and hmac.compare_digest(given.strip().encode(), self._token)
+        # aiohttp hands over a byte that is not UTF-8 as a surrogate.
+        spoken = given.strip().encode("utf-8", "surrogateescape")
+        return kind == "Bearer" and hmac.compare_digest(spoken, self._token)
 
 
 def hosts_of(address: str, port: int, names: Iterable[str] = ()) -> tuple[str, ...]:
@@ -61,13 +70,14 @@ def hosts_of(address: str, port: int, names: Iterable[str] = ()) -> tuple[str, .
     Parameters
     ----------
     address : that it listens on
-    names : further ones; without a port they mean this one. Needed for an address that is not loopback
+    names : further ones; without a port they mean this one, and behind a proxy they need its. Needed for an
+        address that is not loopback
 
     Raises
     ------
     UsageError    the address can be reached from elsewhere, and nobody has said under which name
     """
-    further = tuple(name if _has_port(name) else f"{name}:{port}" for name in names)
+    further = tuple(_with_port(name, port) for name in names)
     try:
         loopback = ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -82,8 +92,9 @@ def hosts_of(address: str, port: int, names: Iterable[str] = ()) -> tuple[str, .
     return tuple(f"{name}:{port}" for name in _LOOPBACK) + further
 
 
-def _has_port(name: str) -> bool:
-    return name.rpartition("]")[2].count(":") == 1
+def _with_port(name: str, port: int) -> str:
+    """Return a name with its port; one that has none gets this one."""
+    return name if name.rpartition("]")[2].count(":") == 1 else f"{name}:{port}"
 
 
 def open_token(session: Path) -> str:

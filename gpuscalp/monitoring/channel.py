@@ -50,7 +50,7 @@ def read_urls(environment: Mapping[str, str]) -> list[str]:
 
     Raises
     ------
-    ConfigError    the file cannot be read, or others may read it
+    ConfigError    the file cannot be read, is not UTF-8, or others may read it
     """
     urls = environment.get(URLS_VARIABLE, "").split()
     name = environment.get(FILE_VARIABLE, "")
@@ -78,6 +78,13 @@ def _from_file(name: str) -> list[str]:
             where=FILE_VARIABLE,
             value=str(path),
             fix="correct the name, or unset the variable",
+        ) from None
+    except UnicodeDecodeError:  # it would show what could not be read
+        raise ConfigError(
+            "the file with the URLs for notifications is not UTF-8",
+            where=FILE_VARIABLE,
+            value=str(path),
+            fix="save it as UTF-8, or unset the variable",
         ) from None
     written = (line.strip() for line in lines)
     return [line for line in written if line and not line.startswith("#")]

@@ -27,11 +27,30 @@ def test_compile_answers_with_its_keys_and_is_warm_the_second_time(cli: Cli, fol
     answer = json.loads(result.stdout)
     assert answer["folder"] == str(folder)
     row = answer["kernels"][0]
-    assert set(row) == {"kernel", "arch", "bytes", "registers", "spill_bytes", "seconds", "cached"}
+    assert set(row) == {"kernel", "arch", "bytes", "registers", "spill_bytes", "seconds", "cached", "kept"}
+    assert all(row["kept"] for row in answer["kernels"])
+    assert "error" not in answer
     assert answer["cpu"] is None
     text = cli("kernels", "compile", "--arch", "90").stdout
     assert text.count("was there") == len(answer["kernels"])
     assert str(folder) in text
+
+
+def test_compile_where_nothing_can_be_kept_exits_4_and_says_so(cli: Cli, folder: Path) -> None:
+    # It said "compiled", named the folder as where they are kept, and exited 0.
+    folder.write_text("not a folder")
+    result = cli("kernels", "compile", "--arch", "90", "--json")
+    answer = json.loads(result.stdout)
+    assert result.code == answer["error"]["code"] == 4
+    assert "GPUSCALP_KERNEL_CACHE" in answer["error"]["fix"]
+    assert answer["error"]["value"] == str(folder)
+    assert answer["kernels"]
+    assert not any(row["kept"] for row in answer["kernels"])
+    result = cli("kernels", "compile", "--arch", "90")
+    assert result.code == 4
+    assert result.stdout.count("not kept") == len(answer["kernels"])
+    assert "are kept in" not in result.stdout
+    assert "GPUSCALP_KERNEL_CACHE" in result.stderr
 
 
 def test_list_shows_and_clears(cli: Cli, folder: Path) -> None:

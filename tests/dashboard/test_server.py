@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuscalp.dashboard.access import TOKEN_FILE, hosts_of, open_token
+from gpuscalp.dashboard.access import TOKEN_FILE, Access, hosts_of, open_token
 from gpuscalp.dashboard.server import PAGES_MAX
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.live.control import ControlServer
@@ -102,6 +102,8 @@ def test_our_names_are_known(server):
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "file://127.0.0.1"}, 403),
+        ({"Origin": "127.0.0.1"}, 403),
+        ({"Origin": "http://[127.0.0.1"}, 403),
         ({"Sec_Fetch_Site": "cross-site"}, 403),
         ({"Sec_Fetch_Site": "same-site"}, 403),
         ({"Content_Type": "text/plain"}, 403),
@@ -111,6 +113,7 @@ def test_our_names_are_known(server):
         ({"Authorization": "Bearer wrong"}, 401),
         ({"Authorization": "Basic wrong"}, 401),
         ({"Authorization": "Bearer wörng".encode().decode("latin-1")}, 401),
+        ({"Authorization": "Bearer wörng"}, 401),  # a byte that is not UTF-8 was a traceback
         ({}, 503),  # all is as it should be, but nobody runs the session
     ],
 )
@@ -240,6 +243,57 @@ def test_an_address_that_others_reach_needs_a_name(address):
     with pytest.raises(UsageError, match="others can reach"):
         hosts_of(address, 8722)
     assert {"desk.lan:8722", "desk.lan:443"} <= set(hosts_of(address, 8722, ["desk.lan", "desk.lan:443"]))
+
+
+def _behind_proxy(*names: str) -> Access:
+    return Access("token", hosts_of("127.0.0.1", 8722, names))
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "known"),
+    [
+        ("desk.lan:443", "desk.lan", True),  # as every browser asks by https
+        ("desk.lan:443", "DESK.lan:443", True),
+        ("desk.lan:80", "desk.lan", True),
+        ("[fd00::1]:443", "[fd00::1]", True),
+        ("desk.lan:443", "desk.lan:80", False),
+        ("desk.lan:443", "desk.lan:8722", False),
+        ("desk.lan:443", "evil.lan", False),
+        ("desk.lan:443", "desk.lan.evil.example", False),
+        ("desk.lan:443", "127.0.0.1", False),
+        ("desk.lan", "desk.lan", False),  # on port 80 or 443 is another server
+        ("desk.lan:8443", "desk.lan", False),
+    ],
+)
+def test_name_on_the_port_of_a_scheme_is_known_without_it(name, host, known):
+    assert _behind_proxy(name).knows_host({"Host": host}) is known
+
+
+@pytest.mark.parametrize(
+    ("name", "origin", "host", "ours"),
+    [
+        ("desk.lan:443", "https://desk.lan", "desk.lan", True),
+        ("desk.lan:443", "https://desk.lan", "desk.lan:443", True),  # a proxy may add it
+        ("desk.lan:80", "http://desk.lan", "desk.lan", True),
+        ("desk.lan:8443", "https://desk.lan:8443", "desk.lan:8443", True),
+        # Whoever sits on the line can make a page of this name by http.
+        ("desk.lan:443", "http://desk.lan", "desk.lan", False),
+        ("desk.lan:443", "http://desk.lan", "desk.lan:443", False),
+        ("desk.lan:80", "https://desk.lan", "desk.lan", False),
+        ("desk.lan:443", "https://desk.lan:8443", "desk.lan", False),
+        ("desk.lan:443", "https://evil.example", "desk.lan", False),
+        ("desk.lan:443", "https://evil.example", "evil.example", False),
+        ("desk.lan:443", "https://desk.lan@evil.example", "desk.lan", False),
+        ("desk.lan:443", "https://desk.lan/", "desk.lan", False),
+        ("desk.lan:443", "null", "desk.lan", False),
+        ("desk.lan:443", "", "desk.lan", False),
+        ("desk.lan:443", "https://desk.lan", "127.0.0.1:8722", False),  # a proxy that has changed it
+    ],
+)
+def test_page_is_ours_by_scheme_and_name_together(name, origin, host, ours):
+    access = _behind_proxy(name)
+    assert access.is_ours({"Origin": origin, "Host": host}) is ours
+    assert not access.is_ours({"Origin": origin, "Host": host, "Sec-Fetch-Site": "cross-site"})
 
 
 def test_a_word_is_no_address():

@@ -21,6 +21,7 @@ from aiosmtpd.controller import Controller
 from prometheus_client.metrics_core import GaugeMetricFamily
 
 from gpuscalp.config import LiveConfig, MetricsConfig, NotifyConfig
+from gpuscalp.doctor.operation import check_notify
 from gpuscalp.errors import ConfigError, JournalError, ModelError, UsageError
 from gpuscalp.live.directory import create, lock
 from gpuscalp.live.observed import observed
@@ -230,6 +231,23 @@ def test_file_that_others_may_read_or_write_is_refused(tmp_path, mode):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         read_urls({"GPUSCALP_NOTIFY_FILE": str(tmp_path / "none")})
+
+
+def test_file_that_is_not_utf_8_is_named_and_not_shown(tmp_path, cli, monkeypatch):
+    # It was a traceback, and the doctor ended without its report.
+    file = tmp_path / "notify"
+    file.write_bytes(f"json://büro:{SECRET}@localhost\n".encode("latin-1"))
+    file.chmod(0o600)
+    monkeypatch.setenv("GPUSCALP_NOTIFY_FILE", str(file))
+    with pytest.raises(ConfigError, match="not UTF-8") as caught:
+        read_urls(os.environ)
+    assert caught.value.value == str(file)
+    done = cli("notify", "test", "--json")
+    assert done.code == json.loads(done.stdout)["error"]["code"] == 4
+    found = check_notify(os.environ)
+    assert (found.status, found.code) == ("fail", 4)
+    for told in (str(caught.value), done.stdout + done.stderr, json.dumps(found.to_dict())):
+        assert SECRET not in told
 
 
 @pytest.mark.parametrize("url", [f"nothing://{SECRET}", f"{SECRET}", f"tgram://{SECRET}"])
