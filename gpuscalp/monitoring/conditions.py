@@ -304,7 +304,7 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpOrderRejects",
         "warning",
-        _above(Total(Rise(Series("gpuscalp_order_rejects_total"), _FIVE)), 5),
+        _above(Rise(Series("gpuscalp_orders_rejected_total"), _FIVE), 5),
         "The exchange refused more than 5 orders within 5 minutes.",
     ),
     Condition(

@@ -171,7 +171,7 @@ class Rate:
 class Total:
     """The sum over all labels of a session."""
 
-    of: Series | Rise
+    of: Series
 
     def promql(self) -> str:
         return f"sum by ({_JOB}) ({self.of.promql()})"

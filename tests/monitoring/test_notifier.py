@@ -205,7 +205,7 @@ def test_what_is_said_waits_in_a_bounded_queue_and_only_if_grave_enough(hook):
 
 
 def test_rise_is_seen_for_as_long_as_its_condition_looks_back():
-    """Five minutes were kept, and a rollback was over after them: Prometheus has it for a quarter of an hour."""
+    """Five minutes were kept: a rollback was over after them, for Prometheus after a quarter of an hour."""
     rollbacks = 0
 
     def collect() -> Iterator[CounterMetricFamily]:
