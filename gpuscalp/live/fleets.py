@@ -1,14 +1,15 @@
 """The workers for the model that leads, and their change when another one does.
 
-Owns: who they are now, and the thread in which some end and others are started: nobody waits for it. Never:
-lets those of one model answer for another.
+Owns: who they are now, what has happened to those before them, and the thread in which some end and others
+are started: nobody waits for it. Never: lets those of one model answer for another.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, final
 
@@ -40,7 +41,8 @@ class Fleets:
         self.gpus = self._now.gpus
         self._coming: Future[Fleet | None] | None = None
         self._why = ""
-        self._past: Counter[str] = Counter()
+        self._past: dict[int | None, dict[str, Any]] = {}
+        self._past_lock = threading.Lock()
         self._background = ThreadPoolExecutor(1, "workers")
         self._now.start()
 
@@ -51,8 +53,7 @@ class Fleets:
         self._digest, self._why = digest, "the workers of the model that leads now are being started"
         ended, self._now = self._now, None
         if ended is not None:
-            for worker in ended.status()["workers"]:
-                self._past.update(worker["faults"])
+            self._add_up(ended)
         self._coming = self._background.submit(self._replace, ended, self._coming, digest)
 
     def look(self) -> Fleet | None:
@@ -69,11 +70,13 @@ class Fleets:
         return self._now
 
     def status(self) -> dict[str, Any]:
-        """Return how things stand, ready for JSON; ``past_faults``: of workers of earlier models."""
+        """Return how things stand, ready for JSON; ``past_workers``: of earlier models, added up by GPU."""
         found = (
             self._now.status() if self._now is not None else {"leading": False, "why": f"cpu: {self._why}"}
         )
-        return {"workers": [], **found, "past_faults": dict(self._past)}
+        with self._past_lock:
+            past = [{**each, "faults": dict(each["faults"])} for each in self._past.values()]
+        return {"workers": [], **found, "past_workers": past}
 
     def pids(self) -> tuple[int, ...]:
         """Return the processes that run."""
@@ -95,6 +98,8 @@ class Fleets:
         """Make room first: the memory of a card may not hold two models."""
         if before is not None and before.exception() is None and ended is None:
             ended = before.result()
+            if ended is not None:
+                self._add_up(ended)
         if ended is not None:
             ended.close()
         if digest != self._digest:  # another one leads by now, and its turn comes next
@@ -102,3 +107,19 @@ class Fleets:
         fleet = self._make(digest)
         fleet.start()
         return fleet
+
+    def _add_up(self, ended: Fleet) -> None:
+        """Keep what has happened to workers that end: it is counted for as long as the process runs."""
+        with self._past_lock:
+            for worker in ended.status()["workers"]:
+                none = {"gpu": worker["gpu"], "faults": Counter(), "restarts": 0, "last_fault": None}
+                past = self._past.setdefault(worker["gpu"], none)
+                past["faults"].update(worker["faults"])
+                past["restarts"] += worker["restarts"]
+                past["last_fault"] = last_fault((past, worker))
+
+
+def last_fault(workers: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the newest fault of workers, by their status."""
+    found = [worker["last_fault"] for worker in workers if worker["last_fault"] is not None]
+    return max(found, key=lambda fault: int(fault["at_ns"]), default=None)

@@ -22,7 +22,7 @@ from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import DeviceError
 from gpuscalp.live.directory import SessionFile
 from gpuscalp.live.engine import Engine
-from gpuscalp.live.fleets import Fleets
+from gpuscalp.live.fleets import Fleets, last_fault
 from gpuscalp.live.models import calibrated
 from gpuscalp.live.predictor import FleetPredictor, HostPredictor
 from gpuscalp.live.session import Session
@@ -151,15 +151,14 @@ def engine_status(engine: Engine, about: SessionFile) -> dict[str, Any]:
         "leading": False,
         "why": f"{about.device}: {about.device_reason}" if about.device == "cpu" else "no worker runs",
         "workers": [],
-        "past_faults": {},
+        "past_workers": [],
     }
     if isinstance(engine.predictor, FleetPredictor):
         found = engine.predictor.fleets.status()
-    workers = found["workers"]
-    faults: Counter[str] = Counter(found["past_faults"])
-    for worker in workers:
+    workers, past = found["workers"], found["past_workers"]
+    faults: Counter[str] = Counter()
+    for worker in (*past, *workers):
         faults.update(worker["faults"])
-    last = [worker["last_fault"] for worker in workers if worker["last_fault"] is not None]
     return {
         "device": workers[0]["device"] if found["leading"] else "cpu",
         "why": found["why"],
@@ -168,6 +167,7 @@ def engine_status(engine: Engine, about: SessionFile) -> dict[str, Any]:
         "late_predictions": engine.late_count,
         "lost_frames": engine.lost_count,
         "faults": dict(faults),
-        "last_fault": max(last, key=lambda fault: int(fault["at_ns"]), default=None),
+        "last_fault": last_fault((*past, *workers)),
         "workers": workers,
+        "past_workers": past,
     }

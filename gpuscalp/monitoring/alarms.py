@@ -14,7 +14,7 @@ from typing import Final, final
 
 from gpuscalp.config import NotifyConfig
 from gpuscalp.monitoring.conditions import SEVERITIES, Condition, Severity
-from gpuscalp.monitoring.expressions import Labels, Scrapes
+from gpuscalp.monitoring.expressions import Labels, Ranges, Scrapes, merged
 
 _HOUR_S: Final = 3_600.0
 _LINES_MAX: Final = 20  # of one message
@@ -76,9 +76,9 @@ class Alarms:
         self.firing: dict[tuple[str, Labels], Alarm] = {}
 
     @property
-    def names(self) -> frozenset[str]:
-        """Names of the samples that are read."""
-        return frozenset().union(*(each.names() for each in self._conditions))
+    def ranges(self) -> Ranges:
+        """What is read, and how far back."""
+        return merged(each.ranges() for each in self._conditions)
 
     def observe(self, scrapes: Scrapes) -> list[Change]:
         """Return what has begun and what has ended with the newest scrape."""

@@ -15,6 +15,7 @@ from gpuscalp.monitoring.expressions import (
     Expression,
     Kinds,
     Quantile,
+    Ranges,
     Rate,
     Ratio,
     Rise,
@@ -22,6 +23,7 @@ from gpuscalp.monitoring.expressions import (
     Series,
     Total,
     Vector,
+    merged,
 )
 
 Severity = Literal["critical", "warning", "info"]
@@ -64,9 +66,9 @@ class Condition:
         """Return the values that are beyond the limit now."""
         return {} if self.given is not None and not self.given.read(scrapes) else self.test.read(scrapes)
 
-    def names(self) -> frozenset[str]:
-        """Return the names of the samples that it reads."""
-        return self.test.of.names() | (frozenset() if self.given is None else self.given.of.names())
+    def ranges(self) -> Ranges:
+        """Return what it reads, and how far back."""
+        return merged(each.of.ranges() for each in (self.test, self.given) if each is not None)
 
 
 def _above(of: Expression, limit: float) -> Beyond:
@@ -302,7 +304,7 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpOrderRejects",
         "warning",
-        _above(Total(Rise(Series("gpuscalp_order_rejects_total"), _FIVE)), 5),
+        _above(Rise(Series("gpuscalp_orders_rejected_total"), _FIVE), 5),
         "The exchange refused more than 5 orders within 5 minutes.",
     ),
     Condition(

@@ -18,9 +18,8 @@ from prometheus_client.metrics_core import Metric
 
 Labels = tuple[tuple[str, str], ...]  # sorted by name
 Vector = dict[Labels, float]
+Ranges = dict[str, int]  # names of samples, each with how many seconds back it is read; 0: the newest alone
 
-# How far back Prometheus takes a sample for the newest one: a series that has gone for longer is not there.
-LOOKBACK_S: Final = 300.0
 _JOB: Final = "instance, job"  # labels that Prometheus adds, and that tell one session from another
 
 
@@ -30,18 +29,18 @@ class Scrapes:
 
     Parameters
     ----------
-    names : of samples, such as ``gpuscalp_frames_total``
-    range_s : how long they are kept
+    ranges : names such as ``gpuscalp_frames_total``, each with how many seconds it is kept: most of a
+        session's series belong to metrics of which the newest is enough
 
     Attributes
     ----------
-    unix_s : time of the newest scrape by the wall clock
+    now_s, unix_s : time of the newest scrape, and the same by the wall clock
     """
 
-    def __init__(self, names: Iterable[str], *, range_s: float) -> None:
-        self._names, self._range_s = frozenset(names), range_s
-        self._kept: deque[tuple[float, dict[str, Vector]]] = deque()
-        self.unix_s = 0.0
+    def __init__(self, ranges: Ranges) -> None:
+        self._ranges = ranges
+        self._kept: dict[str, deque[tuple[float, Vector]]] = {name: deque() for name in ranges}
+        self.now_s = self.unix_s = 0.0
 
     def add(self, at_s: float, metrics: Iterable[Metric], *, unix_s: float) -> None:
         """Keep a scrape.
@@ -51,29 +50,27 @@ class Scrapes:
         at_s : when it was made, by a clock that nobody sets
         unix_s : the same by the wall clock, which alone can be compared with an instant that a metric tells
         """
-        self.unix_s = unix_s
-        found: dict[str, Vector] = {}
+        self.now_s, self.unix_s = at_s, unix_s
+        found: dict[str, Vector] = {name: {} for name in self._ranges}
         for metric in metrics:
             for sample in metric.samples:
-                if sample.name in self._names:
+                if sample.name in found:
                     labels = tuple(sorted(sample.labels.items()))
-                    found.setdefault(sample.name, {})[labels] = float(sample.value)
-        self._kept.append((at_s, found))
-        while self._kept[0][0] < at_s - self._range_s:
-            self._kept.popleft()
-
-    @property
-    def now_s(self) -> float:
-        """Time of the newest scrape."""
-        return self._kept[-1][0]
+                    found[sample.name][labels] = float(sample.value)
+        for name, vector in found.items():
+            kept = self._kept[name]
+            kept.append((at_s, vector))
+            while kept[0][0] < at_s - self._ranges[name]:
+                kept.popleft()
 
     def newest(self, name: str) -> Vector:
-        return self._kept[-1][1].get(name, {})
+        return self._kept[name][-1][1]
 
-    def since(self, name: str, seconds: float) -> list[tuple[float, Vector]]:
+    def since(self, name: str, seconds: int) -> list[tuple[float, Vector]]:
         """Return what a metric was during the last seconds, oldest first."""
+        assert seconds <= self._ranges[name], f"{name} is kept for {self._ranges[name]} s"
         first_s = self.now_s - seconds
-        return [(at_s, found.get(name, {})) for at_s, found in self._kept if at_s >= first_s]
+        return [(at_s, vector) for at_s, vector in self._kept[name] if at_s >= first_s]
 
 
 class Expression(Protocol):
@@ -83,8 +80,8 @@ class Expression(Protocol):
 
     def read(self, scrapes: Scrapes) -> Vector: ...
 
-    def names(self) -> frozenset[str]:
-        """Return the names of the samples that it reads."""
+    def ranges(self) -> Ranges:
+        """Return what it reads, and how far back."""
 
 
 @final
@@ -107,8 +104,8 @@ class Series:
     def read(self, scrapes: Scrapes) -> Vector:
         return self.chosen(scrapes.newest(self.name))
 
-    def names(self) -> frozenset[str]:
-        return frozenset({self.name})
+    def ranges(self) -> Ranges:
+        return {self.name: 0}
 
     def chosen(self, vector: Vector) -> Vector:
         wanted = set(self.labels.items())
@@ -128,8 +125,8 @@ class Age:
     def read(self, scrapes: Scrapes) -> Vector:
         return {labels: scrapes.unix_s - value for labels, value in self.of.read(scrapes).items()}
 
-    def names(self) -> frozenset[str]:
-        return self.of.names()
+    def ranges(self) -> Ranges:
+        return self.of.ranges()
 
 
 @final
@@ -146,8 +143,8 @@ class Rise:
     def read(self, scrapes: Scrapes) -> Vector:
         return {labels: rose for labels, (rose, _) in _rises(self, scrapes).items()}
 
-    def names(self) -> frozenset[str]:
-        return self.of.names()
+    def ranges(self) -> Ranges:
+        return {self.of.name: self.seconds}
 
 
 @final
@@ -165,8 +162,8 @@ class Rate:
         rises = _rises(self, scrapes).items()
         return {labels: rose / took_s for labels, (rose, took_s) in rises}
 
-    def names(self) -> frozenset[str]:
-        return self.of.names()
+    def ranges(self) -> Ranges:
+        return {self.of.name: self.seconds}
 
 
 @final
@@ -174,7 +171,7 @@ class Rate:
 class Total:
     """The sum over all labels of a session."""
 
-    of: Series | Rise
+    of: Series
 
     def promql(self) -> str:
         return f"sum by ({_JOB}) ({self.of.promql()})"
@@ -183,8 +180,8 @@ class Total:
         found = self.of.read(scrapes)
         return {(): sum(found.values())} if found else {}
 
-    def names(self) -> frozenset[str]:
-        return self.of.names()
+    def ranges(self) -> Ranges:
+        return self.of.ranges()
 
 
 @final
@@ -203,8 +200,8 @@ class Ratio:
         upper = self.upper.read(scrapes)
         return {labels: value / lower[labels] for labels, value in upper.items() if lower.get(labels)}
 
-    def names(self) -> frozenset[str]:
-        return self.upper.names() | self.lower.names()
+    def ranges(self) -> Ranges:
+        return merged((self.upper.ranges(), self.lower.ranges()))
 
 
 @final
@@ -241,8 +238,8 @@ class Quantile:
         inside = rates[bounds[at]] - below
         return {(): low + (bounds[at] - low) * (rank - below) / inside}
 
-    def names(self) -> frozenset[str]:
-        return self._buckets().names()
+    def ranges(self) -> Ranges:
+        return Rate(self._buckets(), self.seconds).ranges()
 
     def _buckets(self) -> Series:
         return Series(f"{self.of.name}_bucket", self.of.labels)
@@ -266,8 +263,8 @@ class Kinds:
         kinds = {dict(labels).get(self.label) for _, vector in seen for labels in self.of.chosen(vector)}
         return {(): float(len(kinds))} if kinds else {}
 
-    def names(self) -> frozenset[str]:
-        return self.of.names()
+    def ranges(self) -> Ranges:
+        return {self.of.name: self.seconds}
 
 
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
@@ -291,6 +288,15 @@ class Beyond:
     def read(self, scrapes: Scrapes) -> Vector:
         holds = _OPERATORS[self.sign]
         return {labels: value for labels, value in self.of.read(scrapes).items() if holds(value, self.limit)}
+
+
+def merged(ranges: Iterable[Ranges]) -> Ranges:
+    """Return what several read together: of each name the longest range."""
+    found: Ranges = {}
+    for each in ranges:
+        for name, seconds in each.items():
+            found[name] = max(seconds, found.get(name, 0))
+    return found
 
 
 def _rises(of: Rise | Rate, scrapes: Scrapes) -> dict[Labels, tuple[float, float]]:

@@ -326,7 +326,7 @@ LABELLED: Final = (
         "gpuscalp_order_rejects",
         "code",
         ("trading", "rejects"),
-        "Orders that the exchange refused.",
+        "Orders that the exchange refused, by its code.",
         counts=True,
     ),
     Labelled(

@@ -130,12 +130,21 @@ class GpuPoller:
             if self._watched is None:
                 self._watched = [_Watched(card, CardEvents(self._nvml)) for card in self._find()]
             else:
-                for each in self._watched:
-                    each.card = find_again(self._nvml, each.card)
+                self._find_again(self._watched)
             for each in self._watched:
                 each.events.listen(each.card)
         assert self._watched is not None
         return self._watched
+
+    def _find_again(self, watched: Sequence[_Watched]) -> None:
+        """Give the cards handles of an NVML that was started anew; what was heard of them stays."""
+        nameless = any(each.card.uuid is None for each in watched)
+        found = {card.index: card for card in self._find()} if nameless else {}
+        for each in watched:
+            if each.card.uuid is not None:
+                each.card = find_again(self._nvml, each.card)
+            else:  # it has never answered yet, so nothing but its number is known
+                each.card = found.get(each.card.index, each.card)
 
     def _close(self) -> None:
         if not self._open:

@@ -150,18 +150,20 @@ class DeviceCollector(Collector):
         yield GaugeMetricFamily(
             "gpuscalp_engine_deadline_seconds", "Of a prediction.", value=engine["deadline_ms"] / 1_000
         )
-        yield from _of_workers(engine["workers"])
+        yield from _of_workers(engine["workers"], engine["past_workers"])
 
 
-def _of_workers(workers: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+def _of_workers(
+    workers: Sequence[Mapping[str, Any]], past_workers: Sequence[Mapping[str, Any]]
+) -> Iterator[Metric]:
     # Counted first: workers that run on no GPU share their labels, and a series must not be told twice.
     faults, restarts, states = Counter[tuple[str, str]](), Counter[str](), Counter[tuple[str, str]]()
-    for worker in workers:
-        gpu = "" if worker["gpu"] is None else str(worker["gpu"])
+    for worker in (*past_workers, *workers):
         for reason, count in worker["faults"].items():
-            faults[str(reason), gpu] += count
-        restarts[gpu] += worker["restarts"]
-        states[gpu, str(worker["state"])] += 1
+            faults[str(reason), _gpu(worker)] += count
+        restarts[_gpu(worker)] += worker["restarts"]
+    for worker in workers:
+        states[_gpu(worker), str(worker["state"])] += 1
     fault = CounterMetricFamily("gpuscalp_engine_faults", "Faults by reason.", labels=("reason", "gpu"))
     restart = CounterMetricFamily("gpuscalp_engine_restarts", "Workers that were replaced.", labels=("gpu",))
     state = GaugeMetricFamily("gpuscalp_engine_worker_state", "Workers in a state.", labels=("gpu", "state"))
@@ -172,6 +174,10 @@ def _of_workers(workers: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     for labels, value in states.items():
         state.add_metric(labels, value)
     yield from (fault, restart, state)
+
+
+def _gpu(worker: Mapping[str, Any]) -> str:
+    return "" if worker["gpu"] is None else str(worker["gpu"])
 
 
 def _labels(sample: CardSample) -> list[str]:

@@ -21,7 +21,7 @@ from gpuscalp.config import NotifyConfig
 from gpuscalp.monitoring.alarms import Alarms, Digest, Message
 from gpuscalp.monitoring.channel import Channel
 from gpuscalp.monitoring.conditions import CONDITIONS, SEVERITIES
-from gpuscalp.monitoring.expressions import LOOKBACK_S, Scrapes
+from gpuscalp.monitoring.expressions import Scrapes
 
 _RETRIES_S: Final = (5.0, 20.0, 60.0)
 _WAITING_MAX: Final = 50  # messages, over all channels
@@ -70,7 +70,7 @@ class Notifier(Collector):
         self._channels, self._config, self._collect, self._clock = channels, config, collect, clock
         self._end_s, self._retries_s = end_s, retries_s
         self._alarms = Alarms(CONDITIONS)
-        self._scrapes = Scrapes(self._alarms.names, range_s=LOOKBACK_S)
+        self._scrapes = Scrapes(self._alarms.ranges)
         self._digest = Digest(config, who)
         self._owed: deque[_Owed] = deque()
         self._said: deque[Message] = deque(maxlen=_WAITING_MAX)

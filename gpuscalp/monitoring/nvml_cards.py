@@ -73,7 +73,8 @@ def visible_cards(nvml: Any, environment: Mapping[str, str], bus_ids: Sequence[s
     told = environment.get(_VISIBLE)
     if bus_ids and "MIG-" not in (told or ""):
         by_bus = {bus_numbers(card.bus_id): card for card in every if card.bus_id is not None}
-        named = [by_bus.get(bus_numbers(each)) for each in bus_ids]
+        silent = iter([card for card in every if card.bus_id is None])  # of whichever bus id nobody has
+        named = [by_bus.get(bus_numbers(each)) or next(silent, None) for each in bus_ids]
         found = [card for card in named if card is not None]
         if len(found) == len(named):
             return _numbered(_first_slice(nvml, card) for card in found)
@@ -84,7 +85,7 @@ def visible_cards(nvml: Any, environment: Mapping[str, str], bus_ids: Sequence[s
         card = _named(nvml, every, token)
         if card is None:
             break  # CUDA shows nothing from the first on that it does not know
-        if any(card.uuid == other.uuid for other in chosen):
+        if card.uuid is not None and any(card.uuid == other.uuid for other in chosen):
             return []  # nor anything at all where one is named twice
         chosen.append(card)
     return _numbered(chosen)

@@ -144,6 +144,12 @@ def _of_trading(status: Mapping[str, Any]) -> Iterator[Metric]:
         "cause",
         causes,
     )
+    # The sum, always there: the series of a code appears with its first reject, and has not risen for PromQL.
+    yield CounterMetricFamily(
+        "gpuscalp_orders_rejected",
+        "Orders that the exchange refused, over all codes.",
+        value=sum(status["trading"]["rejects"].values()),
+    )
     yield GaugeMetricFamily(
         "gpuscalp_open_orders", "Orders that have not ended.", value=len(status["open_orders"])
     )

@@ -209,7 +209,7 @@ ROWS = (
             ),
             Panel(
                 "Faults and replacements",
-                "Since the session began.",
+                "Since the process began.",
                 (
                     (or_none("sum by (reason) (gpuscalp_engine_faults_total{@})", "reason"), "{{reason}}"),
                     (or_none("sum(gpuscalp_engine_restarts_total{@})", "gpu"), "replaced"),

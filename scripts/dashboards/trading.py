@@ -162,8 +162,11 @@ ROWS = (
             ),
             Panel(
                 "Orders refused by the exchange",
-                "A minute, by the exchange's code. An alert comes at more than 5 within 5 minutes.",
-                (_per_minute("gpuscalp_order_rejects_total", "code"),),
+                "A minute, in all and by the code. An alert comes at more than 5 within 5 minutes.",
+                (
+                    ("60 * rate(gpuscalp_orders_rejected_total{@}[$__rate_interval])", "all"),
+                    _per_minute("gpuscalp_order_rejects_total", "code"),
+                ),
                 low=0,
                 width=8,
             ),

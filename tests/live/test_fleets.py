@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from gpuscalp.config import LiveConfig
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.live.fleets import Fleets
 from gpuscalp.live.predictor import FleetPredictor
+from gpuscalp.live.workers import engine_status
 from tests.live.test_predictor import FEATURES, SYMBOLS, Found, ScriptedFleet
 from tests.ops.forests import random_forest
 
@@ -35,13 +38,41 @@ class Workers(ScriptedFleet):
         return (1,)
 
     def status(self):
-        return {"leading": True, "why": "", "workers": [{"faults": {"hang": 1}}]}
+        workers = [
+            {
+                "gpu": gpu,
+                "device": "cuda",
+                "faults": {reason: 1, "killed": 1},
+                "restarts": 2,
+                "last_fault": {"reason": reason, "at_ns": at_ns},
+            }
+            for gpu, reason, at_ns in ((0, "hang", 7), (1, "behind", 5), (0, "killed", 6))
+        ]
+        return {"leading": True, "why": "", "workers": workers}
+
+
+def past(count: int) -> list[dict[str, object]]:
+    """Return what has to be kept of so many ``Workers``."""
+    return [
+        {
+            "gpu": 0,
+            "faults": {"hang": count, "killed": 2 * count},
+            "restarts": 4 * count,
+            "last_fault": {"reason": "hang", "at_ns": 7},
+        },
+        {
+            "gpu": 1,
+            "faults": {"behind": count, "killed": count},
+            "restarts": 2 * count,
+            "last_fault": {"reason": "behind", "at_ns": 5},
+        },
+    ]
 
 
 class Scene:
     def __init__(self, rng: np.random.Generator) -> None:
         self.told: list[str] = []
-        self.gate = threading.Event()
+        self.gate, self.making = threading.Event(), threading.Event()
         self.broken = False
         self.x = rng.standard_normal((SYMBOLS, FEATURES)).astype(np.float32)
         self.models = {
@@ -57,6 +88,7 @@ class Scene:
         self.predictor = FleetPredictor(self.models["a"], self.fleets, lambda _: np.ones(SYMBOLS, bool))
 
     def _make(self, digest: str) -> Workers:
+        self.making.set()
         self.gate.wait(30)
         if self.broken:
             raise OSError("no memory")
@@ -94,13 +126,34 @@ def test_the_cpu_predicts_until_the_workers_of_the_new_model_are_there(scene: Sc
     scene.frame("b")
     assert not scene.predictor.leads
     status = scene.fleets.status()
-    assert (status["leading"], status["workers"], status["past_faults"]) == (False, [], {"hang": 1})
+    assert (status["leading"], status["workers"]) == (False, [])
+    assert status["past_workers"] == past(1)
     assert "being started" in status["why"]
     scene.gate.set()
     scene.settle()
     scene.frame("b")
     assert scene.predictor.leads
     assert scene.told == ["start a", "close a", "start b"], "room is made first"
+    assert scene.fleets.status()["past_workers"] == past(1), "counted once"
+
+
+def test_faults_of_the_workers_of_earlier_models_stay_in_the_status(scene: Scene) -> None:
+    """Their replacements were kept nowhere, and their faults without the GPU."""
+    engine = SimpleNamespace(predictor=scene.predictor, late_count=0, lost_count=0)
+    about = SimpleNamespace(device="cuda", config=LiveConfig())
+    before = engine_status(engine, about)
+    assert (before["faults"], before["past_workers"]) == ({"hang": 1, "behind": 1, "killed": 3}, [])
+    scene.gate.clear()
+    scene.use("b")
+    between = engine_status(engine, about)
+    assert (between["faults"], between["past_workers"]) == (before["faults"], past(1))
+    assert between["last_fault"] == before["last_fault"] == {"reason": "hang", "at_ns": 7}
+    scene.gate.set()
+    scene.settle()
+    scene.frame("b")
+    after = engine_status(engine, about)
+    assert after["faults"] == {"hang": 2, "behind": 2, "killed": 6}
+    assert len(after["workers"]) == 3
 
 
 def test_a_calibration_alone_needs_no_other_workers(scene: Scene) -> None:
@@ -126,6 +179,19 @@ def test_changes_that_follow_one_another_leave_the_workers_of_the_last(scene: Sc
     alive = {word for word in "abc" if scene.told.count(f"start {word}") > scene.told.count(f"close {word}")}
     assert alive == set()
     assert scene.told[-2:] == ["start c", "close c"]
+
+
+def test_workers_that_end_before_they_are_taken_up_are_counted_too(scene: Scene) -> None:
+    """Their processes may not have started, which is a fault."""
+    scene.gate.clear()
+    scene.making.clear()
+    scene.use("b")
+    assert scene.making.wait(30)
+    scene.use("c")
+    scene.gate.set()
+    scene.settle()
+    assert scene.told == ["start a", "close a", "start b", "close b", "start c"]
+    assert scene.fleets.status()["past_workers"] == past(2)
 
 
 def test_workers_that_cannot_be_had_leave_the_cpu_and_it_is_said(scene: Scene) -> None:

@@ -19,6 +19,7 @@ from gpuscalp.config import MetricsConfig
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.journal import RecordKind, read_records
+from gpuscalp.monitoring.conditions import CONDITIONS
 from gpuscalp.monitoring.session_metrics import SessionCollector
 from gpuscalp.risk import RULES, RiskState
 from gpuscalp.schema import E8
@@ -251,6 +252,17 @@ def test_labels_come_from_fixed_lists(traded):
         "risk_since_timestamp", "live_", "feature_psi", "outlier", "order_rejects",
     }  # fmt: skip
     assert all(any(event in name for event in events) for name in new), new
+
+
+def test_counters_whose_rise_is_told_are_there_before_anything_has_happened(traded):
+    """A series that appears with the first event has not risen: the alert would miss the first burst."""
+    first, _, ended = traded
+    assert not ended.status["trading"]["rejects"], "what has never happened here"
+    served = {name for name, _ in first}
+    for condition in CONDITIONS:
+        if not condition.outside:
+            looked_back_on = {name for name, seconds in condition.ranges().items() if seconds}
+            assert looked_back_on <= served, condition.name
 
 
 def test_live_quality_of_a_market_that_stands_still(traded):

@@ -246,11 +246,21 @@ SCENES = (
     Scene(
         "GpuscalpOrderRejects",
         {
+            "gpuscalp_orders_rejected_total": [2, 2, 5, 5, 9, 9],
             'gpuscalp_order_rejects_total{code="-2019"}': [0, 0, 3, 3, 3, 3],
             'gpuscalp_order_rejects_total{code="-1111"}': [2, 2, 2, 2, 6, 6],
         },
         (20, 25),
         (5, 15),
+    ),
+    Scene(
+        "GpuscalpOrderRejects",  # the first burst: before it no code has a series
+        {
+            "gpuscalp_orders_rejected_total": [0, 0, 40, 40],
+            'gpuscalp_order_rejects_total{code="-2019"}': [None, None, 40, 40],
+        },
+        (10, 15),
+        (0, 5),
     ),
     Scene("GpuscalpScoreLow", {"gpuscalp_score": _flat((80, 4), (49.9, 30))}, (140, 165), (15, 135)),
     _counter(

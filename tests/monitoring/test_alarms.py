@@ -148,7 +148,7 @@ def test_messages_are_limited_nothing_is_lost_and_some_are_kept_for_critical_ala
 
 
 def test_age_is_by_the_clock_that_the_instant_is_of():
-    scrapes = Scrapes({"said_at"}, range_s=100)
+    scrapes = Scrapes({"said_at": 0})
     metric = GaugeMetricFamily("said_at", "", value=1_700_000_000)
     scrapes.add(5, [metric], unix_s=1_700_000_012)
     assert Age(Series("said_at")).read(scrapes) == {(): 12}
@@ -157,7 +157,7 @@ def test_age_is_by_the_clock_that_the_instant_is_of():
 @pytest.mark.parametrize("hold_s", [0, 10])
 def test_condition_has_to_hold_without_a_break(hold_s):
     alarms = Alarms([_condition("Slow", hold_s=hold_s)])
-    scrapes = Scrapes(alarms.names, range_s=100)
+    scrapes = Scrapes(alarms.ranges)
 
     class Told:
         def __init__(self, value: float) -> None:

@@ -62,6 +62,16 @@ def test_what_cuda_says_itself_overrules_numbers_which_count_the_fastest_first()
     assert _visible(_machine(), "1", ("0000:99:00.0",)) == [B]
 
 
+def test_cards_that_do_not_answer_are_watched_under_the_numbers_that_cuda_gives_them():
+    nvml = _machine()
+    nvml.cards[0].gone = nvml.cards[1].gone = 15
+    bus_ids = ("0000:3B:00.0", "0001:17:00.0", "0000:17:00.0")
+    assert _visible(nvml, None, bus_ids) == [None, C, None]
+    assert _visible(nvml, "0,1,2") == [None, None, C], "two without a name are not one card named twice"
+    nvml.cards[1].gone = None
+    assert _visible(nvml, None, bus_ids) == [B, C, None]
+
+
 def test_slices_are_found_by_uuid_by_the_old_form_and_as_the_first_of_their_card():
     one, two = (
         FakeSlice("MIG-1111-x", gpu_instance=3),

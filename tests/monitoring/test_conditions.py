@@ -40,7 +40,7 @@ def _fired(scene: Scene) -> list[dict[tuple[str, tuple[tuple[str, str], ...]], A
     # Here also those that only Prometheus is asked for: they have to mean the same.
     conditions = [dataclasses.replace(each, outside=False) for each in CONDITIONS]
     alarms = Alarms(conditions)
-    scrapes = Scrapes(alarms.names, range_s=900)
+    scrapes = Scrapes(alarms.ranges)
     found = []
     for index in range(max(map(len, scene.series.values()))):
         metrics = []

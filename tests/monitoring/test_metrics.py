@@ -157,6 +157,7 @@ def _engine(*workers: dict[str, Any], **more: Any) -> dict[str, Any]:
         "late_predictions": 3,
         "deadline_ms": 200,
         "workers": list(workers),
+        "past_workers": [],
         "last_fault": None,
     }
     return {"engine": engine | more}
@@ -193,6 +194,30 @@ def test_workers_without_a_gpu_share_their_series():
     assert found["gpuscalp_engine_faults_total", (("gpu", ""), ("reason", "hang"))] == 3
     assert found["gpuscalp_engine_restarts_total", (("gpu", ""),)] == 3
     assert found["gpuscalp_engine_worker_state", (("gpu", ""), ("state", "ready"))] == 2
+
+
+def test_counts_go_on_over_the_workers_of_another_model():
+    """They stood in the workers' own status alone: with a new model they were gone, and came back at 0."""
+    before = _worker(0, "leading", faults={"hang": 2}, restarts=3)
+    past = {"gpu": 0, "faults": {"hang": 2}, "restarts": 3, "last_fault": None}
+    between = _engine(past_workers=[past])
+    after = _engine(_worker(0, "leading", faults={"hang": 1, "killed": 1}, restarts=1), past_workers=[past])
+    told = []
+    for status in (_engine(before), between, after):
+        found = _scrape(DeviceCollector(lambda status=status: status))
+        told.append(
+            {
+                (name.removeprefix("gpuscalp_engine_"), dict(labels).get("reason")): value
+                for (name, labels), value in found.items()
+                if name in ("gpuscalp_engine_faults_total", "gpuscalp_engine_restarts_total")
+            }
+        )
+    assert told[0] == told[1] == {("faults_total", "hang"): 2, ("restarts_total", None): 3}
+    assert told[2] == {
+        ("faults_total", "hang"): 3,
+        ("faults_total", "killed"): 1,
+        ("restarts_total", None): 4,
+    }
 
 
 @pytest.mark.parametrize("status", [{}, {"engine": None}])

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
 from gpuscalp.config import LiveConfig, MetricsConfig, NotifyConfig
 from gpuscalp.doctor.operation import check_notify
@@ -203,6 +203,22 @@ def test_what_is_said_waits_in_a_bounded_queue_and_only_if_grave_enough(hook):
     for _ in range(500):
         notifier.say(HELLO)
     assert len(notifier._said) == 50
+
+
+def test_rise_is_seen_for_as_long_as_its_condition_looks_back():
+    """Five minutes were kept: a rollback was over after them, for Prometheus after a quarter of an hour."""
+    rollbacks = 0
+
+    def collect() -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily("gpuscalp_model_rollbacks", "", value=rollbacks)
+
+    notifier = Notifier((), CONFIG, "s1", collect)
+    fired = []
+    for at_s in range(0, 1_000, 5):
+        rollbacks = int(at_s >= 50)
+        notifier._look(at_s)
+        fired += [at_s] * bool(notifier._alarms.firing)
+    assert fired == list(range(50, 950, 5))
 
 
 # Where the URLs come from

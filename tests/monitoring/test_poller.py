@@ -89,6 +89,33 @@ def test_card_that_is_lost_while_others_are_well_comes_back_after_a_reset():
         assert _wait(poller, lambda poll: poll.samples[0].last_xid == 94).samples[0].xids == (79, 94)
 
 
+def test_card_that_does_not_answer_at_first_is_seen_when_it_does():
+    """It had no UUID, by which alone it was looked for: it stayed lost for as long as the session ran."""
+    nvml = FakeNvml(FakeCard(), FakeCard("GPU-2", "00000000:5E:00.0"))
+    first, second = nvml.cards
+    first.gone = 15
+    with _polling(nvml) as poller:
+        found = _wait(poller, lambda poll: poll.count >= 3)
+        assert [(each.index, each.uuid, each.lost) for each in found.samples] == [
+            (0, None, "GPU is lost"),
+            (1, "GPU-2", None),
+        ]
+        nvml.happen(second, 0x8, 13)
+        _wait(poller, lambda poll: poll.samples[1].last_xid == 13)
+        second.gone = 15  # one that is known does not hold up the other
+        _wait(poller, lambda poll: poll.samples[1].lost is not None)
+        first.gone = None
+        back = _wait(poller, lambda poll: poll.samples[0].lost is None)
+        assert [(each.index, each.uuid, each.xids) for each in back.samples] == [
+            (0, "GPU-11111111-aaaa", ()),
+            (1, "GPU-2", (13,)),
+        ]
+        second.gone = None
+        _wait(poller, lambda poll: poll.samples[1].lost is None)
+        nvml.happen(first, 0x8, 94)
+        assert _wait(poller, lambda poll: poll.samples[0].last_xid == 94).samples[1].xids == (13,)
+
+
 def test_driver_that_goes_and_comes_is_followed():
     nvml = FakeNvml(FakeCard(slices=[FakeSlice("MIG-1", free=3 * GIB)]))
     with _polling(nvml) as poller:

@@ -15,6 +15,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpuscalp.latency import LatencyHistogram, Stage
+from gpuscalp.monitoring.alarms import Alarms
+from gpuscalp.monitoring.conditions import CONDITIONS
+from gpuscalp.monitoring.expressions import Scrapes
 from gpuscalp.monitoring.resources import peak_resident_bytes, read_resources
 from gpuscalp.monitoring.session_metrics import SessionCollector
 
@@ -119,7 +122,7 @@ def measured() -> dict[str, Any]:
             "skips": {"low_edge": 100},
             "sent": {"edge": 5},
             "ended": [{"state": "filled", "reason": "edge", "count": 4}],
-            "rejects": {"-2019": 1},
+            "rejects": {"-2019": 1, "-1111": 2},
             "fills": {"maker": 1, "taker": 3},
             "turnover_usdt": 400.0,
         },
@@ -249,6 +252,22 @@ def test_labels_of_one_thing_each(families):
     assert value(families, "gpuscalp_account_blocked") == 1
     assert value(families, "gpuscalp_orders_ended_total", state="filled", reason="edge") == 4
     assert value(families, "gpuscalp_score_lost_points", part="errors", reason="device") == 6
+    assert value(families, "gpuscalp_order_rejects_total", code="-1111") == 2
+    assert value(families, "gpuscalp_orders_rejected_total") == 3
+
+
+def test_first_burst_of_rejects_is_told():
+    """The series of its code comes with it, at 40 at once: nothing had risen, and nobody was told."""
+    status = full_status()
+    alarms = Alarms(CONDITIONS)
+    scrapes = Scrapes(alarms.ranges)
+    fired = []
+    for at_s, rejects in ((0, {}), (5, {}), (10, {"-2019": 40})):
+        status["trading"]["rejects"] = rejects
+        scrapes.add(at_s, SessionCollector(lambda: status, dict).collect(), unix_s=1_700_003_600)
+        alarms.observe(scrapes)
+        fired.append(("GpuscalpOrderRejects", ()) in alarms.firing)
+    assert fired == [False, False, True]
 
 
 def test_histogram_of_durations_has_exact_bounds(families):
