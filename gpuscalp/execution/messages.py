@@ -66,7 +66,7 @@ class Report:
     known_ns : when it reaches us; never decreases either, as on one connection
     state : of the order afterwards; None where there is none
     code : Binance's error code of a refusal, else 0
-    reason : why the exchange ended an order, else ""
+    reason : why the exchange ended an order; of funding on paper, what was taken for granted; else ""
     left_e8 : of the order, still unfilled
     fill, maker : set for FILL
     money_e8 : realised profit of a fill before fees; amount received by funding (negative: paid)

@@ -356,7 +356,7 @@ def test_a_halt_survives_a_kill_and_stop_flatten_leaves_no_position(home: Path, 
 
 
 def test_stop_flatten_waits_for_nothing_where_no_frame_has_closed(home: Path, tmp_path: Path) -> None:
-    """It once waited its 30 s and said that positions were left, where a dead feed had let none come about."""
+    """With a dead feed it once waited its 30 s and said that positions were left."""
     session = tmp_path / "session"
     with started(home, session, "--json", "--fault", "silent:streams=*") as process:
         status = process.wait(lambda status: status["running"], "the process")
