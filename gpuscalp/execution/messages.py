@@ -52,7 +52,9 @@ class ReportKind(StrEnum):
     STRANGER = "stranger"  # it has a position or an order that nobody here knows
     ALARM = "alarm"  # it did what nobody here asked for, and what was sent before may mean something else now
     CLOSE = "close"  # a position that was taken over has to be closed
-    SEEN = "seen"  # trades up to a number are dealt with; the trader does not hear of it
+    # Of these the trader does not hear:
+    SEEN = "seen"  # trades up to a number are dealt with
+    UNEXPLAINED = "unexplained"  # the balances differ by what no trade, fee or funding explains
 
 
 @dataclass(frozen=True, slots=True)
