@@ -225,9 +225,11 @@ class PaperBroker:
         return self._outbox.flush()
 
     def _fund(self, symbol_index: int) -> None:
-        paid, held = self._custody.settle(symbol_index), self._custody.held_e8(symbol_index)
-        if held:
-            self._outbox.add(ReportKind.FUNDING, self.now_ns, symbol_index=symbol_index, money_e8=paid)
+        paid, unsaid = self._custody.settle(symbol_index)
+        if self._custody.held_e8(symbol_index):
+            self._outbox.add(
+                ReportKind.FUNDING, self.now_ns, symbol_index=symbol_index, money_e8=paid, reason=unsaid
+            )
 
     # Requests at the exchange
 

@@ -14,6 +14,9 @@ from gpuscalp.config import CostConfig
 from gpuscalp.execution.margin import Tier, initial_e8, is_liquidated
 
 NEVER: Final = 1 << 62
+# Between two fundings of a symbol (Binance USD-M, GET /fapi/v1/fundingInfo): 8 hours unless it says fewer.
+USUAL_INTERVAL_NS: Final = 8 * 3_600 * 10**9
+SHORTEST_INTERVAL_NS: Final = 3_600 * 10**9
 
 
 @final
@@ -55,6 +58,8 @@ class Custody:
         self._due_ns = [NEVER] * len(tiers)
         self._rate_e8 = [0] * len(tiers)
         self._settled_ns = [-1] * len(tiers)
+        self._interval_ns = [0] * len(tiers)  # 0 = not known
+        self._unsaid = [""] * len(tiers)  # what the next funding takes for granted; "" where it was announced
 
     def known_mark_e8(self, symbol_index: int) -> int:
         """Return the mark price; 0 before the first."""
@@ -79,10 +84,14 @@ class Custody:
         """Take a mark message; the rate that counts is the last one announced before its time."""
         self.mark_e8[symbol_index] = mark_e8
         self._marked[symbol_index] = True
-        if rate_e8 is None or next_funding_ns <= max(self._settled_ns[symbol_index], at_ns):
+        settled_ns = self._settled_ns[symbol_index]
+        if rate_e8 is None or next_funding_ns <= max(settled_ns, at_ns):
             return
+        if interval_ns := shown_interval_ns(settled_ns, at_ns, next_funding_ns):
+            self._interval_ns[symbol_index] = interval_ns
         self._rate_e8[symbol_index] = rate_e8
         self._due_ns[symbol_index] = next_funding_ns
+        self._unsaid[symbol_index] = ""
         self.funding_due_ns = min(self._due_ns)
 
     def due_ns(self, symbol_index: int) -> int:
@@ -93,14 +102,23 @@ class Custody:
         """Return the symbol whose funding is due first."""
         return self._due_ns.index(self.funding_due_ns)
 
-    def settle(self, symbol_index: int) -> int:
-        """Exchange the funding of one symbol that is due; return what was received."""
-        self._settled_ns[symbol_index] = self._due_ns[symbol_index]
-        self._due_ns[symbol_index] = NEVER
+    def settle(self, symbol_index: int) -> tuple[int, str]:
+        """Exchange the funding of one symbol that is due.
+
+        The next one is due an interval later, at the same rate, unless a mark message says otherwise before:
+        the exchange goes on charging while nobody hears of it.
+
+        Returns
+        -------
+        What was received, and what was taken for granted; "" where the funding had been announced.
+        """
+        index, due_ns, unsaid = symbol_index, self._due_ns[symbol_index], self._unsaid[symbol_index]
+        interval_ns = self._interval_ns[index]
+        self._settled_ns[index] = due_ns
+        self._due_ns[index] = due_ns + (interval_ns or USUAL_INTERVAL_NS)
+        self._unsaid[index] = "not announced: the last rate" + ("" if interval_ns else ", every 8 hours")
         self.funding_due_ns = min(self._due_ns)
-        return self.account.apply_funding(
-            symbol_index, self.mark_e8[symbol_index], self._rate_e8[symbol_index]
-        )
+        return self.account.apply_funding(index, self.mark_e8[index], self._rate_e8[index]), unsaid
 
     def affords(self, symbol_index: int, before_e8: int, after_e8: int, others: dict[int, int]) -> bool:
         """Whether the balance covers the initial margin once a symbol's exposure has grown.
@@ -118,3 +136,20 @@ class Custody:
 
     def is_liquidated(self) -> bool:
         return is_liquidated(self.account, self.mark_e8, self._tiers)
+
+
+def shown_interval_ns(settled_ns: int, at_ns: int, next_ns: int) -> int:
+    """Return the interval of funding that an announcement shows; 0 where it shows none.
+
+    Parameters
+    ----------
+    settled_ns : the last funding; negative before the first
+    at_ns, next_ns : time of the announcement, and of the funding that it names
+
+    Notes
+    -----
+    Later than the shortest interval after a funding another one may have been missed.
+    """
+    soon = settled_ns >= 0 and at_ns - settled_ns < SHORTEST_INTERVAL_NS
+    interval_ns = next_ns - settled_ns
+    return interval_ns if soon and interval_ns >= SHORTEST_INTERVAL_NS else 0

@@ -52,7 +52,9 @@ class ReportKind(StrEnum):
     STRANGER = "stranger"  # it has a position or an order that nobody here knows
     ALARM = "alarm"  # it did what nobody here asked for, and what was sent before may mean something else now
     CLOSE = "close"  # a position that was taken over has to be closed
-    SEEN = "seen"  # trades up to a number are dealt with; the trader does not hear of it
+    # Of these the trader does not hear:
+    SEEN = "seen"  # trades up to a number are dealt with
+    UNEXPLAINED = "unexplained"  # the balances differ by what no trade, fee or funding explains
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Report:
     known_ns : when it reaches us; never decreases either, as on one connection
     state : of the order afterwards; None where there is none
     code : Binance's error code of a refusal, else 0
-    reason : why the exchange ended an order, else ""
+    reason : why the exchange ended an order; of funding on paper, what was taken for granted; else ""
     left_e8 : of the order, still unfilled
     fill, maker : set for FILL
     money_e8 : realised profit of a fill before fees; amount received by funding (negative: paid)

@@ -27,7 +27,9 @@ _ENDS: Final = {
     OrderState.REJECTED: ReportKind.REJECTED,
     OrderState.FILLED: ReportKind.EXPIRED,  # its trades end it; this waits for them
 }
-_FUNDING_NS: Final = 3_600 * 10**9
+FUNDING_NS: Final = 3_600 * 10**9
+# So long after the full hour it may still show in the balance: the exchange promises no exact time.
+FUNDING_LATE_NS: Final = 60 * 10**9
 # The largest rate that Binance charges at one time, rounded up.
 _FUNDING_SHARE: Final = 0.04
 
@@ -311,10 +313,11 @@ def funding(
 
     Parameters
     ----------
+    difference : without what was found before to have no explanation
     held : by symbol, value of what is or was held since ``agreed_ns``, units
-    agreed_ns, known_ns : exchange time when both balances were last equal, and now
+    agreed_ns, known_ns : exchange time when both balances last differed by nothing new, and now
     """
-    passed = agreed_ns // _FUNDING_NS != known_ns // _FUNDING_NS
+    passed = agreed_ns // FUNDING_NS != known_ns // FUNDING_NS
     limit = _FUNDING_SHARE * sum(abs(value) for value in held.values())
     if not difference.wallet_e8 or difference.strange or not passed or abs(difference.wallet_e8) > limit:
         return None

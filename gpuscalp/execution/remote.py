@@ -39,7 +39,7 @@ class Heard(Struct, frozen=True, omit_defaults=True):
     trade_id : the exchange's number of the trade; of SEEN: all trades of the symbol up to it are dealt with
     side, qty_e8, price_e8, fee_e8, maker : of a fill; fees in the quote currency
     executed_e8 : of an order that has ended: how much of it was filled; -1 if not told
-    money_e8 : of FUNDING: received (negative: paid)
+    money_e8 : of FUNDING: received (negative: paid); of UNEXPLAINED: balance at the exchange less ours
     """
 
     kind: ReportKind
@@ -115,6 +115,7 @@ class RemoteBroker:
     orders : our orders that have not ended, by id
     seen : S trade numbers up to which everything is dealt with; -1 before the first look
     duplicate_count : trades that were told again
+    unexplained_e8 : balance at the exchange less ours, as far as it was confirmed that nothing explains it
     moves : S counts of what may have changed what the account has: trades, orders that the exchange has
         taken, and their ends; not stops, and not what it has refused
     """
@@ -124,6 +125,7 @@ class RemoteBroker:
         self.orders: dict[int, RemoteOrder] = {}
         self.seen = [-1] * symbol_count
         self.duplicate_count = 0
+        self.unexplained_e8 = 0
         self.moves = [0] * symbol_count
         self._trades: list[set[int]] = [set() for _ in range(symbol_count)]
         self._unsent: list[Sending] = []
@@ -170,6 +172,9 @@ class RemoteBroker:
             self._trades[heard.symbol] = {
                 each for each in self._trades[heard.symbol] if each > heard.trade_id
             }
+            return []
+        if kind is ReportKind.UNEXPLAINED:
+            self.unexplained_e8 = heard.money_e8
             return []
         if kind is ReportKind.FUNDING:
             self.account.receive_funding(heard.money_e8)

@@ -128,7 +128,7 @@ class Engine:
     begins_ns : frames that end no later make features warm and are not decided on; as ``watcher``
     market : the last frame's row; None before the first
     signals : the last frame's signals; None where it got none
-    flattening : positions are being closed by command
+    flattening : positions are being closed, or orders ended, by command
     closing : indices of symbols of which the same is true
     refused_ns : when a closing order was last refused: the next waits a second, or a ban would never end
     frame_count, late_count, lost_count : frames decided on in the whole session, those of them whose
@@ -191,8 +191,8 @@ class Engine:
         for timed in self._chunks(work):
             if timed[0].frames.end_ns[0] > self.begins_ns:
                 self._decide(*timed, work, extra, clock, recalled, outcome)
-        if self.market is not None and work.now_ns - self.refused_ns >= NS_PER_S:
-            self._flatten(self.market, work.now_ns, outcome)
+        if work.now_ns - self.refused_ns >= NS_PER_S:
+            self._flatten(work.now_ns, outcome)
         return outcome
 
     def predict_shadow(self) -> None:
@@ -347,13 +347,13 @@ class Engine:
             self._cancel(order, now_ns, outcome, reason=str(command))
         return str(trader.gate.state)
 
-    def _flatten(self, market: MarketRow, now_ns: int, outcome: Outcome) -> None:
+    def _flatten(self, now_ns: int, outcome: Outcome) -> None:
         positions = self.trader.account.positions
         self.closing = {index for index in self.closing if positions[index].qty_e8}
-        for order in self.trader.flatten(market, "flatten", only=None if self.flattening else self.closing):
+        only = None if self.flattening else self.closing
+        for order in () if self.market is None else self.trader.flatten(self.market, "flatten", only=only):
             self._send(order, now_ns, outcome)
-        if not self.trader.open_orders and not any(each.qty_e8 for each in positions):
-            self.flattening = False
+        self.flattening &= bool(self.trader.open_orders) or any(each.qty_e8 for each in positions)
 
     def _send(self, order: Order, sent_ns: int, outcome: Outcome) -> None:
         outcome.orders.append((order, sent_ns))

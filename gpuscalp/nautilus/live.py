@@ -94,6 +94,7 @@ class NautilusSource:
             symbols=self._symbols,
             now=self.now,
             hear=self._hear,
+            until_ns=session.market.exch_ns,
         )
 
     def attach(self, driver: Driver) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, final
 
 from gpuscalp.config import NautilusConfig
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import ReportKind
 from gpuscalp.execution.reconcile import (
+    FUNDING_LATE_NS,
+    FUNDING_NS,
     Difference,
     Found,
     FoundOrder,
@@ -57,7 +59,7 @@ class Account(Protocol):
 @dataclass(slots=True)
 class Counts:
     """Of the whole process: looks, calls that failed, trades that only a look has brought, orders that never
-    arrived, differences of the balance that nothing explains."""
+    arrived, differences of the balance that nothing explains (each once)."""
 
     looks: int = 0
     failed: int = 0
@@ -79,6 +81,7 @@ class Looks:
     symbols : names
     now : exchange time
     hear : takes what is new: written down, then booked
+    until_ns : exchange time until which the session has run before; 0 = it is new
 
     Attributes
     ----------
@@ -97,6 +100,7 @@ class Looks:
         symbols: tuple[str, ...],
         now: Callable[[], int],
         hear: Callable[[Heard], None],
+        until_ns: int = 0,
     ) -> None:
         self._account, self._broker, self._session_id = account, broker, session_id
         self._place, self._symbols, self._now = place, symbols, now
@@ -112,8 +116,9 @@ class Looks:
         self._wanted = asyncio.Event()
         self._began_ns = self._looked_ns = time.monotonic_ns()
         self._sent_ns: dict[int, int] = {}
-        self._agreed_ns = now()
-        self._held: dict[int, int] = {}
+        # What the exchange has charged since then, also while no process ran, was not looked at.
+        self._agreed_ns = (until_ns or now()) - FUNDING_LATE_NS
+        self._held = self._values()
         self._lock = asyncio.Lock()
         self._pause_s = max(_BREATH_S, account.weight / _WEIGHT_PER_S)
 
@@ -132,8 +137,9 @@ class Looks:
         self.error = f"{type(error).__name__}: {error}"[:300]
 
     def poll(self) -> None:
-        """Ask for a look about orders that have got no answer."""
+        """Ask for a look about orders that have got no answer, and note what is held between two looks."""
         now_ns = time.monotonic_ns()
+        self._held |= self._values()
         for number, order in self._broker.orders.items():
             waiting_ns = now_ns - self._sent_ns.get(number, self._began_ns)
             if (order.state is OrderState.NEW or order.ending) and waiting_ns > _ANSWER_NS:
@@ -249,23 +255,40 @@ class Looks:
         return not unanswered and (confirmed or not difference.strange)
 
     def _settle_balance(self, before: Difference | None, known_ns: int) -> None:
-        """Book funding, and count what nothing explains."""
-        difference = self.difference
+        """Book funding; set aside, and count once, what nothing explains."""
+        difference, aside_e8 = self.difference, self._broker.unexplained_e8
         assert difference is not None
         self._held |= self._values()
         if not difference.wallet_e8:
-            self._agreed_ns, self._held = known_ns, self._values()
+            if aside_e8:  # it has come back
+                self._set_aside(0, known_ns)
+            self._agree(known_ns)
+            return
+        if difference.wallet_e8 == aside_e8:
+            self._agree(known_ns)
             return
         if before is None or before.wallet_e8 != difference.wallet_e8 or difference.strange:
             self.want("the balances differ")
             return
-        heard = funding(difference, self._held, agreed_ns=self._agreed_ns, known_ns=known_ns)
+        new = replace(difference, wallet_e8=difference.wallet_e8 - aside_e8)
+        heard = funding(new, self._held, agreed_ns=self._agreed_ns, known_ns=known_ns)
         if heard is not None:
             self._hear(heard)
-            self.difference = Difference(difference.positions, difference.orders, 0)
-            self._agreed_ns, self._held = known_ns, self._values()
+            self.difference = replace(difference, wallet_e8=aside_e8)
         else:
+            # Else it would hide all later funding, or pass for it at the next full hour.
+            self._set_aside(difference.wallet_e8, known_ns)
             self.counts.wallet_differences += 1
+        self._agree(known_ns)
+
+    def _set_aside(self, wallet_e8: int, known_ns: int) -> None:
+        """Have it written down that nothing explains a difference: the next process has to know it too."""
+        self._hear(Heard(ReportKind.UNEXPLAINED, known_ns, known_ns, money_e8=wallet_e8))
+
+    def _agree(self, known_ns: int) -> None:
+        """Note that everything is explained or set aside; not while funding may still be charged."""
+        if known_ns % FUNDING_NS >= FUNDING_LATE_NS:
+            self._agreed_ns, self._held = known_ns, self._values()
 
     def _numbers(self) -> dict[str, int]:
         """Return our orders that have not ended, by the name that the exchange knows them under."""

@@ -224,7 +224,7 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
         if self.funding is None or self.desk is None:
             return
         index, parts = self._index[update.instrument_id], self.rows.mark_parts
-        paid = self.funding.on_mark(
+        received = self.funding.on_mark(
             index,
             update.ts_event,
             parts["mark_price_e8"],
@@ -232,8 +232,8 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
             parts.get("next_funding_ns", 0),
             self.desk.engine.trader.account,
         )
-        if paid is not None:
-            self.tell_funding(index, paid[1], paid[0])
+        for due_ns, money_e8 in received:
+            self.tell_funding(index, money_e8, due_ns)
 
     def _decision_ns(self) -> int:
         return self.exchange_ns() + self._settings.feed_ns + self._settings.compute_ns

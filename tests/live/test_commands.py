@@ -353,3 +353,19 @@ def test_a_halt_survives_a_kill_and_stop_flatten_leaves_no_position(home: Path, 
     assert (code, err, last["positions"], last["open_orders"]) == (HALTED, "", [], [])
     found = verify(session)
     assert (found["differing"], found["verdicts_differing"], found["ended"]) == (0, 0, True)
+
+
+def test_stop_flatten_waits_for_nothing_where_no_frame_has_closed(home: Path, tmp_path: Path) -> None:
+    """With a dead feed it once waited its 30 s and said that positions were left."""
+    session = tmp_path / "session"
+    with started(home, session, "--json", "--fault", "silent:streams=*") as process:
+        status = process.wait(lambda status: status["running"], "the process")
+        assert status["frames"] == 0
+        assert answer("stop", session, "--flatten") == (
+            0,
+            {"command": "stop", "state": "halted", "flat": True},
+        )
+        code, out, err = process.end()
+    last = json.loads(out)
+    assert (code, err, last["frames"], last["positions"]) == (HALTED, "", 0, [])
+    assert verify(session)["ended"]

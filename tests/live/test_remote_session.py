@@ -190,6 +190,23 @@ def test_a_repetition_keeps_nothing_of_what_had_left(
     assert len(waiting & set(drive.sent)) < 5, "those of the last step at most"
 
 
+def test_what_nothing_explains_is_known_after_a_restart_and_changes_no_decision(
+    tmp_path: Path, model: Path, market: list[Ticks]
+) -> None:
+    drive = Drive(tmp_path / "session", model, market)
+    for number in range(150):
+        drive.step(number, killed=number == 120)
+        if number == 100:
+            aside = Heard(ReportKind.UNEXPLAINED, drive.now_ns, drive.now_ns, money_e8=30 * E8)
+            drive.session.on_heard(aside, drive.now_ns)
+    assert drive.broker.unexplained_e8 == 30 * E8
+    assert drive.session.engine.trader.account.funding_e8 == 0
+    drive.end()
+    assert drive.sent, "it was to trade"
+    found = verify(tmp_path / "session")
+    assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
+
+
 def test_a_closing_order_that_is_refused_is_not_sent_again_at_once(
     tmp_path: Path, model: Path, market: list[Ticks]
 ) -> None:

@@ -50,14 +50,19 @@ class Scene:
         self.heard: list[Heard] = []
         self.at: dict[ReportKind, int] = {}  # looks made when a kind was last heard
         self.now_ns = 1_700_000_000 * 10**9 // HOUR * HOUR
+        self.rule = rule
+        self.begin()
+
+    def begin(self, until_ns: int = 0) -> None:
         self.looks = Looks(
             self.account,
             self.broker,
             session_id="s",
-            place=NautilusConfig(unknown=rule, recv_window_ms=100),
+            place=NautilusConfig(unknown=self.rule, recv_window_ms=100),
             symbols=("BTCUSDT",),
             now=lambda: self.now_ns,
             hear=self.hear,
+            until_ns=until_ns,
         )
 
     def hear(self, heard: Heard) -> None:
@@ -171,6 +176,125 @@ def test_funding_is_booked_and_a_transfer_is_not() -> None:
     assert scene.kinds().count(ReportKind.FUNDING) == 1
     assert scene.looks.counts.wallet_differences == 1
     assert scene.looks.status()["wallet_difference_usdt"] == 501.0
+
+
+CENT = E8 // 100
+
+
+class Balance:
+    """A scene that is long 1,000 from 07:00 on, and what its exchange shows beside its trades."""
+
+    def __init__(self) -> None:
+        self.day_ns = 1_700_000_000 * 10**9 // (24 * HOUR) * 24 * HOUR
+        self.shown = self.trades = 0
+        self.scene = Scene(found())
+        self.look("07:00:30")
+        self.trade(20)
+        self.look("07:05:00")
+
+    def trade(self, qty: int) -> None:
+        self.trades += 1
+        side = 1 if qty > 0 else -1
+        fill = {"trade_id": self.trades, "side": side, "qty_e8": abs(qty) * E8, "price_e8": 50 * E8}
+        self.scene.hear(Heard(ReportKind.FILL, 0, 0, -1, 0, **fill))
+
+    def look(self, time: str, *, times: int = 1) -> None:
+        hour, minute, second = map(int, time.split(":"))
+        scene = self.scene
+        scene.now_ns = self.day_ns + hour * HOUR + (minute * 60 + second) * 10**9
+        held = scene.broker.account.positions[0].qty_e8 // E8
+        scene.account.answers = [found(qty=held, wallet=START + self.shown)]
+        for _ in range(times):
+            scene.first()
+
+    @property
+    def funding(self) -> list[int]:
+        return [each.money_e8 for each in self.scene.heard if each.kind is ReportKind.FUNDING]
+
+    @property
+    def differences(self) -> tuple[int, float]:
+        status = self.scene.looks.status()
+        return status["wallet_differences"], status["wallet_difference_usdt"]
+
+
+@pytest.mark.parametrize("deposit", [30 * E8, 500 * E8, -30 * E8])
+def test_a_transfer_neither_passes_for_funding_nor_hides_it(deposit: int) -> None:
+    """A small one was once booked as funding at the next full hour; a large one ended all booking of it."""
+    balance = Balance()
+    balance.shown += deposit
+    balance.look("07:10:00", times=4)
+    assert balance.differences == (1, deposit / E8)
+    balance.look("08:10:00", times=2)
+    assert balance.funding == []
+    for time in ("16:00:20", "20:00:20"):
+        balance.shown -= 10 * CENT
+        balance.look(time, times=2)
+    assert balance.funding == [-10 * CENT] * 2
+    assert balance.differences == (1, deposit / E8)
+    assert balance.scene.broker.account.wallet_e8 == START - 20 * CENT
+
+
+def test_a_transfer_that_is_too_large_for_funding_is_set_aside_over_a_full_hour_too() -> None:
+    balance = Balance()
+    balance.look("07:59:40")
+    balance.shown += 500 * E8
+    balance.look("08:00:10", times=2)
+    balance.shown -= 10 * CENT
+    balance.look("08:00:40", times=2)
+    assert (balance.funding, balance.differences) == ([-10 * CENT], (1, 500.0))
+
+
+def test_two_transfers_count_as_two_and_one_that_comes_back_leaves_nothing() -> None:
+    balance = Balance()
+    for minute in (10, 20):
+        balance.shown += 30 * E8
+        balance.look(f"07:{minute}:00", times=2)
+    assert balance.differences == (2, 60.0)
+    balance.shown = 0
+    balance.look("07:30:00")
+    balance.shown -= 10 * CENT
+    balance.look("08:00:20", times=2)
+    assert (balance.funding, balance.differences) == ([-10 * CENT], (2, 0.0))
+
+
+def test_funding_that_shows_some_seconds_after_the_hour_is_booked() -> None:
+    balance = Balance()
+    balance.look("08:00:05", times=2)
+    balance.shown -= 10 * CENT
+    balance.look("08:00:35", times=2)
+    assert (balance.funding, balance.differences) == ([-10 * CENT], (0, 0.0))
+
+
+def test_funding_of_a_position_that_was_held_between_two_looks_only_is_booked() -> None:
+    balance = Balance()
+    balance.trade(-20)
+    balance.look("07:59:40")
+    balance.trade(20)
+    balance.scene.looks.poll()
+    balance.trade(-20)
+    balance.shown -= 10 * CENT
+    balance.look("08:00:10", times=2)
+    assert (balance.funding, balance.differences) == ([-10 * CENT], (0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("at", "shown", "funding", "differences"),
+    [
+        ("07:40:00", 0, [], (0, 30.0)),
+        ("07:40:00", 5 * E8, [], (1, 35.0)),
+        ("09:20:00", -10 * CENT, [-10 * CENT], (0, 30.0)),  # charged while no process ran
+    ],
+)
+def test_a_restart_knows_what_was_set_aside_and_until_when_it_ran(
+    at: str, shown: int, funding: list[int], differences: tuple[int, float]
+) -> None:
+    balance = Balance()
+    balance.shown += 30 * E8
+    balance.look("07:10:00", times=2)
+    balance.shown += shown
+    balance.scene.begin(balance.scene.now_ns)
+    balance.look(at, times=2)
+    assert (balance.funding, balance.differences) == (funding, differences)
 
 
 def test_a_silent_account_is_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
