@@ -9,6 +9,7 @@ import pytest
 
 from gpuscalp.archive.arrival import Record
 from gpuscalp.archive.formats import LineReader, recognise
+from gpuscalp.archive.tabular import symbol_of
 from gpuscalp.errors import DecodeError, UsageError
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Ignored, Ticker, Trade
 
@@ -142,6 +143,37 @@ def test_csv_rows_become_messages(tmp_path: Path, name: str, header: str, row: s
         # Binance Vision's older files have no header.
         bare = reader(tmp_path, f"{row}\n".encode(), f"um/bare/{name}")
         assert bare.read(row.encode(), 1) == (expected.exch_ns, 1, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("BTCUSDT-aggTrades-2024-07-18.csv", "BTCUSDT"),
+        ("BTCUSDT_240927-aggTrades-2024-07-18.csv", "BTCUSDT_240927"),
+        ("copy of ETHBTC-trades-2024-07.zip", "ETHBTC"),
+        ("币安人生USDT-trades-2026-01.zip", "币安人生USDT"),
+        ("binance_BTCUSDT-trades-2024-07.csv", None),
+        ("ltcusdt_trades_20250621.csv.gz", "LTCUSDT"),
+        ("1000SHIBUSDC.csv", "1000SHIBUSDC"),
+        ("trades.csv", None),
+        ("binance_btcusdt.csv", None),
+        # The day of a perpetual or the delivery of a quarterly: nobody can tell.
+        ("btcusdt_240927.csv", None),
+        ("btcusdt_240927_trades.csv", None),
+    ],
+)
+def test_symbol_of_a_file_name_is_whole_or_none(name: str, symbol: str | None) -> None:
+    assert symbol_of(name) == symbol
+
+
+@pytest.mark.parametrize("name", ["um/trades.csv", "um/binance_btcusdt.csv", "um/btcusdt_240927.csv"])
+def test_word_before_an_underscore_is_no_symbol(tmp_path: Path, name: str) -> None:
+    content = b"id,price,qty,time,side\n1,2,3,1721347022504,buy\n"
+    with pytest.raises(UsageError, match="neither the file name nor a column"):
+        reader(tmp_path, content, name)
+    record = reader(tmp_path, content, name, symbol="BTCUSDT").read(content.splitlines()[1], 2)
+    assert record is not None
+    assert record[2] == Trade("BTCUSDT", NS, 1, 2 * 10**8, 3 * 10**8, 1, False, True)
 
 
 def test_receive_time_and_kind_columns_are_used(tmp_path: Path) -> None:

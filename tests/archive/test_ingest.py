@@ -96,6 +96,15 @@ def test_day_without_its_forerunner_has_no_book(tmp_path: Path) -> None:
     assert adds_up(report)
 
 
+def test_quarterly_contract_is_not_the_perpetual(tmp_path: Path) -> None:
+    (tmp_path / "um").mkdir()
+    for name, price in (("BTCUSDT", 100), ("BTCUSDT_240927", 101)):
+        path = tmp_path / "um" / f"{name}-trades-2024-07-18.csv"
+        path.write_text(f"1,{price},2,200,{market.START_NS // 10**6},true\n")
+    import_sources([tmp_path / "um"], tmp_path / "archive")
+    assert Archive.open(tmp_path / "archive").symbols(VENUE) == ("BTCUSDT", "BTCUSDT_240927")
+
+
 def test_stream_and_snapshots_in_two_files_are_merged_by_time(tmp_path: Path) -> None:
     lines = market.lines(300)
     url = b"https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000 -> "
