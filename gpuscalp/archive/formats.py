@@ -5,11 +5,12 @@ Owns: the recognition of formats, venues and symbols. Never: reads past the firs
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from gpuscalp.archive.arrival import Record
+from gpuscalp.archive.arrival import Record, is_newest_first
 from gpuscalp.archive.merged import MergedReader, is_merged_header
 from gpuscalp.archive.recording import RecordingReader, is_recording, symbols_in, venue_of
 from gpuscalp.archive.source import digest_of, head_of
@@ -20,7 +21,8 @@ from gpuscalp.archive.tabular import (
     is_ticker_header,
     symbol_of,
 )
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import DecodeError, UsageError
+from gpuscalp.times import utc
 
 VENUES: Final = ("binance_usdm", "binance_spot")
 
@@ -74,7 +76,8 @@ def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None
     Raises
     ------
     UsageError
-        the file is missing or empty, its format is none of ours, or its venue cannot be told
+        the file is missing or empty, its format is none of ours, its venue cannot be told, or its newest
+        lines come first
     """
     digest = digest_of(path)
     head = head_of(path)
@@ -106,7 +109,26 @@ def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None
             where=str(path),
             fix=f"give --venue, one of: {', '.join(VENUES)}",
         )
+    times = list(times_in(reader, head))
+    if is_newest_first(times):
+        raise UsageError(
+            "lines are newest first",
+            where=str(path),
+            value=f"{utc(times[0])} … {utc(times[-1])}",
+            fix="sort them by time, oldest first",
+        )
     return SourceFile(path, digest, path.stat().st_size, reader.name, chosen, symbols, head)
+
+
+def times_in(reader: LineReader, head: bytes) -> Iterator[int]:
+    """Yield the receive times of the first records; a line that cannot be read has none."""
+    for number, line in enumerate(head.splitlines(), 1):
+        try:
+            record = reader.read(line, number) if line else None
+        except DecodeError:
+            continue
+        if record is not None:
+            yield record[0]
 
 
 def _reader(path: Path, head: bytes, symbols: tuple[str, ...]) -> LineReader:

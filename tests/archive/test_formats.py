@@ -239,6 +239,11 @@ def test_merged_rows_are_put_together_into_messages(tmp_path: Path) -> None:
     ]
 
 
+NEWEST_FIRST = b"id,price,qty,time,side\n" + b"".join(
+    b"%d,2,3,%d,buy\n" % (number, MS + number) for number in range(20, 0, -1)
+)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "what"),
     [
@@ -248,6 +253,7 @@ def test_merged_rows_are_put_together_into_messages(tmp_path: Path) -> None:
         ("um/x.csv", b"id,price,qty,time\n", {}, "which side"),
         ("um/x.csv", b"id,price,time,side\n", {}, "no column for qty"),
         ("um/x.csv", b"id,price,qty,time,side\n", {}, "tells the symbol"),
+        ("um/BTCUSDT-x.csv", NEWEST_FIRST, {}, "newest first"),
         ("elsewhere/ltcusdt_trades.csv", b"id,price,qty,time,side\n", {}, "does not tell its venue"),
         ("x.dat", b"1721347022504 " + BODY, {"venue": "binance_spot"}, "messages are of binance_usdm"),
     ],

@@ -96,6 +96,30 @@ def test_day_without_its_forerunner_has_no_book(tmp_path: Path) -> None:
     assert adds_up(report)
 
 
+def test_first_line_with_a_damaged_stamp_is_taken(tmp_path: Path) -> None:
+    """There is no line before it to give it a receive time: it got 1970, and was refused."""
+    lines = market.lines(300)
+    lines[0] = lines[0].replace(b"1721", b"1821", 1)
+    report = import_sources([market.write(tmp_path / "a.gz", lines)], tmp_path / "archive")
+    answer = report.to_dict()
+    assert (answer["rejects"], answer["out_of_order"], answer["unsynced"]) == (0, 1, {})
+    (ticks,) = Archive.open(tmp_path / "archive").tick_batches(VENUE, kinds=(TickKind.BOOK,))
+    assert ticks["recv_ns"][0] == market.START_NS + 10**8
+
+
+def test_table_with_the_newest_row_first_is_refused(tmp_path: Path) -> None:
+    """Its rows got the receive time 0 and were set aside for that, with exit code 0."""
+    rows = [f"{number},100.5,1,{market.START_NS // 10**6 + number},buy\n" for number in range(1_000, 0, -1)]
+    (tmp_path / "um").mkdir()
+    path = tmp_path / "um" / "btcusdt_trades.csv"
+    path.write_text("id,price,qty,time,side\n" + "".join(rows))
+    with pytest.raises(UsageError, match="newest first") as caught:
+        import_sources([path], tmp_path / "archive")
+    assert (caught.value.where, caught.value.fix) == (str(path), "sort them by time, oldest first")
+    path.write_text("id,price,qty,time,side\n" + "".join(rows[::-1]))
+    assert import_sources([path], tmp_path / "archive").to_dict()["rows"] == 1_000
+
+
 def test_quarterly_contract_is_not_the_perpetual(tmp_path: Path) -> None:
     (tmp_path / "um").mkdir()
     for name, price in (("BTCUSDT", 100), ("BTCUSDT_240927", 101)):
