@@ -101,6 +101,21 @@ def symbol_of(name: str) -> str | None:
     return found.group(1).upper() if found else None
 
 
+def symbols_of_rows(header: str, head: bytes) -> tuple[str, ...]:
+    """Return the symbols in the first rows, sorted; none where there is no column for them."""
+    names, found = _plain(header), set()
+    if "symbol" not in names:
+        return ()
+    for line in head.splitlines():
+        try:
+            fields = _split(line, len(names))
+        except DecodeError:
+            continue
+        if not _is_header(line, header):
+            found.add(fields[names.index("symbol")])
+    return tuple(sorted(found))
+
+
 class TradeCsvReader:
     """Turn rows of a trade CSV into records.
 

@@ -50,6 +50,46 @@ def test_recorded_snapshot_takes_the_one_symbol_of_its_recording(tmp_path: Path)
         reader(tmp_path, both).read(line, 1)
 
 
+@pytest.mark.parametrize(
+    ("late", "is_taken"),
+    [
+        (BODY.replace(b"btc", b"eth"), False),
+        (b'{"e":"trade","s":"ETHUSDT"}', False),
+        # Damage: of the two names of a message one is wrong.
+        (BODY.replace(b"btc", b"b\x07c").replace(b'"X"', b'"s":"BTCUSDT","X"'), True),
+        (b'{"stream":"!markPrice@arr","data":[{"e":"markPriceUpdate","s":"ETHUSDT"}]}', True),
+    ],
+)
+def test_recording_is_of_one_symbol_only_if_no_later_line_names_another(
+    tmp_path: Path, late: bytes, is_taken: bool
+) -> None:
+    """A symbol that was quiet for the first 256 KiB, or had under a hundredth of the lines, was not seen,
+    and its snapshot became the book of the other one."""
+    lines = [b"1721347022504 " + BODY] * 4_000 + [b"1721347022504 " + late]
+    subject = reader(tmp_path, b"\n".join(lines))
+    snapshot = b"1721347022504 " + SNAPSHOT
+    if is_taken:
+        assert subject.read(snapshot, 1) == (
+            NS,
+            1,
+            DepthSnapshot("BTCUSDT", 0, 4, [(150_000_000, 200_000_000)], []),
+        )
+    else:
+        with pytest.raises(DecodeError, match="snapshot without a symbol"):
+            subject.read(snapshot, 1)
+
+
+def test_symbol_that_is_given_is_that_of_a_file_of_snapshots(tmp_path: Path) -> None:
+    line = b"1721347022504 " + SNAPSHOT
+    path = tmp_path / "snapshots.dat"
+    path.write_bytes(line)
+    file = recognise(path, venue="binance_usdm", symbol="ETHUSDT")
+    assert file.symbols == ("ETHUSDT",)
+    record = file.reader().read(line, 1)
+    assert record is not None
+    assert record[2] == DepthSnapshot("ETHUSDT", 0, 4, [(150_000_000, 200_000_000)], [])
+
+
 def test_capture_lines_of_a_connection(tmp_path: Path) -> None:
     connect = b"wss://fstream.binance.com/stream?streams=btcusdt@trade/ethusdt@depth@100ms <-> 1721347022.5"
     path = tmp_path / "capture.0"

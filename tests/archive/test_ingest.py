@@ -107,28 +107,6 @@ def test_first_line_with_a_damaged_stamp_is_taken(tmp_path: Path) -> None:
     assert ticks["recv_ns"][0] == market.START_NS + 10**8
 
 
-def test_table_with_the_newest_row_first_is_refused(tmp_path: Path) -> None:
-    """Its rows got the receive time 0 and were set aside for that, with exit code 0."""
-    rows = [f"{number},100.5,1,{market.START_NS // 10**6 + number},buy\n" for number in range(1_000, 0, -1)]
-    (tmp_path / "um").mkdir()
-    path = tmp_path / "um" / "btcusdt_trades.csv"
-    path.write_text("id,price,qty,time,side\n" + "".join(rows))
-    with pytest.raises(UsageError, match="newest first") as caught:
-        import_sources([path], tmp_path / "archive")
-    assert (caught.value.where, caught.value.fix) == (str(path), "sort them by time, oldest first")
-    path.write_text("id,price,qty,time,side\n" + "".join(rows[::-1]))
-    assert import_sources([path], tmp_path / "archive").to_dict()["rows"] == 1_000
-
-
-def test_quarterly_contract_is_not_the_perpetual(tmp_path: Path) -> None:
-    (tmp_path / "um").mkdir()
-    for name, price in (("BTCUSDT", 100), ("BTCUSDT_240927", 101)):
-        path = tmp_path / "um" / f"{name}-trades-2024-07-18.csv"
-        path.write_text(f"1,{price},2,200,{market.START_NS // 10**6},true\n")
-    import_sources([tmp_path / "um"], tmp_path / "archive")
-    assert Archive.open(tmp_path / "archive").symbols(VENUE) == ("BTCUSDT", "BTCUSDT_240927")
-
-
 def test_stream_and_snapshots_in_two_files_are_merged_by_time(tmp_path: Path) -> None:
     lines = market.lines(300)
     url = b"https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000 -> "
