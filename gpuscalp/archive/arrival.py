@@ -8,7 +8,7 @@ damaged, or the recorder's clock was set back:
 - up to 8 lines in a row that are older than a line before them were moved: they go back to their place,
   at most about 16 lines;
 - a single line that is newer than the 8 after it, which fit what came before, has a damaged stamp: it stays
-  where it is, with the receive time of the line before it;
+  where it is, with the receive time of the line before it, or where there is none, of the oldest of the 8;
 - more than 8 older lines in a row are a clock set back: they stay, their receive time raised to the last one.
 
 Each such line counts once as out of order.
@@ -16,8 +16,8 @@ Each such line counts once as out of order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from typing import Final, TypeAlias
 
 from gpuscalp.feeds.messages import Message
@@ -27,6 +27,13 @@ Record: TypeAlias = tuple[int, int, bytes | Message]
 
 WINDOW: Final = 8
 _BLOCK: Final = 512
+
+
+def is_newest_first(times: Sequence[int]) -> bool:
+    """Whether times fall from line to line, but for a few: nothing that ``Arrival`` can repair."""
+    falls = sum(later < earlier for earlier, later in pairwise(times))
+    rises = sum(later > earlier for earlier, later in pairwise(times))
+    return falls > max(WINDOW, 10 * rises)
 
 
 class Arrival:
@@ -72,6 +79,7 @@ class Arrival:
         """Decide the time of the first records and sort them. Those that are not handed on yet come again
         with the next block, by then in order, so that nothing is counted twice."""
         top, count = max(self._top, emitted), len(times)
+        begun = self._top > 0
         keys: list[int] = []
         for index in range(decided):
             time = times[index]
@@ -80,9 +88,10 @@ class Arrival:
                 self._stepped = False
                 if len(following) == WINDOW and time > max(following) and min(following) >= top:
                     self.out_of_order += 1
+                    keys.append(top if begun else min(following))
                 else:
-                    top = time
-                keys.append(top)
+                    top, begun = time, True
+                    keys.append(top)
                 continue
             self.out_of_order += 1
             run = index

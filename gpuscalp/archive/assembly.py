@@ -9,12 +9,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from gpuscalp import __version__
 from gpuscalp.archive.arrival import WINDOW, Arrival, Record
 from gpuscalp.archive.buffers import SEQ_STEP, SymbolBuffer
-from gpuscalp.archive.formats import SourceFile
+from gpuscalp.archive.formats import SourceFile, times_in
 from gpuscalp.archive.manifest import Gap, Source
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.source import lines_of
@@ -172,16 +173,8 @@ class SourceRun:
 def first_recv_ns(file: SourceFile) -> int:
     """Return when a source begins, or earlier: the least of its first receive times, since the first line
     may have been moved or damaged. Later would be wrong: others would have gone past its first records."""
-    reader, times = file.reader(), []
-    for number, line in enumerate(file.head.splitlines(), 1):
-        try:
-            record = reader.read(line, number) if line else None
-        except DecodeError:
-            continue
-        if record is not None:
-            times.append(record[0])
-        if len(times) == WINDOW + 1:
-            break
+    reader = file.reader()
+    times = list(islice(times_in(reader, file.head), WINDOW + 1))
     if not times:
         last = reader.finish()
         times = [last[0]] if last is not None else [0]

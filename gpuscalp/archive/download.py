@@ -86,8 +86,8 @@ def wanted_files(
     if end < start:
         raise UsageError("the range ends before it begins", value=f"{start} … {end}")
     for symbol in symbols:
-        if not symbol.isalnum():
-            raise UsageError("not a symbol", value=symbol, fix="write it like BTCUSDT")
+        if not symbol.replace("_", "").isalnum():
+            raise UsageError("not a symbol", value=symbol, fix="write it like BTCUSDT or BTCUSDT_240927")
     days = [start + datetime.timedelta(days=offset) for offset in range((end - start).days + 1)]
     labels = [day.isoformat() for day in days]
     if period == "monthly":

@@ -1,17 +1,19 @@
 """Which reader a file needs, decided from its first lines.
 
-Owns: the recognition of formats, venues and symbols. Never: reads past the first lines.
+Owns: the recognition of formats, venues and symbols. Never: reads past the first lines, but for the question
+whether a recording is of one symbol.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from gpuscalp.archive.arrival import Record
+from gpuscalp.archive.arrival import Record, is_newest_first
 from gpuscalp.archive.merged import MergedReader, is_merged_header
-from gpuscalp.archive.recording import RecordingReader, is_recording, symbols_in, venue_of
+from gpuscalp.archive.recording import RecordingReader, is_recording, only_symbol, symbols_in, venue_of
 from gpuscalp.archive.source import digest_of, head_of
 from gpuscalp.archive.tabular import (
     TickerCsvReader,
@@ -19,8 +21,10 @@ from gpuscalp.archive.tabular import (
     header_of,
     is_ticker_header,
     symbol_of,
+    symbols_of_rows,
 )
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import DecodeError, UsageError
+from gpuscalp.times import utc
 
 VENUES: Final = ("binance_usdm", "binance_spot")
 
@@ -45,7 +49,8 @@ class SourceFile:
     path, digest, size_bytes : the file, its sha256 and size
     format : name of the reader
     venue : where it was recorded
-    symbols : those that the first lines or the name tell
+    symbol : what belongs to it where a line names no symbol; None = no symbol is needed, or none is known
+    symbols : those that the first lines or the name tell; empty = unknown
     head : the first lines, from which ``reader`` decides
     """
 
@@ -54,12 +59,13 @@ class SourceFile:
     size_bytes: int
     format: str
     venue: str
+    symbol: str | None
     symbols: tuple[str, ...]
     head: bytes
 
     def reader(self) -> LineReader:
         """Return a new reader for the whole file."""
-        return _reader(self.path, self.head, self.symbols)
+        return _reader(self.path, self.head, self.symbol)
 
 
 def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None) -> SourceFile:
@@ -69,12 +75,13 @@ def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None
     ----------
     path : the file
     venue : None = tell from the content, or for CSV from a folder named ``spot`` or ``um`` in the path
-    symbol : for CSV files that do not tell theirs
+    symbol : for CSV files that do not tell theirs, and recordings of nothing but snapshots
 
     Raises
     ------
     UsageError
-        the file is missing or empty, its format is none of ours, or its venue cannot be told
+        the file is missing or empty, its format is none of ours, its venue cannot be told, or its newest
+        lines come first
     """
     digest = digest_of(path)
     head = head_of(path)
@@ -85,13 +92,15 @@ def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None
             fix="leave it out, or fetch it again",
         )
     if is_recording(head):
-        symbols = (symbol,) if symbol else symbols_in(head)
-        told = venue_of(head)
+        own = only_symbol(path, default=symbol)
+        symbols, told = symbols_in(head), venue_of(head)
+        reader = _reader(path, head, own)
     else:
-        named = symbol or symbol_of(path.name)
-        symbols = (named,) if named else ()
-        told = _venue_of_path(path, head)
-    reader = _reader(path, head, symbols)
+        own = symbol or symbol_of(path.name)
+        reader = _reader(path, head, own)
+        symbols, told = symbols_of_rows(header_of(path.name, head), head), _venue_of_path(path, head)
+    if own is not None and not symbols:
+        symbols = (own,)
     if venue is not None and told is not None and venue != told and is_recording(head):
         raise UsageError(
             f"the messages are of {told}",
@@ -106,17 +115,35 @@ def recognise(path: Path, *, venue: str | None = None, symbol: str | None = None
             where=str(path),
             fix=f"give --venue, one of: {', '.join(VENUES)}",
         )
-    return SourceFile(path, digest, path.stat().st_size, reader.name, chosen, symbols, head)
+    times = list(times_in(reader, head))
+    if is_newest_first(times):
+        raise UsageError(
+            "lines are newest first",
+            where=str(path),
+            value=f"{utc(times[0])} … {utc(times[-1])}",
+            fix="sort them by time, oldest first",
+        )
+    return SourceFile(path, digest, path.stat().st_size, reader.name, chosen, own, symbols, head)
 
 
-def _reader(path: Path, head: bytes, symbols: tuple[str, ...]) -> LineReader:
+def times_in(reader: LineReader, head: bytes) -> Iterator[int]:
+    """Yield the receive times of the first records; a line that cannot be read has none."""
+    for number, line in enumerate(head.splitlines(), 1):
+        try:
+            record = reader.read(line, number) if line else None
+        except DecodeError:
+            continue
+        if record is not None:
+            yield record[0]
+
+
+def _reader(path: Path, head: bytes, symbol: str | None) -> LineReader:
     if is_recording(head):
-        return RecordingReader(symbols)
+        return RecordingReader(symbol)
     try:
         header = header_of(path.name, head)
         if is_merged_header(header):
             return MergedReader(header)
-        symbol = symbols[0] if symbols else None
         if is_ticker_header(header):
             return TickerCsvReader(header, symbol)
         return TradeCsvReader(header, symbol)

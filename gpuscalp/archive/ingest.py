@@ -23,6 +23,7 @@ from gpuscalp.archive.assembly import Assembly, SourceRun, first_recv_ns
 from gpuscalp.archive.formats import VENUES, SourceFile, recognise
 from gpuscalp.archive.instruments import read_exchange_info, split_fitting
 from gpuscalp.archive.manifest import Manifest, Source
+from gpuscalp.archive.recording import is_over_all
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import UsageError
@@ -151,10 +152,12 @@ def import_sources(
 
 def components(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
     """Group files that share a symbol, directly or over others; each group and the groups are ordered by
-    first receive time."""
+    first receive time. One whose symbols are not known, or all there are, may share some with any other."""
+    everything = {"", *(symbol for file in files for symbol in file.symbols)}
     groups: list[tuple[set[str], list[SourceFile]]] = []
     for file in files:
-        symbols, members = set(file.symbols), [file]
+        limited = file.symbols and not is_over_all(file.head)
+        symbols, members = set(file.symbols) if limited else set(everything), [file]
         apart = []
         for group in groups:
             if group[0] & symbols:
@@ -211,7 +214,8 @@ class _Shown:
         self._progress, self._total, self._before = progress, total, 0
 
     def at(self, files: Sequence[SourceFile]) -> Callable[[int], None]:
-        name = ", ".join(files[0].symbols) or files[0].path.name
+        symbols = files[0].symbols
+        name = ", ".join(symbols) if 0 < len(symbols) <= 8 else files[0].path.name
         before = self._before
 
         def tell(consumed: int) -> None:

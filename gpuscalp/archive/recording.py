@@ -8,27 +8,28 @@ Owns: the line forms. ::
     wss://… <-> <seconds>, configuration: …  the same for a connection; no data
 
 A depth snapshot does not name its symbol: a REST line has it in the URL, a raw recording must be of one
-symbol only. Never: decodes a stream message.
+symbol only, to its last line. Never: decodes a stream message.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from gpuscalp.archive.arrival import Record
+from gpuscalp.archive.source import lines_of
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.messages import DepthSnapshot, Ignored
 from gpuscalp.feeds.times import to_ns
 
-_STREAM_NAME: Final = re.compile(
-    rb'"stream":\s*"([^"@!]+)@|[/=]([a-z0-9]+)@(?:aggTrade|trade|bookTicker|depth)'
-)
-_URL_SYMBOL: Final = re.compile(rb"^(?:https?|replay)://\S*[?&]symbol=(\w+)", re.MULTILINE)
-_BARE_SYMBOL: Final = re.compile(rb'"s":\s*"(\w+)"')
+_STREAM: Final = re.compile(rb'\{"stream":\s*"([^"@!]+)@')
+_SUBSCRIBED: Final = re.compile(rb"[/=]([^/=@!]+)@(?:aggTrade|trade|bookTicker|depth)")
+_URL_SYMBOL: Final = re.compile(rb"(?:https?|replay)://\S*[?&]symbol=(\w+)")
+_STATED: Final = re.compile(rb'"s":\s*"(\w+)"')
+_OVER_ALL: Final = re.compile(rb'"stream":\s*"!')
 _FIRST: Final = re.compile(
     rb"\d{10}\.\d+: ?[{\[]|(?:\d{13}|\d{16}|\d{19}) [{\[]|configuration: |wss?://|(?:https?|replay)://\S+ -> "
 )
@@ -46,15 +47,65 @@ def is_recording(head: bytes) -> bool:
 
 
 def symbols_in(head: bytes) -> tuple[str, ...]:
-    """Return the symbols that the first lines name, sorted. One that a hundred others outnumber is taken
-    for a damaged name."""
-    names = Counter(
-        (first or second).decode("utf-8", "replace").upper() for first, second in _STREAM_NAME.findall(head)
-    )
-    names.update(name.decode("utf-8", "replace").upper() for name in _URL_SYMBOL.findall(head))
-    if not names:
-        names = Counter(name.decode("utf-8", "replace") for name in _BARE_SYMBOL.findall(head))
-    return tuple(sorted(name for name, count in names.items() if count * 100 >= names.total()))
+    """Return the symbols that the first lines name, however seldom, sorted. Streams over all symbols count
+    only where there are no others."""
+    names = {name for line in head.splitlines() for name in _named(line)}
+    return tuple(sorted(names or {_text(name) for name in _STATED.findall(head)}))
+
+
+def is_over_all(head: bytes) -> bool:
+    """Whether the first lines show a stream over all symbols, such as ``!bookTicker``."""
+    return _OVER_ALL.search(head) is not None
+
+
+def only_symbol(path: Path, default: str | None = None) -> str | None:
+    """Return the symbol of a recording that is of one symbol; None for one of several.
+
+    Reads the file up to the first line that names another symbol: one that is seldom traded may come late,
+    and its snapshot long before that.
+
+    Parameters
+    ----------
+    path : the recording
+    default : returned where no line names a symbol
+    """
+    names: set[str] = set()
+    known: bytes | tuple[()] = ()  # how messages of the one symbol begin; nearly all lines end here
+    try:
+        for line in lines_of(path):
+            body = line.partition(b" ")[2]
+            if body.startswith(known):
+                continue
+            found = _named(line)
+            names |= found
+            if len(names) > 1:
+                return None
+            stream = _STREAM.match(body) if found else None
+            known = stream.group() if stream else known
+    except DecodeError:
+        pass  # it is read again for the import, which accounts for the damage
+    return names.pop() if names else default
+
+
+def _named(line: bytes) -> set[str]:
+    """Return the symbols that a line names: those of a connection's URL, that of a REST call or message."""
+    if not line[:1].isdigit():
+        urls = _URL_SYMBOL.match(line)
+        subscribed = _SUBSCRIBED.findall(line) if line.startswith((b"wss://", b"ws://")) else ()
+        return {_text(name).upper() for name in ((urls.group(1),) if urls else subscribed)}
+    body = line.partition(b" ")[2]
+    stream, stated = _STREAM.match(body), _STATED.search(body)
+    if stream is None:
+        # Arrays and streams that begin with ``!`` are over all symbols.
+        over_all = body.startswith((b"[", b'{"stream"'))
+        return set() if stated is None or over_all else {_text(stated.group(1))}
+    name = _text(stream.group(1)).upper()
+    # Where the message names another symbol than its stream, one of the two is damaged.
+    return {name} if stated is None or _text(stated.group(1)) == name else set()
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
 
 
 def venue_of(head: bytes) -> str | None:
@@ -74,13 +125,13 @@ class RecordingReader:
 
     Parameters
     ----------
-    symbols : those that the source names; a snapshot without a symbol is taken where there is exactly one
+    symbol : of the snapshots that do not name theirs; None = they are refused
     """
 
     name = "recording"
 
-    def __init__(self, symbols: tuple[str, ...]) -> None:
-        self._symbol = symbols[0] if len(symbols) == 1 else None
+    def __init__(self, symbol: str | None) -> None:
+        self._symbol = symbol
         self._decoder = Decoder()
 
     def read(self, line: bytes, number: int) -> Record | None:
@@ -123,7 +174,7 @@ class RecordingReader:
         if not isinstance(message, DepthSnapshot):
             raise DecodeError("message of an unknown shape", value=body[:80].decode("utf-8", "replace"))
         if symbol is None:
-            raise DecodeError("snapshot without a symbol in a recording of several symbols")
+            raise DecodeError("snapshot without a symbol in a recording that is not of one symbol")
         return DepthSnapshot(symbol, message.exch_ns, message.last_id, message.bids, message.asks)
 
 

@@ -108,7 +108,8 @@ def open_content(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     Raises
     ------
     UsageError
-        there is no such file, or it is a zip file with several members
+        there is no such file, or it is a zip file with several members, a password or a compression that
+        Python does not know
     DecodeError
         it begins like a zip file and is none
     """
@@ -131,7 +132,7 @@ def open_content(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
                     raise UsageError(
                         "a zip file must hold exactly one file", where=str(path), value=len(members)
                     )
-                with archive.open(members[0]) as member:
+                with _open_member(path, archive, members[0]) as member:
                     yield member, raw
         else:
             yield raw, raw
@@ -142,3 +143,23 @@ def _open_zip(path: Path, raw: IO[bytes]) -> zipfile.ZipFile:
         return zipfile.ZipFile(raw)
     except zipfile.BadZipFile as error:
         raise DecodeError("compressed file is damaged or cut", where=str(path), value=str(error)) from None
+    except NotImplementedError as error:
+        raise _locked(path, error) from None
+
+
+def _open_member(path: Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    try:
+        return archive.open(name)
+    except zipfile.BadZipFile as error:
+        raise DecodeError("compressed file is damaged or cut", where=str(path), value=str(error)) from None
+    except RuntimeError as error:  # a password; NotImplementedError, a compression, is one too
+        raise _locked(path, error) from None
+
+
+def _locked(path: Path, error: RuntimeError) -> UsageError:
+    return UsageError(
+        "the zip file cannot be unpacked",
+        where=str(path),
+        value=str(error)[:200],
+        fix="unpack it yourself, or pack it again with deflate and without a password",
+    )

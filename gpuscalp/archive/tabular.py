@@ -52,6 +52,15 @@ _VISION_HEADERS: Final = {
     "transaction_time,event_time",
 }
 _VISION_NAME: Final = re.compile(r"(\w+)-(aggTrades|trades|bookTicker)-\d{4}-\d{2}")
+# Letters and digits, and the delivery date of a quarterly contract or what COIN-M calls its perpetual ones.
+_SYMBOL: Final = re.compile(r"[^\W_]+(?:_(?:\d{6}|PERP))?", re.IGNORECASE)
+# Other names must begin with a base and a quote, or any word would be a symbol. With six digits behind them
+# they tell none: these may be a delivery date or a day.
+_FREE_NAME: Final = re.compile(
+    r"([a-z0-9]{1,20}(?:USDT|USDC|BUSD|TUSD|FDUSD|USD1)|[a-z0-9]{2,20}(?:BTC|ETH|BNB|EUR))"
+    r"(?=[-_.])(?!_\d{6}(?!\d))",
+    re.IGNORECASE,
+)
 
 _TRUE: Final = frozenset({"true", "1", "t"})
 _FALSE: Final = frozenset({"false", "0", "f"})
@@ -83,9 +92,28 @@ def header_of(name: str, head: bytes) -> str:
 
 
 def symbol_of(name: str) -> str | None:
-    """Return the symbol that a file name begins with: ``BTCUSDT-aggTrades-…``, ``ltcusdt_trades_…``."""
-    found = re.match(r"([A-Za-z0-9]{5,24}?)(?=[-_.])", name)
+    """Return the symbol of a file name: ``BTCUSDT_240927-aggTrades-2024-07-18``, ``ltcusdt_trades_2025``;
+    None where it tells none."""
+    vision = _VISION_NAME.search(name)
+    if vision:
+        return vision.group(1).upper() if _SYMBOL.fullmatch(vision.group(1)) else None
+    found = _FREE_NAME.match(name)
     return found.group(1).upper() if found else None
+
+
+def symbols_of_rows(header: str, head: bytes) -> tuple[str, ...]:
+    """Return the symbols in the first rows, sorted; none where there is no column for them."""
+    names, found = _plain(header), set()
+    if "symbol" not in names:
+        return ()
+    for line in head.splitlines():
+        try:
+            fields = _split(line, len(names))
+        except DecodeError:
+            continue
+        if not _is_header(line, header):
+            found.add(fields[names.index("symbol")])
+    return tuple(sorted(found))
 
 
 class TradeCsvReader:
@@ -238,7 +266,7 @@ def _needed_symbol(symbol: str | None, columns: Mapping[str, int]) -> str:
     if symbol is None and "symbol" not in columns:
         raise UsageError(
             "neither the file name nor a column tells the symbol",
-            fix="name the file like BTCUSDT-trades-2024-07-18.csv, or add a column symbol",
+            fix="name the file like BTCUSDT-trades-2024-07-18.csv, add a column symbol, or give --symbol",
         )
     return symbol or ""
 

@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeAlias
 from msgspec import Struct
 
 from gpuscalp.archive import Archive
-from gpuscalp.archive.formats import recognise
+from gpuscalp.archive.formats import SourceFile, recognise
 from gpuscalp.archive.recording import RecordingReader
 from gpuscalp.archive.source import lines_of
 from gpuscalp.archive.streams import PartReader, Rows
@@ -214,7 +214,7 @@ class RecordingSource:
                 yield message
 
     def _raw(self) -> Iterator[_RawMessage]:
-        streams = [_decoded(file.path, file.symbols) for file in self._files]
+        streams = [_decoded(file) for file in self._files]
         for _, message in heapq.merge(*streams, key=lambda item: item[0]):
             yield message
 
@@ -251,10 +251,10 @@ class _Join:
         self._whole, self._last_id = True, later[-1].last_id if later else snapshot.last_id
 
 
-def _decoded(path: Path, symbols: tuple[str, ...]) -> Iterator[tuple[int, _RawMessage]]:
-    reader, decoder = RecordingReader(symbols), Decoder()
+def _decoded(file: SourceFile) -> Iterator[tuple[int, _RawMessage]]:
+    reader, decoder = file.reader(), Decoder()
     newest = 0
-    for number, line in enumerate(lines_of(path)):
+    for number, line in enumerate(lines_of(file.path)):
         try:
             record = reader.read(line, number)
             if record is None:

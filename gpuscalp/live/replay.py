@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gpuscalp.archive.instruments import read_exchange_info
-from gpuscalp.archive.recording import RecordingReader, is_recording, symbols_in, venue_of
+from gpuscalp.archive.recording import RecordingReader, is_recording, only_symbol, venue_of
 from gpuscalp.archive.source import head_of, lines_of
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
@@ -236,7 +236,7 @@ def _file(path: Path, wanted: set[str]) -> Iterator[_Input]:
             where=str(path),
             fix="docs/data.md has the forms; an archive can be served by `gpuscalp exchange --archive`",
         )
-    reader = RecordingReader(symbols_in(head))
+    reader = RecordingReader(only_symbol(path))
     for number, line in enumerate(lines_of(path), 1):
         if not line:
             continue

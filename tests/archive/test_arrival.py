@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuscalp.archive.arrival import WINDOW, Arrival, Record
+from gpuscalp.archive.arrival import WINDOW, Arrival, Record, is_newest_first
 
 
 def arranged(times: Sequence[int]) -> tuple[list[Record], int]:
@@ -68,6 +68,34 @@ def test_one_stamp_ahead_does_not_move_its_line_or_the_others(stamp: int) -> Non
     assert [record[1] for record in records] == list(range(100))
     assert [record[0] for record in records] == [*range(40), 39, *range(41, 100)]
     assert count == 1
+
+
+@pytest.mark.parametrize("begin_ns", [0, 5])
+def test_first_stamp_ahead_gets_the_time_of_those_behind_it(begin_ns: int) -> None:
+    """There is no line before it: it got the time 0, and its message was refused for that."""
+    arrival = Arrival(iter([(time, number, b"") for number, time in enumerate([10**9, *range(50, 150)])]))
+    arrival.begin_ns = begin_ns
+    records = list(arrival)
+    assert [record[1] for record in records] == list(range(101))
+    assert [record[0] for record in records] == [50, *range(50, 150)]
+    assert arrival.out_of_order == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (range(100, 0, -1), True),
+        ([*range(100, 50, -1), 10**9, *range(50, 0, -1)], True),
+        ([time // 3 for time in range(100, 0, -1)], True),
+        (range(100), False),
+        ([*range(50, 100), *range(99)], False),
+        ([5] * 100, False),
+        (range(9, 0, -1), False),  # few enough to go back to their places
+        ([], False),
+    ],
+)
+def test_newest_first_is_told_by_nearly_all_steps(times: Sequence[int], expected: bool) -> None:
+    assert is_newest_first(times) == expected
 
 
 def test_clock_set_back_keeps_the_order_of_lines() -> None:

@@ -116,9 +116,15 @@ def test_layout_of_daily_and_monthly_files() -> None:
     assert months[0].path.startswith("data/spot/monthly/trades/BTCUSDT/")
 
 
+def test_quarterly_contract_is_asked_for_by_its_whole_name() -> None:
+    (item,) = wanted_files(["btcusdt_240927"], type="trades", start=DAY, end=DAY)
+    assert item.path.endswith(f"/trades/BTCUSDT_240927/BTCUSDT_240927-trades-{DAY}.zip")
+
+
 @pytest.mark.parametrize(
     ("symbols", "type", "end"),
     [
+        (["_"], "trades", DAY),
         (["BTCUSDT"], "klines", DAY),
         (["../x"], "trades", DAY),
         (["BTCUSDT"], "trades", datetime.date(2024, 7, 1)),

@@ -9,6 +9,7 @@ import pytest
 
 from gpuscalp.archive.arrival import Record
 from gpuscalp.archive.formats import LineReader, recognise
+from gpuscalp.archive.tabular import symbol_of
 from gpuscalp.errors import DecodeError, UsageError
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Ignored, Ticker, Trade
 
@@ -47,6 +48,46 @@ def test_recorded_snapshot_takes_the_one_symbol_of_its_recording(tmp_path: Path)
     both = b"1721347022504 " + BODY + b"\n1721347022504 " + BODY.replace(b"btc", b"eth")
     with pytest.raises(DecodeError, match="snapshot without a symbol"):
         reader(tmp_path, both).read(line, 1)
+
+
+@pytest.mark.parametrize(
+    ("late", "is_taken"),
+    [
+        (BODY.replace(b"btc", b"eth"), False),
+        (b'{"e":"trade","s":"ETHUSDT"}', False),
+        # Damage: of the two names of a message one is wrong.
+        (BODY.replace(b"btc", b"b\x07c").replace(b'"X"', b'"s":"BTCUSDT","X"'), True),
+        (b'{"stream":"!markPrice@arr","data":[{"e":"markPriceUpdate","s":"ETHUSDT"}]}', True),
+    ],
+)
+def test_recording_is_of_one_symbol_only_if_no_later_line_names_another(
+    tmp_path: Path, late: bytes, is_taken: bool
+) -> None:
+    """A symbol that was quiet for the first 256 KiB, or had under a hundredth of the lines, was not seen,
+    and its snapshot became the book of the other one."""
+    lines = [b"1721347022504 " + BODY] * 4_000 + [b"1721347022504 " + late]
+    subject = reader(tmp_path, b"\n".join(lines))
+    snapshot = b"1721347022504 " + SNAPSHOT
+    if is_taken:
+        assert subject.read(snapshot, 1) == (
+            NS,
+            1,
+            DepthSnapshot("BTCUSDT", 0, 4, [(150_000_000, 200_000_000)], []),
+        )
+    else:
+        with pytest.raises(DecodeError, match="snapshot without a symbol"):
+            subject.read(snapshot, 1)
+
+
+def test_symbol_that_is_given_is_that_of_a_file_of_snapshots(tmp_path: Path) -> None:
+    line = b"1721347022504 " + SNAPSHOT
+    path = tmp_path / "snapshots.dat"
+    path.write_bytes(line)
+    file = recognise(path, venue="binance_usdm", symbol="ETHUSDT")
+    assert file.symbols == ("ETHUSDT",)
+    record = file.reader().read(line, 1)
+    assert record is not None
+    assert record[2] == DepthSnapshot("ETHUSDT", 0, 4, [(150_000_000, 200_000_000)], [])
 
 
 def test_capture_lines_of_a_connection(tmp_path: Path) -> None:
@@ -144,6 +185,37 @@ def test_csv_rows_become_messages(tmp_path: Path, name: str, header: str, row: s
         assert bare.read(row.encode(), 1) == (expected.exch_ns, 1, expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("BTCUSDT-aggTrades-2024-07-18.csv", "BTCUSDT"),
+        ("BTCUSDT_240927-aggTrades-2024-07-18.csv", "BTCUSDT_240927"),
+        ("copy of ETHBTC-trades-2024-07.zip", "ETHBTC"),
+        ("币安人生USDT-trades-2026-01.zip", "币安人生USDT"),
+        ("binance_BTCUSDT-trades-2024-07.csv", None),
+        ("ltcusdt_trades_20250621.csv.gz", "LTCUSDT"),
+        ("1000SHIBUSDC.csv", "1000SHIBUSDC"),
+        ("trades.csv", None),
+        ("binance_btcusdt.csv", None),
+        # The day of a perpetual or the delivery of a quarterly: nobody can tell.
+        ("btcusdt_240927.csv", None),
+        ("btcusdt_240927_trades.csv", None),
+    ],
+)
+def test_symbol_of_a_file_name_is_whole_or_none(name: str, symbol: str | None) -> None:
+    assert symbol_of(name) == symbol
+
+
+@pytest.mark.parametrize("name", ["um/trades.csv", "um/binance_btcusdt.csv", "um/btcusdt_240927.csv"])
+def test_word_before_an_underscore_is_no_symbol(tmp_path: Path, name: str) -> None:
+    content = b"id,price,qty,time,side\n1,2,3,1721347022504,buy\n"
+    with pytest.raises(UsageError, match="neither the file name nor a column"):
+        reader(tmp_path, content, name)
+    record = reader(tmp_path, content, name, symbol="BTCUSDT").read(content.splitlines()[1], 2)
+    assert record is not None
+    assert record[2] == Trade("BTCUSDT", NS, 1, 2 * 10**8, 3 * 10**8, 1, False, True)
+
+
 def test_receive_time_and_kind_columns_are_used(tmp_path: Path) -> None:
     header = "TimestampOfReceive,EventTime,TransactionTime,Symbol,TradeId,Price,Quantity,"
     header += "IsBuyerMarketMaker,XUnknownParameter"
@@ -207,6 +279,11 @@ def test_merged_rows_are_put_together_into_messages(tmp_path: Path) -> None:
     ]
 
 
+NEWEST_FIRST = b"id,price,qty,time,side\n" + b"".join(
+    b"%d,2,3,%d,buy\n" % (number, MS + number) for number in range(20, 0, -1)
+)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "what"),
     [
@@ -216,6 +293,7 @@ def test_merged_rows_are_put_together_into_messages(tmp_path: Path) -> None:
         ("um/x.csv", b"id,price,qty,time\n", {}, "which side"),
         ("um/x.csv", b"id,price,time,side\n", {}, "no column for qty"),
         ("um/x.csv", b"id,price,qty,time,side\n", {}, "tells the symbol"),
+        ("um/BTCUSDT-x.csv", NEWEST_FIRST, {}, "newest first"),
         ("elsewhere/ltcusdt_trades.csv", b"id,price,qty,time,side\n", {}, "does not tell its venue"),
         ("x.dat", b"1721347022504 " + BODY, {"venue": "binance_spot"}, "messages are of binance_usdm"),
     ],

@@ -96,6 +96,17 @@ def test_day_without_its_forerunner_has_no_book(tmp_path: Path) -> None:
     assert adds_up(report)
 
 
+def test_first_line_with_a_damaged_stamp_is_taken(tmp_path: Path) -> None:
+    """There is no line before it to give it a receive time: it got 1970, and was refused."""
+    lines = market.lines(300)
+    lines[0] = lines[0].replace(b"1721", b"1821", 1)
+    report = import_sources([market.write(tmp_path / "a.gz", lines)], tmp_path / "archive")
+    answer = report.to_dict()
+    assert (answer["rejects"], answer["out_of_order"], answer["unsynced"]) == (0, 1, {})
+    (ticks,) = Archive.open(tmp_path / "archive").tick_batches(VENUE, kinds=(TickKind.BOOK,))
+    assert ticks["recv_ns"][0] == market.START_NS + 10**8
+
+
 def test_stream_and_snapshots_in_two_files_are_merged_by_time(tmp_path: Path) -> None:
     lines = market.lines(300)
     url = b"https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000 -> "

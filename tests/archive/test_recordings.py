@@ -103,6 +103,27 @@ def test_csv_imports_whole(recordings: Path, tmp_path: Path, name: str, trades: 
     assert {gap.kind for gap in load(tmp_path / "archive").gaps} == kinds
 
 
+def test_snapshot_of_a_quiet_symbol_is_not_the_book_of_the_other(recordings: Path, tmp_path: Path) -> None:
+    """ETH with a snapshot and 28 trades among 20,000 lines of BTC: its prices stood in BTC's book."""
+    with gzip.open(recordings / "usdm/btcusdt_20240718.gz") as file:
+        lines = file.read().splitlines()
+    with gzip.open(recordings / "usdm/ethusdt_20240718.gz") as file:
+        ether = file.read().splitlines()
+    place = next(index for index, line in enumerate(lines) if b"lastUpdateId" in line)
+    snapshot = next(line for line in ether if b"lastUpdateId" in line).partition(b" ")[2]
+    lines.insert(place, b"%d %s" % (int(lines[place].partition(b" ")[0]) - 1, snapshot))
+    lines += [line for line in ether if b"ethusdt@trade" in line][:28]
+    lines[place + 2 :] = sorted(lines[place + 2 :], key=lambda line: int(line.partition(b" ")[0]))
+    path = tmp_path / "both.gz"
+    path.write_bytes(gzip.compress(b"\n".join(lines) + b"\n", 1))
+    answer = import_sources([path], tmp_path / "archive").to_dict()
+    assert answer["rejects_by_reason"] == {
+        "snapshot without a symbol in a recording that is not of one symbol": 2
+    }
+    assert (answer["rows_by_table"]["books"], answer["crossed_books"]) == (0, 0)
+    assert list(answer["unsynced"]) == ["BTCUSDT"]
+
+
 def test_spot_recording_without_a_snapshot_has_quotes_and_trades_only(
     recordings: Path, tmp_path: Path
 ) -> None:

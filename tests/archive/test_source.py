@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpuscalp.archive import source
+from gpuscalp.archive.instruments import read_exchange_info
 from gpuscalp.archive.source import digest_of, head_of, lines_of
 from gpuscalp.errors import DecodeError, UsageError
 
@@ -77,6 +78,28 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 and nothing")
     with pytest.raises(DecodeError, match="damaged"):
         list(lines_of(tmp_path / "bad.zip"))
+
+
+@pytest.mark.parametrize(
+    ("at", "changed", "what"),
+    [((6, 8), 1, "encrypted"), ((8, 10), 97, "compression method"), ((None, 6), 99, "zip file version 9.9")],
+    ids=["password", "compression", "version"],
+)
+def test_zip_that_python_cannot_unpack_is_refused(
+    tmp_path: Path, at: tuple[int | None, int], changed: int, what: str
+) -> None:
+    """It ended in a traceback of RuntimeError or NotImplementedError."""
+    path = packed(tmp_path / "a.zip", "zip")
+    content = bytearray(path.read_bytes())
+    local, central = at
+    if local is not None:
+        content[local] = changed
+    content[content.rindex(b"PK\x01\x02") + central] = changed
+    path.write_bytes(content)
+    for use in (head_of, lambda path: list(lines_of(path)), lambda path: read_exchange_info(path, "x")):
+        with pytest.raises(UsageError, match="cannot be unpacked") as caught:
+            use(path)
+        assert what in str(caught.value.value)
 
 
 def test_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
