@@ -71,7 +71,7 @@ class ArchiveWriter:
     def __init__(self, path: str | Path, venue: str, *, instruments: Iterable[Instrument] = ()) -> None:
         self.path = Path(path)
         self.venue = _checked_name(venue, "venue")
-        if self.path.exists() and not (self.path / manifests.NAME).exists() and not _is_empty(self.path):
+        if self.path.exists() and not (self.path / manifests.NAME).exists() and not is_empty(self.path):
             raise ArchiveError(
                 "the directory exists and is not an archive",
                 where=str(path),
@@ -377,7 +377,7 @@ def _checked_name(name: str, what: str) -> str:
     return name
 
 
-def _is_empty(path: Path) -> bool:
+def is_empty(path: Path) -> bool:
     """Whether a directory is empty but for what a writer killed before its first commit leaves behind."""
     if not path.is_dir():
         return False

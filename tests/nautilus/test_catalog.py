@@ -17,6 +17,7 @@ import pytest
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive.ingest import import_sources
 from gpuscalp.archive.tables import TABLES
+from gpuscalp.archive.verify import verify
 from gpuscalp.schema import BOOK_LEVELS, NS_PER_DAY, Instrument, Quality
 from tests.nautilus.conftest import CONFIG
 
@@ -241,6 +242,26 @@ def test_folders_that_are_taken_or_empty_are_refused(
     result = cli(*words, "--json")
     assert result.code == 2
     assert json.loads(result.stdout)["error"]["fix"] == "it has: ETHUSDT-PERP.SYNTHETIC"
+
+
+def test_interrupted_import_begins_again(
+    archive: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused: the lock of the first one lay there."""
+    from gpuscalp.nautilus import ingest
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert cli("nautilus", "export", archive, tmp_path / "catalog", "--symbols", "ETHUSDT").code == 0
+    words = ("nautilus", "import", tmp_path / "catalog", tmp_path / "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_write", stopped)
+        assert cli(*words).code == 130
+    assert (tmp_path / "new" / ".lock").exists()
+    assert cli(*words).code == 0
+    assert verify(tmp_path / "new").problems == []
+    assert cli(*words).code == 2
 
 
 assert CONFIG.risk.blocked_quality == (), "the configuration above says the same in another form"
