@@ -74,8 +74,10 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
 
     Raises
     ------
+    UsageError
+        there is no archive
     ArchiveError
-        there is no archive, or its manifest cannot be read
+        its manifest cannot be read
     """
     root = Path(path)
     manifest = manifests.load(root)
