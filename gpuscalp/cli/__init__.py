@@ -26,6 +26,7 @@ SYSTEM_FIXES = {
     errno.EPERM: "correct the permissions, or choose another place",
     errno.EROFS: "choose a place that can be written to",
     errno.ENOENT: "correct the path, or create the folder first",
+    errno.EEXIST: "something of this name is in the way: choose another one, or move it",
     errno.EISDIR: "name a file, not a folder",
     errno.ENOTDIR: "a part of this path is a file: name a folder",
     errno.ENAMETOOLONG: "choose a shorter name",

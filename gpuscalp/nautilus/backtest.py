@@ -81,8 +81,6 @@ def run_nautilus(
         range; ``out`` is taken
     """
     began, version = time.perf_counter(), require()
-    if out is not None:
-        check_free(out)
     archive = Archive.open(archive_path)
     training = read_contract(model).training
     config = counted(config, training)
@@ -92,6 +90,7 @@ def run_nautilus(
     pipeline = pipeline_of(training, instruments, 1)
     bundle = load_bundle(model, graph=pipeline.graph)
     begin_ns, finish_ns = span_of(archive, archive_path, venue, symbols, start_ns, end_ns)
+    check_free(out)
     read_from_ns = None if start_ns is None else begin_ns - lead_ns(pipeline)
     _check_books(archive, venue, symbols, book)
     desk = make_desk(bundle, pipeline, instruments, config, session_id=_SESSION)
