@@ -242,9 +242,9 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
     if steps := session.clock_steps:
         found.append(
             f"The recorder's clock was set forward {len(steps)} time(s), or its whole feed was late for a "
-            f"minute, by up to {max(rise for _, rise in steps) / NS_PER_MS:.0f} ms; first in the minute before "
-            f"{utc(steps[0][0])} UTC by that clock. No recording tells which of the two it was: decisions of "
-            "such a minute count as late by as much (docs/backtest.md, Time)."
+            f"minute, by up to {max(rise for _, rise in steps) / NS_PER_MS:.0f} ms; first in the minute "
+            f"before {utc(steps[0][0])} UTC by that clock. No recording tells which of the two it was: "
+            "decisions of such a minute count as late by as much (docs/backtest.md, Time)."
         )
     collared = recorder.unknown["PRICE_COLLAR"]
     if collared:

@@ -100,9 +100,8 @@ def test_interrupt_exits_130(cli, failing):
 )
 def test_refusal_of_the_system_is_told_without_a_traceback(kind, cli, failing):
     # A full disk printed forty lines of traceback and "this is a defect of gpuscalp".
-    number = {PermissionError: 13, IsADirectoryError: 21, FileNotFoundError: 2, FileExistsError: 17}.get(
-        kind, 28
-    )
+    numbers = {PermissionError: 13, IsADirectoryError: 21, FileNotFoundError: 2, FileExistsError: 17}
+    number = numbers.get(kind, 28)
     failing(kind(number, "refused", "some where/file"))
     answer = cli("fail", "--json")
     assert (answer.code, answer.stderr) == (1, "")
