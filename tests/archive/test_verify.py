@@ -171,17 +171,14 @@ def test_first_half_of_a_recording_again_is_no_intact_archive(recordings: Path, 
     whole = recordings / "usdm" / "cryptofeed_BINANCE_FUTURES-1125a2.0.gz"
     lines = gzip.decompress(whole.read_bytes()).splitlines()
     half = market.write(tmp_path / "half.gz", lines[: len(lines) // 2])
-    imported = [
-        import_sources([path], tmp_path / "archive").to_dict()["rows_by_table"] for path in (whole, half)
-    ]
+    import_sources([whole], tmp_path / "archive")
+    rows = import_sources([half], tmp_path / "archive").to_dict()["rows_by_table"]
     counts: Counter[str] = Counter()
     for problem in verify(tmp_path / "archive").problems:
         _, _, count, table, *_ = problem.split()
         counts[table] += int(count)
-    assert counts["trades"] == imported[1]["trades"] > 100
-    # Some books are thinned out in one of the two only, where it ends.
-    assert counts["books"] >= 0.9 * imported[1]["books"] > 100
-    assert counts["quotes"] >= 0.9 * imported[1]["quotes"] > 100
+    assert counts == {table: count for table, count in rows.items() if count}
+    assert min(counts.values()) > 10
 
 
 def test_file_that_the_manifest_does_not_name_is_listed(archive: Path) -> None:
