@@ -81,8 +81,8 @@ def run(argv: Sequence[str]) -> int:
 
 def _report_interrupt(as_json: bool) -> int:
     fix = (
-        "run the same command again: an import or a download goes on where it was, tune and walkforward "
-        "run do so with --resume, the rest starts afresh"
+        "run the same command again: data import and data download go on where they were, tune and "
+        "walkforward run do so with --resume, the rest starts afresh"
     )
     error = {"kind": "KeyboardInterrupt", "what": "Interrupted", "where": None, "value": None, "fix": fix}
     return _report({"code": INTERRUPTED, **error}, as_json)

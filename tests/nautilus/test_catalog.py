@@ -264,5 +264,21 @@ def test_interrupted_import_begins_again(
     assert cli(*words).code == 2
 
 
+def test_clock_of_a_backtest_goes_on_where_the_recorders_was_set_forward() -> None:
+    """All times behind it were late by as much, to the end of the data."""
+    from gpuscalp.nautilus.events import FastestWay
+
+    clock, ms = FastestWay(), 10**6
+    sent = range(1_700_000_000_000 * ms, 1_700_000_180_000 * ms, 200 * ms)
+    set_ns = sent[450]
+    given = [clock(at + (1_605 * ms if at >= set_ns else 5 * ms), at) for at in sent]
+    late = np.array(given) - np.array(sent)
+    assert set(late[:450].tolist()) == {0}
+    assert (late >= 0).all()
+    assert (np.diff(given) >= 0).all()
+    assert late[451] == 1_600 * ms
+    assert set(late[450 + 62 * 5 :].tolist()) == {0}
+
+
 assert CONFIG.risk.blocked_quality == (), "the configuration above says the same in another form"
 assert set(TABLES) == {"trades", "quotes", "books", "marks"}
