@@ -83,8 +83,7 @@ def run_backtest(
     model : path of a bundle, or several with the times from which each predicts, as a walk-forward has them;
         strategy, account and open positions go on from one to the next
     config : strategy, sizing, risk, cost, account, paper, trials
-    out : the run directory, which must not exist or be empty; default ``runs/<time>-<hash>``. The folder
-        around it is made before the run, so that none is lost to a path that cannot be
+    out : the run directory, which must not exist or be empty; default ``runs/<time>-<hash>``
     venue : default the venue that the bundle was trained on; with ``like`` the archive's, if it has but one
     start_ns, end_ns : trade on frames that end in (start, end]; default everything. Frames before the start
         are read as far as the longest window reaches, so that features are warm.
@@ -386,7 +385,7 @@ def write_run(
 
 
 def check_free(out: Path | None) -> None:
-    """Refuse a run directory that is taken, and make the folder that it will lie in.
+    """Refuse a run directory that is taken, and make the folder around it: no run is lost for want of it.
 
     Raises
     ------
