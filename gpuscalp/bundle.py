@@ -302,13 +302,14 @@ def margins_on(device: Literal["cpu", "cuda"], forest: Forest, x: F32) -> F32:
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write where something else is.
+    """Refuse to write where something else is, and make the folder that a bundle will lie in.
 
     Raises
     ------
     UsageError
     """
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         return
     if not overwrite:
         raise UsageError(

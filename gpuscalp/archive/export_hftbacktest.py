@@ -135,7 +135,7 @@ def export_hftbacktest(
     Raises
     ------
     ArchiveError
-        there is no archive, or a file of it is damaged
+        a file of the archive is damaged
     UsageError
         the archive does not have the venue, a symbol, or anything in the range; a file is there already; the
         offset is negative

@@ -25,8 +25,10 @@ def describe(path: str | Path) -> dict[str, Any]:
 
     Raises
     ------
+    UsageError
+        there is no archive
     ArchiveError
-        there is no archive, or its manifest cannot be read
+        its manifest cannot be read
     """
     manifest = manifests.load(Path(path))
     symbols = sorted({(part.venue, part.symbol) for part in manifest.parts})

@@ -22,13 +22,13 @@ from typing import Any, Final
 from gpuscalp.archive.assembly import Assembly, SourceRun, first_recv_ns
 from gpuscalp.archive.formats import VENUES, SourceFile, recognise
 from gpuscalp.archive.instruments import read_exchange_info, split_fitting
-from gpuscalp.archive.manifest import Manifest, Source
+from gpuscalp.archive.manifest import Source
 from gpuscalp.archive.recording import is_over_all
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import UsageError
 from gpuscalp.progress import Progress
-from gpuscalp.schema import NS_PER_MS
+from gpuscalp.schema import NS_PER_MS, Instrument
 
 # Called with (bytes consumed, bytes in all, name of what is being read).
 
@@ -45,8 +45,8 @@ class ImportReport:
     skipped : files that the archive had
     crossed_books, crossed_quotes : rows imported now whose best bid is at or above the best ask
     unsynced : depth updates by symbol that no snapshot ever came for: they made no book rows
-    misfits : symbols whose prices are no multiples of the tick size that --instruments gives; for them the
-        observed one is used
+    misfits : symbols whose prices are no multiples of the tick size that --instruments gives, or that was
+        stored by an import before; that instrument is not used
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -141,11 +141,7 @@ def import_sources(
                 _import_component(
                     writer, component, report, shown, strict=strict, interval_ns=book_interval_ms * NS_PER_MS
                 )
-            fitting, misfits = split_fitting(writer.manifest, known_instruments, name)
-            report.misfits.extend(misfits)
-            if fitting and not _has_all(writer.manifest, fitting):
-                writer.set_instruments(fitting)
-                writer.commit()
+            report.misfits.extend(_settle_instruments(writer, known_instruments))
     report.seconds = time.monotonic() - started
     return report
 
@@ -254,8 +250,22 @@ def _unique(files: Iterable[SourceFile], report: ImportReport) -> list[SourceFil
     return list(kept.values())
 
 
-def _has_all(manifest: Manifest, instruments: Iterable[Any]) -> bool:
-    return all(instrument in manifest.instruments for instrument in instruments)
+def _settle_instruments(writer: ArchiveWriter, given: dict[str, Instrument]) -> list[str]:
+    """Store the given instruments that fit, forget stored ones that fit no longer, and name both kinds of
+    those that do not: prices of one day may be finer than those of the day before."""
+    manifest = writer.manifest
+    fitting, misfits = split_fitting(manifest, given, writer.venue)
+    replaced = {instrument.symbol for instrument in fitting}
+    stored = {
+        each.symbol: each
+        for each in manifest.instruments
+        if each.venue == writer.venue and each.symbol not in replaced
+    }
+    _, outdated = split_fitting(manifest, stored, writer.venue)
+    if outdated or any(instrument not in manifest.instruments for instrument in fitting):
+        writer.set_instruments(fitting, forget=outdated)
+        writer.commit()
+    return sorted({*misfits, *outdated})
 
 
 def _source_dict(source: Source) -> dict[str, Any]:

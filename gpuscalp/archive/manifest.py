@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp import __version__
-from gpuscalp.errors import ArchiveError
+from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.files import replace_file
 from gpuscalp.schema import Instrument
 
@@ -155,14 +155,16 @@ def load(archive: Path) -> Manifest:
 
     Raises
     ------
+    UsageError
+        there is none
     ArchiveError
-        there is none, it cannot be read, or another version of the format wrote it
+        it cannot be read, or another version of the format wrote it
     """
     path = archive / NAME
     try:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise ArchiveError(
+        raise UsageError(
             "this is not an archive: it has no manifest",
             where=str(archive),
             fix="make one with `gpuscalp data import SRC --out ARCHIVE`",

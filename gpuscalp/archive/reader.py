@@ -40,8 +40,10 @@ class Archive:
 
         Raises
         ------
+        UsageError
+            there is no archive
         ArchiveError
-            there is no archive, its manifest is damaged, or a part is missing or of the wrong size
+            its manifest is damaged, or a part is missing or of the wrong size
         """
         root = Path(path)
         manifest = manifests.load(root)

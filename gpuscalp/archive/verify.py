@@ -15,6 +15,7 @@ import numpy as np
 
 from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Manifest, Part
+from gpuscalp.archive.overlap import Overlaps
 from gpuscalp.archive.streams import PartReader
 from gpuscalp.archive.tables import TABLES, arrow_schema, day_of
 from gpuscalp.errors import ArchiveError
@@ -70,21 +71,24 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
 
     Checked for each part: presence, size, sha256, schema, row count, the facts that the manifest keeps (first
     and last times, crossed and flagged rows), order by (recv_ns, seq), the UTC day of every row. Across the
-    parts of a symbol: no trade id twice.
+    parts of a symbol: no trade id twice, and no row that two imports brought (overlap.py).
 
     Raises
     ------
+    UsageError
+        there is no archive
     ArchiveError
-        there is no archive, or its manifest cannot be read
+        its manifest cannot be read
     """
     root = Path(path)
     manifest = manifests.load(root)
     report = VerifyReport(gaps=len(manifest.gaps))
     total, done = sum(part.bytes for part in manifest.parts), 0
     trade_ids: dict[tuple[str, str], list[I64]] = {}
+    overlaps = Overlaps(manifest.parts)
     for part in manifest.parts:
         try:
-            _verify_part(root, part, report, trade_ids)
+            _verify_part(root, part, report, trade_ids, overlaps)
         except (ArchiveError, OSError) as error:
             report.problems.append(f"{part.path}: {error.what if isinstance(error, ArchiveError) else error}")
         done += part.bytes
@@ -92,6 +96,7 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
             progress(done, total, part.path)
     for (venue, symbol), pieces in trade_ids.items():
         _verify_ids(manifest, venue, symbol, np.sort(np.concatenate(pieces)), report)
+    report.problems.extend(overlaps.problems())
     listed = {part.path for part in manifest.parts}
     found = {str(file.relative_to(root)) for file in root.glob("venue=*/symbol=*/date=*/*.parquet")}
     report.unlisted = sorted(found - listed)
@@ -99,7 +104,11 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
 
 
 def _verify_part(
-    root: Path, part: Part, report: VerifyReport, trade_ids: dict[tuple[str, str], list[I64]]
+    root: Path,
+    part: Part,
+    report: VerifyReport,
+    trade_ids: dict[tuple[str, str], list[I64]],
+    overlaps: Overlaps,
 ) -> None:
     import pyarrow.parquet as pq
 
@@ -119,6 +128,7 @@ def _verify_part(
         while reader.next_recv_ns != _END:
             rows = reader.read()
             facts.add(rows, part, report)
+            overlaps.add(part, rows)
             if part.table == "trades":
                 trade_ids.setdefault((part.venue, part.symbol), []).append(rows["trade_id"])
     finally:

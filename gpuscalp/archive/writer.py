@@ -71,7 +71,7 @@ class ArchiveWriter:
     def __init__(self, path: str | Path, venue: str, *, instruments: Iterable[Instrument] = ()) -> None:
         self.path = Path(path)
         self.venue = _checked_name(venue, "venue")
-        if self.path.exists() and not (self.path / manifests.NAME).exists() and not _is_empty(self.path):
+        if self.path.exists() and not (self.path / manifests.NAME).exists() and not is_empty(self.path):
             raise ArchiveError(
                 "the directory exists and is not an archive",
                 where=str(path),
@@ -112,13 +112,15 @@ class ArchiveWriter:
         others = (part.last_seq for part in parts if not part.sources or not besides.issuperset(part.sources))
         return 1 + max(others, default=-1)
 
-    def set_instruments(self, instruments: Iterable[Instrument]) -> None:
-        """Store instruments with the next commit, in place of what was known of the same symbols."""
+    def set_instruments(self, instruments: Iterable[Instrument], *, forget: Iterable[str] = ()) -> None:
+        """Store instruments with the next commit, in place of what was known of the same symbols and of those
+        to be forgotten."""
         new = {(item.venue, item.symbol): item for item in instruments}
         for venue, symbol in new:
             assert venue == self.venue, f"instrument of {venue} given to a writer of {self.venue}"
             _checked_name(symbol, "symbol")
-        kept = [item for item in self._manifest.instruments if (item.venue, item.symbol) not in new]
+        gone = {*new, *((self.venue, symbol) for symbol in forget)}
+        kept = [item for item in self._manifest.instruments if (item.venue, item.symbol) not in gone]
         self._manifest.instruments = sorted(
             [*kept, *new.values()], key=lambda item: (item.venue, item.symbol)
         )
@@ -377,7 +379,7 @@ def _checked_name(name: str, what: str) -> str:
     return name
 
 
-def _is_empty(path: Path) -> bool:
+def is_empty(path: Path) -> bool:
     """Whether a directory is empty but for what a writer killed before its first commit leaves behind."""
     if not path.is_dir():
         return False

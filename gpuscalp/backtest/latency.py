@@ -5,9 +5,9 @@ Owns: the time model of the backtest. Never: looks at prices, or sends anything.
 A frame that ends at ``end`` is closed by the first row, of any symbol, that carries an exchange time of
 ``end + lateness`` or later, because only that moves the watermark. So nothing can be decided before that row
 has been received. Receive times are in the recorder's clock, which may be seconds off (−1.5 s in one of the
-recordings this was tested with); only differences of delays mean something. The smallest ``recv − exch`` seen
-so far stands for the fastest way that a message can take, so a frame's extra feed delay is what its closing
-row took longer than the fastest one did:
+recordings this was tested with); only differences of delays mean something. The smallest ``recv − exch`` of
+the last minute (delay.py says why a minute) stands for the fastest way that a message can take, so a frame's
+extra feed delay is what its closing row took longer than the fastest one did:
 
     heard   = recv(closing row) − smallest delay + shortest reply
     decided = heard + compute latency, but not before the frame before it

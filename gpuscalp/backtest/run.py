@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 RESULT_FILE: Final = "result.json"
 CONFIG_FILE: Final = "config.json"
 REPORT_FILE: Final = "report.html"
+_RUNS: Final = Path("runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,6 @@ def run_backtest(
         as their readers raise them
     """
     began, told = time.perf_counter(), on_progress or silent
-    if out is not None:
-        check_free(out)
     if like is not None and (band is not None or start_ns is not None or end_ns is not None):
         raise UsageError("what a session did has one time and no band", where="like", fix="leave those out")
     if band is not None:
@@ -119,6 +118,7 @@ def run_backtest(
     models = Models(model, pipeline.graph)
     grid, label = training.config.grid, training.config.label
     begin_ns, finish_ns = span_of(archive, archive_path, venue, training.symbols, start_ns, end_ns)
+    check_free(out)
     scene = Scene(
         archive_path=archive_path,
         venue=venue,
@@ -357,9 +357,8 @@ def write_run(
 
     if out is None:
         now = datetime.datetime.now(tz=datetime.UTC)
-        out = Path("runs") / f"{now:%Y%m%dT%H%M%S.%f}Z-{frozen['hash'][:8]}"
+        out = _RUNS / f"{now:%Y%m%dT%H%M%S.%f}Z-{frozen['hash'][:8]}"
         check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir()
     try:
@@ -385,10 +384,17 @@ def write_run(
     return BacktestResult(out, out / REPORT_FILE, outcome.summary)
 
 
-def check_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+def check_free(out: Path | None) -> None:
+    """Refuse a run directory that is taken, and make the folder around it: no run is lost for want of it.
+
+    Raises
+    ------
+    UsageError
+    """
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
             "the run directory is taken",
             where=str(out),
             fix="give another one with --out; runs are never overwritten",
         )
+    (_RUNS if out is None else out.parent).mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ Owns: the order of events. Never: opens files, predicts, or measures the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
@@ -190,6 +190,11 @@ class Session:
     def announced(self) -> set[int]:
         """Symbols whose funding has been announced."""
         return self.venue.announced
+
+    @property
+    def clock_steps(self) -> Sequence[tuple[int, int]]:
+        """When the recorder's clock was set forward; a session's times do not depend on it."""
+        return () if self._like is not None else self.venue.tape.delay.steps
 
     def feed_delay_ms(self) -> dict[str, float]:
         return self.latency.feed_delay_ms()

@@ -17,7 +17,7 @@ from gpuscalp.backtest.metrics import Group, Performance
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.config import BacktestConfig
 from gpuscalp.risk import RiskState
-from gpuscalp.schema import E8, NS_PER_S
+from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 from gpuscalp.strategy import SKIP_REASONS
 from gpuscalp.times import utc
 from gpuscalp.trader import Trader
@@ -59,6 +59,7 @@ class Course(Protocol):
     ----------
     trader, recorder : as they are at the end
     announced : symbols whose funding has been announced
+    clock_steps : as ``gpuscalp.backtest.delay.LeastDelay`` has them; empty where no decision depends on them
     """
 
     @property
@@ -69,6 +70,9 @@ class Course(Protocol):
 
     @property
     def announced(self) -> set[int]: ...
+
+    @property
+    def clock_steps(self) -> Sequence[tuple[int, int]]: ...
 
     def feed_delay_ms(self) -> dict[str, float]:
         """Return median, p99 and largest extra feed delay."""
@@ -234,6 +238,13 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
         found.append(
             f"The archive announces no funding (mark price, rate and time) for {', '.join(silent)}: "
             "it was not charged there."
+        )
+    if steps := session.clock_steps:
+        found.append(
+            f"The recorder's clock was set forward {len(steps)} time(s), or its whole feed was late for a "
+            f"minute, by up to {max(rise for _, rise in steps) / NS_PER_MS:.0f} ms; first in the minute "
+            f"before {utc(steps[0][0])} UTC by that clock. No recording tells which of the two it was: "
+            "decisions of such a minute count as late by as much (docs/backtest.md, Time)."
         )
     collared = recorder.unknown["PRICE_COLLAR"]
     if collared:

@@ -13,6 +13,7 @@ from typing import Final, final
 
 import numpy as np
 
+from gpuscalp.backtest.delay import LeastDelay
 from gpuscalp.backtest.track import Track
 from gpuscalp.ops.skim import reaching
 from gpuscalp.schema import I64, TICK, TickKind, Ticks
@@ -34,7 +35,8 @@ class Tape:
     start, end : positions of the first row kept and of the next one to come
     recv_ns, exch_ns : int64[end - start], receive and exchange times
     clock_ns : int64[end - start], the largest exchange time so far: what a clock driven by the rows shows
-    delay_ns : int64[end - start], the smallest receive time less exchange time so far
+    delay_ns : int64[end - start], the smallest receive time less exchange time of the minute before
+    delay : where those come from
     mark_position : of the next mark; larger than any if there is none
     """
 
@@ -45,6 +47,7 @@ class Tape:
         self.exch_ns: I64 = np.empty(0, np.int64)
         self.clock_ns: I64 = np.empty(0, np.int64)
         self.delay_ns: I64 = np.empty(0, np.int64)
+        self.delay = LeastDelay()
         self._marks: Ticks = np.empty(0, TICK)
         self._mark_positions: I64 = np.empty(0, np.int64)
         self._go_to_mark(0)
@@ -54,10 +57,9 @@ class Tape:
         if not len(ticks):
             return
         recv_ns, exch_ns = ticks["recv_ns"].copy(), ticks["exch_ns"].copy()
-        clock_ns, delay_ns = np.maximum.accumulate(exch_ns), np.minimum.accumulate(recv_ns - exch_ns)
+        clock_ns, delay_ns = np.maximum.accumulate(exch_ns), self.delay.after_each(recv_ns, exch_ns)
         if len(self.clock_ns):
             clock_ns = np.maximum(clock_ns, self.clock_ns[-1])
-            delay_ns = np.minimum(delay_ns, self.delay_ns[-1])
         self.recv_ns = np.concatenate([self.recv_ns, recv_ns])
         self.exch_ns = np.concatenate([self.exch_ns, exch_ns])
         self.clock_ns = np.concatenate([self.clock_ns, clock_ns])

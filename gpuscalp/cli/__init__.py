@@ -26,6 +26,7 @@ SYSTEM_FIXES = {
     errno.EPERM: "correct the permissions, or choose another place",
     errno.EROFS: "choose a place that can be written to",
     errno.ENOENT: "correct the path, or create the folder first",
+    errno.EEXIST: "something of this name is in the way: choose another one, or move it",
     errno.EISDIR: "name a file, not a folder",
     errno.ENOTDIR: "a part of this path is a file: name a folder",
     errno.ENAMETOOLONG: "choose a shorter name",
@@ -80,8 +81,8 @@ def run(argv: Sequence[str]) -> int:
 
 def _report_interrupt(as_json: bool) -> int:
     fix = (
-        "run the same command again: an import or a download goes on where it was, tune and walkforward "
-        "run do so with --resume, the rest starts afresh"
+        "run the same command again: data import and data download go on where they were, tune and "
+        "walkforward run do so with --resume, the rest starts afresh"
     )
     error = {"kind": "KeyboardInterrupt", "what": "Interrupted", "where": None, "value": None, "fix": fix}
     return _report({"code": INTERRUPTED, **error}, as_json)

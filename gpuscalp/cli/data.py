@@ -171,7 +171,7 @@ def _import_text(answer: Mapping[str, Any]) -> str:
             lines.append(f"  {key.replace('_', ' ')}: {name.replace('_', ' ')} {count:,}")
     if answer["misfits"]:
         lines.append(
-            f"  tick size of --instruments does not fit, observed one kept: {', '.join(answer['misfits'])}"
+            f"  instrument not used, its tick size does not fit the prices: {', '.join(answer['misfits'])}"
         )
     return "\n".join(lines)
 

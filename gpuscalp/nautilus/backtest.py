@@ -81,8 +81,6 @@ def run_nautilus(
         range; ``out`` is taken
     """
     began, version = time.perf_counter(), require()
-    if out is not None:
-        check_free(out)
     archive = Archive.open(archive_path)
     training = read_contract(model).training
     config = counted(config, training)
@@ -92,6 +90,7 @@ def run_nautilus(
     pipeline = pipeline_of(training, instruments, 1)
     bundle = load_bundle(model, graph=pipeline.graph)
     begin_ns, finish_ns = span_of(archive, archive_path, venue, symbols, start_ns, end_ns)
+    check_free(out)
     read_from_ns = None if start_ns is None else begin_ns - lead_ns(pipeline)
     _check_books(archive, venue, symbols, book)
     desk = make_desk(bundle, pipeline, instruments, config, session_id=_SESSION)
@@ -99,14 +98,15 @@ def run_nautilus(
     engine, account = make_engine(config, venue_name(venue), perpetuals, book=book, version=version)
     funding = Funding(len(symbols), account.pay)
     check = PredictionCheck(training.config.label, grid)
-    course = Course(desk.engine, check, funding.announced, lateness_ms=grid.lateness_ms)
+    clock = FastestWay()
+    course = Course(desk.engine, check, funding.announced, clock.delay.steps, lateness_ms=grid.lateness_ms)
     # Without a start as well: what closes with the first row is a frame with nothing in it.
     desk.engine.begins_ns = begin_ns
     feed_ns = least_ns(config.paper.reply)
     strategy = GpuScalpStrategy(_settings(config, feed_ns), desk, course)
     strategy.funding = funding
     engine.add_strategy(strategy)
-    maker = EventMaker(instruments, perpetuals, FastestWay())
+    maker = EventMaker(instruments, perpetuals, clock)
     feed = _Feed(maker, begin_ns, finish_ns, latency_ns(config), on_progress)
     if rows is None:
         source: Iterable[list[Row]] = arrivals(archive, venue, symbols, start_ns=read_from_ns, end_ns=end_ns)

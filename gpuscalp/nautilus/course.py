@@ -38,6 +38,7 @@ class Course:
     engine : is watched from now on
     check : is given the predictions
     announced : symbols whose funding has been announced; grows meanwhile
+    clock_steps : when the recorder's clock was set forward; grows meanwhile
     lateness_ms : of the grid
     """
 
@@ -46,12 +47,14 @@ class Course:
         engine: Engine,
         check: PredictionCheck,
         announced: set[int],
+        clock_steps: list[tuple[int, int]],
         *,
         lateness_ms: int,
     ) -> None:
         engine.watcher = self
         self.recorder = Recorder()
         self.announced = announced
+        self.clock_steps = clock_steps
         self.check = check
         self._engine, self._lateness_ns = engine, lateness_ms * NS_PER_MS
         self._markets: list[MarketRow] = []

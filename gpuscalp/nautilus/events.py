@@ -27,6 +27,7 @@ from nautilus_trader.model.data import (
 from nautilus_trader.model.enums import AggressorSide, BookAction, OrderSide, RecordFlag
 from nautilus_trader.model.identifiers import InstrumentId, TradeId
 
+from gpuscalp.backtest.delay import LeastDelay
 from gpuscalp.nautilus.arrivals import Row
 from gpuscalp.nautilus.custom import Doubt, wrapped
 from gpuscalp.nautilus.instruments import price_of, quantity_of
@@ -49,20 +50,20 @@ def as_received(recv_ns: int, exch_ns: int) -> int:  # noqa: ARG001  # a Clock
 
 @final
 class FastestWay:
-    """The clock of a backtest: receive times as if the fastest message so far had taken no time.
+    """The clock of a backtest: receive times as if the fastest message of the last minute had taken no time.
 
     The recorder's clock may be seconds off; only differences of delays mean something (docs/backtest.md,
-    Time). Rows must come in the order of arrival; times never go back.
+    Time). Rows must come in the order of arrival; times never go back: where the recorder's clock was set
+    forward this one waits, once that is known.
     """
 
     def __init__(self) -> None:
-        self._delay_ns: int | None = None
+        self.delay = LeastDelay()
+        self._now_ns = -1
 
     def __call__(self, recv_ns: int, exch_ns: int) -> int:
-        delay_ns = recv_ns - exch_ns
-        if self._delay_ns is None or delay_ns < self._delay_ns:
-            self._delay_ns = delay_ns
-        return recv_ns - self._delay_ns
+        self._now_ns = max(self._now_ns, recv_ns - self.delay.after(recv_ns, exch_ns))
+        return self._now_ns
 
 
 @final

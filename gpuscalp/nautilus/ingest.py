@@ -15,6 +15,7 @@ import numpy as np
 
 from gpuscalp.archive import ArchiveWriter
 from gpuscalp.archive.tables import COMMON, TABLES
+from gpuscalp.archive.writer import is_empty
 from gpuscalp.errors import UsageError
 from gpuscalp.nautilus.arrivals import Row
 from gpuscalp.nautilus.catalog import TABLE_NAMES, beside, open_catalog, perpetuals_of
@@ -31,7 +32,7 @@ def import_catalog(
 
     Parameters
     ----------
-    path, out : catalog and archive, which must not be there
+    path, out : catalog and archive, which must not be there; what an interrupted import left may
     instruments : Nautilus's ids; empty = all linear perpetuals
 
     Raises
@@ -41,7 +42,7 @@ def import_catalog(
     """
     began, version = time.perf_counter(), require()
     catalog = open_catalog(path)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not is_empty(out):
         raise UsageError("there is something here already", where=str(out), fix="name a new directory")
     found = {str(each.id): from_nautilus(each) for each in perpetuals_of(catalog)}
     names = tuple(instruments) or tuple(found)

@@ -16,7 +16,7 @@ from gpuscalp.archive import Archive
 from gpuscalp.archive.ingest import ImportReport, import_sources
 from gpuscalp.archive.manifest import load
 from gpuscalp.archive.verify import verify
-from gpuscalp.errors import DataError, DecodeError, UsageError
+from gpuscalp.errors import DecodeError, UsageError
 from gpuscalp.schema import TickKind
 from tests.archive import market
 
@@ -254,29 +254,6 @@ def test_missing_messages_become_gaps_of_the_manifest(tmp_path: Path) -> None:
     assert gaps == {("depth", 133, 133), ("trade_id", 533, 534)}
     assert report.sources[0].gaps == 2
     assert verify(tmp_path / "archive").missing_ids == 0
-
-
-def test_exchange_info_gives_the_instruments_it_fits(tmp_path: Path) -> None:
-    def symbol(name: str, tick: str) -> dict[str, Any]:
-        price = {"filterType": "PRICE_FILTER", "tickSize": tick}
-        lot = {"filterType": "LOT_SIZE", "stepSize": "0.001", "minQty": "0.002"}
-        return {"symbol": name, "filters": [price, lot, {"filterType": "MIN_NOTIONAL", "notional": "100"}]}
-
-    info = tmp_path / "exchangeInfo.json"
-    info.write_text(json.dumps({"symbols": [symbol("BTCUSDT", "0.05"), symbol("ETHUSDT", "0.3")]}))
-    sources = [
-        market.write(tmp_path / f"{name}.gz", market.lines(30, symbol=name))
-        for name in ("BTCUSDT", "ETHUSDT")
-    ]
-    report = import_sources(sources, tmp_path / "archive", instruments=info)
-    assert report.misfits == ["ETHUSDT"]
-    bitcoin, ether = Archive.open(tmp_path / "archive").instruments(VENUE)
-    assert (bitcoin.tick_size_e8, bitcoin.step_size_e8, bitcoin.min_qty_e8) == (5 * 10**6, 10**5, 2 * 10**5)
-    assert (bitcoin.min_notional_e8, bitcoin.source) == (100 * 10**8, "exchange_info")
-    assert (ether.tick_size_e8, ether.source) == (10**7, "observed")
-    info.write_text("[]")
-    with pytest.raises(DataError, match="not an exchangeInfo"):
-        import_sources(sources, tmp_path / "archive", instruments=info)
 
 
 def test_book_interval_thins_the_books_only(tmp_path: Path) -> None:

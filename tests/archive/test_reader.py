@@ -281,7 +281,7 @@ def test_price_of_more_than_31_bits_is_an_error(tmp_path: Path) -> None:
 
 
 def test_damaged_archives_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError, match="no manifest"):
+    with pytest.raises(UsageError, match="no manifest"):
         Archive.open(tmp_path)
     root = small(tmp_path / "a")
     (file,) = root.rglob("*.parquet")

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from gpuscalp.backtest.delay import LeastDelay
 from gpuscalp.backtest.latency import Latency
 from gpuscalp.backtest.tape import Tape
 from gpuscalp.backtest.track import Track
@@ -149,3 +150,42 @@ def test_windows_leave_no_trace_and_later_messages_do_not_matter() -> None:
         tape.drop(int(found[0][-1]))
     assert np.concatenate(positions).tolist() == whole[0].tolist()
     assert np.concatenate(heard).tolist() == whole[1].tolist()
+
+
+def plain_least(recv_ns: list[int], exch_ns: list[int]) -> list[int]:
+    """Return the least delay of the slice of 10 s that a row lies in, up to it, and of the five before."""
+    found = []
+    for at, recv in enumerate(recv_ns):
+        rows = range(at, -1, -1)
+        oldest = (recv // 10**10 - 5) * 10**10
+        found.append(min(recv_ns[row] - exch_ns[row] for row in rows if recv_ns[row] >= oldest))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_least_delay_is_that_of_the_last_minute_however_the_rows_are_cut(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    recv_ns = NOW + np.cumsum(rng.integers(0, 2_000, 400)) * MS
+    # A silence, a clock that is set forward, one that is set back: as an import leaves it, times never fall.
+    recv_ns[200:] += 90_000 * MS
+    exch_ns = recv_ns - rng.integers(2, 90, 400) * MS - np.where(np.arange(400) > 280, 1_600 * MS, 0)
+    exch_ns[380:] += 1_000 * MS
+    wanted = plain_least(recv_ns.tolist(), exch_ns.tolist())
+    for cuts in ([], [0, 1, 2, 200], np.sort(rng.integers(0, 400, 30)).tolist()):
+        delay = LeastDelay()
+        parts = zip(np.split(recv_ns, cuts), np.split(exch_ns, cuts), strict=True)
+        assert np.concatenate([delay.after_each(*part) for part in parts]).tolist() == wanted
+        # Not behind the silence, though the delay of the first row there is another.
+        assert [rise / MS for _, rise in delay.steps] == [pytest.approx(1_600, abs=90)]
+    one = LeastDelay()
+    assert [one.after(*row) for row in zip(recv_ns.tolist(), exch_ns.tolist(), strict=True)] == wanted
+    assert one.steps == delay.steps
+
+
+def test_a_wandering_clock_is_no_delay() -> None:
+    """The least delay of all rows so far made 0.5 s of a clock that runs fast by 0.01 % after 80 minutes."""
+    rows = [(at * 100.0 + 20, 5.0 + at * 0.01) for at in range(50_000)]
+    ends = NOW + np.arange(1, 49_999, dtype=np.int64) * 100 * MS
+    latency = Latency(GRID, COST, PAPER)
+    latency.heard(ends, tape_of(series(rows)))
+    assert latency.feed_delay_ms()["max"] < 6.1

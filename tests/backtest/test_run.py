@@ -15,9 +15,10 @@ import pytest
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import BacktestResult, backtest_archive, run_backtest
+from gpuscalp.backtest import run as runs
 from gpuscalp.backtest.run import _within
 from gpuscalp.backtest.summary import Scope
-from gpuscalp.bundle import read_contract
+from gpuscalp.bundle import check_free, read_contract
 from gpuscalp.config import (
     BacktestConfig,
     CostConfig,
@@ -270,6 +271,20 @@ def test_wrong_requests_are_refused_before_anything_is_written(
     with pytest.raises(ConfigError):
         backtest_archive(archive, bundle, overrides={"trials": 0}, out=tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_folder_that_cannot_be_made_is_found_before_the_run(
+    archive: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the way was noticed when the run was over, and the run was lost."""
+    (tmp_path / "runs").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "summarise", lambda *_: pytest.fail("it ran"))
+    for out in (tmp_path / "runs" / "run", tmp_path / "runs" / "deep" / "run", None):
+        with pytest.raises((FileExistsError, NotADirectoryError)):
+            run_backtest(archive, bundle, config=CONFIG, out=out)
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        check_free(tmp_path / "runs" / "bundle", overwrite=False)
 
 
 def test_command_prints_one_document_and_needs_no_xgboost(

@@ -281,6 +281,27 @@ def test_random_entries_lose_their_costs() -> None:
     assert costs < 0
 
 
+def test_a_clock_that_is_set_forward_costs_a_minute_and_is_told() -> None:
+    """All decisions behind it were late to the end of the data, and the report did not say why."""
+    market, set_ns = made_market(frame_count=1_500), NOW + 40_000 * MS
+    for index, each in enumerate(market.quotes_of):
+        shift = np.where(each.recv_ns >= set_ns, 1_600 * MS, 0)
+        market.quotes_of[index] = replace(each, recv_ns=each.recv_ns + shift)
+    session = run(market)
+    entered = np.array([trade.entry_decided_ns for trade in session.recorder.ledger.closed])
+    assert np.count_nonzero(entered < set_ns) > 50
+    assert np.count_nonzero(entered > set_ns + 62_000 * MS) > 50
+    assert np.count_nonzero((entered > set_ns + 200 * MS) & (entered < set_ns + 49_000 * MS)) == 0
+    assert session.recorder.refusals["LATE_PREDICTION"] > 50
+    outcome = summarise(CONFIG, scope(), session, PredictionCheck(LabelConfig(), GRID))
+    (warning,) = (text for text in outcome.warnings if "set forward" in text)
+    assert "1 time(s)" in warning
+    assert "1600 ms" in warning
+    assert "clock was set" not in " ".join(
+        summarise(CONFIG, scope(), run(made_market()), PredictionCheck(LabelConfig(), GRID)).warnings
+    )
+
+
 def test_loss_limit_stops_entries_and_lets_positions_out() -> None:
     config = replace_section(CONFIG, risk=msgspec.structs.replace(CONFIG.risk, max_daily_loss_usdt=0.5))
     session = run(made_market(), config=config)

@@ -95,10 +95,13 @@ def test_interrupt_exits_130(cli, failing):
     assert set(error) == {"code", "kind", "what", "where", "value", "fix"}
 
 
-@pytest.mark.parametrize("kind", [PermissionError, IsADirectoryError, FileNotFoundError, OSError])
+@pytest.mark.parametrize(
+    "kind", [PermissionError, IsADirectoryError, FileNotFoundError, FileExistsError, OSError]
+)
 def test_refusal_of_the_system_is_told_without_a_traceback(kind, cli, failing):
     # A full disk printed forty lines of traceback and "this is a defect of gpuscalp".
-    number = {PermissionError: 13, IsADirectoryError: 21, FileNotFoundError: 2, OSError: 28}[kind]
+    numbers = {PermissionError: 13, IsADirectoryError: 21, FileNotFoundError: 2, FileExistsError: 17}
+    number = numbers.get(kind, 28)
     failing(kind(number, "refused", "some where/file"))
     answer = cli("fail", "--json")
     assert (answer.code, answer.stderr) == (1, "")

@@ -55,7 +55,17 @@ def test_info_and_verify_answer_and_refuse(cli: Cli, source: Path, tmp_path: Pat
     result = cli("data", "verify", out, "--json")
     assert result.code == 1
     assert "missing" in json.loads(result.stdout)["error"]["value"]
-    assert cli("data", "info", tmp_path / "none", "--json").code == 1
+
+
+@pytest.mark.parametrize("words", [("data", "info"), ("data", "verify"), ("backtest",)])
+def test_archive_that_is_not_there_is_wrong_usage(words: tuple[str, ...], cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for name in ("none", "file", "folder"):
+        more = ("--model", tmp_path) if words == ("backtest",) else ()
+        result = cli(*words, tmp_path / name, *more, "--json")
+        assert result.code == 2
+        assert json.loads(result.stdout)["error"]["where"] == str(tmp_path / name)
 
 
 def test_download_refuses_an_empty_range(cli: Cli, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive.ingest import import_sources
 from gpuscalp.archive.tables import TABLES
+from gpuscalp.archive.verify import verify
 from gpuscalp.schema import BOOK_LEVELS, NS_PER_DAY, Instrument, Quality
 from tests.nautilus.conftest import CONFIG
 
@@ -241,6 +242,42 @@ def test_folders_that_are_taken_or_empty_are_refused(
     result = cli(*words, "--json")
     assert result.code == 2
     assert json.loads(result.stdout)["error"]["fix"] == "it has: ETHUSDT-PERP.SYNTHETIC"
+
+
+def test_interrupted_import_begins_again(
+    archive: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused: the lock of the first one lay there."""
+    from gpuscalp.nautilus import ingest
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert cli("nautilus", "export", archive, tmp_path / "catalog", "--symbols", "ETHUSDT").code == 0
+    words = ("nautilus", "import", tmp_path / "catalog", tmp_path / "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_write", stopped)
+        assert cli(*words).code == 130
+    assert (tmp_path / "new" / ".lock").exists()
+    assert cli(*words).code == 0
+    assert verify(tmp_path / "new").problems == []
+    assert cli(*words).code == 2
+
+
+def test_clock_of_a_backtest_goes_on_where_the_recorders_was_set_forward() -> None:
+    """All times behind it were late by as much, to the end of the data."""
+    from gpuscalp.nautilus.events import FastestWay
+
+    clock, ms = FastestWay(), 10**6
+    sent = range(1_700_000_000_000 * ms, 1_700_000_180_000 * ms, 200 * ms)
+    set_ns = sent[450]
+    given = [clock(at + (1_605 * ms if at >= set_ns else 5 * ms), at) for at in sent]
+    late = np.array(given) - np.array(sent)
+    assert set(late[:450].tolist()) == {0}
+    assert (late >= 0).all()
+    assert (np.diff(given) >= 0).all()
+    assert late[451] == 1_600 * ms
+    assert set(late[450 + 62 * 5 :].tolist()) == {0}
 
 
 assert CONFIG.risk.blocked_quality == (), "the configuration above says the same in another form"
