@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,27 @@ def test_members_of_a_fold_do_not_see_its_test_interval():
         forests.append(passes.fit_fold(folds[0], counts).ensemble.forest.arrays())
     for name in forests[0]:
         np.testing.assert_array_equal(forests[0][name], forests[1][name])
+
+
+class Daily(FakeSource):
+    """Recordings of a minute, each a day after the one before."""
+
+    def _chunk(self, first, last):
+        chunk = super()._chunk(first, last)
+        day = (chunk.frames.end_ns - START_NS - FRAME_NS) // (600 * FRAME_NS)
+        return replace(chunk, frames=replace(chunk.frames, end_ns=chunk.frames.end_ns + day * 86_400 * 10**9))
+
+
+def test_recordings_of_separate_days_stop_on_a_share_of_their_rows():
+    """By the clock the end of a train interval is a hole between two days: no row was left to stop on."""
+    config = quick_config(split=SplitConfig(folds=2, min_train_fraction=0.28))
+    source = Daily(frame_count=1_800, cut=600)
+    passes = Passes(source, config, device=CPU, threads=1, progress=lambda *_, **__: None)
+    counts, folds = passes.split()
+    for fold in folds:
+        rows = passes.bin_fold(fold, counts)
+        trained, stopping = rows.matrix.num_row(), rows.stopping.num_row()
+        assert stopping / (trained + stopping) == pytest.approx(0.15, abs=0.02)
 
 
 def test_held_out_rows_lie_in_their_own_test_interval_and_are_thinned_to_a_bound(monkeypatch):
