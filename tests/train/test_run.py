@@ -169,7 +169,7 @@ class Daily(FakeSource):
 
 def test_recordings_of_separate_days_stop_on_a_share_of_their_rows():
     """By the clock the end of a train interval is a hole between two days: no row was left to stop on."""
-    config = quick_config(split=SplitConfig(folds=2, min_train_fraction=0.28))
+    config = quick_config(split=SplitConfig(folds=2, min_train_fraction=0.32))
     source = Daily(frame_count=1_800, cut=600)
     passes = Passes(source, config, device=CPU, threads=1, progress=lambda *_, **__: None)
     counts, folds = passes.split()
