@@ -200,6 +200,28 @@ def test_held_out_rows_lie_in_their_own_test_interval_and_are_thinned_to_a_bound
     assert predict_held_out.__doc__
 
 
+@pytest.mark.parametrize("every", [3, 20])
+def test_thinned_held_out_rows_weigh_as_many_independent_labels_as_rows_of_that_stride(monkeypatch, every):
+    """They kept the weights of all frames: calibration was held near the identity as by a third of them."""
+    config = quick_config()
+    quiet = lambda *_, **__: None  # noqa: E731
+    source = FakeSource(frame_count=2_000)
+    passes = Passes(source, config, device=CPU, threads=1, progress=quiet)
+    counts, folds = passes.split()
+    fitted = [passes.fit_fold(fold, counts) for fold in folds]
+    expected = round(counts.total * (1.0 - config.split.min_train_fraction))
+    monkeypatch.setattr("gpuscalp.train.held_out.ROWS_MAX", -(-expected // every))
+    thinned, _, _ = passes.held_out(fitted, counts)
+    monkeypatch.undo()
+    strided = Passes(source, quick_config(stride_frames=every), device=CPU, threads=1, progress=quiet)
+    same, _, _ = strided.held_out(fitted, counts)
+    for found, wanted in zip(thinned, same, strict=True):
+        assert (found.end_ns == wanted.end_ns).all()
+        assert len(found) > 50
+        assert found.weight.sum() == pytest.approx(wanted.weight.sum(), rel=0.01)
+        assert found.weight.max() <= 1.0
+
+
 def test_sample_of_the_last_fold_is_bounded_and_the_same_however_rows_are_cut(monkeypatch):
     """Blocks of one row could not be halved: all of them were kept, and copied at every chunk."""
 
