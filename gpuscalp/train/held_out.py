@@ -140,8 +140,8 @@ def predict_held_out(
                     comparer.add(rows.x, signals)
                 part.raw.append(signals.raw)
                 # Of the labels that overlap one in ``every`` is kept, and stands for the others; alone it
-                # is worth one. The sum still is the number of independent labels: that of a walk on this
-                # stride but for 7 % at most, and these with barrier labels, whose lengths differ.
+                # is worth one. The sum still is the number of independent labels; with barrier labels, whose
+                # lengths differ, it was up to 7 % above that of a walk on this stride.
                 weight = np.minimum(rows.weight * every, 1.0)
                 part.rows.append(replace(rows, x=_NO_FEATURES, weight=weight))
                 if fold.index != last:

@@ -54,8 +54,8 @@ class WarmStart:
 
         Raises
         ------
-        UsageError    venue, symbols, frame grid, label or number of members are others, or the forest would grow
-            beyond ``ROUNDS_MAX``
+        UsageError    venue, symbols, frame grid, label or number of members are others, or the forest would
+            grow beyond ``ROUNDS_MAX``
         FeatureMismatchError, MemberError, CanaryError
             as ``load_bundle``
         """
