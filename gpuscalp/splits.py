@@ -58,16 +58,23 @@ class Fold:
             (end_ns >= self.test_start_ns) & (end_ns < self.test_end_ns) & (label_end_ns <= self.test_end_ns)
         )
 
-    def early_stopping(self, fraction: float) -> Fold:
-        """Return the fold inside the train interval; its test part, the last ``fraction``, stops training.
+    def early_stopping(self, fraction: float, rows: RowCounts) -> Fold:
+        """Return the fold inside the train interval; its test part, the end of it, stops training.
 
         The test interval of this fold plays no part in it, and the inner split is purged like the outer one.
+        It is placed by rows like that, too: by the clock the end of a train interval may be a hole.
+
+        Parameters
+        ----------
+        fraction : share of the train interval's rows in the part that stops
+        rows : RowCounts of all the time that is split
         """
-        length = self.train_end_ns - self.train_start_ns
+        first, last = rows.before(self.train_start_ns), rows.before(self.train_end_ns)
         return Fold(
             index=self.index,
             train_start_ns=self.train_start_ns,
-            test_start_ns=self.train_end_ns - round(length * fraction),
+            # Where there is no row the instant is that of an earlier one.
+            test_start_ns=max(rows.instant(last - (last - first) * fraction), self.train_start_ns),
             test_end_ns=self.train_end_ns,
             embargo_ns=self.embargo_ns,
         )
@@ -96,6 +103,23 @@ class RowCounts:
         """Return the rows of the buckets that meet an interval: no fewer than there are in it."""
         met = (self.start_ns + self.bucket_ns > start_ns) & (self.start_ns < end_ns)
         return int(self.count[met].sum())
+
+    def before(self, time_ns: int) -> float:
+        """Return the rows before an instant, as if those of a bucket lay evenly in it."""
+        at = int(np.searchsorted(self.start_ns, time_ns)) - 1
+        if at < 0:
+            return 0.0
+        inside = min((time_ns - int(self.start_ns[at])) / self.bucket_ns, 1.0)
+        return int(self.count[:at].sum()) + inside * int(self.count[at])
+
+    def instant(self, rows: float) -> int:
+        """Return the time before which so many rows lie; there must be some rows at all."""
+        cumulative = np.cumsum(self.count)
+        at = int(np.searchsorted(cumulative, rows, side="left"))
+        at = min(at, len(cumulative) - 1)
+        before = int(cumulative[at] - self.count[at])
+        inside = (rows - before) / max(int(self.count[at]), 1)
+        return int(self.start_ns[at]) + round(min(max(inside, 0.0), 1.0) * self.bucket_ns)
 
 
 def embargo_ns(config: SplitConfig, horizon_ns: int) -> int:
@@ -163,13 +187,7 @@ def walk_forward(rows: RowCounts, config: SplitConfig, *, horizon_ns: int) -> tu
 
 def _instant(rows: RowCounts, fraction: float) -> int:
     """Return the time before which ``fraction`` of the rows lie."""
-    cumulative = np.cumsum(rows.count)
-    wanted = min(max(fraction, 0.0), 1.0) * rows.total
-    at = int(np.searchsorted(cumulative, wanted, side="left"))
-    at = min(at, len(cumulative) - 1)
-    before = int(cumulative[at] - rows.count[at])
-    inside = (wanted - before) / max(int(rows.count[at]), 1)
-    return int(rows.start_ns[at]) + round(min(max(inside, 0.0), 1.0) * rows.bucket_ns)
+    return rows.instant(min(max(fraction, 0.0), 1.0) * rows.total)
 
 
 def _check_length(fold: Fold, horizon_ns: int) -> None:

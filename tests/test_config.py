@@ -55,6 +55,28 @@ def test_value_out_of_range_is_shown_with_its_key(text, key, value, tmp_path):
     assert error.value == value
 
 
+@pytest.mark.parametrize("value", [-1, 10**16])
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (TrainConfig, "ensemble.seed"),
+        (WalkForwardConfig, "train.ensemble.seed"),
+        (WalkForwardConfig, "tried.seed"),
+    ],
+)
+def test_seed_that_no_generator_takes_is_refused(kind, key, value):
+    """It was accepted, and ended in a traceback after the training."""
+    given = [value] if key == "tried.seed" else value
+    with pytest.raises(ConfigError, match="expected"):
+        load(kind, overrides={key: given})
+    load(kind, overrides={key: [0] if key == "tried.seed" else 0})
+
+
+def test_seed_of_a_judgement_is_refused_below_nothing():
+    with pytest.raises(ConfigError, match=r"judge\.seed"):
+        load(WalkForwardConfig, overrides={"judge.seed": -1})
+
+
 @pytest.mark.parametrize("kind", [BacktestConfig, LiveConfig, WalkForwardConfig])
 def test_taking_what_no_resting_entry_has_left_is_refused(kind):
     """It was accepted, and did nothing."""

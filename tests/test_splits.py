@@ -38,21 +38,22 @@ def test_no_train_label_meets_the_test_interval_with_its_embargo(
     config = SplitConfig(
         folds=folds, mode=mode, min_train_fraction=fraction, embargo_ms=1_000 * (horizon_s + more_embargo_s)
     )
+    counts = counts_of(entries)
     try:
-        cut = walk_forward(counts_of(entries), config, horizon_ns=horizon_s * SECOND)
+        cut = walk_forward(counts, config, horizon_ns=horizon_s * SECOND)
     except DataError:
         assume(False)
 
     seen = np.zeros(len(entries), int)
     for fold in cut:
-        for part in (fold, fold.early_stopping(0.15)):
+        for part in (fold, fold.early_stopping(0.15, counts)):
             low, high = part.test_start_ns - part.embargo_ns, part.test_end_ns + part.embargo_ns
             train, test = part.train_rows(entries, ends), part.test_rows(entries, ends)
             # [entry, end] and [low, high] have no instant in common.
             assert np.all((ends[train] < low) | (entries[train] > high))
             assert np.all((entries[test] >= part.test_start_ns) & (ends[test] <= part.test_end_ns))
             assert not np.any(train & test)
-        assert fold.early_stopping(0.15).test_end_ns <= fold.test_start_ns - fold.embargo_ns
+        assert fold.early_stopping(0.15, counts).test_end_ns <= fold.test_start_ns - fold.embargo_ns
         assert fold.train_rows(entries, ends).any()
         assert fold.test_rows(entries, ends).any()
         seen += fold.test_rows(entries, ends)
@@ -66,6 +67,28 @@ def test_boundaries_follow_the_rows_over_a_hole_in_time():
     held_out = [int(fold.test_rows(entries, entries + SECOND).sum()) for fold in cut]
     assert min(held_out) > 350
     assert cut[-1].test_start_ns > 399 * day
+
+
+@pytest.mark.parametrize("mode", ["expanding", "rolling"])
+def test_rows_that_stop_the_training_are_a_share_of_the_rows_and_not_of_the_clock(mode):
+    """Of five daily recordings of an hour 33, 16, 8 and 3 % stopped the training, by the clock's 15 %."""
+    hours = [np.arange(3_600) + day * 86_400 for day in range(5)]
+    entries = np.concatenate(hours) * SECOND
+    ends = entries + SECOND
+    counts = counts_of(entries)
+    for fold in walk_forward(counts, SplitConfig(folds=4, mode=mode), horizon_ns=SECOND):
+        inner = fold.early_stopping(0.15, counts)
+        train, stopping = inner.train_rows(entries, ends), inner.test_rows(entries, ends)
+        assert stopping.sum() / fold.train_rows(entries, ends).sum() == pytest.approx(0.15, abs=0.005)
+        # What is neither lies between the two, or ends in the outer embargo.
+        assert fold.train_rows(entries, ends).sum() - train.sum() - stopping.sum() <= 4
+        assert ends[train].max() < entries[stopping].min() - fold.embargo_ns
+
+
+def test_train_interval_without_rows_is_stopped_at_its_beginning():
+    counts = counts_of(np.array([5, 100_000]) * SECOND)
+    fold = Fold(0, 1_000 * SECOND, 2_000 * SECOND, 3_000 * SECOND, SECOND)
+    assert fold.early_stopping(0.15, counts).test_start_ns == fold.train_start_ns
 
 
 def test_rolling_train_intervals_move_and_expanding_ones_do_not():
@@ -125,3 +148,12 @@ def test_rows_between_two_instants_are_never_too_few():
         wide = int(((times > start - 10) & (times < end + 10)).sum())
         assert inside <= counts.between(int(start), int(end)) <= wide
     assert counts.between(0, 1_000) == counts.total == 400
+
+
+def test_rows_before_an_instant_and_the_instant_of_rows_are_inverse():
+    """With a bucket that is left out, and one that is known to be empty."""
+    counts = RowCounts(np.array([0, 10, 20, 40]), np.array([4, 0, 5, 2]), bucket_ns=10)
+    assert [counts.before(at) for at in (-5, 0, 5, 10, 20, 24, 30, 40, 45, 50, 99)] == [
+        0, 0, 2, 4, 4, 6, 9, 9, 10, 11, 11
+    ]  # fmt: skip
+    assert [counts.instant(rows) for rows in (0, 2, 4, 6, 9, 10, 11)] == [0, 5, 10, 24, 30, 45, 50]

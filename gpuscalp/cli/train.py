@@ -37,7 +37,7 @@ def train(
     ] = None,
     end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of the ensemble; overrides the file.")
+        int | None, typer.Option("--seed", min=0, help="Seed of the ensemble; overrides the file.")
     ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads, of each worker; default: all cores.")

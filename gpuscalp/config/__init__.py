@@ -6,7 +6,7 @@ Parts get the struct they need; there is no global settings object.
 
 from __future__ import annotations
 
-from gpuscalp.config.fields import OFF, Count, Fraction, Limit, NonNegative, Positive, PositiveInt
+from gpuscalp.config.fields import OFF, Count, Fraction, Limit, NonNegative, Positive, PositiveInt, Seed
 from gpuscalp.config.live import (
     AdaptationConfig,
     BatchConfig,
@@ -95,6 +95,7 @@ __all__ = [
     "RiskConfig",
     "ScoreConfig",
     "SearchConfig",
+    "Seed",
     "SessionConfig",
     "SizingConfig",
     "SplitConfig",

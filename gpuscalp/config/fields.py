@@ -8,6 +8,8 @@ from msgspec import Meta
 
 PositiveInt = Annotated[int, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
+# Of an ensemble: a member's own is a thousand times as much and more, and XGBoost takes 63 bits.
+Seed = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]

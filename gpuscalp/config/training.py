@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gpuscalp.config.fields import NonNegative, Positive, PositiveInt
+from gpuscalp.config.fields import NonNegative, Positive, PositiveInt, Seed
 
 
 class GridConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +63,7 @@ class BoosterConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 class EnsembleConfig(Struct, frozen=True, forbid_unknown_fields=True):
     members: Annotated[int, Meta(ge=1, le=64)] = 5
-    seed: int = 7
+    seed: Seed = 7
     calibration: Literal["vector", "none"] = "vector"
 
 

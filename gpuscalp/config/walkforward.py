@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpuscalp.config.fields import Fraction, Positive, PositiveInt
+from gpuscalp.config.fields import Count, Fraction, Positive, PositiveInt, Seed
 from gpuscalp.config.trading import BacktestConfig
 from gpuscalp.config.training import SplitConfig, TrainConfig
 
@@ -21,7 +21,7 @@ class TriedConfig(Struct, frozen=True, forbid_unknown_fields=True):
     min_confidence: tuple[Fraction, ...] = ()
     min_agreement: tuple[Fraction, ...] = ()
     hold_ms: tuple[PositiveInt, ...] = ()
-    seed: tuple[int, ...] = ()  # of the ensembles: each trains models of its own
+    seed: tuple[Seed, ...] = ()  # of the ensembles: each trains models of its own
 
 
 class JudgeConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +34,7 @@ class JudgeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fees_bps: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
     slippages_bps: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
     look_ahead_ticks: Annotated[int, Meta(ge=1_000, le=250_000)] = 10_000  # of each step, examined
-    seed: int = 7
+    seed: Count = 7
 
 
 class WalkForwardConfig(Struct, frozen=True, forbid_unknown_fields=True):

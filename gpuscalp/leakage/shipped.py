@@ -104,7 +104,7 @@ class Shipped:
         counts = count_rows(self._labelled(ticks))
         horizon_ns = self.config.label.horizon_ms * NS_PER_MS
         outer = walk_forward(counts, self.config.split, horizon_ns=horizon_ns)
-        return outer + tuple(fold.early_stopping(0.2) for fold in outer)
+        return outer + tuple(fold.early_stopping(0.2, counts) for fold in outer)
 
     def training_rows(
         self, ticks: Ticks, folds: Sequence[Fold], choose: Callable[[Fold], RowFilter] = _purged

@@ -38,7 +38,7 @@ from gpuscalp.train.source import FeatureSource
 from gpuscalp.train.walk import BEGINNING, END, Recording, WholeRecording
 from gpuscalp.train.warm_start import WarmStart
 
-# The part at the end of a train interval that tells when to stop.
+# The share of a train interval's rows, the last of them, that tell when to stop.
 STOPPING_FRACTION: Final = 0.15
 # What the members of the bundle are called while they are trained.
 FINAL: Final = "final members"
@@ -157,7 +157,7 @@ class Passes:
     def bin_fold(self, fold: Fold, counts: RowCounts) -> BinnedFold:
         """Bin a fold's rows: its train interval, and the purged end of it that stops the training."""
         config = self._config
-        inner = fold.early_stopping(STOPPING_FRACTION)
+        inner = fold.early_stopping(STOPPING_FRACTION, counts)
         name = self._name(fold)
         matrix, trained = binned_matrix(
             lambda: self._rows(inner.train_rows, inner.train_start_ns, inner.train_end_ns),

@@ -54,14 +54,15 @@ class WarmStart:
 
         Raises
         ------
-        UsageError    symbols, frame grid, label or number of members are others, or the forest would grow
-            beyond ``ROUNDS_MAX``
+        UsageError    venue, symbols, frame grid, label or number of members are others, or the forest would
+            grow beyond ``ROUNDS_MAX``
         FeatureMismatchError, MemberError, CanaryError
             as ``load_bundle``
         """
         contract = load_bundle(path, graph=source.graph).contract
         theirs = contract.training
         for name, its, wanted in (
+            ("venue", theirs.venue, source.venue),
             ("symbols", theirs.symbols, source.symbols),
             ("frame grid", theirs.config.grid, config.grid),
             ("label", theirs.config.label, config.label),

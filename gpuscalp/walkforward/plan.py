@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,22 +175,37 @@ def runs_of(config: WalkForwardConfig) -> tuple[Run, ...]:
     Raises
     ------
     ConfigError
-        there are too many combinations
+        there are too many combinations, or two runs of one name
     """
     seed = config.train.ensemble.seed
     tried: dict[tuple[StrategyConfig, int], str] = {(config.backtest.strategy, seed): BASE}
     for values in _combinations(config.tried, config.backtest, seed):
         chosen = dict(values)
         tried_seed = int(chosen.pop("seed"))
-        name = ",".join(f"{key}={value:g}" for key, value in values if value is not None)
+        name = ",".join(f"{key}={_word(value)}" for key, value in values if value is not None)
         tried.setdefault((structs.replace(config.backtest.strategy, **chosen), tried_seed), name)
     base = structs.replace(config.backtest, trials=config.backtest.trials + len(tried) - 1)
     runs = [
         Run(name, "base" if name == BASE else "tried", of, structs.replace(base, strategy=strategy))
         for (strategy, of), name in tried.items()
     ]
-    sizes = [Run(f"size-x{size:g}", "size", seed, _larger(base, size), size) for size in config.judge.sizes]
-    return (*runs, *sizes)
+    for size in config.judge.sizes:
+        runs.append(Run(f"size-x{_word(size)}", "size", seed, _larger(base, size), size))
+    name, count = Counter(run.name for run in runs).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(
+            "a value is given twice, and the runs would share a directory",
+            where="judge.sizes, tried",
+            value=name,
+            fix="give every value once",
+        )
+    return tuple(runs)
+
+
+def _word(value: float) -> str:
+    """Return a value as names of directories have it: in six digits where these are all, else in full."""
+    short = f"{value:g}"
+    return short if float(short) == value else str(value)
 
 
 def _combinations(

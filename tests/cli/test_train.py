@@ -104,6 +104,7 @@ def test_train_prints_a_table_with_the_way_to_the_report(cli, archive, config, t
     [
         (["--venue", "binance_spot"], 2, "no such venue"),
         (["--symbols", "DOGEUSDT"], 2, "no such symbol"),
+        (["--seed", "-1"], 2, "--seed"),
         (["--from", "yesterday"], 2, "not a time"),
         (["--from", "2030-01-01"], 1, "no row"),
     ],

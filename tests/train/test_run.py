@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,27 @@ def test_members_of_a_fold_do_not_see_its_test_interval():
         np.testing.assert_array_equal(forests[0][name], forests[1][name])
 
 
+class Daily(FakeSource):
+    """Recordings of a minute, each a day after the one before."""
+
+    def _chunk(self, first, last):
+        chunk = super()._chunk(first, last)
+        day = (chunk.frames.end_ns - START_NS - FRAME_NS) // (600 * FRAME_NS)
+        return replace(chunk, frames=replace(chunk.frames, end_ns=chunk.frames.end_ns + day * 86_400 * 10**9))
+
+
+def test_recordings_of_separate_days_stop_on_a_share_of_their_rows():
+    """By the clock the end of a train interval is a hole between two days: no row was left to stop on."""
+    config = quick_config(split=SplitConfig(folds=2, min_train_fraction=0.32))
+    source = Daily(frame_count=1_800, cut=600)
+    passes = Passes(source, config, device=CPU, threads=1, progress=lambda *_, **__: None)
+    counts, folds = passes.split()
+    for fold in folds:
+        rows = passes.bin_fold(fold, counts)
+        trained, stopping = rows.matrix.num_row(), rows.stopping.num_row()
+        assert stopping / (trained + stopping) == pytest.approx(0.15, abs=0.02)
+
+
 def test_held_out_rows_lie_in_their_own_test_interval_and_are_thinned_to_a_bound(monkeypatch):
     config = quick_config()
     passes = Passes(
@@ -176,6 +198,28 @@ def test_held_out_rows_lie_in_their_own_test_interval_and_are_thinned_to_a_bound
     assert thinning(500) == 1
     assert thinning(501) == 2
     assert predict_held_out.__doc__
+
+
+@pytest.mark.parametrize("every", [3, 20])
+def test_thinned_held_out_rows_weigh_as_many_independent_labels_as_rows_of_that_stride(monkeypatch, every):
+    """They kept the weights of all frames: calibration was held near the identity as by a third of them."""
+    config = quick_config()
+    quiet = lambda *_, **__: None  # noqa: E731
+    source = FakeSource(frame_count=2_000)
+    passes = Passes(source, config, device=CPU, threads=1, progress=quiet)
+    counts, folds = passes.split()
+    fitted = [passes.fit_fold(fold, counts) for fold in folds]
+    expected = round(counts.total * (1.0 - config.split.min_train_fraction))
+    monkeypatch.setattr("gpuscalp.train.held_out.ROWS_MAX", -(-expected // every))
+    thinned, _, _ = passes.held_out(fitted, counts)
+    monkeypatch.undo()
+    strided = Passes(source, quick_config(stride_frames=every), device=CPU, threads=1, progress=quiet)
+    same, _, _ = strided.held_out(fitted, counts)
+    for found, wanted in zip(thinned, same, strict=True):
+        assert (found.end_ns == wanted.end_ns).all()
+        assert len(found) > 50
+        assert found.weight.sum() == pytest.approx(wanted.weight.sum(), rel=0.01)
+        assert found.weight.max() <= 1.0
 
 
 def test_sample_of_the_last_fold_is_bounded_and_the_same_however_rows_are_cut(monkeypatch):

@@ -85,6 +85,15 @@ def test_rows_that_the_model_has_seen_are_refused(trained, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+def test_model_of_another_venue_is_refused(trained, tmp_path):
+    """Promotion refused it, and a training went on from it."""
+    later = Later(frame_count=FRAMES, seed=4, venue="elsewhere")
+    with pytest.raises(UsageError, match="the same venue only"):
+        train(later, quick_config(), tmp_path / "m", device="cpu", warm_start=trained[0])
+    assert later.walks == 0
+    assert not (tmp_path / "m").exists()
+
+
 def test_another_label_or_number_of_members_and_a_forest_that_is_too_large_are_refused(
     trained, tmp_path, monkeypatch
 ):
