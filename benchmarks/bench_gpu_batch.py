@@ -90,7 +90,9 @@ def features(symbol_frames: float, *, symbols: int = SYMBOLS, frames: int = 4096
     seconds = _seconds(lambda: [whole.compute() for _ in range(chunks)], wait, repeats=1)
     computed = chunks * symbols * frames
     work = ladder_work(
-        graph.program, tile_frames=min(frames, cuda_ladder.TILE_FRAMES), threads=cuda_ladder.BATCH_THREADS
+        graph.program,
+        tile_frames=min(frames, cuda_ladder.TILE_FRAMES),
+        step_frames=cuda_ladder.step_frames,
     ) + context_work(graph.context, symbols)
     found, bandwidth = card(cuda), copy_bandwidth(cuda)
     limit = ceiling(

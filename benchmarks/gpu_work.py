@@ -114,14 +114,14 @@ class Ceiling:
         return max(self.memory_s, self.arithmetic_s) / seconds
 
 
-def ladder_work(program: Program, *, tile_frames: float, threads: int) -> Work:
+def ladder_work(program: Program, *, tile_frames: float, step_frames: Callable[[Op, int], int]) -> Work:
     """Return the work of ``ladder.batch`` on a GPU.
 
     Parameters
     ----------
     program : tables on the host
     tile_frames : frames that a block walks along; infinite leaves the repeated halo out
-    threads : of a block; it walks in whole steps of so many frames
+    step_frames : by family and elements, the frames of a block at a time; it walks in whole steps
     """
     total = Work(0.0, 0.0, 0.0)
     for group in program.groups:
@@ -131,7 +131,8 @@ def ladder_work(program: Program, *, tile_frames: float, threads: int) -> Work:
         # Merges run in every thread of a step, wanted or not.
         steps = 1.0
         if tile_frames != float("inf"):
-            steps = threads * (-(-reach // threads) + -(-int(tile_frames) // threads)) / tile_frames
+            step = step_frames(op, size)
+            steps = step * (-(-reach // step) + -(-int(tile_frames) // step)) / tile_frames
         first = int(group[FINISH])
         rows = program.finishes[first : first + int(group[FINISH_COUNT])]
         operations = _LIFT.get(op, 0) * lifted + top * _MERGE[op](size) * steps + _finish(op, size, rows)

@@ -14,6 +14,8 @@ import pytest
 from benchmarks.gpu_work import Work, ceiling, context_work, ladder_work
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.features import FeatureGraph
+from gpuscalp.ops import cuda_ladder
+from gpuscalp.ops.ladder_codes import Op
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,7 +112,7 @@ def test_operations_are_those_that_the_definition_does(counted, name):
     from tests.ops.test_cuda_ladder import program_of, unused_families
 
     program = program_of() if name == "default" else unused_families()
-    work = ladder_work(program, tile_frames=float("inf"), threads=64)
+    work = ladder_work(program, tile_frames=float("inf"), step_frames=cuda_ladder.step_frames)
     assert work.operations == counted[name]["operations"]
     assert work.written_bytes == 4 * counted[name]["columns"]
 
@@ -118,27 +120,28 @@ def test_operations_are_those_that_the_definition_does(counted, name):
 def test_halo_is_counted_as_the_blocks_walk_it():
     """Against the walk of a block, frame by frame, over one group of the graph at a time."""
     program = FeatureGraph(GridConfig(), FeatureConfig()).program
-    tile, threads = 1_000, 64
-    bare = ladder_work(program, tile_frames=float("inf"), threads=threads)
+    tile, step_frames = 1_000, cuda_ladder.step_frames
+    bare = ladder_work(program, tile_frames=float("inf"), step_frames=step_frames)
     lifts = merges = 0.0
     for index in range(len(program.groups)):
         one = program._replace(groups=program.groups[index : index + 1])
         reach = (1 << int(one.groups[0, 4])) - 1
+        step = step_frames(Op(one.groups[0, 0]), int(one.groups[0, 3]))
         walked = lifted = 0
         at = 0
         while at > -reach:
-            at -= threads
+            at -= step
         while at < tile:
-            walked += threads
-            lifted += sum(-reach <= frame < tile for frame in range(at, at + threads))
-            at += threads
-        alone = ladder_work(one, tile_frames=float("inf"), threads=threads)
+            walked += step
+            lifted += sum(-reach <= frame < tile for frame in range(at, at + step))
+            at += step
+        alone = ladder_work(one, tile_frames=float("inf"), step_frames=step_frames)
         halved = one._replace(groups=one.groups.copy())
         halved.groups[0, 4] = 0  # no level, no merge: lift and finishes remain
-        rest = ladder_work(halved, tile_frames=float("inf"), threads=threads)
+        rest = ladder_work(halved, tile_frames=float("inf"), step_frames=step_frames)
         merges += (alone.operations - rest.operations) * walked / tile + rest.operations
         lifts += alone.read_bytes * lifted / tile
-    work = ladder_work(program, tile_frames=tile, threads=threads)
+    work = ladder_work(program, tile_frames=tile, step_frames=step_frames)
     assert work.read_bytes == pytest.approx(lifts)
     # The lift's own operations, in the halo, are in neither: a few of thousands.
     assert work.operations == pytest.approx(merges, rel=2e-3)
@@ -159,7 +162,7 @@ def test_context_moves_what_its_columns_need():
         )
     )
     assert work.written_bytes == 4 * columns
-    ladder = ladder_work(graph.program, tile_frames=4096, threads=64)
+    ladder = ladder_work(graph.program, tile_frames=4096, step_frames=cuda_ladder.step_frames)
     assert ladder.written_bytes + work.written_bytes == 4 * len(graph)
 
 

@@ -114,10 +114,22 @@ def _shared_bytes(op: Op, size: int, top: int) -> int:
     size : its numbers in an element
     top : its highest level
     """
-    frames, words = _layout(op, size)
+    _, words = _layout(op, size)
     halves = [1 << level for level in range(top)]
     elements = sum(half if half >= BATCH_THREADS else 2 * half for half in halves)
-    return 4 * words * (2 * frames * BATCH_THREADS + elements)
+    return 4 * words * (2 * step_frames(op, size) + elements)
+
+
+def step_frames(op: Op, size: int) -> int:
+    """Return how many frames a block of ``batch`` computes at a time.
+
+    Parameters
+    ----------
+    op : family of a group
+    size : its numbers in an element
+    """
+    frames, _ = _layout(op, size)
+    return frames * BATCH_THREADS
 
 
 def _layout(op: Op, size: int) -> tuple[int, int]:
