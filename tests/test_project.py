@@ -52,7 +52,7 @@ def _python_files() -> list[Path]:
 
 def _text_files() -> Iterator[Path]:
     for path in sorted(ROOT.iterdir()):
-        if path.is_file() and path.name not in ("LICENSE", ".coverage"):
+        if path.is_file() and path.name not in ("LICENSE", ".coverage", ".git"):
             yield path
     for folder in TEXT_FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
