@@ -21,14 +21,26 @@ QTY = st.one_of(st.just(0), st.integers(1, 3), st.integers(1, 2**62))
 LEVELS = st.lists(st.tuples(st.integers(1, 80), QTY), max_size=30)
 # Snapshots that were cut at as many levels as they have: their books begin near their edges.
 LIMITS = frozenset(range(21, 40))
-_PRICES = st.lists(st.integers(1, 40), unique=True, min_size=19, max_size=39)
+_PRICES = st.lists(st.integers(61, 100), unique=True, min_size=19, max_size=39)
 DEEP = st.tuples(
     _PRICES.map(lambda prices: [(price, price) for price in prices]),
     _PRICES.map(lambda prices: [(40 + price, price) for price in prices]),
 )
+
+
+def _moved(to: int) -> tuple[str, Levels, Levels]:
+    """Return an update by which the market lies around a price: what it leaves behind goes, some comes."""
+    bids = [(price, 0 if price >= to else 2) for price in range(to - 25, 180)]
+    asks = [(price, 0 if price <= to else 2) for price in range(1, to + 25)]
+    return "next", bids, asks
+
+
+# Past the edges and some way back, where moves alone have told all levels.
+MOVES = st.sampled_from((40, 65, 75, 100, 125, 155)).map(_moved)
 STEP = st.one_of(
     st.tuples(st.just("next"), LEVELS, LEVELS),
     st.tuples(st.just("next"), LEVELS, LEVELS),
+    MOVES,
     st.tuples(st.just("gap"), LEVELS, LEVELS),
     st.tuples(st.sampled_from(["late", "again"]), LEVELS, LEVELS),
     st.tuples(st.integers(-6, 3), LEVELS, LEVELS),  # a snapshot so many ids behind or ahead
@@ -53,7 +65,9 @@ def _compare(ours: LocalBook, naive: NaiveBook) -> None:
 @pytest.mark.parametrize(("levels_max", "limits"), [(25, ()), (50_000, ()), (50_000, LIMITS)])
 @settings(max_examples=120)
 @given(
-    snapshot=st.tuples(LEVELS, LEVELS) | DEEP, steps=st.lists(STEP, max_size=20), ahead=st.lists(STEP, max_size=3)
+    snapshot=st.tuples(LEVELS, LEVELS) | DEEP,
+    steps=st.lists(STEP, max_size=20) | st.lists(MOVES, max_size=8),
+    ahead=st.lists(STEP, max_size=3),
 )
 def test_book_is_that_of_plain_dicts_whatever_comes(
     levels_max: int,
