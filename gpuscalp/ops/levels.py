@@ -25,8 +25,8 @@ ROWS = 4
 
 # Bits of the first number that ``update`` returns. ROOM: there is no room for the levels, nothing was done.
 # CHANGED: one of the best 20 levels did, or was set and taken back. MOVED: what ``top`` holds is another.
-# CROSSED: the best bid lies at or above the best ask. NEAR: fewer than 40 levels of a side lie within its edge;
-# BEYOND: fewer than 20, so that levels may be missing among the best. Both are told where MOVED.
+# CROSSED: the best bid lies at or above the best ask. NEAR: fewer than 40 levels of a side lie within its
+# edge. BEYOND: fewer than 20, so that levels may be missing among the best. Both are told where MOVED.
 ROOM, CHANGED, MOVED, CROSSED, NEAR, BEYOND = 1, 2, 4, 8, 16, 32
 
 _FEW = 5

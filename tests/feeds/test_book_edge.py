@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from gpuscalp.archive import Archive
+from gpuscalp.archive.ingest import import_sources
+from gpuscalp.config import FeedConfig
+from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.book import RENEWAL_MAX, BookEvent, BookState, LocalBook
+from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels
-from gpuscalp.schema import Quality
+from gpuscalp.schema import Instrument, Quality, TickKind, Ticks
 
 FLAGGED = int(Quality.GAP | Quality.RESYNC)
 
@@ -154,3 +165,48 @@ def test_snapshot_shorter_than_any_limit_holds_all_levels(level_count: int) -> N
     book.on_snapshot(venue.snapshot(level_count))
     book.on_diff(venue.move(10_000 + level_count))
     assert (book.state, book.quality, book.near_edge) == (BookState.SYNCED, 0, False)
+
+
+def test_books_of_a_recording_with_a_shallow_snapshot_are_right_or_doubtful(
+    recordings: Path, tmp_path: Path
+) -> None:
+    """Books of a snapshot of 50 levels counted as whole wherever the market went."""
+    with gzip.open(recordings / "usdm" / "btcusdt_20240718.gz") as file:
+        lines = list(islice(file, 4_000))
+    cut = [_cut(line, 50) for line in lines]
+    path = tmp_path / "btcusdt.dat"
+    path.write_bytes(b"".join(cut))
+    import_sources([path], tmp_path / "archive")
+    archive = Archive.open(tmp_path / "archive")
+    (instrument,) = archive.instruments("binance_usdm")
+    stored = np.concatenate(list(archive.tick_batches("binance_usdm", ["BTCUSDT"])))
+    shallow, deep = _live(cut, instrument), _live(lines, instrument)
+    assert shallow.tobytes() == stored.tobytes()
+    shallow, deep = (each[each["kind"] == TickKind.BOOK] for each in (shallow, deep))
+    assert shallow["recv_ns"].tolist() == deep["recv_ns"].tolist()
+    whole = shallow["quality"] == 0
+    assert 100 < whole.sum() < len(shallow)
+    assert shallow[whole].tobytes() == deep[whole].tobytes()
+
+
+def _cut(line: bytes, limit: int) -> bytes:
+    stamp, _, body = line.partition(b" ")
+    if not body.startswith(b'{"lastUpdateId"'):
+        return line
+    found = json.loads(body)
+    sides = {name: found[name][:limit] for name in ("bids", "asks")}
+    return stamp + b" " + json.dumps(found | sides, separators=(",", ":")).encode() + b"\n"
+
+
+def _live(lines: Sequence[bytes], instrument: Instrument) -> Ticks:
+    ingest, decoder = Ingest([instrument], FeedConfig()), Decoder()
+    for line in lines:
+        stamp, _, body = line.rstrip().partition(b" ")
+        if body.startswith(b'{"lastUpdateId"'):
+            found = decoder.decode(body)
+            assert isinstance(found, DepthSnapshot)
+            snapshot = DepthSnapshot("BTCUSDT", found.exch_ns, found.last_id, found.bids, found.asks)
+            ingest.on_snapshot(int(stamp), snapshot)
+        else:
+            ingest.on_messages(0, int(stamp), [body])
+    return ingest.take()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -95,35 +94,6 @@ def _run(ingest, rows, symbol="BTCUSDT", together=1):
 
 def _split(group):
     return group[0][0], [body for _, body in group]
-
-
-def test_books_of_a_recording_with_a_shallow_snapshot_are_right_or_doubtful(excerpt, tmp_path):
-    """Books of a snapshot of 50 levels counted as whole wherever the market went."""
-    path, rows = excerpt
-    shallow, lines = [], []
-    for recv_ns, body in rows:
-        if body.startswith(b'{"lastUpdateId"'):
-            found = json.loads(body)
-            sides = {name: found[name][:50] for name in ("bids", "asks")}
-            body = json.dumps(found | sides, separators=(",", ":")).encode()
-        shallow.append((recv_ns, body))
-        lines.append(b"%d %s\n" % (recv_ns, body))
-    cut = tmp_path / f"cut-{path.name}"
-    cut.write_bytes(b"".join(lines))
-    import_sources([cut], tmp_path / "archive")
-    archive = Archive.open(tmp_path / "archive")
-    (instrument,) = archive.instruments("binance_usdm")
-    stored = np.concatenate(list(archive.tick_batches("binance_usdm", ["BTCUSDT"])))
-    live = _run(Ingest([instrument], CONFIG), shallow)
-    assert live.tobytes() == stored.tobytes()
-    true = _run(Ingest([instrument], CONFIG), rows)
-    live, true = (each[each["kind"] == TickKind.BOOK] for each in (live, true))
-    columns = ["px0", "px1", "q0", "q1", "q2", "q3"]
-    whole = live["quality"] == 0
-    assert 100 < whole.sum() < len(live)
-    found = {each["recv_ns"].item(): each[columns].tolist() for each in true}
-    shown = [(each["recv_ns"].item(), each[columns].tolist()) for each in live[whole]]
-    assert all(found[recv_ns] == values for recv_ns, values in shown)
 
 
 def test_live_ticks_are_the_bits_of_an_imported_recording(excerpt, tmp_path):
