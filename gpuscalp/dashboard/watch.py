@@ -17,10 +17,11 @@ from gpuscalp.bundle import read_contract
 from gpuscalp.config import to_dict
 from gpuscalp.dashboard.follower import JournalFollower
 from gpuscalp.dashboard.history import KINDS, SPAN_MS, History
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import NotRunningError, UsageError
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.control import read_status
 from gpuscalp.live.directory import read_about
+from gpuscalp.live.store import open_to_read
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 
 # A status is written twice a second by default; after so long without one it is not believed any more.
@@ -88,7 +89,7 @@ class Watch:
             self.history.take(records)
         try:
             status = read_status(self.path)
-        except UsageError:
+        except (UsageError, NotRunningError):
             return
         if self.status is None or status["written_ns"] != self.status["written_ns"]:
             self._changed_ns = self._monotonic()
@@ -120,9 +121,8 @@ class Watch:
 
     def orders(self) -> dict[str, list[dict[str, Any]]]:
         """Return the last orders and fills, the newest first, as the session's database has them."""
-        uri = f"file:{self.path / 'state.sqlite'}?mode=ro"
         try:
-            with closing(sqlite3.connect(uri, uri=True, timeout=0.2)) as database:
+            with closing(open_to_read(self.path / "state.sqlite", timeout_s=0.2)) as database:
                 database.row_factory = sqlite3.Row
                 orders = database.execute(
                     "SELECT order_id, symbol, side, qty_e8, left_e8, reason, state, sent_ns"

@@ -9,11 +9,19 @@ States and what moves between them::
     UNSYNCED  --snapshot that joins the buffered updates-->  SYNCED
     SYNCED    --update whose previous id is not ours------>  RESYNC
     RESYNC    --snapshot that joins the buffered updates-->  SYNCED
+    SYNCED    --20 best levels that reach past the edge--->  RESYNC
+    RESYNC    --20 best levels within it, chain unbroken-->  SYNCED
 
 In UNSYNCED there is no book to show. In RESYNC updates go on being applied to the levels at hand, because a
 recording may hold no further snapshot, but the book is doubtful until one comes, and everything read from it
 carries ``Quality.GAP | Quality.RESYNC``. A level that an update crosses is known to be dead then, and is
 removed; in SYNCED nothing is ever removed but by the venue, so that a crossed book shows.
+
+A snapshot of as many levels as were asked for says nothing of what lies beyond its outermost ones, and no
+update tells of a level there that does not change. That is the edge of a side; it goes outwards with the
+market where that tells something (``gpuscalp.ops.levels``). Past it nothing that is shown is wrong, but
+levels may be missing. Near it updates are kept a while, so that a snapshot that was asked for in time renews
+the book although it is older than the newest of them.
 
 A partial book (``on_partial``) says all there is at once: no snapshot, always SYNCED, and a hole in its chain
 is over when it shows. A book takes either updates or partial books; who mixes them begins a new one.
@@ -38,12 +46,18 @@ from gpuscalp.schema import BOOK_LEVELS, I64, Quality
 
 # A snapshot is asked for when the stream starts and comes within seconds; ten minutes of updates at 100 ms.
 BUFFER_MAX: Final = 6_000
+# While a whole book is near its edge: longer than a snapshot is on its way, 10 s of updates at 100 ms.
+RENEWAL_MAX: Final = 100
+# Levels that can be asked for, on USD-M and spot, and more than the best 20: a side of just so many is cut.
+SNAPSHOT_LIMITS: Final = frozenset((50, 100, 500, 1_000, 5_000))
 # Far more levels than the venue keeps; a feed that sends more is broken, and the farthest are let go.
 LEVELS_MAX: Final = 50_000
 
 _CROSSED: Final = int(Quality.CROSSED)
 _NO_BOOK: Final = int(Quality.RESYNC)
 _DOUBTFUL: Final = int(Quality.GAP | Quality.RESYNC)
+_EDGES: Final = ops.NEAR | ops.BEYOND
+_BEYOND: Final = ops.BEYOND
 _EMPTY: Final = (0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -60,7 +74,7 @@ class BookEvent(Enum):
     BUFFERED: kept until a snapshot comes. DUPLICATE: the newest update once more. LATE: older than what is
     already known. GAP: updates before this one are missing; it was applied (or, without a book, buffered).
     SYNCED: a snapshot made the book whole. TOO_OLD: the snapshot does not reach the buffered updates.
-    UNNEEDED: the book is whole and ahead of the snapshot.
+    UNNEEDED: the book is whole, not near its edge, and ahead of the snapshot.
     """
 
     APPLIED = "applied"
@@ -100,7 +114,6 @@ class LocalBook:
 
     Attributes
     ----------
-    state : BookState
     missing : ids (first, last), both included, that the newest GAP missed
     unused : buffered updates let go without ever being applied
     resync_count : how often a whole book has become doubtful
@@ -110,7 +123,8 @@ class LocalBook:
     """
 
     def __init__(self) -> None:
-        self.state = BookState.UNSYNCED
+        self._state = BookState.UNSYNCED  # by the chain of updates alone
+        self._edge = 0  # bits NEAR and BEYOND
         self._ids = Ascent()
         self.missing = (0, 0)
         self.unused = self.resync_count = 0
@@ -123,6 +137,15 @@ class LocalBook:
         self._join_id: int | None = None  # id of a snapshot that no update has reached yet
 
     @property
+    def state(self) -> BookState:
+        return _RESYNC if self._edge & _BEYOND and self._state is _SYNCED else self._state
+
+    @property
+    def near_edge(self) -> bool:
+        """Whether a whole book should be renewed by a snapshot before levels can be missing."""
+        return self._edge == ops.NEAR and self._state is _SYNCED
+
+    @property
     def last_id(self) -> int | None:
         """Id of the newest update seen, whether or not there is a book; None before the first."""
         return self._ids.newest
@@ -131,14 +154,14 @@ class LocalBook:
     def quality(self) -> int:
         """Quality bits of what ``top`` returns."""
         bits = _CROSSED if self.crossed else 0
-        if self.state is _SYNCED:
+        if self._state is _SYNCED and not self._edge & _BEYOND:
             return bits
-        return bits | (_DOUBTFUL if self.state is BookState.RESYNC else _NO_BOOK)
+        return bits | (_NO_BOOK if self._state is BookState.UNSYNCED else _DOUBTFUL)
 
     @property
     def waiting(self) -> int:
         """Updates that wait for a snapshot."""
-        return len(self._buffer) if self.state is BookState.UNSYNCED else 0
+        return len(self._buffer) if self._state is BookState.UNSYNCED else 0
 
     def on_diff(self, diff: DepthUpdate) -> BookEvent:
         """Take one depth update."""
@@ -176,7 +199,7 @@ class LocalBook:
         if newest is not None and gap:
             self.missing = (newest + 1, previous_id)
         self._first_id = first_id
-        if gap or self._join_id is not None or self.state is not _SYNCED:
+        if gap or self._join_id is not None or self._edge or self._state is not _SYNCED:
             if self._is_contained(last_id):
                 return BookEvent.CONTAINED
             kept = levels[start : start + bid_count + ask_count].copy()
@@ -206,9 +229,9 @@ class LocalBook:
         if self._ids.outvoted:
             newest = self._ids.before
         self._first_id = first_id
-        self.state, self._join_id = BookState.SYNCED, None
+        self._state, self._join_id = BookState.SYNCED, None
         before = self._top.tobytes()
-        self._cells[:, 0] = 0
+        ops.clear(self._cells)
         self._top[:], self.summary = 0, _EMPTY
         self._apply(levels, start, bid_count, ask_count)
         if newest is not None and previous_id > newest:
@@ -218,10 +241,11 @@ class LocalBook:
 
     def on_snapshot(self, snapshot: DepthSnapshot) -> BookEvent:
         """Take one REST snapshot: load it and apply the buffered updates that follow it."""
-        if self.state is BookState.SYNCED and (self._join_id or self.last_id or 0) >= snapshot.last_id:
+        newest = self._join_id or self.last_id or 0
+        if self._state is _SYNCED and not self._edge and newest >= snapshot.last_id:
             return BookEvent.UNNEEDED
         waiting = [kept for kept in self._buffer if kept.last_id > snapshot.last_id]
-        if waiting and waiting[0].previous_id > snapshot.last_id:
+        if (waiting[0].previous_id if waiting else newest) > snapshot.last_id:
             return BookEvent.TOO_OLD
         if any(later.previous_id != sooner.last_id for sooner, later in pairwise(waiting)):
             return BookEvent.TOO_OLD  # the last gap lies behind the snapshot
@@ -229,7 +253,7 @@ class LocalBook:
         for kept in waiting:
             self._apply_kept(kept)
         self._buffer.clear()
-        self.state = BookState.SYNCED
+        self._state = BookState.SYNCED
         self._join_id = None if waiting else snapshot.last_id
         return BookEvent.SYNCED
 
@@ -250,26 +274,30 @@ class LocalBook:
 
     def _is_contained(self, last_id: int) -> bool:
         """Whether the snapshot, which had nothing to join, has an update already."""
-        return self.state is BookState.SYNCED and self._join_id is not None and last_id <= self._join_id
+        return self._state is BookState.SYNCED and self._join_id is not None and last_id <= self._join_id
 
     def _on_unsettled(self, kept: _Kept, *, gap: bool) -> BookEvent:
         """Take an update that is not simply the next one of a whole book."""
-        if self.state is BookState.SYNCED and self._join_id is not None:
+        if self._state is BookState.SYNCED and self._join_id is not None:
             # The first update behind a snapshot that had nothing to join must begin at or before it. A gap
             # before that moment is covered by it.
             gap = kept.previous_id > self._join_id
             if gap:
                 self.missing = (self._join_id + 1, kept.previous_id)
             self._join_id = None
-            if not gap:
-                return self._apply_kept(kept)
-        if self.state is BookState.SYNCED:
-            self.state = BookState.RESYNC
-            self.resync_count += 1
-        if len(self._buffer) == BUFFER_MAX and self.state is BookState.UNSYNCED:
+        if self._state is BookState.SYNCED and not gap:
+            if self._edge:
+                self._buffer.append(kept)
+                if len(self._buffer) > RENEWAL_MAX:
+                    self._buffer.popleft()
+            return self._apply_kept(kept)
+        if self._state is BookState.SYNCED:
+            self.resync_count += self.state is BookState.SYNCED
+            self._state = BookState.RESYNC
+        if len(self._buffer) == BUFFER_MAX and self._state is BookState.UNSYNCED:
             self.unused += 1
         self._buffer.append(kept)
-        if self.state is BookState.UNSYNCED:
+        if self._state is BookState.UNSYNCED:
             return BookEvent.GAP if gap else BookEvent.BUFFERED
         event = self._apply_kept(kept)
         return BookEvent.GAP if gap else event
@@ -278,7 +306,7 @@ class LocalBook:
         return self._apply(kept.levels, 0, kept.bid_count, len(kept.levels) - kept.bid_count)
 
     def _apply(self, levels: I64, start: int, bid_count: int, ask_count: int) -> BookEvent:
-        doubtful = self.state is _RESYNC
+        doubtful = self._state is _RESYNC
         made = ops.update(self._cells, self._top, levels, start, bid_count, ask_count, LEVELS_MAX, doubtful)
         if made[0] & ops.ROOM:
             self._make_room(max(bid_count, ask_count))
@@ -290,10 +318,19 @@ class LocalBook:
         self.crossed = bits & ops.CROSSED != 0
         if bits & ops.MOVED:
             self.summary = made[1:]
+            if bits & _EDGES != self._edge:
+                self._note_edge(bits & _EDGES)
         return _TOP if bits & ops.CHANGED else _APPLIED
 
+    def _note_edge(self, edge: int) -> None:
+        if self._state is BookState.SYNCED:
+            self.resync_count += edge & ~self._edge & _BEYOND != 0
+            if not edge:
+                self._buffer.clear()
+        self._edge = edge
+
     def _load(self, bids: Levels, asks: Levels) -> None:
-        self._cells[:, 0] = 0
+        ops.clear(self._cells)
         self._make_room(max(len(bids), len(asks)))
         for row, sign, levels in ((ops.BIDS, 1, bids), (ops.ASKS, -1, asks)):
             # Where a price is named twice the last one counts, as in an update.
@@ -303,11 +340,13 @@ class LocalBook:
             self._cells[row, 0] = count
             self._cells[row, 1 : count + 1] = keys
             self._cells[row + 1, 1 : count + 1] = [found[key] for key in keys]
+            if len(levels) in SNAPSHOT_LIMITS and keys:
+                self._cells[row + 1, 0] = keys[0]
         self._note(ops.read(self._cells, self._top))
 
     def _make_room(self, more: int) -> None:
         """Let the cells hold so many levels more, a side."""
-        needed = int(self._cells[:, 0].max()) + more + 1
+        needed = int(max(self._cells[ops.BIDS, 0], self._cells[ops.ASKS, 0])) + more + 1
         if needed > self._cells.shape[1]:
             self._cells = ops.with_room(self._cells, (1 << needed.bit_length()) - 1)
 

@@ -155,6 +155,12 @@ class Ingest:
             if market.book.last_id is not None and market.book.state is not BookState.SYNCED
         )
 
+    def near_edge(self) -> tuple[str, ...]:
+        """Return the symbols whose book is whole and needs a snapshot soon (``LocalBook.near_edge``)."""
+        return tuple(
+            name for name, market in zip(self._names, self._markets, strict=True) if market.book.near_edge
+        )
+
     def book_states(self) -> dict[str, str]:
         """Return the state of every symbol's book, by its name."""
         return {

@@ -208,17 +208,24 @@ def read_status(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    UsageError    it has never said anything
+    UsageError         it has never said anything
+    NotRunningError    it has, and that cannot be read
     """
     try:
-        status: dict[str, Any] = msgspec.json.decode((path / STATUS_FILE).read_bytes())
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode((path / STATUS_FILE).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        if isinstance(error, msgspec.DecodeError) and (path / SESSION_FILE).is_file():
+            raise NotRunningError(
+                "no process runs this session, and its last status cannot be read",
+                where=str(path / STATUS_FILE),
+                value=str(error),
+                fix="the next start writes it again: gpuscalp live --session",
+            ) from None
         raise UsageError(
             "no session here, or one that has never run",
             where=str(path),
             fix="name the directory that `gpuscalp live` was given",
         ) from None
-    return status
 
 
 def _refusal(error: GpuscalpError) -> bytes:

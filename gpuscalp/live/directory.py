@@ -28,7 +28,7 @@ from msgspec import Struct
 from gpuscalp import __version__
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
-from gpuscalp.errors import ConfigError, UsageError
+from gpuscalp.errors import ConfigError, NotRunningError, UsageError
 from gpuscalp.files import pretty, replace_file
 from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
 from gpuscalp.live.control import read_status
@@ -168,7 +168,7 @@ def lead_of(path: Path) -> Path:
     about = read_about(path)
     try:
         digest = read_status(path)["model"]["bundle"]
-    except (UsageError, KeyError):
+    except (UsageError, NotRunningError, KeyError):
         digest = about.bundle
     return path / "bundle" if digest == about.bundle else path / FOLDER / digest
 

@@ -24,6 +24,7 @@ from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.feeds.clock import ClockOffset
+from gpuscalp.feeds.proxies import proxy_of
 from gpuscalp.feeds.rest import RestClient
 from gpuscalp.feeds.routes import endpoints, stream_names
 from gpuscalp.live.directory import SESSION_FILE, create, lock, read_about
@@ -197,7 +198,7 @@ def _run(
             where="--worker-fault",
             fix="rehearse it by --embedded --device cpu, or set engine.workers to cpu",
         )
-    rest = RestClient(running.feed, clock=time.time_ns)
+    rest = RestClient(running.feed, clock=time.time_ns, proxy_url=proxy_of(running.feed.rest_url))
     try:
         if not known and model is not None:
             instruments = _instruments(rest, config.venue, model)

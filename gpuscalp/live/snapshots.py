@@ -5,6 +5,10 @@ asked for again.
 
 A book that is whole needs none, and takes nothing from one but what is newer. But the journal does: who reads
 it from the middle has no book of a symbol before its next snapshot (gpuscalp.retrain.market_data).
+
+A whole book near its edge needs one before the market is there. It gets the deepest, which lasts longest, and
+all such books together a quarter of the weight of a minute: where the whole market moves at once those that
+come to their edge meanwhile are doubtful, and go first.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ _WAIT_MAX_NS: Final = 30 * NS_PER_S
 _AT_ONCE: Final = 2
 # (limit, weight): a thousand levels where the weight of a minute reaches for two rounds of all symbols.
 _DEPTHS: Final = ((1_000, 20), (500, 10), (100, 5), (50, 2))
+_DEEPEST, _DEEPEST_WEIGHT = _DEPTHS[0]
+_EDGE_SHARE: Final = 4
 
 
 def brings_changes(streams: Iterable[str]) -> bool:
@@ -69,29 +75,40 @@ class Snapshots:
             _DEPTHS[-1][0],
         )
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._wanted: deque[str] = deque()
+        self._wanted: deque[tuple[str, int]] = deque()
         self._not_before_ns: dict[str, int] = {}
         self._wait_ns: dict[str, int] = {}
         # The first one is the next to be renewed.
         self._renewed = deque(symbols if renew_ns else ())
         self._pause_ns = renew_ns // len(symbols)
         self._renew_ns = monotonic() + self._pause_ns
+        self._edge_pause_ns = _EDGE_SHARE * _DEEPEST_WEIGHT * 60 * NS_PER_S // weight_per_minute
+        self._edge_ns = monotonic()
         self.fetched = self.refused = 0
         self.refusal = ""
 
-    def poll(self, unsynced: Sequence[str]) -> None:
+    def poll(self, unsynced: Sequence[str], near_edge: Sequence[str] = ()) -> None:
         """Begin to fetch what may be fetched now; what has to wait for its turn follows by itself."""
-        self._wanted = deque(unsynced)
-        if self._renewed and self._monotonic() >= self._renew_ns and self._renewed[0] not in unsynced:
-            self._wanted.append(self._renewed[0])
+        now_ns = self._monotonic()
+        self._wanted = deque((symbol, self.depth) for symbol in unsynced)
+        if self._renewed and now_ns >= self._renew_ns and self._renewed[0] not in unsynced:
+            self._wanted.append((self._renewed[0], self.depth))
+        if now_ns >= self._edge_ns:
+            symbol = next((each for each in near_edge if self._is_free(each, now_ns)), None)
+            if symbol is not None:
+                self._edge_ns = now_ns + self._edge_pause_ns
+                self._wanted.append((symbol, _DEEPEST))
         self._begin()
 
     def _begin(self) -> None:
         now_ns = self._monotonic()
         while self._wanted and len(self._running) < _AT_ONCE:
-            symbol = self._wanted.popleft()
-            if symbol not in self._running and now_ns >= self._not_before_ns.get(symbol, 0):
-                self._running[symbol] = asyncio.create_task(self._fetch(symbol))
+            symbol, depth = self._wanted.popleft()
+            if self._is_free(symbol, now_ns):
+                self._running[symbol] = asyncio.create_task(self._fetch(symbol, depth))
+
+    def _is_free(self, symbol: str, now_ns: int) -> bool:
+        return symbol not in self._running and now_ns >= self._not_before_ns.get(symbol, 0)
 
     async def close(self) -> None:
         self._wanted.clear()
@@ -100,12 +117,10 @@ class Snapshots:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _fetch(self, symbol: str) -> None:
+    async def _fetch(self, symbol: str, depth: int) -> None:
         loop = asyncio.get_running_loop()
         try:
-            reply, snapshot = await loop.run_in_executor(
-                self._executor, self._client.depth, symbol, self.depth
-            )
+            reply, snapshot = await loop.run_in_executor(self._executor, self._client.depth, symbol, depth)
             self.fetched += 1
             if self._take(reply, snapshot) in ("taken", "snapshot_not_needed"):
                 self._wait_ns.pop(symbol, None)

@@ -100,7 +100,8 @@ class SocketSource:
         self._driver.guarded(partial(self._timekeeper.close_frames, now_ns))
 
     def health(self, device: tuple[str, ...]) -> HealthRecord:
-        self._snapshots.poll(self._session.market.ingest.unsynced())
+        ingest = self._session.market.ingest
+        self._snapshots.poll(ingest.unsynced(), ingest.near_edge())
         return self._health.judge(self._client, self.clock, device)
 
     def send(self) -> None:

@@ -273,13 +273,27 @@ class Store:
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
+def open_to_read(path: Path, *, timeout_s: float = 5.0) -> sqlite3.Connection:
+    """Open the database of a session that may run; nothing can be written through it, and no file is made.
+
+    Parameters
+    ----------
+    timeout_s : how long a statement waits for who writes
+
+    Raises
+    ------
+    sqlite3.Error    it is not there, or no database
+    """
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=timeout_s)
+
+
 def sent_ns_of(path: Path, order_id: int) -> int | None:
     """Return when an order was sent (exchange time); None where the database does not know.
 
     It may belong to a session that runs: it is opened to be read, and let go at once.
     """
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+        with closing(open_to_read(path)) as db:
             row = db.execute("SELECT sent_ns FROM orders WHERE order_id = ?", (order_id,)).fetchone()
     except sqlite3.Error:
         return None

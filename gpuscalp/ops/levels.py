@@ -6,6 +6,10 @@ update ids and no states: those are ``gpuscalp.feeds.book``'s.
 A side is two rows of ``cells``: keys and quantities from place 1 on, their count in place 0 of the keys. A
 key is the price times the sign that makes the best level the largest, and the best level lies *last*: most
 changes are near the best, and only what lies behind a level has to move when it comes or goes.
+
+Place 0 of the quantities is the edge: the key from which on, up to the best level, every level is known;
+``NO_EDGE`` where all are. It goes outwards with the other side: where an ask lies there can be no bid at its
+price or above, so that whatever bid comes there later comes by an update, and is known.
 """
 
 from __future__ import annotations
@@ -21,21 +25,32 @@ ROWS = 4
 
 # Bits of the first number that ``update`` returns. ROOM: there is no room for the levels, nothing was done.
 # CHANGED: one of the best 20 levels did, or was set and taken back. MOVED: what ``top`` holds is another.
-# CROSSED: the best bid lies at or above the best ask.
-ROOM, CHANGED, MOVED, CROSSED = 1, 2, 4, 8
+# CROSSED: the best bid lies at or above the best ask. NEAR: fewer than 40 levels of a side lie within its
+# edge. BEYOND: fewer than 20, so that levels may be missing among the best. Both are told where MOVED.
+ROOM, CHANGED, MOVED, CROSSED, NEAR, BEYOND = 1, 2, 4, 8, 16, 32
 
 _FEW = 5
 _E8 = 1e8  # a float: an integer above 2^53 is rounded before it is divided, as NumPy does it in the archive
 # Within the range of a negated key; no price reaches it.
 _FAR = 2**63 - 1
+NO_EDGE = -_FAR
+_NEAR_LEVELS = 2 * BOOK_LEVELS
 
 # (bits, best bid, best ask, quantities of 5 bids, of 5 asks, of 20 bids, of 20 asks)
 Summary = tuple[int, int, int, float, float, float, float]
 
 
 def new_cells(level_count: int) -> I64:
-    """Return empty cells, int64[ROWS, level_count + 1]."""
-    return np.zeros((ROWS, level_count + 1), np.int64)
+    """Return empty cells without edges, int64[ROWS, level_count + 1]."""
+    cells = np.zeros((ROWS, level_count + 1), np.int64)
+    clear(cells)
+    return cells
+
+
+def clear(cells: I64) -> None:
+    """Remove all levels, and the edges."""
+    cells[BIDS::2, 0] = 0
+    cells[BIDS + 1 :: 2, 0] = NO_EDGE
 
 
 def with_room(cells: I64, level_count: int) -> I64:
@@ -142,6 +157,14 @@ def _repair(cells, levels, start, middle, stop):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _knows(cells, row, level_count):  # type: ignore[no-untyped-def]
+    """Whether so many levels of a side, from the best one on, lie within its edge."""
+    count = cells[row, 0]
+    edge = cells[row + 1, 0]
+    return edge == NO_EDGE or (count >= level_count and cells[row, count - level_count + 1] >= edge)
+
+
+@jit
 def _summary(cells, bits, top):  # type: ignore[no-untyped-def]
     """Write the best levels, and add their quantities from the best one outwards, in float64."""
     top[:] = 0
@@ -150,6 +173,9 @@ def _summary(cells, bits, top):  # type: ignore[no-untyped-def]
         row = BIDS if side == 0 else ASKS
         sign = 1 if side == 0 else -1
         count = cells[row, 0]
+        if count > 0 and bits & CROSSED == 0:
+            other = (ASKS if side == 0 else BIDS) + 1
+            cells[other, 0] = min(cells[other, 0], -cells[row, count])
         total = 0.0
         for index in range(min(count, BOOK_LEVELS)):
             quantity = cells[row + 1, count - index]
@@ -159,6 +185,9 @@ def _summary(cells, bits, top):  # type: ignore[no-untyped-def]
             if index < _FEW:
                 sums[side] = total
         sums[2 + side] = total
+    for row in (BIDS, ASKS):
+        if not _knows(cells, row, _NEAR_LEVELS):
+            bits |= NEAR if _knows(cells, row, BOOK_LEVELS) else NEAR | BEYOND
     return bits, top[BIDS, 0], top[ASKS, 0], sums[0], sums[1], sums[2], sums[3]
 
 

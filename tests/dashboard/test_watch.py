@@ -8,9 +8,14 @@ import sys
 
 import pytest
 
+from gpuscalp.account import Account
 from gpuscalp.dashboard.watch import SILENT_S, Watch
 from gpuscalp.errors import UsageError
+from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.control import write_status
+from gpuscalp.live.records import OrderRecord
+from gpuscalp.live.store import Store
+from gpuscalp.schema import E8
 
 SECOND = 1_000_000_000
 
@@ -115,6 +120,27 @@ def test_a_status_that_is_slow_by_configuration_is_waited_for(still, clocks, mon
 def test_orders_without_a_database_are_none(watch):
     assert watch.orders() == {"orders": [], "fills": []}
     assert not (watch.path / "state.sqlite").exists()
+
+
+@pytest.mark.parametrize("name", ["one#two", "why?", "100%41"])
+def test_orders_are_found_whatever_the_path_is_named(still, clocks, name):
+    """Behind a # the path was cut off: no orders, and a file of that name beside the session."""
+    path = still.rename(still.with_name(name))
+    store = Store(path / "state.sqlite", ["BTCUSDT"])
+    order = OrderRecord(7, "gs-x-7", 0, 1, 2 * E8, False, 5, 6, 7, "edge", False)
+    store.write([(1, RecordKind.ORDER, order)], Account(E8, 1))
+    store.close()
+    before = sorted(each.name for each in path.parent.iterdir())
+    watch = Watch(path, wall=lambda: clocks.wall_ns, monotonic=lambda: clocks.monotonic_ns)
+    assert [each["order_id"] for each in watch.orders()["orders"]] == [7]
+    assert sorted(each.name for each in path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]"])
+def test_a_damaged_status_is_none(watch, damaged):
+    (watch.path / "status.json").write_bytes(damaged)
+    watch.look()
+    assert watch.life().state == "unborn"
 
 
 def test_a_directory_without_a_session_is_refused(tmp_path):

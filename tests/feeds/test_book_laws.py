@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 from unittest import mock
 
@@ -18,12 +19,32 @@ from tests.feeds.naive_book import NaiveBook
 # Few prices, so that levels meet, cross and pass the twentieth; quantities that are no round numbers.
 QTY = st.one_of(st.just(0), st.integers(1, 3), st.integers(1, 2**62))
 LEVELS = st.lists(st.tuples(st.integers(1, 80), QTY), max_size=30)
+# Snapshots that were cut at as many levels as they have: their books begin near their edges.
+LIMITS = frozenset(range(21, 40))
+_PRICES = st.lists(st.integers(61, 100), unique=True, min_size=19, max_size=39)
+DEEP = st.tuples(
+    _PRICES.map(lambda prices: [(price, price) for price in prices]),
+    _PRICES.map(lambda prices: [(40 + price, price) for price in prices]),
+)
+
+
+def _moved(to: int) -> tuple[str, Levels, Levels]:
+    """Return an update by which the market lies around a price: what it leaves behind goes, some comes."""
+    bids = [(price, 0 if price >= to else 2) for price in range(to - 25, 180)]
+    asks = [(price, 0 if price <= to else 2) for price in range(1, to + 25)]
+    return "next", bids, asks
+
+
+# Past the edges and some way back, where moves alone have told all levels.
+MOVES = st.sampled_from((40, 65, 75, 100, 125, 155)).map(_moved)
 STEP = st.one_of(
     st.tuples(st.just("next"), LEVELS, LEVELS),
     st.tuples(st.just("next"), LEVELS, LEVELS),
+    MOVES,
     st.tuples(st.just("gap"), LEVELS, LEVELS),
     st.tuples(st.sampled_from(["late", "again"]), LEVELS, LEVELS),
     st.tuples(st.integers(-6, 3), LEVELS, LEVELS),  # a snapshot so many ids behind or ahead
+    st.tuples(st.integers(-6, 3), DEEP).map(lambda drawn: (drawn[0], *drawn[1])),
 )
 
 
@@ -31,6 +52,7 @@ def _compare(ours: LocalBook, naive: NaiveBook) -> None:
     assert ours.state is BookState(naive.state)
     assert ours.top() == naive.top()
     assert ours.crossed == naive.crossed
+    assert ours.near_edge == (naive.near and naive.state == "synced")
     assert ours.missing == naive.missing
     bid_price, bid_qty, ask_price, ask_qty = naive.top()
     assert ours.best() == (bid_price[0], bid_qty[0], ask_price[0], ask_qty[0])
@@ -40,17 +62,23 @@ def _compare(ours: LocalBook, naive: NaiveBook) -> None:
     assert ours.quality == int(doubts | (Quality.CROSSED if naive.crossed else 0))
 
 
-@pytest.mark.parametrize("levels_max", [25, 50_000])
+@pytest.mark.parametrize(("levels_max", "limits"), [(25, ()), (50_000, ()), (50_000, LIMITS)])
 @settings(max_examples=120)
 @given(
-    snapshot=st.tuples(LEVELS, LEVELS), steps=st.lists(STEP, max_size=20), ahead=st.lists(STEP, max_size=3)
+    snapshot=st.tuples(LEVELS, LEVELS) | DEEP,
+    steps=st.lists(STEP, max_size=20) | st.lists(MOVES, max_size=8),
+    ahead=st.lists(STEP, max_size=3),
 )
 def test_book_is_that_of_plain_dicts_whatever_comes(
-    levels_max: int, snapshot: tuple[Levels, Levels], steps: list[Any], ahead: list[Any]
+    levels_max: int,
+    limits: Container[int],
+    snapshot: tuple[Levels, Levels],
+    steps: list[Any],
+    ahead: list[Any],
 ) -> None:
-    ours, naive = LocalBook(), NaiveBook(levels_max)
+    ours, naive = LocalBook(), NaiveBook(levels_max, limits)
     last, older = 10, 10
-    with mock.patch.object(book_module, "LEVELS_MAX", levels_max):
+    with mock.patch.multiple(book_module, LEVELS_MAX=levels_max, SNAPSHOT_LIMITS=limits):
         for what, bids, asks in [*ahead, (0, *snapshot), *steps]:
             if isinstance(what, int):
                 found = DepthSnapshot("X", 1, last + what, bids, asks)

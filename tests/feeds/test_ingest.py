@@ -305,6 +305,29 @@ def test_symbol_without_a_whole_book_asks_for_a_snapshot():
     assert ticks[ticks["kind"] == TickKind.BOOK]["quality"][-1] & Quality.RESYNC
 
 
+def test_symbol_near_the_edge_of_its_snapshot_is_named_before_its_book_is_doubtful():
+    ingest = Ingest([_instrument(), _instrument("ETHUSDT")], CONFIG)
+    asks = [((101 + n) * E8, E8) for n in range(50)]
+    ingest.on_snapshot(1, DepthSnapshot("BTCUSDT", 0, 6, [(99 * E8, E8)], asks))
+    for last_id, gone, near_edge, unsynced in (
+        (7, range(101, 111), (), ()),
+        (8, range(111, 112), ("BTCUSDT",), ()),
+        (9, range(112, 132), (), ("BTCUSDT",)),
+    ):
+        levels = ",".join(f'["{price}.0","0"]' for price in gone)
+        ingest.on_messages(
+            *(0, last_id),
+            [
+                f'{{"stream":"btcusdt@depth@100ms","data":{{"e":"depthUpdate","E":{START_MS},"s":"BTCUSDT",'
+                f'"U":{last_id},"u":{last_id},"pu":{last_id - 1},"b":[],"a":[{levels}]}}}}'.encode()
+            ],
+        )
+        assert (ingest.near_edge(), ingest.unsynced()) == (near_edge, unsynced)
+    ticks = ingest.take()
+    books = ticks[ticks["kind"] == TickKind.BOOK]
+    assert books["quality"].tolist() == [0, 0, 0, Quality.GAP | Quality.RESYNC]
+
+
 def test_connection_has_joined_when_all_of_its_streams_have():
     ingest = Ingest([_instrument()], CONFIG)
     streams = ("btcusdt@aggTrade", "btcusdt@bookTicker")

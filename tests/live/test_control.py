@@ -134,3 +134,25 @@ def test_who_may_not_command_is_not_told_that_nothing_runs(
     assert error["what"] == "this user may not command the session"
     assert "sudo -u" in error["fix"]
     assert error["value"] == "Permission denied"
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"state": "act', b"\xff"])
+def test_damaged_status_denies_no_session(
+    tmp_path: Path, damaged: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty one, as a power cut leaves it, was no session at all (2); a list was a traceback."""
+    (tmp_path / STATUS_FILE).write_bytes(damaged)
+    assert run(["status", str(tmp_path), "--json"]) == UsageError.exit_code
+    capsys.readouterr()
+    (tmp_path / SESSION_FILE).write_text("{}")
+    assert run(["status", str(tmp_path), "--json"]) == NotRunningError.exit_code
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["what"] == "no process runs this session, and its last status cannot be read"
+    assert error["where"] == str(tmp_path / STATUS_FILE)
+    assert "the next start writes it again" in error["fix"]
+
+
+def test_session_without_a_status_has_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / SESSION_FILE).write_text("{}")
+    assert run(["status", str(tmp_path), "--json"]) == UsageError.exit_code
+    assert "never run" in json.loads(capsys.readouterr().out)["error"]["what"]

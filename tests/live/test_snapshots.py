@@ -153,3 +153,44 @@ def test_whole_books_are_asked_for_now_and_then_one_after_another() -> None:
     # At 10 s, at 15 s because it was needed, 25, 35 refused, 36 again, 46, 56, 66 s.
     assert venue.asked == ["A", "B", "C", "A", "A", "B", "C", "A"]
     assert [each // NS_PER_S for each in venue.asked_ns] == [10, 15, 25, 36, 46, 56, 66]
+
+
+class _Noting(_Venue):
+    """Notes whom it was asked about, and for how many levels."""
+
+    def __init__(self) -> None:
+        super().__init__(tuple(range(1_000)))
+        self.asked: list[tuple[int, str, int]] = []
+
+    def depth(self, symbol: str, limit: int) -> tuple[Any, DepthSnapshot]:
+        self.asked.append((self.now_ns // NS_PER_S, symbol, limit))
+        return super().depth(symbol, limit)
+
+
+def test_books_near_their_edge_get_deep_snapshots_one_after_another_behind_those_in_need() -> None:
+    """All at once, with 20 of the venue's 2,400 a minute each, they would leave nothing for anybody else."""
+    venue = _Noting()
+    symbols = [f"S{number}" for number in range(300)]
+
+    async def run() -> None:
+        snapshots = Snapshots(
+            venue,  # type: ignore[arg-type]
+            _Refusals(),
+            lambda _, __: "taken",
+            monotonic=lambda: venue.now_ns,
+            symbols=symbols,
+            renew_ns=0,
+            weight_per_minute=2_400,
+        )
+        near = list(symbols)
+        for quarter in range(24):
+            venue.now_ns = quarter * NS_PER_S // 4
+            in_need = ["S7"] if quarter == 8 else []
+            snapshots.poll(in_need, [each for each in near if each not in in_need])
+            for _ in range(10):
+                await asyncio.sleep(0)
+            near = [each for each in near if each not in {name for _, name, _ in venue.asked}]
+        await snapshots.close()
+
+    asyncio.run(run())
+    assert venue.asked == [(0, "S0", 1_000), (2, "S7", 50), (2, "S1", 1_000), (4, "S2", 1_000)]
