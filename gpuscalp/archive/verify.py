@@ -101,7 +101,7 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
 def _verify_part(
     root: Path, part: Part, report: VerifyReport, trade_ids: dict[tuple[str, str], list[I64]]
 ) -> None:
-    import pyarrow.parquet as pq
+    from gpuscalp.arrow import pq
 
     file = root / part.path
     if not file.exists():
