@@ -182,7 +182,7 @@ def _run(
 ) -> dict[str, Any]:
     known = (path / SESSION_FILE).exists()
     if known:
-        check_same(path, config, model, os.environ)
+        check_same(path, config, model)
         config = _with_operating(read_about(path).config, config)
     elif model is None:
         raise UsageError("a session needs a model", where="--model", fix="gpuscalp train makes one")
@@ -312,7 +312,11 @@ def _instruments(rest: RestClient, venue: str, model: Path) -> list[Instrument]:
 
 
 def check_same(
-    path: Path, config: LiveConfig | None, model: Path | None, environment: Mapping[str, str]
+    path: Path,
+    config: LiveConfig | None,
+    model: Path | None,
+    *,
+    environment: Mapping[str, str] = os.environ,
 ) -> None:
     """Refuse to go on with a session under another configuration or model.
 

@@ -27,8 +27,6 @@ import pytest
 
 from gpuscalp.config import LogsConfig, MetricsConfig, NotifyConfig, SessionConfig
 from gpuscalp.dashboard.access import open_token
-from gpuscalp.doctor.check import Diagnosis
-from gpuscalp.doctor.diagnosis import examine
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import ServeSpec
@@ -66,7 +64,6 @@ class Operated(NamedTuple):
     levels: dict[str, Any]
     used: dict[str, Any]
     status: dict[str, Any]
-    examined: Diagnosis
 
 
 def free_port() -> int:
@@ -111,7 +108,6 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
         with Running(path, config, bundle) as running:
             running.wait_trading()
             answers = wait_ready(port)
-            examined = examine(session_dir=path, device="cpu", offline=True)
             levels = running.ask("log_level", level="INFO", logger="gpuscalp.frames")
             running.ask("halt", by=EVERYTHING)
             answers["reducing"] = get(port, "/readyz")
@@ -129,7 +125,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
             answers["halted"], answers["changed"] = get(port, "/readyz"), get(port, "/metrics")
             ended = running.stop()
         ended.check()
-        yield Operated(path, config, bundle, exchange, saved, answers, levels, used, status, examined)
+        yield Operated(path, config, bundle, exchange, saved, answers, levels, used, status)
 
 
 def filled_entry(path: Path) -> int:
@@ -152,15 +148,6 @@ def test_probes_follow_the_session(operated):
     code, body = answers["halted"]
     assert code == 503
     assert [each["what"] for each in json.loads(body)["reasons"]] == ["gate"]
-
-
-# Doctor -----------------------------------------------------------------------------------------------------
-
-
-def test_doctor_finds_no_fault_in_a_session_because_it_runs(operated):
-    checks = {each.name: each for each in operated.examined.checks}
-    names = ("session_running", "session_lock", "session_journal", "session_state")
-    assert [checks[name].status for name in names] == ["ok", "ok", "skip", "skip"]
 
 
 # Models -----------------------------------------------------------------------------------------------------
@@ -208,18 +195,6 @@ def test_level_was_changed_while_it_ran(operated):
     changed = next(entry.at_ns for entry in read(operated.path, Wanted()) if "level of" in entry.text)
     assert [entry for entry in frames if entry.at_ns < changed]
     assert not [entry for entry in frames if entry.at_ns > changed + 10**9 and entry.level == "DEBUG"]
-
-
-def test_clean_stop_leaves_no_warning_of_connections(operated):
-    ends = [
-        entry
-        for entry in read(operated.path, Wanted(logger="gpuscalp.session"))
-        if "connection" in entry.text
-    ]
-    closed = [entry for entry in ends if "is closed: stopped" in entry.text]
-    assert closed
-    assert {entry.level for entry in closed} == {"INFO"}
-    assert not [entry.text for entry in ends if "is lost" in entry.text]
 
 
 def test_chain_of_an_order_is_that_of_the_journal(operated, cli):

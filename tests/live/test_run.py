@@ -1,4 +1,4 @@
-"""Starts that come to nothing, and starts of a session that is another one."""
+"""Starts that come to nothing, starts under another configuration, and what is said of one that is well."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from gpuscalp.config import MetricsConfig
+from gpuscalp.doctor.diagnosis import examine
 from gpuscalp.errors import ConfigError, ModelError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.live import directory
 from gpuscalp.live.directory import create, lock, read_about, remove_unbegun
 from gpuscalp.live.run import check_same, run_live
 from gpuscalp.live.session import Session
-from tests.live.sessions import eager_config, feed_of, instruments, write_eager_bundle
+from gpuscalp.logs import Wanted, read
+from tests.live.sessions import Running, eager_config, feed_of, instruments, write_eager_bundle
 
 
 def _run(path: Path, exchange: Exchange, bundle: Path, **parts: Any) -> dict[str, Any]:
@@ -94,15 +96,6 @@ def test_failure_of_a_later_start_removes_nothing(exchange, bundle, tmp_path):
     assert _made(path) == before
 
 
-def test_another_model_is_refused_with_the_code_of_models(bundle, tmp_path):
-    path, other = tmp_path / "session", write_eager_bundle(tmp_path / "other", seed=1)
-    create(path, eager_config(), bundle, instruments(), now_ns=1)
-    check_same(path, None, bundle, {})
-    with pytest.raises(ModelError, match="another model") as refused:
-        check_same(path, None, other, {})
-    assert refused.value.exit_code == 8
-
-
 @pytest.mark.parametrize(
     ("changes", "environment", "fix"),
     [
@@ -120,7 +113,25 @@ def test_other_configuration_is_told_whole_and_by_its_source(bundle, tmp_path, c
     """Who had set a variable was told to leave out --config, which then refuses the variable."""
     create(tmp_path / "session", eager_config(), bundle, instruments(), now_ns=1)
     with pytest.raises(ConfigError, match="another configuration") as refused:
-        check_same(tmp_path / "session", eager_config(**changes), None, environment)
+        check_same(tmp_path / "session", eager_config(**changes), None, environment=environment)
     assert str(refused.value.fix).startswith(fix)
     for key, value in changes.items():
         assert f"{key}: {value!r}, the session has" in str(refused.value.value)
+
+
+def test_no_fault_is_found_in_a_session_that_runs_and_stops_well(exchange, bundle, tmp_path):
+    """The doctor said that it should be ended because it ran, and its log had a warning for every connection
+    that it ended with."""
+    path = tmp_path / "session"
+    with Running(path, eager_config(feed_of(exchange, redundancy=1)), bundle) as running:
+        running.wait_trading()
+        checks = {
+            each.name: each.status for each in examine(session_dir=path, device="cpu", offline=True).checks
+        }
+        running.stop()
+    names = ("session_running", "session_lock", "session_journal", "session_state")
+    assert [checks[name] for name in names] == ["ok", "ok", "skip", "skip"]
+    said = [entry for entry in read(path, Wanted()) if entry.text.startswith("connection ")]
+    ends = [(entry.level, entry.text.rpartition(": ")[2]) for entry in said if " is open: " not in entry.text]
+    assert ends
+    assert set(ends) == {("INFO", "stopped")}
