@@ -79,8 +79,7 @@ def write_features(
     ------
     DataError, UsageError
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from gpuscalp.arrow import pa, pq
 
     # Refused before the work and not after it.
     if out.is_dir() or not out.parent.is_dir():

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, WalkForwardConfig, load
+from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, WalkForwardConfig, load, variable_of
 from gpuscalp.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -91,6 +91,14 @@ def test_taking_what_no_resting_entry_has_left_is_refused(kind):
 def test_environment_is_named_as_the_source(tmp_path):
     error = _refused(None, tmp_path, {"GPUSCALP__GRID__FRAME": "50", "HOME": "/"})
     assert error.where == "GPUSCALP__GRID__FRAME"
+
+
+def test_variable_of_a_key_is_that_of_its_section_too():
+    env = {"HOME": "/", "GPUSCALP__GRID": "{frame_ms = 50}", "GPUSCALP__FEED__REST_URL": "http://localhost"}
+    assert variable_of("grid.frame_ms", env) == "GPUSCALP__GRID"
+    assert variable_of("feed.rest_url", env) == "GPUSCALP__FEED__REST_URL"
+    assert variable_of("feed.redundancy", env) is None
+    assert variable_of("grids.frame_ms", env) is None
 
 
 @pytest.mark.parametrize("text", ["[gri\n", "a = = 1\n"])

@@ -63,6 +63,7 @@ LAYERS: dict[int, frozenset[str]] = {
     4: frozenset(
         {
             "archive",
+            "arrow",
             "boosters",
             "bundle",
             "bundle_files",
@@ -238,6 +239,16 @@ def test_cuda_is_imported_lazily():
         tops = {name.split(".")[0] for name in _imports(path, top_level_only=True)}
         if tops & {"cupy", "cupyx"}:
             wrong.append(f"{_module_name(path)} imports CuPy at its top")
+    assert wrong == []
+
+
+def test_pyarrow_comes_by_way_of_one_file():
+    """Where a file imports it by itself, a Ctrl-C at its first conversion is lost (gpuscalp.arrow)."""
+    wrong = []
+    for path in FILES:
+        known = {name.split(".")[0] for name in _imports(path)} & {"pyarrow"}
+        if known and _module_name(path) != "gpuscalp.arrow":
+            wrong.append(f"{_module_name(path)} imports pyarrow by itself")
     assert wrong == []
 
 

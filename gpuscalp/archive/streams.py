@@ -21,7 +21,7 @@ from gpuscalp.errors import ArchiveError
 from gpuscalp.schema import BOOK_LEVELS, E8, F64, I32, I64, NS_PER_MS, TICK, Instrument, TickKind, Ticks
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+    from gpuscalp.arrow import pq
 
 Rows = dict[str, npt.NDArray[Any]]
 
@@ -68,8 +68,7 @@ class PartReader:
 
     def open(self) -> None:
         """Read the footer. Groups wholly outside the range are never read."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pa, pq
 
         try:
             self._file = pq.ParquetFile(self._path, memory_map=False)
@@ -97,7 +96,7 @@ class PartReader:
 
     def read(self) -> Rows:
         """Read the next row group, cut to the range. May be empty."""
-        import pyarrow as pa
+        from gpuscalp.arrow import pa
 
         assert self._groups, "read after the end"
         assert self._file is not None

@@ -17,7 +17,7 @@ from gpuscalp.errors import ArchiveError
 from gpuscalp.schema import BOOK_LEVELS, NS_PER_DAY, TickKind
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from gpuscalp.arrow import pa
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -103,7 +103,7 @@ TABLES: Final = {table.name: table for table in (TRADES, QUOTES, BOOKS, MARKS)}
 
 def arrow_schema(table: Table) -> pa.Schema:
     """Return the Arrow schema of a table's files."""
-    import pyarrow as pa
+    from gpuscalp.arrow import pa
 
     fields = [pa.field(name, pa.from_numpy_dtype(table.dtype(name)), nullable=False) for name in COMMON]
     for name in table.columns:

@@ -110,7 +110,7 @@ def _verify_part(
     trade_ids: dict[tuple[str, str], list[I64]],
     overlaps: Overlaps,
 ) -> None:
-    import pyarrow.parquet as pq
+    from gpuscalp.arrow import pq
 
     file = root / part.path
     if not file.exists():

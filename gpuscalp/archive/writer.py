@@ -41,7 +41,7 @@ from gpuscalp.files import sync_folder
 from gpuscalp.schema import NS_PER_DAY, Instrument
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+    from gpuscalp.arrow import pq
 
 STAGING_NAME: Final = ".staging"
 # Each open part costs a file descriptor and one unfinished row group. Over the limit the oldest part is
@@ -170,7 +170,7 @@ class ArchiveWriter:
 
     def commit(self, *, sources: Iterable[Source] = (), gaps: Iterable[Gap] = ()) -> None:
         """Make everything written so far part of the archive, together with its sources and gaps."""
-        import pyarrow as pa
+        from gpuscalp.arrow import pa
 
         sources = list(sources)
         for key in list(self._open):
@@ -256,7 +256,7 @@ class _OpenPart:
     """One Parquet file under construction, with the running facts that the manifest keeps of it."""
 
     def __init__(self, table: Table, venue: str, symbol: str, day: str, path: str, staging: Path) -> None:
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pq
 
         self._table, self._venue, self._symbol, self._day, self._path = table, venue, symbol, day, path
         self._file = staging / path.replace("/", "+")
@@ -328,7 +328,7 @@ class _OpenPart:
         self._writer.close()
 
     def _flush(self) -> None:
-        import pyarrow as pa
+        from gpuscalp.arrow import pa
 
         if self._buffered == 0:
             return

@@ -193,8 +193,7 @@ class Band:
 
     def write(self, folder: Path) -> None:
         """Write band.json and band.parquet."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pa, pq
 
         rows = [cell.row for cell in self.cells]
         (folder / BAND_FILE).write_bytes(pretty({**self.summary(), "cells": rows}))

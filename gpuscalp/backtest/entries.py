@@ -132,8 +132,7 @@ class Entries:
 
     def write(self, folder: Path, trades: Sequence[Trade]) -> None:
         """Write entries.parquet (one row per trade) and columns.parquet (one row per column)."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pa, pq
 
         rows = [self.row(trade) for trade in trades]
         features = np.array([row.features for row in rows], np.float32).reshape(-1, len(self.columns))

@@ -124,8 +124,7 @@ class Recorder:
 
     def write(self, folder: Path, symbols: Sequence[str]) -> None:
         """Write trades.parquet, fills.parquet, equity.parquet and what the entries were decided on."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pa, pq
 
         for name, columns_of in (("trades", trade_columns), ("fills", fill_columns)):
             columns = columns_of(self.ledger.closed, symbols)

@@ -132,8 +132,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from gpuscalp.arrow import pa, pq
 
     try:
         return pq.read_table(path)

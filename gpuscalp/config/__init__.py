@@ -23,7 +23,7 @@ from gpuscalp.config.live import (
     RetrainingConfig,
     SessionConfig,
 )
-from gpuscalp.config.load import ENV_PREFIX, flat, flat_dict, load, load_named, to_dict
+from gpuscalp.config.load import ENV_PREFIX, flat, flat_dict, load, load_named, to_dict, variable_of
 from gpuscalp.config.trading import (
     AccountConfig,
     BacktestConfig,
@@ -110,4 +110,5 @@ __all__ = [
     "load",
     "load_named",
     "to_dict",
+    "variable_of",
 ]

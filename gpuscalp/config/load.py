@@ -75,12 +75,7 @@ def load(
     for name, text in (env or {}).items():
         if name.startswith(ENV_PREFIX):
             sources.append(name)
-            _assign(
-                data,
-                name.removeprefix(ENV_PREFIX).lower().split("__"),
-                _literal(text),
-                where=f"environment {name}",
-            )
+            _assign(data, _keys_of(name), _literal(text), where=f"environment {name}")
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _assign(data, dotted.split("."), value, where=f"option {dotted}")
@@ -123,6 +118,21 @@ def load_named(kind: type[T], path: Path | None, *, env: Mapping[str, str]) -> T
             fix="add --config FILE, or unset them",
         )
     return None
+
+
+def variable_of(dotted: str, env: Mapping[str, str]) -> str | None:
+    """Return the variable that gives a key its value, or the section that it is in; None if none does."""
+    parts = dotted.split(".")
+    for name in env:
+        if name.startswith(ENV_PREFIX):
+            keys = _keys_of(name)
+            if keys == parts[: len(keys)]:
+                return name
+    return None
+
+
+def _keys_of(name: str) -> list[str]:
+    return name.removeprefix(ENV_PREFIX).lower().split("__")
 
 
 def _check_orders(config: Struct, where: str) -> None:

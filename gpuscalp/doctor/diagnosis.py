@@ -59,6 +59,7 @@ def examine(
     about = None
     if session_dir is not None and (session_dir / SESSION_FILE).exists():
         about = read_about(session_dir)
+    running = read_running(session_dir)
     found = diagnose(
         feed=None if live is None else live.feed,
         journal=JOURNAL if live is None else live.journal,
@@ -70,8 +71,8 @@ def examine(
         address=DEFAULTS.address if live is None else live.metrics.address,
         deadline_ms=None if live is None else live.engine.deadline_ms,
         instruments=None if about is None else {each.symbol: each for each in about.instruments},
+        running=running is not None,
     )
-    running = read_running(session_dir)
     operation = (
         _expiry(live, model, session_dir),
         check_nautilus(live),
@@ -95,6 +96,7 @@ def diagnose(
     port: int | None = None,
     address: str = DEFAULTS.address,
     instruments: Mapping[str, Instrument] | None = None,
+    running: bool = False,
     patience: Patience = PATIENCE,
 ) -> Diagnosis:
     """Make all checks. Takes as long as the slowest of them; not to be called where an event loop runs.
@@ -122,7 +124,7 @@ def diagnose(
             asyncio.to_thread(_disk, journal_dir or Path.cwd(), journal),
             asyncio.to_thread(_device_and_model, device, model, deadline_ms),
             _network(feed, symbols, instruments, patience, offline=offline),
-            asyncio.to_thread(_session, journal_dir),
+            asyncio.to_thread(_session, journal_dir, running=running),
         )
         return [check for part in parts for check in part]
 
@@ -203,13 +205,13 @@ async def _network(
     return await network.check_network(feed, symbols, instruments=instruments, patience=patience)
 
 
-def _session(journal_dir: Path | None) -> list[Check]:
+def _session(journal_dir: Path | None, *, running: bool) -> list[Check]:
     names = ("session_lock", "session_journal", "session_state")
     if journal_dir is None:
         return [skip(name, "no session was named") for name in names]
     try:
         lock = session.read_lock(journal_dir)
-        checks = [session.check_lock(journal_dir, lock)]
+        checks = [session.check_lock(journal_dir, lock, running=running)]
         if lock.held:
             return checks + [skip(name, "the journal is being written") for name in names[1:]]
         return [*checks, session.check_journal(journal_dir), session.check_state(journal_dir)]

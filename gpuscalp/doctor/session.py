@@ -64,14 +64,21 @@ def read_lock(journal: Path, *, locks: Path = Path("/proc/locks")) -> Lock:
         os.close(handle)
 
 
-def check_lock(journal: Path, lock: Lock) -> Check:
-    """A directory has one session at a time."""
+def check_lock(journal: Path, lock: Lock, *, running: bool = False) -> Check:
+    """A directory has one session at a time.
+
+    Parameters
+    ----------
+    running : a session runs here: it is the one that holds the lock, and ``check_running`` judges it
+    """
     value = {"journal": str(journal), "held": lock.held, "pid": lock.pid}
     if not lock.held:
         return ok("session_lock", "nobody uses the directory", value)
     who = f"process {lock.pid}" if lock.pid else "a process that is not visible from here"
+    if running:
+        return ok("session_lock", f"held by the session that runs here: {who}", value)
     what = f"the directory is in use by {who}"
-    return fail("session_lock", what, "end that session, or name another directory", value)
+    return fail("session_lock", what, "end that process, or name another directory", value)
 
 
 def check_journal(journal: Path) -> Check:

@@ -16,7 +16,7 @@ from typing import Final, Protocol, final
 import msgspec
 
 from gpuscalp.config import FeedConfig
-from gpuscalp.feeds.connection import Action, Close, Connection, Open, Reply, Send
+from gpuscalp.feeds.connection import PLANNED, Action, Close, Connection, Open, Reply, Send
 from gpuscalp.feeds.routes import Endpoint
 from gpuscalp.feeds.slot import Slot
 from gpuscalp.feeds.socket import Socket, SocketError, open_socket
@@ -25,8 +25,6 @@ from gpuscalp.schema import NS_PER_S
 
 _COMBINED: Final = b'{"stream":"'
 _WATCH_NS: Final = NS_PER_S
-# Ends that we have wanted: of a connection that another one has replaced, and of them all.
-_PLANNED: Final = frozenset({"retired", "stopped"})
 # However far the next event is: a clock that jumped must not stop the timer.
 _SLEEP_MAX_S: Final = 1.0
 
@@ -212,8 +210,8 @@ class FeedClient:
             self._watch.stop(number)
             self._tasks.pop(number, None)
             if self._sockets.pop(number, None) is not None:
-                self.lost[endpoint.route] += reason not in _PLANNED
-                self._receiver.on_lost(number, self._wall(), connection.reason or reason)
+                self.lost[endpoint.route] += reason not in PLANNED
+                self._receiver.on_lost(number, self._wall(), reason)
             connection.on_closed(self._monotonic(), reason, retry_after_ms=retry_after_ms)
             self._wake.set()
             if socket is not None:

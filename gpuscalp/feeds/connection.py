@@ -31,6 +31,8 @@ from gpuscalp.schema import NS_PER_MS, NS_PER_S
 # Streams named in one SUBSCRIBE: a request must fit into one frame of 4 KiB, which proxies let through.
 PARAMS_MAX: Final = 50
 NEVER: Final = 2**63 - 1
+# Ends that we have wanted: of a connection that another one has replaced, and of them all.
+PLANNED: Final = frozenset({"retired", "stopped"})
 
 
 class State(Enum):

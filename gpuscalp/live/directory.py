@@ -20,6 +20,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import ConfigError, NotRunningError, UsageError
 from gpuscalp.files import pretty, replace_file
+from gpuscalp.journal import segments_of
 from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
 from gpuscalp.live.control import read_status
 from gpuscalp.live.engine import Engine
@@ -121,19 +123,41 @@ def create(
         raise UsageError("there is something here already", where=str(path), fix="name a new directory")
     path.mkdir(parents=True, exist_ok=True)
     note_session(bundle, path, now_ns=now_ns)
-    shutil.copytree(bundle, path / "bundle")
-    about = SessionFile(
-        session_id=secrets.token_hex(4),
-        created_ns=now_ns,
-        version=__version__,
-        device=device,
-        bundle=read_contract(bundle).digest,
-        config=config,
-        instruments=tuple(instruments),
-        device_reason=device_reason,
-    )
-    # Last, and in one step: a directory without it is no session yet.
-    replace_file(path / SESSION_FILE, pretty(about))
+    (path / "bundle").mkdir()  # fails for all but one of those that begin here at once
+    with ExitStack() as undo:
+        undo.callback(remove_unbegun, path)
+        shutil.copytree(bundle, path / "bundle", dirs_exist_ok=True)
+        about = SessionFile(
+            session_id=secrets.token_hex(4),
+            created_ns=now_ns,
+            version=__version__,
+            device=device,
+            bundle=read_contract(bundle).digest,
+            config=config,
+            instruments=tuple(instruments),
+            device_reason=device_reason,
+        )
+        # Last, and in one step: a directory without it is no session yet.
+        replace_file(path / SESSION_FILE, pretty(about))
+        undo.pop_all()
+
+
+def remove_unbegun(path: Path) -> None:
+    """Remove what ``create`` has made, unless the session has begun: its journal has a segment then.
+
+    The folder itself stays: it may have been there before. So do reports on crashes.
+    """
+    with suppress(OSError, UsageError):  # what made a start fail is what is worth telling
+        held = lock(path)
+        try:
+            if segments_of(path / "journal"):
+                return
+            (path / SESSION_FILE).unlink(missing_ok=True)  # first: the rest is no session without it
+            for name in ("bundle", "journal"):
+                shutil.rmtree(path / name, ignore_errors=True)
+            (path / "lock").unlink()
+        finally:
+            os.close(held)
 
 
 def read_about(path: Path) -> SessionFile:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, final
@@ -18,16 +18,16 @@ import msgspec
 
 from gpuscalp.archive.instruments import parse_exchange_info
 from gpuscalp.bundle import read_contract
-from gpuscalp.config import LiveConfig, flat_dict
+from gpuscalp.config import LiveConfig, flat_dict, variable_of
 from gpuscalp.crash import reported
 from gpuscalp.device import RequestedDevice
-from gpuscalp.errors import ConfigError, UsageError
+from gpuscalp.errors import ConfigError, ModelError, UsageError
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.proxies import proxy_of
 from gpuscalp.feeds.rest import RestClient
 from gpuscalp.feeds.routes import endpoints, stream_names
-from gpuscalp.live.directory import SESSION_FILE, create, lock, read_about
+from gpuscalp.live.directory import SESSION_FILE, create, lock, read_about, remove_unbegun
 from gpuscalp.live.embedded import embedded_config, embedded_defaults, served, train_embedded
 from gpuscalp.live.gpu_watch import GpuWatch, open_watch
 from gpuscalp.live.market import Work
@@ -134,7 +134,8 @@ def run_live(
     Raises
     ------
     UsageError      no model was named, or the session is run by another process
-    ConfigError     another configuration or model than the session's own
+    ConfigError     another configuration than the session's own
+    ModelError      another model than the session's own
     FeedError       the venue cannot be reached
     ParityError, JournalError    as ``Session``
     """
@@ -200,12 +201,15 @@ def _run(
         )
     rest = RestClient(running.feed, clock=time.time_ns, proxy_url=proxy_of(running.feed.rest_url))
     try:
-        if not known and model is not None:
-            instruments = _instruments(rest, config.venue, model)
-            now_ns = time.time_ns()
-            begun = way.created(config, [each.symbol for each in instruments])
-            create(path, begun, model, instruments, now_ns=now_ns, device=chosen, device_reason=reason)
-        return asyncio.run(_session(path, running, rest, seconds, worker_faults, told, on_status, way))
+        with ExitStack() as undo:
+            if not known and model is not None:
+                instruments = _instruments(rest, config.venue, model)
+                now_ns = time.time_ns()
+                begun = way.created(config, [each.symbol for each in instruments])
+                create(path, begun, model, instruments, now_ns=now_ns, device=chosen, device_reason=reason)
+                # A start that comes to nothing must not tie the name to its model and its configuration.
+                undo.callback(remove_unbegun, path)
+            return asyncio.run(_session(path, running, rest, seconds, worker_faults, told, on_status, way))
     finally:
         rest.close()
 
@@ -308,16 +312,27 @@ def _instruments(rest: RestClient, venue: str, model: Path) -> list[Instrument]:
     return [listed[symbol] for symbol in wanted]
 
 
-def check_same(path: Path, config: LiveConfig | None, model: Path | None) -> None:
+def check_same(
+    path: Path,
+    config: LiveConfig | None,
+    model: Path | None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
     """Refuse to go on with a session under another configuration or model.
+
+    Parameters
+    ----------
+    environment : that the configuration was loaded with
 
     Raises
     ------
-    ConfigError    they differ
+    ConfigError    the configurations differ
+    ModelError     the models do
     """
     about = read_about(path)
     if model is not None and read_contract(model).digest != about.bundle:
-        raise ConfigError(
+        raise ModelError(
             "the session was begun with another model",
             where=str(path),
             value=str(model),
@@ -330,12 +345,19 @@ def check_same(path: Path, config: LiveConfig | None, model: Path | None) -> Non
     if config is None or msgspec.json.encode(config) == msgspec.json.encode(about.config):
         return
     ours, theirs = flat_dict(config), flat_dict(about.config)
-    key = next(key for key in ours if ours[key] != theirs.get(key))
+    differing = [key for key in theirs | ours if ours.get(key) != theirs.get(key)]
+    variables = {key: variable_of(key, environment) for key in differing}
+    named = ", ".join(sorted({name for name in variables.values() if name}))
+    remedies = [f"unset {named}"] if named else []
+    if not all(variables.values()):
+        remedies.append("leave out --config")
     raise ConfigError(
         "the session was begun with another configuration",
         where=str(path),
-        value=f"{key}: {ours[key]!r}, the session has {theirs.get(key)!r}",
-        fix="leave out --config, or begin a new session",
+        value="; ".join(
+            f"{key}: {ours.get(key)!r}, the session has {theirs.get(key)!r}" for key in differing
+        ),
+        fix=f"{' and '.join(remedies)}, or begin a new session",
     )
 
 

@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 from gpuscalp import __version__
 from gpuscalp.errors import ParityError
 from gpuscalp.execution.remote import Heard
+from gpuscalp.feeds.connection import PLANNED
 from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.feeds.recorder import Recorder
 from gpuscalp.feeds.rest import RestReply
@@ -159,7 +160,10 @@ class Session:
 
     def on_lost(self, number: int, now_ns: int, reason: str) -> None:
         self.recorder.on_lost(number, now_ns, reason)
-        _LOG.warning("connection %d is lost: %s", number, reason)
+        if reason in PLANNED:
+            _LOG.info("connection %d is closed: %s", number, reason)
+        else:
+            _LOG.warning("connection %d is lost: %s", number, reason)
         self.open_connections -= {number}
         self.push(now_ns)
 

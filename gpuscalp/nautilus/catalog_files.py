@@ -45,7 +45,7 @@ class EventFiles:
         return taken
 
     def _read(self, files: list[Path]) -> Iterator[list[Any]]:
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pq
 
         for path in files:
             with pq.ParquetFile(path) as file:

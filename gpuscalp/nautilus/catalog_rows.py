@@ -253,7 +253,7 @@ class _Beside:
     """Reads the file beside the data of one symbol, in portions."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pq
 
         self._batches = pq.ParquetFile(path).iter_batches(columns=list(COLUMNS))
         self._rows: I64 = np.empty((0, len(COLUMNS)), np.int64)

@@ -145,8 +145,7 @@ class Course:
 
     def write_signals(self, folder: Path, symbols: tuple[str, ...]) -> None:
         """Write one row per frame and symbol: what the model said, and the digests of what it was given."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pa, pq
 
         frames, count = len(self._records), len(symbols)
         probability, agreement, edge = self.signals

@@ -167,8 +167,7 @@ class _Beside:
     """The file of one symbol beside Nautilus's data."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from gpuscalp.arrow import pa, pq
 
         self._schema = pa.schema([pa.field(name, pa.int64(), nullable=False) for name in COLUMNS])
         self._file = pq.ParquetWriter(
@@ -197,7 +196,7 @@ class _Beside:
         self._file.close()
 
     def _flush(self) -> None:
-        import pyarrow as pa
+        from gpuscalp.arrow import pa
 
         if self._rows:
             columns = [pa.array(column, pa.int64()) for column in zip(*self._rows, strict=True)]

@@ -96,8 +96,7 @@ def read_run(path: Path) -> Recorded:
     DataError
         it is none, or cannot be read
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from gpuscalp.arrow import pa, pq
 
     try:
         summary = msgspec.json.decode((path / RESULT_FILE).read_bytes())

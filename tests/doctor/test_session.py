@@ -113,6 +113,13 @@ def test_lock_is_tried_where_the_list_is_silent(tmp_path):
         assert "not visible" in check_lock(tmp_path, Lock(True, 0)).what
 
 
+def test_session_that_runs_may_hold_its_own_directory(tmp_path):
+    """The doctor failed on every session that ran, and said that it should be ended."""
+    check = check_lock(tmp_path, Lock(True, 33), running=True)
+    assert (check.status, check.fix) == ("ok", None)
+    assert "process 33" in check.what
+
+
 def _place(path) -> str:
     told = path.stat()
     return f"{os.major(told.st_dev):02x}:{os.minor(told.st_dev):02x}:{told.st_ino}"

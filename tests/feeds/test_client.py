@@ -100,6 +100,7 @@ def test_cut_connection_is_lost_once_and_comes_back():
             assert (client.opened, client.lost) == ({"market": 5}, {"market": 4})
         await asyncio.sleep(0)
         assert client.lost == {"market": 4}, "an end that we wanted is no loss"
+        assert recorder.lost[-1] == (0, "stopped"), "not what it was cut of before"
 
     asyncio.run(run())
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpuscalp.errors import ConfigError, DataError, ParityError, UsageError
+from gpuscalp.errors import ConfigError, DataError, ModelError, ParityError, UsageError
 from gpuscalp.journal import RecordKind, read_records, segments_of
 from gpuscalp.live import checkpoints
 from gpuscalp.live.control import is_running
@@ -329,7 +329,7 @@ def test_another_configuration_is_refused_by_the_key_that_differs(whole: Path) -
 
 def test_another_model_is_refused(whole: Path, tmp_path: Path) -> None:
     check_same(whole, None, whole / "bundle")
-    with pytest.raises(ConfigError, match="another model"):
+    with pytest.raises(ModelError, match="another model"):
         check_same(whole, None, script.write_model(tmp_path / "other", threshold=0.4))
 
 

@@ -1,0 +1,137 @@
+"""Starts that come to nothing, starts under another configuration, and what is said of one that is well."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuscalp.config import MetricsConfig
+from gpuscalp.doctor.diagnosis import examine
+from gpuscalp.errors import ConfigError, ModelError
+from gpuscalp.exchange.embedded import Exchange
+from gpuscalp.live import directory
+from gpuscalp.live.directory import create, lock, read_about, remove_unbegun
+from gpuscalp.live.run import check_same, run_live
+from gpuscalp.live.session import Session
+from gpuscalp.logs import Wanted, read
+from tests.live.sessions import Running, eager_config, feed_of, instruments, write_eager_bundle
+
+
+def _run(path: Path, exchange: Exchange, bundle: Path, **parts: Any) -> dict[str, Any]:
+    config = eager_config(feed_of(exchange, redundancy=1), **parts)
+    return run_live(path, config, model=bundle, device="cpu", seconds=0.2)
+
+
+@contextmanager
+def _taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+def _made(path: Path) -> list[str]:
+    return sorted(each.name for each in path.iterdir())
+
+
+def test_name_of_a_start_that_came_to_nothing_is_free(exchange, bundle, tmp_path):
+    """A session that had never run kept the model of the start that found its port taken."""
+    path, other = tmp_path / "session", write_eager_bundle(tmp_path / "other", seed=1)
+    with _taken_port() as port, pytest.raises(ConfigError, match="port for metrics"):
+        _run(path, exchange, other, metrics=MetricsConfig(port=port))
+    assert _made(path) == []
+    status = _run(path, exchange, bundle)
+    assert status["frames"] >= 0
+    assert read_about(path).bundle == status["model"]["bundle"]
+
+
+def test_start_that_is_refused_by_the_session_leaves_nothing(exchange, bundle, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise ModelError("not on this machine")
+
+    monkeypatch.setattr("gpuscalp.live.session.open_models", refuse)
+    with pytest.raises(ModelError):
+        _run(tmp_path / "session", exchange, bundle)
+    assert _made(tmp_path / "session") == []
+
+
+def test_copy_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):
+    def full(source: Path, target: Path, **_: object) -> None:
+        (target / "contract.json").write_text("{")
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(directory.shutil, "copytree", full)
+    with pytest.raises(OSError, match="no space"):
+        create(tmp_path / "session", eager_config(), bundle, instruments(), now_ns=1)
+    assert _made(tmp_path / "session") == []
+
+
+def test_session_that_has_begun_or_is_in_use_is_not_removed(bundle, tmp_path):
+    path = tmp_path / "session"
+    create(path, eager_config(), bundle, instruments(), now_ns=1)
+    held = lock(path)
+    before = _made(path)
+    remove_unbegun(path)
+    os.close(held)
+    assert _made(path) == before
+    session = Session(path, now_ns=2, clock_of=lambda _: lambda: 2)
+    session.close(now_ns=3, clean=True)
+    before = _made(path)
+    remove_unbegun(path)
+    assert _made(path) == before
+
+
+def test_failure_of_a_later_start_removes_nothing(exchange, bundle, tmp_path):
+    path = tmp_path / "session"
+    _run(path, exchange, bundle)
+    shutil.rmtree(path / "journal")  # as on a disk that is not there today
+    before = _made(path)
+    with _taken_port() as port, pytest.raises(ConfigError, match="port for metrics"):
+        _run(path, exchange, bundle, metrics=MetricsConfig(port=port))
+    assert _made(path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "fix"),
+    [
+        ({"venue": "synthetic"}, {}, "leave out --config, or begin a new session"),
+        ({"venue": "synthetic"}, {"GPUSCALP__METRICS__PORT": "1"}, "leave out --config, or begin"),
+        ({"venue": "synthetic"}, {"GPUSCALP__VENUE": "synthetic"}, "unset GPUSCALP__VENUE, or begin"),
+        (
+            {"venue": "synthetic", "broker": "nautilus"},
+            {"GPUSCALP__BROKER": "nautilus"},
+            "unset GPUSCALP__BROKER and leave out --config, or begin",
+        ),
+    ],
+)
+def test_other_configuration_is_told_whole_and_by_its_source(bundle, tmp_path, changes, environment, fix):
+    """Who had set a variable was told to leave out --config, which then refuses the variable."""
+    create(tmp_path / "session", eager_config(), bundle, instruments(), now_ns=1)
+    with pytest.raises(ConfigError, match="another configuration") as refused:
+        check_same(tmp_path / "session", eager_config(**changes), None, environment=environment)
+    assert str(refused.value.fix).startswith(fix)
+    for key, value in changes.items():
+        assert f"{key}: {value!r}, the session has" in str(refused.value.value)
+
+
+def test_no_fault_is_found_in_a_session_that_runs_and_stops_well(exchange, bundle, tmp_path):
+    """The doctor said that it should be ended because it ran, and its log had a warning for every connection
+    that it ended with."""
+    path = tmp_path / "session"
+    with Running(path, eager_config(feed_of(exchange, redundancy=1)), bundle) as running:
+        running.wait_trading()
+        checks = {
+            each.name: each.status for each in examine(session_dir=path, device="cpu", offline=True).checks
+        }
+        running.stop()
+    names = ("session_running", "session_lock", "session_journal", "session_state")
+    assert [checks[name] for name in names] == ["ok", "ok", "skip", "skip"]
+    said = [entry for entry in read(path, Wanted()) if entry.text.startswith("connection ")]
+    ends = [(entry.level, entry.text.rpartition(": ")[2]) for entry in said if " is open: " not in entry.text]
+    assert ends
+    assert set(ends) == {("INFO", "stopped")}
