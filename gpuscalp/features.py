@@ -40,7 +40,7 @@ from gpuscalp.ops.ladder_codes import (
 from gpuscalp.schema import F32
 
 # Raised whenever the meaning of a number between a tick and a feature changes: old bundles are then refused.
-CONTRACT_VERSION: Final = 2
+CONTRACT_VERSION: Final = 3
 
 
 @dataclass(frozen=True, slots=True)

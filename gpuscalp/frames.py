@@ -46,7 +46,8 @@ class Grid:
     """Assigns ticks to frames and closes frames by the watermark.
 
     A frame closes when the largest exchange time seen, less ``lateness_ms``, reaches its end. A tick for a
-    closed frame is dropped and counted, and sets LATE on its symbol in the open frame. A silence longer than
+    closed frame is counted and sets LATE on its symbol in the open frame: a trade is dropped, a quote or a book
+    holds from then on. A silence longer than
     ``max_gap_ms`` ends the run: what is pending is closed and the next frame starts cold.
 
     Parameters
@@ -74,7 +75,7 @@ class Grid:
 
     @property
     def late_count(self) -> int:
-        """Ticks dropped so far because their frame had closed."""
+        """Ticks so far whose frame had closed; the trades among them were dropped."""
         return int(self._state[grid_ops.LATE_COUNT])
 
     @property

@@ -122,7 +122,9 @@ def _fold(
         quality |= flags
         if late:
             quality |= LATE
-        elif kind == TRADE:
+        if kind == TRADE:
+            if late:
+                continue
             notional = px0 * symbol.tick_size * q0 / 1000.0
             trades += 1
             buy, sell = (buy + notional, sell) if side > 0 else (buy, sell + notional)

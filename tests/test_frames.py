@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gpuscalp.config import GridConfig
 from gpuscalp.errors import ShapeError
 from gpuscalp.frames import Framer, Grid
-from gpuscalp.schema import NS_PER_MS, NS_PER_S, TICK, Quality, TickKind
+from gpuscalp.schema import NS_PER_MS, NS_PER_S, TICK, Channel, Quality, TickKind
 from tests import naive_frames
 from tests.host_shim.same_bits import assert_same_bits
 from tests.random_ticks import START_NS, cuts, instruments, random_ticks, split
@@ -182,6 +182,23 @@ def test_late_tick_marks_its_own_symbol_in_the_open_frame_only():
     assert grid.late_count == 1
     late = joined(blocks, "quality") & Quality.LATE > 0
     assert late.tolist() == [[False, False], [False, False], [False, False], [True, False]]
+
+
+def test_late_quote_and_book_hold_from_the_open_frame_on():
+    """They are the newest that is known: without them the frames after would go on with an older market."""
+    late = quotes(140, 141, symbol=1)
+    late["px0"], late["px1"] = 109, 111
+    late["kind"][1], late["quality"][1] = TickKind.BOOK, Quality.GAP | Quality.RESYNC
+    ticks = np.concatenate([quotes(0), quotes(5, symbol=1), quotes(250), late, quotes(360, 470, 580)])
+    blocks, _, grid = fold([ticks], 2, GridConfig())
+    assert grid.late_count == 2
+    assert joined(blocks, "bid_px")[:, 1].tolist() == [0, 99, 99, 109, 109, 109]
+    doubt = Quality.GAP | Quality.RESYNC
+    quality = joined(blocks, "quality")[:, 1] & (doubt | Quality.LATE)
+    assert quality.tolist() == [0, 0, 0, doubt | Quality.LATE, doubt, doubt]
+    # Its age is counted from when it was sent.
+    ages_ms = joined(blocks, "channels")[3:, Channel.AGE_MS, 1]
+    assert ages_ms.tolist() == [160.0, 260.0, 360.0]
 
 
 def test_silence_closes_what_is_pending_and_starts_cold():

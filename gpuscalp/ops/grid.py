@@ -17,10 +17,11 @@ LATE_COUNT = 2
 STATE_SIZE = 3
 
 UNSET = -1
-LATE_KIND = 255  # a dropped tick: only its quality bits reach a frame
+LATE_KIND = 255  # a dropped trade: only its quality bits reach a frame
 
 _CLOCK = int(TickKind.CLOCK)
 _MARK = int(TickKind.MARK)
+_TRADE = int(TickKind.TRADE)
 _LATE = int(Quality.LATE)
 
 
@@ -40,9 +41,10 @@ def assign(
 ) -> tuple[int, bool]:
     """Give each tick its frame, in arrival order, moving the watermark.
 
-    A tick for a closed frame is late: it is re-labelled as LATE_KIND of the open frame, so that its loss
-    shows in the quality word of its symbol. A mark is the exception: venues date it on whole seconds and
-    send it later, and it is a state that holds from when it is known, so it goes into the open frame.
+    A tick for a closed frame is late, which shows in the quality word of its symbol in the open frame. A trade
+    has happened in a frame that is over: it is re-labelled as LATE_KIND, and dropped. A quote, a book and a
+    mark are states that hold from when they are known: they go into the open frame. A mark is not even late:
+    venues date it on whole seconds and send it later.
 
     Parameters
     ----------
@@ -74,7 +76,8 @@ def assign(
         elif tick.kind == _MARK:
             frames[index] = max(frame, state[OPEN_FRAME])
         elif frame < state[OPEN_FRAME]:
-            ticks[index].kind = LATE_KIND
+            if tick.kind == _TRADE:
+                ticks[index].kind = LATE_KIND
             ticks[index].quality = tick.quality | _LATE
             frames[index] = state[OPEN_FRAME]
             state[LATE_COUNT] += 1

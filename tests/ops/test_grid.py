@@ -43,11 +43,20 @@ def test_older_tick_of_an_open_frame_is_kept_and_moves_nothing():
     assert state.tolist() == [590, 5, 0]
 
 
-def test_late_tick_is_relabelled_counted_and_put_into_the_open_frame():
+@pytest.mark.parametrize(
+    ("kind", "becomes"),
+    [
+        (TickKind.TRADE, grid_ops.LATE_KIND),
+        (TickKind.QUOTE, TickKind.QUOTE),
+        (TickKind.BOOK, TickKind.BOOK),
+    ],
+)
+def test_late_tick_is_counted_and_put_into_the_open_frame_and_a_trade_dropped_there(kind, becomes):
     ticks = ticks_at(500, 650, 599)
+    ticks["kind"][2] = kind
     _, _, frames, state = assign(ticks)
     assert frames.tolist() == [5, 6, 6]
-    assert ticks["kind"].tolist() == [TickKind.QUOTE, TickKind.QUOTE, grid_ops.LATE_KIND]
+    assert ticks["kind"].tolist() == [TickKind.QUOTE, TickKind.QUOTE, becomes]
     assert ticks["quality"].tolist() == [0, 0, Quality.LATE]
     assert state[grid_ops.LATE_COUNT] == 1
 
