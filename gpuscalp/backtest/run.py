@@ -37,7 +37,7 @@ from gpuscalp.config import BacktestConfig, to_dict
 from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
-from gpuscalp.files import pretty
+from gpuscalp.files import make_writable, pretty
 from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock, Instrument
 from gpuscalp.times import utc
@@ -375,4 +375,4 @@ def check_free(out: Path | None) -> None:
             where=str(out),
             fix="give another one with --out; runs are never overwritten",
         )
-    (_RUNS if out is None else out.parent).mkdir(parents=True, exist_ok=True)
+    make_writable(_RUNS if out is None else out.parent)
