@@ -97,6 +97,21 @@ def _plain(value: Any) -> object:
     raise TypeError(f"a command's answer holds a {type(value).__name__}, which has no JSON form")
 
 
+def tell_of_compiling() -> None:
+    """Show on a terminal that kernels are compiled: a command would seem to stand still."""
+    if not sys.stderr.isatty():
+        return
+    import logging
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            sys.stderr.write(f"{record.getMessage()}\n")  # a bar that is shown moves out of the way
+
+    logger = logging.getLogger("gpuscalp.ops._numba")
+    logger.handlers = [Teller(logging.INFO)]
+    logger.setLevel(logging.INFO)
+
+
 @contextmanager
 def progress(title: str, *, timed: bool = False) -> Iterator[Progress]:
     """Show a progress bar on stderr while the block runs; yields the function to call.
