@@ -40,6 +40,7 @@ from gpuscalp.contract import (
 from gpuscalp.drift import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import CanaryError, FeatureMismatchError, MemberError, ModelError, UsageError
+from gpuscalp.files import make_writable
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 from gpuscalp.ops.packed import Field
@@ -307,18 +308,19 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     Raises
     ------
     UsageError
+    OSError
+        nothing can be written there
     """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return
-    if not overwrite:
+    if path.exists() and not overwrite:
         raise UsageError(
             "there is something here already", where=str(path), fix="choose another path, or --overwrite"
         )
-    if not (path / CONTRACT_FILE).is_file() and (not path.is_dir() or any(path.iterdir())):
+    bundle = (path / CONTRACT_FILE).is_file()
+    if path.exists() and not bundle and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(
             "this is no bundle, so it is not overwritten", where=str(path), fix="choose another path"
         )
+    make_writable(path.parent)
 
 
 def _read_forest(data: bytes, contract: Contract, path: Path) -> Forest:

@@ -79,6 +79,7 @@ def drift(
 
     Raises
     ------
+    UsageError    the source has nothing in the range
     ModelError    the bundle does not say what its training rows were like
     DataError     the source has no row that training could have used
     """
@@ -91,6 +92,7 @@ def drift(
     with tempfile.TemporaryDirectory(prefix="gpuscalp-drift-") as folder:
         archive = _opened(source, Path(folder))
         venue = venue or _venue_of(archive, contract.training.venue, source)
+        archive.span(venue, contract.training.symbols, start_ns, end_ns)
         pipeline = FeaturePipeline(
             grid=contract.training.config.grid,
             features=contract.training.config.features,

@@ -62,8 +62,8 @@ def plot_features(
 
     Raises
     ------
-    UsageError    too many columns, an unknown symbol or column, or another file type
-    DataError     no frame lies in the range
+    UsageError    too many columns, an unknown symbol or column, nothing in the range, or another file type
+    DataError     no frame could be closed in the range
     """
     if out.suffix.lower() not in FORMATS:
         raise UsageError("unknown type of picture", value=out.name, fix=f"one of {', '.join(FORMATS)}")
@@ -76,6 +76,7 @@ def plot_features(
     instruments = archive.instruments(name)
     if chosen not in known:
         raise UsageError("the archive has no such symbol", value=chosen, fix=f"it has: {', '.join(known)}")
+    archive.span(name, (), start_ns, end_ns)
     pipeline = FeaturePipeline(grid=grid or GridConfig(), features=config, instruments=instruments)
     names = select_columns(pipeline.graph, columns)
     if len(names) > PANELS_MAX:

@@ -6,6 +6,7 @@ Owns: the order of writing, syncing and renaming; what JSON looks like that peop
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,24 @@ import msgspec
 def pretty(value: Any) -> bytes:
     """Return a value as indented JSON with a newline at its end."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder where there is none, and see that a file can be written into it.
+
+    For the beginning of long work: what comes of it must not be lost to a path that cannot be.
+
+    Raises
+    ------
+    OSError
+        it cannot; names the folder, or the part of its path that is the reason
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:

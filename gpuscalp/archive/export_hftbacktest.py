@@ -222,6 +222,7 @@ def _plan(
             value=", ".join(symbols) or None,
             fix="`gpuscalp data info` says what the archive has and when",
         )
+    archive.span(venue, symbols, start_ns, end_ns)  # each part may meet both ends of a range that is none
     return {key: plan[key] for key in sorted(plan)}
 
 

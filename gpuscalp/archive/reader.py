@@ -19,6 +19,7 @@ from gpuscalp.archive.streams import PartReader, Rows, in_ticks, merged_ticks, p
 from gpuscalp.archive.tables import BOOKS, COMMON, MARKS, QUOTES, TABLES, Table
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import BOOK_LEVELS, E8, Instrument, TickKind, Ticks
+from gpuscalp.times import utc
 
 MAX_TICKS: Final = 262_144
 
@@ -87,6 +88,28 @@ class Archive:
         """Return the half-open range of exchange time, ns, that the rows of the symbols lie in."""
         parts = self._parts(venue, symbols)
         return min(part.first_exch_ns for part in parts), max(part.last_exch_ns for part in parts) + 1
+
+    def span(
+        self, venue: str, symbols: Sequence[str], start_ns: int | None, end_ns: int | None
+    ) -> tuple[int, int]:
+        """Return what there may be of the time that is asked for, half-open; None is open.
+
+        Raises
+        ------
+        UsageError
+            nothing: the range ends before it begins, or lies outside ``time_range``
+        """
+        first_ns, last_ns = self.time_range(venue, symbols)
+        begin_ns = first_ns if start_ns is None else max(start_ns, first_ns)
+        finish_ns = last_ns if end_ns is None else min(end_ns, last_ns)
+        if begin_ns >= finish_ns:
+            raise UsageError(
+                "the archive has nothing in the range asked for",
+                where=str(self.path),
+                value=f"{utc(begin_ns)} … {utc(finish_ns)}",
+                fix=f"it holds {utc(first_ns)} … {utc(last_ns)}",
+            )
+        return begin_ns, finish_ns
 
     def instruments(self, venue: str, symbols: Sequence[str] = ()) -> tuple[Instrument, ...]:
         """Return the instruments in the order of ``symbols``, or of all symbols, sorted."""

@@ -37,7 +37,7 @@ from gpuscalp.config import BacktestConfig, to_dict
 from gpuscalp.contract import TrainingSpec
 from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
-from gpuscalp.files import pretty
+from gpuscalp.files import make_writable, pretty
 from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock, Instrument
 from gpuscalp.times import utc
@@ -117,7 +117,7 @@ def run_backtest(
     pipeline = pipeline_of(training, instruments, threads)
     models = Models(model, pipeline.graph)
     grid, label = training.config.grid, training.config.label
-    begin_ns, finish_ns = span_of(archive, archive_path, venue, training.symbols, start_ns, end_ns)
+    begin_ns, finish_ns = archive.span(venue, training.symbols, start_ns, end_ns)
     check_free(out)
     scene = Scene(
         archive_path=archive_path,
@@ -181,28 +181,6 @@ def require_frames(count: int, path: Path, begin_ns: int, finish_ns: int) -> Non
             where=str(path),
             value=f"{utc(begin_ns)} … {utc(finish_ns)}",
         )
-
-
-def span_of(
-    archive: Archive,
-    path: Path,
-    venue: str,
-    symbols: Sequence[str],
-    start_ns: int | None,
-    end_ns: int | None,
-) -> tuple[int, int]:
-    """Return what is traded of the time that is asked for: (begin, finish], as far as the archive has it."""
-    first_ns, last_ns = archive.time_range(venue, symbols)
-    begin_ns = first_ns if start_ns is None else max(start_ns, first_ns)
-    finish_ns = last_ns if end_ns is None else min(end_ns, last_ns)
-    if begin_ns >= finish_ns:
-        raise UsageError(
-            "the archive has nothing in the range asked for",
-            where=str(path),
-            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
-            fix=f"it holds {utc(first_ns)} … {utc(last_ns)}",
-        )
-    return begin_ns, finish_ns
 
 
 def scope_of(
@@ -397,4 +375,4 @@ def check_free(out: Path | None) -> None:
             where=str(out),
             fix="give another one with --out; runs are never overwritten",
         )
-    (_RUNS if out is None else out.parent).mkdir(parents=True, exist_ok=True)
+    make_writable(_RUNS if out is None else out.parent)

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from gpuscalp.bench.timing import interleaved
+from gpuscalp.bench.timing import interleaved, step_by_step
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import ParityError, UsageError
 from gpuscalp.feature_columns import Group, Output
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import ladder
 from gpuscalp.ops.ladder_codes import Op, Program, Stat
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import F32, F64, Channel
 
 WINDOWS = (8, 16, 32, 64, 128, 256, 512)
@@ -29,8 +30,12 @@ TILE_FRAMES = 4096
 TOLERANCE = 1e-5
 
 
-def run(frames: int = 1_000_000, repeats: int = 5, threads: int = 2) -> dict[str, Any]:
+def run(
+    frames: int = 1_000_000, repeats: int = 5, threads: int = 2, *, told: Progress = silent
+) -> dict[str, Any]:
     """Measure and return the figures; see the keys below.
+
+    ``told`` how far it is before each run of a task: nothing is told while one is timed.
 
     Raises
     ------
@@ -38,6 +43,10 @@ def run(frames: int = 1_000_000, repeats: int = 5, threads: int = 2) -> dict[str
     ParityError    a column differs from its float64 oracle by more than TOLERANCE
     """
     polars, pandas = _peers()
+    spectrum_repeats = max(1, repeats // 2)
+    # Three to make and check what is timed, four tasks, two spectra; each has a round that does not count.
+    begin = step_by_step(told, 3 + 4 * (repeats + 1) + 2 * (spectrum_repeats + 1))
+    begin("making the series")
     channels = _channels(frames)
     shared = shared_graph()
     full = FeatureGraph(GridConfig(), FeatureConfig())
@@ -45,6 +54,7 @@ def run(frames: int = 1_000_000, repeats: int = 5, threads: int = 2) -> dict[str
         "gpuscalp": lambda: compute(shared.program, len(shared), channels, threads),
         "gpuscalp_all_columns": lambda: compute(full.program, len(full), channels, threads),
     }
+    begin("checking gpuscalp")
     errors = {"gpuscalp": _largest_error(compute(shared.program, len(shared), channels, threads), channels)}
     if errors["gpuscalp"] > TOLERANCE:
         raise ParityError("a rolling column is wrong", value=errors["gpuscalp"])
@@ -61,9 +71,11 @@ def run(frames: int = 1_000_000, repeats: int = 5, threads: int = 2) -> dict[str
     tasks["pandas"] = lambda: [
         getattr(table.rolling(window), name)() for window in WINDOWS for name in ("mean", "std", "min", "max")
     ]
+    begin("checking polars")
     errors["polars"] = _peer_error(tasks["polars"](), channels)
-    seconds = interleaved(tasks, repeats=repeats)
-    spectrum = _spectrum(channels[Channel.RETURN_BPS, ladder.halo(shared.program) :][: frames // 4], repeats)
+    seconds = interleaved(tasks, repeats=repeats, begin=begin)
+    returns = channels[Channel.RETURN_BPS, ladder.halo(shared.program) :][: frames // 4]
+    spectrum = _spectrum(returns, spectrum_repeats, begin=lambda name: begin(f"spectrum, {name}"))
     ours = seconds["gpuscalp"]
     return {
         "frames": frames,
@@ -154,7 +166,7 @@ def _peer_error(frame: Any, channels: F32, sample: int = 20_000) -> float:
     return worst
 
 
-def _spectrum(x: F32, repeats: int, window: int = 64) -> dict[str, float]:
+def _spectrum(x: F32, repeats: int, window: int = 64, *, begin: Callable[[str], None]) -> dict[str, float]:
     """Time the Hann-windowed powers of eight bins by the ladder and by a strided rfft."""
     from gpuscalp.feature_columns import spectrum_group
 
@@ -177,7 +189,7 @@ def _spectrum(x: F32, repeats: int, window: int = 64) -> dict[str, float]:
         "gpuscalp": lambda: compute(graph.program, len(graph), channels, 1),
         "strided_rfft": strided,
     }
-    return interleaved(tasks, repeats=max(1, repeats // 2))
+    return interleaved(tasks, repeats=repeats, begin=begin)
 
 
 def _peers() -> tuple[Any, Any]:

@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from gpuscalp.batcher import Batcher
+from gpuscalp.bench.timing import step_by_step
 from gpuscalp.config import BatchConfig, FeedConfig, GridConfig, JournalConfig
 from gpuscalp.errors import UsageError
 from gpuscalp.feeds.binance import Decoder
@@ -28,6 +29,7 @@ from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Ticker
 from gpuscalp.feeds.socket import open_socket
 from gpuscalp.frames import Framer, Grid
 from gpuscalp.journal import JournalWriter, RecordKind
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import E8, NS_PER_MS, Instrument
 
 START_MS: Final = 1_700_000_000_000
@@ -59,6 +61,7 @@ def run(
     *,
     connections: int = 1,
     rounds: int = 3,
+    told: Progress = silent,
 ) -> dict[str, Any]:
     """Measure some rounds after a warm-up on a part of the messages, and return the median one.
 
@@ -71,6 +74,7 @@ def run(
         whole: with the recording's own snapshot, or empty before the first update where it has none
     connections : redundant ones, of which each brings all messages
     rounds : a short recording is over in the twentieth of a second
+    told : how far it is, before each round
 
     Returns
     -------
@@ -83,14 +87,20 @@ def run(
     ------
     UsageError    the recording cannot be read
     """
+    begin = step_by_step(told, 2 + rounds)
+    begin("making the messages" if recording is None else "reading the recording")
     if recording is None:
         bodies, names, snapshots = _market(messages, symbols), _names(symbols), _snapshots(symbols)
         tick_e8 = E8 // 10
     else:
         bodies, names, snapshots, tick_e8 = _recorded(recording, messages)
     instruments = [Instrument(name, "bench", tick_e8, 1, 1, 1, "observed") for name in names]
+    begin("warming up")
     _feed(bodies[: min(len(bodies), 20_000)], instruments, snapshots, connections)
-    answers = [_feed(bodies, instruments, snapshots, connections) for _ in range(rounds)]
+    answers = []
+    for number in range(rounds):
+        begin(f"round {number + 1}")
+        answers.append(_feed(bodies, instruments, snapshots, connections))
     answers.sort(key=lambda answer: answer["core_messages_per_s"])
     return {
         **answers[rounds // 2],

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from gpuscalp.bench import frame_close, whole
+from gpuscalp.bench.timing import step_by_step
 from gpuscalp.errors import UsageError
+from gpuscalp.progress import Progress, silent
 
 # Fewer messages of a symbol, and its streams pause for longer than a live stream may.
 _LEAST_RATE: Final = 10
@@ -26,6 +28,7 @@ def run(
     *,
     frames: int = _FRAMES,
     rounds: int = 300,
+    told: Progress = silent,
 ) -> dict[str, Any]:
     """Measure both.
 
@@ -36,6 +39,7 @@ def run(
     redundancy : connections that bring each message, under load
     frames : timed one by one
     rounds : of the made-up model, times 5 members and 3 classes
+    told : which of the two it is at
 
     Returns
     -------
@@ -53,8 +57,11 @@ def run(
             value=rate,
             fix=f"at least {_LEAST_RATE * symbols} messages a second for {symbols} symbols",
         )
+    begin = step_by_step(told, 2)
+    begin(f"{frames:,} frames, one by one")
     with tempfile.TemporaryDirectory() as folder:
         closed = frame_close.measure(Path(folder), symbols=symbols, rate=rate, frames=frames, rounds=rounds)
+    begin(f"under load, {duration_s:g} s")
     with tempfile.TemporaryDirectory() as folder:
         loaded = whole.measure(
             Path(folder),

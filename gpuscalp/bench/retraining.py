@@ -17,8 +17,10 @@ from typing import Any, Final, final
 import numpy as np
 
 from gpuscalp.bench.slices import ORDER, SETTLE_S, Slice, figures, loaded_session
+from gpuscalp.bench.timing import step_by_step
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.records import SignalRecord, decode
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_S
 
 _LOOK_S: Final = 0.2
@@ -35,6 +37,7 @@ def measure(
     cores: int,
     memory_mb: int,
     trees: int = 300,
+    told: Progress = silent,
 ) -> dict[str, Any]:
     """Run a session and retrain it now and then.
 
@@ -48,6 +51,7 @@ def measure(
     before_s : of market before the first slice, to train on
     cores, memory_mb : what the retraining may take
     trees : of the model, times 5 members and 3 classes
+    told : how far it is, before each slice
 
     Returns
     -------
@@ -60,11 +64,17 @@ def measure(
     ------
     DeadlineError    the session does not become ready: the machine is far too slow for the rate
     """
+    begin = step_by_step(told, 2 + len(ORDER) * rounds)
+    begin("until the session is ready")
     with loaded_session(folder, symbols=symbols, rate=rate, trees=trees) as path:
+        begin(f"{before_s:g} s of market to train on")
         time.sleep(before_s)
         retraining = _Retraining(path, cores, memory_mb)
         try:
-            slices = [_slice(retraining, slice_s, retrained=each) for each in ORDER * rounds]
+            slices = []
+            for each in ORDER * rounds:
+                begin("retrained" if each else "left alone")
+                slices.append(_slice(retraining, slice_s, retrained=each))
         finally:
             retraining.end()
     spent_s = sum((end - begin) / NS_PER_S + SETTLE_S for begin, end, retrained in slices if retrained)

@@ -11,13 +11,19 @@ import numpy as np
 from gpuscalp.bench.timing import on_one_core
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.pipeline import FeaturePipeline, FeatureStream
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import E8, NS_PER_MS, TICK, Instrument, TickKind, Ticks
 
 START_NS = 1_700_000_000_000_000_000
 
 
 def run(
-    symbols: int = 500, ticks_per_frame: int = 2_000, steps: int = 3_000, warm_up: int = 600
+    symbols: int = 500,
+    ticks_per_frame: int = 2_000,
+    steps: int = 3_000,
+    warm_up: int = 600,
+    *,
+    told: Progress = silent,
 ) -> dict[str, Any]:
     """Push one frame's ticks at a time and time each push.
 
@@ -26,19 +32,28 @@ def run(
     symbols : number of symbols
     ticks_per_frame : ticks in each frame, over all symbols (2,000 at 100 ms are 20,000 a second)
     steps : frames that are timed, after ``warm_up`` frames that are not
+    told : how far it is, and nothing while frames are timed: what draws a bar would delay the next one
 
     Returns
     -------
     dict with the p50 and p99 of a step in µs and the heap growth of one step in bytes
     """
+    total = warm_up + steps
+    told(0, total, "making the market")
     pipeline = FeaturePipeline(
         grid=GridConfig(lateness_ms=0), features=FeatureConfig(), instruments=instruments(symbols), threads=1
     )
     stream = pipeline.stream()
     frames = [market(symbols, ticks_per_frame, frame) for frame in range(64)]
     with on_one_core():
-        taken_ns = [_step(stream, frames, frame) for frame in range(warm_up + steps)][warm_up:]
-        heap = _heap_bytes(stream, frames, warm_up + steps)
+        for frame in range(warm_up):
+            if frame % 100 == 0:
+                told(frame, total, "warming up")
+            _step(stream, frames, frame)
+        told(warm_up, total, f"timing {steps:,} frames")
+        taken_ns = [_step(stream, frames, frame) for frame in range(warm_up, total)]
+        told(total, total, "looking at the memory of a frame")
+        heap = _heap_bytes(stream, frames, total)
     p50, p99, worst = np.percentile(taken_ns, [50, 99, 100]) / 1e3
     return {
         "symbols": symbols,

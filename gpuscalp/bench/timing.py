@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from gpuscalp.progress import Progress
 
-def interleaved(tasks: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
+
+def step_by_step(told: Progress, total: int) -> Callable[[str], None]:
+    """Return what is called before each of ``total`` steps, with its name."""
+    done = itertools.count()
+    return lambda name: told(next(done), total, name)
+
+
+def interleaved(
+    tasks: Mapping[str, Callable[[], object]], *, repeats: int, begin: Callable[[str], None] | None = None
+) -> dict[str, float]:
     """Run every task once per round, ``repeats`` rounds after one that is not counted.
+
+    ``begin`` is told the name of each task before it is run, outside of its time.
 
     Returns
     -------
@@ -21,6 +34,8 @@ def interleaved(tasks: Mapping[str, Callable[[], object]], *, repeats: int) -> d
     taken: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(repeats + 1):
         for name, task in tasks.items():
+            if begin is not None:
+                begin(name)
             gc.collect()
             start = time.perf_counter()
             task()

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -23,7 +23,9 @@ from typing import Any, Final
 import numpy as np
 
 from gpuscalp.bench.slices import ORDER, SETTLE_S, Slice, figures, loaded_session, program
+from gpuscalp.bench.timing import step_by_step
 from gpuscalp.live.control import Request, ask
+from gpuscalp.progress import Progress, silent
 
 # Prometheus asks every 15 s by default; this is far more often.
 _SCRAPE_S: Final = 1.0
@@ -37,6 +39,7 @@ def measure(
     slice_s: float,
     rounds: int,
     trees: int = 300,
+    told: Progress = silent,
 ) -> dict[str, Any]:
     """Run a session and look at it now and then.
 
@@ -47,6 +50,7 @@ def measure(
     slice_s : how long it is watched, or left alone, in one go; the first second does not count
     rounds : of four slices, two of each kind
     trees : of the model, times 5 members and 3 classes
+    told : how far it is, before each slice
 
     Returns
     -------
@@ -59,13 +63,15 @@ def measure(
     DeadlineError    the session does not become ready: the machine is far too slow for the rate
     """
     metrics_port = _free_port()
+    begin = step_by_step(told, 1 + len(ORDER) * rounds)
+    begin("until the session is ready")
     with (
         loaded_session(folder, symbols=symbols, rate=rate, trees=trees, metrics_port=metrics_port) as path,
         program("dashboard", str(path), "--port", "0") as dashboard,
     ):
         assert dashboard.stdout is not None
         with _reader(json.loads(dashboard.stdout.readline())["port"]):
-            slices, scrapes, cpu_s = _slices(path, dashboard.pid, metrics_port, slice_s, rounds)
+            slices, scrapes, cpu_s = _slices(path, dashboard.pid, metrics_port, slice_s, rounds, begin)
     watched_s = sum((end - begin) / 1e9 + SETTLE_S for begin, end, watched in slices if watched)
     return (
         {"symbols": symbols, "rate": rate, "slices": len(slices), "slice_s": slice_s}
@@ -78,13 +84,19 @@ def measure(
 
 
 def _slices(
-    path: Path, pid: int, metrics_port: int, slice_s: float, rounds: int
+    path: Path,
+    pid: int,
+    metrics_port: int,
+    slice_s: float,
+    rounds: int,
+    begin: Callable[[str], None],
 ) -> tuple[list[Slice], list[float], float]:
     """Watch and leave alone in turn; return the slices, what scrapes took in ms, and processor time in s."""
     found: list[Slice] = []
     scrapes: list[float] = []
     cpu_s = 0.0
     for watched in ORDER * rounds:
+        begin("watched" if watched else "left alone")
         os.kill(pid, signal.SIGCONT if watched else signal.SIGSTOP)
         ask(path, Request("log_level", level="INFO" if watched else "ERROR"), timeout_s=30.0)
         begin_ns, end_s, spent_s = time.time_ns(), time.monotonic() + slice_s, _cpu_s(pid)

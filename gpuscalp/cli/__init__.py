@@ -65,7 +65,9 @@ def run(argv: Sequence[str]) -> int:
         from typer.main import get_command
 
         from gpuscalp.cli.app import app
+        from gpuscalp.cli.output import tell_of_compiling
 
+        tell_of_compiling()
         outcome = get_command(app).main(args=list(argv), prog_name="gpuscalp", standalone_mode=False)
         code = outcome if isinstance(outcome, int) else 0
     except GpuscalpError as error:

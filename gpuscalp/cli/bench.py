@@ -14,14 +14,15 @@ from gpuscalp.cli.words import counts
 
 @bench_app.command("batch")
 def batch(
-    frames: Annotated[int, typer.Option(min=10_000, help="Frames of one symbol.")] = 1_000_000,
+    frames: Annotated[int, typer.Option(min=30_000, help="Frames of one symbol.")] = 1_000_000,
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")] = 3,
     json: JsonFlag = False,
 ) -> None:
     """Compare batch features with Polars, pandas and a strided Fourier transform."""
     from gpuscalp.bench import batch as bench
 
-    answer = bench.run(frames=frames, repeats=repeats)
+    with progress("Measuring", timed=True) as told:
+        answer = bench.run(frames=frames, repeats=repeats, told=told)
     emit(answer, json=json, text=lambda: _batch_table(answer))
 
 
@@ -37,7 +38,8 @@ def stream(
     """Time one step of the stream: the ticks of a frame to all features of all symbols, on one core."""
     from gpuscalp.bench import stream as bench
 
-    answer = bench.run(symbols=symbols, ticks_per_frame=ticks_per_frame, steps=steps)
+    with progress("Measuring", timed=True) as told:
+        answer = bench.run(symbols=symbols, ticks_per_frame=ticks_per_frame, steps=steps, told=told)
     emit(answer, json=json, text=lambda: _stream_table(answer))
 
 
@@ -57,7 +59,8 @@ def ingest(
     """Time the way from a socket on loopback to closed frames, journal included, on one core."""
     from gpuscalp.bench import ingest as bench
 
-    answer = bench.run(messages, symbols, recording, connections=connections, rounds=rounds)
+    with progress("Measuring", timed=True) as told:
+        answer = bench.run(messages, symbols, recording, connections=connections, rounds=rounds, told=told)
     emit(answer, json=json, text=lambda: _ingest_text(answer))
 
 
@@ -77,7 +80,8 @@ def live(
     """
     from gpuscalp.bench import live as bench
 
-    answer = bench.run(symbols=symbols, rate=rate, duration_s=duration, redundancy=redundancy)
+    with progress("Measuring", timed=True) as told:
+        answer = bench.run(symbols=symbols, rate=rate, duration_s=duration, redundancy=redundancy, told=told)
     emit(answer, json=json, text=lambda: _live_text(answer))
 
 
@@ -96,8 +100,10 @@ def watched(
 
     from gpuscalp.bench import watched as bench
 
-    with tempfile.TemporaryDirectory() as folder:
-        answer = bench.measure(Path(folder), symbols=symbols, rate=rate, slice_s=slice_s, rounds=rounds)
+    with tempfile.TemporaryDirectory() as folder, progress("Measuring", timed=True) as told:
+        answer = bench.measure(
+            Path(folder), symbols=symbols, rate=rate, slice_s=slice_s, rounds=rounds, told=told
+        )
     emit(answer, json=json, text=lambda: _watched_text(answer))
 
 
@@ -119,7 +125,7 @@ def retraining(
 
     from gpuscalp.bench import retraining as bench
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, progress("Measuring", timed=True) as told:
         answer = bench.measure(
             Path(folder),
             symbols=symbols,
@@ -129,6 +135,7 @@ def retraining(
             before_s=before,
             cores=cores,
             memory_mb=memory_mb,
+            told=told,
         )
     emit(answer, json=json, text=lambda: _retraining_text(answer))
 
@@ -148,7 +155,7 @@ def crossover(
     """Time a step on the CPU and on the GPU, and write the profile by which --device auto chooses."""
     from gpuscalp.bench import crossover as bench
 
-    with progress("Measuring") as told:
+    with progress("Measuring", timed=True) as told:
         answer = bench.write(counts(symbols), counts(trees), steps=steps, out=out, told=told)
     emit(answer, json=json, text=lambda: _crossover_text(answer))
 

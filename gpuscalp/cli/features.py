@@ -244,4 +244,9 @@ def _leakage_text(answer: Mapping[str, Any]) -> Any:
         f"{answer['checked']} honest columns; {answer['cuts']} cuts, {answer['futures']} futures each, over "
         f"{'all' if answer['complete'] else 'the first'} {answer['ticks']:,} ticks"
     )
+    if answer["folds"] < answer["folds_configured"]:
+        lines.append(
+            f"Training rows of {answer['folds']} folds instead of {answer['folds_configured']}: "
+            "the ticks are too few for more"
+        )
     return Group(checked, planted, *lines, summary)

@@ -81,12 +81,15 @@ def _chosen(
     from gpuscalp.logs import Wanted, frames_of, read
     from gpuscalp.times import parse_time
 
+    from_ns, to_ns = parse_time(since, "--from"), parse_time(until, "--to")
+    if from_ns is not None and to_ns is not None and to_ns <= from_ns:
+        raise UsageError("the range ends before it begins", where="--to", value=f"{since} … {until}")
     wanted = Wanted(
         level=level or "",
         logger=logger,
         ids=(name, *frames_of(session, name)) if name else (),
-        from_ns=parse_time(since, "--from"),
-        to_ns=parse_time(until, "--to"),
+        from_ns=from_ns,
+        to_ns=to_ns,
     )
     return list(deque(read(session, wanted), lines or None)), wanted
 

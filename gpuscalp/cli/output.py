@@ -97,11 +97,27 @@ def _plain(value: Any) -> object:
     raise TypeError(f"a command's answer holds a {type(value).__name__}, which has no JSON form")
 
 
+def tell_of_compiling() -> None:
+    """Show on a terminal that kernels are compiled: a command would seem to stand still."""
+    if not sys.stderr.isatty():
+        return
+    import logging
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            sys.stderr.write(f"{record.getMessage()}\n")  # a bar that is shown moves out of the way
+
+    logger = logging.getLogger("gpuscalp.ops._numba")
+    logger.handlers = [Teller(logging.INFO)]
+    logger.setLevel(logging.INFO)
+
+
 @contextmanager
-def progress(title: str) -> Iterator[Progress]:
+def progress(title: str, *, timed: bool = False) -> Iterator[Progress]:
     """Show a progress bar on stderr while the block runs; yields the function to call.
 
-    Where stderr is no terminal nothing is shown and rich is not imported.
+    Where stderr is no terminal nothing is shown and rich is not imported. With ``timed``, for what takes
+    times, it is drawn when that function is called and never in between, by a thread of its own.
     """
     if not sys.stderr.isatty():
         yield silent
@@ -118,10 +134,10 @@ def progress(title: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=not timed) as bar:
         task = bar.add_task(title, total=None, note="")
 
         def advance(done: float, total: float | None = None, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=done, total=total, note=note, refresh=timed)
 
         yield advance

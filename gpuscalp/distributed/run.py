@@ -60,7 +60,6 @@ def train_on_ray(
     GpuscalpError
         of the kind that says what is wrong; nothing has been written then
     """
-    check_free(out, overwrite=overwrite)
     if not isinstance(config, TrainConfig):
         config = load(TrainConfig, config, env=os.environ, overrides=overrides)
     source = ArchiveSource.open(
@@ -69,6 +68,7 @@ def train_on_ray(
         start_ns=parse_time(start, "--from"),
         end_ns=parse_time(end, "--to"),
     )
+    check_free(out, overwrite=overwrite)
     progress = on_progress or silent
     progress(0.0, None, "connecting to Ray")
     with connected(address, cpus=core_count()) as ray:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from gpuscalp.config import TrainConfig
+from gpuscalp.errors import DataError
 from gpuscalp.labels import NO_CLASS, horizon_frames, label_frames
 from gpuscalp.leakage.detector import Rows
 from gpuscalp.pipeline import FeaturePipeline
@@ -97,13 +99,23 @@ class Shipped:
     def folds(self, ticks: Ticks) -> tuple[Fold, ...]:
         """Return the folds of the unchanged ticks, and the ones inside them that stop the training early.
 
+        Where the ticks are too few for as many folds as the configuration asks for, there are fewer, two at
+        least: what a fold may train on is decided in the same way.
+
         Raises
         ------
-        DataError    the recording is too short for the folds
+        DataError    the recording is too short for two folds
         """
         counts = count_rows(self._labelled(ticks))
-        horizon_ns = self.config.label.horizon_ms * NS_PER_MS
-        outer = walk_forward(counts, self.config.split, horizon_ns=horizon_ns)
+        split, horizon_ns = self.config.split, self.config.label.horizon_ms * NS_PER_MS
+        while True:
+            try:
+                outer = walk_forward(counts, split, horizon_ns=horizon_ns)
+                break
+            except DataError:
+                if split.folds <= 2:
+                    raise
+                split = replace(split, folds=split.folds - 1)
         return outer + tuple(fold.early_stopping(0.2, counts) for fold in outer)
 
     def training_rows(

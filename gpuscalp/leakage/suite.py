@@ -38,12 +38,15 @@ class LeakageReport:
     planted : name of the leak → first evidence, or None where the detector missed it
     shipped, twins : findings on what is shipped and on the honest twins of the leaks
     cuts, futures : how many times the future was changed, and in how many ways each time
+    folds, folds_configured : how many the training rows were chosen for, and how many there should be
     """
 
     data: dict[str, Any]
     hash: str
     cuts: int
     futures: int
+    folds: int
+    folds_configured: int
     seed: int
     planted: dict[str, str | None] = field(default_factory=dict)
     shipped: list[Finding] = field(default_factory=list)
@@ -78,6 +81,8 @@ class LeakageReport:
             "values": sum(finding.values for finding in checked),
             "cuts": self.cuts,
             "futures": self.futures,
+            "folds": self.folds,
+            "folds_configured": self.folds_configured,
             "probes": [
                 {
                     "name": finding.name,
@@ -118,7 +123,7 @@ def check_leakage(
 
     Raises
     ------
-    DataError        the recording is too short for folds of the configured labels
+    DataError        the recording is too short for two folds of the configured labels
     """
     chosen = config or TrainConfig()
     ticks, maker = excerpt.ticks, SeriesMaker(chosen.grid, excerpt.instruments)
@@ -141,6 +146,8 @@ def check_leakage(
         hash=Shipped(chosen, excerpt.instruments).graph_hash,
         cuts=len(cuts_ns),
         futures=len(FUTURES),
+        folds=len({fold.index for fold in folds}),
+        folds_configured=chosen.split.folds,
         seed=seed,
         planted={name: next(iter(found[name].leaks.values()), None) for name in leaks},
         shipped=[found[name] for name in shipped],

@@ -25,7 +25,6 @@ from gpuscalp.backtest.run import (
     pipeline_of,
     require_frames,
     scope_of,
-    span_of,
     write_run,
 )
 from gpuscalp.backtest.summary import summarise
@@ -89,7 +88,7 @@ def run_nautilus(
     instruments = archive.instruments(venue, symbols)
     pipeline = pipeline_of(training, instruments, 1)
     bundle = load_bundle(model, graph=pipeline.graph)
-    begin_ns, finish_ns = span_of(archive, archive_path, venue, symbols, start_ns, end_ns)
+    begin_ns, finish_ns = archive.span(venue, symbols, start_ns, end_ns)
     check_free(out)
     read_from_ns = None if start_ns is None else begin_ns - lead_ns(pipeline)
     _check_books(archive, venue, symbols, book)

@@ -57,6 +57,7 @@ def export_catalog(
     venue = choose_venue(archive, venue)
     names = tuple(symbols) or archive.symbols(venue)
     instruments = archive.instruments(venue, names)
+    archive.span(venue, names, start_ns, end_ns)
     perpetuals = []
     for each in instruments:
         parts = archive.manifest.select(venue, (each.symbol,))

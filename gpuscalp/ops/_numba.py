@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import numba
+from numba.core import event
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -30,6 +32,25 @@ def _cache_folder() -> str:
 # Where the compiled code of the present sources is kept. `gpuscalp doctor` looks into it.
 CACHE_FOLDER: Final = Path(_cache_folder())
 numba.config.CACHE_DIR = str(CACHE_FOLDER)
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class _Compilation(event.Listener):  # type: ignore[misc]  # of Numba, which has no types
+    """Says once in a process that something is compiled: what is in the cache is not."""
+
+    told = False
+
+    def on_start(self, _: object) -> None:
+        if not self.told:
+            self.told = True
+            _LOG.info("Compiling kernels for this processor, once: it may take a minute")
+
+    def on_end(self, _: object) -> None:
+        pass
+
+
+event.register("numba:compile", _Compilation())
 
 
 def jit(function: Function) -> Function:

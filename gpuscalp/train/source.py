@@ -78,7 +78,7 @@ class ArchiveSource:
         Raises
         ------
         UsageError
-            the archive has no such venue or symbol
+            the archive has no such venue or symbol, or nothing in the range
         DeviceError
             the device cannot run here
         """
@@ -101,6 +101,7 @@ class ArchiveSource:
                 value=missing[0],
                 fix=f"one of: {', '.join(known)}",
             )
+        archive.span(config.venue, symbols, start_ns, end_ns)
         pipeline = FeaturePipeline(
             grid=config.grid,
             features=config.features,

@@ -24,7 +24,7 @@ from gpuscalp.backtest.run import CONFIG_FILE, REPORT_FILE, RESULT_FILE
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, core_count, resolve
-from gpuscalp.files import pretty, replace_file
+from gpuscalp.files import make_writable, pretty, replace_file
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_alone, require_begun, require_same, taken
@@ -114,6 +114,8 @@ def _check_out(out: Path, *, resume: bool) -> None:
         require_begun(out / CONFIG_FILE, "walk-forward")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise taken(out)
+    else:
+        make_writable(out.parent)
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -250,3 +252,36 @@ def test_help_starts_within_a_third_of_a_second():
         if min(full) < 0.3:
             return
     assert min(full) < 0.25 + 5 * min(bare)
+
+
+# Kernels ----------------------------------------------------------------------------------------------------
+
+
+def first_use(cache: Path, **streams: Any) -> bytes:
+    """Return what is written to stdout by a command, and then by the use of a kernel in its process."""
+    code = (
+        "from gpuscalp.cli import run; run(['version', '--json']);"
+        "from gpuscalp.ops.elementary import exp, log; exp(log(2.0))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE, **streams).stdout
+
+
+def test_terminal_is_told_once_that_kernels_are_compiled(tmp_path):
+    """A first run seemed to stand still."""
+    told = []
+    for _ in range(2):
+        ours, theirs = os.openpty()
+        assert json.loads(first_use(tmp_path / "cache", stderr=theirs))["gpuscalp"] == __version__
+        os.write(theirs, b"end\n")
+        told.append(os.read(ours, 10_000).splitlines())
+        os.close(ours)
+        os.close(theirs)
+    assert told == [[b"Compiling kernels for this processor, once: it may take a minute", b"end"], [b"end"]]
+
+
+def test_nobody_but_a_terminal_is_told_that_kernels_are_compiled(tmp_path):
+    with (tmp_path / "stderr").open("w+b") as file:
+        first_use(tmp_path / "cache", stderr=file)
+        assert file.seek(0, os.SEEK_END) == 0

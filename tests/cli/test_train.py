@@ -9,10 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
 from gpuscalp.contract import encode
+from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import MarketSpec, write
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS
+from gpuscalp.times import iso, utc
 
 replace = msgspec.structs.replace
 
@@ -106,7 +109,7 @@ def test_train_prints_a_table_with_the_way_to_the_report(cli, archive, config, t
         (["--symbols", "DOGEUSDT"], 2, "no such symbol"),
         (["--seed", "-1"], 2, "--seed"),
         (["--from", "yesterday"], 2, "not a time"),
-        (["--from", "2030-01-01"], 1, "no row"),
+        (["--from", "2030-01-01"], 2, "nothing in the range"),
     ],
 )
 def test_train_refuses_what_makes_no_sense(cli, archive, config, tmp_path, words, code, what):
@@ -117,6 +120,34 @@ def test_train_refuses_what_makes_no_sense(cli, archive, config, tmp_path, words
     assert (result.code, error["code"]) == (code, code)
     assert what in error["what"]
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "{archive}", "--config", "{config}", "--device", "cpu", "--out", "{out}"),
+        ("backtest", "{archive}", "--model", "{made}", "--out", "{out}"),
+        ("drift", "{made}", "{archive}", "--out", "{out}"),
+        ("features", "plot", "{archive}", "--columns", "price.move.8", "--out", "{out}"),
+        ("data", "export", "{archive}", "--format", "hftbacktest", "--out", "{out}"),
+        ("nautilus", "export", "{archive}", "{out}"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_range_that_ends_before_it_begins_is_wrong_usage(cli, archive, config, made, tmp_path, words):
+    """``train`` blamed the data, with code 1; the exports wrote nothing, with code 0."""
+    if words[0] == "nautilus":
+        pytest.importorskip("nautilus_trader")
+    first_ns, _ = Archive.open(archive).time_range("synthetic")
+    start, end = iso(first_ns + 100 * NS_PER_S), iso(first_ns + 40 * NS_PER_S)
+    out = tmp_path / "out.svg"
+    places = {"archive": archive, "config": config, "made": made, "out": out}
+    result = cli(*(word.format(**places) for word in words), "--from", start, "--to", end, "--json")
+    error = json.loads(result.stdout)["error"]
+    assert (result.code, error["where"]) == (2, str(archive))
+    assert "nothing in the range" in error["what"]
+    assert error["value"] == f"{utc(first_ns + 100 * NS_PER_S)} … {utc(first_ns + 40 * NS_PER_S)}"
+    assert not out.exists()
 
 
 def test_train_refuses_a_short_embargo_as_a_configuration_error(cli, archive, config, tmp_path):

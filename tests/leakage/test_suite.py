@@ -15,6 +15,8 @@ from gpuscalp.leakage.planted import PLANTS
 from gpuscalp.leakage.series import SeriesMaker
 from gpuscalp.leakage.shipped import Shipped
 from gpuscalp.schema import NS_PER_MS
+from gpuscalp.splits import walk_forward
+from gpuscalp.train.dataset import count_rows
 from tests.random_ticks import instruments, random_ticks
 
 CONFIG = TrainConfig(grid=GridConfig(frame_ms=50), label=LabelConfig(horizon_ms=500))
@@ -113,6 +115,21 @@ def test_plants_are_made_of_one_value_per_frame():
             assert transform(empty).shape == (0,), plant.name
         leaky, honest = plant.leaky(series), plant.honest(series)
         assert not np.array_equal(leaky, honest, equal_nan=True) or "late ticks" in plant.name, plant.name
+
+
+def test_ticks_too_few_for_all_folds_are_checked_with_fewer():
+    """It refused them, although they are enough for some folds; the training rows of those are examined."""
+    few = excerpt(count=4_500)
+    with pytest.raises(DataError, match="too short"):
+        walk_forward(
+            count_rows(Shipped(CONFIG, few.instruments)._labelled(few.ticks)),
+            CONFIG.split,
+            horizon_ns=CONFIG.label.horizon_ms * NS_PER_MS,
+        )
+    report = check_leakage(few, config=CONFIG, cuts=1)
+    assert report.clean
+    assert (report.folds, report.folds_configured) == (3, CONFIG.split.folds)
+    assert report.to_dict()["folds"] == 3
 
 
 def test_recording_too_short_for_folds_is_refused():

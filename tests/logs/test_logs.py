@@ -156,6 +156,13 @@ def test_order_leads_to_its_frame(told, cli):
     assert "gpuscalp.orders: refused [gs-x-2]" in shown
 
 
+def test_range_that_ends_before_it_begins_is_refused(told, cli):
+    # It was answered with "Nothing of that kind."
+    done = cli("logs", str(told), "--from", "2024-01-02", "--to", "2024-01-01")
+    assert done.code == 2
+    assert "2024-01-02 … 2024-01-01" in done.stderr
+
+
 def test_no_log_is_said(tmp_path, cli):
     assert cli("logs", str(tmp_path)).code == 2
 
