@@ -46,9 +46,9 @@ class Grid:
     """Assigns ticks to frames and closes frames by the watermark.
 
     A frame closes when the largest exchange time seen, less ``lateness_ms``, reaches its end. A tick for a
-    closed frame is counted and sets LATE on its symbol in the open frame: a trade is dropped, a quote or a book
-    holds from then on. A silence longer than
-    ``max_gap_ms`` ends the run: what is pending is closed and the next frame starts cold.
+    closed frame is counted and sets LATE on its symbol in the open frame: a trade is dropped, a quote or a
+    book holds from then on. A silence longer than ``max_gap_ms`` ends the run: what is pending is closed and
+    the next frame starts cold.
 
     Parameters
     ----------

@@ -143,7 +143,7 @@ def _open_zip(path: Path, raw: IO[bytes]) -> zipfile.ZipFile:
         return zipfile.ZipFile(raw)
     except zipfile.BadZipFile as error:
         raise DecodeError("compressed file is damaged or cut", where=str(path), value=str(error)) from None
-    except NotImplementedError as error:
+    except RuntimeError as error:  # a version of the format that is not known here
         raise _locked(path, error) from None
 
 
@@ -152,7 +152,7 @@ def _open_member(path: Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
         return archive.open(name)
     except zipfile.BadZipFile as error:
         raise DecodeError("compressed file is damaged or cut", where=str(path), value=str(error)) from None
-    except RuntimeError as error:  # a password; NotImplementedError, a compression, is one too
+    except RuntimeError as error:  # a password, or a compression that is not known here
         raise _locked(path, error) from None
 
 

@@ -41,10 +41,10 @@ def assign(
 ) -> tuple[int, bool]:
     """Give each tick its frame, in arrival order, moving the watermark.
 
-    A tick for a closed frame is late, which shows in the quality word of its symbol in the open frame. A trade
-    has happened in a frame that is over: it is re-labelled as LATE_KIND, and dropped. A quote, a book and a
-    mark are states that hold from when they are known: they go into the open frame. A mark is not even late:
-    venues date it on whole seconds and send it later.
+    A tick for a closed frame is late, which shows in the quality word of its symbol in the open frame. A
+    trade has happened in a frame that is over: it is re-labelled as LATE_KIND, and dropped. A quote, a book
+    and a mark are states that hold from when they are known: they go into the open frame. A mark is not even
+    late: venues date it on whole seconds and send it later.
 
     Parameters
     ----------

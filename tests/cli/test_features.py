@@ -184,8 +184,8 @@ def test_leakage_gives_the_counts(cli, archive):
 
 def test_archive_that_is_none_is_refused(cli, tmp_path):
     result = cli("features", "parity", tmp_path, "--json")
-    assert result.code == 1
-    assert json.loads(result.stdout)["error"]["kind"] == "ArchiveError"
+    assert result.code == 2
+    assert json.loads(result.stdout)["error"]["kind"] == "UsageError"
 
 
 def test_example_of_the_documentation_catches_its_leak(archive, monkeypatch, capsys):
