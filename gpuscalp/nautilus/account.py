@@ -262,7 +262,7 @@ class AccountView:
                 "the exchange tells of a trade without a price or a quantity",
                 where=f"GET /fapi/v1/userTrades, {self._symbols[index]}, trade {trade.id}",
                 value=f"price {trade.price}, qty {trade.qty}",
-                fix="ask the exchange: until it tells them, looks at the account fail, and soon nothing is opened",
+                fix="ask the exchange: until it tells them, looks fail, and soon nothing is opened",
             )
         if trade.commissionAsset == self.quote:
             fee_e8 = _e8(trade.commission)
