@@ -72,16 +72,7 @@ def test_variable_without_the_name_of_a_secret_is_none():
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "PGPASSWORD",
-            "MYSQLPASSWD",
-            "APISECRET",
-            "MYSECRET",
-            "SECRETKEY",
-            "DBTOKEN",
-            "MYAPIKEY",
-            "API_KEY2",
-        ),
+        *("PGPASSWORD", "DBPASSWD", "APISECRET", "MYSECRET", "SECRETKEY", "DBTOKEN", "MYAPIKEY", "API_KEY2"),
         *("GPGPASSPHRASE", "SLACKWEBHOOK", "SLACKWEBHOOKURL", "PGCREDENTIALS", "SENTRY_DSN", "SIGNING_KEY"),
     ],
 )
