@@ -36,9 +36,11 @@ _ENVIRONMENT: Final = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon it is seen that workers have ended, or are lost
 }
-# A path of a socket has at most 107 bytes, and Ray puts some 60 behind this one.
+# A path of a socket has at most 107 bytes, and Ray puts some 60 behind its folder.
 _SHORT: Final = Path("/tmp")  # noqa: S108
 _PREFIX: Final = "gsr-"
+# Ray opens its folder, and all that is in it, to everybody; the one around it lets nobody in but us.
+_INSIDE: Final = "r"
 
 
 def import_ray() -> Any:
@@ -134,7 +136,7 @@ def _start(ray: Any, folder: Path, cpus: int | None) -> None:
         logging_level=logging.ERROR,
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
-        _temp_dir=str(folder),
+        _temp_dir=str(folder / _INSIDE),
     )
 
 

@@ -19,9 +19,10 @@ HIDDEN: Final = "***"
 # A shorter value would be found in ordinary words. Keys of exchanges have 64 characters, tokens 30 and more.
 LENGTH_MIN: Final = 8
 
+# Also at the end of a longer word, as in PGPASSWORD; KEY and DSN end too many others, such as MONKEY.
 _SECRET_NAME: Final = re.compile(
-    r"(?:^|_)(?:API_?KEY|KEY|SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|WEBHOOK|DSN)"
-    r"(?:_|$|S$|_?URLS?$)",
+    r"(?:API_?KEY|SECRET(?:KEY)?|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|WEBHOOK|(?:^|_)(?:KEY|DSN))"
+    r"(?:[_0-9]|$|S$|_?URLS?$)",
     re.IGNORECASE,
 )
 # A word or a number that may stand anywhere without being the secret: keys and tokens have letters and
@@ -188,10 +189,11 @@ def _alone(value: str) -> re.Pattern[str]:
 
 
 def _userinfo(url: str) -> list[str]:
-    from urllib.parse import urlsplit
+    from urllib.parse import unquote, urlsplit
 
     try:
         parts = urlsplit(url)
-        return [word for word in (parts.username, parts.password) if word]
+        # As it stands there, and as its reader uses it: p%40ss and p@ss.
+        return [form for word in (parts.username, parts.password) if word for form in (word, unquote(word))]
     except ValueError:  # no URL after all
         return []

@@ -69,6 +69,36 @@ def test_variable_without_the_name_of_a_secret_is_none():
     assert redact("/var/cache/gpuscalp 1234567890") == "/var/cache/gpuscalp 1234567890"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PGPASSWORD", "DBPASSWD", "APISECRET", "MYSECRET", "SECRETKEY", "DBTOKEN", "MYAPIKEY", "API_KEY2"),
+        *("GPGPASSPHRASE", "SLACKWEBHOOK", "SLACKWEBHOOKURL", "PGCREDENTIALS", "SENTRY_DSN", "SIGNING_KEY"),
+    ],
+)
+def test_name_of_a_secret_may_be_part_of_a_longer_word(name):
+    """A word of the list was known at the beginning of a name or behind an underscore alone."""
+    keep_environment({name: "hunter2longer!"})
+    assert redact("/nonexist/hunter2longer!") == "/nonexist/***"
+    keep_environment({name: "gpuscalp"})
+    assert redact("gpuscalp_frames_total gpuscalp") == "gpuscalp_frames_total ***"
+    assert redaction.ordinary_names({name: "gpuscalp"}) == [name]
+
+
+@pytest.mark.parametrize("name", ["MONKEY", "KEYBOARD_LAYOUT", "TOKENIZERS_CACHE", "SECRETARY", "XDSN"])
+def test_name_that_only_sounds_like_a_secret_is_none(name):
+    keep_environment({name: "/var/cache/of-this-1"})
+    assert redact("/var/cache/of-this-1") == "/var/cache/of-this-1"
+
+
+def test_password_of_a_url_is_known_as_it_is_typed():
+    """`p%40ssw0rd99` was taken out and `p@ssw0rd99`, which is the password, was not."""
+    keep_environment({"HTTPS_PROXY": "http://someone:p%40ssw0rd99@127.0.0.1:1"})
+    for form in (str, json.dumps, html.escape, quote):
+        assert "ssw0rd99" not in redact(f"refused: {form('p@ssw0rd99')}, again"), form
+    assert "ssw0rd99" not in redact("refused: p%40ssw0rd99")
+
+
 def test_json_stays_json():
     keep_environment(ENVIRONMENT)
     body = {"all": EVERYTHING, "list": list(BY_PLACE.values()), "number": 1}

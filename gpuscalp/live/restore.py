@@ -11,7 +11,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
@@ -80,13 +80,16 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
     """Read a backup to its end, into a folder or nowhere, and compare it with its manifest."""
     found: dict[str, SavedFile] = {}
     ends: dict[str, bytes] = {}
-    done = 0
+    done, size = 0, file.stat().st_size
     try:
         with tarfile.open(file, "r:") as archive:
             for member in archive:
                 source = archive.extractfile(member) if member.isreg() else None
                 if source is None or SEAL in ends or member.name in found or not _is_inside(member.name):
                     raise _damaged(file, f"not a member of a backup: {member.name}")
+                # A member may claim what is not there, as holes or as the bytes of its neighbours.
+                if member.issparse() or done + member.size > size:
+                    raise _damaged(file, f"larger than the file that holds it: {member.name}")
                 if member.name in (MANIFEST, SEAL):
                     if member.size > _MANIFEST_BYTES_MAX:
                         raise _damaged(file, f"{member.name}: {member.size} bytes")
@@ -95,9 +98,14 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
                 found[member.name] = _write(member.name, source, staging)
                 done += member.size
                 if told is not None:
-                    told(done, file.stat().st_size, member.name)
-    except (tarfile.TarError, EOFError) as error:
+                    told(done, size, member.name)
+    except (tarfile.TarError, EOFError, ValueError) as error:  # ValueError: a header that is none
         raise _damaged(file, str(error)) from None
+    return _checked(file, ends, found)
+
+
+def _checked(file: Path, ends: Mapping[str, bytes], found: Mapping[str, SavedFile]) -> Manifest:
+    """Return the manifest if it tells of what was found, and of nothing else."""
     if set(ends) != {MANIFEST, SEAL}:
         raise _damaged(file, "it is cut short: the manifest is missing")
     if hashlib.sha256(ends[MANIFEST]).hexdigest().encode() != ends[SEAL]:
@@ -117,6 +125,10 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
         # What it is called is where it is moved to: a name that leads elsewhere was not written by us.
         if name in ("", ".", "..") or "/" in name or "\0" in name or sources.count(name) > 1:
             raise _damaged(file, f"not a name of a source: {name!r}")
+    holding = {PurePosixPath(name).parts[0] for name in found}
+    if holding != set(sources):
+        odd = ", ".join(sorted(holding ^ set(sources)))
+        raise _damaged(file, f"a source without files, or files of no source: {odd}")
     return manifest
 
 
@@ -151,7 +163,7 @@ def _lay_out(staging: Path, targets: Sequence[Path]) -> list[str]:
 
 def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
 
 
 def _damaged(file: Path, what: str) -> DataError:

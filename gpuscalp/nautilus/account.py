@@ -12,7 +12,7 @@ from typing import Any, Final, final
 
 from nautilus_trader.adapters.binance.http.error import BinanceError, get_binance_error_code
 
-from gpuscalp.errors import ConfigError
+from gpuscalp.errors import ConfigError, DecodeError
 from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import OrderRequest
 from gpuscalp.execution.reconcile import Found, FoundOrder, FoundTrade
@@ -255,7 +255,15 @@ class AccountView:
         )
 
     def _trade(self, index: int, trade: Any, *, counts: bool = True) -> FoundTrade:
-        fee_e8 = 0
+        price_e8, qty_e8, fee_e8 = _e8(trade.price), _e8(trade.qty), 0
+        # Written down it could never be booked, and the journal with it never be taken up again.
+        if counts and (price_e8 <= 0 or qty_e8 <= 0):
+            raise DecodeError(
+                "the exchange tells of a trade without a price or a quantity",
+                where=f"GET /fapi/v1/userTrades, {self._symbols[index]}, trade {trade.id}",
+                value=f"price {trade.price}, qty {trade.qty}",
+                fix="ask the exchange: until it tells them, looks fail, and soon nothing is opened",
+            )
         if trade.commissionAsset == self.quote:
             fee_e8 = _e8(trade.commission)
         elif counts and (index, trade.id) not in self._counted:
@@ -267,8 +275,8 @@ class AccountView:
             trade_id=int(trade.id),
             venue_id=int(trade.orderId),
             side=1 if trade.buyer else -1,
-            qty_e8=_e8(trade.qty),
-            price_e8=_e8(trade.price),
+            qty_e8=qty_e8,
+            price_e8=price_e8,
             fee_e8=fee_e8,
             maker=bool(trade.maker),
             at_ns=int(trade.time) * NS_PER_MS,

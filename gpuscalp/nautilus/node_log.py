@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, final
 
@@ -45,14 +45,18 @@ def passed_on(session: Path) -> Iterator[Path]:
 
     Parameters
     ----------
-    session : its directory, of which the caller has the lock. The folder is the same at every start, so that
-        what a killed process has left behind goes with the next one
+    session : its directory, of which the caller has the lock: what a killed process of it has left behind
+        goes with the next start
     """
     name = hashlib.sha256(os.fsencode(session.resolve())).hexdigest()[:16]
     base = _MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir())
-    folder = base / f"gpuscalp-nautilus-{os.getuid()}-{name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)  # fails where somebody else has put something there
+    prefix = f"gpuscalp-nautilus-{os.getuid()}-{name}"
+    for left in base.glob(f"{prefix}*"):
+        with suppress(OSError):  # its owner may take it away meanwhile
+            if left.lstat().st_uid == os.getuid():
+                shutil.rmtree(left, ignore_errors=True)
+    # Never the same name twice: everybody may make a folder here, and nobody can remove another one's.
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=base))
     relay = _Relay(folder)
     relay.start()
     try:

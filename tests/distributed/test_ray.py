@@ -68,6 +68,22 @@ def cluster():
             second.wait(60)
 
 
+def test_no_other_user_reaches_the_sockets_of_an_own_cluster(cluster):
+    """Ray opens its folder to everybody, and everything in it: it was the folder itself that we had made."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    assert len(nodes) == 2
+    for node in nodes:
+        for name in ("RayletSocketName", "ObjectStoreSocketName"):
+            path = Path(node[name])
+            assert path.is_socket()
+            assert len(str(path)) <= 107
+            closed = [each for each in path.parents if each.stat().st_mode & 0o077 == 0]
+            assert closed, path
+            assert closed[0].stat().st_uid == os.getuid()
+
+
 @pytest.fixture(scope="module")
 def market(tmp_path_factory) -> tuple[Path, TrainConfig]:
     """The recordings of eight minutes where they are, else as much of the synthetic market."""

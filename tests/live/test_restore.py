@@ -7,15 +7,21 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpuscalp.errors import DataError
+from gpuscalp.live import restore as restore_module
 from gpuscalp.live.restore import restore
 
+MIB = 1 << 20
 
-def crafted(path: Path, members: dict[str, bytes], names: list[str]) -> Path:
-    """Write a backup whose digests are right, with sources of these names."""
+
+def crafted(
+    path: Path, members: dict[str, bytes], names: list[str], headers: dict[str, dict[str, str]] | None = None
+) -> Path:
+    """Write a backup whose digests are right, with sources of these names and headers of some members."""
     files = [
         {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in members.items()
@@ -27,6 +33,8 @@ def crafted(path: Path, members: dict[str, bytes], names: list[str]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, data in (members | ends).items():
             member = tarfile.TarInfo(name)
+            if name in (headers or {}):
+                member.pax_headers, data = (headers or {})[name], b""
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return path
@@ -62,3 +70,56 @@ def test_crafted_backup_is_one_where_its_names_are_names(tmp_path: Path) -> None
     file = crafted(tmp_path / "b.tar", {"live.toml": b"good = true\n"}, ["live.toml"])
     restore(file, tmp_path / "target")
     assert (tmp_path / "target" / "live.toml").read_bytes() == b"good = true\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.size": str(32 * MIB), "GNU.sparse.map": "0,0"},
+        {"GNU.sparse.realsize": str(20 * MIB)},
+        {"GNU.sparse.size": "many"},
+    ],
+)
+def test_member_is_no_larger_than_the_file_that_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    """A file of 10 KB was laid out as any number of zeros, with the right digest."""
+    written: list[int] = []
+    monkeypatch.setattr(restore_module, "_write", lambda *_: written.append(1))
+    zeros = bytes(32 * MIB if "GNU.sparse.map" in headers else 0)
+    file = crafted(tmp_path / "b.tar", {"live.toml": zeros}, ["live.toml"], {"live.toml": headers})
+    assert file.stat().st_size < MIB
+    for folder in (tmp_path / "target", None):
+        with pytest.raises(DataError, match="damaged"):
+            restore(file, folder)
+    assert not written
+    assert not (tmp_path / "target").exists()
+
+
+def test_members_together_are_no_larger_than_the_file_that_holds_them(tmp_path: Path) -> None:
+    """Each of them may claim the bytes of all that follow."""
+    size = 20 * 10_240
+    data = {f"s/{index}": bytes(10_240) for index in range(10)}
+    headers = {name: {"GNU.sparse.realsize": str(size)} for name in data}
+    file = crafted(tmp_path / "b.tar", data | {"s/end": bytes(2 * size)}, ["s"], headers)
+    with pytest.raises(DataError, match="larger than the file that holds it: s/"):
+        restore(file, tmp_path / "target")
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "odd"),
+    [
+        (["live.toml"], ["live.toml", "empty"], "empty"),
+        (["live.toml", "other/lost"], ["live.toml"], "other"),
+        (["live.toml", "live.tomls"], ["live.toml"], "live.tomls"),
+    ],
+)
+def test_every_file_is_of_a_source_and_every_source_has_files(
+    cli: Any, tmp_path: Path, files: list[str], names: list[str], odd: str
+) -> None:
+    """A source without files passed the check and failed later; a file of none was counted, and dropped."""
+    file = crafted(tmp_path / "b.tar", dict.fromkeys(files, b"x = 1\n"), names)
+    assert cli("restore", str(file), "--check").code == 1
+    with pytest.raises(DataError, match=f"a source without files, or files of no source: {odd}"):
+        restore(file, tmp_path / "target")
+    assert not (tmp_path / "target").exists()

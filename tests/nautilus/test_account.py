@@ -14,6 +14,7 @@ pytest.importorskip("nautilus_trader", reason="NautilusTrader is not installed (
 from nautilus_trader.adapters.binance.http.error import BinanceClientError
 
 from gpuscalp.config import NautilusConfig
+from gpuscalp.errors import DecodeError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
@@ -78,6 +79,20 @@ def test_fees_in_another_currency_count_once_and_from_the_beginning_of_the_sessi
     look()
     assert view.other_fees == {"BNB": Decimal("0.01")}
     assert not view._counted, "what is dealt with is forgotten"
+
+
+@pytest.mark.parametrize(("price", "qty"), [("0", "1"), ("50", "0.00")])
+def test_trade_without_price_or_quantity_is_refused_before_it_is_written(price: str, qty: str) -> None:
+    """It came into the journal, and every start from there failed where it is booked."""
+    api, broker = Api(), RemoteBroker(1_000 * E8, 1)
+    view = AccountView(api, ["BTCUSDT"])
+    api.trade(10)
+    api.trades[0].price, api.trades[0].qty = price, qty
+    asyncio.run(view.look(broker, {}))  # older than the session: only its number counts
+    broker.take(Heard(ReportKind.SEEN, 0, 0, symbol=0, trade_id=9))
+    with pytest.raises(DecodeError, match=f"without a price or a quantity.*BTCUSDT, trade 10.*qty {qty}"):
+        asyncio.run(view.look(broker, {}))
+    assert view.other_fees == {}
 
 
 STOP = OrderRequest(1, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True)
