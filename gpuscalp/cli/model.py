@@ -335,7 +335,7 @@ def _pruned(answer: dict[str, Any]) -> str:
 
 
 def _strays(answer: dict[str, Any]) -> list[str]:
-    """Return what `model list` and `model prune` say of what lies among the bundles and is no model of theirs."""
+    """Return what `model list` and `model prune` say of what else lies among the bundles."""
     return [f"not of the registry, left alone: bundles/{name}" for name in answer["strays"]]
 
 

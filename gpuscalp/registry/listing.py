@@ -29,8 +29,8 @@ _NOTHING: Final[dict[str, Any]] = {
 def list_models(registry: Registry, *, now_ns: int, acts: int = 0) -> dict[str, Any]:
     """Return the models, the newest first, and the newest ``acts`` of the history.
 
-    A bundle that cannot be read is listed too, with the reason as ``damaged``; ``strays`` lie among the bundles
-    and are none of the registry's.
+    A bundle that cannot be read is listed too, with the reason as ``damaged``; ``strays`` lie among the
+    bundles and are none of the registry's.
 
     Raises
     ------

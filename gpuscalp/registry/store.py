@@ -96,7 +96,7 @@ class Registry:
         return [name for name in self._names() if is_digest(name)]
 
     def strays(self) -> list[str]:
-        """Return the names among the bundles that are no digests, sorted: somebody else has put them there."""
+        """Return the names among the bundles that are no digests, sorted: somebody else's."""
         return [name for name in self._names() if not is_digest(name) and not name.startswith(".")]
 
     def _names(self) -> list[str]:

@@ -1,7 +1,8 @@
 """What a process in the background may take of the machine.
 
-Owns: the limits, and how each is set. They hold for the whole process and can not be taken back, so only a
-process that does nothing else calls this, before it loads or starts anything that has threads.
+Owns: the limits, how each is set, and the words for what does not fit. The limits hold for the whole process
+and can not be taken back, so only a process that does nothing else calls this, before it loads or starts
+anything that has threads.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from gpuscalp.errors import GpuscalpError
+from gpuscalp.xgb import is_out_of_memory
 
 _NICEST: Final = 19
 # The first that the kernel ends where memory runs out.
@@ -70,6 +75,27 @@ def confine(cores: int, memory_mb: int) -> Caps:
     size = size if hard == resource.RLIM_INFINITY else min(size, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
     return Caps(chosen, size >> 20, idle)
+
+
+@contextmanager
+def fitting(caps: Caps) -> Iterator[None]:
+    """Tell what does not fit into the memory of this process as what it is.
+
+    Raises
+    ------
+    GpuscalpError    it does not
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise GpuscalpError(
+            "the training does not fit into the memory that it may use",
+            where="--memory-mb",
+            value=f"{caps.memory_mb:,} MiB",
+            fix="raise it (of a session: memory_mb in [retraining]), or take fewer hours (--train-hours)",
+        ) from None
 
 
 def end_with_input() -> None:

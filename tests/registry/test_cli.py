@@ -204,7 +204,7 @@ def test_registry_that_is_not_there_is_not_good(cli, folder, real, tmp_path, the
 
 
 def test_strays_are_told_and_neither_counted_nor_removed(cli, folder, real):
-    """A bundle that was copied in by hand was removed as unused, and no command could read the history then."""
+    """A bundle that was copied in by hand was removed as unused, and then the history could not be read."""
     digest = answer(cli("model", "add", real["a"], "--json"))["digest"]
     strays = [folder / "bundles" / name for name in (".DS_Store", "lost+found", "mymodel")]
     for stray in strays[1:]:
