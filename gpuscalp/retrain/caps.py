@@ -22,6 +22,8 @@ from gpuscalp.xgb import is_out_of_memory
 _NICEST: Final = 19
 # The first that the kernel ends where memory runs out.
 _OOM_SCORE: Final = "1000"
+# Of one thread of OpenBLAS.
+_BLAS_BUFFER_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,25 @@ def fitting(caps: Caps) -> Iterator[None]:
             value=f"{caps.memory_mb:,} MiB",
             fix="raise it (of a session: memory_mb in [retraining]), or take fewer hours (--train-hours)",
         ) from None
+
+
+def take_blas_buffers(caps: Caps) -> None:
+    """Let NumPy's and SciPy's BLAS take their buffers while there is room: to be called before data are read.
+
+    OpenBLAS takes them at its first use and asks again for ever where it gets none: under a limit the process
+    would compute until somebody ends it.
+
+    Raises
+    ------
+    MemoryError    there is no room
+    """
+    import numpy as np
+    from scipy.linalg import blas
+
+    square = np.ones((64, 64))
+    for multiply in (np.matmul, lambda a, b: blas.dgemm(1.0, a, b)):  # each has a library of its own
+        np.empty((len(caps.cores) + 1) * _BLAS_BUFFER_BYTES, np.uint8)  # raises
+        multiply(square, square)
 
 
 def end_with_input() -> None:

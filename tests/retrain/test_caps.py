@@ -117,6 +117,38 @@ def test_retraining_that_does_not_fit_says_so_to_people_and_to_its_session(cli, 
     )
 
 
+BLAS = """
+import resource, sys
+import numpy as np
+from scipy.optimize import minimize
+from gpuscalp.retrain.caps import Caps, take_blas_buffers
+
+def leave(mib):
+    held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, ((held << 10) + (mib << 20), resource.RLIM_INFINITY))
+
+caps = Caps((0,), 400, False)
+leave(4)
+try:
+    take_blas_buffers(caps)
+except MemoryError:
+    print("no room")
+leave(400)
+take_blas_buffers(caps)
+leave(4)
+done = minimize(lambda x: (float(x @ x), 2 * x), np.ones(6), jac=True, method="L-BFGS-B")
+print(done.success)
+"""
+
+
+def test_blas_has_its_buffers_before_memory_is_short():
+    """It asked for them for ever: a retraining that did not fit ran until it was ended, hours later."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", BLAS]
+    done = subprocess.run(command, capture_output=True, timeout=100, check=True, text=True, env=environment)
+    assert done.stdout.split("\n") == ["no room", "True", ""]
+
+
 def test_an_attended_process_ends_with_its_input():
     code = "import time; from gpuscalp.retrain.caps import end_with_input; end_with_input(); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
