@@ -18,12 +18,12 @@ from gpuscalp.backtest import run_backtest
 from gpuscalp.backtest.metrics import number, performance
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import SplitConfig
-from gpuscalp.errors import ConfigError, DataError, UsageError
+from gpuscalp.errors import DataError, UsageError
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.train.run import core_count
 from gpuscalp.walkforward import WalkForwardResult, compare_runs, walk_forward_archive
 from gpuscalp.walkforward.judge import cost_table, judge
-from gpuscalp.walkforward.plan import make_plan, runs_of
+from gpuscalp.walkforward.plan import make_plan
 from gpuscalp.walkforward.recorded import read_run
 from gpuscalp.walkforward.work import TradeTask, TrainTask
 from tests.walkforward.market import CONFIG, write_market
@@ -340,23 +340,6 @@ def test_several_processes_give_the_trades_of_one(archive, result, tmp_path):
     for name in made:
         for file in ("trades.parquet", "equity.parquet"):
             assert (out / name / file).read_bytes() == (result.run_dir / name / file).read_bytes()
-
-
-def test_grid_has_every_combination_once_and_the_base_first():
-    tried = msgspec.structs.replace(
-        CONFIG.tried, min_edge_bps=(-100.0, 1.0), min_confidence=(0.4,), seed=(7, 8)
-    )
-    runs = runs_of(msgspec.structs.replace(CONFIG, tried=tried))
-    assert runs[0].name == "base"
-    assert len(runs) == 8 + 1
-    assert len({run.name for run in runs}) == 9
-    assert {run.config.trials for run in runs} == {8}
-    with pytest.raises(ConfigError, match="too many"):
-        runs_of(
-            msgspec.structs.replace(
-                CONFIG, tried=msgspec.structs.replace(tried, seed=tuple(np.arange(200).tolist()))
-            )
-        )
 
 
 def test_command_compares_recorded_runs(cli, result, tmp_path):
