@@ -6,11 +6,9 @@ Owns: the grid, its cells in several processes, and what they say together. Neve
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -24,9 +22,10 @@ from gpuscalp.backtest import metrics
 from gpuscalp.backtest.scene import Scene, play_kept
 from gpuscalp.backtest.session import Session
 from gpuscalp.config import BacktestConfig, LegConfig
-from gpuscalp.errors import ConfigError, GpuscalpError
+from gpuscalp.errors import ConfigError
 from gpuscalp.execution.latency import at_quantile
 from gpuscalp.files import pretty
+from gpuscalp.process_pool import process_pool
 from gpuscalp.schema import E8
 
 BAND_FILE: Final = "band.json"
@@ -342,24 +341,14 @@ def _trade_all(
             found.append(_trade(scene, plan.folder, config))
             told(number, count)
         return found
-    # Spawned and not forked: the pipeline's threads may hold locks that a fork would copy for ever.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(plan.processes, count), mp_context=context)
-    try:
-        futures = [pool.submit(_trade, scene, plan.folder, config) for config in configs]
+    with process_pool(
+        min(plan.processes, count), where="backtest --band", fix="if it was memory: fewer --processes"
+    ) as submit:
+        futures = [submit(_trade, scene, plan.folder, config) for config in configs]
         for number, future in enumerate(as_completed(futures), 1):
             future.result()
             told(number, count)
         return [future.result() for future in futures]
-    except BrokenProcessPool:
-        raise GpuscalpError(
-            "a process that traded a part of the band has died",
-            where="backtest --band",
-            value=f"{plan.processes} processes",
-            fix="mostly it was memory: try --processes 1",
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _trade(scene: Scene, folder: Path, config: BacktestConfig) -> _Traded:

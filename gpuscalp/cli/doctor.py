@@ -9,7 +9,7 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit, visible
-from gpuscalp.cli.words import MODEL_HELP, parse_model
+from gpuscalp.cli.words import MODEL_HELP, parse_model_to_check
 from gpuscalp.redaction import redact
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _ENDINGS = {
 def doctor(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of the session.")] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", parser=parse_model, metavar="MODEL", help=MODEL_HELP)
+        Path | None, typer.Option("--model", parser=parse_model_to_check, metavar="MODEL", help=MODEL_HELP)
     ] = None,
     session: Annotated[Path | None, typer.Option("--session", help="Directory of the session.")] = None,
     device: DeviceOption = "auto",

@@ -256,6 +256,7 @@ def _listed(answer: dict[str, Any]) -> Any:
     """Return the table of `model list`."""
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("model", "aliases", "age", "venue", "symbols", "rows", "log loss", "base rate", "IC")
     for row in answer["models"]:
@@ -281,7 +282,7 @@ def _listed(answer: dict[str, Any]) -> Any:
                 utc(act.time_ns), act.who, act.action, act.alias or "", *ends, act.why or act.session or ""
             )
         parts.append(past)
-    return Group(*parts, f"Registry: {answer['registry']}")
+    return Group(*parts, *map(Text, _strays(answer)), f"Registry: {answer['registry']}")
 
 
 def _verified_registry(answer: dict[str, Any]) -> str:
@@ -330,7 +331,12 @@ def _pruned(answer: dict[str, Any]) -> str:
     lines += [f"{word}  {digest[:_SHORT]}" for digest in answer["unused"]]
     if answer["unused"] and not answer["removed"]:
         lines.append("Nothing was removed: --yes removes what is unused.")
-    return "\n".join(lines or ["The registry is empty."])
+    return "\n".join((lines or ["The registry is empty."]) + _strays(answer))
+
+
+def _strays(answer: dict[str, Any]) -> list[str]:
+    """Return what `model list` and `model prune` say of what else lies among the bundles."""
+    return [f"not of the registry, left alone: bundles/{name}" for name in answer["strays"]]
 
 
 def _age(seconds: float) -> str:

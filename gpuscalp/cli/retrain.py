@@ -48,27 +48,28 @@ def retrain(
     if [retraining] says so (docs/retraining.md).
     """
     # First: threads that are there already would keep their processors.
-    from gpuscalp.retrain.caps import confine, end_with_input
+    from gpuscalp.retrain.caps import confine, end_with_input, fitting
 
     caps = confine(cores, memory_mb)
     if attended:
         end_with_input()
-    from gpuscalp.live.directory import lead_of
-    from gpuscalp.registry import model_path
-    from gpuscalp.retrain.run import retrain as run
+    with fitting(caps):
+        from gpuscalp.live.directory import lead_of
+        from gpuscalp.registry import model_path
+        from gpuscalp.retrain.run import retrain as run
 
-    with progress("Retraining") as advance:
-        answer = run(
-            session,
-            like=lead_of(session) if like is None else model_path(like, registry=registry),
-            train_hours=train_hours,
-            caps=caps,
-            device=device,
-            gpu_memory_mb=gpu_memory_mb,
-            registry=registry,
-            attended=attended,
-            told=advance,
-        )
+        with progress("Retraining") as advance:
+            answer = run(
+                session,
+                like=lead_of(session) if like is None else model_path(like, registry=registry),
+                train_hours=train_hours,
+                caps=caps,
+                device=device,
+                gpu_memory_mb=gpu_memory_mb,
+                registry=registry,
+                attended=attended,
+                told=advance,
+            )
     emit(answer, json=json, text=lambda: _text(answer))
 
 

@@ -91,6 +91,13 @@ def parse_model(text: str) -> Path:
     return model_path(text)
 
 
+def parse_model_to_check(text: str) -> Path:
+    """Return the path of the model that a word means; that nothing is there is for the check to tell."""
+    from gpuscalp.registry.names import model_path
+
+    return model_path(text, must_exist=False)
+
+
 def model_of_session(word: str | None, session: Path) -> Path | None:
     """Return the path of the model that a new session begins with.
 

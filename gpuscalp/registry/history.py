@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ Alias = Literal["champion", "candidate", "shadow"]
 ALIASES: Final[tuple[Alias, ...]] = ("champion", "candidate", "shadow")
 
 _BEFORE_THE_FIRST: Final = "0" * 64
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 class Act(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -117,6 +119,11 @@ class History:
         return state_of(self.acts)
 
 
+def is_digest(text: str) -> bool:
+    """Say whether this is a digest, written as the history and the names of bundles have them."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def state_of(acts: Iterable[Act]) -> State:
     """Return what acts add up to."""
     state = State()
@@ -154,13 +161,19 @@ def read_history(path: Path) -> History:
 def append(path: Path, history: History, act: Act) -> History:
     """Append one act, on the disk when this returns. To be called by the one writer only.
 
-    A torn end is cut off before. Where the disk refuses, the file is left as it was.
+    A torn end is cut off before. Where the disk refuses, the file is left as it was, and so it is where no
+    reader would take the act: one such line, and the whole registry could not be read any more.
 
     Returns
     -------
     History, with the act
+
+    Raises
+    ------
+    msgspec.ValidationError    a part of the act is not what it has to be
     """
     line = msgspec.json.encode(act) + b"\n"
+    msgspec.json.decode(line, type=Act)  # types are checked on decoding only
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if os.fstat(file).st_size != history.whole_bytes:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.device import RequestedDevice, resolve
-from gpuscalp.errors import ModelError
+from gpuscalp.errors import ModelError, UsageError
 from gpuscalp.registry.history import ALIASES, State
 from gpuscalp.registry.names import SHORT
 from gpuscalp.registry.promotion import check_fit
@@ -29,7 +29,8 @@ _NOTHING: Final[dict[str, Any]] = {
 def list_models(registry: Registry, *, now_ns: int, acts: int = 0) -> dict[str, Any]:
     """Return the models, the newest first, and the newest ``acts`` of the history.
 
-    A bundle that cannot be read is listed too, with the reason as ``damaged``.
+    A bundle that cannot be read is listed too, with the reason as ``damaged``; ``strays`` lie among the
+    bundles and are none of the registry's.
 
     Raises
     ------
@@ -43,6 +44,7 @@ def list_models(registry: Registry, *, now_ns: int, acts: int = 0) -> dict[str, 
         "registry": str(registry.path),
         "aliases": {alias: state.current(alias) for alias in ALIASES},
         "models": sorted(models, key=lambda row: (row["age_s"], row["digest"])),
+        "strays": registry.strays(),
         "history": list(history.acts[len(history.acts) - min(acts, len(history.acts)) :]),
     }
 
@@ -56,9 +58,17 @@ def verify_registry(registry: Registry, *, device: RequestedDevice = "auto") -> 
 
     Raises
     ------
+    UsageError
+        there is no registry
     ModelError
         anything is damaged or missing: all of it is counted, the first faults are told
     """
+    if not registry.history_path.is_file():  # a misspelt path would be good, with nothing in it
+        raise UsageError(
+            "no registry here: there is no history",
+            where=str(registry.history_path),
+            fix="--registry names the folder that has it; gpuscalp model add BUNDLE makes one",
+        )
     history = registry.history()
     state = history.state()
     choice = resolve(device)

@@ -18,7 +18,7 @@ _SHOWN_MAX: Final = 8
 SHORT: Final = 12
 
 
-def model_path(text: str, *, registry: Path | None = None) -> Path:
+def model_path(text: str, *, registry: Path | None = None, must_exist: bool = True) -> Path:
     """Return the path of the model that is meant.
 
     Parameters
@@ -26,16 +26,17 @@ def model_path(text: str, *, registry: Path | None = None) -> Path:
     text : ``@`` and an alias, a path, or four or more hexadecimal digits that a digest begins with; a path
         that exists is never taken for a digest
     registry : None: the default one
+    must_exist : False takes any other word for a path, for who tells himself that nothing is there
 
     Raises
     ------
     UsageError
-        no such alias, or it points nowhere; no digest, or more than one, begins like this
+        no such alias, or it points nowhere; no digest, or more than one, begins like this, and no such path
     """
     where = Registry(registry or registry_path())
     if text.startswith("@"):
         return where.bundle_path(aliased(where, text))
-    if Path(text).exists() or not _PREFIX.fullmatch(text):
+    if Path(text).exists() or not (must_exist or _PREFIX.fullmatch(text)):
         return Path(text)
     return where.bundle_path(_beginning_with(where, text))
 
@@ -100,6 +101,13 @@ def _beginning_with(registry: Registry, prefix: str) -> str:
             where=str(registry.path),
             value=prefix,
             fix=f"write more of it: {_some(found, _apart(found))}",
+        )
+    if Path(prefix).exists():
+        raise UsageError(
+            "this model is not in the registry yet",
+            where=str(registry.path),
+            value=prefix,
+            fix=f"gpuscalp model add {prefix}, then the digest that it prints",
         )
     raise _unknown(registry, prefix, "no model of this name: neither a path nor the beginning of a digest")
 

@@ -144,7 +144,13 @@ def prune(registry: Registry, *, now_ns: int, really: bool) -> dict[str, Any]:
 
     def answer(gone: list[str], stay: dict[str, str]) -> dict[str, Any]:
         kept = [{"digest": digest, "because": reason} for digest, reason in stay.items()]
-        return {"registry": str(registry.path), "removed": really, "unused": gone, "kept": kept}
+        return {
+            "registry": str(registry.path),
+            "removed": really,
+            "unused": gone,
+            "kept": kept,
+            "strays": registry.strays(),
+        }
 
     if not really:
         state = registry.history().state()

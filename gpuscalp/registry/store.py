@@ -5,7 +5,8 @@
     REGISTRY/lock                 held by the one process that writes
 
 Owns: the folder, its lock, and that whatever moment a writer dies at, the next reader finds it whole. Readers
-take no lock. Names that begin with a dot are what a dead writer left; the next writer removes them.
+take no lock. What a dead writer left begins with ``.adding-`` or ``.removing-``; the next writer removes it.
+Whatever else lies among the bundles and has no digest for a name is a stray: told of, never touched.
 Never: decides whether a model is fit to be promoted (gpuscalp.registry.promotion).
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from gpuscalp.bundle import CONTRACT_FILE, load_bundle, read_contract
-from gpuscalp.errors import DeadlineError, ModelError
+from gpuscalp.errors import DeadlineError, ModelError, UsageError
 from gpuscalp.files import sync_folder
 from gpuscalp.redaction import redact
 from gpuscalp.registry.history import (
@@ -33,6 +34,7 @@ from gpuscalp.registry.history import (
     History,
     State,
     append,
+    is_digest,
     read_history,
 )
 from gpuscalp.user import user_name
@@ -42,6 +44,8 @@ BUNDLES: Final = "bundles"
 WAIT_S: Final = 30.0
 
 _LOOK_AGAIN_S: Final = 0.02
+_ADDING: Final = ".adding-"
+_REMOVING: Final = ".removing-"
 
 
 def registry_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -89,11 +93,17 @@ class Registry:
 
     def digests(self) -> list[str]:
         """Return what is there, sorted."""
+        return [name for name in self._names() if is_digest(name)]
+
+    def strays(self) -> list[str]:
+        """Return the names among the bundles that are no digests, sorted: somebody else's."""
+        return [name for name in self._names() if not is_digest(name) and not name.startswith(".")]
+
+    def _names(self) -> list[str]:
         try:
-            names = [path.name for path in (self.path / BUNDLES).iterdir()]
+            return sorted(path.name for path in (self.path / BUNDLES).iterdir())
         except FileNotFoundError:
             return []
-        return sorted(name for name in names if not name.startswith("."))
 
     @contextmanager
     def writing(self, *, wait_s: float = WAIT_S) -> Iterator[Writer]:
@@ -108,8 +118,9 @@ class Registry:
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             _take(lock, self.path, wait_s)
-            for left in (self.path / BUNDLES).glob(".*"):
-                shutil.rmtree(left)
+            for prefix in (_ADDING, _REMOVING):
+                for left in (self.path / BUNDLES).glob(f"{prefix}*"):
+                    shutil.rmtree(left)
             yield Writer(self, clock=self._clock, who=self._who or _user())
         finally:
             os.close(lock)
@@ -137,11 +148,15 @@ class Writer:
 
         Raises
         ------
+        UsageError
+            there is nothing at the source
         ModelError, MemberError, CanaryError
             the source is no whole bundle
         """
+        if not source.exists():
+            raise UsageError("no bundle here", where=str(source), fix="gpuscalp train makes one")
         folder = self.registry.path / BUNDLES
-        staged = Path(tempfile.mkdtemp(prefix=".adding-", dir=folder))
+        staged = Path(tempfile.mkdtemp(prefix=_ADDING, dir=folder))
         try:
             copy_bundle(source, staged)
             digest = load_bundle(staged, graph=None).contract.digest
@@ -187,7 +202,7 @@ class Writer:
         """Remove a bundle: out of sight in one step, then file by file."""
         target = self.registry.bundle_path(digest)
         self._append("prune", old=digest)
-        gone = target.with_name(f".removing-{digest}")
+        gone = target.with_name(f"{_REMOVING}{digest}")
         target.rename(gone)
         sync_folder(target.parent)
         shutil.rmtree(gone)
@@ -213,7 +228,8 @@ def note_session(bundle: Path, session: Path, *, now_ns: int) -> None:
     """
     path = bundle.resolve()
     home = path.parent.parent
-    if path.parent.name != BUNDLES or not (home / HISTORY_FILE).is_file() or not os.access(home, os.W_OK):
+    ours = path.parent.name == BUNDLES and is_digest(path.name) and (home / HISTORY_FILE).is_file()
+    if not ours or not os.access(home, os.W_OK):
         return
     with Registry(home, clock=lambda: now_ns).writing() as writer:
         writer.note_session(path.name, session)

@@ -1,7 +1,8 @@
 """What a process in the background may take of the machine.
 
-Owns: the limits, and how each is set. They hold for the whole process and can not be taken back, so only a
-process that does nothing else calls this, before it loads or starts anything that has threads.
+Owns: the limits, how each is set, and the words for what does not fit. The limits hold for the whole process
+and can not be taken back, so only a process that does nothing else calls this, before it loads or starts
+anything that has threads.
 """
 
 from __future__ import annotations
@@ -9,14 +10,20 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gpuscalp.errors import GpuscalpError
+from gpuscalp.xgb import is_out_of_memory
+
 _NICEST: Final = 19
 # The first that the kernel ends where memory runs out.
 _OOM_SCORE: Final = "1000"
+# Of one thread of OpenBLAS.
+_BLAS_BUFFER_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,46 @@ def confine(cores: int, memory_mb: int) -> Caps:
     size = size if hard == resource.RLIM_INFINITY else min(size, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
     return Caps(chosen, size >> 20, idle)
+
+
+@contextmanager
+def fitting(caps: Caps) -> Iterator[None]:
+    """Tell what does not fit into the memory of this process as what it is.
+
+    Raises
+    ------
+    GpuscalpError    it does not
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise GpuscalpError(
+            "the training does not fit into the memory that it may use",
+            where="--memory-mb",
+            value=f"{caps.memory_mb:,} MiB",
+            fix="raise it (of a session: memory_mb in [retraining]), or take fewer hours (--train-hours)",
+        ) from None
+
+
+def take_blas_buffers(caps: Caps) -> None:
+    """Let NumPy's and SciPy's BLAS take their buffers while there is room: to be called before data are read.
+
+    OpenBLAS takes them at its first use and asks again for ever where it gets none: under a limit the process
+    would compute until somebody ends it.
+
+    Raises
+    ------
+    MemoryError    there is no room
+    """
+    import numpy as np
+    from scipy.linalg import blas
+
+    square = np.ones((64, 64))
+    for multiply in (np.matmul, lambda a, b: blas.dgemm(1.0, a, b)):  # each has a library of its own
+        np.empty((len(caps.cores) + 1) * _BLAS_BUFFER_BYTES, np.uint8)  # raises
+        multiply(square, square)
 
 
 def end_with_input() -> None:

@@ -21,7 +21,7 @@ from gpuscalp.errors import DataError
 from gpuscalp.live.directory import read_about
 from gpuscalp.progress import Progress, silent
 from gpuscalp.registry import Registry
-from gpuscalp.retrain.caps import Caps
+from gpuscalp.retrain.caps import Caps, take_blas_buffers
 from gpuscalp.retrain.folder import CANDIDATE, FOLDER, alone
 from gpuscalp.retrain.market_data import import_journal
 from gpuscalp.schema import NS_PER_S
@@ -69,6 +69,7 @@ def retrain(
     """
     about = read_about(session)
     contract = read_contract(like)
+    take_blas_buffers(caps)
     now_ns, begun_s = time.time_ns(), time.monotonic()
     folder = session / FOLDER
     told = told or silent

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+import msgspec
 import numpy as np
 
 from gpuscalp.archive import Archive
@@ -70,7 +71,8 @@ def walk_forward_archive(
     config : steps, training, trading, what else is tried
     out : directory; new or empty unless ``resume``
     resume : go on in a directory that an earlier call with the same data and configuration has left; finished
-        models and runs are checked by their digests and kept
+        models and runs are checked by their digests and kept, the rest is trained with that call's number of
+        threads
     device : where models are trained
     processes : that work at the same time; None takes the cores (one on a GPU). More than one are started by
         spawning: a script that calls this needs ``if __name__ == "__main__"``
@@ -96,7 +98,7 @@ def walk_forward_archive(
     ]
     runs: list[Task] = [TradeTask(plan, run, out, out / "runs" / run.name) for run in plan.runs]
     count = processes or (1 if plan.device == "cuda" else cores)
-    threads = max(1, cores // min(count, len(models)))
+    threads = (_threads_of(out) if resume else None) or max(1, cores // min(count, len(models)))
     frozen = plan.frozen(threads=threads)
     with _opened(out, frozen, resume=resume) as parts:
         kept = _do([*models, *runs], parts, count=count, cores=cores, threads=threads, told=told)
@@ -118,6 +120,15 @@ def _check_out(out: Path, *, resume: bool) -> None:
         make_writable(out.parent)
 
 
+def _threads_of(out: Path) -> int | None:
+    """Return the threads that a walk began to train with; None where it cannot be read."""
+    try:
+        found = msgspec.json.decode((out / CONFIG_FILE).read_bytes())["threads"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
 @contextmanager
 def _opened(out: Path, frozen: dict[str, Any], *, resume: bool) -> Iterator[Parts]:
     """Be the one process that works in a directory."""
@@ -126,12 +137,10 @@ def _opened(out: Path, frozen: dict[str, Any], *, resume: bool) -> Iterator[Part
     with path.open("r+b" if resume else "a+b") as file:
         require_alone(file.fileno(), path, "walk-forward")
         if resume:
-            require_same(
-                path, frozen["hash"], "walk-forward", "configuration, data, device, threads or a version"
-            )
-            # What a killed process was writing.
-            for partial in [part for part in out.rglob(".*.partial") if part.is_dir()]:
-                shutil.rmtree(partial)
+            require_same(path, frozen["hash"], "walk-forward", "configuration, data, device or a version")
+            # What a killed process was writing: runs are *.partial then, bundles are not.
+            for partial in [part for part in out.rglob(".*") if part.is_dir()]:
+                shutil.rmtree(partial, ignore_errors=True)
         else:
             if file.seek(0, os.SEEK_END):
                 raise taken(out)  # another process has begun since it was looked at
@@ -147,7 +156,8 @@ def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, threads:
     ----------
     count : processes, at most
     cores : shared out among those that trade
-    threads : of each training, however few are left: XGBoost's last bits hang on them
+    threads : of each training, however few are left, and those of the beginning where the walk is gone on
+        with: XGBoost's last bits hang on them
     """
     weights = {task.out: _TRAIN_WEIGHT if isinstance(task, TrainTask) else 1.0 for task in tasks}
     total = sum(weights.values())

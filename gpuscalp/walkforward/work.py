@@ -5,11 +5,9 @@ Owns: processes. Never: chooses what is to be done.
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from gpuscalp.archive import Archive
 from gpuscalp.backtest import run_backtest
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ModelError
+from gpuscalp.process_pool import Submit, process_pool
 from gpuscalp.progress import Progress
 from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource
@@ -111,17 +110,10 @@ def workers(count: int, threads: int) -> Iterator[Callable[[Sequence[Task], Prog
     if count == 1:
         yield lambda tasks, told: _here(tasks, told, threads)
         return
-    # Spawned: a fork of a process with running threads (OpenMP, NumPy) may never come back.
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_quiet)
-    try:
-        yield lambda tasks, _: _there(pool, tasks, threads)
-    except BaseException:
-        # What has begun would go on for minutes; parts are written whole or not at all, so it may be killed.
-        for process in list(getattr(pool, "_processes", {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+    with process_pool(
+        count, where="walkforward run", fix="what is finished stays: --resume, with fewer --processes"
+    ) as submit:
+        yield lambda tasks, _: _there(submit, tasks, threads)
 
 
 def _here(tasks: Sequence[Task], told: Progress, threads: int) -> Iterator[Task]:
@@ -142,13 +134,8 @@ class _Share:
         self._told(min(1.0, done / self._total) if self._total else 0.0, 1.0, f"{self._title}: {note}")
 
 
-def _there(pool: ProcessPoolExecutor, tasks: Sequence[Task], threads: int) -> Iterator[Task]:
-    pending = {pool.submit(task, threads): task for task in tasks}
+def _there(submit: Submit, tasks: Sequence[Task], threads: int) -> Iterator[Task]:
+    pending = {submit(task, threads): task for task in tasks}
     for future in as_completed(pending):
         future.result()
         yield pending[future]
-
-
-def _quiet() -> None:
-    """Leave the keyboard's interrupt to the parent, which ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -6,10 +6,8 @@ large is allocated per frame. Never: judges its own answers, and never goes on a
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
-import select
 import signal
 import socket
 import sys
@@ -23,6 +21,7 @@ import msgspec
 import numpy as np
 
 from gpuscalp.errors import ShapeError
+from gpuscalp.lifeline import end_with
 from gpuscalp.ops.packed import packed_bytes
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.worker.engines import Opened, open_inference
@@ -34,11 +33,13 @@ from gpuscalp.worker.spec import WorkerSpec
 
 BEAT_MS: Final = 50
 _DETAIL_MAX: Final = 2_000
+_STANDARD_INPUT: Final = 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve a session; ``arguments`` are descriptors: socket, spec, ring, board."""
-    _die_with_parent()
+    # The end of the socket says so too, but a process that waits for its device does not read it.
+    end_with(_STANDARD_INPUT)
     # The session ends its workers itself: neither Ctrl-C nor the stop of a service is meant for them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -151,22 +152,3 @@ def _send(link: Link, message: Message) -> None:
             return
         except BlockingIOError:
             link.wait(BEAT_MS, to_send=True)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end this process when the pipe at its standard input closes: when its parent is gone.
-
-    The end of the socket says so too, but a process that waits for its device does not read it. The signal is
-    SIGIO, whose default is to end the process, whatever it is doing.
-    """
-    standard_input = 0
-    # Whoever started the session may have ignored or blocked it, and both are inherited.
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
-    fcntl.fcntl(standard_input, fcntl.F_SETOWN, os.getpid())
-    flags = fcntl.fcntl(standard_input, fcntl.F_GETFL)
-    fcntl.fcntl(standard_input, fcntl.F_SETFL, flags | os.O_ASYNC)
-    poll = select.poll()
-    poll.register(standard_input, select.POLLIN)
-    if poll.poll(0):  # it had closed before
-        os._exit(0)

@@ -309,4 +309,4 @@ def test_command_prints_one_document_and_needs_no_xgboost(
 def test_command_that_refuses_prints_the_error(archive: Path, tmp_path: Path) -> None:
     from gpuscalp.cli import run
 
-    assert run(["backtest", str(archive), "--model", str(tmp_path / "none"), "--json"]) == 8
+    assert run(["backtest", str(archive), "--model", str(tmp_path / "none"), "--json"]) == 2

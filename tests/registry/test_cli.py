@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,60 @@ def test_training_can_register_its_bundle(cli, folder, real, tmp_path):
     )
     assert made["registered"] == read_contract(real["a"]).digest
     assert Registry(folder).digests() == [made["registered"]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model", "show", "NOPE"),
+        ("model", "show", "9b1416zz"),
+        ("model", "verify", "NOPE"),
+        ("model", "add", "NOPE"),
+        ("drift", "NOPE", "ARCHIVE"),
+        ("use", "OUT", "NOPE"),
+        ("backtest", "ARCHIVE", "--model", "NOPE"),
+        ("live", "--session", "OUT", "--model", "NOPE"),
+    ],
+    ids=" ".join,
+)
+def test_model_that_is_not_there_is_wrong_usage(cli, folder, tmp_path, words):
+    """It was taken for one that must not be used."""
+    places = {"ARCHIVE": tmp_path, "OUT": tmp_path / "out", "NOPE": tmp_path / "nope"}
+    result = cli(*(places.get(word, word) for word in words), "--json")
+    assert result.code == 2, result.stdout
+    told = json.loads(result.stdout)["error"]
+    assert {told["value"], told["where"]} & {str(tmp_path / "nope"), "9b1416zz"}
+
+
+def test_bundle_that_is_damaged_must_not_be_used(cli, folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert cli("model", "show", tmp_path / "empty").code == 8
+
+
+@pytest.mark.parametrize("there", ["nothing", "a bundle", "bundles without a history"])
+def test_registry_that_is_not_there_is_not_good(cli, folder, real, tmp_path, there):
+    """A restored registry is proved by this command: a misspelt path passed."""
+    path = real["a"] if there == "a bundle" else tmp_path / "elsewhere"
+    if there == "bundles without a history":
+        answer(cli("model", "add", real["a"], "--registry", path, "--json"))
+        (path / "history.jsonl").unlink()
+    result = cli("model", "verify", "--registry", path, "--device", "cpu", "--json")
+    assert result.code == 2
+    assert json.loads(result.stdout)["error"]["where"] == str(path / "history.jsonl")
+
+
+def test_strays_are_told_and_neither_counted_nor_removed(cli, folder, real):
+    """A bundle that was copied in by hand was removed as unused, and then the history could not be read."""
+    digest = answer(cli("model", "add", real["a"], "--json"))["digest"]
+    strays = [folder / "bundles" / name for name in (".DS_Store", "lost+found", "mymodel")]
+    for stray in strays[1:]:
+        shutil.copytree(real["b"], stray)
+    strays[0].write_bytes(b"")
+    for words in (("list",), ("prune",), ("prune", "--yes")):
+        assert answer(cli("model", *words, "--json"))["strays"] == ["lost+found", "mymodel"]
+        assert "not of the registry, left alone: bundles/mymodel" in cli("model", *words).stdout
+        assert all(stray.exists() for stray in strays)
+    assert Registry(folder).digests() == []
+    assert [act.action for act in Registry(folder).history().acts] == ["add", "prune"]
+    assert answer(cli("model", "verify", "--device", "cpu", "--json"))["acts"] == 2
+    assert answer(cli("model", "add", real["a"], "--json"))["digest"] == digest

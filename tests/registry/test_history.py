@@ -9,11 +9,13 @@ import os
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpuscalp.errors import ModelError
 from gpuscalp.registry import Registry
 from gpuscalp.registry.history import read_history
+from gpuscalp.registry.store import note_session
 
 
 @pytest.fixture
@@ -112,6 +114,21 @@ def test_full_disk_leaves_the_history_as_it_was(registry, monkeypatch):
         assert registry.history_path.read_bytes() == before
         writer.pin(registry.digests()[0])
     assert registry.history().acts[-1].action == "pin"
+
+
+def test_act_that_no_reader_would_take_is_not_written(registry):
+    """One such line, and no command could read the registry any more."""
+    before = registry.history_path.read_bytes()
+    with registry.writing() as writer, pytest.raises(msgspec.ValidationError):
+        writer.pin("mymodel")
+    assert registry.history_path.read_bytes() == before
+
+
+def test_session_of_a_bundle_that_was_copied_in_by_hand_is_not_noted(registry, tiny, tmp_path):
+    stray = Path(shutil.copytree(next(iter(tiny.values())), registry.path / "bundles" / "mymodel"))
+    before = registry.history_path.read_bytes()
+    note_session(stray, tmp_path / "session", now_ns=1)
+    assert registry.history_path.read_bytes() == before
 
 
 def test_no_history_is_an_empty_one(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from gpuscalp.errors import UsageError
 from gpuscalp.registry import Registry, model_path, registry_path
+from gpuscalp.registry.names import digest_of
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def test_alias_and_beginning_of_a_digest_lead_into_the_registry(registry, word, 
 
 def test_path_stays_a_path_even_if_it_looks_like_a_digest(registry, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "abcd").mkdir()
+    for name in ("abcd", "some/abcd1", "abc"):
+        (tmp_path / name).mkdir(parents=True)
     assert model_path("abcd", registry=registry.path) == Path("abcd")
     assert model_path("some/abcd1", registry=registry.path) == Path("some/abcd1")
     assert model_path("abc", registry=registry.path) == Path("abc")
@@ -53,6 +55,8 @@ def test_path_stays_a_path_even_if_it_looks_like_a_digest(registry, tmp_path, mo
     [
         ("abcd", "several models", ["abcd10000000", "abcd20000000"]),
         ("ffff", "no model of this name", ["12345678ffff", "abcd10000000", "abcd20000000"]),
+        ("12345678zz", "no model of this name", ["12345678ffff", "abcd10000000", "abcd20000000"]),
+        ("runs/nope", "no model of this name", ["12345678ffff"]),
         ("@shadow", "points nowhere", ["@champion"]),
         ("@chanpion", "no such alias", ["@champion", "@candidate", "@shadow"]),
     ],
@@ -63,6 +67,15 @@ def test_word_that_means_nothing_is_refused_with_the_candidates(registry, word, 
     assert caught.value.exit_code == 2
     for name in named:
         assert name in str(caught.value.fix)
+
+
+def test_bundle_that_is_not_in_the_registry_has_to_be_added_first(registry, tmp_path):
+    """It was called neither a path nor a digest, and was a path."""
+    bundle = tmp_path / "other-bundle"
+    bundle.mkdir()
+    with pytest.raises(UsageError, match="not in the registry yet") as caught:
+        digest_of(registry, str(bundle))
+    assert f"gpuscalp model add {bundle}" in str(caught.value.fix)
 
 
 def test_many_candidates_are_counted_and_not_all_named(tmp_path):

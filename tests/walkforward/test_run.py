@@ -295,28 +295,46 @@ def test_directory_of_another_walk_is_refused(archive, result, tmp_path):
         walk_forward_archive(archive, config=CONFIG, out=tmp_path, resume=True, device="cpu")
 
 
-@pytest.mark.parametrize("name", ["versions", "threads"])
-def test_walk_is_not_gone_on_with_by_what_may_train_another_model(archive, result, monkeypatch, name):
+def test_walk_is_not_gone_on_with_by_what_may_train_another_model(archive, result, monkeypatch):
     """One hash stood for models of two XGBoosts."""
-    if name == "versions":
-        monkeypatch.setattr("gpuscalp.walkforward.plan.versions", lambda: (("xgboost", "9.9.9"),))
-    else:
-        monkeypatch.setattr("gpuscalp.walkforward.run.core_count", lambda: core_count() + 1)
-    with pytest.raises(UsageError, match="threads or a version differ"):
+    monkeypatch.setattr("gpuscalp.walkforward.plan.versions", lambda: (("xgboost", "9.9.9"),))
+    with pytest.raises(UsageError, match="device or a version differ"):
         walk_forward_archive(
             archive, config=CONFIG, out=result.run_dir, resume=True, device="cpu", processes=1
         )
 
 
-def test_several_processes_give_the_trades_of_one(archive, result, tmp_path, monkeypatch):
-    """Runs only: the models are kept, so no thread count of XGBoost stands between the two."""
+def test_walk_is_gone_on_with_by_other_processes_and_trains_with_the_threads_of_its_beginning(
+    archive, result, tmp_path, monkeypatch
+):
+    """It was refused, though fewer processes are what helps where memory has run out."""
+    out = tmp_path / "fewer"
+    shutil.copytree(result.run_dir, out)
+    parts = json.loads((out / "parts.json").read_text())
+    lost = "models/seed-7/step-02"
+    (out / "parts.json").write_text(json.dumps({name: parts[name] for name in parts if name != lost}))
+    half = out / "models" / "seed-7" / ".step-02.half"
+    half.mkdir()
+    threads = []
+    call = TrainTask.__call__
+    monkeypatch.setattr(
+        TrainTask, "__call__", lambda task, each, *rest: (threads.append(each), call(task, each, *rest))
+    )
+    monkeypatch.setattr("gpuscalp.walkforward.run.core_count", lambda: 3 * core_count())
+    again = walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=1)
+    assert threads == [core_count()] == [json.loads((out / "config.json").read_text())["threads"]]
+    assert again.summary["config_hash"] == result.summary["config_hash"]
+    assert read_contract(out / lost).digest == read_contract(result.run_dir / lost).digest
+    assert not half.exists()
+
+
+def test_several_processes_give_the_trades_of_one(archive, result, tmp_path):
+    """Runs only: the models are kept."""
     out = tmp_path / "several"
     shutil.copytree(result.run_dir, out)
     parts = json.loads((out / "parts.json").read_text())
     made = ("runs/base", "runs/size-x50")
     (out / "parts.json").write_text(json.dumps({name: parts[name] for name in parts if name not in made}))
-    # As many for each as one has had: with another number of threads it would be another walk.
-    monkeypatch.setattr("gpuscalp.walkforward.run.core_count", lambda: 2 * core_count())
     again = walk_forward_archive(archive, config=CONFIG, out=out, resume=True, device="cpu", processes=2)
     assert again.summary["kept"] == 5
     for name in made:
