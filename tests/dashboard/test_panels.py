@@ -78,9 +78,7 @@ def test_quantities_have_all_their_digits(page: Page) -> None:
     assert _column(page, "open-orders", 3) == ["quantity", "1,816.9"]
     order = {"symbol": "XRPUSDT", "side": 1, "qty": 1816.9, "order_id": 7, "state": "filled", "reason": ""}
     fill = {"price": 0.55012, "fee": 0.1, "realised": 0.0, "at_ms": AT_MS}
-    _called(
-        page, "panels", "showOrders", {"orders": [order | {"sent_ms": AT_MS}], "fills": [order | fill]}
-    )
+    _called(page, "panels", "showOrders", {"orders": [order | {"sent_ms": AT_MS}], "fills": [order | fill]})
     assert _column(page, "orders", 4) == ["quantity", "1,816.9"]
     assert _column(page, "fills", 4) == ["quantity", "1,816.9"]
 
@@ -89,7 +87,7 @@ def test_quantities_have_all_their_digits(page: Page) -> None:
 def test_a_gain_is_no_negative_loss_and_the_day_may_begin_with_a_rearming(
     page: Page, loss_usdt: float, shown: str
 ) -> None:
-    """"Loss today −6.59" stood beside "Result +6.59"; re-arming had begun the count anew at noon."""
+    """ "Loss today −6.59" stood beside "Result +6.59"; re-arming had begun the count anew at noon."""
     status = STATUS | {"daily_loss_usdt": loss_usdt}
     _called(page, "panels", "showHeadline", status, "morning")
     assert page.text("#headline dd[data-key=daily_loss_usdt]") == shown

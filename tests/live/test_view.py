@@ -19,7 +19,8 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
     """Return a status with so many connections, positions and signals, and numbers as long as they get."""
     return {
         "running": True,
-        "session": "/somewhere/" + ("a-name-that-is-as-long-as-somebody-likes-" * 4 if trouble else "morning"),
+        "session": "/somewhere/"
+        + ("a-name-that-is-as-long-as-somebody-likes-" * 4 if trouble else "morning"),
         "market": "synthetic",
         "state": "reducing",
         "cause": "daily_loss",
