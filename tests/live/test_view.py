@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gpuscalp.live.view import _LINES, picture, table
+from gpuscalp.live.view import _LINES, _STAGES, picture, table
 
 # As long as the longest of the venue.
 _NAMES = [f"1000000B{index:02}USDT" for index in range(40)]
@@ -94,10 +94,7 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
             "silent": _NAMES[:count] if trouble else [],
             "unsynced": _NAMES[:count] if trouble else [],
         },
-        "latency_ms": {
-            stage: {"p50": 1_234.5, "p99": None}
-            for stage in ("receive", "decode", "batch", "features", "predict", "gate", "order", "total")
-        },
+        "latency_ms": {stage: {"p50": 1_234.5, "p99": None} for stage in _STAGES},
     }
 
 
