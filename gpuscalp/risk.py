@@ -127,7 +127,8 @@ class RiskGate:
         ACTIVE), and when
     causes : every event since the gate was last armed, whether it led anywhere or not: a mismatch in a gate
         that is closed already is one too. Of this gate alone: no rule reads it, and no snapshot has it
-    daily_loss_usdt : equity at the day's start (UTC) less equity now; negative is a gain
+    daily_loss_usdt : equity at 00:00 UTC, or at the last re-arming if that was later, less equity now;
+        negative is a gain
     drawdown_pct : distance from the highest equity seen, in percent of it
     streak, pauses : the breakers that end by themselves
 

@@ -156,7 +156,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("gate is active", "REDUCING", "", "opening",
          "gate.closed", "max", 0, "risk state"),
     Rule("daily loss", "DAILY_LOSS", "USDT", "opening",
-         "gate.daily_loss_usdt", "below", "config.max_daily_loss_usdt", "equity at 00:00 UTC"),
+         "gate.daily_loss_usdt", "below", "config.max_daily_loss_usdt", "equity at 00:00 UTC or re-arming"),
     Rule("drawdown", "DRAWDOWN", "%", "opening",
          "gate.drawdown_pct", "below", "config.max_drawdown_pct", "highest equity so far"),
     Rule("losses in a row", "COOL_DOWN", "ms left", "opening",

@@ -171,6 +171,8 @@ def adopt(
 @app.command("status")
 def status(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag = False) -> None:
     """Show how a session stands; exit code 3 if no process runs it."""
+    import time
+
     from gpuscalp.live.control import Request, ask, read_status
     from gpuscalp.live.view import table
 
@@ -178,7 +180,7 @@ def status(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag =
         answer = ask(session, Request("status"))
     except NotRunningError:
         answer = read_status(session) | {"running": False}
-    emit(answer, json=json, text=lambda: table(answer))
+    emit(answer, json=json, text=lambda: table(answer, now_ns=time.time_ns()))
     if not answer["running"]:
         raise typer.Exit(NotRunningError.exit_code)
 
@@ -357,8 +359,8 @@ def _ended(status: dict[str, Any]) -> str:
     result = "Paper result" if status["broker"] == "paper" else "Result"
     lines = [
         f"Stopped: {status['reason']}. {status['frames']:,} frames in {status['uptime_s']:.0f} s.",
-        f"{result} {status['pnl_usdt']:+,.4f} USDT after {status['fees_usdt']:,.4f} USDT of fees;"
-        f" the gate is {status['state']}.",
+        f"{result} {status['pnl_usdt']:+,.4f} USDT after {status['fees_usdt']:,.4f} USDT of fees,"
+        f" {status['market']} market; the gate is {status['state']}.",
     ]
     held = ", ".join(f"{each['symbol']} {each['qty']:+g}" for each in status["positions"])
     if held:

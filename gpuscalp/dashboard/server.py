@@ -262,6 +262,7 @@ class DashboardServer:
         await answer.prepare(request)
         about = {
             "session": str(watch.path),
+            "name": watch.path.resolve().name,
             "symbols": watch.history.symbols,
             "symbol": page.symbol,
             "columns": watch.columns,

@@ -96,6 +96,11 @@ def train_embedded(path: Path, *, seed: int, now_ns: int, told: Progress | None 
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def market_of(source: Source) -> str:
+    """Return what a market is: made up, or recorded and replayed."""
+    return VENUE if any(each.venue == VENUE for each in source.instruments) else "replayed"
+
+
 @contextmanager
 def served(source: Source, *, faults: Sequence[Fault] = (), seed: int = 7) -> Iterator[dict[str, str]]:
     """Serve a market on loopback in this process, in real time; yield the exchange's URLs."""

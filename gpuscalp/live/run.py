@@ -28,7 +28,7 @@ from gpuscalp.feeds.proxies import proxy_of
 from gpuscalp.feeds.rest import RestClient
 from gpuscalp.feeds.routes import endpoints, stream_names
 from gpuscalp.live.directory import SESSION_FILE, create, lock, read_about, remove_unbegun
-from gpuscalp.live.embedded import embedded_config, embedded_defaults, served, train_embedded
+from gpuscalp.live.embedded import embedded_config, embedded_defaults, market_of, served, train_embedded
 from gpuscalp.live.gpu_watch import GpuWatch, open_watch
 from gpuscalp.live.market import Work
 from gpuscalp.live.observed import observed
@@ -75,10 +75,11 @@ class SocketWay:
     Parameters
     ----------
     urls : of an exchange on this machine; None: those of the configuration
+    market : what that exchange serves, in a word; "": the venue's
     """
 
-    def __init__(self, urls: dict[str, str] | None = None) -> None:
-        self._urls = urls
+    def __init__(self, urls: dict[str, str] | None = None, *, market: str = "") -> None:
+        self._urls, self._market = urls, market
 
     def running(self, config: LiveConfig) -> LiveConfig:
         return config if self._urls is None else embedded_config(config, self._urls)
@@ -95,7 +96,7 @@ class SocketWay:
             for copy in range(config.feed.redundancy)
             for each in endpoints(names, config.feed, copy=copy)
         ]
-        return SocketSource(session, config, routes, rest, clock)
+        return SocketSource(session, config, routes, rest, clock, market=self._market)
 
 
 def run_live(
@@ -156,7 +157,7 @@ def run_live(
             model = Path(folder) / "model"
             train_embedded(model, seed=seed, now_ns=time.time_ns(), told=told)
         with served(source, faults=faults, seed=seed) as urls:
-            chosen = SocketWay(urls)
+            chosen = SocketWay(urls, market=market_of(source))
             return _run(path, config, model, device, seconds, worker_faults, told, on_status, chosen)
 
 

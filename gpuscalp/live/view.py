@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from gpuscalp.schema import NS_PER_S
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -21,6 +24,8 @@ _STAGES: Final = ("receive", "decode", "batch", "features", "predict", "gate", "
 _ROWS_MAX: Final = 20
 # Lines of the picture beside positions and signals; one more where there are doubts, one for the cursor.
 _LINES: Final = 20
+# Columns that every terminal has.
+_WIDTH: Final = 80
 _PAPER: Final = "Paper: no order leaves this machine. Ctrl-C stops; positions stay."
 _REAL: Final = "REAL ORDERS ({where}). Ctrl-C stops: entries are cancelled, positions stay."
 
@@ -55,10 +60,14 @@ def shown(
         live.stop()
 
 
-def table(status: dict[str, Any]) -> Group:
+def table(status: dict[str, Any], *, now_ns: int | None = None) -> Group:
     """Return a status for a command that prints it once.
 
     Another version may have written it: what lacks something that the picture needs is listed plainly.
+
+    Parameters
+    ----------
+    now_ns : for the age of what a process that is gone has said; None: not told
     """
     from rich.console import Group
 
@@ -69,7 +78,23 @@ def table(status: dict[str, Any]) -> Group:
     if status["running"]:
         return shown
     why = status.get("reason") or "it gave no reason"
-    return Group(f"Not running. As it last stood ({why}):", shown)
+    return Group(f"Not running. As it {_stood(status, now_ns)} ({why}):", shown)
+
+
+def _stood(status: dict[str, Any], now_ns: int | None) -> str:
+    """Return when a status was written: "last stood" where it does not say so itself."""
+    written_ns = status.get("written_ns")
+    if written_ns is None:
+        return "last stood"
+    age = "" if now_ns is None else f", {_age((now_ns - written_ns) / NS_PER_S)} ago"
+    return f"stood at {datetime.fromtimestamp(written_ns / NS_PER_S, UTC):%Y-%m-%d %H:%M:%S} UTC{age}"
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def _listed(status: dict[str, Any]) -> Group:
@@ -95,7 +120,7 @@ def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True)
     from rich.text import Text
 
     rows = max(1, min(rows, _ROWS_MAX))
-    parts: list[Any] = [_money(status), _time(status), "", _pair(_feeds(status), _latency(status))]
+    parts: list[Any] = [_money(status), _who(status), _time(status), _pair(_feeds(status), _latency(status))]
     parts += [_counts(status), _score(status), _model(status)]
     doubts = _doubts(status)
     if doubts:
@@ -130,15 +155,26 @@ def _money(status: dict[str, Any]) -> Text:
     )
 
 
+def _who(status: dict[str, Any]) -> Text:
+    """Return which session it is, and what of it is real. A long name gives way to that."""
+    from rich.text import Text
+
+    market = f"{status['market']} market"
+    name = Path(status["session"]).name or status["session"]
+    text = f"  {market}  {status['broker']}, {status['engine']['device']}"
+    return Text(_cut(name, _WIDTH - len(text)) + text, no_wrap=True, overflow="ellipsis")
+
+
 def _time(status: dict[str, Any]) -> Text:
+    """Return how long it has been up. Ages are left out where nobody lets them grow any more."""
     from rich.text import Text
 
     age, offset = status["last_frame_age_ms"], status["clock"]["offset_ms"]
-    last = "" if age is None else f", the last {age:,.0f} ms ago"
+    running = status["running"]
+    last = f", the last {age:,.0f} ms ago" if running and age is not None else ""
     clock = "unknown" if offset is None else f"{offset:+.1f} ms"
     up = timedelta(seconds=int(status["uptime_s"]))
-    who = f"{status['broker']}, {status['engine']['device']}"
-    text = f"up {up}  {status['frames']:,} frames{last}  clock {clock}  {who}"
+    text = f"{'up' if running else 'was up'} {up}  {status['frames']:,} frames{last}  clock {clock}"
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
@@ -177,7 +213,9 @@ def _model(status: dict[str, Any]) -> Text:
     from rich.text import Text
 
     model, shadow = status["model"], status["model"]["shadow"]
-    text = f"model {model['bundle'][:12]}, {model['age_s'] / 3_600:,.1f} h old"
+    text = f"model {model['bundle'][:12]}"
+    if status["running"]:
+        text += f", {model['age_s'] / 3_600:,.1f} h old"
     if not model["own_calibration"]:
         text += ", recalibrated"
     if model["bundle"] != model["begun_with"]:
@@ -227,6 +265,10 @@ def _doubts(status: dict[str, Any]) -> str:
     if feeds["unsynced"]:
         found.append(f"books to come: {_some(feeds['unsynced'])}")
     return "; ".join(found)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: max(width - 1, 1)]}…"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -238,7 +238,9 @@ NUMBERS: Final = (
         1e2,
     ),
     Number(
-        "gpuscalp_daily_loss_usdt", ("daily_loss_usdt",), "Loss since 00:00 UTC, USDT; negative is a gain."
+        "gpuscalp_daily_loss_usdt",
+        ("daily_loss_usdt",),
+        "Loss since 00:00 UTC or the last re-arming, USDT; negative is a gain.",
     ),
     Number(
         "gpuscalp_win_ratio",

@@ -152,6 +152,8 @@ def test_every_panel_says_something(page):
         assert page.value(f"document.querySelectorAll('{what}').length") == 4
     assert "on the CPU" in page.text("#cards")
     page.wait(lambda: (page.text("#gate"), page.text("#broker")) == ("ACTIVE", "paper"), "an open gate")
+    assert (page.text("#name"), page.text("#market")) == ("session", "synthetic market")
+    assert page.value("document.title").endswith(" – session – gpuscalp")
     page.wait(lambda: page.text("#quote").count("/") == 1, "a quote")
     page.wait(lambda: "agreement" in page.text("#signal"), "a prediction")
     for name in ("price", "signal", "equity", "drop", "latency"):
@@ -227,6 +229,7 @@ def test_a_stop_is_named_and_can_be_reached_and_left_with_the_keyboard(page, eng
     page.press("Enter")
     assert page.value("document.querySelector('#confirm').open")
     assert page.value("document.activeElement.id") == "token"
+    assert page.text("#confirm-which") == "session · paper · synthetic market"
     page.press("Escape")
     assert not page.value("document.querySelector('#confirm').open")
     names = page.value(
@@ -289,8 +292,10 @@ def test_a_flatten_from_the_page_is_in_the_journal_and_the_numbers_are_the_engin
     # Nothing moves any more: what stands there is what the engine says now.
     page.wait(lambda: page.text("#positions .none") == "no position", "an empty table")
     time.sleep(1.2)
-    for key in ("equity_usdt", "pnl_usdt", "drawdown_pct", "daily_loss_usdt", "fees_usdt"):
+    for key in ("equity_usdt", "pnl_usdt", "drawdown_pct", "fees_usdt"):
         assert _figure(page, key) == pytest.approx(status[key], abs=0.00501), key
+    loss_usdt = max(0.0, status["daily_loss_usdt"])  # a gain is none
+    assert _figure(page, "daily_loss_usdt") == pytest.approx(loss_usdt, abs=0.00501)
     assert page.text("#gate-why") == status["cause"].replace("_", " ")
     shown = page.value("document.querySelectorAll('#fills tbody tr').length")
     fills = page.value("[...document.querySelectorAll('#fills tbody tr')].map((e) => e.cells[1].textContent)")

@@ -141,11 +141,11 @@ def test_status_tells_people_and_programs_how_it_stands(process: Process, cli: C
     assert code == 0
     assert status["running"] is True
     assert status["pid"] == process.child.pid
-    assert status["broker"] == "paper"
+    assert (status["broker"], status["market"]) == ("paper", "synthetic")
     assert {each["route"] for each in status["feeds"]["connections"]} == {"public", "market"}
     shown = cli("status", process.session)
     assert shown.code == 0
-    for word in ("ACTIVE", "BTCUSDT", "equity", "public", "market"):
+    for word in ("ACTIVE", "BTCUSDT", "equity", "public", "session  synthetic market  paper, cpu"):
         assert word in shown.stdout
     assert shown.stderr == ""
 

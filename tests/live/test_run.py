@@ -47,6 +47,7 @@ def test_name_of_a_start_that_came_to_nothing_is_free(exchange, bundle, tmp_path
     assert _made(path) == []
     status = _run(path, exchange, bundle)
     assert status["frames"] >= 0
+    assert status["market"] == status["venue"] == "binance_usdm"
     assert read_about(path).bundle == status["model"]["bundle"]
 
 

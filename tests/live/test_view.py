@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gpuscalp.live.view import _LINES, picture, table
+from gpuscalp.live.view import _LINES, _STAGES, picture, table
 
 # As long as the longest of the venue.
 _NAMES = [f"1000000B{index:02}USDT" for index in range(40)]
@@ -19,6 +19,9 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
     """Return a status with so many connections, positions and signals, and numbers as long as they get."""
     return {
         "running": True,
+        "session": "/somewhere/"
+        + ("a-name-that-is-as-long-as-somebody-likes-" * 4 if trouble else "morning"),
+        "market": "synthetic",
         "state": "reducing",
         "cause": "daily_loss",
         "flattening": False,
@@ -91,10 +94,7 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
             "silent": _NAMES[:count] if trouble else [],
             "unsynced": _NAMES[:count] if trouble else [],
         },
-        "latency_ms": {
-            stage: {"p50": 1_234.5, "p99": None}
-            for stage in ("receive", "decode", "batch", "features", "predict", "gate", "order", "total")
-        },
+        "latency_ms": {stage: {"p50": 1_234.5, "p99": None} for stage in _STAGES},
     }
 
 
@@ -141,6 +141,29 @@ def test_a_session_that_does_not_run_is_shown_as_it_last_stood() -> None:
     lines = _drawn(table(_status(1) | {"running": False, "reason": "SIGTERM"}), 80)
     assert lines[0] == "Not running. As it last stood (SIGTERM):"
     assert "REDUCING (daily loss)" in lines[1]
+
+
+def test_what_a_process_that_is_gone_has_said_bears_its_date_and_no_age_that_still_grows() -> None:
+    """`status` of a session that had been dead for hours said "the last 49 ms ago"."""
+    ended = _status(1) | {"running": False, "reason": "SIGTERM", "written_ns": 1_700_000_000 * 10**9}
+    lines = _drawn(table(ended, now_ns=1_700_000_119 * 10**9), 100)
+    assert lines[0] == "Not running. As it stood at 2023-11-14 22:13:20 UTC, 1 min ago (SIGTERM):"
+    text = "\n".join(lines[1:])
+    assert "was up 14 days, 6:56:07  123,456,789 frames  clock" in text
+    assert " ago" not in text
+    assert " old" not in text
+    for later_s, age in ((-5, "0 s"), (59, "59 s"), (7_199, "1 h"), (86_400, "1 d")):
+        lines = _drawn(table(ended, now_ns=(1_700_000_000 + later_s) * 10**9), 100)
+        assert f" UTC, {age} ago (" in lines[0]
+    assert ", the last 1,234 ms ago" in "\n".join(_drawn(table(_status(1)), 100))
+
+
+def test_the_picture_says_which_session_it_is_and_that_its_market_is_made_up() -> None:
+    """Four sessions on four terminals looked the same, and a made-up market like a real one."""
+    assert _drawn(picture(_status(1)), 80)[1] == "morning  synthetic market  paper, cuda"
+    line = _drawn(picture(_status(1, trouble=True)), 80)[1]
+    assert line.startswith("a-name-that-is")
+    assert line.endswith("…  synthetic market  paper, cpu")
 
 
 @pytest.mark.parametrize("running", [False, True])

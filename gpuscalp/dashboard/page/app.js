@@ -81,7 +81,7 @@ function draw() {
   const work = [drawCharts, () => panels.showLog(events), () => panels.showOrders(newest)];
   if (status) {
     work.push(
-      () => panels.showHeadline(status),
+      () => panels.showHeadline(status, about.name),
       () => panels.showPositions(status),
       () => panels.showPredictions(newest.predictions, status),
       () => panels.showRisk(status, about.limits, newest.refusals),
@@ -94,7 +94,7 @@ function draw() {
   }
   // A panel that cannot be drawn must not keep the others from it.
   for (const each of work) try { each(); } catch (error) { console.error(error); }
-  if (status) document.title = `${status.state === "active" ? "" : `${status.state.toUpperCase()} `}${number(status.pnl_usdt, 2, { sign: true })} – gpuscalp`;
+  if (status) document.title = `${status.state === "active" ? "" : `${status.state.toUpperCase()} `}${number(status.pnl_usdt, 2, { sign: true })} – ${about.name} – gpuscalp`;
 }
 
 // Whether what stands here can be believed, and how old it is.
@@ -222,7 +222,7 @@ function prepareTheme() {
 }
 
 prepareTheme();
-prepareStops();
+prepareStops(() => panels.which(about?.name, newest?.status));
 find("symbol").addEventListener("change", (event) => listen(event.target.value));
 document.addEventListener("visibilitychange", () => { if (!document.hidden) draw(); });
 setInterval(drawLife, 250);

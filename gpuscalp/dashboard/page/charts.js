@@ -83,7 +83,7 @@ export class Chart {
     for (let t = Math.ceil(scene.from / step) * step; t <= scene.to; t += step) {
       const at = x(t);
       if (at < 24 || at > right - 20) continue;
-      pen.fillText(clock(t, { seconds: step < 60_000 }), at, bottom + 14);
+      pen.fillText(clock(t, { seconds: step < 60_000, date: false }), at, bottom + 14);
     }
   }
 
@@ -96,7 +96,7 @@ export class Chart {
     pen.lineTo(this.pointer + 0.5, bottom);
     pen.stroke();
     pen.setLineDash([]);
-    const text = `${clock(t)}  ${scene.at ? scene.at(t) : ""}`;
+    const text = `${clock(t)} UTC  ${scene.at ? scene.at(t) : ""}`;
     const wide = pen.measureText(text).width + 12;
     const left = Math.max(0, Math.min(right - wide, this.pointer - wide / 2));
     pen.fillStyle = color("panel");

@@ -43,9 +43,11 @@ export function priceDigits(values) {
   return Math.min(digits, 8);
 }
 
-export function clock(ms, { seconds = true } = {}) {
-  const text = new Date(ms).toLocaleTimeString("en-GB", { hour12: false });
-  return seconds ? text : text.slice(0, 5);
+// UTC, as the command line, the logs and the exchange have it; with the date where that is not today.
+export function clock(ms, { seconds = true, date = true, nowMs = Date.now() } = {}) {
+  const [day, time] = new Date(ms).toISOString().split("T");
+  const text = time.slice(0, seconds ? 8 : 5);
+  return date && day !== new Date(nowMs).toISOString().slice(0, 10) ? `${day} ${text}` : text;
 }
 
 export function duration(seconds) {

@@ -55,12 +55,22 @@ function bar(name, share, text, kind = "") {
 // How close a value is to its limit.
 const caution = (share) => (share >= 0.8 ? "down" : share >= 0.5 ? "caution" : "");
 
-export function showHeadline(status) {
+// The gate counts a gain as a negative loss.
+const dayLoss = ({ daily_loss_usdt: loss }) => (known(loss) ? Math.max(0, loss) : loss);
+
+// Which session this is, where its orders go and where its prices come from.
+export function which(name, status) {
+  if (!status) return { name };
+  const orders = status.broker === "paper" ? "paper" : `real orders, ${status.account?.where ?? status.broker}`;
+  return { name, orders, market: status.market ? `${status.market} market` : "" };
+}
+
+export function showHeadline(status, name) {
   const values = [
     ["Equity, USDT", number(status.equity_usdt), "", "equity_usdt"],
     ["Result", number(status.pnl_usdt, 2, { sign: true }), signClass(status.pnl_usdt), "pnl_usdt"],
     ["Drawdown", `${number(status.drawdown_pct)} %`, "", "drawdown_pct"],
-    ["Loss today", number(status.daily_loss_usdt), "", "daily_loss_usdt"],
+    ["Day's loss", number(dayLoss(status)), "", "daily_loss_usdt"],
     ["Fees", number(status.fees_usdt), "", "fees_usdt"],
     ["Score", status.score ? number(status.score.value, 0) : "–", "", "score"],
   ];
@@ -73,16 +83,19 @@ export function showHeadline(status) {
   const gate = find("gate");
   gate.textContent = status.state.toUpperCase();
   gate.className = `badge ${{ active: "good", reducing: "warn", halted: "bad" }[status.state] ?? ""}`;
-  const paper = status.broker === "paper";
-  find("broker").textContent = paper ? "paper" : `real orders, ${status.account?.where ?? status.broker}`;
-  find("broker").className = paper ? "dim" : "badge bad";
+  const { orders, market } = which(name, status);
+  find("name").textContent = name;
+  find("broker").textContent = orders;
+  find("broker").className = status.broker === "paper" ? "dim" : "badge bad";
+  find("market").textContent = market;
+  find("written").textContent = `${clock(status.written_ns / 1e6)} UTC`;
   find("gate-why").textContent = status.flattening ? "flattening" : words(status.cause);
 }
 
 export function showPositions(status) {
   fill("positions", [
     ["symbol", (row) => row.symbol],
-    ["quantity", (row) => short(row.qty), (row) => signClass(row.qty)],
+    ["quantity", (row) => exact(row.qty), (row) => signClass(row.qty)],
     ["value, USDT", (row) => number(row.value_usdt)],
     ["unrealised", (row) => number(row.unrealised_usdt, 4, { sign: true }), (row) => signClass(row.unrealised_usdt)],
   ], status.positions, { empty: "no position" });
@@ -90,7 +103,7 @@ export function showPositions(status) {
     ["order", (row) => String(row.order_id)],
     ["symbol", (row) => row.symbol, "word"],
     ["side", (row) => row.side, (row) => (row.side === "buy" ? "up" : "down")],
-    ["quantity", (row) => short(row.qty)],
+    ["quantity", (row) => exact(row.qty)],
   ], status.open_orders, { empty: "no open order" });
 }
 
@@ -109,7 +122,7 @@ export function showPredictions(predictions, status) {
 export function showRisk(status, limits, refusals) {
   const gross = status.positions.reduce((sum, each) => sum + Math.abs(each.value_usdt), 0);
   const bars = [
-    ["loss today", status.daily_loss_usdt, limits.max_daily_loss_usdt, 2, "USDT"],
+    ["day's loss", dayLoss(status), limits.max_daily_loss_usdt, 2, "USDT"],
     ["drawdown", status.drawdown_pct, limits.max_drawdown_pct, 2, "%"],
     ["gross", gross, limits.max_gross_usdt, 0, "USDT"],
     ["open orders", status.open_orders.length, limits.max_open_orders_total, 0, ""],
@@ -120,14 +133,15 @@ export function showRisk(status, limits, refusals) {
   const why = element("p", "", "note");
   const state = status.flattening ? "flattening" : words(status.cause);
   why.append("The gate is ", element("strong", status.state.toUpperCase()), state ? `: ${state}.` : ".");
-  if (known(status.since_ns)) why.append(` Since ${clock(status.since_ns / 1e6)}.`);
+  if (known(status.since_ns)) why.append(` Since ${clock(status.since_ns / 1e6)} UTC.`);
   const doubts = [...(status.health?.device ?? []), ...(status.health?.venue ?? [])];
   if (status.clock?.drifted) doubts.push("clock not trusted");
   // Of orders that go to an exchange.
   if (status.account?.strangers) doubts.push(`nobody here knows: ${status.account.strangers}`);
   if (status.account?.error) doubts.push(`the account cannot be looked at: ${status.account.error}`);
   const notes = doubts.map((text) => element("p", `⚠ ${words(text)}`, "note caution"));
-  find("limits").replaceChildren(why, ...notes, ...bars);
+  const day = element("p", "The day's loss counts since 00:00 UTC or the last re-arming.", "note dim");
+  find("limits").replaceChildren(why, ...notes, ...bars, day);
   const rows = Object.entries(refusals).sort((a, b) => b[1] - a[1]).slice(0, 8);
   fill("refusals", [["rule", (row) => words(row[0])], ["times, in the time shown", (row) => number(row[1], 0)]], rows, { empty: "nothing" });
 }
@@ -180,7 +194,7 @@ export function showDevice(status, nowMs) {
   find("device").textContent = status.engine.device;
   find("device-why").textContent = status.engine.why;
   const { model } = status;
-  const changed = model.bundle !== model.begun_with ? `, leads since ${new Date(model.since_ns / 1e6).toISOString().slice(11, 19)} UTC (${model.reason || model.by})` : "";
+  const changed = model.bundle !== model.begun_with ? `, leads since ${clock(model.since_ns / 1e6)} UTC (${model.reason || model.by})` : "";
   const shadow = model.shadow ? `; in the shadow ${model.shadow.bundle.slice(0, 12)}` : "";
   find("model").textContent = `Model ${model.bundle.slice(0, 12)}, ${duration(model.age_s)} old${model.own_calibration ? "" : ", recalibrated"}${changed}${shadow}.`;
   const cards = (status.gpu?.cards ?? []).map((card) => {
@@ -265,20 +279,20 @@ export function showFeatures(status, columns, symbol, opened) {
 export function showOrders({ orders, fills }) {
   const side = ["side", (row) => SIDES[row.side], (row) => (row.side > 0 ? "up" : "down")];
   fill("orders", [
-    ["sent", (row) => clock(row.sent_ms)],
+    ["sent, UTC", (row) => clock(row.sent_ms)],
     ["order", (row) => String(row.order_id)],
     ["symbol", (row) => row.symbol, "word"],
     side,
-    ["quantity", (row) => short(row.qty)],
+    ["quantity", (row) => exact(row.qty)],
     ["state", (row) => words(row.state), "word"],
     ["why", (row) => words(row.reason), "word"],
   ], orders, { empty: "no order yet" });
   fill("fills", [
-    ["filled", (row) => clock(row.at_ms)],
+    ["filled, UTC", (row) => clock(row.at_ms)],
     ["order", (row) => String(row.order_id)],
     ["symbol", (row) => row.symbol, "word"],
     side,
-    ["quantity", (row) => short(row.qty)],
+    ["quantity", (row) => exact(row.qty)],
     ["price", (row) => exact(row.price)],
     ["fee", (row) => number(row.fee, 4)],
     ["realised", (row) => number(row.realised, 4, { sign: true }), (row) => signClass(row.realised)],

@@ -10,7 +10,8 @@ const WORDS = {
 const KEY = "gpuscalp-token";
 const find = (id) => document.getElementById(id);
 
-export function prepareStops() {
+// which: gives the words by which a session is told from others, as the head of the page has them.
+export function prepareStops(which) {
   const dialog = find("confirm"), token = find("token"), refused = find("refused"), really = find("really");
   let command = "", busy = false;
 
@@ -19,6 +20,7 @@ export function prepareStops() {
       command = button.dataset.command;
       const [title, text, deed] = WORDS[command];
       find("confirm-title").textContent = title;
+      find("confirm-which").textContent = Object.values(which()).filter((each) => each).join(" · ");
       find("confirm-text").textContent = text;
       really.textContent = deed;
       refused.textContent = "";
