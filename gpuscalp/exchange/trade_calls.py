@@ -19,6 +19,8 @@ from gpuscalp.exchange.refusals import ApiError
 from gpuscalp.exchange.userdata import order_reply, order_row
 
 _GTD_MS: Final = 600_000
+# How far back trades are shown to who asks for no time and no number.
+_RECENT_MS: Final = 7 * 86_400_000
 _FOREVER_MS: Final = 253_402_300_799_000
 _CANCELLED: Final = {"code": 200, "msg": "The operation of cancel all open order is done."}
 
@@ -106,7 +108,9 @@ def _all_orders(call: Call) -> list[dict[str, Any]]:
 def _user_trades(call: Call) -> list[dict[str, Any]]:
     listing, params = call.listing(), call.params
     first, order_id = params.integer("fromId"), params.integer("orderId")
-    start, end = params.integer("startTime", 0) or 0, params.integer("endTime", _FOREVER_MS) or 0
+    recent = not any(name in params for name in ("fromId", "orderId", "startTime", "endTime"))
+    start = params.integer("startTime", call.now_ms - _RECENT_MS if recent else 0) or 0
+    end = params.integer("endTime", _FOREVER_MS) or 0
     found = [
         row
         for row in call.user.fills

@@ -5,14 +5,14 @@ Owns: which calls make a look, and what their replies mean to us. Never: decides
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final, final
 
 from nautilus_trader.adapters.binance.http.error import BinanceError, get_binance_error_code
 
-from gpuscalp.errors import ConfigError, DecodeError
+from gpuscalp.errors import ConfigError, DecodeError, FeedError
 from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import OrderRequest
 from gpuscalp.execution.reconcile import Found, FoundOrder, FoundTrade
@@ -21,9 +21,15 @@ from gpuscalp.orders import OrderKind
 from gpuscalp.schema import E8, NS_PER_MS
 
 _PAGE: Final = 1_000
+# Of a history that is only paged through: 200,000 trades of one symbol in the six months that Binance keeps.
+_PAGES: Final = 200
+# Between two of them: 5 by weight each, so that they take half of the calls that the exchange allows.
+_PAGE_S: Final = 0.25
 # Weights of Binance USD-M: open orders of one symbol and of all (conditional ones as many), trades, the rest.
 _ONE, _ALL, _TRADES, _REST = 1, 40, 5, 10
 _UNKNOWN_ORDER: Final = -2013
+# Whoever asks too much gets these, whatever was asked: they say nothing of an order.
+_ASKED_TOO_MUCH: Final = frozenset({403, 418, 429})
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "USD")
 _STATES: Final = {
     "NEW": OrderState.ACCEPTED,
@@ -150,20 +156,22 @@ class AccountView:
                 await self._api.cancel_algo_order(algo_id=order.algo_id)
             else:
                 await self._api.cancel_order(symbol=self._symbols[order.symbol], order_id=order.venue_id)
-        except BinanceError:
-            return  # the next look says what became of it
+        except BinanceError as error:
+            _must_be_about_the_order(error)  # the next look says what became of it
 
     async def end(self, name: str, request: OrderRequest) -> None:
         """Ask for the end of an order of ours by its name; one that has ended meanwhile is no error."""
         symbol = self._symbols[request.symbol_index]
         try:
             if request.kind is OrderKind.STOP_MARKET:
-                with suppress(BinanceError):  # it has gone off: there is an order of the same name
+                try:
                     await self._api.cancel_algo_order(client_algo_id=name)
                     return
+                except BinanceError as error:  # it has gone off: there is an order of the same name
+                    _must_be_about_the_order(error)
             await self._api.cancel_order(symbol=symbol, orig_client_order_id=name)
-        except BinanceError:
-            return  # as above
+        except BinanceError as error:
+            _must_be_about_the_order(error)  # as above
 
     async def executed_e8(self, name: str, request: OrderRequest) -> int | None:
         """Return how much of an order of ours was filled; None where the exchange has not ended it."""
@@ -201,7 +209,7 @@ class AccountView:
     async def _trades(self, index: int, seen: int) -> list[FoundTrade]:
         symbol = self._symbols[index]
         if seen < 0:  # the first look: where the numbers stand
-            page = await self._api.query_user_trades(symbol=symbol)
+            page = await self._api.query_user_trades(symbol=symbol) or await self._older(symbol)
             return [self._trade(index, each, counts=False) for each in page]
         found: list[FoundTrade] = []
         while True:
@@ -210,6 +218,31 @@ class AccountView:
             if len(page) < _PAGE:
                 return found
             seen = max(each.id for each in page)
+
+    async def _older(self, symbol: str) -> list[Any]:
+        """Return the newest trade of a symbol that has traded nothing lately, alone; none if it never has.
+
+        Who asks for no number gets the last seven days (Binance USD-M, Account Trade List). That they are
+        empty does not say that the numbers begin here: the whole history would be news to the next look.
+
+        Raises
+        ------
+        FeedError    the history is longer than anybody's who does not trade for a week
+        """
+        newest: list[Any] = []
+        for _ in range(_PAGES):
+            first = newest[0].id + 1 if newest else 1
+            page = await self._api.query_user_trades(symbol=symbol, from_id=first, limit=_PAGE)
+            newest = [max(page, key=lambda each: each.id)] if page else newest
+            if len(page) < _PAGE:
+                return newest
+            await asyncio.sleep(_PAGE_S)
+        raise FeedError(
+            "the account's trades of six months are too many to find the newest of them",
+            where=f"GET /fapi/v1/userTrades, {symbol}",
+            value=f"more than {_PAGES * _PAGE}, none in the last seven days",
+            fix="trade it once by hand: what is no older than seven days is found at once",
+        )
 
     async def _positions(self) -> list[tuple[int, int]]:
         positions = [(0, 0)] * len(self._symbols)
@@ -292,6 +325,12 @@ async def _known(call: Any) -> Any:
         if code is not None and code.value == _UNKNOWN_ORDER:
             return None
         raise
+
+
+def _must_be_about_the_order(error: BinanceError) -> None:
+    """Raise a refusal that is about the caller: nothing was done, and the exchange wants to be left alone."""
+    if error.status in _ASKED_TOO_MUCH:
+        raise error
 
 
 def _e8(text: str) -> int:

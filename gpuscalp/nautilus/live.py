@@ -94,6 +94,7 @@ class NautilusSource:
             symbols=self._symbols,
             now=self.now,
             hear=self._hear,
+            budget=rest.budget,
             until_ns=session.market.exch_ns,
         )
 
@@ -184,10 +185,13 @@ class NautilusSource:
 
         Raises
         ------
-        UsageError    nothing was looked at yet
+        UsageError    nothing was looked at yet, or the exchange takes no calls
         """
         if not self._open:
             raise UsageError("the account was not looked at yet", where="gpuscalp adopt", fix="wait a moment")
+        if patience_s := self._looks.patience_s:
+            wait = f"wait {patience_s:.0f} s"
+            raise UsageError("the exchange takes no calls", where="gpuscalp adopt", fix=wait)
         left = await self._looks.take_over(rule)
         return left.words(self._symbols)
 
@@ -348,7 +352,15 @@ class NautilusSource:
         self._hear(replace(heard, known_ns=self.now(), executed_e8=max(heard.executed_e8, told)))
 
     def _begin(self, call: Coroutine[Any, Any, None]) -> None:
-        """Let a call run; one that fails is counted, and leads to a look."""
+        """Let a call run; one that fails is counted, and leads to a look.
+
+        None is made while the exchange takes no calls: the look that follows says how the order has ended,
+        and the end of one that has not is asked for again (``gpuscalp.order_policy``).
+        """
+        if self._looks.patience_s:
+            call.close()
+            self._looks.want("the exchange takes no calls")
+            return
 
         async def run() -> None:
             try:

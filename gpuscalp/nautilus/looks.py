@@ -29,6 +29,7 @@ from gpuscalp.execution.reconcile import (
     take_over,
 )
 from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.feeds.rest import WeightBudget
 from gpuscalp.live.records import client_id
 from gpuscalp.nautilus.names import order_number
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
@@ -81,6 +82,7 @@ class Looks:
     symbols : names
     now : exchange time
     hear : takes what is new: written down, then booked
+    budget : of all REST calls from here: what the exchange refuses holds up every one of them
     until_ns : exchange time until which the session has run before; 0 = it is new
 
     Attributes
@@ -100,11 +102,12 @@ class Looks:
         symbols: tuple[str, ...],
         now: Callable[[], int],
         hear: Callable[[Heard], None],
+        budget: WeightBudget,
         until_ns: int = 0,
     ) -> None:
         self._account, self._broker, self._session_id = account, broker, session_id
         self._place, self._symbols, self._now = place, symbols, now
-        self._hear = hear
+        self._hear, self._budget = hear, budget
         self.counts = Counts()
         self.difference: Difference | None = None
         self.found: Found | None = None
@@ -135,6 +138,17 @@ class Looks:
         """Count a call that has failed: whatever the adapter and the network raise, it is tried again."""
         self.counts.failed += 1
         self.error = f"{type(error).__name__}: {error}"[:300]
+        # Of the adapter's errors; those of the network have none. It passes on no headers (1.231), and so no
+        # Retry-After: a 429 is waited out for a whole minute. The end of a ban is in the text.
+        status = getattr(error, "status", None)
+        if isinstance(status, int):
+            headers, body = getattr(error, "headers", None), str(getattr(error, "message", ""))
+            self._budget.on_reply(status, headers or {}, body.encode(), time.time_ns())
+
+    @property
+    def patience_s(self) -> float:
+        """How long the exchange takes no calls (429, 418): who goes on asking is banned, or banned longer."""
+        return max(0.0, (self._budget.blocked_until_ns - time.time_ns()) / NS_PER_S)
 
     def poll(self) -> None:
         """Ask for a look about orders that have got no answer, and note what is held between two looks."""
@@ -197,8 +211,10 @@ class Looks:
         }
 
     async def _look(self, rule: Rule) -> bool:
-        """Look once; return whether nothing is left that another look would settle."""
+        """Look once, when the exchange takes calls; return whether nothing is left for another look."""
         async with self._lock:
+            while patience_s := self.patience_s:
+                await asyncio.sleep(patience_s)
             numbers, moves = self._numbers(), tuple(self._broker.moves)
             try:
                 found = await self._account.look(self._broker, numbers)

@@ -149,6 +149,20 @@ def test_pages_are_the_newest_or_the_oldest_from_a_number_on(bench: Bench) -> No
         assert page(path, key, **{name: ids[4] + 1}) == []
 
 
+def test_who_names_no_time_and_no_number_gets_the_trades_of_seven_days(bench: Bench) -> None:
+    order = bench.order("BUY", 0.1)["orderId"]
+    bench.order("BUY", 0.1)
+    old, new = bench.venue.users[0].fills
+    old["time"] -= 7 * 86_400_000 + 1
+
+    def trades(**more: Any) -> list[int]:
+        return [each["id"] for each in bench.call("GET", "/fapi/v1/userTrades", symbol="BTCUSDT", **more)]
+
+    assert trades() == [new["id"]]
+    assert trades(fromId=1) == trades(startTime=old["time"]) == [old["id"], new["id"]]
+    assert trades(orderId=order) == trades(endTime=old["time"]) == [old["id"]]
+
+
 def test_a_batch_answers_each_order_for_itself(bench: Bench) -> None:
     good = (
         '{"symbol":"BTCUSDT","side":"BUY","type":"LIMIT","timeInForce":"GTC","quantity":"1","price":"99.0"}'

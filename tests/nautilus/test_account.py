@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +15,19 @@ pytest.importorskip("nautilus_trader", reason="NautilusTrader is not installed (
 from nautilus_trader.adapters.binance.http.error import BinanceClientError
 
 from gpuscalp.config import NautilusConfig
-from gpuscalp.errors import DecodeError
+from gpuscalp.errors import DecodeError, FeedError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
+from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
+from gpuscalp.execution.reconcile import Found, FoundOrder, news
 from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.feeds.rest import WeightBudget
 from gpuscalp.nautilus import account
 from gpuscalp.nautilus.account import AccountView
 from gpuscalp.nautilus.installed import LIVE
 from gpuscalp.nautilus.keys import Keys
+from gpuscalp.nautilus.looks import Looks
 from gpuscalp.schema import E8
 from tests.exchange.scripted import Client, ScriptedSource, talk
 from tests.tools import no_nautilus
@@ -145,6 +150,23 @@ def test_an_end_that_did_not_get_through_is_said() -> None:
         asyncio.run(AccountView(Cancels(order=ConnectionError("reset")), ["BTCUSDT"]).end("n", LIMIT))
 
 
+@pytest.mark.parametrize("status", [403, 418, 429])
+@pytest.mark.parametrize("way", ["order", "algo", "stranger"])
+def test_a_refusal_of_the_caller_is_no_word_about_an_order(way: str, status: int) -> None:
+    """It once passed for one that has ended, and a second call followed at once."""
+    refused = BinanceClientError(status, {"code": -1003, "msg": "Too many requests."}, {})
+    api = Cancels(order=refused, algo=refused)
+    view = AccountView(api, ["BTCUSDT"])
+    call = {
+        "order": lambda: view.end("n", LIMIT),
+        "algo": lambda: view.end("n", STOP),
+        "stranger": lambda: view.cancel(FoundOrder(0, "web_1", OrderState.ACCEPTED, 5)),
+    }[way]
+    with pytest.raises(BinanceClientError):
+        asyncio.run(call())
+    assert len(api.asked) == 1
+
+
 @pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
 def test_the_adapter_ends_orders_by_their_names_and_knows_what_became_of_them() -> None:
     from gpuscalp.nautilus.node import open_account
@@ -189,3 +211,96 @@ def test_trades_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
         talk(exchange, work)
+
+
+def hear(broker: RemoteBroker, found: Found) -> list[Heard]:
+    heard = news(broker, found, number_of={}, overdue=(), known_ns=1)
+    for each in heard:
+        broker.take(each)
+    return heard
+
+
+@pytest.mark.parametrize("page", [1_000, 3, 2])
+@pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
+def test_trades_of_last_week_are_older_than_the_session(monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    """The first look found none in seven days; the second one booked the history as fills of today."""
+    from gpuscalp.nautilus.node import open_account
+
+    monkeypatch.setattr(account, "_PAGE", page)
+    monkeypatch.setattr(account, "_PAGE_S", 0.0)
+
+    def age(server: Any) -> None:
+        user = next(each for each in server.venue.users if each.api_key == DEMO_ACCOUNT.api_key)
+        for row in user.fills:
+            row["time"] -= 8 * 86_400_000
+            # As an order that the exchange has sent by itself: its trades are always booked.
+            user.closed_orders[row["orderId"]].client_id = f"autoclose-{row['orderId']}"
+
+    async def work(client: Client) -> None:
+        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+        for _ in range(4):
+            await client.order()
+        await asyncio.to_thread(exchange.ask, age)
+        broker = RemoteBroker(1_000 * E8, 1)
+        newest = max(each["id"] for each in (await client.signed("GET", "/fapi/v1/userTrades", **all_))[1])
+        hear(broker, await view.look(broker, {}))
+        assert broker.seen == [newest]
+        found = await view.look(broker, {})
+        assert (found.trades, found.client_ids) == ([], {})
+        assert hear(broker, found) == []
+        await client.order()
+        assert [each.trade_id for each in (await view.look(broker, {})).trades] > [newest]
+
+    all_ = {"symbol": "BTCUSDT", "fromId": 1}
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+        talk(exchange, work)
+
+
+def test_a_symbol_that_never_traded_begins_with_its_first_trade() -> None:
+    api, broker = Api(), RemoteBroker(1_000 * E8, 1)
+    view = AccountView(api, ["BTCUSDT"])
+    hear(broker, asyncio.run(view.look(broker, {})))
+    assert broker.seen == [0]
+    api.trade(7)
+    assert [each.trade_id for each in asyncio.run(view.look(broker, {})).trades] == [7]
+
+
+def test_a_history_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def endless(symbol: str, from_id: int = 0, limit: int = 500) -> list[Any]:
+        asked.append(from_id)
+        return [SimpleNamespace(id=from_id + each) for each in range(limit if from_id else 0)]
+
+    api = Api()
+    api.query_user_trades = endless  # type: ignore[method-assign]
+    monkeypatch.setattr(account, "_PAGE_S", 0.0)
+    view = AccountView(api, ["BTCUSDT"])
+    with pytest.raises(FeedError, match="BTCUSDT"):
+        asyncio.run(view.look(RemoteBroker(1_000 * E8, 1), {}))
+    assert asked == [0, *range(1, 200_000, 1_000)]
+
+
+@pytest.mark.parametrize(("kind", "wait_s"), [("too_many", 60), ("banned", 200)])
+@pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
+def test_what_the_adapter_raises_says_how_long_no_call_is_taken(kind: str, wait_s: int) -> None:
+    """The end of a ban is in its text; the header Retry-After does not get through the adapter."""
+    from gpuscalp.nautilus.node import open_account
+
+    broker, budget = RemoteBroker(1_000 * E8, 1), WeightBudget(2_400, 200)
+
+    async def work(client: Client) -> None:
+        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+        looks = Looks(
+            view, broker, session_id="s", place=place, symbols=("BTCUSDT",), now=time.time_ns,
+            hear=broker.take, budget=budget,
+        )  # fmt: skip
+        await client.control("POST", "faults", kind=kind, count=1, retry_after_s=200)
+        assert not await looks._look("block")
+        assert looks.patience_s == pytest.approx(wait_s, abs=5)
+
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+        talk(exchange, work)
+    assert budget.refusals == 1

@@ -13,6 +13,7 @@ from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Found, FoundOrder, FoundTrade
 from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.feeds.rest import WeightBudget
 from gpuscalp.nautilus import looks
 from gpuscalp.nautilus.looks import Looks
 from gpuscalp.schema import E8
@@ -51,6 +52,7 @@ class Scene:
         self.at: dict[ReportKind, int] = {}  # looks made when a kind was last heard
         self.now_ns = 1_700_000_000 * 10**9 // HOUR * HOUR
         self.rule = rule
+        self.budget = WeightBudget(2_400, 200)
         self.begin()
 
     def begin(self, until_ns: int = 0) -> None:
@@ -62,6 +64,7 @@ class Scene:
             symbols=("BTCUSDT",),
             now=lambda: self.now_ns,
             hear=self.hear,
+            budget=self.budget,
             until_ns=until_ns,
         )
 

@@ -19,6 +19,7 @@ from nautilus_trader.model.currencies import BNB, USDT
 from nautilus_trader.model.enums import LiquiditySide, OrderSide
 from nautilus_trader.model.objects import Money, Price, Quantity
 
+from gpuscalp.errors import UsageError
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Difference
 from gpuscalp.execution.remote import Heard, RemoteBroker
@@ -58,7 +59,7 @@ class Scene:
             quote="USDT", end=self.end_past, executed_e8=self.ask_executed
         )
         source._looks = SimpleNamespace(  # type: ignore[assignment]
-            want=self.wanted.append, failed=self.failed.append
+            want=self.wanted.append, failed=self.failed.append, patience_s=0.0
         )
         source._link = SimpleNamespace(  # type: ignore[assignment]
             filled_e8=lambda _: 0, is_closed=lambda _: False, end=self.end
@@ -148,6 +149,28 @@ def test_an_end_that_nautilus_would_not_ask_for_is_asked_past_it(way: str) -> No
     broker.cancel(1, 0)
     asyncio.run(ask())
     assert scene.failed == [scene.error]
+
+
+@pytest.mark.parametrize("way", ["end", "confirm"])
+def test_no_call_goes_past_nautilus_while_the_exchange_takes_none(way: str) -> None:
+    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8), knows=False)
+    source, scene.executed_e8 = scene.source, E8
+    source._looks.patience_s = 60.0  # type: ignore[misc]
+
+    async def ask() -> None:
+        if way == "end":
+            scene.broker.cancel(1, 0)
+            source._cancel_again()
+        else:
+            scene.tell("OrderCanceled")
+        assert not source._calling
+
+    asyncio.run(ask())
+    assert (scene.past, scene.heard) == ([], [])
+    assert scene.wanted[-1] == "the exchange takes no calls", "a look follows"
+    source._open = True
+    with pytest.raises(UsageError, match="wait 60 s"):
+        asyncio.run(source.take_over("adopt"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Looks at an account when the exchange takes no calls, because there were too many."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic, time_ns
+
+import pytest
+
+from gpuscalp.execution.reconcile import Found
+from gpuscalp.execution.remote import RemoteBroker
+from gpuscalp.nautilus import looks
+from tests.nautilus.test_looks import Scene, found
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "_BREATH_S", 0.01)
+
+
+class RefusedError(Exception):
+    """What the adapter raises: status, body and headers."""
+
+    def __init__(self, status: int, message: object, headers: dict[str, str]) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers
+
+
+TOO_MANY = {"code": -1003, "msg": "Too many requests."}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "ban_s", "wait_s"),
+    [
+        (429, {"retry-after": "7"}, 0, 7),
+        (429, {}, 0, 60),
+        (418, {}, 0, 120),
+        (418, {}, 300, 300),
+        (400, {}, 0, 0),
+    ],
+)
+def test_a_refused_look_says_how_long_no_call_is_taken(
+    status: int, headers: dict[str, str], ban_s: int, wait_s: int
+) -> None:
+    until_ms = (time_ns() // 10**9 + ban_s) * 1_000
+    message = {"code": -1003, "msg": f"IP banned until {until_ms}."} if ban_s else TOO_MANY
+    scene = Scene(found())
+    scene.looks.failed(RefusedError(status, message, headers))
+    assert scene.looks.patience_s == pytest.approx(wait_s, abs=2.0)
+
+
+@pytest.mark.parametrize("way", ["first", "run", "take_over"])
+def test_no_look_is_made_while_the_exchange_takes_no_calls(way: str) -> None:
+    """It asked again every two seconds, until the address was banned."""
+    scene = Scene(RefusedError(429, TOO_MANY, {"retry-after": "1"}), found())
+    begun, asked = monotonic(), []
+    look = scene.account.look
+
+    async def timed(broker: RemoteBroker, number_of: dict[str, int]) -> Found:
+        asked.append(monotonic() - begun)
+        return await look(broker, number_of)
+
+    scene.account.look = timed  # type: ignore[method-assign]
+
+    async def work() -> None:
+        if way == "run":
+            scene.looks.want("a test")
+            running = asyncio.create_task(scene.looks.run())
+            while not scene.looks.counts.looks:
+                await asyncio.sleep(0.01)
+            running.cancel()
+        else:
+            await (scene.looks.first() if way == "first" else scene.looks.take_over("adopt"))
+
+    asyncio.run(asyncio.wait_for(work(), 10))
+    assert len(asked) == 2
+    assert asked[1] - asked[0] >= 0.9
+
+
+def test_a_refusal_that_another_call_has_met_holds_up_a_look_too() -> None:
+    scene = Scene(found())
+    scene.budget.on_reply(429, {"Retry-After": "1"}, b"", time_ns())
+    begun = monotonic()
+    scene.first()
+    assert monotonic() - begun >= 0.9
