@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from gpuscalp.errors import GpuscalpError
 from gpuscalp.redaction import keep_environment, redact
+from gpuscalp.terminal import visible
 
 __all__ = ["main", "run"]
 
@@ -137,7 +138,7 @@ def _report_foreign(error: Exception, argv: Sequence[str], as_json: bool) -> int
 
     from gpuscalp.crash import report_of
 
-    sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    sys.stderr.write(redact(visible("".join(traceback.format_exception(error)), but="\n")))
     fix = "this is a defect of gpuscalp unless the text above names a cause: please report it with "
     report = report_of(error, argv)
     fix += "that text" if report is None else f"the file {report}: it holds no secrets"

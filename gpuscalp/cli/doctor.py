@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpuscalp.cli.app import DeviceOption, app
-from gpuscalp.cli.output import JsonFlag, emit, visible
+from gpuscalp.cli.output import JsonFlag, emit
 from gpuscalp.cli.words import MODEL_HELP, parse_model_to_check
 from gpuscalp.redaction import redact
+from gpuscalp.terminal import visible
 
 if TYPE_CHECKING:
     from gpuscalp.doctor import Diagnosis

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gpuscalp.cli.app import app
-from gpuscalp.cli.output import JsonFlag, emit, emit_line, visible
+from gpuscalp.cli.output import JsonFlag, emit, emit_line
 from gpuscalp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _chosen(
 def _shown(entries: list[Entry]) -> str:
     from gpuscalp.logs import as_text
 
-    return "\n".join(visible(as_text(entry), but="\n") for entry in entries) or "Nothing of that kind."
+    return "\n".join(as_text(entry) for entry in entries) or "Nothing of that kind."
 
 
 def _levels(answer: dict[str, Any]) -> str:

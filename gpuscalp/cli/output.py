@@ -1,7 +1,8 @@
 """The one place that prints.
 
 stdout carries the answer: text for people or, with ``--json``, exactly one JSON document. stderr carries
-progress (only if it is a terminal) and errors in words. NaN and infinities are ``null`` in JSON.
+progress (only if it is a terminal) and errors in words. NaN and infinities are ``null`` in JSON. Much of what
+is printed comes from files and exchanges: none of it is taken for markup, or obeyed by the terminal.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 
 from gpuscalp.progress import Progress, silent
 from gpuscalp.redaction import redact
+from gpuscalp.terminal import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -29,22 +35,36 @@ def emit(result: Mapping[str, Any] | Sequence[Any], *, json: bool, text: Callabl
     json : bool
         The command's ``--json`` flag.
     text : callable
-        Called without ``--json`` only. Returns a string, or anything that rich can print (a table).
+        Called without ``--json`` only. Returns a string, or anything that rich can print (a table); strings
+        are no markup.
     """
     if json:
         _print(to_json(result) + "\n", encoded=True)
         return
     answer = text()
     if isinstance(answer, str):
-        _print(answer.rstrip("\n") + "\n")
+        _print(visible(answer.rstrip("\n"), but="\n\t") + "\n")
         return
     from rich.console import Console
 
     # A table cut to 80 columns because the output goes to a file would lose what was asked for.
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    width = None if sys.stdout.isatty() else 200
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
-        console.print(answer)
+        console.print(_Visible(answer))
     _print(captured.get())
+
+
+@final
+class _Visible:
+    """What rich draws, without what a terminal would obey in its texts; colours are added behind it."""
+
+    def __init__(self, drawn: Any) -> None:
+        self._drawn = drawn
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._drawn, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text, but="\n"))
 
 
 def emit_line(line: str) -> None:
@@ -72,14 +92,6 @@ def write_error(error: Mapping[str, Any], *, json: bool) -> None:
     lines = [f"Error: {error['what']} (code {error['code']})"]
     lines += [f"  {key}: {error[key]}" for key in ("where", "value", "fix") if error.get(key) is not None]
     sys.stderr.write(redact("\n".join(visible(line) for line in lines)) + "\n")
-
-
-def visible(text: str, *, but: str = "") -> str:
-    """Escape what a terminal would obey: the value of an error may come out of any file.
-
-    Characters of ``but`` stay.
-    """
-    return "".join(char if char.isprintable() or char in but else ascii(char)[1:-1] for char in text)
 
 
 def to_json(value: object) -> str:
@@ -127,17 +139,17 @@ def progress(title: str, *, timed: bool = False) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=not timed) as bar:
         task = bar.add_task(title, total=None, note="")
 
         def advance(done: float, total: float | None = None, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note, refresh=timed)
+            bar.update(task, completed=done, total=total, note=visible(note), refresh=timed)
 
         yield advance

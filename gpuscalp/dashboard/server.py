@@ -32,6 +32,12 @@ PORT: Final = 8722
 LOOK_S: Final = 0.5
 # One trader has few pages open; each costs time.
 PAGES_MAX: Final = 16
+# Beside the pages a browser opens six at most. Each holds a file, and looking needs some.
+CONNECTIONS_MAX: Final = 128
+# A connection on which nobody asks for anything is closed after so long.
+_IDLE_S: Final = 30.0
+# What is sent to a page has to be taken within so long.
+_PATIENCE_S: Final = 10.0
 # A wrong token is answered after so long. Nobody is locked out: that would lock out who has to stop.
 _WRONG_S: Final = 0.5
 _STOP_S: Final = 60.0
@@ -130,11 +136,12 @@ class DashboardServer:
             app.router.add_get(f"/page/{name}", partial(self._file, name))
         app.router.add_get("/events", self._events)
         app.router.add_post("/stop", self._stop)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_IDLE_S)
         await runner.setup()
         looking = asyncio.create_task(self._look())
+        listening: asyncio.Server | None = None
         try:
-            ready = await self._listen(runner, address, port, names)
+            listening, ready = await self._listen(runner, address, port, names)
             for number in (signal.SIGINT, signal.SIGTERM):
                 with suppress(ValueError, RuntimeError):  # not the main thread
                     asyncio.get_running_loop().add_signal_handler(number, self.end)
@@ -146,6 +153,8 @@ class DashboardServer:
                 looking.result()  # it has failed: say of what
         finally:
             looking.cancel()
+            if listening is not None:
+                listening.close()
             for page in self._pages:
                 page.end()
             await runner.cleanup()
@@ -157,17 +166,24 @@ class DashboardServer:
 
     async def _listen(
         self, runner: web.AppRunner, address: str, port: int, names: Sequence[str]
-    ) -> dict[str, Any]:
+    ) -> tuple[asyncio.Server, dict[str, Any]]:
+        """Listen; return what listens, and what is told of it."""
+        server = runner.server
+        assert server is not None
+
+        def accept() -> asyncio.Protocol:
+            return server() if len(server.connections) < CONNECTIONS_MAX else _TurnedAway()
+
         try:
-            await web.TCPSite(runner, address, port).start()
+            listening = await asyncio.get_running_loop().create_server(accept, address, port, backlog=128)
         except OSError as error:
             raise FeedError(
                 f"cannot listen here: {error.strerror}", where=f"{address}:{port}", fix="name another --port"
             ) from None
-        port = runner.addresses[0][1]
+        port = listening.sockets[0].getsockname()[1]
         self._access = Access(self._token, hosts_of(address, port, names))
         shown = f"[{address}]" if ":" in address else address
-        return {
+        return listening, {
             "url": f"http://{shown}:{port}/",
             "port": port,
             "session": str(self._watch.path),
@@ -273,9 +289,17 @@ class DashboardServer:
             self._orders = await asyncio.to_thread(watch.orders)
             page.push({"about": about} | self._update() | self._news(page))
             self._pages.add(page)
-        with suppress(ConnectionError):
+        try:
             while (text := await page.next()) is not None:
-                await answer.write(b"data: " + text + b"\n\n")
+                async with asyncio.timeout(_PATIENCE_S):
+                    await answer.write(b"data: " + text + b"\n\n")
+            async with asyncio.timeout(_PATIENCE_S):
+                await answer.write_eof()
+        except TimeoutError:  # it is there and does not read: waiting for it would keep its place for ever
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            pass
         return answer
 
     async def _stop(self, request: web.Request) -> web.Response:
@@ -326,6 +350,14 @@ class _Page:
 
     async def next(self) -> bytes | None:
         return await self._waiting.get()
+
+
+@final
+class _TurnedAway(asyncio.Protocol):
+    """A connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 def _json(answer: dict[str, Any], status: int = 200) -> web.Response:

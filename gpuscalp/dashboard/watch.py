@@ -69,7 +69,7 @@ class Watch:
         self._wall, self._monotonic = wall, monotonic
         self._changed_ns = monotonic()
         self._journal = JournalFollower(path / "journal", since_ns=wall() - SPAN_MS * NS_PER_MS)
-        self._caught_up = False
+        self._caught_up, self._unread = False, ""
         self._silent_s = max(SILENT_S, 2 * self.about.config.session.status_ms / 1e3 + 1)
         contract = read_contract(path / "bundle")
         self.columns = [{"name": each.name, "unit": each.unit} for each in contract.columns]
@@ -85,8 +85,12 @@ class Watch:
 
     def look(self) -> None:
         """Read what is new."""
-        for records in self._journal.read(KINDS, piece_bytes=_LOOK_BYTES):
-            self.history.take(records)
+        try:
+            for records in self._journal.read(KINDS, piece_bytes=_LOOK_BYTES):
+                self.history.take(records)
+            self._unread = ""
+        except OSError as error:  # this process has no file left to open, for instance: the next look may
+            self._unread = str(error)
         try:
             status = read_status(self.path)
         except (UsageError, NotRunningError):
@@ -99,7 +103,7 @@ class Watch:
     @property
     def damage(self) -> str:
         """What cannot be read of the journal, in words."""
-        return self._journal.damage
+        return self._unread or self._journal.damage
 
     def life(self) -> Life:
         """Return whether the status can be believed now."""

@@ -70,8 +70,10 @@ class ControlServer:
     async def start(self) -> None:
         # The session's lock is ours: a socket that lies here belongs to a process that has died.
         (self._path / SOCKET_FILE).unlink(missing_ok=True)
-        with _short(self._path) as name, _private():
-            self._server = await asyncio.start_unix_server(self._serve, name, limit=_LINE_BYTES_MAX)
+        with _short(self._path) as name:
+            self._server = await asyncio.start_unix_server(
+                self._serve, sock=_bound(name), limit=_LINE_BYTES_MAX
+            )
 
     async def close(self) -> None:
         """Let what is being answered be said, and close. Who has asked nothing yet keeps nobody waiting."""
@@ -246,11 +248,17 @@ def _short(path: Path) -> Any:
         os.close(folder)
 
 
-@contextlib.contextmanager
-def _private() -> Any:
-    """Let what is made in the block belong to its owner alone."""
-    before = os.umask(0o177)
+def _bound(name: str) -> socket.socket:
+    """Return a socket of this name, its owner's alone from its first moment on.
+
+    Linux gives the file the permissions of the socket. A umask would do the same to whatever other threads
+    make meanwhile.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        yield
-    finally:
-        os.umask(before)
+        os.fchmod(made.fileno(), 0o600)
+        made.bind(name)
+    except OSError:
+        made.close()
+        raise
+    return made

@@ -1,7 +1,8 @@
 """A session on a terminal: what a person wants to see while it runs.
 
 Owns: the picture of a status (gpuscalp.live.status). It fits 80 columns and 24 lines: what does not find room
-is counted. Never: computes what is shown. rich is imported when something is drawn.
+is counted. Never: computes what is shown; takes a text of a status for markup, or lets the terminal obey it.
+rich is imported when something is drawn.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gpuscalp.schema import NS_PER_S
+from gpuscalp.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -70,6 +72,7 @@ def table(status: dict[str, Any], *, now_ns: int | None = None) -> Group:
     now_ns : for the age of what a process that is gone has said; None: not told
     """
     from rich.console import Group
+    from rich.text import Text
 
     try:
         shown = picture(status, hint=False)
@@ -78,7 +81,7 @@ def table(status: dict[str, Any], *, now_ns: int | None = None) -> Group:
     if status["running"]:
         return shown
     why = status.get("reason") or "it gave no reason"
-    return Group(f"Not running. As it {_stood(status, now_ns)} ({why}):", shown)
+    return Group(Text(visible(f"Not running. As it {_stood(status, now_ns)} ({why}):")), shown)
 
 
 def _stood(status: dict[str, Any], now_ns: int | None) -> str:
@@ -100,11 +103,12 @@ def _age(seconds: float) -> str:
 def _listed(status: dict[str, Any]) -> Group:
     """Return the single values of a status, whatever they are."""
     from rich.console import Group
+    from rich.text import Text
 
     drawn = _plain("", "")
     for name, value in status.items():
         if isinstance(value, str | int | float) and name != "running":
-            drawn.add_row(_name(name.replace("_", " ")), str(value))
+            drawn.add_row(_line(name.replace("_", " ")), Text(visible(str(value))))
     return Group(drawn, "Another version of gpuscalp wrote it; --json shows all of it.")
 
 
@@ -117,14 +121,13 @@ def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True)
     hint : say where orders go, and how it is stopped
     """
     from rich.console import Group
-    from rich.text import Text
 
     rows = max(1, min(rows, _ROWS_MAX))
     parts: list[Any] = [_money(status), _who(status), _time(status), _pair(_feeds(status), _latency(status))]
     parts += [_counts(status), _score(status), _model(status)]
     doubts = _doubts(status)
     if doubts:
-        parts.append(Text(doubts, style="bold red", no_wrap=True, overflow="ellipsis"))
+        parts.append(_line(doubts, style="bold red"))
     parts += ["", _pair(_positions(status, rows), _signals(status, rows))]
     if hint:
         parts.append(_hint(status))
@@ -132,20 +135,18 @@ def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True)
 
 
 def _hint(status: dict[str, Any]) -> Text:
-    from rich.text import Text
-
     paper = status["broker"] == "paper"
     text = _PAPER if paper else _REAL.format(where=status["account"]["where"])
-    return Text(text, style="dim" if paper else "bold red", no_wrap=True, overflow="ellipsis")
+    return _line(text, style="dim" if paper else "bold red")
 
 
 def _money(status: dict[str, Any]) -> Text:
     from rich.text import Text
 
-    state = Text(status["state"].upper(), style=_COLOURS.get(status["state"], ""))
+    state = Text(visible(status["state"].upper()), style=_COLOURS.get(status["state"], ""))
     why = "flattening" if status["flattening"] else status["cause"]
     if why:
-        state.append(f" ({why.replace('_', ' ')})", style="dim")
+        state.append(visible(f" ({why.replace('_', ' ')})"), style="dim")
     return Text.assemble(
         state,
         f"  {status['pnl_usdt']:+,.2f} USDT  equity {status['equity_usdt']:,.2f}"
@@ -157,44 +158,34 @@ def _money(status: dict[str, Any]) -> Text:
 
 def _who(status: dict[str, Any]) -> Text:
     """Return which session it is, and what of it is real. A long name gives way to that."""
-    from rich.text import Text
-
     market = f"{status['market']} market"
     name = Path(status["session"]).name or status["session"]
     text = f"  {market}  {status['broker']}, {status['engine']['device']}"
-    return Text(_cut(name, _WIDTH - len(text)) + text, no_wrap=True, overflow="ellipsis")
+    return _line(_cut(name, _WIDTH - len(text)) + text)
 
 
 def _time(status: dict[str, Any]) -> Text:
     """Return how long it has been up. Ages are left out where nobody lets them grow any more."""
-    from rich.text import Text
-
     age, offset = status["last_frame_age_ms"], status["clock"]["offset_ms"]
     running = status["running"]
     last = f", the last {age:,.0f} ms ago" if running and age is not None else ""
     clock = "unknown" if offset is None else f"{offset:+.1f} ms"
     up = timedelta(seconds=int(status["uptime_s"]))
     text = f"{'up' if running else 'was up'} {up}  {status['frames']:,} frames{last}  clock {clock}"
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    return _line(text)
 
 
 def _counts(status: dict[str, Any]) -> Text:
-    from rich.text import Text
-
     counts = status["feeds"]["messages"]
-    return Text(
+    return _line(
         f"{counts['messages']:,} messages, {counts['duplicates']:,} copies, {counts['gaps']:,} gaps,"
         f" {counts['rejects']:,} rejects; {len(status['open_orders'])} orders open",
         style="dim",
-        no_wrap=True,
-        overflow="ellipsis",
     )
 
 
 def _score(status: dict[str, Any]) -> Text:
     """Return how well it does, and the dearest reasons why not better."""
-    from rich.text import Text
-
     score, live = status["score"], status["predictions"]["live"]
     text = f"score {score['value']:.1f}"
     if score["lost"]:
@@ -205,13 +196,11 @@ def _score(status: dict[str, Any]) -> Text:
     ratio = status["results"]["win_ratio"]
     if ratio is not None:
         text += f"  won {ratio:.0%}"
-    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+    return _line(text, style="dim")
 
 
 def _model(status: dict[str, Any]) -> Text:
     """Return which model leads, since when if it is not the first, and which one is in the shadow."""
-    from rich.text import Text
-
     model, shadow = status["model"], status["model"]["shadow"]
     text = f"model {model['bundle'][:12]}"
     if status["running"]:
@@ -231,7 +220,7 @@ def _model(status: dict[str, Any]) -> Text:
             text += f" of 10^{needed:.1f}"
     if status["succession"]["retraining"]["state"] == "running":
         text += "; a new one is being trained"
-    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+    return _line(text, style="dim")
 
 
 def _clock(at_ns: int | None) -> str:
@@ -296,17 +285,17 @@ def _plain(title: str, *columns: str) -> Table:
     return drawn
 
 
-def _name(text: str) -> Text:
-    """Return a cell that is cut rather than folded."""
+def _line(text: str, *, style: str = "") -> Text:
+    """Return a line or a cell that is cut rather than folded."""
     from rich.text import Text
 
-    return Text(text, no_wrap=True, overflow="ellipsis")
+    return Text(visible(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _more(drawn: Table, count: int, rows: int) -> None:
     """Say how many did not find room."""
     if count > rows:
-        drawn.add_row(_name(f"+{count - rows} more"), style="dim")
+        drawn.add_row(_line(f"+{count - rows} more"), style="dim")
 
 
 def _room(count: int, rows: int) -> int:
@@ -324,8 +313,8 @@ def _feeds(status: dict[str, Any]) -> Table:
     for each in sorted(found[:count], key=lambda each: each["number"]):
         colour = "" if each["state"] == "live" and not each["silent"] else "red"
         drawn.add_row(
-            _name(f"{each['number']} {each['route']}"),
-            each["state"],
+            _line(f"{each['number']} {each['route']}"),
+            _line(each["state"]),
             f"{each['age_s']:,.0f}",
             str(each["streams"]),
             str(len(each["silent"])),
@@ -349,7 +338,7 @@ def _positions(status: dict[str, Any], rows: int) -> Table:
     count = _room(len(found), rows)
     for each in found[:count]:
         drawn.add_row(
-            _name(each["symbol"]),
+            _line(each["symbol"]),
             f"{each['qty']:+g}",
             f"{each['value_usdt']:,.0f}",
             f"{each['unrealised_usdt']:+,.2f}",
@@ -366,7 +355,7 @@ def _signals(status: dict[str, Any], rows: int) -> Table:
     count = _room(len(found), rows)
     for each in found[:count]:
         drawn.add_row(
-            _name(each["symbol"]),
+            _line(each["symbol"]),
             f"{each['edge_bps']:+.2f}",
             f"{each['up' if each['edge_bps'] > 0 else 'down']:.2f}",  # of the side that the edge is on
             f"{each['agreement']:.2f}",

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from gpuscalp.redaction import redact
 from gpuscalp.schema import NS_PER_S
+from gpuscalp.terminal import visible
 
 # What somebody sends us must not steer the terminal of who reads it, or begin a line of its own.
 _BREAKS: Final = str.maketrans({"\n": " | ", "\r": " "})
@@ -73,10 +74,10 @@ def as_json(entry: Entry) -> str:
 
 
 def as_text(entry: Entry) -> str:
-    """Return a line for people; a traceback follows it on lines of its own."""
+    """Return a line for people and their terminals; a traceback follows it on lines of its own."""
     marks = "".join(f" [{mark}]" for mark in (entry.order, entry.frame) if mark)
     line = f"{entry.at} {entry.level:<7} {entry.logger}: {entry.text}{marks}"
-    return line if not entry.error else f"{line}\n{entry.error}"
+    return visible(line if not entry.error else f"{line}\n{entry.error}", but="\n")
 
 
 class JsonForm(logging.Formatter):

@@ -1,13 +1,16 @@
 """The port of a session: metrics for Prometheus, and whether it is alive and ready, for whoever restarts it.
 
-Owns: the server, its paths and codes. One thread for each request, so that a probe never waits for a scrape.
+Owns: the server, its paths and codes. One thread for each request, so that a probe never waits for a scrape;
+they are bounded in number and in time, so that who reaches the port takes no threads or files from trading.
 Never: takes an order: there is nothing to be changed here, and nothing secret to be seen.
 """
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,8 +27,11 @@ from gpuscalp.redaction import redact
 METRICS: Final = "/metrics"
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
-# Somebody who connects and says nothing holds a thread for so long.
+# From the connection to the end of the headers, and again for the answer to be taken.
 _PATIENCE_S: Final = 10.0
+# Prometheus and a probe or two are all that asks. More than so many at once are turned away.
+_REQUESTS_MAX: Final = 32
+_FULL: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 # Returns what is so; the key ``ok`` decides between 200 and 503.
 Probe = Callable[[], Mapping[str, Any]]
@@ -78,6 +84,7 @@ def served(
 @final
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = _REQUESTS_MAX
 
     def __init__(
         self,
@@ -88,8 +95,26 @@ class _Server(ThreadingHTTPServer):
         before_scrape: Callable[[], None],
     ) -> None:
         self.registry, self.probes, self.before_scrape = registry, probes, before_scrape
+        self._room = threading.BoundedSemaphore(_REQUESTS_MAX)
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, port), _Answer)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._room.acquire(blocking=False):
+            request.sendall(_FULL)  # the first bytes of a connection: they do not wait
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread can be had: the caller closes the connection
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of those who hang up."""
@@ -100,6 +125,10 @@ class _Answer(BaseHTTPRequestHandler):
     server: _Server
     timeout = _PATIENCE_S
     server_version, sys_version = "gpuscalp", ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = io.BufferedReader(_Patient(self.connection, self.timeout))
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -133,6 +162,28 @@ class _Answer(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: probes come every few seconds."""
+
+
+@final
+class _Patient(io.RawIOBase):
+    """Reads a connection for so long in all: a timeout of the socket begins anew with every byte."""
+
+    def __init__(self, connection: socket.socket, patience_s: float) -> None:
+        self._connection, self._patience_s = connection, patience_s
+        self._until = time.monotonic() + patience_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left_s)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(self._patience_s)  # of the answer
 
 
 def _json(answer: Mapping[str, Any]) -> str:

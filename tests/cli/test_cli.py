@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from gpuscalp import __version__, errors
 from gpuscalp.cli import app as app_module
@@ -89,6 +92,13 @@ def test_unexpected_error_keeps_its_traceback_on_stderr(cli, failing):
     assert "unexpected KeyError" in cli("fail").stderr
 
 
+def test_traceback_cannot_steer_the_terminal(cli, failing):
+    failing(RuntimeError("\x1b]0;title\x07"))
+    shown = cli("fail").stderr
+    assert "\nRuntimeError: \\x1b]0;title\\x07\n" in shown
+    assert "\x1b" not in shown
+
+
 def test_interrupt_exits_130(cli, failing):
     failing(KeyboardInterrupt())
     assert cli("fail").code == 130
@@ -126,6 +136,36 @@ def test_value_out_of_a_file_cannot_steer_the_terminal(cli, failing):
     shown = cli("fail").stderr
     assert "\\x1b]0;title\\x07\\x9b1m\\nnext" in shown
     assert "\x1b" not in shown
+
+
+def test_text_of_others_in_an_answer_is_no_markup_and_cannot_steer_the_terminal(monkeypatch, capsys):
+    """Cells were read as markup: a path in brackets was a traceback. Escape sequences were passed on."""
+    foreign, shown = "[/data] [bold]:smile: \x1b]0;t\x9b", r"[/data] [bold]:smile: \x1b]0;t\x9b"
+
+    def table():
+        drawn = Table(foreign, title=foreign)
+        drawn.add_row(Text(foreign, style="bold"))
+        return Group(drawn, foreign)
+
+    output.emit({}, json=False, text=table)
+    text = capsys.readouterr().out
+    assert text.count(shown) == 4
+    assert text.replace("\n", "").isprintable()
+    output.emit({}, json=False, text=lambda: f"{foreign}\n\tnext")
+    assert capsys.readouterr().out == f"{shown}\n\tnext\n"
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    output.emit({}, json=False, text=table)
+    text = capsys.readouterr().out
+    assert "\x1b[1m" in text  # our own colours are still there
+    assert "\x1b]" not in text
+
+
+def test_note_of_a_progress_is_no_markup(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with output.progress("Reading [/data]") as advance:
+        advance(1, 2, "[/data] \x1b]0;title\x07")
+    assert r"[/data] \x1b]0;title\x07" in capsys.readouterr().err
 
 
 def test_text_that_stdout_cannot_take_is_escaped():

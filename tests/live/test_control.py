@@ -31,7 +31,7 @@ from gpuscalp.errors import (
     UsageError,
 )
 from gpuscalp.feeds.socket import SocketError
-from gpuscalp.live.control import SESSION_FILE, STATUS_FILE, ControlServer, Request, ask
+from gpuscalp.live.control import SESSION_FILE, SOCKET_FILE, STATUS_FILE, ControlServer, Request, ask
 from gpuscalp.user import user_name
 
 
@@ -116,6 +116,32 @@ def test_stop_is_sent_by_a_user_without_a_name(tmp_path: Path, monkeypatch: pyte
     with served(tmp_path, arrived), pytest.raises(ExecutionError, match="it has arrived"):
         _command(tmp_path, "flatten", json=False)
     assert user_name() == f"user {os.getuid()}"
+
+
+def test_socket_is_its_owners_alone_and_nothing_else_is_changed_by_it(tmp_path: Path) -> None:
+    """The socket was made under a umask of the whole process: folders that others made meanwhile had 0600."""
+    before = os.umask(0)
+    try:
+        asyncio.run(_start_beside(tmp_path))
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+
+
+async def _start_beside(path: Path) -> None:
+    """Start a server, and make a folder while it starts."""
+
+    async def handler(_: Request) -> dict[str, Any]:
+        return {}
+
+    server, folder = ControlServer(path, handler), path / "made meanwhile"
+    asyncio.get_running_loop().call_soon(folder.mkdir)
+    await server.start()
+    try:
+        assert folder.stat().st_mode & 0o777 == 0o777
+        assert (path / SOCKET_FILE).stat().st_mode & 0o777 == 0o600
+    finally:
+        await server.close()
 
 
 @pytest.mark.parametrize("command", ["halt", "status"])

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from gpuscalp.live.view import _LINES, _STAGES, picture, table
+from gpuscalp.terminal import visible
 
 # As long as the longest of the venue.
 _NAMES = [f"1000000B{index:02}USDT" for index in range(40)]
@@ -164,6 +165,29 @@ def test_the_picture_says_which_session_it_is_and_that_its_market_is_made_up() -
     line = _drawn(picture(_status(1, trouble=True)), 80)[1]
     assert line.startswith("a-name-that-is")
     assert line.endswith("…  synthetic market  paper, cpu")
+
+
+# What an exchange, a file or another version may say: markup that closes nothing, a title, a colour.
+_FOREIGN = "failed: no space left on [/data/session] \x1b]0;title\x07 \x9b31m"
+_SHOWN = r"failed: no space left on [/data/session] \x1b]0;title\x07 \x9b31m"
+
+
+def test_text_of_a_status_is_shown_and_never_obeyed() -> None:
+    """`status` ended with a traceback: the reason was read as markup. Escape sequences were passed on."""
+    status = _status(1, trouble=True) | {"running": False, "reason": _FOREIGN, "state": f"{_FOREIGN} 1"}
+    status |= {"cause": f"{_FOREIGN} 2", "broker": f"{_FOREIGN} 3", "account": None}
+    status["feeds"]["connections"][0] |= {"state": f"{_FOREIGN} 4", "reason": f"{_FOREIGN} 5"}
+    status["positions"][0]["symbol"] = f"{_FOREIGN} 6"
+    lines = _drawn(table(status), 1_000)
+    text = "\n".join(lines)
+    assert lines[0] == f"Not running. As it last stood ({_SHOWN}):"
+    for number in range(2, 7):
+        assert f"{_SHOWN} {number}" in text
+    assert visible(f"{_FOREIGN} 1".upper()) in text
+    del status["equity_usdt"]
+    text += "\n".join(_drawn(table(status), 1_000))
+    assert text.count(f"{_SHOWN} 1\n") == 1  # as another version wrote it
+    assert text.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("running", [False, True])

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
+import time
+from contextlib import ExitStack, suppress
 
+import pytest
 from prometheus_client.metrics_core import InfoMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from gpuscalp.monitoring import server
 from gpuscalp.monitoring.server import HEALTH, METRICS, READY, served
 from gpuscalp.redaction import keep
 from tests.planted import BY_PLACE, words_in
@@ -104,3 +109,54 @@ def test_scrape_waits_for_a_moment_that_suits_and_a_probe_does_not():
         assert not seen
         assert get(port, METRICS)[0] == 200
     assert seen == ["waited", "collected"]
+
+
+def connected(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=30)
+
+
+def test_who_sends_headers_without_end_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte gave another ten seconds: a line every four held a thread and a file for minutes."""
+    monkeypatch.setattr(server._Answer, "timeout", 0.3)
+    with served("127.0.0.1", 0, [], {HEALTH: lambda: {"ok": True}}) as port, connected(port) as slow:
+        began = time.monotonic()
+        slow.sendall(b"GET /healthz HTTP/1.0\r\n")
+        with suppress(ConnectionError):
+            while time.monotonic() - began < 20:
+                slow.sendall(b"X-a: b\r\n")
+                time.sleep(0.1)
+        assert 0.3 <= time.monotonic() - began < 5
+        assert get(port, HEALTH)[0] == 200
+
+
+def test_answer_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of the time for the headers is not the time for an answer."""
+    monkeypatch.setattr(server._Answer, "timeout", 1.0)
+    body = "x" * (8 << 20)  # more than sockets hold
+    probes = {HEALTH: lambda: {"ok": True, "body": body}}
+    with served("127.0.0.1", 0, [], probes) as port, connected(port) as late:
+        late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        late.sendall(b"GET /healthz HTTP/1.0\r\n")
+        time.sleep(0.8)
+        late.sendall(b"X-a: b\r\n")
+        time.sleep(0.05)
+        late.sendall(b"\r\n")
+        time.sleep(0.6)
+        assert sum(map(len, iter(lambda: late.recv(1 << 20), b""))) > len(body)
+
+
+def test_requests_are_bounded_and_those_too_many_are_told() -> None:
+    """Connections that said nothing took all threads and files: the session ended with positions open."""
+    with served("127.0.0.1", 0, [], {HEALTH: lambda: {"ok": True}}) as port:
+        before = threading.active_count()
+        with ExitStack() as stack:
+            idle = [stack.enter_context(connected(port)) for _ in range(server._REQUESTS_MAX + 8)]
+            for each in idle[-8:]:
+                assert each.recv(100).startswith(b"HTTP/1.0 503")
+                assert each.recv(100) == b""
+            assert threading.active_count() - before <= server._REQUESTS_MAX
+        until = time.monotonic() + 20
+        while threading.active_count() > before:  # they have hung up
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert get(port, HEALTH)[0] == 200

@@ -1,0 +1,113 @@
+"""Who connects to the dashboard and does not read, or does not ask, takes it from nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from gpuscalp.dashboard import server
+from gpuscalp.dashboard.watch import Watch
+from gpuscalp.live.control import write_status
+
+
+@contextmanager
+def served(session: Path) -> Iterator[int]:
+    """Serve a session in a thread of this process; yield the port."""
+    watch = Watch(session, wall=time.time_ns, monotonic=time.monotonic_ns)
+    ready: queue.Queue[int] = queue.Queue()
+    ends: list[Callable[[], object]] = []
+
+    async def serve() -> None:
+        dashboard = server.DashboardServer(watch, "token")
+        loop = asyncio.get_running_loop()
+        ends.append(lambda: loop.call_soon_threadsafe(dashboard.end))
+        await dashboard.run("127.0.0.1", 0, (), None, lambda told: ready.put(told["port"]))
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        yield ready.get(timeout=20)
+        assert thread.is_alive()  # nothing has ended it
+    finally:
+        ends[0]()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+def _events(port: int) -> socket.socket:
+    """Open a page that reads nothing."""
+    page = socket.socket()
+    page.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+    page.settimeout(20)
+    page.connect(("127.0.0.1", port))
+    page.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port)
+    return page
+
+
+def _status(port: int, path: str = "/") -> int:
+    client = HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        client.request("GET", path)
+        return client.getresponse().status
+    finally:
+        client.close()
+
+
+def test_page_that_does_not_read_gives_up_its_place(still: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place was free when it hung up, and not before: sixteen such pages kept everybody out."""
+    monkeypatch.setattr(server, "PAGES_MAX", 2)
+    monkeypatch.setattr(server, "_PATIENCE_S", 0.3)
+    more = "x" * (8 << 20)  # more than sockets hold
+    write_status(still, {"running": True, "pid": 1, "written_ns": 1, "quotes": None, "more": more})
+    with served(still) as port, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(_events(port)).recv(15)
+        until = time.monotonic() + 20
+        while (status := _status(port, "/events")) != 200:
+            assert status == 503
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def test_connections_are_bounded_and_idle_ones_are_closed(
+    still: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections that asked for nothing took all files of the process, and its end was exit code 1."""
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 4)
+    monkeypatch.setattr(server, "_IDLE_S", 1.0)
+    with served(still) as port, ExitStack() as stack:
+        address = ("127.0.0.1", port)
+        idle = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(4)]
+        idle[0].sendall(b"GET / HTTP/1.1\r\nX-a: ")  # half a request is none
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert stack.enter_context(socket.create_connection(address, timeout=20)).recv(1) == b""
+        assert time.monotonic() - began < 0.5
+        for each in idle:
+            assert each.recv(1) == b""
+        assert _status(port) == 200
+
+
+def test_looking_outlives_a_time_without_a_file_to_open(still: Path) -> None:
+    watch = Watch(still, wall=time.time_ns, monotonic=time.monotonic_ns)
+    (still / "journal").mkdir(exist_ok=True)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        watch.look()
+        told = watch.damage
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "Too many open files" in told
+    watch.look()
+    assert watch.damage == ""
