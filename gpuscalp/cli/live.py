@@ -163,7 +163,8 @@ def adopt(
 ) -> None:
     """Take over positions that this session does not know.
 
-    Unknown open orders are cancelled. Afterwards `resume` lets the session open positions again.
+    Unknown open orders are cancelled. Afterwards `resume` lets the session open positions again. Exit code 5
+    if something is left that it does not know.
     """
     _command(session, "close" if close else "adopt", json)
 
@@ -340,6 +341,13 @@ def _command(session: Path, command: str, json: bool, *, flatten: bool = False) 
             "stopped, but not every position could be closed",
             where=str(session),
             fix="the next start goes on closing them; gpuscalp status shows what is left",
+        )
+    if answer.get("left"):
+        raise DeadlineError(
+            "the exchange still has what this session does not know",
+            where=str(session),
+            value=answer["left"],
+            fix=f"gpuscalp {'adopt --close' if command == 'close' else command}, then once more",
         )
     emit(answer, json=json, text=lambda: f"{command}: the gate is {answer['state']}.")
 
