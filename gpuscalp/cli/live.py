@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.session_words import ended, replayed, swapped, verified
 from gpuscalp.cli.words import MODEL_HELP, model_of_session, parse_model
 from gpuscalp.errors import (
     ConfigError,
@@ -110,7 +111,7 @@ def live(
             on_status=on_status,
             way=way,
         )
-    emit(status, json=json, text=lambda: _ended(status))
+    emit(status, json=json, text=lambda: ended(status))
     if status["state"] == "halted":
         raise typer.Exit(RiskHaltedError.exit_code)
 
@@ -163,7 +164,8 @@ def adopt(
 ) -> None:
     """Take over positions that this session does not know.
 
-    Unknown open orders are cancelled. Afterwards `resume` lets the session open positions again.
+    Unknown open orders are cancelled. Afterwards `resume` lets the session open positions again. Exit code 5
+    if something is left that it does not know.
     """
     _command(session, "close" if close else "adopt", json)
 
@@ -254,7 +256,7 @@ def use(
         why=why,
     )
     answer = ask(session, request, timeout_s=60.0)
-    emit(answer, json=json, text=lambda: _used(answer))
+    emit(answer, json=json, text=lambda: swapped(answer))
 
 
 @app.command("replay")
@@ -298,7 +300,7 @@ def replay(
             speed=parse_speed(speed),
             told=advance,
         )
-    emit(answer, json=json, text=lambda: _replayed(answer))
+    emit(answer, json=json, text=lambda: replayed(answer))
 
 
 @app.command("verify")
@@ -308,7 +310,7 @@ def verify(session: SessionArgument = Path("gpuscalp-session"), json: JsonFlag =
 
     with progress("Verifying") as advance:
         answer = check(session, told=advance)
-    emit(answer, json=json, text=lambda: _verified(answer))
+    emit(answer, json=json, text=lambda: verified(answer))
     if answer["differing"] or answer["verdicts_differing"]:
         raise typer.Exit(ParityError.exit_code)
 
@@ -343,52 +345,11 @@ def _command(session: Path, command: str, json: bool, *, flatten: bool = False) 
             where=str(session),
             fix="the next start goes on closing them; gpuscalp status shows what is left",
         )
-    emit(answer, json=json, text=lambda: f"{command}: the gate is {answer['state']}.")
-
-
-def _used(answer: dict[str, Any]) -> str:
-    from gpuscalp.registry.names import SHORT
-
-    if answer["bundle"] is None:
-        return "No model is in the shadow any more."
-    does = "leads" if answer["role"] == "lead" else "is in the shadow"
-    return f"{answer['bundle'][:SHORT]} {does}, from the frame after {answer['after_ns'] or 'none'} on."
-
-
-def _ended(status: dict[str, Any]) -> str:
-    result = "Paper result" if status["broker"] == "paper" else "Result"
-    lines = [
-        f"Stopped: {status['reason']}. {status['frames']:,} frames in {status['uptime_s']:.0f} s.",
-        f"{result} {status['pnl_usdt']:+,.4f} USDT after {status['fees_usdt']:,.4f} USDT of fees,"
-        f" {status['market']} market; the gate is {status['state']}.",
-    ]
-    held = ", ".join(f"{each['symbol']} {each['qty']:+g}" for each in status["positions"])
-    if held:
-        lines.append(f"Still held: {held}. The next start goes on with it.")
-    lines.append(f"Session: {status['session']} (gpuscalp verify checks it)")
-    return "\n".join(lines)
-
-
-def _replayed(answer: dict[str, Any]) -> str:
-    return (
-        f"{answer['messages']:,} messages, {answer['frames']:,} frames in {answer['seconds']:.1f} s."
-        f" Paper result {answer['pnl_usdt']:+,.4f} USDT, {answer['last_order_id']} orders."
-        f"\nSession: {answer['session']}"
-    )
-
-
-def _verified(answer: dict[str, Any]) -> str:
-    differing = answer["differing"] + answer["verdicts_differing"]
-    lines = [
-        f"{answer['frames']:,} frames, {answer['rows']:,} rows, {answer['records']:,} records:"
-        f" {differing} differ."
-    ]
-    if differing:
-        lines.append(f"The first: {answer['first']}. By kind: {answer['differing_by_kind']}")
-    if answer["unproved_differing"]:
-        lines.append(
-            f"A GPU was wrong about {answer['unproved_differing']:,} rows on which no order could follow."
+    if answer.get("left"):
+        raise DeadlineError(
+            "the exchange still has what this session does not know",
+            where=str(session),
+            value=answer["left"],
+            fix=f"gpuscalp {'adopt --close' if command == 'close' else command}, then once more",
         )
-    if not answer["ended"]:
-        lines.append(f"The journal has no clean end; {answer['torn_bytes']} bytes of it are torn.")
-    return "\n".join(lines)
+    emit(answer, json=json, text=lambda: f"{command}: the gate is {answer['state']}.")

@@ -141,7 +141,7 @@ class Runner:
             self.stop_reason = self.stop_reason or "time is up"
         finally:
             self._pulse.phase = "stopping"
-            self._stopping.set()  # time may be up: from now on nothing is taken
+            self._stopping.set()  # time may be up: from now on no command is taken
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,6 +7,7 @@ word of Nautilus's own reconciliation: that only leads to a look at the account.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -37,14 +38,16 @@ from gpuscalp.nautilus.looks import Looks
 from gpuscalp.nautilus.names import instrument_name, order_number
 from gpuscalp.nautilus.node import instrument_ids, make_node
 from gpuscalp.nautilus.node_log import passed_on
-from gpuscalp.schema import E8, NS_PER_MS
+from gpuscalp.nautilus.status import source_status
+from gpuscalp.schema import NS_PER_MS
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 _SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
-
 # Ends that may hide a trade.
 _UNSURE: Final = frozenset({ReportKind.CANCELED, ReportKind.EXPIRED})
-# How long an end waits for what it has asked past Nautilus.
+# How long an end waits for entries and calls, and how often it asks: a cancellation may overtake its order.
 _LAST_CALLS_S: Final = 5.0
+_AGAIN_S: Final = 0.25
 
 
 @final
@@ -81,9 +84,10 @@ class NautilusSource:
         self._names = instrument_ids([instrument_name(each.venue, each.symbol) for each in instruments])
         self._link = Link(self._names, instruments, self)
         self._quoted_ns = [0] * len(instruments)  # monotonic; 0 = not yet
-        self._started = False
-        self._open = False  # the account was looked at: the session may decide
-        self._flushing = False
+        self._started = self._flushing = False
+        self._open = False  # the account was looked at, and the node runs: the session may decide
+        self._closing = False  # no entry leaves any more
+        self._withheld: set[int] = set()  # ids of those that did not
         self._alarmed: set[str] = set()
         self._calling: set[asyncio.Task[None]] = set()
         self._looks = Looks(
@@ -130,10 +134,9 @@ class NautilusSource:
         finally:
             watching.cancel()
             if self._open:
-                self._end_entries()
-                if self._calling:
-                    await asyncio.wait(self._calling, timeout=_LAST_CALLS_S)
+                await self._close_entries()
             await node.stop_async()
+            self._open = False
             for task in self._calling:
                 task.cancel()
             await asyncio.gather(watching, *self._calling, return_exceptions=True)
@@ -158,14 +161,19 @@ class NautilusSource:
 
     def send(self) -> None:
         if not self._open:
-            # A command may come while the node starts. Nothing leaves: the first look ends such orders, and a
-            # flattening sends its own again.
+            # A command may come while the node starts, a step may end after it has stopped. Nothing leaves:
+            # the first look ends such orders, and a flattening sends its own again.
             self._broker.unsent()
             return
         for sending in self._broker.unsent():
             if sending.request is None:
                 if (order := self._broker.orders.get(sending.order_id)) is not None:
                     self._end(sending.order_id, order.request)
+                continue
+            if self._closing and not sending.request.reduce_only:
+                # Nobody would protect what it gets. The next start finds out that it never arrived.
+                self._withheld.add(sending.order_id)
+                _LOG.warning("order %d is not sent: the session is ending", sending.order_id)
                 continue
             name = client_id(self._session.about.session_id, sending.order_id)
             self._looks.sent(sending.order_id)
@@ -186,58 +194,26 @@ class NautilusSource:
         Raises
         ------
         UsageError    nothing was looked at yet, or the exchange takes no calls
+        FeedError     nothing can be looked at now
         """
         if not self._open:
             raise UsageError("the account was not looked at yet", where="gpuscalp adopt", fix="wait a moment")
         if patience_s := self._looks.patience_s:
             wait = f"wait {patience_s:.0f} s"
             raise UsageError("the exchange takes no calls", where="gpuscalp adopt", fix=wait)
-        left = await self._looks.take_over(rule)
-        return left.words(self._symbols)
+        return (await self._looks.take_over(rule)).words(self._symbols)
 
     def status(self) -> dict[str, Any]:
-        broker, found = self._broker, self._looks.found
-        trader = self._session.engine.trader
-        nautilus = self._link.held_e8() if self._open else [0] * len(self._symbols)
-        exchange = [qty for qty, _ in found.positions] if found is not None else [0] * len(self._symbols)
-        wallet = None if found is None else found.wallet_e8 / E8
-        balance = self._link.balance_e8(self._account.quote) if self._open else None
-        return {
-            "feeds": {
-                "connections": [],
-                "messages": self._session.market.ingest.account()
-                | {"messages": self._session.market.input_count},
-                "gaps_settled": 0,
-                "unsynced": list(self._names_of(self._link.rows.unsynced())),
-                "silent": list(self._names_of(self._silent())),
-                "snapshots": {"fetched": 0, "refused": 0},
-            },
-            "clock": clock_status(self._session, self._clock),
-            "account": {
-                **self._looks.status(),
-                "where": self._config.nautilus.where,
-                "positions": [
-                    {"symbol": name, "trader": ours / E8, "nautilus": theirs / E8, "exchange": qty / E8}
-                    for name, ours, theirs, qty in zip(
-                        self._symbols,
-                        [each.qty_e8 for each in trader.account.positions],
-                        nautilus,
-                        exchange,
-                        strict=True,
-                    )
-                    if ours or theirs or qty
-                ],
-                "balance_usdt": {
-                    "trader": trader.account.wallet_e8 / E8,
-                    "nautilus": None if balance is None else balance / E8,
-                    "exchange": wallet,
-                },
-                "orders": len(broker.orders),
-                "last_order_id": trader.last_order_id,
-                "other_fees": {asset: str(paid) for asset, paid in self._account.other_fees.items()},
-                "others": list(self._account.others),
-            },
-        }
+        return source_status(
+            self._session,
+            self._account,
+            self._looks,
+            self._link,
+            started=self._started,
+            where=self._config.nautilus.where,
+            silent=self._names_of(self._silent()),
+            clock=clock_status(self._session, self._clock),
+        )
 
     def stream_ages_s(self) -> dict[str, float]:
         return {}
@@ -379,11 +355,27 @@ class NautilusSource:
             if order.cancelling:
                 self._end(number, order.request)
 
-    def _end_entries(self) -> None:
-        """Leave no order behind that would open a position while nobody is there to protect it."""
-        for number, order in self._broker.orders.items():
-            if order.request.kind is OrderKind.LIMIT and not order.request.reduce_only:
-                self._end(number, order.request)
+    async def _close_entries(self) -> None:
+        """Leave no order behind that would open a position while nobody is there to protect it.
+
+        The engine goes on meanwhile: what an entry still gets is booked, and its bracket leaves.
+        """
+        self._closing = left = True
+        until_s = time.monotonic() + _LAST_CALLS_S
+        while left and time.monotonic() < until_s:
+            left = self._end_entries()
+            await asyncio.sleep(_AGAIN_S)  # after the last one too: a frame has to close for its bracket
+        if self._calling:
+            await asyncio.wait(self._calling, timeout=max(0.0, until_s - time.monotonic()))
+
+    def _end_entries(self) -> bool:
+        """Ask for the end of entries that rest; return whether an entry has not ended."""
+        sent = [order for number, order in self._broker.orders.items() if number not in self._withheld]
+        entries = [order.request for order in sent if not order.request.reduce_only]
+        for request in entries:
+            if request.kind is OrderKind.LIMIT:
+                self._end(request.order_id, request)
+        return bool(entries)
 
     def _silent(self) -> tuple[int, ...]:
         limit_ns = self._config.nautilus.silent_ms * NS_PER_MS

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, final
 
 from gpuscalp.config import NautilusConfig
+from gpuscalp.errors import FeedError
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import ReportKind
 from gpuscalp.execution.reconcile import (
@@ -186,11 +187,24 @@ class Looks:
                 self._wanted.set()
 
     async def take_over(self, rule: Rule) -> Difference:
-        """Do with the strangers what an operator wants; return what is left."""
+        """Do with the strangers what an operator wants; return what is left.
+
+        Raises
+        ------
+        FeedError    no look has succeeded: what there is now is not known
+        """
+        before = self.counts.looks
         for _ in range(5):
             if await self._look(rule):
                 break
             await asyncio.sleep(self._pause_s)
+        if self.counts.looks == before:
+            raise FeedError(
+                "the account cannot be looked at, and nothing was done",
+                where="gpuscalp adopt",
+                value=self.error,
+                fix="once more when the exchange can be reached; gpuscalp status shows failed looks",
+            )
         assert self.difference is not None
         return self.difference
 

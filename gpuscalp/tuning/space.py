@@ -95,7 +95,8 @@ class Dimension:
         """Say whether the value is one of this dimension."""
         if self.choices:
             return value in self.choices
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        within = isinstance(value, int | float) and self.low <= value <= self.high
+        return within and (not self.whole or value == int(cast(float, value)))
 
     def place(self, value: Value) -> float:
         """Return where a value lies between the ends, 0 … 1."""

@@ -36,15 +36,17 @@ from gpuscalp.user import user_name
 
 
 @contextmanager
-def served(path: Path, error: BaseException) -> Iterator[None]:
-    """Answer ``status`` in a thread; everything else fails."""
+def served(path: Path, error: BaseException, **answers: dict[str, Any]) -> Iterator[None]:
+    """Answer ``status`` in a thread, and what is given; everything else fails."""
     (path / SESSION_FILE).write_text("{}")
     (path / STATUS_FILE).write_text('{"state": "active"}')
 
     async def handler(request: Request) -> dict[str, Any]:
-        if request.command != "status":
+        if request.command == "status":
+            return {"state": "active"}
+        if request.command not in answers:
             raise error
-        return {"state": "active"}
+        return answers[request.command]
 
     loop = asyncio.new_event_loop()
     server, ending = ControlServer(path, handler), asyncio.Event()
@@ -160,6 +162,23 @@ def test_who_may_not_command_is_not_told_that_nothing_runs(
     assert error["what"] == "this user may not command the session"
     assert "sudo -u" in error["fix"]
     assert error["value"] == "Permission denied"
+
+
+@pytest.mark.parametrize(("words", "left"), [(["--close"], "position BTCUSDT +2"), ([], "order X"), ([], "")])
+def test_what_an_operator_could_not_take_over_is_named(
+    tmp_path: Path, words: list[str], left: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command said that it was done, and its text named nothing."""
+    command = "close" if words else "adopt"
+    answer = {"command": command, "left": left, "state": "reducing"}
+    with served(tmp_path, AssertionError(), **{command: answer}):
+        code = run(["adopt", str(tmp_path), *words, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    if not left:
+        assert (code, found) == (0, answer)
+        return
+    assert (code, found["error"]["value"]) == (DeadlineError.exit_code, left)
+    assert found["error"]["fix"].startswith(" ".join(["gpuscalp adopt", *words]) + ",")
 
 
 @pytest.mark.parametrize("damaged", [b"", b"[]", b'{"state": "act', b"\xff"])

@@ -15,6 +15,7 @@ from gpuscalp.exchange.faults import Fault
 from gpuscalp.execution.messages import ReportKind
 from gpuscalp.execution.remote import Heard
 from gpuscalp.journal import RecordKind, read_records
+from gpuscalp.live.control import read_status
 from gpuscalp.live.records import decode
 from gpuscalp.live.verify import verify
 from gpuscalp.live.view import table
@@ -127,6 +128,33 @@ def test_a_stop_leaves_no_entry_that_rests(tmp_path: Path, slow_bundle: Path) ->
         live.wait(lambda _: bool(entries()), "an entry that rests")
         live.stop()
         assert entries() == []
+
+
+def test_a_stop_that_waits_sends_no_entry(tmp_path: Path, slow_bundle: Path) -> None:
+    """The frames that closed meanwhile sent entries, which were filled when no process was there any more."""
+    orders = '[orders]\nentry = "post_only"\npost_only_ms = 10000\nstop_loss_bps = 500.0\n'
+    with (
+        served() as exchange,
+        Live(
+            tmp_path / "session", config_of(exchange, tmp_path / "live.toml", more=orders), slow_bundle
+        ) as live,
+    ):
+        live.wait(lambda _: bool(open_at_exchange(exchange)), "an entry that rests")
+        # No cancellation gets through for a while: the end waits, frames go on closing, and books change.
+        exchange.set_fault(Fault(kind="timeout_lost", path="/fapi/v1/order", count=2, delay_ms=1_500))
+        live.ask("stop")
+        assert live.join() == 0
+        assert [each for each in open_at_exchange(exchange) if not each[2]] == []
+        decided = read_status(tmp_path / "session")["account"]["last_order_id"]
+        assert decided > len(sent_orders(exchange)), "the trader wanted to enter again"
+        live.start()
+        live.wait(lambda status: status["account"]["never_arrived"], "the end of what was not sent")
+        live.wait_trading()
+        live.ask("stop", flatten=True)
+        assert live.join() == 9, "the flattening has closed the gate"
+        assert at_exchange(exchange)[1] == {}
+    found = verify(tmp_path / "session")
+    assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
 
 
 def test_strangers_block_until_they_are_adopted(tmp_path: Path, slow_bundle: Path) -> None:

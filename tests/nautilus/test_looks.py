@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gpuscalp.config import NautilusConfig
+from gpuscalp.errors import FeedError
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Found, FoundOrder, FoundTrade
@@ -146,6 +147,17 @@ def test_rules_take_over_after_the_strangers_orders_are_gone(rule: str, more: li
     assert scene.broker.account.positions[0].qty_e8 == 2 * E8
     assert scene.looks.difference is not None
     assert not scene.looks.difference.strange
+
+
+def test_an_operator_hears_that_the_account_cannot_be_looked_at() -> None:
+    """`adopt --close` said that it was done, while the position stayed open."""
+    scene = Scene(found(qty=2), found(qty=2), ConnectionError("refused"))
+    scene.first()
+    assert scene.looks.blocked
+    with pytest.raises(FeedError) as told:
+        asyncio.run(scene.looks.take_over("close"))
+    assert told.value.value == "ConnectionError: refused"
+    assert scene.kinds() == [ReportKind.STRANGER]
 
 
 def test_an_order_that_never_arrived_is_waited_for_first() -> None:

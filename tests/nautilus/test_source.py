@@ -24,6 +24,7 @@ from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, Tim
 from gpuscalp.execution.reconcile import Difference
 from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.live.records import Command
+from gpuscalp.nautilus import live
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8
@@ -59,18 +60,23 @@ class Scene:
             quote="USDT", end=self.end_past, executed_e8=self.ask_executed
         )
         source._looks = SimpleNamespace(  # type: ignore[assignment]
-            want=self.wanted.append, failed=self.failed.append, patience_s=0.0
+            want=self.wanted.append, failed=self.failed.append, patience_s=0.0, sent=lambda _: None
         )
+        self.sent: list[str] = []
         source._link = SimpleNamespace(  # type: ignore[assignment]
-            filled_e8=lambda _: 0, is_closed=lambda _: False, end=self.end
+            filled_e8=lambda _: 0, is_closed=lambda _: False, end=self.end, send=self.send
         )
         source._calling = set()
+        source._open, source._closing, source._withheld = True, False, set()
         source._hear = self.hear  # type: ignore[method-assign]
 
     def end(self, name: str) -> bool:
         if self.knows:
             self.ended.append(name)
         return self.knows
+
+    def send(self, request: OrderRequest, symbol: int, name: str) -> None:
+        self.sent.append(name)
 
     async def ask_executed(self, name: str, request: OrderRequest) -> int | None:
         assert (name, request.order_id) == ("gs-s-1", 1)
@@ -129,6 +135,33 @@ def test_an_end_leaves_no_entry_that_rests() -> None:
     assert scene.ended == ["gs-s-1"], "what protects a position stays"
 
 
+def test_an_end_sends_no_entry_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that was under way, or a frame while the end waits, once left an order without a process."""
+    monkeypatch.setattr(live, "_AGAIN_S", 0.01)
+    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8))
+    source, broker = scene.source, scene.broker
+    source.send()
+
+    async def end() -> None:
+        closing = asyncio.create_task(source._close_entries())
+        await asyncio.sleep(0.03)
+        broker.submit(OrderRequest(2, 0, 1, E8, 50 * E8), 0)
+        broker.submit(market(3), 0)
+        broker.submit(market(4, -1, reduce_only=True), 0)
+        broker.cancel(1, 0)
+        source.send()
+        assert not closing.done(), "the first one still rests"
+        scene.hear(Heard(ReportKind.CANCELED, 5, 5, 1, 0))
+        await asyncio.wait_for(closing, 1.0)
+
+    asyncio.run(end())
+    assert scene.sent == ["gs-s-1", "gs-s-4"], "what reduces a position leaves"
+    assert scene.ended.count("gs-s-1") > 3, "asked again until it has come true"
+    assert set(scene.ended) == {"gs-s-1"}
+    assert broker.unsent() == []
+    assert sorted(broker.orders) == [2, 3, 4], "the next start hears that two of them never arrived"
+
+
 @pytest.mark.parametrize("way", ["send", "again", "entries"])
 def test_an_end_that_nautilus_would_not_ask_for_is_asked_past_it(way: str) -> None:
     """It has closed the order after a lost answer, or has asked once in vain: the order rested for good."""
@@ -141,7 +174,6 @@ def test_an_end_that_nautilus_would_not_ask_for_is_asked_past_it(way: str) -> No
         {"send": source.send, "again": source._cancel_again, "entries": source._end_entries}[way]()
         await asyncio.gather(*source._calling)
 
-    source._open = True
     asyncio.run(ask())
     assert scene.past == ["gs-s-1"]
     assert len(scene.wanted) == 1

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from gpuscalp.config import DimensionConfig, FeatureConfig, LabelConfig, ScoreConfig, TrainConfig, TuneConfig
+from gpuscalp.config import (
+    BoosterConfig,
+    DimensionConfig,
+    FeatureConfig,
+    LabelConfig,
+    ScoreConfig,
+    TrainConfig,
+    TuneConfig,
+)
 from gpuscalp.errors import ConfigError
 from gpuscalp.tuning.space import TUNABLE, Space
 
@@ -47,6 +55,15 @@ def test_configured_values_are_known_where_they_lie_in_the_space():
     assert space(**inside).configured() == {"booster.eta": 0.05}
     outside = DimensionConfig(choices=(500, 2_000))
     assert space(**inside, label__horizon_ms=outside).configured() is None
+
+
+@pytest.mark.parametrize(("configured", "held"), [(2.5, False), (2.0, True)])
+def test_whole_ends_hold_no_other_configured_value(configured: float, held: bool) -> None:
+    """It became trial 0, which Optuna refused after the whole first generation."""
+    train = TrainConfig(booster=BoosterConfig(min_child_weight=configured))
+    given = {"booster.min_child_weight": DimensionConfig(low=1, high=50)}
+    found = Space(TuneConfig(train=train, space=given)).configured()
+    assert found == ({"booster.min_child_weight": configured} if held else None)
 
 
 @pytest.mark.parametrize(
