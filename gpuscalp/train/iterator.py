@@ -99,6 +99,7 @@ def binned_matrix(
     what: str,
     expected_rows: int = 0,
     reference: Any = None,
+    level_classes: bool = False,
 ) -> tuple[Any, Tally]:
     """Build a binned matrix from a stream of rows; each of several workers gives its part.
 
@@ -111,6 +112,8 @@ def binned_matrix(
     what : name of the rows, for errors
     expected_rows : about how many there are, rather too many than too few; decides the form
     reference : matrix whose bins, and whose form, are taken over (held-out rows of the same model)
+    level_classes : give each class the share of the weight that it has of the rows; wanted where uniqueness
+        goes with the class
 
     Returns
     -------
@@ -175,7 +178,30 @@ def binned_matrix(
             value=Direction(int(tally.count.argmax())).name,
             fix="lower label.threshold_bps (or the barriers), or use a longer label.horizon_ms",
         )
+    if level_classes:
+        _level_classes(matrix, tally.count)
     return matrix, tally
+
+
+def _level_classes(matrix: Any, count: I64) -> None:
+    """Scale the weights by class, so that each class has the share of the weight that it has of the rows.
+
+    A barrier label that is touched ends early, overlaps few others and is the more unique for it. Left so, UP
+    and DOWN would be learned as likelier than they come: a session decides at every frame, and frames have no
+    weight. The sum of the weights, the number of independent labels, stays as it is.
+
+    Parameters
+    ----------
+    matrix : this worker's part, its weights are changed
+    count : int64[K]   rows by class of all workers
+    """
+    direction, weight = matrix.get_label().astype(np.int8), matrix.get_weight()
+    own = np.bincount(direction, weights=weight, minlength=len(count))
+    class_weight = np.sum(gather(own), axis=0)
+    wanted = class_weight.sum() * count / count.sum()
+    factor = np.divide(wanted, class_weight, out=np.ones(len(count)), where=class_weight > 0.0)
+    if len(weight):
+        matrix.set_weight(weight * factor.astype(np.float32)[direction])
 
 
 def _blocks(rows: Iterator[Rows], device: TrainingDevice) -> Iterator[Rows]:

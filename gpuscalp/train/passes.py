@@ -165,6 +165,7 @@ class Passes:
             expected_rows=self._own(counts.between(inner.train_start_ns, inner.train_end_ns)),
             max_bin=config.booster.max_bin,
             threads=self._threads,
+            level_classes=lengths_differ(config),
             what=f"{name}, training rows",
         )
         stopping, _ = binned_matrix(
@@ -172,6 +173,7 @@ class Passes:
             device=self._device,
             max_bin=config.booster.max_bin,
             threads=self._threads,
+            level_classes=lengths_differ(config),
             what=f"{name}, stopping rows",
             reference=matrix,
         )
@@ -257,6 +259,7 @@ class Passes:
             expected_rows=self._own(counts.total),
             max_bin=config.booster.max_bin,
             threads=self._threads,
+            level_classes=lengths_differ(config),
             what="all rows",
         )
         members = fit_members(
@@ -305,6 +308,15 @@ class Passes:
 def label_horizon_ns(config: TrainConfig) -> int:
     """Return the horizon of the labels."""
     return horizon_frames(config.label, config.grid) * config.grid.frame_ms * NS_PER_MS
+
+
+def lengths_differ(config: TrainConfig) -> bool:
+    """Tell whether a label's length, and so its uniqueness, goes with its class.
+
+    Forward labels all last for the horizon: what their weights differ by, at holes and ends, says nothing of
+    the class, and to scale it away would be to follow chance.
+    """
+    return config.label.kind == "barrier"
 
 
 def folds_of(counts: RowCounts, config: TrainConfig, source: FeatureSource) -> tuple[Fold, ...]:

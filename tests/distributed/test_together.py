@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from xgboost import RabitTracker, collective
 
-from gpuscalp.config import BoosterConfig
+from gpuscalp.config import BoosterConfig, LabelConfig
 from gpuscalp.errors import DataError
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.splits import RowCounts
@@ -107,6 +107,27 @@ def test_two_workers_train_one_model_and_count_all_rows(cut):
     np.testing.assert_array_equal(found.floor.shares, expected.floor.shares)
     # Cuts come from merged sketches, which may lie a few ranks beside those of one sketch.
     assert np.abs(margins(first, rows) - margins(alone, rows)).mean() < 0.01
+
+
+def test_two_workers_weigh_their_rows_as_one_does():
+    """By the class shares of all rows: a worker's own are those of its piece of time alone."""
+    config = quick_config(label=LabelConfig(kind="barrier", horizon_ms=2_000, upper_bps=2.5, lower_bps=2.5))
+    source = FakeSource(frame_count=1_500, cut=100)
+    rows = [
+        block for chunk in labelled_chunks(source.chunks(), config) for block in chunk.rows(chunk.taken, CPU)
+    ]
+    third = len(rows) // 3
+
+    def weights(part: list[Rows]) -> np.ndarray:
+        matrix, _ = binned_matrix(
+            lambda: iter(part), device=CPU, max_bin=32, threads=1, what="rows", level_classes=True
+        )
+        return matrix.get_weight()
+
+    alone = weights(rows)
+    found = np.concatenate(of_two(lambda rank: weights(rows[third:] if rank else rows[:third])))
+    assert np.ptp(alone / np.concatenate([block.weight for block in rows])) > 0.1
+    np.testing.assert_allclose(found, alone, rtol=1e-6)
 
 
 def test_workers_that_all_have_no_rows_say_so():

@@ -7,9 +7,11 @@ import signal
 import numpy as np
 import pytest
 
+from gpuscalp.config import BoosterConfig
 from gpuscalp.errors import DataError
 from gpuscalp.train.dataset import Rows, labelled_chunks
 from gpuscalp.train.device import training_device
+from gpuscalp.train.fit import fit_members
 from gpuscalp.train.iterator import Tally, binned_matrix
 from tests.train.market import FakeSource, quick_config
 
@@ -37,6 +39,73 @@ def constant_rows(direction: int) -> Rows:
         label_end_ns=np.arange(50) + 5,
         symbol=0,
     )
+
+
+def barrier_rows(frames: int, horizon: int, barrier: float, *, seed: int) -> Rows:
+    """A random walk under a barrier label, with columns that know nothing; in plain loops, as in the book."""
+    rng = np.random.default_rng(seed)
+    path = np.cumsum(rng.standard_normal(frames + horizon + 1))
+    direction, last = [], []
+    for entry in range(frames):
+        for frame in range(entry + 1, entry + horizon + 1):
+            move = path[frame] - path[entry]
+            if abs(move) >= barrier:
+                break
+        direction.append(1 if abs(move) < barrier else 2 if move > 0 else 0)
+        last.append(frame)
+    open_labels = [0] * (frames + horizon + 1)
+    for entry in range(frames):
+        for frame in range(entry + 1, last[entry] + 1):
+            open_labels[frame] += 1
+    weight = [
+        sum(1.0 / open_labels[frame] for frame in range(entry + 1, last[entry] + 1)) / (last[entry] - entry)
+        for entry in range(frames)
+    ]
+    return Rows(
+        x=rng.standard_normal((frames, 4)).astype(np.float32),
+        direction=np.array(direction, np.int8),
+        return_bps=np.zeros(frames),
+        weight=np.array(weight),
+        end_ns=np.arange(frames),
+        label_end_ns=np.array(last),
+        symbol=0,
+    )
+
+
+def levelled(rows: list[Rows]):
+    return binned_matrix(
+        lambda: iter(rows), device=CPU, max_bin=16, threads=1, what="rows", level_classes=True
+    )
+
+
+def test_model_that_knows_nothing_says_how_often_each_class_comes_under_a_barrier_label():
+    """Labels that are touched are the more unique: P(FLAT) was 0.35 where 0.39 of the rows were FLAT."""
+    rows = barrier_rows(20_000, 30, 5.0, seed=11)
+    matrix, _ = levelled([rows])
+    booster = BoosterConfig(max_bin=16, max_depth=2, min_child_weight=20.0, subsample=1.0)
+    (member,) = fit_members(matrix, config=booster, seeds=(3,), rounds=(60,), device="cpu", threads=1)
+    said = member.booster.inplace_predict(rows.x).mean(axis=0)
+    came = [(rows.direction == k).mean() for k in range(3)]
+    weighed = [rows.weight[rows.direction == k].sum() / rows.weight.sum() for k in range(3)]
+    assert came[1] - weighed[1] > 0.03  # else there is nothing to be seen here
+    np.testing.assert_allclose(said, came, atol=0.005)
+
+
+def test_weights_give_each_class_its_share_of_the_rows_and_keep_their_sum():
+    rows = barrier_rows(2_000, 20, 4.0, seed=12)
+    cut = [
+        Rows(rows.x[at], *(getattr(rows, name)[at] for name in Rows.__slots__[1:-1]), symbol=0)
+        for at in (slice(0, 700), slice(700, None))
+    ]
+    matrix, tally = levelled(cut)
+    weight = matrix.get_weight().astype(np.float64)
+    assert weight.sum() == pytest.approx(tally.weight, rel=1e-6) == pytest.approx(rows.weight.sum(), rel=1e-6)
+    for k in range(3):
+        inside = rows.direction == k
+        assert weight[inside].sum() / weight.sum() == pytest.approx(inside.mean(), rel=1e-6)
+        # Within a class uniqueness decides, as before.
+        factor = weight[inside] / rows.weight[inside]
+        np.testing.assert_allclose(factor, factor[0], rtol=1e-6)
 
 
 def test_streamed_matrix_trains_the_model_of_the_whole_matrix():

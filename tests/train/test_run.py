@@ -13,13 +13,14 @@ import pytest
 from gpuscalp.bundle import load_bundle
 from gpuscalp.config import BoosterConfig, EnsembleConfig, LabelConfig, SplitConfig
 from gpuscalp.errors import DataError, DeviceError, UsageError
+from gpuscalp.progress import silent
 from gpuscalp.train import train
 from gpuscalp.train.dataset import labelled_chunks
 from gpuscalp.train.device import training_device
 from gpuscalp.train.fit import check_device, final_rounds, fit_members, forest_of
 from gpuscalp.train.held_out import predict_held_out, thinning
 from gpuscalp.train.iterator import binned_matrix
-from gpuscalp.train.passes import Passes
+from gpuscalp.train.passes import STOPPING_FRACTION, Passes
 from gpuscalp.train.run import canary_rows
 from gpuscalp.train.walk import BEGINNING, END
 from tests.train.market import FRAME_NS, GRAPH, START_NS, FakeSource, quick_config
@@ -61,6 +62,35 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     assert result.overall.ic.low <= 0.0
     assert abs(result.overall.ic.value) < 0.06
     assert result.overall.log_loss > result.overall.base_log_loss - 0.005
+
+
+def test_held_out_rows_are_flat_as_often_as_is_said_under_a_barrier_label(tmp_path):
+    """Touched labels are short and weigh more: P(FLAT) was 0.12 on average and FLAT came in 0.16."""
+    label = LabelConfig(kind="barrier", horizon_ms=3_000, upper_bps=3.5, lower_bps=3.5)
+    source = FakeSource(frame_count=6_000, symbol_count=4, informed=False)
+    result = train(source, quick_config(label=label), tmp_path / "m", device="cpu", threads=1)
+    flat = [bin_ for bin_ in result.overall.calibration if bin_.name == "FLAT"]
+    assert sum(bin_.count for bin_ in flat) == result.overall.rows
+    said, came = (
+        sum(getattr(bin_, name) * bin_.count for bin_ in flat) / result.overall.rows
+        for name in ("predicted", "observed")
+    )
+    assert said == pytest.approx(came, abs=0.015)
+
+
+def test_forward_labels_are_weighed_by_uniqueness_alone():
+    """All of them last for the horizon; the hole makes some more unique, which says nothing of the class."""
+    source, config = FakeSource(frame_count=2_000, gap_at=700), quick_config()
+    passes = Passes(source, config, device=CPU, threads=1, progress=silent)
+    counts, folds = passes.split()
+    matrix = passes.bin_fold(folds[0], counts).matrix
+    inner = folds[0].early_stopping(STOPPING_FRACTION, counts)
+    unique = [
+        rows.weight.astype(np.float32)
+        for chunk in labelled_chunks(source.chunks(), config)
+        for rows in chunk.rows(chunk.select(inner.train_rows), CPU)
+    ]
+    assert matrix.get_weight().tolist() == np.concatenate(unique).tolist()
 
 
 def test_answer_of_train_json_has_the_promised_keys(informed):
