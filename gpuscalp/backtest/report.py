@@ -6,11 +6,12 @@ Owns: wording and order. Never: computes a result; nothing here says that anythi
 from __future__ import annotations
 
 from gpuscalp.backtest import figures
+from gpuscalp.backtest.band import leg_name
 from gpuscalp.backtest.calibration import CalibrationRow
 from gpuscalp.backtest.metrics import COMPONENTS, Group
 from gpuscalp.backtest.summary import Outcome
 from gpuscalp.backtest.trade_report import trade_section
-from gpuscalp.config import LegConfig, OrdersConfig, RiskConfig
+from gpuscalp.config import OrdersConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
 from gpuscalp.risk_rules import RULES
@@ -212,9 +213,9 @@ def _assumptions(outcome: Outcome) -> Section:
         ("Fees", f"{cost.taker_fee_bps:g} bps of what takes, {cost.maker_fee_bps:g} bps of what has rested"),
         ("Entries", _entries(outcome.config.orders)),
         ("Brackets", _brackets(outcome.config.orders)),
-        ("Exchange to here, fastest message and reports", _leg(paper.reply)),
-        ("Compute latency", _leg(cost.compute)),
-        ("Here to exchange", _leg(paper.request)),
+        ("Exchange to here, fastest message and reports", leg_name(paper.reply)),
+        ("Compute latency", leg_name(cost.compute)),
+        ("Here to exchange", leg_name(paper.request)),
         ("Leverage, liquidation fee", f"{paper.leverage}, {paper.liquidation_fee_bps:g} bps"),
         (
             "Extra feed delay, measured",
@@ -316,14 +317,6 @@ def _hit_rate(outcome: Outcome) -> str:
         f"{result['hit_rate']:.1%} of {result['trades']} "
         f"(95 %: {result['hit_rate_low']:.1%} to {result['hit_rate_high']:.1%}, Wilson)"
     )
-
-
-def _leg(leg: LegConfig) -> str:
-    if leg.kind == "fixed":
-        return f"{leg.low_ms:g} ms"
-    if leg.kind == "uniform":
-        return f"{leg.low_ms:g} to {leg.high_ms:g} ms, uniform"
-    return f"drawn from {len(leg.samples_ms)} measured times"
 
 
 def _span(seconds: int) -> str:
