@@ -18,7 +18,7 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table. Columns of numbers are aligned to the right; None is printed as a dash.
+    """One table. Columns of numbers are aligned to the right; None is printed as a dash, no row as "none".
 
     Attributes
     ----------

@@ -232,7 +232,8 @@ LEVELS = ("pessimistic", "8 ms + 9 ms", "1 / 0.2 bps", "3 ms")
 
 def cell(queue: str, pnl: float, taker: float = 5.0, **more: Any) -> Cell:
     figures = Figures(
-        trades=more.get("trades", 1), pnl_usdt=pnl, gross_usdt=0.0, delay_usdt=0.0, spread_usdt=0.0, impact_usdt=0.0,
+        trades=more.get("trades", 1),
+        pnl_usdt=pnl, gross_usdt=0.0, delay_usdt=0.0, spread_usdt=0.0, impact_usdt=0.0,
         fees_usdt=0.0, funding_usdt=0.0, turnover_usdt=0.0, max_drawdown_pct=0.0, sharpe=None,
         sharpe_low=None, sharpe_high=None, fill_ratio=None, liquidations=0,
         risk_state=more.get("state", "active"),
@@ -266,7 +267,7 @@ def test_words_say_when_the_base_lies_outside_and_when_the_gate_closed() -> None
 
 
 def test_grid_that_does_not_trade_says_so_and_ends_ties_at_the_hardest() -> None:
-    """Fees below all tiers: the run earned, no combination traded, and the kindest one was called the worst."""
+    """Fees below all tiers: the run earned, nothing else traded, and the kindest was called the worst."""
     cells = tuple(cell("pessimistic", 0.0, taker, trades=0) for taker in (1.7, 5.0, 3.2))
     band = Band(cell("pessimistic", 17.9).figures, LEVELS, cells, queue_matters=False)
     outside, idle = band_warnings(band)
