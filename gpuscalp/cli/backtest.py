@@ -155,7 +155,7 @@ def result_text(summary: dict[str, Any]) -> Group:
         ("  delay", shown("delay_usdt", 4)),
         ("  spread", shown("spread_usdt", 4)),
         ("  impact (levels walked)", shown("impact_usdt", 4)),
-        ("  fees paid", shown("fees_usdt", 4)),
+        ("  fees", f"{0.0 - summary['fees_usdt']:,.4f}"),  # as all parts: the sum of them is the net P&L
         ("  funding received", shown("funding_usdt", 4)),
         ("largest drawdown, %", shown("max_drawdown_pct", 4)),
         (f"Sharpe per {summary['sharpe_interval_s']} s", shown("sharpe", 4)),
