@@ -24,7 +24,7 @@ class Table:
     ----------
     header : names of the columns, with units
     rows : cells; floats are printed with up to six significant digits, give text to choose another form
-    caption : one sentence below the table
+    caption : one sentence above the table
     """
 
     header: Sequence[str]

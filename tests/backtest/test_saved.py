@@ -312,3 +312,24 @@ def test_report_lists_the_trades_with_columns_and_members(folder: Path) -> None:
     assert f"{first} " in page
     assert "The bundle does not say which columns matter" in page
     assert "slippage: impact" in page
+
+
+def test_trades_show_what_they_made_beside_their_side_and_no_column_of_one_value(folder: Path) -> None:
+    """The P&L was the fifteenth column, off the screen, behind the date and others that never change."""
+    page = " ".join((folder / "a/report.html").read_text(encoding="utf-8").split())
+    section = page[page.index("<h2>Trades</h2>") :].partition("</section>")[0]
+    table = section[section.index("<table>") :]
+    header = re.findall(r"<th[^>]*>(.*?)</th>", table)
+    place = header.index("side")
+    assert header[place + 1] == "net P&amp;L"
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(<td.*?)</tr>", table)]
+    assert len(rows) > 10
+    free = {"trade", "decided, UTC", "side", "net P&amp;L"}
+    for name, column in zip(header, zip(*rows, strict=True), strict=True):
+        assert name in free or len(set(column)) > 1, name
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", row[1]) for row in rows)
+    assert all(row[-1].count(";") == 1 for row in rows)
+    day = str(show_run(folder / "a")["result"]["start"])[:10]
+    caption = section[: section.index("<table>")]
+    assert f"decided on {day}" in caption
+    assert "All trades, of" in caption or "largest gains and losses, of" in caption

@@ -129,6 +129,12 @@ def test_report_is_written_whole(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_caption_stands_above_its_table() -> None:
+    """Below one of a hundred rows nobody learns what it lists."""
+    text = page()
+    assert text.index("What &lt;it&gt; is.") < text.index("<table>")
+
+
 def test_table_without_rows_says_none() -> None:
     """A header alone looks like a page that broke off."""
     text = render("T", [Section("S", tables=[Table(["a", "b"], [])])])
