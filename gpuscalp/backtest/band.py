@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp.backtest import metrics
+from gpuscalp.backtest.levels import configured_levels
 from gpuscalp.backtest.scene import Scene, play_kept
 from gpuscalp.backtest.session import Session
 from gpuscalp.config import BacktestConfig, LegConfig
@@ -231,26 +232,6 @@ def level_name(assumptions: Assumptions, field: str) -> str:
         there, back = assumptions.request_ms, assumptions.reply_ms
         return f"p{100 * assumptions.latency_quantile:g}: {there:.3g} + {back:.3g} ms"
     return f"{assumptions.compute_ms:g} ms" if field == "compute_ms" else assumptions.queue
-
-
-def leg_name(leg: LegConfig) -> str:
-    """Return how long a leg takes, as a reader wants it."""
-    if leg.kind == "fixed":
-        return f"{leg.low_ms:g} ms"
-    if leg.kind == "uniform":
-        return f"{leg.low_ms:g} to {leg.high_ms:g} ms, uniform"
-    return f"drawn from {len(leg.samples_ms)} measured times"
-
-
-def configured_levels(config: BacktestConfig) -> tuple[str, ...]:
-    """Return what a configuration itself assumes in each of ``DIMENSIONS``."""
-    cost, paper = config.cost, config.paper
-    return (
-        paper.queue,
-        f"{leg_name(paper.request)} + {leg_name(paper.reply)}",
-        f"{cost.maker_fee_bps:g} / {cost.taker_fee_bps:g} bps",
-        leg_name(cost.compute),
-    )
 
 
 def cells_of(config: BacktestConfig) -> list[tuple[Assumptions, BacktestConfig]]:

@@ -61,9 +61,10 @@ def band_warnings(band: Band) -> list[str]:
     found, count = [], len(band.cells)
     if not band.base_inside:
         worst, best = band.worst.figures.pnl_usdt, band.best.figures.pnl_usdt
+        there = f"end between {worst:+,.4f} and {best:+,.4f}" if worst < best else f"all end at {best:+,.4f}"
         found.append(
             f"The configuration as it is ends at {band.base.pnl_usdt:+,.4f} USDT and lies outside of the "
-            f"grid, whose {count} combinations end between {worst:+,.4f} and {best:+,.4f}: the section "
+            f"grid, whose {count} combinations {there}: the section "
             "[band] does not surround it, so nothing here says how much of this result is assumption."
         )
     if band.idle:

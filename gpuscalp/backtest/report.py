@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from gpuscalp.backtest import figures
-from gpuscalp.backtest.band import leg_name
 from gpuscalp.backtest.calibration import CalibrationRow
+from gpuscalp.backtest.levels import leg_name
 from gpuscalp.backtest.metrics import COMPONENTS, Group
 from gpuscalp.backtest.summary import Outcome
 from gpuscalp.backtest.trade_report import trade_section

@@ -37,7 +37,9 @@ def trade_section(outcome: Outcome) -> Section:
     trades, entries = outcome.recorder.ledger.closed, outcome.recorder.entries
     ranked = sorted(range(len(trades)), key=lambda index: (-abs(trades[index].pnl_e8), index))
     chosen = sorted(ranked[:TRADES_SHOWN_MAX])
-    listed = "All trades" if len(chosen) == len(trades) else f"The {len(chosen)} largest gains and losses"
+    listed = f"The {len(chosen)} largest gains and losses of {len(trades):,} trades"
+    if len(chosen) == len(trades):
+        listed = f"All {len(trades)} trades" if trades else "No trades"
     days = {utc(trades[index].entry_decided_ns)[:_DATE] for index in chosen}
     rows: list[tuple[Cell, ...]] = []
     for index in chosen:
@@ -45,12 +47,12 @@ def trade_section(outcome: Outcome) -> Section:
         decided, *cells = _cells(trade, outcome.scope.symbols)
         row: tuple[Cell, ...] = (str(index), decided[_DATE + 1 :] if len(days) == 1 else decided, *cells)
         rows.append(row if entries is None else (*row, *_seen(trade, entries)))
-    header = _HEADER if entries is None else (*_HEADER, "members say", "columns")
+    header: tuple[str, ...] = _HEADER if entries is None else (*_HEADER, "members say", "columns")
     header, rows, alike = _without_constants(header, rows)
     if len(days) == 1:
         alike.insert(0, f"decided on {days.pop()}")
     caption = (
-        f"{listed}, of {len(trades):,}; USDT. Slippage is delay and impact together. "
+        f"{listed}; USDT. Slippage is delay and impact together. "
         f"{'In all of them: ' + ', '.join(alike) + '. ' if alike else ''}Quantity, prices, fills, members "
         "and all columns of one trade: gpuscalp backtest show RUN --trade N."
     )

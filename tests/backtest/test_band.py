@@ -271,7 +271,8 @@ def test_grid_that_does_not_trade_says_so_and_ends_ties_at_the_hardest() -> None
     cells = tuple(cell("pessimistic", 0.0, taker, trades=0) for taker in (1.7, 5.0, 3.2))
     band = Band(cell("pessimistic", 17.9).figures, LEVELS, cells, queue_matters=False)
     outside, idle = band_warnings(band)
-    assert "ends at +17.9000 USDT and lies outside" in outside
+    assert "ends at +17.9000 USDT and lies outside of the grid" in outside
+    assert "whose 3 combinations all end at +0.0000" in outside
     assert idle == "No combination trades: none of the 3 has filled an order."
     assert band.worst is band.best is band.hardest is cells[1]
     section = band_section(band)

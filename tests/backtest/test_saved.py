@@ -332,4 +332,6 @@ def test_trades_show_what_they_made_beside_their_side_and_no_column_of_one_value
     day = str(show_run(folder / "a")["result"]["start"])[:10]
     caption = section[: section.index("<table>")]
     assert f"decided on {day}" in caption
-    assert "All trades, of" in caption or "largest gains and losses, of" in caption
+    count = show_run(folder / "a")["result"]["trades"]
+    listed = f"The 100 largest gains and losses of {count} trades" if count > 100 else f"All {count} trades"
+    assert f"{listed}; USDT." in caption
