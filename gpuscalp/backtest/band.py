@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp.backtest import metrics
+from gpuscalp.backtest.levels import configured_levels
 from gpuscalp.backtest.scene import Scene, play_kept
 from gpuscalp.backtest.session import Session
 from gpuscalp.config import BacktestConfig, LegConfig
@@ -141,26 +142,42 @@ class Band:
     Attributes
     ----------
     base : the run itself, with the configuration as it is
+    base_levels : what it assumes, in the order of ``DIMENSIONS``; as text, since a leg may be a distribution
     cells : one for each combination, in the order of the configuration
     queue_matters : whether an order could rest in any cell; without one all queue models are the same
     """
 
     base: Figures
+    base_levels: tuple[str, ...]
     cells: tuple[Cell, ...]
     queue_matters: bool
 
     @property
     def worst(self) -> Cell:
-        return min(self.cells, key=lambda cell: cell.figures.pnl_usdt)
+        """Of equally bad ones the hardest, by which a result is judged; so with the best."""
+        return min(
+            self.cells,
+            key=lambda cell: (cell.figures.pnl_usdt, [-each for each in cell.assumptions.hardness]),
+        )
 
     @property
     def best(self) -> Cell:
-        return max(self.cells, key=lambda cell: cell.figures.pnl_usdt)
+        return max(self.cells, key=lambda cell: (cell.figures.pnl_usdt, cell.assumptions.hardness))
 
     @property
     def hardest(self) -> Cell:
         """The corner where every assumption is the least kind; not always where the least is earned."""
         return max(self.cells, key=lambda cell: cell.assumptions.hardness)
+
+    @property
+    def base_inside(self) -> bool:
+        """Whether the run itself came to no more than the best and to no less than the worst."""
+        return self.worst.figures.pnl_usdt <= self.base.pnl_usdt <= self.best.figures.pnl_usdt
+
+    @property
+    def idle(self) -> bool:
+        """Whether no combination has traded anything."""
+        return not any(cell.figures.trades or cell.figures.turnover_usdt for cell in self.cells)
 
     @property
     def earning_count(self) -> int:
@@ -182,7 +199,10 @@ class Band:
         return {
             "cells": len(self.cells),
             "worst": self.worst.row,
-            "base": msgspec.structs.asdict(self.base),
+            "base": {
+                **msgspec.structs.asdict(self.base),
+                "levels": dict(zip(DIMENSIONS, self.base_levels, strict=True)),
+            },
             "best": self.best.row,
             "hardest": self.hardest.row,
             "earning_cells": self.earning_count,
@@ -322,6 +342,7 @@ def run_band(
     trade([one for _, one in grid])
     return Band(
         base=done[config].figures,
+        base_levels=configured_levels(config),
         cells=tuple(Cell(level, done[one].figures) for level, one in grid),
         queue_matters=any(done[one].rested for _, one in grid),
     )

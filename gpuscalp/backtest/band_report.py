@@ -16,7 +16,7 @@ _HEADER: Final = (
     "case",
     *DIMENSIONS,
     "net P&L, USDT",
-    "fees, USDT",
+    "fees paid, USDT",
     "trades",
     "orders filled whole",
     "Sharpe ratio (95 %)",
@@ -30,7 +30,7 @@ def band_section(band: Band) -> Section:
     worst, best, hardest = band.worst, band.best, band.hardest
     rows = [
         ("worst", *_levels(worst.assumptions), *_cells(worst.figures)),
-        ("base: as configured", *("" for _ in DIMENSIONS), *_cells(band.base)),
+        ("base: as configured", *band.base_levels, *_cells(band.base)),
         ("best", *_levels(best.assumptions), *_cells(best.figures)),
     ]
     if hardest != worst:
@@ -42,23 +42,46 @@ def band_section(band: Band) -> Section:
         for title, levels in band.effects().items()
         for level, mean in levels.items()
     ]
+    means = Table(
+        ("assumption", "level", "mean net P&L, USDT"),
+        effects,
+        caption="Mean over all levels of the other assumptions.",
+    )
     return Section(
         "How much of it is assumption",
+        warnings=band_warnings(band),
         paragraphs=band_words(band),
-        tables=[
-            Table(_HEADER, rows),
-            Table(
-                ("assumption", "level", "mean net P&L, USDT"),
-                effects,
-                caption="Mean over all levels of the other assumptions.",
-            ),
-        ],
-        figures=[_picture(band)],
+        tables=[Table(_HEADER, rows), *([] if band.idle else [means])],
+        figures=[] if band.idle else [_picture(band)],
     )
 
 
+def band_warnings(band: Band) -> list[str]:
+    """Return what makes the grid say less than it seems to, in sentences."""
+    found, count = [], len(band.cells)
+    if not band.base_inside:
+        worst, best = band.worst.figures.pnl_usdt, band.best.figures.pnl_usdt
+        there = f"end between {worst:+,.4f} and {best:+,.4f}" if worst < best else f"all end at {best:+,.4f}"
+        found.append(
+            f"The configuration as it is ends at {band.base.pnl_usdt:+,.4f} USDT and lies outside of the "
+            f"grid, whose {count} combinations {there}: the section "
+            "[band] does not surround it, so nothing here says how much of this result is assumption."
+        )
+    if band.idle:
+        found.append(f"No combination trades: none of the {count} has filled an order.")
+    closed = sum(cell.figures.risk_state != "active" for cell in band.cells)
+    if closed:
+        found.append(
+            f"In {closed} combinations the risk gate closed before the end. What they would have lost after "
+            "that is not in the figures, so the band is narrower than the assumptions alone would make it."
+        )
+    return found
+
+
 def band_words(band: Band) -> list[str]:
-    """Return what the grid says, in sentences."""
+    """Return what the grid says, in sentences; nothing where nothing was traded."""
+    if band.idle:
+        return []
     worst, best, base = band.worst.figures.pnl_usdt, band.best.figures.pnl_usdt, band.base.pnl_usdt
     count, width = len(band.cells), best - worst
     words = [
@@ -67,7 +90,9 @@ def band_words(band: Band) -> list[str]:
         "of them; what differs is only what nobody knows for sure about the way to the exchange and back. "
         "Judge the strategy by the worst.",
     ]
-    share = f", {width / abs(base):.1f} times the size of the result itself" if base else ""
+    # Beside a result that the grid does not surround its width is no measure.
+    told = base and band.base_inside
+    share = f", {width / abs(base):.1f} times the size of the result itself" if told else ""
     decided = (
         f"{band.earning_count} combinations end with a profit and {count - band.earning_count} do not: "
         "whether this earns or loses is decided by assumptions, not by the data."
@@ -82,18 +107,8 @@ def band_words(band: Band) -> list[str]:
             f"Most of it is the {largest}: its levels are up to {spans[largest]:,.4f} USDT apart on average. "
             "A strategy knows its fees: under a dearer tier it also trades less."
         )
-    closed = sum(cell.figures.risk_state != "active" for cell in band.cells)
-    if closed:
-        words.append(
-            f"In {closed} combinations the risk gate closed before the end. What they would have lost after "
-            "that is not in the figures, so the band is narrower than the assumptions alone would make it."
-        )
     if not band.queue_matters:
         words.append("No order rested in a queue, so the models of the queue make no difference here.")
-    if not worst <= base <= best:
-        words.append(
-            "The configuration as it is lies outside of the grid: the section [band] does not surround it."
-        )
     return words
 
 
@@ -118,13 +133,14 @@ def _cells(figures: Figures) -> list[TableCell]:
 def _picture(band: Band) -> str:
     """Draw one panel for each fee tier (and queue model, if it matters): latency across, computing up."""
     queues = list(dict.fromkeys(cell.assumptions.queue for cell in band.cells))
-    shown = queues if band.queue_matters else queues[:1]
+    shown = queues if band.queue_matters else [band.hardest.assumptions.queue]
     fees, latencies, computes = (
         list(dict.fromkeys(level_name(cell.assumptions, name) for cell in band.cells))
         for name in ("taker_fee_bps", "latency_quantile", "compute_ms")
     )
     largest = max(abs(cell.figures.pnl_usdt) for cell in band.cells) or 1.0
-    marks = {id(band.worst): "worst", id(band.best): "best"}
+    marks = {id(band.best): "best"}
+    marks[id(band.worst)] = "worst, best" if band.worst is band.best else "worst"
 
     def paint(figure: Any) -> None:
         grid = figure.subplots(len(shown), len(fees), sharex=True, sharey=True, squeeze=False)

@@ -6,13 +6,16 @@ Owns: wording and order. Never: computes a figure (compare.py does).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gpuscalp.backtest import figures
 from gpuscalp.backtest.compare import Comparison
 from gpuscalp.backtest.metrics import COMPONENTS
 from gpuscalp.report import Section, Table, write_report
 from gpuscalp.report.html import Cell
+
+# How a figure is printed; all others are in USDT or ratios.
+_FORMS: Final = {"trades": ",.0f", "share of trades with a profit": ".1%"}
 
 
 def write_comparison(path: Path, comparison: Comparison) -> Path:
@@ -67,11 +70,12 @@ def figure_table(answer: dict[str, Any]) -> tuple[list[str], list[tuple[Cell, ..
     rows: list[tuple[Cell, ...]] = []
     for row in answer["figures"]:
         name = f"{row['figure']}, {row['unit']}" if row["unit"] else row["figure"]
-        cells: list[Cell] = [name, *(_number(row["values"][label]) for label in labels)]
+        form = _FORMS.get(row["figure"], ",.4f")
+        cells: list[Cell] = [name, *(_number(row["values"][label], form) for label in labels)]
         for found in row["differences"]:
             known = found["low"] is not None
-            interval = f"{_number(found['low'])} … {_number(found['high'])}" if known else "–"
-            cells += [_number(found["difference"]), interval]
+            interval = f"{_number(found['low'], form)} … {_number(found['high'], form)}" if known else "–"
+            cells += [_number(found["difference"], form), interval]
         rows.append(tuple(cells))
     return header, rows
 
@@ -110,7 +114,7 @@ def _trades(comparison: Comparison) -> list[Section]:
         ]
         largest = [
             (
-                row["symbol"], row["decided"], str(row["first_trade"]), str(row["other_trade"]),
+                row["symbol"], _moment(row["decided"]), str(row["first_trade"]), str(row["other_trade"]),
                 *(f"{row[f'{part}_usdt']:+.4f}" for part in (*COMPONENTS, "pnl")),
             )
             for row in match["largest"]
@@ -156,7 +160,7 @@ def _trades(comparison: Comparison) -> list[Section]:
 
 def _lone(label: str, lone: dict[str, Any]) -> Table:
     rows = [
-        (str(row["trade"]), row["symbol"], row["decided"], f"{row['pnl_usdt']:+.4f}")
+        (str(row["trade"]), row["symbol"], _moment(row["decided"]), f"{row['pnl_usdt']:+.4f}")
         for row in lone["largest"]
     ]
     return Table(
@@ -166,10 +170,14 @@ def _lone(label: str, lone: dict[str, Any]) -> Table:
     )
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value == round(value) and abs(value) >= 10 else f"{value:,.5g}"
+def _number(value: float | None, form: str) -> str:
+    """Return a figure with the decimals of its row: those of one row can be compared at a glance."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+def _moment(exact: str) -> str:
+    """Return a time of the answer, which has nanoseconds, in milliseconds."""
+    return exact[:-6]
 
 
 def _text(value: object) -> str:

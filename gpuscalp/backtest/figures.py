@@ -75,7 +75,14 @@ def components(total: Group) -> str:
         axes = figure.subplots()
         start = 0.0
         for index, (name, value) in enumerate(zip(COMPONENTS.values(), values, strict=True)):
-            axes.bar(name, value, bottom=start, color=SERIES[2 if value >= 0 else 1], width=0.6)
+            # On one line the two names of slippage run into each other.
+            axes.bar(
+                name.replace(": ", ":\n"),
+                value,
+                bottom=start,
+                color=SERIES[2 if value >= 0 else 1],
+                width=0.6,
+            )
             start += value
             axes.plot([index - 0.3, index + 1.3], [start, start], color=SOFT, linewidth=0.8)
         axes.bar("net P&L", total.pnl, color=SERIES[0], width=0.6)
@@ -106,7 +113,10 @@ def groups(by_hour: Sequence[Group], by_symbol: Sequence[Group]) -> str:
 def calibration(
     rows: Sequence[CalibrationRow], horizon_frames: int, *, name: str, title: str, axis: str
 ) -> str:
-    """Draw mean outcomes over mean predictions, with two standard errors, and the line of perfection."""
+    """Draw mean outcomes over mean predictions, with two standard errors, and the line of perfection.
+
+    ``rows`` must not be empty: an axis without data has a scale that means nothing.
+    """
     predicted = np.array([row.predicted for row in rows])
     observed = np.array([row.observed for row in rows])
     independent = np.array([max(1.0, row.count / horizon_frames) for row in rows])
@@ -114,13 +124,12 @@ def calibration(
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        if len(rows):
-            ends = [predicted.min(), predicted.max()]
-            axes.plot(ends, ends, color=SOFT, linewidth=0.9, linestyle="--", label="as predicted")
-            axes.errorbar(
-                predicted, observed, yerr=error, fmt="o-", color=SERIES[0], markersize=4, label="outcome"
-            )
-            axes.legend()
+        ends = [predicted.min(), predicted.max()]
+        axes.plot(ends, ends, color=SOFT, linewidth=0.9, linestyle="--", label="as predicted")
+        axes.errorbar(
+            predicted, observed, yerr=error, fmt="o-", color=SERIES[0], markersize=4, label="outcome"
+        )
+        axes.legend()
         axes.set_title(title)
         axes.set_xlabel(axis)
 
@@ -140,9 +149,10 @@ def thinned(time_ns: I64, values: F64) -> tuple[Any, F64]:
 
 
 def time_axis(axes: Any) -> None:
-    """Label an axis of times."""
+    """Label an axis of times, which are UTC."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.set_xlabel("UTC")

@@ -5,12 +5,15 @@ Owns: wording and order. Never: computes a result; nothing here says that anythi
 
 from __future__ import annotations
 
+import numpy as np
+
 from gpuscalp.backtest import figures
 from gpuscalp.backtest.calibration import CalibrationRow
+from gpuscalp.backtest.levels import leg_name
 from gpuscalp.backtest.metrics import COMPONENTS, Group
 from gpuscalp.backtest.summary import Outcome
 from gpuscalp.backtest.trade_report import trade_section
-from gpuscalp.config import LegConfig, OrdersConfig, RiskConfig
+from gpuscalp.config import OrdersConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
 from gpuscalp.risk_rules import RULES
@@ -67,6 +70,11 @@ def _summary(outcome: Outcome) -> Section:
 
 def _equity(outcome: Outcome) -> Section:
     recorder = outcome.recorder
+    if not outcome.summary["trades"] and not np.any(recorder.gross_usdt):
+        return Section(
+            "Equity, drawdown and exposure",
+            paragraphs=["No position was held, so the equity never moved: there is nothing to draw."],
+        )
     return Section(
         "Equity, drawdown and exposure",
         paragraphs=[
@@ -94,6 +102,8 @@ def _origin(outcome: Outcome) -> Section:
         paragraphs.append(
             f"Positions that could not be closed account for a further {_money(unclosed)} USDT."
         )
+    if not totals.count:
+        paragraphs.append("No trade was closed, so there is nothing to draw.")
     return Section(
         "Where the P&L comes from",
         paragraphs=paragraphs,
@@ -102,7 +112,9 @@ def _origin(outcome: Outcome) -> Section:
             _groups("symbol", outcome.by_symbol, "USDT by symbol."),
             _groups("hour", outcome.by_hour, "USDT by hour of the entry's decision, UTC."),
         ],
-        figures=[figures.components(totals), figures.groups(outcome.by_hour, outcome.by_symbol)],
+        figures=[figures.components(totals), figures.groups(outcome.by_hour, outcome.by_symbol)]
+        if totals.count
+        else [],
     )
 
 
@@ -112,14 +124,19 @@ def _certainty(outcome: Outcome) -> Section:
         ("Returns", f"{estimate.count:,}, one per {_span(outcome.performance.interval_s)}"),
         ("Sharpe ratio of these returns", _with_error(outcome)),
         ("Standard error after Lo (2002), normal returns", _number(estimate.error_lo, 4)),
-        ("Skewness, kurtosis (normal: 0, 3)", f"{estimate.skew:.2f}, {estimate.kurtosis:.1f}"),
+        (
+            "Skewness, kurtosis (normal: 0, 3)",
+            f"{estimate.skew:.2f}, {estimate.kurtosis:.1f}"
+            if np.isfinite([estimate.skew, estimate.kurtosis]).all()
+            else "not known",
+        ),
         ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
         ("Deflated Sharpe ratio", _number(result["deflated_sharpe"], 3)),
         ("Trades with a profit after costs", _hit_rate(outcome)),
         ("Mean P&L per trade, USDT", _number(result["mean_pnl_usdt"], 4)),
         (
             "… its 95 % interval (block bootstrap)",
-            f"{_number(result['mean_pnl_low_usdt'], 4)} to {_number(result['mean_pnl_high_usdt'], 4)}",
+            _between(result["mean_pnl_low_usdt"], result["mean_pnl_high_usdt"]),
         ),
     ]
     return Section(
@@ -140,6 +157,11 @@ def _certainty(outcome: Outcome) -> Section:
 def _predictions(outcome: Outcome) -> Section:
     check = outcome.check
     edge, probability = check.edge_rows(), check.probability_rows()
+    if not check.row_count:
+        return Section(
+            "Predictions against outcomes",
+            paragraphs=["No row of the backtest has a known label, so there is nothing to compare."],
+        )
     return Section(
         "Predictions against outcomes",
         paragraphs=[
@@ -212,9 +234,9 @@ def _assumptions(outcome: Outcome) -> Section:
         ("Fees", f"{cost.taker_fee_bps:g} bps of what takes, {cost.maker_fee_bps:g} bps of what has rested"),
         ("Entries", _entries(outcome.config.orders)),
         ("Brackets", _brackets(outcome.config.orders)),
-        ("Exchange to here, fastest message and reports", _leg(paper.reply)),
-        ("Compute latency", _leg(cost.compute)),
-        ("Here to exchange", _leg(paper.request)),
+        ("Exchange to here, fastest message and reports", leg_name(paper.reply)),
+        ("Compute latency", leg_name(cost.compute)),
+        ("Here to exchange", leg_name(paper.request)),
         ("Leverage, liquidation fee", f"{paper.leverage}, {paper.liquidation_fee_bps:g} bps"),
         (
             "Extra feed delay, measured",
@@ -275,7 +297,7 @@ def _groups(name: str, groups: list[Group], caption: str) -> Table:
 def _bins(name: str, rows: tuple[CalibrationRow, ...], digits: int) -> Table:
     cells = [
         (
-            f"{row.low:g} … {row.high:g}",
+            _bin(row.low, row.high),
             row.count,
             f"{row.predicted:.{digits}f}",
             f"{row.observed:.{digits}f}",
@@ -283,6 +305,12 @@ def _bins(name: str, rows: tuple[CalibrationRow, ...], digits: int) -> Table:
         for row in rows
     ]
     return Table((name, "rows", "mean predicted", "mean outcome"), cells)
+
+
+def _bin(low: float, high: float) -> str:
+    if not np.isfinite(low):
+        return f"below {high:g}"
+    return f"{low:g} … {high:g}" if np.isfinite(high) else f"{low:g} and above"
 
 
 def _money(value: float) -> str:
@@ -295,6 +323,10 @@ def _amount(value: float) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "not known" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "not known" if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
 
 def _with_error(outcome: Outcome) -> str:
@@ -316,14 +348,6 @@ def _hit_rate(outcome: Outcome) -> str:
         f"{result['hit_rate']:.1%} of {result['trades']} "
         f"(95 %: {result['hit_rate_low']:.1%} to {result['hit_rate_high']:.1%}, Wilson)"
     )
-
-
-def _leg(leg: LegConfig) -> str:
-    if leg.kind == "fixed":
-        return f"{leg.low_ms:g} ms"
-    if leg.kind == "uniform":
-        return f"{leg.low_ms:g} to {leg.high_ms:g} ms, uniform"
-    return f"drawn from {len(leg.samples_ms)} measured times"
 
 
 def _span(seconds: int) -> str:

@@ -153,10 +153,12 @@ def run_backtest(
         outcome.summary["like"] = like.summary()
     found = None
     if band is not None:
+        from gpuscalp.backtest.band_report import band_warnings
+
         found = run_band(
             scene, band, session, config, told=lambda done, of: told(done, of, f"{done} of {of} combinations")
         )
-        outcome.summary["band"] = found.summary()
+        outcome.summary["band"] = {**found.summary(), "warnings": band_warnings(found)}
     outcome.summary["seconds"] = time.perf_counter() - began
     return write_run(out, frozen, outcome, training.symbols, found)
 

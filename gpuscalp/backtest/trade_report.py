@@ -20,12 +20,16 @@ from gpuscalp.times import utc
 
 # A page with every trade of a long run would not open; the files have them all.
 TRADES_SHOWN_MAX: Final = 100
-COLUMNS_SHOWN: Final = 4
+# More of them push the table over the edge of the page, or every row to the height of eight.
+COLUMNS_SHOWN: Final = 2
+_DATE: Final = len("2024-01-01")
 
 _HEADER = (
-    "trade", "decided, UTC", "symbol", "side", "held, s", "quantity", "in at", "out at", "left because",
-    "signal", "slippage", "spread", "fees", "funding", "net P&L",
+    "trade", "decided, UTC", "symbol", "side", "net P&L", "signal", "slippage", "spread", "fees", "funding",
+    "held, s", "left because",
 )  # fmt: skip
+# What is in the table even where it is the same in every row.
+_ALWAYS: Final = ("trade", "decided, UTC", "side", "net P&L")
 
 
 def trade_section(outcome: Outcome) -> Section:
@@ -33,17 +37,25 @@ def trade_section(outcome: Outcome) -> Section:
     trades, entries = outcome.recorder.ledger.closed, outcome.recorder.entries
     ranked = sorted(range(len(trades)), key=lambda index: (-abs(trades[index].pnl_e8), index))
     chosen = sorted(ranked[:TRADES_SHOWN_MAX])
-    listed = "All of them" if len(chosen) == len(trades) else f"The {len(chosen)} with the largest P&L"
-    rows = []
+    listed = f"The {len(chosen)} largest gains and losses of {len(trades):,} trades"
+    if len(chosen) == len(trades):
+        listed = f"All {len(trades)} trades" if trades else "No trades"
+    days = {utc(trades[index].entry_decided_ns)[:_DATE] for index in chosen}
+    rows: list[tuple[Cell, ...]] = []
     for index in chosen:
         trade = trades[index]
-        row: tuple[Cell, ...] = (str(index), *_cells(trade, outcome.scope.symbols))
+        decided, *cells = _cells(trade, outcome.scope.symbols)
+        row: tuple[Cell, ...] = (str(index), decided[_DATE + 1 :] if len(days) == 1 else decided, *cells)
         rows.append(row if entries is None else (*row, *_seen(trade, entries)))
+    header: tuple[str, ...] = _HEADER if entries is None else (*_HEADER, "members say", "columns")
+    header, rows, alike = _without_constants(header, rows)
+    if len(days) == 1:
+        alike.insert(0, f"decided on {days.pop()}")
     caption = (
-        f"{listed}, of {len(trades):,}; USDT. Slippage is delay and impact together. Fills, parts, members "
+        f"{listed}; USDT. Slippage is delay and impact together. "
+        f"{'In all of them: ' + ', '.join(alike) + '. ' if alike else ''}Quantity, prices, fills, members "
         "and all columns of one trade: gpuscalp backtest show RUN --trade N."
     )
-    header = _HEADER if entries is None else (*_HEADER, "members say", "columns")
     return Section(
         "Trades",
         paragraphs=[] if entries is None else [_explained(entries)],
@@ -51,19 +63,33 @@ def trade_section(outcome: Outcome) -> Section:
     )
 
 
-def _cells(trade: Trade, symbols: tuple[str, ...]) -> tuple[Cell, ...]:
+def _without_constants(
+    header: tuple[str, ...], rows: list[tuple[Cell, ...]]
+) -> tuple[tuple[str, ...], list[tuple[Cell, ...]], list[str]]:
+    """Return the table without the columns that say the same in every row, and what these say."""
+    alike = {
+        index: rows[0][index]
+        for index, name in enumerate(header)
+        if len(rows) > 1 and name not in _ALWAYS and len({row[index] for row in rows}) == 1
+    }
+    kept = [index for index in range(len(header)) if index not in alike]
+    return (
+        tuple(header[index] for index in kept),
+        [tuple(row[index] for index in kept) for row in rows],
+        [f"{header[index]} {value}" for index, value in alike.items()],
+    )
+
+
+def _cells(trade: Trade, symbols: tuple[str, ...]) -> tuple[str, ...]:
     slippage = trade.delay_e8 + trade.impact_e8
-    parts = (trade.gross_e8, slippage, trade.spread_e8, -trade.fees_e8, trade.funding_e8, trade.pnl_e8)
+    parts = (trade.pnl_e8, trade.gross_e8, slippage, trade.spread_e8, -trade.fees_e8, trade.funding_e8)
     return (
         f"{utc(trade.entry_decided_ns)}.{trade.entry_decided_ns % NS_PER_S // 1_000_000:03d}",
         symbols[trade.symbol_index],
         "long" if trade.side > 0 else "short",
-        f"{(trade.exit_ns - trade.entry_ns) / NS_PER_S:.3f}",
-        f"{trade.qty_e8 / E8:g}",
-        f"{trade.entry_price:.8g}",
-        f"{trade.exit_price:.8g}",
-        trade.exit_reason.replace("_", " "),
         *(f"{part / E8:+.4f}" for part in parts),
+        f"{(trade.exit_ns - trade.entry_ns) / NS_PER_S:.3f}",
+        trade.exit_reason.replace("_", " "),
     )
 
 

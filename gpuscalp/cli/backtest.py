@@ -155,7 +155,7 @@ def result_text(summary: dict[str, Any]) -> Group:
         ("  delay", shown("delay_usdt", 4)),
         ("  spread", shown("spread_usdt", 4)),
         ("  impact (levels walked)", shown("impact_usdt", 4)),
-        ("  fees paid", shown("fees_usdt", 4)),
+        ("  fees", f"{0.0 - summary['fees_usdt']:,.4f}"),  # as all parts: the sum of them is the net P&L
         ("  funding received", shown("funding_usdt", 4)),
         ("largest drawdown, %", shown("max_drawdown_pct", 4)),
         (f"Sharpe per {summary['sharpe_interval_s']} s", shown("sharpe", 4)),
@@ -166,7 +166,8 @@ def result_text(summary: dict[str, Any]) -> Group:
     )
     for row in rows:
         table.add_row(*row)
-    warnings = [Text(f"! {warning}", style="bold yellow") for warning in summary["warnings"]]
+    told = [*summary.get("band", {}).get("warnings", ()), *summary["warnings"]]
+    warnings = [Text(f"! {warning}", style="bold yellow") for warning in told]
     parts: list[Any] = [*warnings, table]
     if "band" in summary:
         parts.append(_band(summary["band"]))
@@ -185,14 +186,19 @@ def _band(band: dict[str, Any]) -> Table:
 
     title = f"{band['cells']} combinations of assumptions, {band['earning_cells']} with a profit"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("", "net P&L, USDT", "trades", "drawdown, %", "latency, ms", "compute, ms", "taker, bps"):
+    for name in ("", "net P&L, USDT", "trades", "drawdown, %", "latency", "compute", "maker / taker"):
         table.add_column(name, justify="right" if name else "left")
     for name in ("worst", "base", "best"):
         row = band[name]
-        held = ("", "", "")
-        if name != "base":
-            there, back = row["request_ms"], row["reply_ms"]
-            held = (f"{there:.4g} + {back:.4g}", f"{row['compute_ms']:g}", f"{row['taker_fee_bps']:g}")
+        if name == "base":
+            levels = row.get("levels", {})  # runs of earlier versions do not say them
+            held = [levels.get(title, "") for title in ("latency quantile", "compute latency", "fee tier")]
+        else:
+            held = [
+                f"{row['request_ms']:.4g} + {row['reply_ms']:.4g} ms",
+                f"{row['compute_ms']:g} ms",
+                f"{row['maker_fee_bps']:g} / {row['taker_fee_bps']:g} bps",
+            ]
         pnl, drawdown = f"{row['pnl_usdt']:,.4f}", f"{row['max_drawdown_pct']:.4f}"
         table.add_row(name, pnl, f"{row['trades']:,}", drawdown, *held)
     return table

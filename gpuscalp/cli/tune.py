@@ -12,6 +12,7 @@ from gpuscalp.cli.output import JsonFlag, emit, progress
 from gpuscalp.cli.words import RegistryOption
 
 _SHOWN = 15
+_UNITS = {"net": "bps/symbol·h", "log_loss": "share of base log loss"}
 
 
 @app.command("tune")
@@ -98,12 +99,13 @@ def tune(
 
 def _text(summary: dict[str, Any], digest: str | None) -> Any:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
+    from gpuscalp.cli.backtest import plain_table
+
     best = summary["best"]
-    names = list(best["params"])
-    table = Table("trial", "state", "rounds", "score", "acts", *names)
+    # A column for each parameter would be wider than any terminal: those of the best go below.
+    table = plain_table("trial", "state", "rounds", f"score, {_UNITS[summary['metric']]}", "acts")
     ranked = sorted(summary["table"], key=lambda row: (row["state"], -(row["score"] or 0.0), row["trial"]))
     shown = [row for row in ranked if row["state"] != "failed"][:_SHOWN]
     for row in shown:
@@ -113,13 +115,19 @@ def _text(summary: dict[str, Any], digest: str | None) -> Any:
             str(row["rounds"]),
             f"{row['score']:+.4g}",
             f"{sum(fold['acts'] for fold in row['folds']):,}",
-            *(_value(row["params"][name]) for name in names),
         )
+    params = plain_table(f"parameter of trial {best['trial']}", "value")
+    for name, value in best["params"].items():
+        params.add_row(name, _value(value))
     counts = ", ".join(f"{summary[state]} {state}" for state in ("finished", "stopped", "failed"))
     return Group(
         table,
+        "",
+        params,
+        "",
         *(Text(f"! {warning}", style="bold yellow") for warning in summary["warnings"]),
-        f"{summary['trials']} trials ({counts}); {len(shown)} are shown, the rest is in the report",
+        f"{summary['trials']} trials ({counts}); {len(shown)} are shown; all, with their parameters, "
+        "are in the report",
         f"Best: trial {best['trial']}, score {best['score']:+.4g} ({summary['metric']})",
         f"Bundle: {summary['bundle']}",
         f"Report: {summary['report']}",

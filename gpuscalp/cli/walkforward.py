@@ -70,7 +70,9 @@ def _text(summary: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    steps = Table("step", "from", "to", "trades", "P&L, USDT", "gross", "fees")
+    from gpuscalp.cli.backtest import plain_table
+
+    steps = plain_table("step", "from, UTC", "to, UTC", "trades", "P&L, USDT", "gross", "fees")
     for row in summary["steps"]:
         steps.add_row(
             str(row["step"]),
@@ -97,7 +99,7 @@ def _text(summary: dict[str, Any]) -> Any:
     for row in rows:
         table.add_row(*row)
     warnings = [Text(f"! {warning}", style="bold yellow") for warning in summary["warnings"]]
-    return Group(*warnings, steps, table)
+    return Group(*warnings, steps, "", table)
 
 
 def _pbo_text(answer: dict[str, Any]) -> Any:

@@ -18,13 +18,13 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table. Columns of numbers are aligned to the right; None is printed as a dash.
+    """One table. Columns of numbers are aligned to the right; None is printed as a dash, no row as "none".
 
     Attributes
     ----------
     header : names of the columns, with units
     rows : cells; floats are printed with up to six significant digits, give text to choose another form
-    caption : one sentence below the table
+    caption : one sentence above the table
     """
 
     header: Sequence[str]

@@ -6,6 +6,7 @@ the leader. So there is an edge to lose by being late.
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from gpuscalp.backtest import backtest_archive, run_backtest
 from gpuscalp.backtest.band import Assumptions, Band, Cell, Figures, band_plan, cells_of
-from gpuscalp.backtest.band_report import band_section, band_words
+from gpuscalp.backtest.band_report import band_section, band_warnings, band_words
+from gpuscalp.cli.backtest import result_text
 from gpuscalp.config import (
     BacktestConfig,
     BandConfig,
@@ -224,9 +227,13 @@ def test_report_begins_with_the_worst(run_dir: Path, rows: list[dict[str, Any]])
     assert summary["hardest"]["request_ms"] == 9.0
 
 
+LEVELS = ("pessimistic", "8 ms + 9 ms", "1 / 0.2 bps", "3 ms")
+
+
 def cell(queue: str, pnl: float, taker: float = 5.0, **more: Any) -> Cell:
     figures = Figures(
-        trades=1, pnl_usdt=pnl, gross_usdt=0.0, delay_usdt=0.0, spread_usdt=0.0, impact_usdt=0.0,
+        trades=more.get("trades", 1),
+        pnl_usdt=pnl, gross_usdt=0.0, delay_usdt=0.0, spread_usdt=0.0, impact_usdt=0.0,
         fees_usdt=0.0, funding_usdt=0.0, turnover_usdt=0.0, max_drawdown_pct=0.0, sharpe=None,
         sharpe_low=None, sharpe_high=None, fill_ratio=None, liquidations=0,
         risk_state=more.get("state", "active"),
@@ -236,13 +243,13 @@ def cell(queue: str, pnl: float, taker: float = 5.0, **more: Any) -> Cell:
 
 def test_words_say_when_assumptions_decide() -> None:
     cells = (cell("pessimistic", -3.0), cell("pessimistic", 1.0, 1.7), cell("proportional", 5.0, 1.7))
-    band = Band(base=cell("pessimistic", 2.0).figures, cells=cells, queue_matters=True)
+    band = Band(cell("pessimistic", 2.0).figures, LEVELS, cells=cells, queue_matters=True)
     words = " ".join(band_words(band))
     assert "The worst of 3 combinations of assumptions ends at -3.0000 USDT" in words
     assert "move the result by 8.0000 USDT, 4.0 times the size of the result itself" in words
     assert "2 combinations end with a profit and 1 do not" in words
     assert "make no difference" not in words
-    assert "outside" not in words
+    assert band_warnings(band) == []
     assert band.effects()["queue model"] == {"pessimistic": -1.0, "proportional": 5.0}
     # One row of panels for each queue model, when it matters.
     assert band_section(band).figures[0].count("pessimistic, 2 / 5 bps") == 1
@@ -250,10 +257,70 @@ def test_words_say_when_assumptions_decide() -> None:
 
 def test_words_say_when_the_base_lies_outside_and_when_the_gate_closed() -> None:
     cells = (cell("pessimistic", -3.0, state="halted"), cell("pessimistic", -1.0))
-    words = " ".join(band_words(Band(cell("pessimistic", 2.0).figures, cells, queue_matters=False)))
-    assert "lies outside of the grid" in words
-    assert "In 1 combinations the risk gate closed" in words
+    band = Band(cell("pessimistic", 2.0).figures, LEVELS, cells, queue_matters=False)
+    words, (outside, closed) = " ".join(band_words(band)), band_warnings(band)
+    assert "ends at +2.0000 USDT and lies outside of the grid" in outside
+    assert "In 1 combinations the risk gate closed" in closed
     assert "None of the combinations end with a profit" in words
+    # It was said beside a ratio of the band to a result that the band does not hold.
+    assert "times the size" not in words
+
+
+def test_grid_that_does_not_trade_says_so_and_ends_ties_at_the_hardest() -> None:
+    """Fees below all tiers: the run earned, nothing else traded, and the kindest was called the worst."""
+    cells = tuple(cell("pessimistic", 0.0, taker, trades=0) for taker in (1.7, 5.0, 3.2))
+    band = Band(cell("pessimistic", 17.9).figures, LEVELS, cells, queue_matters=False)
+    outside, idle = band_warnings(band)
+    assert "ends at +17.9000 USDT and lies outside of the grid" in outside
+    assert "whose 3 combinations all end at +0.0000" in outside
+    assert idle == "No combination trades: none of the 3 has filled an order."
+    assert band.worst is band.best is band.hardest is cells[1]
+    section = band_section(band)
+    assert (section.paragraphs, section.figures, len(section.tables)) == ([], [], 1)
+    assert tuple(section.tables[0].rows[1][1:5]) == LEVELS
+
+
+def test_tile_that_is_worst_and_best_is_marked_as_both() -> None:
+    """Only "best" was written there. And of queues that do not matter the marked one is drawn."""
+    cells = tuple(
+        cell(queue, -1.0, taker) for queue in ("proportional", "pessimistic") for taker in (1.7, 5.0)
+    )
+    band = Band(cell("pessimistic", -1.0).figures, LEVELS, cells, queue_matters=False)
+    assert ">worst, best</text>" in band_section(band).figures[0]
+
+
+def test_terminal_begins_with_the_warning_and_fills_the_row_of_the_base() -> None:
+    cells = (cell("pessimistic", -3.0), cell("pessimistic", -1.0, 1.7))
+    band = Band(cell("pessimistic", 2.0).figures, LEVELS, cells, queue_matters=False)
+    money = ("pnl", "gross", "delay", "spread", "impact", "fees", "funding")
+    summary = {
+        **{f"{name}_usdt": 0.0 for name in money}, "start": "", "end": "", "trades": 1, "trials": 1,
+        "max_drawdown_pct": 0.0, "sharpe": None, "sharpe_error": None, "sharpe_interval_s": 1,
+        "deflated_sharpe": None, "report": "", "warnings": ["Only 1 trade"],
+        "band": {**band.summary(), "warnings": band_warnings(band)},
+    }  # fmt: skip
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(result_text(summary))
+    lines = console.export_text().splitlines()
+    assert lines[0].startswith("! The configuration as it is ends at +2.0000 USDT")
+    (base,) = (line for line in lines if line.startswith("base"))
+    assert base.split() == [
+        "base",
+        "2.0000",
+        "1",
+        "0.0000",
+        "8",
+        "ms",
+        "+",
+        "9",
+        "ms",
+        "3",
+        "ms",
+        "1",
+        "/",
+        "0.2",
+        "bps",
+    ]
 
 
 def test_grid_that_makes_no_sense_is_refused_before_anything_is_traded(

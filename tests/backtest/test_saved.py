@@ -18,6 +18,7 @@ from rich.console import Console
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import run_backtest
 from gpuscalp.backtest.compare import compare_runs
+from gpuscalp.backtest.compare_report import figure_table
 from gpuscalp.backtest.show import show_run, show_trade
 from gpuscalp.bundle import read_contract
 from gpuscalp.cli import run as command
@@ -238,10 +239,32 @@ def test_page_is_self_contained_and_follows_the_theme(folder: Path, tmp_path: Pa
     assert "prefers-color-scheme: dark" in page
     assert not re.findall(r'(?:src|href)="(?!#)', page.replace("xlink:href", "href"))
     assert not re.search(r"#0102[01]\d", page), "a stand-in colour is left"
+    # Times had nanoseconds, counts had fractions, and one row had figures of different precision.
+    assert re.search(r">20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}<", page)
+    assert not re.search(r"\d\d:\d\d:\d\d\.\d{4,}", page)
     for heading in ("What differs in the settings", "Trades of A and B", "Trades of A and C"):
         assert f"<h2>{heading}</h2>" in page
     assert command(words) == 0
     assert "taker_fee_bps" in capsys.readouterr().out
+
+
+def test_figures_of_a_row_have_the_same_decimals(folder: Path) -> None:
+    _, rows = figure_table(compare_runs([folder / "a", folder / "b"]).answer)
+    forms = {"trades": r"-?[\d,]+", "share of trades with a profit": r"-?\d+\.\d%"}
+    for name, *cells in rows:
+        numbers = [number for cell in cells for number in str(cell).split(" … ")]
+        form = forms.get(str(name), r"-?[\d,]+\.\d{4}")
+        assert all(number == "–" or re.fullmatch(form, number) for number in numbers), (name, numbers)
+
+
+def test_fees_have_one_sign_in_the_summary_and_in_the_parts(folder: Path) -> None:
+    """They stood as a positive number among parts that add up to the net P&L."""
+    console, answer = Console(width=80), show_run(folder / "a")
+    with console.capture() as capture:
+        console.print(_shown_run(answer))
+    fees = f"{answer['attribution']['all']['fees_usdt']:,.4f}"
+    assert fees.startswith("-")
+    assert re.search(rf"^  fees +{fees}$", capture.get(), re.MULTILINE)
 
 
 def test_commands_tell_runs_and_trades_in_words_and_in_json(folder: Path, capsys: Any) -> None:
@@ -289,3 +312,26 @@ def test_report_lists_the_trades_with_columns_and_members(folder: Path) -> None:
     assert f"{first} " in page
     assert "The bundle does not say which columns matter" in page
     assert "slippage: impact" in page
+
+
+def test_trades_show_what_they_made_beside_their_side_and_no_column_of_one_value(folder: Path) -> None:
+    """The P&L was the fifteenth column, off the screen, behind the date and others that never change."""
+    page = " ".join((folder / "a/report.html").read_text(encoding="utf-8").split())
+    section = page[page.index("<h2>Trades</h2>") :].partition("</section>")[0]
+    table = section[section.index("<table>") :]
+    header = re.findall(r"<th[^>]*>(.*?)</th>", table)
+    place = header.index("side")
+    assert header[place + 1] == "net P&amp;L"
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(<td.*?)</tr>", table)]
+    assert len(rows) > 10
+    free = {"trade", "decided, UTC", "side", "net P&amp;L"}
+    for name, column in zip(header, zip(*rows, strict=True), strict=True):
+        assert name in free or len(set(column)) > 1, name
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", row[1]) for row in rows)
+    assert all(row[-1].count(";") == 1 for row in rows)
+    day = str(show_run(folder / "a")["result"]["start"])[:10]
+    caption = section[: section.index("<table>")]
+    assert f"decided on {day}" in caption
+    count = show_run(folder / "a")["result"]["trades"]
+    listed = f"The 100 largest gains and losses of {count} trades" if count > 100 else f"All {count} trades"
+    assert f"{listed}; USDT." in caption

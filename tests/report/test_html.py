@@ -127,3 +127,15 @@ def test_report_is_written_whole(tmp_path: Path) -> None:
     path = write_report(tmp_path / "report.html", "T", [Section("S")])
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_caption_stands_above_its_table() -> None:
+    """Below one of a hundred rows nobody learns what it lists."""
+    text = page()
+    assert text.index("What &lt;it&gt; is.") < text.index("<table>")
+
+
+def test_table_without_rows_says_none() -> None:
+    """A header alone looks like a page that broke off."""
+    text = render("T", [Section("S", tables=[Table(["a", "b"], [])])])
+    assert '<td class="text" colspan="2">none</td>' in text
