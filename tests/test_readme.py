@@ -32,7 +32,9 @@ READING = [
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_command_is_understood(line: str) -> None:
+def test_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bundle").mkdir()  # a model that is not there is refused with the other words
     name, command, context = "gpuscalp", get_command(app), None
     words = shlex.split(line)[1:]
     while True:

@@ -294,15 +294,18 @@ def test_where_no_session_is_every_command_says_so(
 
 
 @pytest.mark.parametrize(
-    ("option", "name", "word"),
-    [("--config", "other.toml", "account.start_usdt"), ("--model", "other-model", "other-model")],
+    ("option", "name", "word", "code"),
+    [
+        ("--config", "other.toml", "account.start_usdt", OTHER),
+        ("--model", "other-model", "other-model", MODEL),
+    ],
 )
 def test_a_session_is_not_gone_on_with_under_another_configuration_or_model(
-    process: Process, home: Path, cli: Cli, option: str, name: str, word: str
+    process: Process, home: Path, cli: Cli, option: str, name: str, word: str, code: int
 ) -> None:
     process.child.wait(PATIENCE_S)
     told = cli("live", "--embedded", "--session", process.session, option, home / name)
-    assert told.code == OTHER
+    assert told.code == code
     assert word in told.stderr
 
 

@@ -31,9 +31,11 @@ def _installed(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
     ],
 )
 def test_a_missing_library_is_an_error_of_configuration_with_the_command_that_helps(
-    monkeypatch, cli, words
+    monkeypatch, cli, words, tmp_path
 ) -> None:
     _installed(monkeypatch, None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle").mkdir()
     result = cli("nautilus", *words, "--json")
     error = json.loads(result.stdout)["error"]
     assert result.code == error["code"] == 4
