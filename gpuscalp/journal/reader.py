@@ -34,11 +34,20 @@ def segment_path(path: Path, segment: int) -> Path:
 
 
 def segments_of(path: str | Path) -> list[Path]:
-    """Return the segments of a journal, in order; of a segment itself, that one."""
+    """Return the segments of a journal, in order; of a segment itself, that one; of a folder not there, none.
+
+    Raises
+    ------
+    OSError    the folder cannot be read
+    """
     path = Path(path)
     if path.is_file():
         return [path]
-    return sorted(each for each in path.glob(f"*{SUFFIX}") if _NAME.fullmatch(each.name))
+    try:
+        # Not glob: for that a folder that cannot be read is an empty one, and a session would begin anew.
+        return sorted(each for each in path.iterdir() if _NAME.fullmatch(each.name))
+    except FileNotFoundError:
+        return []
 
 
 def read_records(path: str | Path, *, torn: bool = False, from_seq: int = 0) -> Iterator[Record]:

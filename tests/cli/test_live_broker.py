@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpuscalp.cli.live import _ended
+from gpuscalp.cli.session_words import ended
 from gpuscalp.config import LiveConfig, NautilusConfig
 from gpuscalp.live.directory import SessionFile
 from tests.conftest import CliResult
@@ -84,6 +84,6 @@ def test_a_session_keeps_its_broker_and_its_question(
 def test_a_result_of_real_orders_is_not_called_one_on_paper(broker: str, first: str) -> None:
     status = {"broker": broker, "reason": "time is up", "frames": 1, "uptime_s": 1.0, "pnl_usdt": 1.0}
     status |= {"fees_usdt": 0.0, "state": "active", "positions": [], "session": "s"}
-    line = _ended(status | {"market": "synthetic"}).splitlines()[1]
+    line = ended(status | {"market": "synthetic"}).splitlines()[1]
     assert line.startswith(first)
     assert "of fees, synthetic market; the gate is active" in line

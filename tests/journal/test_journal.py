@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -328,3 +329,15 @@ def test_reader_tells_a_clean_stop(tmp_path):
 def test_empty_directory_is_no_journal(tmp_path):
     with pytest.raises(JournalError, match="no journal"):
         JournalReader(tmp_path)
+
+
+def test_folder_that_cannot_be_read_is_no_empty_one(tmp_path):
+    """To a search by pattern it is, from Python 3.12 on: a session would have begun anew."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            segments_of(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert segments_of(tmp_path) == segments_of(tmp_path / "not-there") == []
