@@ -73,8 +73,8 @@ class _Refusing(_Venue):
         return super().depth(symbol, limit)
 
 
-async def _poll_once(venue: _Venue, symbols: list[str]) -> Snapshots:
-    snapshots = Snapshots(
+def _fetching(venue: _Venue, symbols: list[str]) -> Snapshots:
+    return Snapshots(
         venue,  # type: ignore[arg-type]
         _Refusals(),
         lambda _, __: "taken",
@@ -83,6 +83,10 @@ async def _poll_once(venue: _Venue, symbols: list[str]) -> Snapshots:
         renew_ns=0,
         weight_per_minute=2_400,
     )
+
+
+async def _poll_once(venue: _Venue, symbols: list[str]) -> Snapshots:
+    snapshots = _fetching(venue, symbols)
     snapshots.poll(symbols)
     for _ in range(200):
         await asyncio.sleep(0)
@@ -173,15 +177,7 @@ def test_books_near_their_edge_get_deep_snapshots_one_after_another_behind_those
     symbols = [f"S{number}" for number in range(300)]
 
     async def run() -> None:
-        snapshots = Snapshots(
-            venue,  # type: ignore[arg-type]
-            _Refusals(),
-            lambda _, __: "taken",
-            monotonic=lambda: venue.now_ns,
-            symbols=symbols,
-            renew_ns=0,
-            weight_per_minute=2_400,
-        )
+        snapshots = _fetching(venue, symbols)
         near = list(symbols)
         for quarter in range(24):
             venue.now_ns = quarter * NS_PER_S // 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +115,18 @@ def test_post_only_entries_with_a_bracket_and_a_kill(tmp_path: Path, slow_bundle
     assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
 
 
-def test_a_stop_leaves_no_entry_that_rests(tmp_path: Path, slow_bundle: Path) -> None:
+@contextmanager
+def resting_entries(tmp_path: Path, bundle: Path) -> Iterator[tuple[Exchange, Live]]:
+    """A session whose entries rest, and have a stop loss once they are filled."""
     orders = '[orders]\nentry = "post_only"\npost_only_ms = 10000\nstop_loss_bps = 500.0\n'
-    with (
-        served() as exchange,
-        Live(
-            tmp_path / "session", config_of(exchange, tmp_path / "live.toml", more=orders), slow_bundle
-        ) as live,
-    ):
+    with served() as exchange:
+        config = config_of(exchange, tmp_path / "live.toml", more=orders)
+        with Live(tmp_path / "session", config, bundle) as live:
+            yield exchange, live
+
+
+def test_a_stop_leaves_no_entry_that_rests(tmp_path: Path, slow_bundle: Path) -> None:
+    with resting_entries(tmp_path, slow_bundle) as (exchange, live):
 
         def entries() -> list[Any]:
             return [each for each in open_at_exchange(exchange) if each[1:] == ("LIMIT", False)]
@@ -132,13 +138,7 @@ def test_a_stop_leaves_no_entry_that_rests(tmp_path: Path, slow_bundle: Path) ->
 
 def test_a_stop_that_waits_sends_no_entry(tmp_path: Path, slow_bundle: Path) -> None:
     """The frames that closed meanwhile sent entries, which were filled when no process was there any more."""
-    orders = '[orders]\nentry = "post_only"\npost_only_ms = 10000\nstop_loss_bps = 500.0\n'
-    with (
-        served() as exchange,
-        Live(
-            tmp_path / "session", config_of(exchange, tmp_path / "live.toml", more=orders), slow_bundle
-        ) as live,
-    ):
+    with resting_entries(tmp_path, slow_bundle) as (exchange, live):
         live.wait(lambda _: bool(open_at_exchange(exchange)), "an entry that rests")
         # No cancellation gets through for a while: the end waits, frames go on closing, and books change.
         exchange.set_fault(Fault(kind="timeout_lost", path="/fapi/v1/order", count=2, delay_ms=1_500))
