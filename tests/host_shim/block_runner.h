@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "race_check.h"
+
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #endif
@@ -82,6 +84,7 @@ class BlockRunner {
         dynamic_shared_ = std::vector<char>(launch.dynamic_shared_bytes + 2 * kGuardBytes);
         prepare(blockDim.x * blockDim.y * blockDim.z);
 
+        races::begin_launch(static_shared(), {dynamic_shared(), launch.dynamic_shared_bytes});
         std::vector<std::uint64_t> blocks(std::uint64_t{gridDim.x} * gridDim.y * gridDim.z);
         for (std::uint64_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
         shuffle(blocks);
@@ -89,7 +92,9 @@ class BlockRunner {
             blockIdx.x = static_cast<unsigned>(flat % gridDim.x);
             blockIdx.y = static_cast<unsigned>(flat / gridDim.x % gridDim.y);
             blockIdx.z = static_cast<unsigned>(flat / gridDim.x / gridDim.y);
+            races::begin_block(static_cast<unsigned>(flat));
             std::string fault = run_block();
+            if (fault.empty()) fault = races::found();
             if (!fault.empty()) {
                 return "block (" + triple(blockIdx.x, blockIdx.y, blockIdx.z) + "): " + fault;
             }
@@ -99,6 +104,7 @@ class BlockRunner {
 
     // Called by a fibre. noipa: the compiler must assume that every variable may change here.
     __attribute__((noipa)) void barrier(int line) {
+        races::leave_thread();
         Fibre* self = current_;
         self->state = State::kWaiting;
         self->barrier_line = line;
@@ -136,12 +142,14 @@ class BlockRunner {
                 return "divergent barrier: " + at(*waiting) + ", " + at(*returned);
             }
             for (Fibre& fibre : fibres_) fibre.state = State::kReady;
+            races::pass_barrier();
         }
     }
 
     void resume(Fibre& fibre) {
         current_ = &fibre;
         threadIdx = fibre.index;
+        races::enter_thread(static_cast<unsigned>(&fibre - fibres_.data()), {fibre.stack, kStackBytes});
         swapcontext(&scheduler_, &fibre.context);
     }
 
@@ -193,16 +201,18 @@ class BlockRunner {
         // All bits set is NaN as a float and -1 as an integer: neither passes for a sum that starts at zero.
         const unsigned char fills[] = {0xFF, 0x7F, 0xA5, 0x01};
         const unsigned char fill = launch_.seed < 0 ? 0xFF : fills[random_() % 4];
-        if (__start_shim_shared != nullptr) {
-            std::memset(__start_shim_shared, fill,
-                        static_cast<std::size_t>(__stop_shim_shared - __start_shim_shared));
-        }
+        if (static_shared().size != 0) std::memset(__start_shim_shared, fill, static_shared().size);
         std::memset(dynamic_shared(), fill, launch_.dynamic_shared_bytes);
         std::memset(dynamic_shared() + launch_.dynamic_shared_bytes, kGuard, guard_bytes());
 #ifdef __SANITIZE_ADDRESS__
         // Loads past the end are seen as well.
         __asan_poison_memory_region(dynamic_shared() + launch_.dynamic_shared_bytes, guard_bytes());
 #endif
+    }
+
+    static races::Region static_shared() {
+        if (__start_shim_shared == nullptr) return {nullptr, 0};
+        return {__start_shim_shared, static_cast<std::size_t>(__stop_shim_shared - __start_shim_shared)};
     }
 
     std::size_t guard_bytes() {
@@ -260,6 +270,7 @@ static std::mutex runner_mutex;  // ctypes lets other Python threads run during 
 inline void BlockRunner::fibre_main() {
     for (;;) {
         runner.body_();
+        races::leave_thread();
         Fibre* self = runner.current_;
         self->state = State::kReturned;
         swapcontext(&self->context, &runner.scheduler_);

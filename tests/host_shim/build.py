@@ -9,14 +9,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from gpuscalp.ops.cuda_module import Defines, define_options
 
 SHIM_DIR = Path(__file__).parent
-HEADERS = ("cuda_shim.h", "block_runner.h")
+SOURCES = ("cuda_shim.h", "block_runner.h", "race_check.h", "race_check.cpp")
 
 # -ffp-contract=off: the compiler's default would fuse a*b+c where the machine can. -fvisibility=hidden: two
 # libraries loaded side by side must not share the scheduler's functions.
@@ -33,13 +35,19 @@ CXX_OPTIONS = (
     "-Werror=uninitialized",
     "-Werror=return-type",
 )
-# The first fault ends the process: a test runs these builds in a process of their own.
-SANITIZE_OPTIONS = (
-    "-g",
-    "-fsanitize=address,undefined,float-cast-overflow",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-)
+Watch = Literal["memory", "races"]
+WATCH_OPTIONS: Mapping[Watch | None, tuple[str, ...]] = {
+    None: (),
+    # The first fault ends the process: a test runs these builds in a process of their own.
+    "memory": (
+        "-g",
+        "-fsanitize=address,undefined,float-cast-overflow",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+    ),
+    # The compiler's calls alone: race_check.cpp answers them, not the library that knows of real threads.
+    "races": ("-g", "-fsanitize=thread"),
+}
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _ENTRY = re.compile(
@@ -106,8 +114,10 @@ def translate(source: str, name: str) -> str:
     return "\n".join(['#include "cuda_shim.h"', f'#line 1 "{name}"', text, *exports, ""])
 
 
-def build(source: str, name: str, *, defines: Defines | None = None, sanitize: bool = False) -> Path:
+def build(source: str, name: str, *, defines: Defines | None = None, watch: Watch | None = None) -> Path:
     """Compile a kernel into a shared library and return its path; unchanged input is compiled once.
+
+    ``watch``: build in the sanitizers of memory and undefined behaviour, or the check for races.
 
     Raises
     ------
@@ -117,10 +127,10 @@ def build(source: str, name: str, *, defines: Defines | None = None, sanitize: b
     cxx = compiler()
     if cxx is None:
         raise ShimError("there is no g++ for Linux on this machine")
-    options = (*CXX_OPTIONS, *(SANITIZE_OPTIONS if sanitize else ()), *define_options(defines))
+    options = (*CXX_OPTIONS, *WATCH_OPTIONS[watch], *define_options(defines))
     text = translate(source, name)
     digest = hashlib.sha256()
-    for part in (_version(cxx), *options, *((SHIM_DIR / header).read_text() for header in HEADERS), text):
+    for part in (_version(cxx), *options, *((SHIM_DIR / header).read_text() for header in SOURCES), text):
         digest.update(part.encode() + b"\0")
     library = _cache_dir() / f"{Path(name).stem}-{digest.hexdigest()[:24]}.so"
     if library.exists():
@@ -129,10 +139,13 @@ def build(source: str, name: str, *, defines: Defines | None = None, sanitize: b
         unit = Path(folder) / "unit.cpp"
         unit.write_text(text)
         made = Path(folder) / "unit.so"
-        command = [cxx, *options, f"-I{SHIM_DIR}", str(unit), "-o", str(made)]
-        outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        if outcome.returncode != 0:
-            raise ShimError(f"{name} does not compile for the host:\n{outcome.stderr}")
+        if watch == "races":
+            compiled = Path(folder) / "unit.o"
+            _run([cxx, *options, "-c", f"-I{SHIM_DIR}", str(unit), "-o", str(compiled)], name)
+            runtime = str(SHIM_DIR / "race_check.cpp")
+            _run([cxx, *CXX_OPTIONS, "-Wl,-z,defs", str(compiled), runtime, "-o", str(made)], name)
+        else:
+            _run([cxx, *options, f"-I{SHIM_DIR}", str(unit), "-o", str(made)], name)
         # Other test processes may build the same file: each renames a complete one into place.
         made.replace(library)
     return library
@@ -141,6 +154,24 @@ def build(source: str, name: str, *, defines: Defines | None = None, sanitize: b
 def _without_comments(source: str) -> str:
     """Blank out comments, keeping line numbers. Our kernels hold no string literals but ``"C"``."""
     return _COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), source)
+
+
+def with_lines(text: str, library: Path) -> str:
+    """Return a message of ``race_check.cpp`` with a line of the source for each ``<offset>``."""
+
+    def line(offset: re.Match[str]) -> str:
+        command = ["addr2line", "-s", "-e", str(library), offset[1]]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()[
+            0
+        ]
+
+    return re.sub(r"<(0x[0-9a-f]+)>", line, text)
+
+
+def _run(command: Sequence[str], name: str) -> None:
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if outcome.returncode != 0:
+        raise ShimError(f"{name} does not compile for the host:\n{outcome.stderr}")
 
 
 @cache

@@ -19,20 +19,20 @@ import numpy as np
 
 from gpuscalp.ops import cuda_module
 from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, Defines, Kernel
-from tests.host_shim.build import ShimError
+from tests.host_shim.build import ShimError, Watch
 from tests.host_shim.host_device import DeviceArray, Event, HostDevice, Pool, Stream
 from tests.host_shim.host_kernel import Argument, HostKernel
 
 
 @contextmanager
-def cuda_on_host(*, seed: int | None = None, sanitize: bool = False) -> Iterator[HostDevice]:
+def cuda_on_host(*, seed: int | None = None, watch: Watch | None = None) -> Iterator[HostDevice]:
     """Let ``cuda_module.load_module`` give host kernels and ``import cupy`` give NumPy.
 
     Parameters
     ----------
     seed : int, optional
         Order of threads and blocks; see ``HostKernel.launch``.
-    sanitize : bool
+    watch : {"memory", "races"}, optional
         See ``HostKernel``.
 
     Yields
@@ -43,7 +43,7 @@ def cuda_on_host(*, seed: int | None = None, sanitize: bool = False) -> Iterator
     device = HostDevice()
 
     def build(_cupy: Any, stem: str, defines: Defines | None) -> _HostModule:
-        return _HostModule(HostKernel(stem, defines=defines, sanitize=sanitize), seed, device)
+        return _HostModule(HostKernel(stem, defines=defines, watch=watch), seed, device)
 
     with (
         _numpy_as_cupy(device),

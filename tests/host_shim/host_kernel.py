@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, Defines
 from gpuscalp.ops.kernel_source import load_kernel_source
-from tests.host_shim.build import ShimError, build, entries_of
+from tests.host_shim.build import ShimError, Watch, build, entries_of, with_lines
 
 # As cudaMalloc; a vector load in a kernel may rely on it.
 _ALIGNMENT = 256
@@ -57,9 +57,10 @@ class HostKernel:
         Text to use instead of that file's.
     defines : mapping, optional
         Preprocessor constants, as for ``cuda_module.load_module``.
-    sanitize : bool
-        Compile with the address and undefined-behaviour sanitizers; the process must have been started with
-        their runtime preloaded (see ``sanitized.py``).
+    watch : {"memory", "races"}, optional
+        ``memory``: with the address and undefined-behaviour sanitizers; the process must have been started
+        with their runtime preloaded (see ``sanitized.py``). ``races``: two threads that access a byte with
+        nothing to order them, one of them to store, are an error, in shared and in global memory.
 
     Raises
     ------
@@ -73,13 +74,14 @@ class HostKernel:
         *,
         source: str | None = None,
         defines: Defines | None = None,
-        sanitize: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         text = load_kernel_source(stem) if source is None else source
         self.stem = stem
         self.entries = tuple(entry.name for entry in entries_of(text))
-        self._library = ctypes.CDLL(str(build(text, f"{stem}.cu", defines=defines, sanitize=sanitize)))
-        self._sanitize = sanitize
+        self._path = build(text, f"{stem}.cu", defines=defines, watch=watch)
+        self._library = ctypes.CDLL(str(self._path))
+        self._watch = watch
 
     def signature(self, name: str) -> tuple[str, ...]:
         """Return one code per parameter.
@@ -147,7 +149,7 @@ class HostKernel:
                 arrays.append(argument)
                 if "*c" not in code:
                     written.append(argument)
-        memory = _DeviceMemory(arrays, guarded=not self._sanitize)
+        memory = _DeviceMemory(arrays, guarded=self._watch != "memory")
         try:
             pointers = [self._slot(memory, argument) for argument in args]
             fault = ctypes.create_string_buffer(512)
@@ -157,7 +159,7 @@ class HostKernel:
                 ctypes.byref(how), slots, fault, ctypes.c_size_t(len(fault))
             )
             if status != 0:
-                raise ShimError(f"{self.stem}.cu {name}, {fault.value.decode()}")
+                raise ShimError(f"{self.stem}.cu {name}, {with_lines(fault.value.decode(), self._path)}")
             memory.check(f"{self.stem}.cu {name}", written)
             for array in written:
                 memory.copy_back(array)

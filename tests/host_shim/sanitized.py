@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_sanitized(code: str, *, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` with the sanitizers' runtime preloaded; kernels must be built with ``sanitize=True``."""
+    """Run ``code`` with the sanitizers' runtime preloaded; kernels must be built with ``watch="memory"``."""
     environment = {
         **os.environ,
         "LD_PRELOAD": " ".join(_runtime(name) for name in ("libasan.so", "libubsan.so")),

@@ -276,7 +276,7 @@ import numpy as np
 from pathlib import Path
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.host_kernel import HostKernel
-kernel = HostKernel("selftest", source=Path({str(SOURCE)!r}).read_text(), sanitize=True)
+kernel = HostKernel("selftest", source=Path({str(SOURCE)!r}).read_text(), watch="memory")
 out = np.zeros(1, np.int32)
 """
     clean = """
