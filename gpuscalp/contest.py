@@ -17,7 +17,7 @@ from typing import Final, final
 import numpy as np
 
 from gpuscalp.config import CostConfig, GridConfig, LabelConfig
-from gpuscalp.labels import horizon_frames
+from gpuscalp.labels import NO_CLASS, horizon_frames
 from gpuscalp.orders import SignalRow
 from gpuscalp.outcomes import Matured
 from gpuscalp.promotion import Evidence
@@ -94,9 +94,8 @@ class Contest:
             self._settle()
             self._block = block
         said = np.isfinite(lead.probability).all(axis=1) & np.isfinite(shadow.probability).all(axis=1)
-        # A barrier may be touched where the horizon's end is not known: such a row has a label but no score.
-        known = (matured.direction[index] >= 0) & np.isfinite(matured.return_bps[index])
-        good = np.flatnonzero(said & known)
+        # A row has a label only where its whole horizon is known, so what it brought is known too.
+        good = np.flatnonzero(said & (matured.direction[index] != NO_CLASS))
         if not len(good):
             return
         self.rows += len(good)

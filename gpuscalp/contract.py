@@ -354,7 +354,7 @@ def check_graph(contract: Contract, graph: GraphLike) -> None:
             )
     if graph.hash != contract.graph_hash:
         raise FeatureMismatchError(
-            "the columns have the same names, but the graph computes them differently",
+            "the columns have the same names, but the graph computes them differently, or labels changed",
             where="graph hash",
             value=f"bundle {contract.graph_hash}, graph {graph.hash}",
             fix=fix,

@@ -39,8 +39,9 @@ from gpuscalp.ops.ladder_codes import (
 )
 from gpuscalp.schema import F32
 
-# Raised whenever the meaning of a number between a tick and a feature changes: old bundles are then refused.
-CONTRACT_VERSION: Final = 3
+# Raised whenever the meaning of a number between a tick and a feature, or that of a label, changes: old
+# bundles are then refused.
+CONTRACT_VERSION: Final = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ Flags = npt.NDArray[np.bool_]
 
 BPS: Final = 1e4
 NO_CLASS: Final = -1
+# They block an entry, but say nothing against the mid of a frame that a label reads. WARM_UP is about
+# features. Where a frame is STALE the quote stands, which is what a market without moves looks like: to drop
+# the labels that read it would be to drop those that are FLAT.
+_READABLE: Final = Quality.WARM_UP | Quality.STALE
 # Fixed point of 1 / concurrency: integer sums have one value in any order, so a weight has the same bits
 # however the recording is cut. 40 bits leave room for the sum over 8 million frames.
 _UNIT: Final = 1 << 40
@@ -53,12 +57,14 @@ class Labels:
     return_bps : float64[T, S]   mid return from the entry to the end of the label; NaN where there is none
     end_ns : int64[T, S]         last instant that the label looked at; 0 where there is none
     span_frames : int32[T, S]    frames from the entry to ``end_ns``; 0 where there is none
+    entry : bool[T, S]           sound rows, with a label or without: quoted, and no bit keeps them out
     """
 
     direction: I8
     return_bps: F64
     end_ns: I64
     span_frames: I32
+    entry: Flags
 
     @property
     def valid(self) -> Flags:
@@ -126,15 +132,17 @@ def label_frames(
     Returns
     -------
     Labels
-        No label where the entry frame is blocked or has no quote, where a frame that the label reads is
-        blocked (warm-up aside: it says something about features, not about the mid), or where the horizon
-        runs past the frames given or over a hole in the grid.
+        No label where the entry frame is blocked or has no quote; where a frame of the horizon that a label
+        of this kind may read (forward: its end; barrier: every one, touched before or not) has no quote or
+        bears a bit that says its mid is wrong (``blocked`` without WARM_UP and STALE); or where the horizon
+        runs past the frames given or over a hole in the grid. Which rows have a label never depends on what
+        the mid does after the entry.
     """
     mask = quality_mask() if blocked is None else blocked
     steps = horizon_frames(label, grid)
     quoted = (frames.bid_px > 0) & (frames.ask_px > 0)
     entry = quoted & ((frames.quality & np.uint32(mask)) == 0)
-    path = quoted & ((frames.quality & np.uint32(mask & ~int(Quality.WARM_UP))) == 0)
+    path = quoted & ((frames.quality & np.uint32(mask & ~int(_READABLE))) == 0)
     # Twice the mid, in ticks: an exact integer, and the factor two cancels in the return.
     mid2 = frames.bid_px.astype(np.int64) + frames.ask_px
     if label.kind == "forward":
@@ -166,7 +174,7 @@ def forward(
     -------
     Labels
     """
-    labels = _none(mid2.shape)
+    labels = _none(entry)
     count = len(end_ns) - steps
     if count <= 0:
         return labels
@@ -199,8 +207,8 @@ def triple_barrier(
 
     Parameters
     ----------
-    end_ns, mid2, entry, path, steps, frame_ns : see ``forward``; every frame up to the decision must be in
-        ``path``
+    end_ns, mid2, entry, path, steps, frame_ns : see ``forward``; every frame of the horizon must be in
+        ``path``, those behind the touch too
     upper_bps, lower_bps : distances of the barriers from the entry mid, both positive
 
     Returns
@@ -212,18 +220,21 @@ def triple_barrier(
     López de Prado (2018), Advances in Financial Machine Learning, ch. 3. Cost O(T·S·steps) at worst; decided
     rows drop out.
     """
-    labels = _none(mid2.shape)
+    labels = _none(entry)
     count = len(end_ns) - steps
     if count <= 0:
         return labels
     whole = end_ns[steps:] - end_ns[:count] == steps * frame_ns
-    rows, symbols = np.nonzero(entry[:count] & whole[:, None])
+    # Were frames looked at up to the touch only, a row that waits for its touch would meet a doubtful frame
+    # more often than one that is touched at once, and FLAT would be rarer among the labels than it comes.
+    doubtful = np.zeros((len(end_ns) + 1, mid2.shape[1]), np.int32)
+    np.cumsum(~path, axis=0, out=doubtful[1:])
+    clear = doubtful[steps + 1 :] == doubtful[1 : count + 1]
+    rows, symbols = np.nonzero(entry[:count] & clear & whole[:, None])
     for step in range(1, steps + 1):
         if len(rows) == 0:
             break
         ahead = rows + step
-        seen = path[ahead, symbols]
-        rows, symbols, ahead = rows[seen], symbols[seen], ahead[seen]
         start = mid2[rows, symbols]
         returns = BPS * (mid2[ahead, symbols] - start) / start
         direction = np.where(
@@ -277,12 +288,14 @@ def uniqueness(labels: Labels, taken: Flags) -> F64:
     return weight
 
 
-def _none(shape: tuple[int, ...]) -> Labels:
+def _none(entry: Flags) -> Labels:
+    shape = entry.shape
     return Labels(
         direction=np.full(shape, NO_CLASS, np.int8),
         return_bps=np.full(shape, np.nan),
         end_ns=np.zeros(shape, np.int64),
         span_frames=np.zeros(shape, np.int32),
+        entry=entry,
     )
 
 

@@ -1,10 +1,12 @@
-"""Walk-forward folds over time, purged by label interval, with an embargo that cannot be turned off.
+"""Walk-forward folds over time, purged by label horizon, with an embargo that cannot be turned off.
 
 Owns: where train and test begin and end, and which rows fall into which.
 Never: sees a feature, a price or a file.
 
-A row has an entry and a label interval ``[end_ns, label_end_ns]``. A train row's label interval never meets
-the test interval widened by the embargo on both sides; a test row's interval lies inside the test interval.
+A row has an entry and an interval ``[end_ns, horizon_end_ns]``, as long for every row: a label that is
+decided before does not shorten it, or what the price did would decide which rows there are. A train row's
+interval never meets the test interval widened by the embargo on both sides; a test row's lies inside the test
+interval.
 """
 
 from __future__ import annotations
@@ -48,14 +50,16 @@ class Fold:
         """Train labels end before this instant."""
         return self.test_start_ns - self.embargo_ns
 
-    def train_rows(self, end_ns: I64, label_end_ns: I64) -> Flags:
-        """bool, shape of the arguments: rows to train on (entries and ends of their labels, ns)."""
-        return (end_ns >= self.train_start_ns) & (label_end_ns < self.train_end_ns)
+    def train_rows(self, end_ns: I64, horizon_end_ns: I64) -> Flags:
+        """bool, shape of the arguments: rows to train on (entries and ends of their horizons, ns)."""
+        return (end_ns >= self.train_start_ns) & (horizon_end_ns < self.train_end_ns)
 
-    def test_rows(self, end_ns: I64, label_end_ns: I64) -> Flags:
+    def test_rows(self, end_ns: I64, horizon_end_ns: I64) -> Flags:
         """bool, shape of the arguments: held-out rows."""
         return (
-            (end_ns >= self.test_start_ns) & (end_ns < self.test_end_ns) & (label_end_ns <= self.test_end_ns)
+            (end_ns >= self.test_start_ns)
+            & (end_ns < self.test_end_ns)
+            & (horizon_end_ns <= self.test_end_ns)
         )
 
     def early_stopping(self, fraction: float, rows: RowCounts) -> Fold:
@@ -89,11 +93,13 @@ class RowCounts:
     start_ns : int64[B]   ascending
     count : int64[B]
     bucket_ns : width of every bucket
+    unlabelled : sound rows beside them that got no label, in all
     """
 
     start_ns: I64
     count: I64
     bucket_ns: int
+    unlabelled: int = 0
 
     @property
     def total(self) -> int:

@@ -36,54 +36,162 @@ def frames_of(mid2, quality=None, end_ns=None) -> FrameBlock:
     )
 
 
-def oracle_forward(mid2, bad, steps, threshold):
-    for t in range(len(mid2)):
-        if t + steps >= len(mid2) or bad[t] or bad[t + steps]:
-            yield NO_CLASS, math.nan, 0
-            continue
-        value = 1e4 * (mid2[t + steps] - mid2[t]) / mid2[t]
-        yield (2 if value > threshold else 0 if value < -threshold else 1), value, steps
+# docs/training.md, "Rows and labels": where a row may begin, and what a label may read.
+KEEPS_OUT = {"GAP", "RESYNC", "STALE", "CROSSED", "CLOCK_DRIFT", "WARM_UP"}
+SPOILS_THE_MID = {"GAP", "RESYNC", "CROSSED", "CLOCK_DRIFT"}
 
 
-def oracle_barrier(mid2, bad, steps, upper, lower):
+def oracle(kind, mid2, bits, steps):
+    """Yield class, return and span of every row of one price path, as the page tells the rule.
+
+    mid2 : 0 where there is no quote; bits : names of each frame's bits. Threshold ±2, barriers +4 and −3 bps.
+    """
     for t in range(len(mid2)):
         found = NO_CLASS, math.nan, 0
-        if t + steps < len(mid2) and not bad[t]:
-            for step in range(1, steps + 1):
-                if bad[t + step]:
-                    break
-                value = 1e4 * (mid2[t + step] - mid2[t]) / mid2[t]
-                if value >= upper or value <= -lower or step == steps:
-                    found = (2 if value >= upper else 0 if value <= -lower else 1), value, step
+        ahead = range(t + steps, t + steps + 1) if kind == "forward" else range(t + 1, t + steps + 1)
+        sound = mid2[t] > 0 and not bits[t] & KEEPS_OUT
+        if (
+            t + steps < len(mid2)
+            and sound
+            and all(mid2[u] > 0 and not bits[u] & SPOILS_THE_MID for u in ahead)
+        ):
+            for u in ahead:
+                value = 1e4 * (mid2[u] - mid2[t]) / mid2[t]
+                if kind == "forward":
+                    found = (2 if value > 2.0 else 0 if value < -2.0 else 1), value, steps
+                elif value >= 4.0 or value <= -3.0 or u == t + steps:
+                    found = (2 if value >= 4.0 else 0 if value <= -3.0 else 1), value, u - t
                     break
         yield found
 
 
-@given(
-    moves=st.lists(st.integers(-9, 9), min_size=1, max_size=60),
-    holes=st.sets(st.integers(0, 59), max_size=4),
-    steps=st.integers(1, 12),
-    kind=st.sampled_from(["forward", "barrier"]),
+def label_of(kind, steps, **changes) -> LabelConfig:
+    fields = {"threshold_bps": 2.0, "upper_bps": 4.0, "lower_bps": 3.0, **changes}
+    return LabelConfig(kind=kind, horizon_ms=100 * steps, **fields)
+
+
+kinds = st.sampled_from(["forward", "barrier"])
+# Where a frame bears a bit or lost its quote (None), and how long that lasts.
+doubts = st.lists(
+    st.tuples(
+        st.integers(0, 59),
+        st.integers(1, 15),
+        st.one_of(st.sampled_from(sorted(KEEPS_OUT)), st.sampled_from(["LATE", "FALLBACK", "OUTLIER", None])),
+    ),
+    max_size=5,
 )
-def test_labels_equal_a_loop_over_one_path(moves, holes, steps, kind):
+
+
+def scene(moves, doubts):
+    """Return mid2 [T], with 0 where there is no quote, and quality [T, 1]."""
     mid2 = 20_000 + np.cumsum(moves)
     quality = np.zeros((len(mid2), 1), np.uint32)
-    quality[[at for at in holes if at < len(mid2)]] = Quality.GAP
-    label = LabelConfig(kind=kind, horizon_ms=100 * steps, threshold_bps=2.0, upper_bps=4.0, lower_bps=3.0)
+    for start, length, name in doubts:
+        if name is None:
+            mid2[start : start + length] = 0
+        else:
+            quality[start : start + length] |= np.uint32(Quality[name])
+    return mid2, quality
 
-    labels = label_frames(frames_of(mid2, quality), label, GRID)
 
-    bad = quality[:, 0] != 0
-    if kind == "forward":
-        wanted = list(oracle_forward(mid2.tolist(), bad, steps, 2.0))
-    else:
-        wanted = list(oracle_barrier(mid2.tolist(), bad, steps, 4.0, 3.0))
+@given(
+    moves=st.lists(st.integers(-9, 9), min_size=1, max_size=60),
+    doubts=doubts,
+    steps=st.integers(1, 12),
+    kind=kinds,
+)
+def test_labels_equal_a_loop_over_one_path(moves, doubts, steps, kind):
+    mid2, quality = scene(moves, doubts)
+
+    labels = label_frames(frames_of(mid2, quality), label_of(kind, steps), GRID)
+
+    bits = [{bit.name for bit in Quality if word & bit} for word in quality[:, 0].tolist()]
+    wanted = list(oracle(kind, mid2.tolist(), bits, steps))
     direction, returns, spans = (np.array(column) for column in zip(*wanted, strict=True))
     np.testing.assert_array_equal(labels.direction[:, 0], direction)
     np.testing.assert_array_equal(labels.return_bps[:, 0], returns)
     np.testing.assert_array_equal(labels.span_frames[:, 0], spans)
     ends = START_NS + FRAME_NS * (1 + np.arange(len(mid2)) + spans)
     np.testing.assert_array_equal(labels.end_ns[:, 0], np.where(direction == NO_CLASS, 0, ends))
+    sound = [bool(mid > 0 and not names & KEEPS_OUT) for mid, names in zip(mid2.tolist(), bits, strict=True)]
+    assert labels.entry[:, 0].tolist() == sound
+
+
+@given(
+    moves=st.lists(st.integers(-9, 9), min_size=2, max_size=60),
+    others=st.lists(st.integers(-9, 9), min_size=60, max_size=60),
+    doubts=doubts,
+    steps=st.integers(1, 12),
+    kind=kinds,
+)
+def test_which_rows_are_labelled_does_not_depend_on_what_the_mid_does(moves, others, doubts, steps, kind):
+    """A barrier's row was dropped at the first doubtful frame, unless it had been touched before."""
+    label = label_of(kind, steps)
+    (mid2, quality), (other2, _) = scene(moves, doubts), scene(others[: len(moves)], doubts)
+    labels, other = (label_frames(frames_of(path, quality), label, GRID) for path in (mid2, other2))
+    np.testing.assert_array_equal(labels.valid, other.valid)
+    np.testing.assert_array_equal(labels.entry, other.entry)
+
+
+@given(
+    moves=st.lists(st.integers(-9, 9), min_size=2, max_size=60),
+    doubts=doubts,
+    steps=st.integers(1, 12),
+    kind=kinds,
+)
+def test_mirrored_prices_swap_up_and_down_and_label_the_same_rows(moves, doubts, steps, kind):
+    # A move is 0.5 bps of any of these mids, to 3 %: no limit lies between a return and its mirror image.
+    mid2, quality = scene(moves, doubts)
+    high = np.where(mid2 > 0, 2_000_000_000 + 100_001 * (mid2 - 20_000), 0)
+    mirrored = np.where(mid2 > 0, 4_000_000_000 - high, 0)
+    label = label_of(kind, steps, threshold_bps=2.3, upper_bps=3.7, lower_bps=3.7)
+    labels, other = (label_frames(frames_of(path, quality), label, GRID) for path in (high, mirrored))
+    swapped = np.array([2, 1, 0, NO_CLASS], np.int8)
+    np.testing.assert_array_equal(swapped[labels.direction], other.direction)
+
+
+@pytest.mark.parametrize("kind", ["forward", "barrier"])
+def test_quote_that_stands_is_flat_and_not_unknown(kind):
+    """Frames turn STALE where the market stands still: to drop the labels that read them left FLAT out."""
+    mid2 = np.array([20_000] * 4 + [20_040] * 20)  # one move of 20 bps, then nothing
+    quality = np.zeros((24, 1), np.uint32)
+    quality[10:] = Quality.STALE
+    labels = label_frames(frames_of(mid2, quality), label_of(kind, 6), GRID)
+    wanted = [Direction.UP] * 4 + [Direction.FLAT] * 6 + [NO_CLASS] * 14  # no row begins on a stale frame
+    assert labels.direction[:, 0].tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", ["forward", "barrier"])
+def test_in_a_quiet_market_every_sound_row_is_labelled_by_what_came(kind):
+    """Of a spot market whose quote was stale in 55 % of the frames, FLAT was labelled .07 and came .57."""
+    rng = np.random.default_rng(8)
+    moved = rng.random(20_000) < 1 / 80
+    mid2 = 20_000 + np.cumsum(np.where(moved, rng.integers(-12, 13, 20_000), 0))
+    age = np.arange(20_000) - np.maximum.accumulate(np.where(moved, np.arange(20_000), 0))
+    quality = np.where(age > 50, Quality.STALE, 0)[:, None]
+    assert 0.4 < np.mean(quality != 0) < 0.7
+
+    labels = label_frames(frames_of(mid2, quality), label_of(kind, 100), GRID)
+
+    sound = [at for at in range(20_000 - 100) if age[at] <= 50]
+    assert np.flatnonzero(labels.valid).tolist() == sound
+    no_doubt: list[set[str]] = [set()] * 20_000
+    came = [row[0] for row in oracle(kind, mid2.tolist(), no_doubt, 100)]
+    assert labels.direction[sound, 0].tolist() == [came[at] for at in sound]
+
+
+def test_doubts_that_come_by_chance_leave_the_class_shares():
+    """A row that waited for its touch met a doubtful frame more often: FLAT was labelled .58 and came .63."""
+    rng = np.random.default_rng(5)
+    mid2 = np.rint(2_000_000 * np.exp(np.cumsum(rng.normal(0.0, 0.25e-4, (60_000, 4)), axis=0)))
+    quality = np.where(rng.random(mid2.shape) < 0.01, Quality.GAP, 0)
+    label = label_of("barrier", 60, upper_bps=2.5, lower_bps=2.5)
+    labelled, came = (label_frames(frames_of(mid2, bits), label, GRID) for bits in (quality, None))
+    assert 0.3 < labelled.valid.mean() < 0.7
+    shares = [
+        np.bincount(each.direction[each.valid], minlength=3) / each.valid.sum() for each in (labelled, came)
+    ]
+    assert shares[0] == pytest.approx(shares[1], abs=0.02)
 
 
 @pytest.mark.parametrize(("ticks", "touched"), [(10, Direction.UP), (-10, Direction.DOWN)])  # ±10 bps

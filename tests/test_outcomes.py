@@ -28,9 +28,10 @@ def market(seed: int, frames: int, symbols: int = 3) -> list[Predicted]:
     mid = 10_000 + np.cumsum(rng.integers(-2, 3, (frames, symbols)), axis=0)
     probability = rng.dirichlet([0.7, 1.0, 0.7], (frames, symbols))
     probability[rng.random((frames, symbols)) < 0.1] = np.nan
-    quality = np.where(rng.random((frames, symbols)) < 0.05, int(Quality.GAP), 0)
+    quality = np.where(rng.random((frames, symbols)) < 0.03, int(Quality.GAP), 0)
+    quality |= np.where(rng.random((frames, symbols)) < 0.1, int(Quality.STALE), 0)
     quality[: frames // 10] |= int(Quality.WARM_UP)
-    bid = np.where(rng.random((frames, symbols)) < 0.02, 0, mid)
+    bid = np.where(rng.random((frames, symbols)) < 0.01, 0, mid)
     return [
         Predicted(
             START_NS + (index + 1) * FRAME_NS,
@@ -53,12 +54,12 @@ def by_hand(frames: list[Predicted], label: LabelConfig) -> tuple[np.ndarray, np
             sure = [_is_sure(each, symbol, first=place == 0) for place, each in enumerate(path)]
             start = int(path[0].bid_px[symbol]) + int(path[0].ask_px[symbol])
             found = None
+            if not (sure[0] and sure[STEPS] and (label.kind == "forward" or all(sure))):
+                continue
             for place in range(1, STEPS + 1):
                 last = place == STEPS
                 if label.kind == "forward" and not last:
                     continue
-                if not sure[0] or not sure[place]:
-                    break
                 now = int(path[place].bid_px[symbol]) + int(path[place].ask_px[symbol])
                 move = 1e4 * (now - start) / start
                 if label.kind == "forward":
@@ -76,7 +77,7 @@ def by_hand(frames: list[Predicted], label: LabelConfig) -> tuple[np.ndarray, np
 def _is_sure(frame: Predicted, symbol: int, *, first: bool) -> bool:
     bits = int(frame.quality[symbol])
     if not first:
-        bits &= ~int(Quality.WARM_UP)
+        bits &= ~int(Quality.WARM_UP | Quality.STALE)
     return bits == 0 and frame.bid_px[symbol] > 0
 
 

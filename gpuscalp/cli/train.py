@@ -147,6 +147,7 @@ def _table(result: TrainResult, digest: str | None, run: dict[str, Any] | None) 
     return Group(
         table,
         *(f"Warning: {text}" for text in result.warnings),
+        f"Rows: {result.training.rows:,}; {result.unlabelled}",
         f"Bundle: {result.bundle}",
         f"Report: {result.bundle / 'report.html'}",
         *([] if digest is None else [f"Registered: {digest}"]),

@@ -39,7 +39,7 @@ class LabelConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SplitConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Walk-forward folds. Purging is by label interval and cannot be turned off; ``embargo_ms`` < horizon
+    """Walk-forward folds. Purging is by label horizon and cannot be turned off; ``embargo_ms`` < horizon
     is refused."""
 
     folds: Annotated[int, Meta(ge=2, le=50)] = 4

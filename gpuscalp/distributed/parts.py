@@ -174,6 +174,7 @@ def agree(parts: Sequence[Part], look: Look, *, first_ns: int) -> tuple[tuple[Pa
         start_ns=np.concatenate([seen[at].counts.start_ns for at in range(len(parts))]),
         count=np.concatenate([seen[at].counts.count for at in range(len(parts))]),
         bucket_ns=COUNT_BUCKET_NS,
+        unlabelled=sum(seen[at].counts.unlabelled for at in range(len(parts))),
     )
     return tuple(parts), counts
 

@@ -196,10 +196,10 @@ def _careless_training(config: TrainConfig, excerpt: Excerpt, folds: Sequence[Fo
     shipped = Shipped(config, excerpt.instruments)
 
     def unpurged(fold: Fold) -> RowFilter:
-        return lambda end_ns, label_end_ns: (label_end_ns > 0) & (end_ns < fold.test_start_ns)
+        return lambda end_ns, _: end_ns < fold.test_start_ns
 
     def without_embargo(fold: Fold) -> RowFilter:
-        return lambda _, label_end_ns: (label_end_ns > 0) & (label_end_ns <= fold.test_start_ns)
+        return lambda _, horizon_end_ns: horizon_end_ns <= fold.test_start_ns
 
     return {
         "overlapping labels": partial(shipped.training_rows, folds=folds, choose=unpurged),

@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.config import GridConfig, LabelConfig, TrainConfig
-from gpuscalp.labels import Labels, label_frames, look_ahead_frames, look_back_frames, uniqueness
+from gpuscalp.labels import (
+    Labels,
+    horizon_frames,
+    label_frames,
+    look_ahead_frames,
+    look_back_frames,
+    uniqueness,
+)
 from gpuscalp.schema import F64, I64, NS_PER_MS, NS_PER_S, FeatureChunk, FrameBlock
 from gpuscalp.splits import RowCounts
 from gpuscalp.train.device import TrainingDevice
@@ -23,7 +30,8 @@ from gpuscalp.train.device import TrainingDevice
 I8 = npt.NDArray[np.int8]
 Flags = npt.NDArray[np.bool_]
 
-# A row belongs to a set by its entry and the end of its label, both in ns.
+# A row belongs to a set by its entry and the end of its horizon, both in ns. By the end of its label, which a
+# touch may bring forward, the last rows of a set would be those that were touched, and none that is FLAT.
 RowFilter = Callable[[I64, I64], Flags]
 
 COUNT_BUCKET_NS = 10 * NS_PER_S
@@ -64,21 +72,30 @@ class LabelledChunk:
     chunk : FeatureChunk
     labels : Labels          of the chunk's T frames
     weight : float64[T, S]   average uniqueness; 0 where the row is not taken
-    taken : bool[T, S]       labelled, good, and on the stride
+    sound : bool[T, S]       good and on the stride, with a label or without
+    taken : bool[T, S]       those of them that have one
+    horizon_ns : from the entry of a row until it is known whether it has a label
     """
 
     chunk: FeatureChunk
     labels: Labels
     weight: F64
+    sound: Flags
     taken: Flags
+    horizon_ns: int
 
     @property
     def end_ns(self) -> I64:
         return self.chunk.frames.end_ns
 
+    def inside(self, wanted: RowFilter) -> Flags:
+        """bool[T, 1]: frames whose rows ``wanted`` wants, taken or not."""
+        entry_ns = self.end_ns[:, None]
+        return wanted(entry_ns, entry_ns + self.horizon_ns)
+
     def select(self, wanted: RowFilter) -> Flags:
         """bool[T, S]: the taken rows that ``wanted`` wants."""
-        return self.taken & wanted(self.end_ns[:, None], self.labels.end_ns)
+        return self.taken & self.inside(wanted)
 
     def rows(self, chosen: Flags, device: TrainingDevice) -> Iterator[Rows]:
         """Yield the chosen rows, one symbol after the other; symbols without any are left out.
@@ -140,9 +157,11 @@ def labelled_chunks(chunks: Iterable[FeatureChunk], config: TrainConfig) -> Iter
 
 
 def count_rows(chunks: Iterable[LabelledChunk]) -> RowCounts:
-    """Count the taken rows in buckets of ten seconds, for the placing of folds."""
+    """Count the taken rows in buckets of ten seconds, for the placing of folds, and those without a label."""
     counts: dict[int, int] = {}
+    unlabelled = 0
     for chunk in chunks:
+        unlabelled += int((chunk.sound & ~chunk.taken).sum())
         per_frame = chunk.taken.sum(axis=1)
         buckets, at = np.unique(chunk.end_ns // COUNT_BUCKET_NS, return_inverse=True)
         for bucket, count in zip(buckets.tolist(), np.bincount(at, weights=per_frame).tolist(), strict=True):
@@ -153,6 +172,7 @@ def count_rows(chunks: Iterable[LabelledChunk]) -> RowCounts:
         start_ns=np.array(order, np.int64) * COUNT_BUCKET_NS,
         count=np.array([counts[bucket] for bucket in order], np.int64),
         bucket_ns=COUNT_BUCKET_NS,
+        unlabelled=unlabelled,
     )
 
 
@@ -179,10 +199,18 @@ def _label(
         missing -= len(chunk.frames)
     context = _join(parts)
     labels = label_frames(context, config.label, config.grid)
-    taken = labels.valid & on_stride(context.end_ns, config.grid, config.stride_frames)[:, None]
+    sound = labels.entry & on_stride(context.end_ns, config.grid, config.stride_frames)[:, None]
+    taken = sound & labels.valid
     weight = uniqueness(labels, taken)
     inside = slice(start, start + len(first.frames))
-    return LabelledChunk(first, _slice_labels(labels, inside), weight[inside], taken[inside])
+    return LabelledChunk(
+        chunk=first,
+        labels=_slice_labels(labels, inside),
+        weight=weight[inside],
+        sound=sound[inside],
+        taken=taken[inside],
+        horizon_ns=horizon_frames(config.label, config.grid) * config.grid.frame_ms * NS_PER_MS,
+    )
 
 
 def _tail(past: FrameBlock | None, frames: FrameBlock, back: int) -> FrameBlock:

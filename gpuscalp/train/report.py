@@ -287,6 +287,7 @@ def _rows(result: TrainResult) -> Section:
                         "trained on (UTC)",
                         f"{utc(training.trained_on.start_ns)} to {utc(training.trained_on.end_ns)}",
                     ),
+                    ("rows", f"{training.rows:,}; {result.unlabelled}"),
                     ("device", f"{training.device}: {result.device_reason}"),
                     ("rounds of the members", ", ".join(map(str, result.rounds))),
                     ("data digest", training.data_digest),

@@ -56,6 +56,7 @@ class TrainResult:
     devices : how far the predictions of two devices lie apart, or why that is not known
     importance : by permutation
     rounds : of the final members
+    unlabelled_rows : sound rows that got no label, beside the labelled ones of the final members
     seconds : wall time
     peak_rss_mb : largest resident memory of the process so far, MB (1e6 bytes)
     """
@@ -71,8 +72,16 @@ class TrainResult:
     devices: DeviceComparison
     importance: tuple[Importance, ...]
     rounds: tuple[int, ...]
+    unlabelled_rows: int
     seconds: float
     peak_rss_mb: float
+
+    @property
+    def unlabelled(self) -> str:
+        """Say how many of the sound rows got no label."""
+        count = self.unlabelled_rows
+        share = count / max(count + self.training.rows, 1)
+        return f"{count:,} sound rows without a label ({share:.1%})"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -105,6 +114,7 @@ class TrainResult:
         return {
             "bundle": str(self.bundle),
             "rows": self.training.rows,
+            "unlabelled_rows": self.unlabelled_rows,
             "folds": [
                 {
                     "index": result.fold.index,

@@ -173,6 +173,7 @@ def train_by(
         devices=devices,
         importance=importance,
         rounds=tuple(member.rounds for member in final.members),
+        unlabelled_rows=counts.unlabelled,
         seconds=time.perf_counter() - started,
         peak_rss_mb=peak_resident_bytes() / 1e6,
     )

@@ -56,4 +56,5 @@ def within(chunks: Iterable[LabelledChunk], start_ns: int, end_ns: int) -> Itera
         if inside.all():
             yield chunk
         elif inside.any():
-            yield replace(chunk, taken=chunk.taken & inside[:, None])
+            inside = inside[:, None]
+            yield replace(chunk, sound=chunk.sound & inside, taken=chunk.taken & inside)

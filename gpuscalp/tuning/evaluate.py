@@ -201,7 +201,7 @@ def held_rows(
         turn = chunk.end_ns[:, None] // (STRETCH_FRAMES * frame_ns) + np.arange(symbols) * every // symbols
         kept = labels.valid & (turn % every == 0)
         for fold, parts in zip(folds, found, strict=True):
-            chosen = kept & fold.test_rows(chunk.end_ns[:, None], labels.end_ns)
+            chosen = kept & chunk.inside(fold.test_rows)
             for rows in chunk.rows(chosen, device):
                 at = np.flatnonzero(chosen[:, rows.symbol])
                 parts.append(

@@ -97,6 +97,7 @@ def test_train_prints_a_table_with_the_way_to_the_report(cli, archive, config, t
     assert result.code == 0, result.stderr
     assert "report.html" in result.stdout
     assert "base rate" in result.stdout
+    assert "sound rows without a label" in result.stdout
     contract = json.loads((tmp_path / "b" / "contract.json").read_text())
     assert contract["training"]["symbols"] == ["ETHUSDT"]
     assert contract["members"][0]["seed"] == 3_000

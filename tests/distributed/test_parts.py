@@ -136,6 +136,7 @@ def test_counts_of_the_parts_are_those_of_the_whole_walk(source, agreed):
     whole = count_rows(labelled_chunks(source.chunks(), CONFIG))
     np.testing.assert_array_equal(counts.start_ns, whole.start_ns)
     np.testing.assert_array_equal(counts.count, whole.count)
+    assert counts.unlabelled == whole.unlabelled > 0
 
 
 def test_range_of_the_user_begins_cold_like_a_recording(source, agreed):

@@ -8,8 +8,10 @@ import pytest
 from gpuscalp.config import LabelConfig
 from gpuscalp.labels import label_frames, uniqueness
 from gpuscalp.schema import FrameBlock
+from gpuscalp.splits import Fold
 from gpuscalp.train.dataset import count_rows, labelled_chunks, on_stride
 from gpuscalp.train.device import training_device
+from gpuscalp.train.walk import within
 from tests.train.market import FRAME_NS, START_NS, FakeSource, quick_config
 
 
@@ -73,6 +75,38 @@ def test_blocked_and_warming_frames_are_no_rows():
     wanted[[200, 195]] = False  # the gap, and the label that ends on it
     wanted[395:] = False  # the horizon runs past the end
     np.testing.assert_array_equal(taken, wanted)
+
+
+def test_what_the_price_does_moves_no_row_into_or_out_of_a_set():
+    """By the end of its label, a barrier's last rows before a border were those that were touched."""
+    config = quick_config(label=LabelConfig(kind="barrier", horizon_ms=3_000, upper_bps=1.0, lower_bps=1.0))
+    border = START_NS + 300 * FRAME_NS
+    fold = Fold(0, START_NS, border, border + 60 * FRAME_NS, embargo_ns=30 * FRAME_NS)
+    for seed in range(3):
+        chunk = next(labelled_chunks(FakeSource(frame_count=500, gap_at=100, seed=seed).chunks(), config))
+        assert (chunk.labels.span_frames[chunk.taken] < 30).mean() > 0.3
+        # Frames 40 to 99 less the 30 before the doubt at 100; then until a horizon and the embargo are left.
+        assert np.flatnonzero(chunk.select(fold.train_rows)[:, 0]).tolist() == [
+            *range(40, 70),
+            *range(101, 239),
+        ]
+        assert np.flatnonzero(chunk.select(fold.test_rows)[:, 0]).tolist() == [*range(299, 330)]
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_sound_rows_without_a_label_are_counted(stride):
+    config = quick_config(stride_frames=stride)
+    chunks = list(labelled_chunks(FakeSource(frame_count=400, gap_at=200, cut=64).chunks(), config))
+    wanted = [at for at in (195, *range(395, 400)) if (START_NS // FRAME_NS + at + 1) % stride == 0]
+    sound = joined(chunks, lambda c: c.sound)
+    assert np.flatnonzero(sound[:, 1] & ~joined(chunks, lambda c: c.taken)[:, 1]).tolist() == wanted
+    counts = count_rows(chunks)
+    assert counts.unlabelled == 2 * len(wanted)
+    assert counts.total + counts.unlabelled == sound.sum()
+    # Of a part of the time those inside it, as for the labelled ones.
+    halves = (0, START_NS + 300 * FRAME_NS), (START_NS + 300 * FRAME_NS, 2**62)
+    found = [count_rows(within(chunks, *half)).unlabelled for half in halves]
+    assert found == [2 * sum(at < 299 for at in wanted), 2 * sum(at >= 299 for at in wanted)]
 
 
 def test_counts_cover_every_taken_row():

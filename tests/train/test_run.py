@@ -100,6 +100,9 @@ def test_answer_of_train_json_has_the_promised_keys(informed):
         assert {"log_loss", "base_log_loss", "ic", "ic_low", "ic_high"} <= fold.keys()
     assert answer["peak_rss_mb"] > 50
     assert json.loads((result.bundle / "result.json").read_text())["rows"] == answer["rows"]
+    # Of two symbols the rows of the last horizon.
+    assert answer["unlabelled_rows"] == 2 * 5
+    assert "10 sound rows without a label" in (result.bundle / "report.html").read_text()
 
 
 def test_bundle_of_a_run_loads_and_carries_its_intervals(informed):
