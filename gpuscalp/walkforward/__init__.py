@@ -24,7 +24,7 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
     Raises
     ------
     DataError
-        a path is no run, or they are not over the same data, or too few or too short
+        a path is no run, or they are not over the same data, too few or too short, or all did the same
     """
     from gpuscalp.backtest.metrics import number, performance
     from gpuscalp.overfitting import backtest_overfitting

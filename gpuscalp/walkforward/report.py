@@ -148,12 +148,12 @@ def _luck(judged: Judged) -> Section:
         paragraphs=[
             "Combinatorially symmetric cross-validation (Bailey, Borwein, López de Prado and Zhu 2015): time "
             "is cut into blocks; for every way to halve them the best configuration of one half is looked up "
-            "in the other. The probability of backtest overfitting is the share of ways in which it ranks no "
-            "better than the median there. Near one half the choice is worth nothing; near zero the same "
-            "configuration is best again and again, which may still be a loss. The ways overlap, so the "
-            "share has no binomial error, and with few configurations it is coarse. Where one configuration "
-            "is chosen nearly always, its two halves make up the same whole and the slope is near −1 by "
-            "construction.",
+            "in the other. The probability of backtest overfitting is the share of ways in which it ranks "
+            "below the median there; a rank in the very middle counts half. Near one half the choice is "
+            "worth nothing; near zero the same configuration is best again and again, which may still be a "
+            "loss. The ways overlap, so the share has no binomial error, and with few configurations it is "
+            "coarse. Where one configuration is chosen nearly always, its two halves make up the same whole "
+            "and the slope is near −1 by construction.",
         ],
         tables=[Table(("figure", "value"), rows), table],
         figures=[figures.logits(found)],
