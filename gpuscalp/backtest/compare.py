@@ -18,7 +18,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from gpuscalp.backtest.metrics import COMPONENTS, INTERVALS_S, MIN_RETURNS, number
+from gpuscalp.backtest.metrics import COMPONENTS, INTERVALS_S, MIN_RETURNS, number, return_edges
 from gpuscalp.backtest.saved import SavedRun, exact_utc, times, units
 from gpuscalp.config import flat
 from gpuscalp.errors import UsageError
@@ -162,11 +162,9 @@ def _blocks(runs: Sequence[SavedRun], *, whole: bool) -> Blocks:
     start, end = (min(starts), max(ends)) if whole else (max(starts), min(ends))
     span_s = (end - start) / NS_PER_S
     seconds = next((s for s in INTERVALS_S if span_s / s >= MIN_RETURNS), INTERVALS_S[-1])
-    count = max(0, int(span_s // seconds))
-    if count == 0:
+    edges = return_edges(start, end, seconds)
+    if len(edges) < 2:
         return Blocks(np.empty(0, np.int64), np.zeros((len(runs), 0, len(_BLOCK_COLUMNS))))
-    edges = start + np.arange(count + 1, dtype=np.int64) * seconds * NS_PER_S
-    edges[-1] = end  # the last block takes what is left over
     return Blocks(edges, np.stack([_block_values(run, edges) for run in runs]))
 
 

@@ -73,20 +73,32 @@ class Performance:
     annual: float | None
 
 
+def return_edges(start_ns: int, end_ns: int, interval_s: int) -> I64:
+    """Return int64[T + 1]: the borders of T intervals over the whole time.
+
+    The last one takes what is left over, so nothing that happens is outside of all of them. T is 0 where the
+    time is shorter than one.
+    """
+    length_ns = interval_s * NS_PER_S
+    count = max(0, (end_ns - start_ns) // length_ns)
+    edges = start_ns + np.arange(count + 1, dtype=np.int64) * length_ns
+    if count:
+        edges[-1] = end_ns
+    return edges
+
+
 def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int) -> Performance:
     """Estimate the Sharpe ratio from equity samples.
 
-    The equity is read at multiples of the interval (last sample at or before it), over the whole time: also
+    The equity is read at the ``return_edges`` (last sample at or before each), over the whole time: also
     where nothing was held, and over holes in the data, with a return of zero.
     """
     span_s = float(time_ns[-1] - time_ns[0]) / NS_PER_S if len(time_ns) else 0.0
     interval = next((s for s in INTERVALS_S if span_s / s >= MIN_RETURNS), INTERVALS_S[-1])
-    count = int(span_s // interval)
-    if count < 1:
-        returns = np.empty(0)
-    else:
-        grid = time_ns[0] + np.arange(count + 1, dtype=np.int64) * interval * NS_PER_S
-        at = equity[np.searchsorted(time_ns, grid, side="right") - 1]
+    returns = np.empty(0)
+    if len(time_ns):
+        edges = return_edges(int(time_ns[0]), int(time_ns[-1]), interval)
+        at = equity[np.searchsorted(time_ns, edges, side="right") - 1]
         # Relative to the start: sizes do not grow with the account, so neither should the yardstick shrink.
         returns = np.diff(at) / start_usdt
     estimate = sharpe(returns)

@@ -85,3 +85,19 @@ def test_interval_of_the_mean_holds_the_mean_and_is_reproducible() -> None:
     mean = np.mean([trade.pnl_e8 / E8 for trade in made])
     assert first.low < mean < first.high
     assert math.isnan(mean_pnl_interval([]).low)
+
+
+@pytest.mark.parametrize(
+    "span_s", [260, 200 * 3_600 + 3_000, 25 * 86_400 + 3_599, 200 * 86_400 + 80_000], ids=str
+)
+def test_what_happens_after_the_last_whole_interval_is_in_the_returns(span_s: int) -> None:
+    """A loss behind the last whole hour was in no return: the ratio was that of the time before."""
+    at = NOW + np.linspace(0, span_s * NS_PER_S, 2_000).astype(np.int64)
+    equity = np.full(len(at), 10_000.0)
+    equity[1:] += 7.0
+    equity[-1] -= 500.0
+    found = performance(at, equity, start_usdt=10_000.0, trials=1)
+    assert found.returns.sum() == pytest.approx(-0.0493)
+    assert found.returns[-1] == pytest.approx(-0.05)
+    assert found.sharpe.value < 0
+    assert len(found.returns) == span_s // found.interval_s
