@@ -28,8 +28,8 @@ class Overfitting:
 
     Attributes
     ----------
-    probability : share of combinations in which the best half-sample configuration has at most the median
-        rank in the other half (logit <= 0)
+    probability : share of combinations in which the best half-sample configuration ranks below the median in
+        the other half (logit < 0); a rank in the very middle counts half
     logits : float64[C]        ln(w / (1 − w)), w = rank / (N + 1) of the chosen one out of sample
     inside, outside : float64[C]   its Sharpe ratio per interval in the half that chose it, and in the other
     chosen : int64[N]          how often each configuration was chosen
@@ -59,12 +59,13 @@ def backtest_overfitting(returns: F64, *, blocks: int = BLOCKS) -> Overfitting:
     The measure is the Sharpe ratio (mean over standard deviation with n − 1) of a half; that of returns that
     are all alike counts as 0: who never trades neither wins nor loses. Of configurations that are equally
     good the first is chosen, and equal ones share their mean rank. Combinations overlap, so their share has
-    no binomial error; without skill its expectation is 1/2 for an even N.
+    no binomial error; without skill its expectation is 1/2. The paper counts a rank in the very middle, which
+    an odd N and ties have, as overfit: three configurations of noise then come to 2/3.
 
     Raises
     ------
     DataError
-        there is nothing to compare, or too few returns
+        there is nothing to compare, too few returns, or no configuration did anything else than another
     """
     length, count = returns.shape
     if blocks < 2 or blocks % 2:
@@ -84,7 +85,15 @@ def backtest_overfitting(returns: F64, *, blocks: int = BLOCKS) -> Overfitting:
             value=f"{length} in {blocks} blocks",
             fix="a longer time, a shorter interval, or fewer blocks",
         )
-    cut = returns[length - size * blocks :].reshape(blocks, size, count)
+    used = returns[length - size * blocks :]
+    if (used == used[:, :1]).all():
+        raise DataError(
+            "all configurations did the same, so nothing was chosen",
+            where="configurations",
+            value=count,
+            fix="configurations that differ in what they trade",
+        )
+    cut = used.reshape(blocks, size, count)
     # Around each configuration's own mean, so that squares do not lose what they are to tell.
     middle = cut.mean(axis=(0, 1))
     sums, squares = (cut - middle).sum(axis=1), ((cut - middle) ** 2).sum(axis=1)
@@ -104,8 +113,7 @@ def backtest_overfitting(returns: F64, *, blocks: int = BLOCKS) -> Overfitting:
     moved = float(np.mean((inside - inside.mean()) * (outside - outside.mean())))
     logits = np.log(share / (1 - share))
     return Overfitting(
-        # 1e-12: a rank in the very middle is not above it, whatever its logit rounds to.
-        probability=float(np.mean(logits <= 1e-12)),
+        probability=float(np.mean(share < 0.5) + np.mean(share == 0.5) / 2),
         logits=logits,
         inside=inside,
         outside=outside,

@@ -32,7 +32,8 @@ def _by_hand(table: list[list[float]], blocks: int) -> tuple[float, list[float],
         share = rank / (len(found) + 1)
         logits.append(math.log(share / (1 - share)))
         choices.append(best)
-    return sum(logit <= 1e-12 for logit in logits) / len(logits), logits, choices
+    worse = [0.5 if abs(logit) < 1e-12 else float(logit < 0) for logit in logits]
+    return statistics.fmean(worse), logits, choices
 
 
 @pytest.mark.parametrize(("length", "count", "blocks"), [(16, 3, 4), (30, 4, 6), (24, 2, 4)])
@@ -46,9 +47,11 @@ def test_cross_validation_agrees_with_loops(length, count, blocks, rng):
     assert len(found.logits) == math.comb(blocks, blocks // 2)
 
 
-def test_noise_gives_one_half_within_the_interval_of_its_worlds():
+@pytest.mark.parametrize("count", [2, 3, 5, 10])
+def test_noise_gives_one_half_within_the_interval_of_its_worlds(count):
+    """Of three configurations of noise it was two thirds: a rank in the middle counted as overfit."""
     worlds = [
-        backtest_overfitting(np.random.default_rng(seed).standard_t(4, (320, 10)), blocks=10).probability
+        backtest_overfitting(np.random.default_rng(seed).standard_t(4, (320, count)), blocks=10).probability
         for seed in range(120)
     ]
     error = statistics.stdev(worlds) / math.sqrt(len(worlds))
@@ -81,10 +84,17 @@ def test_who_never_trades_counts_as_zero_and_equal_ones_share_their_rank(rng):
     found = backtest_overfitting(np.hstack([losing, idle]), blocks=8)
     assert found.probability == 0.0
     assert found.chosen.tolist() == [0, len(found.logits)]
-    twins = backtest_overfitting(np.hstack([idle, idle, idle]), blocks=8)
-    assert (twins.logits == 0).all()
-    assert twins.probability == 1.0
-    assert math.isnan(twins.slope)
+    # Two of the same are one rank: the middle of two, whichever of them was chosen.
+    twins = backtest_overfitting(np.hstack([idle, idle, losing[::-1], losing]), blocks=8)
+    assert twins.chosen.tolist() == [len(twins.logits), 0, 0, 0]
+    assert twins.logits == pytest.approx(math.log(3.5 / 1.5))
+
+
+@pytest.mark.parametrize("column", [np.zeros(64), np.random.default_rng(1).normal(size=64)])
+def test_configurations_that_all_did_the_same_have_no_probability(column):
+    """It was 1.000, "overfit for sure", where nothing had traded or no setting made a difference."""
+    with pytest.raises(DataError, match="did the same"):
+        backtest_overfitting(np.tile(column[:, None], (1, 3)), blocks=8)
 
 
 def test_a_constant_far_from_zero_has_no_ratio_made_of_rounding():

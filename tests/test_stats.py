@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from gpuscalp.stats import (
+    OBSERVATIONS_MIN,
     Sharpe,
     annual_factor,
     block_bootstrap,
@@ -62,6 +63,40 @@ def test_sharpe_of_nothing_is_not_known(returns: list[float]) -> None:
     found = sharpe(np.array(returns))
     assert not found.known
     assert math.isnan(deflated_sharpe(found, trials=3))
+
+
+@pytest.mark.parametrize("results", [0, 1, OBSERVATIONS_MIN - 1])
+def test_few_results_have_a_ratio_and_no_error(results: int) -> None:
+    """Of 2,000 returns one is not zero: the error was as small as that of 2,000 results."""
+    returns = np.zeros(2_000)
+    returns[:30] = np.linspace(0.9, 1.1, 30)
+    plain, few = sharpe(returns), sharpe(returns, results=results)
+    assert sharpe(returns, results=OBSERVATIONS_MIN) == plain
+    assert (few.value, few.count, few.skew) == (plain.value, plain.count, plain.skew)
+    assert math.isnan(few.error)
+    assert math.isnan(few.error_lo)
+    assert math.isnan(deflated_sharpe(few, trials=1))
+    assert math.isnan(deflated_sharpe(few, trials=9, variance=1e-4))
+    assert not sharpe(returns[: OBSERVATIONS_MIN - 1], results=1_000).known
+
+
+def test_from_the_fewest_results_on_luck_hardly_passes_for_skill() -> None:
+    """Half of single trades are won: with one of them every second deflated ratio was above 0.95."""
+    worlds, width = 250, 1.959964
+    held = ratio_held = lucky = 0
+    for seed in range(worlds):
+        rng = np.random.default_rng(seed)
+        trades = rng.normal(size=OBSERVATIONS_MIN)
+        returns = np.concatenate([trades, np.zeros(1_000)])
+        found = block_bootstrap(trades, lambda x: float(x.mean()), block=3, rng=rng, resamples=200)
+        estimate = sharpe(returns, results=len(trades))
+        held += found.low <= 0 <= found.high
+        ratio_held += abs(estimate.value) <= width * estimate.error
+        lucky += deflated_sharpe(estimate, trials=1) > 0.95
+    # Two standard errors of such a share are 4 points.
+    assert held > (0.9 - 0.04) * worlds
+    assert ratio_held > (0.9 - 0.04) * worlds
+    assert lucky < (0.1 + 0.04) * worlds
 
 
 def test_deflated_sharpe_of_one_trial_is_the_probabilistic_ratio() -> None:
@@ -135,8 +170,18 @@ def test_block_bootstrap_is_wider_than_the_naive_one_when_neighbours_depend(rng:
     assert 3 < width[200] / width[1] < 9
 
 
-def test_block_bootstrap_of_nothing_is_not_known(rng: np.random.Generator) -> None:
-    assert math.isnan(block_bootstrap(np.empty(0), np.mean, block=3, rng=rng).low)
+@pytest.mark.parametrize("count", [0, 1, OBSERVATIONS_MIN - 1])
+def test_bootstrap_of_nothing_or_little_is_not_known(count: int, rng: np.random.Generator) -> None:
+    """One value gave an interval without width."""
+    sample = np.linspace(0.0, 1.0, OBSERVATIONS_MIN)
+    for found in (
+        block_bootstrap(sample[:count], np.mean, block=3, rng=rng),
+        stationary_bootstrap(sample[:count], np.mean, rng=rng),
+    ):
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+    assert block_bootstrap(sample, np.mean, block=3, rng=rng).low < 0.5
+    assert stationary_bootstrap(sample, np.mean, rng=rng).low < 0.5
 
 
 def test_deflated_sharpe_with_a_measured_variance_is_the_published_one() -> None:

@@ -69,7 +69,8 @@ class Assumptions(Struct, frozen=True):
 
 
 class Figures(Struct, frozen=True):
-    """What a session came to; names and units as in ``result.json``. ``sharpe_low`` to ``sharpe_high``: 95 %.
+    """What a session came to; names and units as in ``result.json``. ``sharpe_low`` to ``sharpe_high``: 95 %,
+    None where too few trades were closed.
 
     ``fill_ratio``: orders that were filled as a whole, of all that came to an end; None without any.
     """
@@ -101,6 +102,7 @@ class Figures(Struct, frozen=True):
             recorder.equity_usdt,
             start_usdt=config.account.start_usdt,
             trials=config.trials,
+            trades=totals.count,
         ).sharpe
         ended = sum(recorder.outcomes.values())
         return cls(

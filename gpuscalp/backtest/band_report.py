@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gpuscalp.backtest.band import DIMENSIONS, Assumptions, Band, Figures, level_name
+from gpuscalp.backtest.metrics import TOO_FEW_TRADES
 from gpuscalp.report import Section, Table
 from gpuscalp.report.figures import INK, SERIES, draw
 from gpuscalp.report.html import Cell as TableCell
@@ -118,8 +119,10 @@ def _levels(assumptions: Assumptions) -> list[str]:
 
 def _cells(figures: Figures) -> list[TableCell]:
     ratio, sharpe = figures.fill_ratio, "not known"
-    if figures.sharpe is not None and figures.sharpe_low is not None and figures.sharpe_high is not None:
-        sharpe = f"{figures.sharpe:+.4f} ({figures.sharpe_low:+.4f} to {figures.sharpe_high:+.4f})"
+    if figures.sharpe is not None:
+        known = figures.sharpe_low is not None and figures.sharpe_high is not None
+        between = f"{figures.sharpe_low:+.4f} to {figures.sharpe_high:+.4f}" if known else TOO_FEW_TRADES
+        sharpe = f"{figures.sharpe:+.4f} ({between})"
     return [
         f"{figures.pnl_usdt:+,.4f}",
         f"{figures.fees_usdt:,.4f}",

@@ -18,12 +18,12 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from gpuscalp.backtest.metrics import COMPONENTS, INTERVALS_S, MIN_RETURNS, number
+from gpuscalp.backtest.metrics import COMPONENTS, INTERVALS_S, MIN_RETURNS, number, return_edges
 from gpuscalp.backtest.saved import SavedRun, exact_utc, times, units
 from gpuscalp.config import flat
 from gpuscalp.errors import UsageError
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
-from gpuscalp.stats import Interval, block_bootstrap
+from gpuscalp.stats import OBSERVATIONS_MIN, UNKNOWN, block_bootstrap
 
 RUNS_MAX: Final = 6  # as many as there are colours that can be told apart
 TRADES_LISTED_MAX: Final = 20
@@ -76,7 +76,7 @@ def compare_runs(paths: Sequence[Path], *, any_market: bool = False) -> Comparis
 
     Returns
     -------
-    Comparison; ``answer`` has the keys ``runs, config, same_market, blocks, figures, trades``
+    Comparison; ``answer`` has the keys ``runs, same_market, warnings, config, blocks, figures, trades``
 
     Raises
     ------
@@ -101,6 +101,7 @@ def compare_runs(paths: Sequence[Path], *, any_market: bool = False) -> Comparis
             for label, run in zip(labels, runs, strict=True)
         ],
         "same_market": not apart,
+        "warnings": _warnings(blocks, labels),
         "config": _differences(runs, labels),
         "blocks": {
             "count": blocks.values.shape[1],
@@ -128,6 +129,23 @@ def _refuse(runs: Sequence[SavedRun], apart: Sequence[str]) -> None:
         value=f"{name}: {shown(first.scope[name])} and {shown(other.scope[name])}",
         fix="compare runs over the same data and time, or ask for it with --any-market",
     )
+
+
+def _warnings(blocks: Blocks, labels: Sequence[str]) -> list[str]:
+    """Return why intervals are left out."""
+    count = blocks.values.shape[1]
+    if count < OBSERVATIONS_MIN:
+        return [
+            f"The time that is compared has {count} block(s): with fewer than {OBSERVATIONS_MIN} no interval "
+            "of a difference is known (docs/backtest.md, How sure)."
+        ]
+    trades = blocks.values[:, :, _AT["trades"]].sum(axis=1)
+    return [
+        f"{label} closed {closed:.0f} trade(s) in the time that is compared: with fewer than "
+        f"{OBSERVATIONS_MIN} no interval of a difference is known (docs/backtest.md, How sure)."
+        for label, closed in zip(labels, trades.tolist(), strict=True)
+        if closed < OBSERVATIONS_MIN
+    ]
 
 
 def _differences(runs: Sequence[SavedRun], labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -162,11 +180,9 @@ def _blocks(runs: Sequence[SavedRun], *, whole: bool) -> Blocks:
     start, end = (min(starts), max(ends)) if whole else (max(starts), min(ends))
     span_s = (end - start) / NS_PER_S
     seconds = next((s for s in INTERVALS_S if span_s / s >= MIN_RETURNS), INTERVALS_S[-1])
-    count = max(0, int(span_s // seconds))
-    if count == 0:
+    edges = return_edges(start, end, seconds)
+    if len(edges) < 2:
         return Blocks(np.empty(0, np.int64), np.zeros((len(runs), 0, len(_BLOCK_COLUMNS))))
-    edges = start + np.arange(count + 1, dtype=np.int64) * seconds * NS_PER_S
-    edges[-1] = end  # the last block takes what is left over
     return Blocks(edges, np.stack([_block_values(run, edges) for run in runs]))
 
 
@@ -223,16 +239,20 @@ FIGURES: Final[tuple[tuple[str, str, _Figure], ...]] = (
 def _figure(
     name: str, unit: str, of: _Figure, blocks: Blocks, labels: Sequence[str], *, seed: int = 7
 ) -> dict[str, Any]:
-    """Return one figure of every run, and its difference to the first with a 95 % interval."""
+    """Return one figure of every run, and its difference to the first with a 95 % interval.
+
+    Of fewer trades than ``OBSERVATIONS_MIN`` in one of the two the interval is not known.
+    """
     values = [of(each) if len(each) else math.nan for each in blocks.values]
+    trades = blocks.values[:, :, _AT["trades"]].sum(axis=1)
     # Of the order of blocks in time a resample keeps only runs: a drawdown of it means nothing.
     paired = of is not _drawdown
     differences = []
     for index in range(1, len(values)):
         pair = np.stack([blocks.values[0], blocks.values[index]], axis=1)
         block = max(1, round(len(pair) ** (1 / 3)))
-        interval = Interval(math.nan, math.nan)
-        if paired and len(pair) >= 2:
+        interval = UNKNOWN
+        if paired and min(trades[0], trades[index]) >= OBSERVATIONS_MIN:
             interval = block_bootstrap(
                 pair,
                 lambda both: of(both[:, 1]) - of(both[:, 0]),

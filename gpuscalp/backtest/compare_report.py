@@ -33,7 +33,7 @@ def _settings(comparison: Comparison) -> Section:
     answer, labels = comparison.answer, comparison.labels
     runs = [(run["label"], run["run_dir"], run["config_hash"][:12]) for run in answer["runs"]]
     rows = setting_rows(answer)
-    warnings = [
+    warnings = answer["warnings"] + [
         f"{label}: {warning}"
         for label, run in zip(labels, comparison.runs, strict=True)
         for warning in run.result["warnings"]

@@ -15,6 +15,7 @@ import numpy as np
 from gpuscalp.backtest.ledger import Trade
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
 from gpuscalp.stats import (
+    OBSERVATIONS_MIN,
     Interval,
     Sharpe,
     annual_factor,
@@ -29,6 +30,8 @@ INTERVALS_S: Final = (86_400, 3_600, 300, 60, 10, 1)
 MIN_RETURNS: Final = 200
 # Below this many trades a share or a mean per trade says nearly nothing.
 FEW_TRADES: Final = 100
+# How reports word an interval, an error or a probability that is left out.
+TOO_FEW_TRADES: Final = f"not known: fewer than {OBSERVATIONS_MIN} closed trades or returns"
 
 # What the profit is made of, and how reports call it. Delay and impact are the slippage.
 COMPONENTS: Final = {
@@ -63,7 +66,8 @@ class Performance:
     Attributes
     ----------
     interval_s : seconds between the equities that returns were taken from
-    annual : ratio per year; None where the sample is too short to say it
+    sharpe, deflated : without error and NaN below ``OBSERVATIONS_MIN`` closed trades
+    annual : ratio per year; None where the sample is too short to say it, or the error is not known
     """
 
     interval_s: int
@@ -73,23 +77,41 @@ class Performance:
     annual: float | None
 
 
-def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int) -> Performance:
+def return_edges(start_ns: int, end_ns: int, interval_s: int) -> I64:
+    """Return int64[T + 1]: the borders of T intervals over the whole time.
+
+    The last one takes what is left over, so nothing that happens is outside of all of them. T is 0 where the
+    time is shorter than one.
+    """
+    length_ns = interval_s * NS_PER_S
+    count = max(0, (end_ns - start_ns) // length_ns)
+    edges = start_ns + np.arange(count + 1, dtype=np.int64) * length_ns
+    if count:
+        edges[-1] = end_ns
+    return edges
+
+
+def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int, trades: int) -> Performance:
     """Estimate the Sharpe ratio from equity samples.
 
-    The equity is read at multiples of the interval (last sample at or before it), over the whole time: also
+    The equity is read at the ``return_edges`` (last sample at or before each), over the whole time: also
     where nothing was held, and over holes in the data, with a return of zero.
+
+    Parameters
+    ----------
+    time_ns, equity : int64[P], float64[P]   samples
+    trials : configurations tried
+    trades : closed in that time; returns say no more than these do
     """
     span_s = float(time_ns[-1] - time_ns[0]) / NS_PER_S if len(time_ns) else 0.0
     interval = next((s for s in INTERVALS_S if span_s / s >= MIN_RETURNS), INTERVALS_S[-1])
-    count = int(span_s // interval)
-    if count < 1:
-        returns = np.empty(0)
-    else:
-        grid = time_ns[0] + np.arange(count + 1, dtype=np.int64) * interval * NS_PER_S
-        at = equity[np.searchsorted(time_ns, grid, side="right") - 1]
+    returns = np.empty(0)
+    if len(time_ns):
+        edges = return_edges(int(time_ns[0]), int(time_ns[-1]), interval)
+        at = equity[np.searchsorted(time_ns, edges, side="right") - 1]
         # Relative to the start: sizes do not grow with the account, so neither should the yardstick shrink.
         returns = np.diff(at) / start_usdt
-    estimate = sharpe(returns)
+    estimate = sharpe(returns, results=trades)
     factor = annual_factor(interval, span_s)
     return Performance(
         interval_s=interval,
@@ -126,7 +148,8 @@ def total(trades: Sequence[Trade], key: str = "all") -> Group:
 def mean_pnl_interval(trades: Sequence[Trade], *, seed: int = 7) -> Interval:
     """Return a 95 % interval of the mean profit per trade, USDT, by moving-block bootstrap.
 
-    Trades follow each other in the order of their exits; blocks of n^⅓ of them keep their dependence.
+    Trades follow each other in the order of their exits; blocks of n^⅓ of them keep their dependence. NaN
+    below ``OBSERVATIONS_MIN`` trades.
     """
     pnl = np.array([trade.pnl_e8 / E8 for trade in trades])
     block = max(1, round(len(pnl) ** (1 / 3)))

@@ -5,18 +5,21 @@ Owns: wording and order. Never: computes a result; nothing here says that anythi
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gpuscalp.backtest import figures
 from gpuscalp.backtest.calibration import CalibrationRow
 from gpuscalp.backtest.levels import leg_name
-from gpuscalp.backtest.metrics import COMPONENTS, Group
+from gpuscalp.backtest.metrics import COMPONENTS, TOO_FEW_TRADES, Group
 from gpuscalp.backtest.summary import Outcome
 from gpuscalp.backtest.trade_report import trade_section
 from gpuscalp.config import OrdersConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
 from gpuscalp.risk_rules import RULES
+from gpuscalp.stats import OBSERVATIONS_MIN
 from gpuscalp.times import utc
 
 _MEETS = {
@@ -40,14 +43,17 @@ def sections(outcome: Outcome) -> list[Section]:
 
 
 def _summary(outcome: Outcome) -> Section:
-    result = outcome.summary
+    result, unknown = outcome.summary, _unknown(outcome)
     rows = [
         ("Net P&L, USDT", _money(result["pnl_usdt"])),
         ("Trades closed", result["trades"]),
         ("Largest drawdown", f"{result['max_drawdown_pct']:.3f} %"),
         (f"Sharpe ratio per {_span(result['sharpe_interval_s'])}", _with_error(outcome)),
         ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
-        (f"Deflated Sharpe ratio, {result['trials']} trial(s)", _number(result["deflated_sharpe"], 3)),
+        (
+            f"Deflated Sharpe ratio, {result['trials']} trial(s)",
+            _number(result["deflated_sharpe"], 3, unknown),
+        ),
         ("Share of trades with a profit after costs", _hit_rate(outcome)),
         ("Fees paid, USDT", _amount(result["fees_usdt"])),
         ("Funding received, USDT", _money(result["funding_usdt"])),
@@ -119,11 +125,11 @@ def _origin(outcome: Outcome) -> Section:
 
 
 def _certainty(outcome: Outcome) -> Section:
-    result, estimate = outcome.summary, outcome.performance.sharpe
+    result, estimate, unknown = outcome.summary, outcome.performance.sharpe, _unknown(outcome)
     rows = [
         ("Returns", f"{estimate.count:,}, one per {_span(outcome.performance.interval_s)}"),
         ("Sharpe ratio of these returns", _with_error(outcome)),
-        ("Standard error after Lo (2002), normal returns", _number(estimate.error_lo, 4)),
+        ("Standard error after Lo (2002), normal returns", _number(estimate.error_lo, 4, unknown)),
         (
             "Skewness, kurtosis (normal: 0, 3)",
             f"{estimate.skew:.2f}, {estimate.kurtosis:.1f}"
@@ -131,12 +137,12 @@ def _certainty(outcome: Outcome) -> Section:
             else "not known",
         ),
         ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
-        ("Deflated Sharpe ratio", _number(result["deflated_sharpe"], 3)),
+        ("Deflated Sharpe ratio", _number(result["deflated_sharpe"], 3, unknown)),
         ("Trades with a profit after costs", _hit_rate(outcome)),
         ("Mean P&L per trade, USDT", _number(result["mean_pnl_usdt"], 4)),
         (
             "… its 95 % interval (block bootstrap)",
-            _between(result["mean_pnl_low_usdt"], result["mean_pnl_high_usdt"]),
+            _between(result["mean_pnl_low_usdt"], result["mean_pnl_high_usdt"], unknown),
         ),
     ]
     return Section(
@@ -321,23 +327,31 @@ def _amount(value: float) -> str:
     return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.2f}"
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "not known" if value is None or value != value else f"{value:.{digits}f}"
+def _unknown(outcome: Outcome) -> str:
+    """Return how an error, an interval or a probability that is left out is worded."""
+    few = min(outcome.summary["trades"], outcome.performance.sharpe.count) < OBSERVATIONS_MIN
+    return TOO_FEW_TRADES if few else "not known"
 
 
-def _between(low: float | None, high: float | None) -> str:
-    return "not known" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+def _number(value: float | None, digits: int, unknown: str = "not known") -> str:
+    return unknown if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _between(low: float | None, high: float | None, unknown: str) -> str:
+    return unknown if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
 
 def _with_error(outcome: Outcome) -> str:
     estimate = outcome.performance.sharpe
-    if not estimate.known:
+    if not math.isfinite(estimate.value):
         return "not known: too few returns, or all alike"
+    if not estimate.known:
+        return f"{estimate.value:+.4f} (standard error {TOO_FEW_TRADES})"
     return f"{estimate.value:+.4f} ± {estimate.error:.4f} (standard error)"
 
 
 def _annual(value: float | None) -> str:
-    return "not stated: the data are too short" if value is None else f"{value:+.2f}"
+    return "not stated: too little time or too few trades" if value is None else f"{value:+.2f}"
 
 
 def _hit_rate(outcome: Outcome) -> str:

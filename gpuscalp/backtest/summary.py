@@ -18,6 +18,7 @@ from gpuscalp.backtest.record import Recorder
 from gpuscalp.config import BacktestConfig
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
+from gpuscalp.stats import OBSERVATIONS_MIN
 from gpuscalp.strategy import SKIP_REASONS
 from gpuscalp.times import utc
 from gpuscalp.trader import Trader
@@ -113,6 +114,7 @@ def summarise(config: BacktestConfig, scope: Scope, session: Course, check: Pred
         recorder.equity_usdt,
         start_usdt=config.account.start_usdt,
         trials=config.trials,
+        trades=len(trades),
     )
     warnings = tuple(_warnings(config, scope, session, result))
     account = trader.account
@@ -216,10 +218,16 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
         found.append(
             "No trade was closed: there is no performance to judge. The counts under Decisions say why."
         )
+    elif min(count, result.sharpe.count) < OBSERVATIONS_MIN:
+        found.append(
+            f"Only {count} trade{'' if count == 1 else 's'} in {result.sharpe.count} returns: with fewer "
+            f"than {OBSERVATIONS_MIN} of either nothing says how sure the result is. The standard error of "
+            "the Sharpe ratio, its deflation and bootstrap intervals are not known (docs/backtest.md, How "
+            "sure)."
+        )
     elif count < metrics.FEW_TRADES:
         found.append(
-            f"Only {count} trade{'' if count == 1 else 's'}:"
-            " every figure per trade has an interval too wide to decide anything."
+            f"Only {count} trades: every figure per trade has an interval too wide to decide anything."
         )
     if config.trials == 1 and count:
         found.append(

@@ -272,6 +272,7 @@ def _shown_trade(answer: dict[str, Any]) -> Group:
 
 def _compared(answer: dict[str, Any]) -> Group:
     from rich.console import Group
+    from rich.text import Text
 
     from gpuscalp.backtest.compare_report import figure_table, setting_rows
 
@@ -296,9 +297,11 @@ def _compared(answer: dict[str, Any]) -> Group:
             f"{match['only_other']['count']:,}",
             f"{match['difference_usdt']['pnl']:+,.4f}",
         )
-    warning = [] if answer["same_market"] else ["! these runs are over different data or time", ""]
+    told = [] if answer["same_market"] else ["these runs are over different data or time"]
+    told += answer["warnings"]
+    warnings: list[Any] = [Text(f"! {each}", style="bold yellow") for each in told]
     page = ["", f"report {answer['report']}"] if "report" in answer else []
-    return Group(*warning, runs, "", settings, "", figures, "", matches, *page)
+    return Group(*warnings, *([""] if told else []), runs, "", settings, "", figures, "", matches, *page)
 
 
 def plain_table(first: str, *others: str) -> Table:

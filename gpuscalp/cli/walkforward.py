@@ -105,6 +105,7 @@ def _text(summary: dict[str, Any]) -> Any:
 def _pbo_text(answer: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("run", "trades", "P&L, USDT", "Sharpe", "chosen")
     found = answer["overfitting"]
@@ -117,7 +118,9 @@ def _pbo_text(answer: dict[str, Any]) -> Any:
             _shown(row["sharpe"], 4),
             f"{share:.0%}",
         )
+    warnings = [Text(f"! {warning}", style="bold yellow") for warning in answer["warnings"]]
     return Group(
+        *warnings,
         table,
         f"Probability of backtest overfitting: {found['probability']:.3f} "
         f"({found['combinations']:,} combinations, returns per {answer['interval_s']} s)",

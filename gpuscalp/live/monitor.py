@@ -13,6 +13,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
+from gpuscalp.backtest.metrics import number
 from gpuscalp.bundle import Bundle
 from gpuscalp.config import LabelConfig, PromotionConfig, TrainConfig
 from gpuscalp.errors import ConfigError
@@ -359,7 +360,12 @@ class Monitor:
             "win_ratio": trading.win_ratio,
             "sharpe": None
             if ratio is None
-            else {"value": ratio.value, "error": ratio.error, "returns": ratio.count, "interval_s": 60},
+            else {
+                "value": ratio.value,
+                "error": number(ratio.error),
+                "returns": ratio.count,
+                "interval_s": 60,
+            },
         }
 
 

@@ -6,6 +6,7 @@ that a journal repeats: it begins anew with the process.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.records import OrderRecord
 from gpuscalp.orders import Order
 from gpuscalp.schema import E8, NS_PER_S
-from gpuscalp.stats import Sharpe, sharpe
+from gpuscalp.stats import OBSERVATIONS_MIN, Sharpe, sharpe
 from gpuscalp.strategy import SKIP_REASONS
 from gpuscalp.trader import StepReport, Trader
 
@@ -85,6 +86,8 @@ class TradingRecord:
         self._result_e8 = [0] * len(account.positions)
         # What had been opened before has a beginning that is not known here.
         self._older = {index for index, held in enumerate(account.positions) if held.qty_e8}
+        # The minutes in which the last round trips ended.
+        self._ended_at: deque[int] = deque(maxlen=OBSERVATIONS_MIN)
         self._sampled = -1
         self._equity_e8: deque[int] = deque(maxlen=_RETURNS_MAX + 1)
 
@@ -138,12 +141,17 @@ class TradingRecord:
         return sum(self._last) / len(self._last) if self._last else None
 
     def sharpe(self) -> Sharpe | None:
-        """Return the Sharpe ratio of the equity's changes from minute to minute; None while they are few."""
+        """Return the Sharpe ratio of the equity's changes from minute to minute; None while they are few.
+
+        Its error is not known while few round trips ended in that time.
+        """
         if len(self._equity_e8) <= RETURNS_MIN:
             return None
         equity = np.array(self._equity_e8, np.float64)
-        found = sharpe(np.diff(equity) / self._trader.account.start_e8)
-        return found if found.known else None
+        first = self._sampled - len(equity) + 1
+        results = sum(first <= minute < self._sampled for minute in self._ended_at)
+        found = sharpe(np.diff(equity) / self._trader.account.start_e8, results=results)
+        return found if math.isfinite(found.value) else None
 
     def _on_fill(self, booked: BookedFill) -> None:
         fill, index = booked.fill, booked.fill.symbol_index
@@ -161,6 +169,7 @@ class TradingRecord:
             won = self._result_e8[index] > 0
             self.won, self.lost = self.won + won, self.lost + (not won)
             self._last.append(won)
+            self._ended_at.append(self._sampled)
         self._result_e8[index] = 0
 
     def _split(self, booked: BookedFill) -> None:

@@ -253,7 +253,9 @@ NUMBERS: Final = (
         "Sharpe ratio of the equity's changes by the minute, of the last day at most; not annualised.",
     ),
     Number(
-        "gpuscalp_sharpe_error_ratio", ("results", "sharpe", "error"), "Standard error of the Sharpe ratio."
+        "gpuscalp_sharpe_error_ratio",
+        ("results", "sharpe", "error"),
+        "Standard error of the Sharpe ratio; absent while few round trips ended in that time.",
     ),
     Number(
         "gpuscalp_sharpe_returns",

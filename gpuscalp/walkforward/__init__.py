@@ -24,10 +24,11 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
     Raises
     ------
     DataError
-        a path is no run, or they are not over the same data, or too few or too short
+        a path is no run, or they are not over the same data, too few or too short, or all did the same
     """
     from gpuscalp.backtest.metrics import number, performance
     from gpuscalp.overfitting import backtest_overfitting
+    from gpuscalp.stats import OBSERVATIONS_MIN
     from gpuscalp.walkforward.judge import overfitting_dict
     from gpuscalp.walkforward.recorded import read_run, returns_of
 
@@ -35,7 +36,13 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
     names = [str(path) for path in paths]
     trials = max(1, len(runs), *(run.summary["trials"] for run in runs))
     judged = [
-        performance(run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=trials)
+        performance(
+            run.time_ns,
+            run.equity_usdt,
+            start_usdt=run.summary["start_usdt"],
+            trials=trials,
+            trades=len(run.trades),
+        )
         for run in runs
     ]
     interval_s = judged[0].interval_s if judged else 1
@@ -44,6 +51,12 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
         "overfitting": overfitting_dict(found, names),
         "interval_s": interval_s,
         "trials": trials,
+        "warnings": [
+            f"{name} closed {len(run.trades)} trade(s): with fewer than {OBSERVATIONS_MIN} its deflated "
+            "Sharpe ratio is not known (docs/backtest.md, How sure)."
+            for name, run in zip(names, runs, strict=True)
+            if len(run.trades) < OBSERVATIONS_MIN
+        ],
         "runs": [
             {
                 "run": name,

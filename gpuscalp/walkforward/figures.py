@@ -63,7 +63,7 @@ def logits(found: Overfitting) -> str:
         # One bar per rank: ranks are few, and bins between them would stay empty.
         values, counts = np.unique(np.round(found.logits, 9), return_counts=True)
         width = 0.8 * (float(np.diff(values).min()) if len(values) > 1 else 1.0)
-        colors = [SERIES[1] if value <= 1e-9 else SERIES[2] for value in values]
+        colors = [SERIES[2] if value > 0 else SERIES[1] if value < 0 else SOFT for value in values.tolist()]
         axes.bar(values, counts / len(found.logits), width=width, color=colors)
         axes.axvline(0, color=INK, linewidth=0.9, linestyle="--")
         axes.set_title("Where the chosen configuration ranks when it counts: share of combinations")

@@ -18,7 +18,15 @@ from gpuscalp.errors import DataError
 from gpuscalp.leakage import Finding
 from gpuscalp.overfitting import Overfitting, backtest_overfitting
 from gpuscalp.schema import F64, I64, NS_PER_S
-from gpuscalp.stats import Interval, block_length, deflated_sharpe, stationary_bootstrap, wilson
+from gpuscalp.stats import (
+    OBSERVATIONS_MIN,
+    UNKNOWN,
+    Interval,
+    block_length,
+    deflated_sharpe,
+    stationary_bootstrap,
+    wilson,
+)
 from gpuscalp.times import utc
 from gpuscalp.walkforward.plan import Plan, Run, Step
 from gpuscalp.walkforward.random_entries import RandomEntries
@@ -41,7 +49,8 @@ class Judged:
         there is only one
     pnl : P&L of the whole time with its interval, USDT; doing nothing earns 0
     overfitting : None where there is nothing to choose from, or too little time; ``no_overfitting`` says why
-    break_even_bps : fee per side at which the same trades would have earned nothing, with its interval
+    break_even_bps : fee per side at which the same trades would have earned nothing, with its interval; as
+        that of the P&L it is not known below ``OBSERVATIONS_MIN`` trades
     costs : float64[len(fees), len(slippages)]   P&L of the same trades, USDT
     """
 
@@ -66,7 +75,9 @@ def judge(plan: Plan, recorded: Sequence[tuple[Run, Recorded]], random: RandomEn
     tried = [(run, found) for run, found in recorded if run.kind != "size"]
     trials = plan.trials
     start_usdt = base.summary["start_usdt"]
-    result = performance(base.time_ns, base.equity_usdt, start_usdt=start_usdt, trials=trials)
+    result = performance(
+        base.time_ns, base.equity_usdt, start_usdt=start_usdt, trials=trials, trades=len(base.trades)
+    )
     returns = returns_of([found for _, found in tried], result.interval_s)
     overfitting, why = _overfitting(returns, config.judge.blocks)
     ratios = _ratios(returns)
@@ -78,9 +89,11 @@ def judge(plan: Plan, recorded: Sequence[tuple[Run, Recorded]], random: RandomEn
     turnover = base.summary["turnover_usdt"]
     rng = np.random.default_rng(config.judge.seed)
     resamples = config.judge.resamples
-    total = stationary_bootstrap(
-        result.returns, lambda x: float(x.sum()) * start_usdt, rng=rng, resamples=resamples
-    )
+    total = UNKNOWN
+    if len(base.trades) >= OBSERVATIONS_MIN:
+        total = stationary_bootstrap(
+            result.returns, lambda x: float(x.sum()) * start_usdt, rng=rng, resamples=resamples
+        )
     return Judged(
         steps=[_step(step, base, last=step is plan.steps[-1]) for step in plan.steps],
         performance=result,
@@ -111,7 +124,7 @@ def cost_table(trades: Trades, fees_bps: Sequence[float], slippages_bps: Sequenc
 def break_even_bps(trades: Trades, *, resamples: int, rng: np.random.Generator) -> tuple[float, Interval]:
     """Return the fee per side at which the trades earn nothing, with a 95 % interval; NaN without trades."""
     if not len(trades):
-        return math.nan, Interval(math.nan, math.nan)
+        return math.nan, UNKNOWN
     sample = np.stack([trades.before_fees, trades.turnover], axis=1)
 
     def statistic(rows: F64) -> float:

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from gpuscalp.backtest.metrics import return_edges
 from gpuscalp.backtest.run import RESULT_FILE
 from gpuscalp.errors import DataError
-from gpuscalp.schema import F64, I64, NS_PER_S
+from gpuscalp.schema import F64, I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,9 @@ def read_run(path: Path) -> Recorded:
 def returns_of(runs: Sequence[Recorded], interval_s: int) -> F64:
     """Return float64[T, N]: the returns of N runs on their start capitals, over the same T intervals.
 
+    Runs over the same data end within milliseconds of each other, when the last report has come: the
+    intervals reach from the first sample of any of them to the last.
+
     Raises
     ------
     DataError
@@ -133,9 +137,9 @@ def returns_of(runs: Sequence[Recorded], interval_s: int) -> F64:
                     value=other.summary[name],
                     fix=f"{first.path} has {first.summary[name]}",
                 )
-    start, end = int(first.time_ns[0]), int(first.time_ns[-1])
-    grid = np.arange(start, end + 1, interval_s * NS_PER_S, dtype=np.int64)
-    return np.stack([np.diff(run.equity_at(grid)) / run.summary["start_usdt"] for run in runs], axis=1)
+    start, end = min(int(run.time_ns[0]) for run in runs), max(int(run.time_ns[-1]) for run in runs)
+    edges = return_edges(start, end, interval_s)
+    return np.stack([np.diff(run.equity_at(edges)) / run.summary["start_usdt"] for run in runs], axis=1)
 
 
 def _times(column: Any) -> I64:

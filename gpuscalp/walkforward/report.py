@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpuscalp.backtest.metrics import TOO_FEW_TRADES
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
+from gpuscalp.stats import OBSERVATIONS_MIN
 from gpuscalp.walkforward import figures
 from gpuscalp.walkforward.judge import Judged
 from gpuscalp.walkforward.plan import Plan
@@ -22,7 +24,7 @@ def sections(plan: Plan, judged: Judged, base: Recorded, summary: dict[str, Any]
         _steps(plan, judged, base),
         _luck(judged),
         _random(judged),
-        _costs(plan, judged),
+        _costs(plan, judged, base),
         _capacity(judged),
         _assumptions(plan, summary),
     ]
@@ -31,17 +33,18 @@ def sections(plan: Plan, judged: Judged, base: Recorded, summary: dict[str, Any]
 def _pooled(judged: Judged, base: Recorded, summary: dict[str, Any]) -> Section:
     value, interval = judged.pnl
     estimate, trials = judged.performance.sharpe, judged.trials
+    unknown = _unknown(base, judged)
     rows: list[tuple[Cell, ...]] = [
         ("Net P&L of all steps, USDT", _money(value)),
-        ("… its 95 % interval (stationary bootstrap)", _range(interval.low, interval.high, _money)),
+        ("… its 95 % interval (stationary bootstrap)", _range(interval.low, interval.high, _money, unknown)),
         ("Doing nothing, USDT", _money(0.0)),
         ("Trades", len(base.trades)),
         (
             f"Sharpe ratio per {judged.performance.interval_s} s ± standard error",
-            f"{_number(estimate.value, 4)} ± {_number(estimate.error, 4)}",
+            f"{_number(estimate.value, 4)} ± {_number(estimate.error, 4, unknown)}",
         ),
-        (f"Deflated Sharpe ratio, {trials} trial(s)", _number(judged.performance.deflated, 3)),
-        ("… with the variance measured between them", _number(judged.deflated_measured, 3)),
+        (f"Deflated Sharpe ratio, {trials} trial(s)", _number(judged.performance.deflated, 3, unknown)),
+        ("… with the variance measured between them", _number(judged.deflated_measured, 3, unknown)),
         ("Largest drawdown", f"{base.summary['max_drawdown_pct']:.3f} %"),
         ("Turnover per day, times the start capital", _number(judged.turnover_per_day, 2)),
     ]
@@ -148,12 +151,12 @@ def _luck(judged: Judged) -> Section:
         paragraphs=[
             "Combinatorially symmetric cross-validation (Bailey, Borwein, López de Prado and Zhu 2015): time "
             "is cut into blocks; for every way to halve them the best configuration of one half is looked up "
-            "in the other. The probability of backtest overfitting is the share of ways in which it ranks no "
-            "better than the median there. Near one half the choice is worth nothing; near zero the same "
-            "configuration is best again and again, which may still be a loss. The ways overlap, so the "
-            "share has no binomial error, and with few configurations it is coarse. Where one configuration "
-            "is chosen nearly always, its two halves make up the same whole and the slope is near −1 by "
-            "construction.",
+            "in the other. The probability of backtest overfitting is the share of ways in which it ranks "
+            "below the median there; a rank in the very middle counts half. Near one half the choice is "
+            "worth nothing; near zero the same configuration is best again and again, which may still be a "
+            "loss. The ways overlap, so the share has no binomial error, and with few configurations it is "
+            "coarse. Where one configuration is chosen nearly always, its two halves make up the same whole "
+            "and the slope is near −1 by construction.",
         ],
         tables=[Table(("figure", "value"), rows), table],
         figures=[figures.logits(found)],
@@ -191,9 +194,10 @@ def _random(judged: Judged) -> Section:
     )
 
 
-def _costs(plan: Plan, judged: Judged) -> Section:
+def _costs(plan: Plan, judged: Judged, base: Recorded) -> Section:
     config = plan.config.judge
     value, interval = judged.break_even_bps
+    between = _range(interval.low, interval.high, lambda x: _number(x, 3), _unknown(base, judged))
     rows = [
         (f"{fee:g}", *(_money(float(cell)) for cell in judged.costs[index]))
         for index, fee in enumerate(config.fees_bps)
@@ -204,8 +208,7 @@ def _costs(plan: Plan, judged: Judged) -> Section:
             "The trades as they were, at other fees and with more slippage on every fill: exact and linear. "
             "At another fee the strategy would have entered at other times; for that, run it again.",
             f"Fee per side at which these trades earn nothing: {_number(value, 3)} bps, 95 % interval "
-            f"{_range(interval.low, interval.high, lambda x: _number(x, 3))} (stationary bootstrap over "
-            "trades).",
+            f"{between} (stationary bootstrap over trades).",
         ],
         tables=[
             Table(
@@ -294,9 +297,15 @@ def _money(value: float) -> str:
     return f"{value:+,.4f}" if abs(value) < 100 else f"{value:+,.2f}"
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "not known" if value is None or value != value else f"{value:.{digits}f}"
+def _unknown(base: Recorded, judged: Judged) -> str:
+    """Return how an error, an interval or a probability that is left out is worded."""
+    few = min(len(base.trades), judged.performance.sharpe.count) < OBSERVATIONS_MIN
+    return TOO_FEW_TRADES if few else "not known"
 
 
-def _range(low: float, high: float, form: Any) -> str:
-    return "not known" if low != low else f"{form(low)} to {form(high)}"
+def _number(value: float | None, digits: int, unknown: str = "not known") -> str:
+    return unknown if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _range(low: float, high: float, form: Any, unknown: str = "not known") -> str:
+    return unknown if low != low else f"{form(low)} to {form(high)}"

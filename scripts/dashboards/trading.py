@@ -201,7 +201,8 @@ ROWS = (
             Panel(
                 "Sharpe ratio",
                 "Of the equity's changes from minute to minute, not annualised, with its "
-                "standard error; after 30 minutes. Until then: the minutes.",
+                "standard error once enough round trips have ended; after 30 minutes. Until "
+                "then: the minutes.",
                 (
                     ("gpuscalp_sharpe_ratio{@}", "ratio"),
                     ("gpuscalp_sharpe_ratio{@} + gpuscalp_sharpe_error_ratio{@}", "one error above"),

@@ -10,6 +10,7 @@ import pytest
 from gpuscalp.backtest.ledger import Ledger, Trade
 from gpuscalp.backtest.metrics import grouped, hits, mean_pnl_interval, number, performance, total
 from gpuscalp.schema import NS_PER_S
+from gpuscalp.stats import OBSERVATIONS_MIN
 from tests.backtest.market import E8, NOW
 from tests.backtest.test_ledger import fill, order
 
@@ -29,13 +30,16 @@ def trades(pnls: list[float]) -> list[Trade]:
 )
 def test_interval_is_the_longest_that_leaves_enough_returns(span_s: int, interval: int) -> None:
     at = NOW + np.array([0, span_s], np.int64) * NS_PER_S
-    assert performance(at, np.array([100.0, 101.0]), start_usdt=100.0, trials=1).interval_s == interval
+    assert (
+        performance(at, np.array([100.0, 101.0]), start_usdt=100.0, trials=1, trades=100).interval_s
+        == interval
+    )
 
 
 def test_returns_cover_the_whole_time_with_holes_at_zero() -> None:
     at = NOW + np.array([0, 1, 2, 5, 6], np.int64) * NS_PER_S
     equity = np.array([100.0, 101.0, 100.0, 103.0, 103.0])
-    found = performance(at, equity, start_usdt=100.0, trials=1)
+    found = performance(at, equity, start_usdt=100.0, trials=1, trades=100)
     assert found.returns == pytest.approx([0.01, -0.01, 0.0, 0.0, 0.03, 0.0])
     assert found.sharpe.value == pytest.approx(found.returns.mean() / found.returns.std(ddof=1))
     assert found.annual is None
@@ -43,18 +47,18 @@ def test_returns_cover_the_whole_time_with_holes_at_zero() -> None:
 
 def test_nothing_traded_gives_no_ratio() -> None:
     at = NOW + np.arange(100, dtype=np.int64) * NS_PER_S
-    found = performance(at, np.full(100, 10_000.0), start_usdt=10_000.0, trials=5)
+    found = performance(at, np.full(100, 10_000.0), start_usdt=10_000.0, trials=5, trades=0)
     assert not found.sharpe.known
     assert number(found.sharpe.value) is None
     assert number(found.deflated) is None
     assert found.annual is None
-    assert not performance(at[:0], np.empty(0), start_usdt=1.0, trials=1).sharpe.known
+    assert not performance(at[:0], np.empty(0), start_usdt=1.0, trials=1, trades=100).sharpe.known
 
 
 def test_long_samples_are_annualised() -> None:
     at = NOW + np.arange(0, 30 * 86_400, 60, dtype=np.int64) * NS_PER_S
     equity = 10_000 + np.cumsum(np.random.default_rng(1).normal(0.01, 1, len(at)))
-    found = performance(at, equity, start_usdt=10_000.0, trials=1)
+    found = performance(at, equity, start_usdt=10_000.0, trials=1, trades=100)
     assert found.interval_s == 3_600
     assert found.annual == pytest.approx(found.sharpe.value * math.sqrt(8_760))
 
@@ -85,3 +89,43 @@ def test_interval_of_the_mean_holds_the_mean_and_is_reproducible() -> None:
     mean = np.mean([trade.pnl_e8 / E8 for trade in made])
     assert first.low < mean < first.high
     assert math.isnan(mean_pnl_interval([]).low)
+
+
+@pytest.mark.parametrize(
+    "span_s", [260, 200 * 3_600 + 3_000, 25 * 86_400 + 3_599, 200 * 86_400 + 80_000], ids=str
+)
+def test_what_happens_after_the_last_whole_interval_is_in_the_returns(span_s: int) -> None:
+    """A loss behind the last whole hour was in no return: the ratio was that of the time before."""
+    at = NOW + np.linspace(0, span_s * NS_PER_S, 2_000).astype(np.int64)
+    equity = np.full(len(at), 10_000.0)
+    equity[1:] += 7.0
+    equity[-1] -= 500.0
+    found = performance(at, equity, start_usdt=10_000.0, trials=1, trades=100)
+    assert found.returns.sum() == pytest.approx(-0.0493)
+    assert found.returns[-1] == pytest.approx(-0.05)
+    assert found.sharpe.value < 0
+    assert len(found.returns) == span_s // found.interval_s
+
+
+@pytest.mark.parametrize("winners", [1, 3, OBSERVATIONS_MIN - 1])
+def test_few_winners_are_no_skill(winners: int) -> None:
+    """One winning trade had a deflated Sharpe ratio of 0.963 and "95 % interval 0.3095 to 0.3095"."""
+    at = NOW + np.arange(2_000, dtype=np.int64) * NS_PER_S
+    equity = np.full(len(at), 10_000.0)
+    for trade in range(winners):
+        equity[50 * (trade + 1) :] += 0.3
+    few, enough = (
+        performance(at, equity, start_usdt=10_000.0, trials=1, trades=count)
+        for count in (winners, OBSERVATIONS_MIN)
+    )
+    assert few.sharpe.value == enough.sharpe.value > 0
+    assert [number(each) for each in (few.deflated, few.sharpe.error, few.sharpe.error_lo)] == [None] * 3
+    assert enough.deflated > 0.8
+    assert math.isnan(mean_pnl_interval(trades([0.3] * winners)).low)
+    assert not math.isnan(mean_pnl_interval(trades([0.3] * OBSERVATIONS_MIN)).low)
+
+
+def test_few_winners_are_not_annualised() -> None:
+    at = NOW + np.arange(0, 30 * 86_400, 60, dtype=np.int64) * NS_PER_S
+    equity = np.linspace(10_000.0, 10_100.0, len(at)) + np.sin(np.arange(len(at)))
+    assert performance(at, equity, start_usdt=10_000.0, trials=1, trades=3).annual is None

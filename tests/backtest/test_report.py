@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from gpuscalp.backtest import figures
+from gpuscalp.backtest.band import Figures
+from gpuscalp.backtest.band_report import _cells
 from gpuscalp.backtest.calibration import PredictionCheck
 from gpuscalp.backtest.metrics import total
 from gpuscalp.backtest.report import _bin, sections
 from gpuscalp.backtest.summary import summarise
 from gpuscalp.config import LabelConfig, StrategyConfig
 from gpuscalp.report import render
+from gpuscalp.stats import OBSERVATIONS_MIN
 from tests.backtest.test_session import CONFIG, GRID, made_market, run, scope
 
 
@@ -48,3 +52,28 @@ def test_pictures_break_long_names_and_say_that_time_is_utc() -> None:
     picture = figures.components(total(recorder.ledger.closed))
     assert ">slippage: delay<" not in picture
     assert "delay</" in picture
+
+
+@pytest.mark.parametrize("count", [1, OBSERVATIONS_MIN - 1])
+def test_few_trades_have_no_certainty_and_every_page_says_why(count: int) -> None:
+    """One winning trade made a deflated Sharpe ratio of 0.963 and an interval from 0.3095 to 0.3095."""
+    session = run(made_market(400))
+    del session.recorder.ledger.closed[count:]
+    outcome = summarise(CONFIG, scope(), session, PredictionCheck(LabelConfig(), GRID))
+    for name in (
+        "sharpe_error", "sharpe_annual", "deflated_sharpe", "mean_pnl_low_usdt", "mean_pnl_high_usdt",
+    ):  # fmt: skip
+        assert outcome.summary[name] is None, name
+    assert outcome.summary["sharpe"] < 0
+    word = "trade" if count == 1 else "trades"
+    assert any(text.startswith(f"Only {count} {word} in 39 returns: with") for text in outcome.warnings)
+    assert not any("too wide to decide" in text for text in outcome.warnings)
+    found = {each.title: dict(each.tables[0].rows) for each in sections(outcome)[::4] if each.tables}
+    why = "not known: fewer than 30 closed trades or returns"
+    sure, head = found["How sure these figures are"], found["Summary"]
+    assert head["Deflated Sharpe ratio, 1 trial(s)"] == sure["Deflated Sharpe ratio"] == why
+    assert sure["… its 95 % interval (block bootstrap)"] == why
+    assert head["Sharpe ratio per second"].endswith(f"(standard error {why})")
+    figures_of_band = Figures.of(session, CONFIG)
+    assert (figures_of_band.sharpe_low, figures_of_band.sharpe_high) == (None, None)
+    assert _cells(figures_of_band)[4] == f"{outcome.summary['sharpe']:+.4f} ({why})"

@@ -219,6 +219,7 @@ def test_runs_over_another_time_are_compared_only_when_asked_and_where_both_were
     answer = compare_runs([folder / "b", folder / "half"], any_market=True).answer
     assert answer["same_market"] is False
     assert answer["blocks"]["count"] in (29, 30)
+    assert (answer["warnings"] != []) is (answer["blocks"]["count"] < 30)
     (match,) = answer["trades"]
     # Same settings, same market: after a little while both do the same.
     assert match["in_both"] > 20
@@ -335,3 +336,23 @@ def test_trades_show_what_they_made_beside_their_side_and_no_column_of_one_value
     count = show_run(folder / "a")["result"]["trades"]
     listed = f"The 100 largest gains and losses of {count} trades" if count > 100 else f"All {count} trades"
     assert f"{listed}; USDT." in caption
+
+
+def test_runs_of_few_trades_are_compared_without_intervals_and_say_why(
+    folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """The mean of two trades against the mean of two others had an interval of almost no width."""
+    few = tmp_path / "few"
+    shutil.copytree(folder / "b", few)
+    pq.write_table(pq.read_table(few / "trades.parquet").slice(0, 2), few / "trades.parquet")
+    assert command(["backtest", "compare", str(folder / "a"), str(few), str(folder / "b"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    for figure in answer["figures"]:
+        one, other = figure["differences"]
+        assert (one["low"], one["high"]) == (None, None)
+        assert (other["low"] is None) == (figure["figure"] == "largest drawdown between blocks")
+    (warning,) = answer["warnings"]
+    assert warning.startswith("B closed 2 trade(s) in the time that is compared: with fewer than 30 ")
+    assert command(["backtest", "compare", str(folder / "a"), str(few), "--out", str(tmp_path / "page")]) == 0
+    assert "! B closed 2 trade(s)" in capsys.readouterr().out
+    assert "B closed 2 trade(s)" in (tmp_path / "page").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.live.trading_record import RETURNS_MIN, SAMPLE_NS, TradingRecord
 from gpuscalp.orders import BUY, SELL, Fill, Intent, IntentKind, Order
 from gpuscalp.schema import E8
-from gpuscalp.stats import sharpe
+from gpuscalp.stats import OBSERVATIONS_MIN, sharpe
 from gpuscalp.strategy import SKIP_REASONS
 from gpuscalp.trader import StepReport
 
@@ -172,3 +173,18 @@ def test_minutes_without_frames_are_minutes_without_a_change_and_a_day_is_the_mo
     assert record.sharpe().count == 1_440
     record.on_step(step(100_000 * SAMPLE_NS, START_E8))
     assert record.sharpe().count == 1_440
+
+
+def test_ratio_has_an_error_only_while_enough_round_trips_ended_in_its_time():
+    """One winning trade in a quiet day made a ratio as sure as 1,440 results."""
+    desk, last = Desk(Money()), 100 + OBSERVATIONS_MIN - 1
+    for minute in range(2_000):
+        desk.record.on_step(step(minute * SAMPLE_NS, START_E8 + minute % 7 * E8))
+        if 100 <= minute <= last:
+            desk.fill(BUY, 100.0)
+            desk.fill(SELL, 101.0)
+        if minute in (50, last, last + 1, 1_540, 1_541, 1_999):
+            found = desk.record.sharpe()
+            assert math.isfinite(found.value)
+            # The first of them lies before the oldest of 1,441 equities from minute 1,541 on.
+            assert math.isfinite(found.error) is (last < minute <= 1_540)

@@ -367,11 +367,13 @@ def test_recorded_runs_count_what_was_tried_for_them(result, tmp_path):
     assert found["trials"] == 400
     for row, path in zip(found["runs"], paths, strict=True):
         run = read_run(path)
-        sharpe = performance(run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=400)
-        assert row["deflated_sharpe"] == number(sharpe.deflated)
-        assert row["deflated_sharpe"] < 0.9 * number(
-            performance(run.time_ns, run.equity_usdt, start_usdt=run.summary["start_usdt"], trials=2).deflated
+        start_usdt, trades = run.summary["start_usdt"], run.summary["trades"]
+        wanted, kinder = (
+            performance(run.time_ns, run.equity_usdt, start_usdt=start_usdt, trials=trials, trades=trades)
+            for trials in (400, 2)
         )
+        assert row["deflated_sharpe"] == number(wanted.deflated)
+        assert row["deflated_sharpe"] < 0.9 * number(kinder.deflated)
 
 
 def test_command_goes_on_with_a_walk_and_prints_it(cli, archive, result, tmp_path, monkeypatch):

@@ -1,0 +1,135 @@
+"""The judgement of runs made by hand: few trades, the end of the time, settings without a difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from gpuscalp.config import JudgeConfig
+from gpuscalp.schema import NS_PER_MS, NS_PER_S
+from gpuscalp.stats import OBSERVATIONS_MIN
+from gpuscalp.walkforward import compare_runs
+from gpuscalp.walkforward.judge import Judged, judge, to_dict
+from gpuscalp.walkforward.plan import Plan, Run, Step
+from gpuscalp.walkforward.recorded import Recorded, Trades, returns_of
+from gpuscalp.walkforward.report import sections
+from tests.walkforward.market import CONFIG
+
+START = 1_700_000_000 * NS_PER_S
+SPAN_S = 3_107  # 310 intervals of 10 s, and a rest
+CONFIGURED = msgspec.structs.replace(CONFIG, judge=JudgeConfig(blocks=4, resamples=100, sizes=()))
+
+
+def recorded(gains: dict[float, float], *, late_ns: int = 0) -> Recorded:
+    """Return a run that earned something at these seconds, a trade each, from a start of 1,000."""
+    at = START + np.arange(SPAN_S + 1, dtype=np.int64) * NS_PER_S
+    at[-1] += late_ns
+    exits = START + (np.array(list(gains), float) * NS_PER_S).astype(np.int64)
+    pnl = np.array(list(gains.values()), float)
+    equity = 1_000.0 + (pnl[None, :] * (exits[None, :] <= at[:, None])).sum(axis=1)
+    count, nothing = len(pnl), np.zeros(len(pnl))
+    value = np.full(count, 100.0)
+    trades = Trades(
+        np.zeros(count, np.int64), np.ones(count, np.int64), exits - NS_PER_S, exits, value, value,
+        pnl, nothing, nothing, nothing, pnl,
+    )  # fmt: skip
+    summary = {
+        "venue": "v", "symbols": ["A"], "start": "", "end": "", "data_digest": "", "start_usdt": 1_000.0,
+        "trades": count, "turnover_usdt": 200.0 * count, "pnl_usdt": float(pnl.sum()), "cancelled_usdt": 0.0,
+        "max_drawdown_pct": 0.0, "trials": 2, "warnings": [],
+    }  # fmt: skip
+    return Recorded(Path("run"), at, equity, trades, summary)
+
+
+def judged(*runs: Recorded) -> tuple[Plan, Judged]:
+    kinds = ("base", *["tried"] * (len(runs) - 1))
+    planned = tuple(Run(f"{kind}-{place}", kind, 7, CONFIGURED.backtest) for place, kind in enumerate(kinds))
+    step = Step(0, START - NS_PER_S, START - 1, START, START + SPAN_S * NS_PER_S)
+    plan = Plan(Path("archive"), CONFIGURED, ("A",), "cpu", (step,), planned, "")
+    return plan, judge(plan, list(zip(planned, runs, strict=True)), None)
+
+
+def winners(count: int) -> dict[float, float]:
+    return {50.0 + 60 * place: 0.3 for place in range(count)}
+
+
+def test_returns_reach_to_what_the_last_of_the_runs_has_booked_at_the_end():
+    """A loss behind the last whole interval was lost, and one 3 ms behind the end of the first run."""
+    runs = [
+        recorded({40.0: 1.0, SPAN_S - 2.0: -9.0}),
+        recorded({SPAN_S + 0.003: -5.0}, late_ns=4 * NS_PER_MS),
+    ]
+    for interval_s in (1, 10, 60, 300):
+        found = returns_of(runs, interval_s)
+        assert len(found) == SPAN_S // interval_s
+        assert found.sum(axis=0) == pytest.approx([-8e-3, -5e-3])
+
+
+def test_interval_of_the_result_is_around_the_result():
+    """The base lost 60 in the last seconds; the interval was that of the time before, and above zero."""
+    run = recorded({**winners(40), SPAN_S - 1.0: -60.0})
+    _, found = judged(run, recorded(winners(35)))
+    value, interval = found.pnl
+    assert value == pytest.approx(12.0 - 60.0)
+    assert interval.low < value < interval.high
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, OBSERVATIONS_MIN - 1])
+def test_few_winners_are_no_skill_and_the_report_says_why(count, monkeypatch):
+    """One winning trade: a deflated ratio of 0.963, and an interval as wide as nothing."""
+    run = recorded(winners(count))
+    plan, found = judged(run, recorded({**winners(count), 2_000.0: -0.1}))
+    answer = to_dict(found, CONFIGURED)
+    for name in (
+        "pnl_low_usdt", "pnl_high_usdt", "sharpe_error", "deflated_sharpe", "deflated_sharpe_measured",
+        "break_even_low_bps", "break_even_high_bps",
+    ):  # fmt: skip
+        assert answer[name] is None, name
+    monkeypatch.setattr("gpuscalp.walkforward.figures.draw", lambda *_, **__: "")
+    summary = {
+        "warnings": [],
+        "look_ahead": {"s": []},
+        "look_ahead_unseen": {"s": []},
+        "config_hash": "",
+        "base": "",
+    }
+    for row in found.steps:
+        row |= {"trained_until": "", "train_rows": 1, "held_out_ic": None}
+    pooled = dict(sections(plan, found, run, summary)[0].tables[0].rows)
+    why = f"not known: fewer than {OBSERVATIONS_MIN} closed trades or returns"
+    assert pooled["… its 95 % interval (stationary bootstrap)"] == why
+    assert pooled["Deflated Sharpe ratio, 1 trial(s)"] == why
+    assert pooled["… with the variance measured between them"] == why
+
+
+def test_enough_trades_are_judged():
+    _, found = judged(recorded(winners(OBSERVATIONS_MIN)), recorded(winners(35)))
+    answer = to_dict(found, CONFIGURED)
+    assert answer["pnl_low_usdt"] < answer["pnl_usdt"] < answer["pnl_high_usdt"]
+    assert answer["sharpe_error"] > 0
+    assert answer["deflated_sharpe"] > 0.9
+    assert answer["break_even_low_bps"] is not None
+
+
+@pytest.mark.parametrize("gains", [{}, winners(40)])
+def test_settings_that_make_no_difference_have_no_probability_of_overfitting(gains):
+    """It was 1.000: overfit for sure, where nothing could be chosen."""
+    _, found = judged(*(recorded(gains) for _ in range(3)))
+    assert found.overfitting is None
+    assert "all configurations did the same" in found.no_overfitting
+    assert to_dict(found, CONFIGURED)["overfitting"] is None
+
+
+def test_recorded_runs_of_few_trades_say_why_nothing_is_known(monkeypatch):
+    runs = {"few": recorded(winners(3)), "many": recorded(winners(40))}
+    monkeypatch.setattr("gpuscalp.walkforward.recorded.read_run", lambda path: runs[str(path)])
+    answer = compare_runs([Path("few"), Path("many")], blocks=4)
+    few, many = answer["runs"]
+    assert few["sharpe"] > 0
+    assert few["deflated_sharpe"] is None
+    assert many["deflated_sharpe"] > 0.9
+    (warning,) = answer["warnings"]
+    assert warning.startswith("few closed 3 trade(s)")
