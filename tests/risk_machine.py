@@ -22,9 +22,9 @@ from gpuscalp import object_graph
 from gpuscalp.account import Account
 from gpuscalp.config import (
     AccountConfig,
+    BacktestConfig,
     CostConfig,
     LegConfig,
-    OrdersConfig,
     PaperConfig,
     RiskConfig,
     SizingConfig,
@@ -112,10 +112,9 @@ class RiskMachine(RuleBasedStateMachine):
         self.close_sound_frame(100, (0, 0))
 
     cost = CostConfig(taker_fee_bps=1.0, maker_fee_bps=0.0)
-    orders = OrdersConfig()
 
     def made(self) -> Trader:
-        return Trader(
+        config = BacktestConfig(
             strategy=StrategyConfig(
                 min_confidence=0.3, min_agreement=0.0, hold_ms=HOLD_MS, order_usdt=self.order_usdt
             ),
@@ -123,11 +122,8 @@ class RiskMachine(RuleBasedStateMachine):
             risk=self.risk,
             cost=self.cost,
             account=AccountConfig(start_usdt=self.start_usdt),
-            orders=self.orders,
-            instruments=INSTRUMENTS,
-            horizon_ms=HOLD_MS,
-            trained_until_ns=NOON - 3_600 * 10**9,
         )
+        return Trader(config, INSTRUMENTS, horizon_ms=HOLD_MS, trained_until_ns=NOON - 3_600 * 10**9)
 
     def go(self, dt_ms: int, *, steps: int = 1) -> None:
         """Let time pass; count the steps of the machine."""

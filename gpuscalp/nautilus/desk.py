@@ -15,21 +15,13 @@ that a step depends on beside the engine's state and the time of its decisions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol, final
+from typing import Final, final
 
 import numpy as np
 
 from gpuscalp.batcher import Batcher
 from gpuscalp.bundle import Bundle
-from gpuscalp.config import (
-    AccountConfig,
-    BatchConfig,
-    CostConfig,
-    OrdersConfig,
-    RiskConfig,
-    SizingConfig,
-    StrategyConfig,
-)
+from gpuscalp.config import BatchConfig, TradingConfig
 from gpuscalp.execution.inbox import Inbox
 from gpuscalp.execution.messages import Report
 from gpuscalp.live.engine import Engine
@@ -43,23 +35,6 @@ _NO_TICKS: Final = np.zeros(0, TICK)
 _HEALTHY: Final = HealthRecord(0.0, drifted=False)
 # A backtest has no clock that could make a prediction late.
 _NEVER_MS: Final = 1 << 40
-
-
-class TradingConfig(Protocol):
-    """What a trader is made of: a part of the configuration of a backtest and of a live session."""
-
-    @property
-    def strategy(self) -> StrategyConfig: ...
-    @property
-    def orders(self) -> OrdersConfig: ...
-    @property
-    def sizing(self) -> SizingConfig: ...
-    @property
-    def risk(self) -> RiskConfig: ...
-    @property
-    def cost(self) -> CostConfig: ...
-    @property
-    def account(self) -> AccountConfig: ...
 
 
 @final
@@ -139,18 +114,13 @@ def make_desk(
     ----------
     bundle : the model, loaded against the graph of ``pipeline``
     instruments : in the order of the bundle's symbols
-    config : strategy, orders, sizing, risk, cost, account
+    config : what the trader goes by
     session_id : goes into the ids under which the exchange knows the orders
     """
     training = bundle.contract.training
     trader = Trader(
-        strategy=config.strategy,
-        sizing=config.sizing,
-        risk=config.risk,
-        cost=config.cost,
-        account=config.account,
-        orders=config.orders,
-        instruments=instruments,
+        config,
+        instruments,
         horizon_ms=training.config.label.horizon_ms,
         trained_until_ns=training.trained_on.end_ns,
     )
