@@ -127,7 +127,7 @@ class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
     # Levels behind the best one are taken only from a book younger than this.
     depth_age_ms: PositiveInt = 1_000
     max_open_orders: PositiveInt = 200  # per symbol
-    max_orders_per_10s: PositiveInt | Literal["off"] = 300  # new and amended ones, of the account
+    max_orders_per_10s: PositiveInt | Literal["off"] = 300  # new ones, of the account
     max_orders_per_minute: PositiveInt | Literal["off"] = 1_200
     leverage: Annotated[int, Meta(ge=1, le=125)] = 20
     liquidation_fee_bps: NonNegative = 125.0
