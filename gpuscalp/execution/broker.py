@@ -19,7 +19,6 @@ from gpuscalp.execution.custody import NEVER, Custody
 from gpuscalp.execution.filters import Reject, SymbolRules
 from gpuscalp.execution.latency import legs
 from gpuscalp.execution.lifecycle import OrderEvent
-from gpuscalp.execution.margin import DEFAULT_TIERS, Tier
 from gpuscalp.execution.matching import Matcher, Rows, compile_ahead
 from gpuscalp.execution.messages import OrderRequest, Report, ReportKind
 from gpuscalp.execution.outbox import Outbox, execution
@@ -44,8 +43,6 @@ class PaperBroker:
     cost : maker and taker fees
     paper : latencies, queue model, margin; see PaperConfig
     start_e8 : wallet at the start, 1e-8 of the quote currency
-    rules : S filters; None takes them from the instruments
-    tiers : S margin tables; None takes DEFAULT_TIERS
 
     Attributes
     ----------
@@ -63,16 +60,14 @@ class PaperBroker:
         cost: CostConfig,
         paper: PaperConfig,
         start_e8: int,
-        rules: Sequence[SymbolRules] | None = None,
-        tiers: Sequence[Sequence[Tier]] | None = None,
     ) -> None:
         compile_ahead()
         count = len(instruments)
-        each_rules = tuple(rules or (SymbolRules.of(each, paper) for each in instruments))
+        each_rules = tuple(SymbolRules.of(each, paper) for each in instruments)
         self._paper = paper
         self._custody = Custody(
             start_e8,
-            tiers or (DEFAULT_TIERS,) * count,
+            count,
             cost=cost,
             leverage=paper.leverage,
             liquidation_fee_bps=paper.liquidation_fee_bps,
