@@ -7,7 +7,7 @@ Never: places an order, raises for a refusal, or knows a clock. The rules are in
 Four ways for an operator to stop. Three are events of the gate: HALT_ENTRIES (nothing is opened, positions
 run to their exit), REDUCE (in addition the caller cancels ``Trader.risk_increasing_orders``) and FLATTEN (the
 caller cancels everything and closes what ``Trader.flatten`` names, until nothing is held). The fourth, to end
-the process, changes nothing here: the state is kept by whoever keeps the snapshot.
+the process, changes nothing here: a checkpoint holds the gate as it is.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ TRANSITIONS: Final[dict[tuple[RiskState, RiskEvent], RiskState]] = {
 
 @dataclass(frozen=True, slots=True)
 class RiskSnapshot:
-    """All that a gate remembers, as plain numbers and text: what has to outlive the process.
+    """All that a gate remembers, as plain numbers and text: what is told of it.
 
     Attributes
     ----------
@@ -324,40 +324,6 @@ class RiskGate:
             ),
             order_times_ns=tuple(self._rate.times_ns),
         )
-
-    def restore(self, snapshot: RiskSnapshot) -> None:
-        """Take over what another gate remembered. Symbols must stand in the same order.
-
-        Raises
-        ------
-        ConfigError
-            the snapshot names a state, an event or a symbol that does not exist; nothing is changed
-        """
-        symbol_count = len(self.pauses.until_ns)
-        try:
-            state = RiskState(snapshot.state)
-            cause = RiskEvent(snapshot.cause) if snapshot.cause else None
-        except ValueError as error:
-            raise ConfigError(f"the kept state of the risk gate is not one: {error}", where="risk") from None
-        if any(not 0 <= index < symbol_count for index, _, _ in snapshot.pauses):
-            raise ConfigError(
-                "the kept state of the risk gate is of other symbols",
-                where="risk",
-                value=snapshot.pauses,
-                fix=f"there are {symbol_count} symbols now",
-            )
-        self.state, self.cause, self.since_ns = state, cause, snapshot.since_ns
-        self.causes = [] if cause is None or state is RiskState.ACTIVE else [cause]
-        self._now_ns, self._day = snapshot.now_ns, snapshot.day
-        self._day_start_e8, self._high_e8 = snapshot.day_start_e8, snapshot.high_e8
-        self._measure(snapshot.last_e8)
-        self.streak = LossStreak(snapshot.losses, snapshot.cool_down_until_ns, snapshot.loss_trips)
-        self.pauses = VolatilityPauses(symbol_count)
-        for index, until_ns, trips in snapshot.pauses:
-            self.pauses.until_ns[index], self.pauses.trips[index] = until_ns, trips
-        self._rate = OrderRate()
-        for at_ns in snapshot.order_times_ns:
-            self._rate.add(at_ns)
 
     def _measure(self, equity_e8: int) -> None:
         self._last_e8 = equity_e8

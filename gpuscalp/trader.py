@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 
 from gpuscalp.account import Account
-from gpuscalp.config import AccountConfig, CostConfig, OrdersConfig, RiskConfig, SizingConfig, StrategyConfig
+from gpuscalp.config import TradingConfig
 from gpuscalp.exposure import Exposure
 from gpuscalp.inquiry import Inquiry
 from gpuscalp.open_orders import OpenOrders
@@ -92,7 +92,7 @@ class Trader:
 
     Parameters
     ----------
-    strategy, sizing, risk, cost, account, orders : their sections of the configuration
+    config : a session's; only the sections of TradingConfig are read
     instruments : S of them, in the order of all arrays of axis S
     horizon_ms : the model's label horizon
     trained_until_ns : end of the model's training data, None if not known; to be set with every new model
@@ -100,28 +100,24 @@ class Trader:
 
     def __init__(
         self,
-        *,
-        strategy: StrategyConfig,
-        sizing: SizingConfig,
-        risk: RiskConfig,
-        cost: CostConfig,
-        account: AccountConfig,
-        orders: OrdersConfig,
+        config: TradingConfig,
         instruments: Sequence[Instrument],
+        *,
         horizon_ms: int,
         trained_until_ns: int | None,
     ) -> None:
-        start_e8 = round(account.start_usdt * E8)
+        risk, sizing = config.risk, config.sizing
+        start_e8 = round(config.account.start_usdt * E8)
         count = len(instruments)
         self.instruments = tuple(instruments)
-        self.strategy = Strategy(strategy, cost, horizon_ms=horizon_ms)
+        self.strategy = Strategy(config.strategy, config.cost, horizon_ms=horizon_ms)
         self.sizing = Sizing(sizing, risk)
         self.account = Account(start_e8, count)
         self.gate = RiskGate(risk, start_e8=start_e8, symbol_count=count)
         self.volatility = Volatility(count, short_ms=risk.volatility_ms, long_ms=sizing.volatility_ms)
         self.orders = OpenOrders(count)
         self.policy = OrderPolicy(
-            orders,
+            config.orders,
             [each.tick_size_e8 for each in instruments],
             self.orders,
             hold_ns=self.strategy.hold_ns,

@@ -7,10 +7,8 @@ was passed, whether any refusal was without reason, and whether money, liquidity
 from __future__ import annotations
 
 from collections import Counter
-from copy import deepcopy
 from typing import Any, ClassVar
 
-import msgspec
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,12 +18,13 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gpuscalp import object_graph
 from gpuscalp.account import Account
 from gpuscalp.config import (
     AccountConfig,
+    BacktestConfig,
     CostConfig,
     LegConfig,
-    OrdersConfig,
     PaperConfig,
     RiskConfig,
     SizingConfig,
@@ -37,7 +36,7 @@ from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.execution.inbox import Inbox
 from gpuscalp.execution.messages import Report
 from gpuscalp.orders import Conditions, MarketRow, Order
-from gpuscalp.risk import RiskEvent, RiskSnapshot
+from gpuscalp.risk import RiskEvent
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import Trader
 from tests.risk_oracle import E8, Oracle
@@ -113,10 +112,9 @@ class RiskMachine(RuleBasedStateMachine):
         self.close_sound_frame(100, (0, 0))
 
     cost = CostConfig(taker_fee_bps=1.0, maker_fee_bps=0.0)
-    orders = OrdersConfig()
 
     def made(self) -> Trader:
-        return Trader(
+        config = BacktestConfig(
             strategy=StrategyConfig(
                 min_confidence=0.3, min_agreement=0.0, hold_ms=HOLD_MS, order_usdt=self.order_usdt
             ),
@@ -124,11 +122,8 @@ class RiskMachine(RuleBasedStateMachine):
             risk=self.risk,
             cost=self.cost,
             account=AccountConfig(start_usdt=self.start_usdt),
-            orders=self.orders,
-            instruments=INSTRUMENTS,
-            horizon_ms=HOLD_MS,
-            trained_until_ns=NOON - 3_600 * 10**9,
         )
+        return Trader(config, INSTRUMENTS, horizon_ms=HOLD_MS, trained_until_ns=NOON - 3_600 * 10**9)
 
     def go(self, dt_ms: int, *, steps: int = 1) -> None:
         """Let time pass; count the steps of the machine."""
@@ -339,17 +334,9 @@ class RiskMachine(RuleBasedStateMachine):
     def process_restarts(self) -> None:
         """The fourth stop: a new process takes over what was kept; the exchange has gone on meanwhile."""
         self.go(0)
-        kept = msgspec.json.encode(self.trader.gate.snapshot())
-        old, new = self.trader, self.made()
-        new.gate.restore(msgspec.json.decode(kept, type=RiskSnapshot))
-        afresh = {"instruments", "strategy", "sizing", "gate"}
-        # Copied together: what two parts share stays one thing, and what is made afresh takes its place.
-        memo = {id(getattr(old, name)): getattr(new, name) for name in afresh}
-        names = vars(old).keys() - afresh - {"_last_order_id"}
-        for name, copied in deepcopy({name: getattr(old, name) for name in sorted(names)}, memo).items():
-            setattr(new, name, copied)
-        new.resume_ids(max(self.oracle.ids, default=0))
-        self.trader = new
+        instruments = {"instruments": self.trader.instruments}
+        kept = object_graph.encode(self.trader, external=instruments)
+        self.trader = object_graph.decode(kept, external=instruments)
 
     # What always holds
 

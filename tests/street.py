@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gpuscalp import object_graph
 from gpuscalp.config import (
     AccountConfig,
+    BacktestConfig,
     CostConfig,
     LegConfig,
     OrdersConfig,
@@ -82,7 +83,7 @@ class Street:
 
     def __post_init__(self) -> None:
         leg = LegConfig(kind="uniform", low_ms=self.latency[0], high_ms=self.latency[1])
-        self.trader = Trader(
+        config = BacktestConfig(
             strategy=StrategyConfig(min_confidence=0.3, min_agreement=0.0, hold_ms=HOLD_MS, order_usdt=250.0),
             sizing=SizingConfig(target_volatility_bps="off", kelly_fraction="off", drawdown=False),
             risk=RiskConfig(
@@ -96,13 +97,11 @@ class Street:
             cost=CostConfig(taker_fee_bps=self.fees[0], maker_fee_bps=self.fees[1]),
             account=AccountConfig(start_usdt=10_000.0),
             orders=OrdersConfig(**self.orders),
-            instruments=INSTRUMENTS,
-            horizon_ms=HOLD_MS,
-            trained_until_ns=None,
         )  # fmt: skip
+        self.trader = Trader(config, INSTRUMENTS, horizon_ms=HOLD_MS, trained_until_ns=None)
         self.broker = PaperBroker(
             INSTRUMENTS,
-            cost=CostConfig(taker_fee_bps=self.fees[0], maker_fee_bps=self.fees[1]),
+            cost=config.cost,
             paper=PaperConfig(request=leg, reply=leg, seed=self.seed, meets=self.meets),  # type: ignore[arg-type]
             start_e8=10_000 * E8,
         )

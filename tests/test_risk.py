@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from math import nextafter
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,9 +14,9 @@ from hypothesis import strategies as st
 from gpuscalp import object_graph
 from gpuscalp.config import RiskConfig
 from gpuscalp.errors import ConfigError, UsageError
-from gpuscalp.risk import RiskEvent, RiskGate, RiskSnapshot, RiskState
+from gpuscalp.risk import RiskEvent, RiskGate, RiskState
 from gpuscalp.schema import NS_PER_DAY, Quality
-from tests.gates import E8, GOOD, LIMITS, NOON, START, exit_of, gate, wild, with_limits
+from tests.gates import E8, GOOD, NOON, START, exit_of, gate, wild, with_limits
 
 
 def test_daily_loss_latches_into_reducing_at_the_limit() -> None:
@@ -172,12 +171,9 @@ def test_restored_gate_answers_as_the_one_that_was_kept(
     for what in before:
         at_ns += step
         do(first, at_ns, what)
-    # Through JSON, as a file would keep it.
-    kept = msgspec.json.decode(msgspec.json.encode(first.snapshot()), type=RiskSnapshot)
-    assert kept == first.snapshot()
-    second = RiskGate(LIMITS, start_e8=1, symbol_count=2)
-    second.restore(kept)
-    assert second.snapshot() == kept
+    # As a checkpoint keeps it.
+    second = object_graph.decode(object_graph.encode(first))
+    assert second.snapshot() == first.snapshot()
     for what in after:
         at_ns += step
         assert do(first, at_ns, what) == do(second, at_ns, what)
@@ -191,22 +187,6 @@ def test_snapshot_is_plain() -> None:
     judge.on_order(NOON)
     for value in astuple(judge.snapshot()):
         assert type(value) in (int, str, tuple)
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"state": "asleep"}, "asleep"),
-        ({"cause": "weather"}, "weather"),
-        ({"pauses": ((2, 1, 1),)}, "other symbols"),
-    ],
-)
-def test_snapshot_that_makes_no_sense_is_refused(change: dict[str, Any], match: str) -> None:
-    judge = gate()
-    before = judge.snapshot()
-    with pytest.raises(ConfigError, match=match):
-        judge.restore(replace(before, **change))
-    assert judge.snapshot() == before
 
 
 @given(st.lists(st.integers(-2 * START, 2 * START), min_size=1, max_size=30), st.integers(1, NS_PER_DAY))

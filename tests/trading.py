@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from gpuscalp.config import AccountConfig, CostConfig, OrdersConfig, RiskConfig, SizingConfig, StrategyConfig
+from gpuscalp.config import (
+    AccountConfig,
+    BacktestConfig,
+    CostConfig,
+    OrdersConfig,
+    RiskConfig,
+    SizingConfig,
+    StrategyConfig,
+)
 from gpuscalp.orders import Conditions, Fill, MarketRow, Order, SignalRow
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import StepReport, Trader
@@ -28,13 +36,15 @@ PLAIN: dict[str, Any] = {"target_volatility_bps": "off", "kelly_fraction": "off"
 def trader(*, warm: bool = True, **sections: dict[str, Any]) -> Trader:
     """Return a trader that has seen one frame before the first one, so that the move to it is known."""
     made = Trader(
-        strategy=StrategyConfig(**sections.get("strategy", {})),
-        sizing=SizingConfig(**{**PLAIN, **sections.get("sizing", {})}),
-        risk=RiskConfig(**{"max_model_age_h": "off", **sections.get("risk", {})}),
-        cost=CostConfig(taker_fee_bps=5.0),
-        account=AccountConfig(start_usdt=10_000.0),
-        orders=OrdersConfig(**sections.get("orders", {})),
-        instruments=INSTRUMENTS,
+        BacktestConfig(
+            strategy=StrategyConfig(**sections.get("strategy", {})),
+            sizing=SizingConfig(**{**PLAIN, **sections.get("sizing", {})}),
+            risk=RiskConfig(**{"max_model_age_h": "off", **sections.get("risk", {})}),
+            cost=CostConfig(taker_fee_bps=5.0),
+            account=AccountConfig(start_usdt=10_000.0),
+            orders=OrdersConfig(**sections.get("orders", {})),
+        ),
+        INSTRUMENTS,
         horizon_ms=1_000,
         **{"trained_until_ns": None, **sections.get("other", {})},
     )

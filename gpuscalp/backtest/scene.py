@@ -54,15 +54,7 @@ class Scene:
     ) -> Session:
         """Return a session that has not begun."""
         trader = Trader(
-            strategy=config.strategy,
-            sizing=config.sizing,
-            risk=config.risk,
-            cost=config.cost,
-            account=config.account,
-            orders=config.orders,
-            instruments=self.instruments,
-            horizon_ms=self.horizon_ms,
-            trained_until_ns=self.trained_until_ns,
+            config, self.instruments, horizon_ms=self.horizon_ms, trained_until_ns=self.trained_until_ns
         )
         recording = _ArchiveRecording(Archive.open(self.archive_path), self.venue, self.symbols)
         return Session(trader, recording, config=config, grid=self.grid, keep=keep, like=like)

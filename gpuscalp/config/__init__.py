@@ -35,6 +35,7 @@ from gpuscalp.config.trading import (
     RiskConfig,
     SizingConfig,
     StrategyConfig,
+    TradingConfig,
 )
 from gpuscalp.config.training import (
     BoosterConfig,
@@ -100,6 +101,7 @@ __all__ = [
     "SizingConfig",
     "SplitConfig",
     "StrategyConfig",
+    "TradingConfig",
     "TrainConfig",
     "TrialConfig",
     "TriedConfig",

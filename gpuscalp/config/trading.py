@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
@@ -127,7 +127,7 @@ class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
     # Levels behind the best one are taken only from a book younger than this.
     depth_age_ms: PositiveInt = 1_000
     max_open_orders: PositiveInt = 200  # per symbol
-    max_orders_per_10s: PositiveInt | Literal["off"] = 300  # new and amended ones, of the account
+    max_orders_per_10s: PositiveInt | Literal["off"] = 300  # new ones, of the account
     max_orders_per_minute: PositiveInt | Literal["off"] = 1_200
     leverage: Annotated[int, Meta(ge=1, le=125)] = 20
     liquidation_fee_bps: NonNegative = 125.0
@@ -152,6 +152,23 @@ class BandConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fixed_factors: Annotated[tuple[NonNegative, ...], Several] = (1.0, 2.0, 5.0)
     fees_bps: Annotated[tuple[tuple[float, NonNegative], ...], Several] = ((2.0, 5.0), (1.2, 3.2), (0.0, 1.7))
     compute_ms: Annotated[tuple[NonNegative, ...], Several] = (1.0, 5.0, 20.0)
+
+
+class TradingConfig(Protocol):
+    """What a trader goes by: these sections of a backtest's and of a live session's configuration."""
+
+    @property
+    def strategy(self) -> StrategyConfig: ...
+    @property
+    def orders(self) -> OrdersConfig: ...
+    @property
+    def sizing(self) -> SizingConfig: ...
+    @property
+    def risk(self) -> RiskConfig: ...
+    @property
+    def cost(self) -> CostConfig: ...
+    @property
+    def account(self) -> AccountConfig: ...
 
 
 class BacktestConfig(Struct, frozen=True, forbid_unknown_fields=True):

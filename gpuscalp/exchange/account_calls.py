@@ -11,8 +11,9 @@ from typing import Any, Final
 from gpuscalp.exchange.calls import Call, Endpoint
 from gpuscalp.exchange.ledger import POSITION_SIDES
 from gpuscalp.exchange.refusals import ApiError
-from gpuscalp.exchange.rules import BRACKETS, text
+from gpuscalp.exchange.rules import text
 from gpuscalp.exchange.users import LISTEN_KEY_MS
+from gpuscalp.execution.margin import TIERS
 from gpuscalp.schema import E8
 
 _LEVERAGE_MAX: Final = 125
@@ -275,14 +276,14 @@ def _brackets(call: Call) -> Any:
     symbols = [call.listing().symbol] if wanted else list(call.venue.listings)
     steps = [
         {
-            "bracket": item.number,
-            "initialLeverage": item.leverage,
-            "notionalCap": item.cap_e8 // E8,
-            "notionalFloor": item.floor_e8 // E8,
-            "maintMarginRatio": item.rate_e8 / E8,
-            "cum": item.cum_e8 / E8,
+            "bracket": number,
+            "initialLeverage": tier.leverage,
+            "notionalCap": tier.cap_e8 // E8,
+            "notionalFloor": tier.floor_e8 // E8,
+            "maintMarginRatio": tier.rate_e8 / E8,
+            "cum": tier.amount_e8 / E8,
         }
-        for item in BRACKETS
+        for number, tier in enumerate(TIERS, 1)
     ]
     return [{"symbol": symbol, "notionalCoef": 1.0, "brackets": steps} for symbol in symbols]
 

@@ -18,6 +18,7 @@ from typing import Final
 from gpuscalp.account import Account, Position, divide_half_even, notional_e8
 from gpuscalp.exchange.orders import Order
 from gpuscalp.exchange.rules import SymbolRules
+from gpuscalp.execution.margin import TIERS, maintenance_e8
 from gpuscalp.schema import E8
 
 POSITION_SIDES: Final = ("BOTH", "LONG", "SHORT")
@@ -131,8 +132,8 @@ class Ledger:
         return self._margin(symbol, notional)
 
     def maintenance_e8(self, symbol: str, position_side: str) -> int:
-        rules = self.rules[self._index[symbol] // 3]
-        return rules.maintenance_e8(abs(self.position(symbol, position_side).value_e8(self.mark_of(symbol))))
+        notional = abs(self.position(symbol, position_side).value_e8(self.mark_of(symbol)))
+        return maintenance_e8(TIERS, notional)
 
     def maintenance_total_e8(self) -> int:
         return sum(self.maintenance_e8(rules.symbol, side) for rules, side, _ in self.held())

@@ -1,4 +1,4 @@
-"""What the exchange allows for one symbol: filters, leverage brackets, and how numbers are written.
+"""What the exchange allows for one symbol: filters, largest positions, and how numbers are written.
 
 Owns: exchangeInfo entries and the texts of prices and quantities. Never: looks at orders or accounts.
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from gpuscalp.account import divide_half_even
+from gpuscalp.execution.margin import TIERS
 from gpuscalp.feeds.decimals import format_e8
 from gpuscalp.schema import E8, Instrument
 
@@ -38,38 +38,6 @@ def text(value_e8: int, places: int = 0) -> str:
     kept = digits.rstrip("0")
     least = len(digits) - 8 + places if places else len(digits) - 9
     return digits[: max(least, len(kept) - (kept[-1] == "."))]
-
-
-@dataclass(frozen=True, slots=True)
-class Bracket:
-    """One step of the leverage table: up to a notional of ``cap_e8``; maintenance = rate × notional − cum."""
-
-    number: int
-    leverage: int
-    floor_e8: int
-    cap_e8: int
-    rate_e8: int
-    cum_e8: int
-
-
-def _brackets() -> tuple[Bracket, ...]:
-    steps = (
-        *((50_000, 125, 400_000), (600_000, 100, 500_000), (3_000_000, 75, 650_000)),
-        *((12_000_000, 50, 1_000_000), (70_000_000, 25, 2_000_000), (100_000_000, 20, 2_500_000)),
-        *((230_000_000, 10, 5_000_000), (480_000_000, 5, 10_000_000), (600_000_000, 4, 12_500_000)),
-        *((800_000_000, 3, 15_000_000), (1_200_000_000, 2, 25_000_000), (1_800_000_000, 1, 50_000_000)),
-    )
-    made: list[Bracket] = []
-    floor = cum = rate_before = 0
-    for number, (cap, leverage, rate) in enumerate(steps, 1):
-        # The amount that makes the maintenance margin continuous at the step.
-        cum += floor * (rate - rate_before)
-        made.append(Bracket(number, leverage, floor * E8, cap * E8, rate, cum))
-        floor, rate_before = cap, rate
-    return tuple(made)
-
-
-BRACKETS: Final = _brackets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +93,9 @@ class SymbolRules:
     def qty(self, value_e8: int) -> str:
         return text(value_e8, self.qty_places)
 
-    def bracket_of(self, notional_e8: int) -> Bracket:
-        """Return the bracket that a notional lies in; the last one for what exceeds all."""
-        return next((item for item in BRACKETS if notional_e8 <= item.cap_e8), BRACKETS[-1])
-
     def max_notional_e8(self, leverage: int) -> int:
         """Return the largest notional that a leverage allows."""
-        return max((item.cap_e8 for item in BRACKETS if item.leverage >= leverage), default=0)
-
-    def maintenance_e8(self, notional_e8: int) -> int:
-        """Return the maintenance margin of a position of that size."""
-        bracket = self.bracket_of(notional_e8)
-        return max(0, divide_half_even(notional_e8 * bracket.rate_e8, E8) - bracket.cum_e8)
+        return max((tier.cap_e8 for tier in TIERS if tier.leverage >= leverage), default=0)
 
     def info(self, onboard_ms: int) -> dict[str, Any]:
         """Return the symbol's entry of exchangeInfo."""

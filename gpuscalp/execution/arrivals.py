@@ -13,7 +13,7 @@ from gpuscalp.config import PaperConfig
 from gpuscalp.errors import ExecutionError
 from gpuscalp.execution.conditional import Conditional
 from gpuscalp.execution.custody import Custody
-from gpuscalp.execution.filters import MAX_AMENDS, Question, Reject, SymbolRules, check
+from gpuscalp.execution.filters import Question, Reject, SymbolRules, check
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.matching import Matcher
 from gpuscalp.execution.messages import OrderKind, OrderRequest, TimeInForce
@@ -76,7 +76,7 @@ class Arrivals:
     def judge_stop(self, order: WorkingOrder) -> Reject:
         """Return why a new stop is refused, or NONE. What it would meet is asked when it goes off."""
         index = order.symbol_index
-        code = check(self._rules[index], self._question(order, order.trigger_e8, order.qty_e8))
+        code = check(self._rules[index], self._question(order, order.trigger_e8))
         if code is not Reject.NONE:
             return code
         return self.stops.judge(order, self._custody.known_mark_e8(index))
@@ -85,14 +85,14 @@ class Arrivals:
         """Return why a new order, or a stop that has gone off, is refused, or NONE."""
         index = order.symbol_index
         matcher = self._matchers[index]
-        code = check(self._rules[index], self._question(order, order.price_e8, order.qty_e8))
+        code = check(self._rules[index], self._question(order, order.price_e8))
         if code is not Reject.NONE:
             return code
         if order.reduce_only and not self.most_of(order):
             return Reject.REDUCE_ONLY
         if len(matcher.queues) >= self._config.max_open_orders:
             return Reject.MAX_ORDERS
-        if not self._affords(order, order.left_e8):
+        if not self._affords(order):
             return Reject.MARGIN
         limit = self.limit_e8(order)
         if order.kind is OrderKind.MARKET and not matcher.crosses(order.side, limit):
@@ -105,26 +105,6 @@ class Arrivals:
         ):
             return Reject.FILL_OR_KILL
         return Reject.NONE
-
-    def judge_amendment(self, order: WorkingOrder, price_e8: int, qty_e8: int) -> tuple[Reject, str]:
-        """Return why an amendment is refused, or else why it ends the order ("" if it does neither)."""
-        if (price_e8, qty_e8) == (order.price_e8, order.qty_e8):
-            return Reject.AMEND_NO_CHANGE, ""
-        if order.amend_count >= MAX_AMENDS:
-            return Reject.AMEND_TOO_OFTEN, ""
-        if order.kind is OrderKind.STOP_MARKET:
-            return Reject.NO_SUCH_ORDER, ""  # a conditional order can be cancelled and sent anew
-        code = check(self._rules[order.symbol_index], self._question(order, price_e8, qty_e8))
-        if code is not Reject.NONE:
-            return code, ""
-        if qty_e8 <= order.filled_e8:
-            return Reject.NONE, "amended_below_filled"
-        if not self._affords(order, qty_e8 - order.filled_e8):
-            return Reject.MARGIN, ""
-        crosses = self._matchers[order.symbol_index].crosses(order.side, price_e8)
-        if order.time_in_force is TimeInForce.GTX and crosses:
-            return Reject.NONE, "post_only"
-        return Reject.NONE, ""
 
     def why_not_rest(self, order: WorkingOrder) -> str:
         """Return why what is left of an order ends after it has taken; "" if it rests."""
@@ -159,12 +139,12 @@ class Arrivals:
         if order.left_e8:
             yield worst, order.left_e8
 
-    def _question(self, order: WorkingOrder, price_e8: int, qty_e8: int) -> Question:
+    def _question(self, order: WorkingOrder, price_e8: int) -> Question:
         mark = self._custody.known_mark_e8(order.symbol_index)
-        return Question(order.kind, order.side, qty_e8, price_e8, order.reduce_only, mark)
+        return Question(order.kind, order.side, order.qty_e8, price_e8, order.reduce_only, mark)
 
-    def _affords(self, order: WorkingOrder, left_e8: int) -> bool:
-        """Whether the account can carry ``left_e8`` of an order on top of everything else."""
+    def _affords(self, order: WorkingOrder) -> bool:
+        """Whether the account can carry an order on top of everything else."""
         if order.reduce_only:
             return True
         open_e8: dict[int, list[int]] = {order.symbol_index: [0, 0]}
@@ -180,7 +160,7 @@ class Arrivals:
                 exposures[index] = abs(position.qty_e8)
         before = exposures.pop(order.symbol_index)
         sums = open_e8[order.symbol_index]
-        sums[order.side < 0] += left_e8
+        sums[order.side < 0] += order.left_e8
         after = _exposure(positions[order.symbol_index].qty_e8, *sums)
         return self._custody.affords(order.symbol_index, before, after, exposures)
 

@@ -19,7 +19,6 @@ from gpuscalp.execution.custody import NEVER, Custody
 from gpuscalp.execution.filters import Reject, SymbolRules
 from gpuscalp.execution.latency import legs
 from gpuscalp.execution.lifecycle import OrderEvent
-from gpuscalp.execution.margin import DEFAULT_TIERS, Tier
 from gpuscalp.execution.matching import Matcher, Rows, compile_ahead
 from gpuscalp.execution.messages import OrderRequest, Report, ReportKind
 from gpuscalp.execution.outbox import Outbox, execution
@@ -44,8 +43,6 @@ class PaperBroker:
     cost : maker and taker fees
     paper : latencies, queue model, margin; see PaperConfig
     start_e8 : wallet at the start, 1e-8 of the quote currency
-    rules : S filters; None takes them from the instruments
-    tiers : S margin tables; None takes DEFAULT_TIERS
 
     Attributes
     ----------
@@ -63,16 +60,14 @@ class PaperBroker:
         cost: CostConfig,
         paper: PaperConfig,
         start_e8: int,
-        rules: Sequence[SymbolRules] | None = None,
-        tiers: Sequence[Sequence[Tier]] | None = None,
     ) -> None:
         compile_ahead()
         count = len(instruments)
-        each_rules = tuple(rules or (SymbolRules.of(each, paper) for each in instruments))
+        each_rules = tuple(SymbolRules.of(each, paper) for each in instruments)
         self._paper = paper
         self._custody = Custody(
             start_e8,
-            tiers or (DEFAULT_TIERS,) * count,
+            count,
             cost=cost,
             leverage=paper.leverage,
             liquidation_fee_bps=paper.liquidation_fee_bps,
@@ -111,13 +106,6 @@ class PaperBroker:
     def cancel(self, order_id: int, now_ns: int) -> int:
         """Ask for the end of an order; return when the request arrives. A fill on the way comes first."""
         return self._timetable.send(RequestKind.CANCEL, order_id, now_ns, self.now_ns)
-
-    def amend(self, order_id: int, now_ns: int, *, price_e8: int, qty_e8: int) -> int:
-        """Ask for another limit and total quantity; return when the request arrives.
-
-        An amended order loses its place in the queue, like a cancellation and a new order in one.
-        """
-        return self._timetable.send(RequestKind.AMEND, order_id, now_ns, self.now_ns, price_e8, qty_e8)
 
     def cancel_all(self, now_ns: int) -> int:
         """Ask for the end of every order sent so far; return when the last of the requests arrives."""
@@ -246,26 +234,26 @@ class PaperBroker:
 
     def _arrive(self, due: Due) -> None:
         order = self.orders.get(due.order_id)
-        if order is not None and due.kind is RequestKind.SUBMIT:
-            order.arrived = True
-        elif order is not None and not order.arrived:
-            order = None  # a request that was sent before its order
         if due.kind is RequestKind.CANCEL:
-            if order is None:
-                self._refuse(ReportKind.CANCEL_REJECTED, due, Reject.CANCEL_UNKNOWN)
+            if order is None or not order.arrived:  # the request may have been sent before its order
+                code = Reject.CANCEL_UNKNOWN
+                self._outbox.add(ReportKind.CANCEL_REJECTED, self.now_ns, order_id=due.order_id, code=code)
             else:
                 self._end(order, OrderEvent.CANCEL)
-        elif due.kind is RequestKind.GIVE_UP:
-            if order is not None and self._waits(order):
-                self._end(order, OrderEvent.EXPIRE, "no_market")
-        elif not self._arrivals.rates.admit(self.now_ns):
-            if order is not None and due.kind is RequestKind.SUBMIT:
-                self._end(order, OrderEvent.REJECT, code=Reject.TOO_MANY)
-            else:
-                self._refuse(ReportKind.AMEND_REJECTED, due, Reject.TOO_MANY)
         elif order is None:
-            self._refuse(ReportKind.AMEND_REJECTED, due, Reject.NO_SUCH_ORDER)
-        elif order.kind is not OrderKind.STOP_MARKET or due.kind is RequestKind.AMEND:
+            return  # it has ended, and would have given up now
+        elif due.kind is RequestKind.GIVE_UP:
+            if self._waits(order):
+                self._end(order, OrderEvent.EXPIRE, "no_market")
+        else:
+            order.arrived = True
+            self._admit(due, order)
+
+    def _admit(self, due: Due, order: WorkingOrder) -> None:
+        """Let a new order in, or refuse it."""
+        if not self._arrivals.rates.admit(self.now_ns):
+            self._end(order, OrderEvent.REJECT, code=Reject.TOO_MANY)
+        elif order.kind is not OrderKind.STOP_MARKET:
             self._meet(due, order)
         elif code := self._arrivals.judge_stop(order):
             self._end(order, OrderEvent.REJECT, code=code)
@@ -278,53 +266,31 @@ class PaperBroker:
         self._outbox.add(ReportKind.ACCEPTED, self.now_ns, order)
 
     def _waits(self, order: WorkingOrder) -> bool:
-        """Whether an order, and not an amendment of it, waits for a book to meet."""
-        waiting = self._waiting[order.symbol_index]
-        return any(due.order_id == order.order_id and due.kind is not RequestKind.AMEND for due in waiting)
+        """Whether an order waits for a book to meet."""
+        return any(due.order_id == order.order_id for due in self._waiting[order.symbol_index])
 
     def _meet(self, due: Due, order: WorkingOrder) -> None:
-        """Put a request to the book, now or when there is one that it may meet."""
+        """Put an order to the book, now or when there is one that it may meet."""
         if self._meets(order.symbol_index, due.at_ns):
             self._execute(due)
         else:
             self._waiting[order.symbol_index].append(due)
-            if due.kind is not RequestKind.AMEND:
-                give_up_ns = self.now_ns + self._paper.max_wait_ms * NS_PER_MS
-                self._timetable.set(RequestKind.GIVE_UP, due.order_id, give_up_ns)
-
-    def _refuse(self, kind: ReportKind, due: Due, code: Reject) -> None:
-        self._outbox.add(kind, self.now_ns, order_id=due.order_id, code=code)
+            give_up_ns = self.now_ns + self._paper.max_wait_ms * NS_PER_MS
+            self._timetable.set(RequestKind.GIVE_UP, due.order_id, give_up_ns)
 
     def _execute(self, due: Due) -> None:
-        """Put a new or amended order to the book that it meets."""
+        """Put an order to the book that it meets."""
         order = self.orders.get(due.order_id)
         if order is None:
-            # A new one that is gone was cancelled, or gave up, while it waited.
-            if due.kind is RequestKind.AMEND:
-                self._refuse(ReportKind.AMEND_REJECTED, due, Reject.NO_SUCH_ORDER)
-            return
+            return  # it was cancelled, or gave up, while it waited
         matcher = self._matchers[order.symbol_index]
         self._custody.stand_in(order.symbol_index, matcher.display.mid2_e8 // 2)
-        if due.kind is not RequestKind.AMEND:
-            new = due.kind is RequestKind.SUBMIT  # else a stop, which is accepted already
-            if code := self._arrivals.judge(order, self.now_ns):
-                self._end(order, OrderEvent.REJECT if new else OrderEvent.EXPIRE, code=code)
-                return
-            if new:
-                self._accept(order)
-        else:
-            code, reason = self._arrivals.judge_amendment(order, due.price_e8, due.qty_e8)
-            if code is not Reject.NONE:
-                self._outbox.add(ReportKind.AMEND_REJECTED, self.now_ns, order, code=code)
-                return
-            if reason:
-                self._end(order, OrderEvent.CANCEL, reason)
-                return
-            matcher.queues.leave(order)
-            order.price_e8, order.qty_e8 = due.price_e8, due.qty_e8
-            order.amend_count += 1
-            order.happen(OrderEvent.AMEND)
-            self._outbox.add(ReportKind.AMENDED, self.now_ns, order)
+        new = due.kind is RequestKind.SUBMIT  # else a stop, which is accepted already
+        if code := self._arrivals.judge(order, self.now_ns):
+            self._end(order, OrderEvent.REJECT if new else OrderEvent.EXPIRE, code=code)
+            return
+        if new:
+            self._accept(order)
         limit = self._arrivals.limit_e8(order)
         matcher.take(order, limit, self.now_ns)
         if not order.is_open:

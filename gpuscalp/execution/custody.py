@@ -6,12 +6,11 @@ Never: orders' lives, queues.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, final
 
 from gpuscalp.account import Account, fee_e8, fee_rate_e8
 from gpuscalp.config import CostConfig
-from gpuscalp.execution.margin import Tier, initial_e8, is_liquidated
+from gpuscalp.execution.margin import initial_e8, is_liquidated
 
 NEVER: Final = 1 << 62
 # Between two fundings of a symbol (Binance USD-M, GET /fapi/v1/fundingInfo): 8 hours unless it says fewer.
@@ -26,7 +25,7 @@ class Custody:
     Parameters
     ----------
     start_e8 : wallet at the start
-    tiers : S tables of margin tiers
+    symbol_count : S
     cost : fees
     leverage : of all symbols
     liquidation_fee_bps : paid on what the exchange closes
@@ -40,26 +39,26 @@ class Custody:
     def __init__(
         self,
         start_e8: int,
-        tiers: Sequence[Sequence[Tier]],
+        symbol_count: int,
         *,
         cost: CostConfig,
         leverage: int,
         liquidation_fee_bps: float,
     ) -> None:
-        self.account = Account(start_e8, len(tiers))
-        self.mark_e8 = [0] * len(tiers)
-        self._marked = [False] * len(tiers)
-        self._tiers = tiers
+        self.account = Account(start_e8, symbol_count)
+        self.mark_e8 = [0] * symbol_count
+        self._marked = [False] * symbol_count
         self._leverage = leverage
         self._maker_e8 = fee_rate_e8(cost.maker_fee_bps)
         self._taker_e8 = fee_rate_e8(cost.taker_fee_bps)
         self._liquidation_e8 = fee_rate_e8(liquidation_fee_bps)
         self.funding_due_ns = NEVER
-        self._due_ns = [NEVER] * len(tiers)
-        self._rate_e8 = [0] * len(tiers)
-        self._settled_ns = [-1] * len(tiers)
-        self._interval_ns = [0] * len(tiers)  # 0 = not known
-        self._unsaid = [""] * len(tiers)  # what the next funding takes for granted; "" where it was announced
+        self._due_ns = [NEVER] * symbol_count
+        self._rate_e8 = [0] * symbol_count
+        self._settled_ns = [-1] * symbol_count
+        self._interval_ns = [0] * symbol_count  # 0 = not known
+        # What the next funding takes for granted; "" where it was announced.
+        self._unsaid = [""] * symbol_count
 
     def known_mark_e8(self, symbol_index: int) -> int:
         """Return the mark price; 0 before the first."""
@@ -135,7 +134,7 @@ class Custody:
         return needed <= self.account.equity_e8(self.mark_e8)
 
     def is_liquidated(self) -> bool:
-        return is_liquidated(self.account, self.mark_e8, self._tiers)
+        return is_liquidated(self.account, self.mark_e8)
 
 
 def shown_interval_ns(settled_ns: int, at_ns: int, next_ns: int) -> int:

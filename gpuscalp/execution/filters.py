@@ -25,7 +25,6 @@ class Reject(IntEnum):
     NONE = 0
     TOO_MANY = -1015
     CANCEL_UNKNOWN = -2011
-    NO_SUCH_ORDER = -2013
     MARGIN = -2019
     TRIGGERS = -2021
     REDUCE_ONLY = -2022
@@ -42,11 +41,8 @@ class Reject(IntEnum):
     MIN_NOTIONAL = -4164
     FILL_OR_KILL = -5021
     POST_ONLY = -5022
-    AMEND_TOO_OFTEN = -5026
-    AMEND_NO_CHANGE = -5027
 
 
-MAX_AMENDS: Final = 10_000
 # Where the venue was not asked: Binance's largest lots lie around these multiples of the step.
 _MAX_STEPS: Final = 10_000_000
 _MAX_MARKET_STEPS: Final = 1_000_000

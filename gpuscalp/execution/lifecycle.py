@@ -34,7 +34,6 @@ class OrderEvent(StrEnum):
     REJECT = "reject"
     FILL_PART = "fill_part"
     FILL_REST = "fill_rest"
-    AMEND = "amend"
     CANCEL = "cancel"
     EXPIRE = "expire"
     TIME_OUT = "time_out"
@@ -62,7 +61,6 @@ TRANSITIONS: Final = MappingProxyType(
             {
                 _E.FILL_PART: _S.PARTIALLY_FILLED,
                 _E.FILL_REST: _S.FILLED,
-                _E.AMEND: _S.ACCEPTED,
                 _E.CANCEL: _S.CANCELED,
                 _E.EXPIRE: _S.EXPIRED,
                 _E.TIME_OUT: _S.UNKNOWN,
@@ -72,7 +70,6 @@ TRANSITIONS: Final = MappingProxyType(
             {
                 _E.FILL_PART: _S.PARTIALLY_FILLED,
                 _E.FILL_REST: _S.FILLED,
-                _E.AMEND: _S.PARTIALLY_FILLED,
                 _E.CANCEL: _S.CANCELED,
                 _E.EXPIRE: _S.EXPIRED,
                 _E.TIME_OUT: _S.UNKNOWN,

@@ -41,8 +41,6 @@ class ReportKind(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     FILL = "fill"
-    AMENDED = "amended"
-    AMEND_REJECTED = "amend_rejected"
     CANCELED = "canceled"
     CANCEL_REJECTED = "cancel_rejected"
     EXPIRED = "expired"

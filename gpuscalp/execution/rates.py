@@ -52,7 +52,7 @@ class OrderRates:
         ]
 
     def admit(self, now_ns: int) -> bool:
-        """Count a new or amended order, refused ones too; return whether it is within the limits."""
+        """Count a new order, refused ones too; return whether it is within the limits."""
         now_ms = now_ns // NS_PER_MS
         used = [window.add(1, length_ms, now_ms) <= limit for window, length_ms, limit in self._windows]
         return all(used)

@@ -15,23 +15,20 @@ from gpuscalp.execution.latency import Leg
 
 class RequestKind(IntEnum):
     SUBMIT = 0
-    AMEND = 1
-    CANCEL = 2
+    CANCEL = 1
     # The exchange's own: an order has waited too long for a market; a stop has gone off.
-    GIVE_UP = 3
-    TRIGGER = 4
+    GIVE_UP = 2
+    TRIGGER = 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Due:
-    """One request at its arrival; ``price_e8`` and ``qty_e8`` are those wanted by an amendment."""
+    """One request at its arrival."""
 
     at_ns: int
     sequence: int
     kind: RequestKind
     order_id: int
-    price_e8: int = 0
-    qty_e8: int = 0
 
 
 @final
@@ -49,27 +46,19 @@ class Timetable:
         self._sequence = 0
         self.last_arrival_ns = -1
 
-    def send(
-        self,
-        kind: RequestKind,
-        order_id: int,
-        sent_ns: int,
-        exchange_ns: int,
-        price_e8: int = 0,
-        qty_e8: int = 0,
-    ) -> int:
+    def send(self, kind: RequestKind, order_id: int, sent_ns: int, exchange_ns: int) -> int:
         """Send a request; return its arrival.
 
         One connection: requests do not overtake each other. None arrives in the exchange's past.
         """
         self.last_arrival_ns = max(sent_ns + self._there.draw_ns(), self.last_arrival_ns, exchange_ns)
-        self.set(kind, order_id, self.last_arrival_ns, price_e8, qty_e8)
+        self.set(kind, order_id, self.last_arrival_ns)
         return self.last_arrival_ns
 
-    def set(self, kind: RequestKind, order_id: int, at_ns: int, price_e8: int = 0, qty_e8: int = 0) -> None:
+    def set(self, kind: RequestKind, order_id: int, at_ns: int) -> None:
         """Put something on the table for a given time."""
         self._sequence += 1
-        heapq.heappush(self._due, Due(at_ns, self._sequence, kind, order_id, price_e8, qty_e8))
+        heapq.heappush(self._due, Due(at_ns, self._sequence, kind, order_id))
 
     def now(self, kind: RequestKind, order_id: int, at_ns: int) -> Due:
         """Return something that the exchange itself does at a time, without a way."""

@@ -36,7 +36,6 @@ class WorkingOrder:
     reduce_only: bool
     trigger_e8: int = 0
     filled_e8: int = 0
-    amend_count: int = 0
     arrived: bool = False
     state: OrderState = OrderState.NEW
 

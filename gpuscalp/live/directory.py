@@ -66,13 +66,8 @@ def build(about: SessionFile, models: SessionModels, pipeline: FeaturePipeline) 
     bundle = models.first
     training, config = bundle.contract.training, about.config
     trader = Trader(
-        strategy=config.strategy,
-        sizing=config.sizing,
-        risk=config.risk,
-        cost=config.cost,
-        account=config.account,
-        orders=config.orders,
-        instruments=about.instruments,
+        config,
+        about.instruments,
         horizon_ms=training.config.label.horizon_ms,
         trained_until_ns=training.trained_on.end_ns,
     )

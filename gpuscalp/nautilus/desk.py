@@ -1,46 +1,34 @@
 """The deciding side for a market and a broker that are somebody else's: rows and reports in, orders out.
 
-Owns: the order in which things reach the engine, when it is their turn, and the form in which that is
-written down. Pure: time is an argument, and what comes from outside is handed in.
+Owns: the order in which things reach the engine, and when it is their turn. Pure: time is an argument, and
+what comes from outside is handed in.
 
 It stands where ``gpuscalp.live.market.Market`` stands in a session of our own, which decodes messages and
 plays the exchange. Here both are done elsewhere: rows come as ticks, orders go out as they are, and what
 became of them comes back as reports.
 
-Order of calls: ``push``, ``tell``, ``obey`` and the other inputs as things happen; ``take`` after each of
-them; ``engine.step`` with the Work that it returns, before the next ``take``; what the outcome holds is sent,
-cancels first. A Work is all that a step depends on beside the engine's state and the time of its decisions:
-whoever writes ``WorkRecord.of(work)`` before the step and the outcome's records after it can repeat both
-(``gpuscalp.live.repeat.recorded_clock`` gives the times back).
+Order of calls: ``push`` and ``tell`` as things happen; ``take`` after each of them; ``engine.step`` with the
+Work that it returns, before the next ``take``; what the outcome holds is sent, cancels first. A Work is all
+that a step depends on beside the engine's state and the time of its decisions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol, final
+from typing import Final, final
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 
 from gpuscalp.batcher import Batcher
 from gpuscalp.bundle import Bundle
-from gpuscalp.config import (
-    AccountConfig,
-    BatchConfig,
-    CostConfig,
-    OrdersConfig,
-    RiskConfig,
-    SizingConfig,
-    StrategyConfig,
-)
+from gpuscalp.config import BatchConfig, TradingConfig
 from gpuscalp.execution.inbox import Inbox
 from gpuscalp.execution.messages import Report
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.market import Work
-from gpuscalp.live.records import Command, HealthRecord
+from gpuscalp.live.records import HealthRecord
 from gpuscalp.pipeline import FeaturePipeline
-from gpuscalp.schema import NS_PER_MS, TICK, Instrument, TickKind, Ticks
+from gpuscalp.schema import NS_PER_MS, TICK, Instrument, Ticks
 from gpuscalp.trader import Trader
 
 _NO_TICKS: Final = np.zeros(0, TICK)
@@ -49,76 +37,27 @@ _HEALTHY: Final = HealthRecord(0.0, drifted=False)
 _NEVER_MS: Final = 1 << 40
 
 
-class TradingConfig(Protocol):
-    """What a trader is made of: a part of the configuration of a backtest and of a live session."""
-
-    @property
-    def strategy(self) -> StrategyConfig: ...
-    @property
-    def orders(self) -> OrdersConfig: ...
-    @property
-    def sizing(self) -> SizingConfig: ...
-    @property
-    def risk(self) -> RiskConfig: ...
-    @property
-    def cost(self) -> CostConfig: ...
-    @property
-    def account(self) -> AccountConfig: ...
-
-
-class WorkRecord(Struct, frozen=True, omit_defaults=True):
-    """One Work as it is written down; ``work`` gives the same one back. Fields are those of Work but for
-    ``models``, which a backtest does not change."""
-
-    now_ns: int
-    ticks: bytes
-    reports: tuple[Report, ...] = ()
-    commands: tuple[Command, ...] = ()
-    health: HealthRecord = _HEALTHY
-    unsynced: tuple[int, ...] = ()
-    recv_ns: int = 0
-
-    @classmethod
-    def of(cls, work: Work) -> WorkRecord:
-        return cls(
-            now_ns=work.now_ns,
-            ticks=work.ticks.tobytes(),
-            reports=work.reports,
-            commands=work.commands,
-            health=work.health,
-            unsynced=work.unsynced,
-            recv_ns=work.recv_ns,
-        )
-
-    def work(self) -> Work:
-        fields = msgspec.structs.asdict(self)
-        return Work(**{**fields, "ticks": np.frombuffer(self.ticks, TICK)})
-
-
 @final
 class Desk:
     """Decides on S symbols.
 
     Parameters
     ----------
-    engine : fresh, or restored
+    engine : fresh
     batch : when a batch closes by size or age, and what gives way in an overload
     frame_ms, lateness_ms : of the model's grid
 
     Attributes
     ----------
     engine, batcher : the parts, to be read
-    health : what is known beyond the market; to be set
     unsynced : indices of symbols whose book is not whole; to be set
     """
 
     def __init__(self, engine: Engine, batch: BatchConfig, *, frame_ms: int, lateness_ms: int) -> None:
         self.engine = engine
         self.batcher = Batcher(batch, frame_ns=frame_ms * NS_PER_MS, lateness_ns=lateness_ms * NS_PER_MS)
-        self.health = _HEALTHY
         self.unsynced: tuple[int, ...] = ()
         self._inbox = Inbox()
-        self._commands: list[Command] = []
         self._recv_ns = 0
 
     def push(self, ticks: Ticks, now_ns: int) -> None:
@@ -133,20 +72,9 @@ class Desk:
             self.batcher.push(ticks, now_ns)
             self._recv_ns = int(ticks["recv_ns"][-1])
 
-    def pass_time(self, exch_ns: int, now_ns: int) -> None:
-        """Let the exchange's time pass without a row: it closes frames."""
-        tick = np.zeros(1, TICK)
-        tick["exch_ns"] = tick["recv_ns"] = exch_ns
-        tick["symbol"], tick["kind"] = -1, TickKind.CLOCK
-        self.batcher.push(tick, now_ns)
-
     def tell(self, reports: Iterable[Report]) -> None:
         """Take what has become of orders; in order of ``known_ns``, from when on the engine may know it."""
         self._inbox.put(reports)
-
-    def obey(self, command: Command) -> None:
-        """Keep an operator's command for the next work."""
-        self._commands.append(command)
 
     @property
     def closes_ns(self) -> int:
@@ -157,16 +85,15 @@ class Desk:
         """Return what the engine has to know now; None where nothing is due, unless with ``force``."""
         batch = self.batcher.take(now_ns, force=force)
         reports = self._inbox.due(now_ns)
-        if batch is None and not reports and not self._commands and not force:
+        if batch is None and not reports and not force:
             return None
-        commands, self._commands = tuple(self._commands), []
         recv_ns, self._recv_ns = self._recv_ns, 0
         return Work(
             now_ns=now_ns,
             ticks=_NO_TICKS if batch is None else batch.ticks,
             reports=tuple(reports),
-            commands=commands,
-            health=self.health,
+            commands=(),
+            health=_HEALTHY,
             unsynced=self.unsynced,
             recv_ns=recv_ns,
         )
@@ -187,18 +114,13 @@ def make_desk(
     ----------
     bundle : the model, loaded against the graph of ``pipeline``
     instruments : in the order of the bundle's symbols
-    config : strategy, orders, sizing, risk, cost, account
+    config : what the trader goes by
     session_id : goes into the ids under which the exchange knows the orders
     """
     training = bundle.contract.training
     trader = Trader(
-        strategy=config.strategy,
-        sizing=config.sizing,
-        risk=config.risk,
-        cost=config.cost,
-        account=config.account,
-        orders=config.orders,
-        instruments=instruments,
+        config,
+        instruments,
         horizon_ms=training.config.label.horizon_ms,
         trained_until_ns=training.trained_on.end_ns,
     )

@@ -120,17 +120,7 @@ def run(
     market: MadeMarket, cuts: Sequence[int] = (), config: BacktestConfig = CONFIG, *, finish: bool = True
 ) -> Session:
     instruments: tuple[Instrument, ...] = (COIN, OTHER)
-    trader = Trader(
-        strategy=config.strategy,
-        sizing=config.sizing,
-        risk=config.risk,
-        cost=config.cost,
-        account=config.account,
-        orders=config.orders,
-        instruments=instruments,
-        horizon_ms=1_000,
-        trained_until_ns=NOW,
-    )
+    trader = Trader(config, instruments, horizon_ms=1_000, trained_until_ns=NOW)
     session = Session(trader, market, config=config, grid=GRID)
     ticks = market.ticks()
     watched = session.watch(pieces(ticks))

@@ -56,11 +56,8 @@ SUBMIT = st.tuples(
     st.booleans(),
 )  # fmt: skip
 CANCEL = st.tuples(st.just("cancel"), st.integers(1, 8))
-AMEND = st.tuples(st.just("amend"), st.integers(1, 8), st.integers(-3, 3), st.integers(1, 20))
 SENT = st.lists(
-    st.tuples(
-        st.integers(0, 400), st.integers(0, 20), st.one_of(SUBMIT, SUBMIT, SUBMIT, SUBMIT, CANCEL, AMEND)
-    ),
+    st.tuples(st.integers(0, 400), st.integers(0, 20), st.one_of(SUBMIT, SUBMIT, SUBMIT, SUBMIT, CANCEL)),
     max_size=25,
 )
 
@@ -70,8 +67,6 @@ def send(target: Any, broker: PaperBroker, order_id: int, what: Any, symbols: in
     kind, *rest = what
     if kind == "cancel":
         broker.cancel(rest[0], now_ns)
-    elif kind == "amend":
-        broker.amend(rest[0], now_ns, price_e8=(1_000 + rest[1]) * E8, qty_e8=rest[2] * E8)
     else:
         symbol, side, qty, offset, tif, reduce_only = rest
         order = OrderKind.MARKET if offset is None else OrderKind.LIMIT
@@ -198,9 +193,8 @@ def test_resting_orders_move_in_their_queues_while_rows_are_skimmed(
         tif = str(rng.choice(("gtc", "gtx", "gtx", "ioc", "stop")))
         order = ("submit", symbol, side, int(rng.integers(1, 12)), offset, tif, order_id % 9 == 0)
         sent.append((row, 0, order))
-        if order_id > 20:
-            kind = ("cancel", order_id - 20) if order_id % 5 else ("amend", order_id - 3, offset, 9)
-            sent.append((row, 1, kind))
+        if order_id > 20 and order_id % 5:
+            sent.append((row, 1, ("cancel", order_id - 20)))
     expected, full = told_everything(rows, sent, paper, 2, 10**6)
     found, venue = told_what_matters(rows, sent, paper, 2, 10**6, list(range(0, 6_000, 500)))
     assert found == expected
@@ -208,7 +202,6 @@ def test_resting_orders_move_in_their_queues_while_rows_are_skimmed(
     kinds = Counter((report.kind, report.maker) for report in expected)
     assert kinds[ReportKind.FILL, True] > 100, "hardly an order was filled where it rested"
     assert kinds[ReportKind.CANCELED, False] > 50
-    assert kinds[ReportKind.AMENDED, False] > 10
 
 
 def test_order_without_latency_meets_the_state_of_its_own_instant() -> None:

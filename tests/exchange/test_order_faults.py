@@ -12,7 +12,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from gpuscalp.config import AccountConfig, CostConfig, OrdersConfig, RiskConfig, SizingConfig, StrategyConfig
+from gpuscalp.config import BacktestConfig, CostConfig, RiskConfig, SizingConfig, StrategyConfig
 from gpuscalp.errors import ExecutionError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import ServeSpec
@@ -49,13 +49,13 @@ class Desk:
 
     def __init__(self) -> None:
         self.trader = Trader(
-            strategy=StrategyConfig(order_usdt=600.0),
-            sizing=SizingConfig(target_volatility_bps="off", kelly_fraction="off"),
-            risk=RiskConfig(blocked_quality=(), max_trade_risk_pct="off"),
-            cost=CostConfig(taker_fee_bps=0.0),
-            account=AccountConfig(),
-            orders=OrdersConfig(),
-            instruments=ScriptedSource().instruments,
+            BacktestConfig(
+                strategy=StrategyConfig(order_usdt=600.0),
+                sizing=SizingConfig(target_volatility_bps="off", kelly_fraction="off"),
+                risk=RiskConfig(blocked_quality=(), max_trade_risk_pct="off"),
+                cost=CostConfig(taker_fee_bps=0.0),
+            ),
+            ScriptedSource().instruments,
             horizon_ms=1_000,
             trained_until_ns=time.time_ns(),
         )

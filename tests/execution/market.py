@@ -108,7 +108,6 @@ STOP = st.tuples(
     st.integers(0, 2), st.just("submit"), SIDE, st.integers(1, 9), PRICE, st.just("stop"), st.booleans()
 )
 CANCEL = st.tuples(st.integers(0, 2), st.just("cancel"), st.integers(1, 6))
-AMEND = st.tuples(st.integers(0, 2), st.just("amend"), st.integers(1, 6), PRICE, st.integers(1, 9))
 MARK = st.tuples(STEP, st.just("mark"), st.integers(80, 120), st.integers(-300, 300), st.integers(0, 30))
 Step = tuple  # of mixed content
 
@@ -155,8 +154,6 @@ def play(target: PaperBroker, script: list[Step]) -> Play:
             done.arrivals[order_id] = target.submit(sent, now * MS)
         elif kind == "cancel":
             target.cancel(what[0], now * MS)
-        elif kind == "amend":
-            target.amend(what[0], now * MS, price_e8=what[1] * E8, qty_e8=what[2] * E8)
     done.end_ms = now + 1_000
     done.reports += target.advance(done.end_ms * MS)
     return done

@@ -77,8 +77,6 @@ def test_an_end_frees_the_symbol(kind: ReportKind, state: OrderState) -> None:
     ("kind", "order_id", "state"),
     [
         (ReportKind.ACCEPTED, 1, OrderState.ACCEPTED),
-        (ReportKind.AMENDED, 1, OrderState.ACCEPTED),
-        (ReportKind.AMEND_REJECTED, 1, OrderState.ACCEPTED),
         (ReportKind.CANCEL_REJECTED, 99, None),
         (ReportKind.LIQUIDATION, 0, None),
     ],

@@ -230,43 +230,6 @@ def test_cancelled_order_does_not_fill_afterwards() -> None:
     assert [(r.kind, r.at_ns) for r in reports] == [(K.CANCELED, 21 * MS)]
 
 
-def test_amended_order_goes_to_the_end_of_the_queue() -> None:
-    target = broker()
-    target.submit(request(1, 1, 3, 100), 0)
-    book(target, 1, [(100, 2), (90, 9)], ASKS)
-    trade(target, 2, 100, 2, -1)
-    target.amend(1, 2 * MS, price_e8=100 * E8, qty_e8=2 * E8)
-    assert _kinds(book(target, 3, [(100, 6), (90, 9)], ASKS)) == [K.AMENDED]
-    assert trade(target, 4, 100, 6, -1) == ()
-    assert fills(trade(target, 5, 100, 9, -1)) == [(1, 100, 2, True)]
-
-
-def test_amendments_are_refused_with_their_codes() -> None:
-    target = broker()
-    target.submit(request(1, 1, 3, 100, tif="gtx"), 0)
-    book(target, 1, [(90, 9)], ASKS)
-    target.amend(1, 1 * MS, price_e8=100 * E8, qty_e8=3 * E8)
-    target.amend(1, 1 * MS, price_e8=100 * E8 + 1, qty_e8=3 * E8)
-    target.amend(9, 1 * MS, price_e8=100 * E8, qty_e8=3 * E8)
-    reports = book(target, 2, [(90, 9)], ASKS)
-    assert sorted(report.code for report in reports) == sorted(
-        (Reject.AMEND_NO_CHANGE, Reject.TICK, Reject.NO_SUCH_ORDER)
-    )
-    target.amend(1, 2 * MS, price_e8=101 * E8, qty_e8=3 * E8)
-    (report,) = book(target, 3, [(90, 9)], ASKS)
-    assert (report.kind, report.reason) == (K.CANCELED, "post_only")
-
-
-def test_amendment_to_no_more_than_what_is_filled_ends_the_order() -> None:
-    target = broker()
-    target.submit(request(1, 1, 3, 100), 0)
-    book(target, 1, [(90, 9)], ASKS)
-    trade(target, 2, 100, 2, -1)
-    target.amend(1, 2 * MS, price_e8=99 * E8, qty_e8=2 * E8)
-    (report,) = book(target, 3, [(90, 9)], ASKS)
-    assert (report.kind, report.reason) == (K.CANCELED, "amended_below_filled")
-
-
 def test_order_without_a_sound_market_waits_and_then_expires() -> None:
     target = broker(max_wait_ms=5_000)
     target.submit(request(1, 1, 1), 0)
@@ -373,12 +336,10 @@ def test_cancel_all_ends_what_is_open_and_what_waits() -> None:
 def test_request_that_was_sent_before_its_order_is_refused() -> None:
     # Both are on one connection, so the exchange cannot know the order yet.
     target = broker()
-    target.amend(1, 0, price_e8=95 * E8, qty_e8=2 * E8)
     target.cancel(1, 0)
     target.submit(request(1, 1, 1, 95), 0)
     reports = book(target, 1, BIDS, ASKS)
     assert [(r.kind, r.code) for r in reports] == [
-        (K.AMEND_REJECTED, Reject.NO_SUCH_ORDER),
         (K.CANCEL_REJECTED, Reject.CANCEL_UNKNOWN),
         (K.ACCEPTED, 0),
     ]

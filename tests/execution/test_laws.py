@@ -13,7 +13,6 @@ from gpuscalp.config import LegConfig
 from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import OrderKind, ReportKind
 from tests.execution.market import (
-    AMEND,
     BOOK,
     CANCEL,
     E8,
@@ -31,7 +30,7 @@ from tests.execution.market import (
 
 EXAMPLES = 80
 SCRIPT = st.lists(
-    st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, SUBMIT, STOP, CANCEL, AMEND, MARK),
+    st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, SUBMIT, STOP, CANCEL, MARK),
     min_size=30,
     max_size=80,
 )
@@ -86,14 +85,14 @@ def _check_times(done: Play) -> None:
         assert known <= report.known_ns
         at, known = report.at_ns, report.known_ns
         if report.order_id > 0 and report.order_id in done.arrivals:
-            late = report.kind in (ReportKind.CANCEL_REJECTED, ReportKind.AMEND_REJECTED)
+            late = report.kind is ReportKind.CANCEL_REJECTED
             assert late or report.at_ns >= done.arrivals[report.order_id]
 
 
 def _check_lives(done: Play) -> None:
     states: dict[int, OrderState] = {}
     for report in done.reports:
-        if report.state is None or report.kind is ReportKind.AMEND_REJECTED:
+        if report.state is None:
             continue
         before = states.get(report.order_id, OrderState.NEW)
         assert before not in ENDED, "an order that has ended never comes back"
@@ -120,23 +119,18 @@ def test_price_of_a_fill_is_never_better_than_the_book_or_the_limit(
 ) -> None:
     done = play(broker(**options), script)
     limits = {number: sent.price_e8 for number, sent in done.requests.items()}
-    amended: dict[int, set[int]] = {number: {price} for number, price in limits.items()}
-    for step in script:
-        if step[1] == "amend" and step[2] in amended:
-            amended[step[2]].add(step[3] * E8)
     for report in done.reports:
         fill = report.fill
         if fill is None:
             continue
         if report.maker:
-            assert fill.price_e8 in amended[fill.order_id]
+            assert fill.price_e8 == limits[fill.order_id]
             continue
         shown = [entry for entry in done.books if entry[0] <= report.at_ns]
         best = shown[-1][2 if fill.side > 0 else 1][0][0] * E8
         assert fill.side * (fill.price_e8 - best) >= 0
         if fill.order_id > 0 and done.requests[fill.order_id].kind is OrderKind.LIMIT:
-            bound = max(fill.side * price for price in amended[fill.order_id])
-            assert fill.side * fill.price_e8 <= bound
+            assert fill.side * (fill.price_e8 - limits[fill.order_id]) <= 0
 
 
 @settings(max_examples=EXAMPLES)

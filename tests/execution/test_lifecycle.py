@@ -19,7 +19,6 @@ accept                accepted .        .        accepted
 reject                rejected .        .        rejected
 fill_part             .        partial  partial  partial
 fill_rest             .        filled   filled   filled
-amend                 .        accepted partial  .
 cancel                canceled canceled canceled canceled
 expire                expired  expired  expired  expired
 time_out              unknown  unknown  unknown  unknown

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.config import PaperConfig
 from gpuscalp.execution.rates import OrderRates
-from tests.execution.market import E8, MS, book, broker, request
+from tests.execution.market import MS, book, broker, request
 
 
 def test_orders_beyond_the_limit_are_refused_until_the_window_ends() -> None:
@@ -25,17 +25,17 @@ def test_orders_beyond_the_limit_are_refused_until_the_window_ends() -> None:
     assert len(target.orders) == 4
 
 
-def test_amendments_count_and_cancellations_do_not() -> None:
+def test_cancellations_do_not_count() -> None:
     target = broker(max_orders_per_10s=2)
     book(target, 1, [(99, 9)], [(101, 9)])
     target.submit(request(1, 1, 1, 90), 2 * MS)
     target.cancel(7, 2 * MS)
-    target.amend(1, 2 * MS, price_e8=91 * E8, qty_e8=E8)
-    target.amend(1, 2 * MS, price_e8=92 * E8, qty_e8=E8)
     target.cancel(1, 2 * MS)
+    target.submit(request(2, 1, 1, 90), 2 * MS)
+    target.submit(request(3, 1, 1, 90), 2 * MS)
     seen = [*target.advance(2 * MS), *book(target, 3, [(99, 9)], [(101, 9)])]
-    assert [(str(report.kind), report.code) for report in seen if report.code] == [
-        ("cancel_rejected", -2011), ("amend_rejected", -1015), ("amend_rejected", -2013),
+    assert [(report.order_id, str(report.kind), report.code) for report in seen] == [
+        (7, "cancel_rejected", -2011), (1, "canceled", 0), (3, "rejected", -1015), (2, "accepted", 0),
     ]  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""The desk: what is due when, and that what it hands over can be written down and repeated."""
+"""The desk: what is due when, and that the engine decides the same on what it hands over."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from gpuscalp.config import BatchConfig
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.live.market import Work
-from gpuscalp.live.records import Command, HealthRecord, SignalRecord, encode
-from gpuscalp.nautilus.desk import Desk, WorkRecord, make_desk
+from gpuscalp.live.records import SignalRecord, encode
+from gpuscalp.nautilus.desk import Desk, make_desk
 from gpuscalp.orders import Fill, Order
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import NS_PER_MS, TICK, TickKind
@@ -69,16 +70,13 @@ def test_nothing_is_due_until_a_frame_ends(desk: Desk, bundle: Path) -> None:
     assert work.recv_ns == work.ticks["recv_ns"][-1]
 
 
-def test_reports_are_handed_over_when_they_are_known_and_commands_at_once(desk: Desk) -> None:
+def test_reports_are_handed_over_when_they_are_known(desk: Desk) -> None:
     desk.tell([funding(100), funding(200)])
     assert desk.take(99) is None
     work = desk.take(150)
     assert work is not None
     assert [report.known_ns for report in work.reports] == [100]
-    desk.obey(Command.HALT)
-    work = desk.take(151)
-    assert work is not None
-    assert (work.commands, work.reports) == ((Command.HALT,), ())
+    assert desk.take(151) is None
     work = desk.take(300)
     assert work is not None
     assert [report.known_ns for report in work.reports] == [200]
@@ -86,19 +84,11 @@ def test_reports_are_handed_over_when_they_are_known_and_commands_at_once(desk: 
     assert desk.take(400, force=True) is not None
 
 
-def test_time_that_passes_without_a_row_ends_frames(desk: Desk) -> None:
-    desk.push(ticks(10**12), 10**12)
-    desk.pass_time(10**12 + 10**9, 10**12 + 10**9)
-    work = desk.take(10**12 + 10**9)
-    assert work is not None
-    assert work.ticks["kind"].tolist() == [TickKind.TRADE, TickKind.CLOCK]
-
-
-def test_a_session_repeats_itself_from_what_was_written_down(archive: Path, bundle: Path) -> None:
+def test_a_session_repeats_itself_on_the_same_work(archive: Path, bundle: Path) -> None:
     first, second = desk_of(archive, bundle), desk_of(archive, bundle)
     symbols = read_contract(bundle).training.symbols
     rows = np.concatenate(list(Archive.open(archive).tick_batches("synthetic", symbols)))
-    journal: list[tuple[bytes, list[bytes]]] = []
+    journal: list[tuple[Work, list[bytes]]] = []
     times: list[int] = []
     orders = 0
     for place in range(0, len(rows), 7):
@@ -106,26 +96,22 @@ def test_a_session_repeats_itself_from_what_was_written_down(archive: Path, bund
         now_ns = int(some["recv_ns"][-1])
         first.push(some, now_ns)
         first.unsynced = (1,) if place % 2 else ()
-        first.health = HealthRecord(1.5, drifted=place % 3 == 0, device=())
         if place == 700:
             first.tell([funding(now_ns, -3)])
-        if place == 4_200:
-            first.obey(Command.REDUCE)
 
         def clock(now_ns: int = now_ns) -> int:
             times.append(now_ns + len(times))
             return times[-1]
 
         while (work := first.take(now_ns)) is not None:
-            written = encode(WorkRecord.of(work))
+            kept = replace(work, ticks=work.ticks.copy())
             outcome = first.engine.step(work, clock)
             orders += len(outcome.orders)
             first.tell(fill_of(order, now_ns) for order, _ in outcome.orders)
-            journal.append((written, [encode(plain(body)) for _, body in outcome.records]))
+            journal.append((kept, [encode(plain(body)) for _, body in outcome.records]))
     assert orders > 10
     waiting = iter(times)
-    for written, records in journal:
-        work = msgspec.json.decode(written, type=WorkRecord).work()
+    for work, records in journal:
         outcome = second.engine.step(work, lambda: next(waiting))
         assert [encode(plain(body)) for _, body in outcome.records] == records
     accounts = [each.engine.trader.account for each in (first, second)]
@@ -147,17 +133,3 @@ def fill_of(order: Order, now_ns: int) -> Report:
 def plain(body: msgspec.Struct) -> msgspec.Struct:
     """Return a record without how long its parts took."""
     return msgspec.structs.replace(body, stages_ns=(0, 0, 0)) if isinstance(body, SignalRecord) else body
-
-
-def test_a_work_comes_back_as_it_was(desk: Desk) -> None:
-    desk.push(ticks(1, 2, 3), 3)
-    desk.tell([funding(3)])
-    desk.obey(Command.FLATTEN)
-    desk.unsynced = (0, 1)
-    desk.health = HealthRecord(None, drifted=True, silent=(1,), device=("gpu0:memory",))
-    work = desk.take(4)
-    assert work is not None
-    back = msgspec.json.decode(encode(WorkRecord.of(work)), type=WorkRecord).work()
-    assert back.ticks.tobytes() == work.ticks.tobytes()
-    for name in set(Work.__slots__) - {"ticks"}:
-        assert getattr(back, name) == getattr(work, name)
