@@ -135,7 +135,10 @@ def import_sources(
     shown = _Shown(progress, sum(file.size_bytes for file in files))
     for name in sorted({file.venue for file in files}):
         group = _unique([file for file in files if file.venue == name], report)
-        known_instruments = read_exchange_info(instruments, name) if instruments is not None else {}
+        wanted = {told for file in group for told in file.symbols}
+        known_instruments = (
+            read_exchange_info(instruments, name, wanted=wanted) if instruments is not None else {}
+        )
         with ArchiveWriter(archive, name) as writer:
             for component in components(group):
                 _import_component(
