@@ -58,6 +58,7 @@ class TrainResult:
     rounds : of the final members
     seconds : wall time
     peak_rss_mb : largest resident memory of the process so far, MB (1e6 bytes)
+    trade_delays_ms : by which trades are dated later than they were made, where their files tell no more
     """
 
     bundle: Path
@@ -73,6 +74,7 @@ class TrainResult:
     rounds: tuple[int, ...]
     seconds: float
     peak_rss_mb: float
+    trade_delays_ms: tuple[float, ...]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -134,6 +136,7 @@ class TrainResult:
             "device": self.training.device,
             "device_reason": self.device_reason,
             "device_comparison": self.devices.to_dict(),
+            "trade_delays_ms": self.trade_delays_ms,
             "seconds": self.seconds,
             "peak_rss_mb": self.peak_rss_mb,
         }
