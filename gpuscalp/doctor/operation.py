@@ -110,7 +110,7 @@ def check_running(status: dict[str, Any] | GpuscalpError | None) -> Check:
         "state": status["state"],
         "last_frame_age_ms": frame_ms,
         "silent": status["feeds"]["silent"],
-        "off_tick": status["feeds"]["off_tick"],
+        "off_tick": status["feeds"].get("off_tick", []),  # an earlier version may run it
         "unsynced": status["feeds"]["unsynced"],
         "journal_waiting": status["journal"]["records"] - status["journal"]["durable"],
         "log_dropped": logs["dropped"],
