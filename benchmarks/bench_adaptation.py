@@ -65,6 +65,10 @@ class Both:
     def graph(self) -> Any:
         return self.first.graph
 
+    @property
+    def trade_delays_ms(self) -> tuple[float, ...]:
+        return self.second.trade_delays_ms
+
     def chunks(self) -> Iterator[FeatureChunk]:
         yield from self.first.chunks()
         yield from self.second.chunks()

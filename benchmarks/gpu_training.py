@@ -73,6 +73,7 @@ class SyntheticRows:
     """
 
     venue = "synthetic"
+    trade_delays_ms = ()
 
     def __init__(self, ops: Ops, *, symbols: int, frames: int, chunks: int) -> None:
         self.symbols = tuple(item.symbol for item in stream.instruments(symbols))

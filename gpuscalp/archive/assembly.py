@@ -7,6 +7,7 @@ Never: chooses which sources belong together, or what is imported.
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -37,11 +38,15 @@ from gpuscalp.feeds.messages import (
     Ticker,
     Trade,
 )
-from gpuscalp.schema import NS_PER_DAY
+from gpuscalp.feeds.times import to_ns
+from gpuscalp.schema import NS_PER_DAY, NS_PER_MS
 
 # Messages between two hand-overs to the writer: at most 11 MB of book rows.
 _FLUSH_MESSAGES: Final = 16_384
 _LAST: Final = 2**63 - 1
+# When the trade of an aggTrade was made. What is farther from its sending is no measurement.
+_MADE: Final = re.compile(rb'"T":\s*(\d{1,19})')
+_LAG_MS_MAX: Final = 60_000
 _NAMES: Final[dict[type, str]] = {
     Trade: "trade",
     Ticker: "ticker",
@@ -64,6 +69,10 @@ class SourceRun:
     known : it is in the archive already and is read again only for the state of the book
     log : where its rejects go
     strict : the first reject is an error
+
+    Attributes
+    ----------
+    agg_trade_lags_ms : how many aggTrades were sent so long after their trade
     """
 
     def __init__(self, file: SourceFile, *, known: bool, log: RejectLog, strict: bool) -> None:
@@ -72,6 +81,7 @@ class SourceRun:
         self.lines = 0
         self.rows = dict.fromkeys(TABLES, 0)
         self.fates: Counter[tuple[str, str]] = Counter()
+        self.agg_trade_lags_ms: Counter[int] = Counter()
         self.first_recv_ns = self.last_recv_ns = 0
         self._lead = Lead()
         self._strict = strict
@@ -108,6 +118,14 @@ class SourceRun:
                 raise DecodeError("receive time and event time are more than a day apart", value=recv_ns)
             self._lead.check(recv_ns, exch_ns)
 
+    def measure(self, trade: Trade, raw: bytes) -> None:
+        """Note how long after its trade an aggTrade was sent."""
+        made = _MADE.search(raw)
+        if made is not None and trade.aggregate and not self.known:
+            lag_ms = (trade.exch_ns - to_ns(int(made.group(1)))) // NS_PER_MS
+            if abs(lag_ms) <= _LAG_MS_MAX:
+                self.agg_trade_lags_ms[lag_ms] += 1
+
     def summary(self, gap_count: int) -> Source:
         """Return what the manifest keeps. ``lines`` = messages + rejects + set aside, where damage that is
         no line of its own (a cut compressed file) is not among the rejects of lines."""
@@ -138,6 +156,7 @@ class SourceRun:
             first_recv_ns=self.first_recv_ns,
             last_recv_ns=self.last_recv_ns,
             imported_by=f"gpuscalp {__version__}",
+            trade_delay_ns=self.file.trade_delay_ns,
         )
 
     def set_aside(self, reason: str, count: int = 1) -> None:
@@ -250,6 +269,8 @@ class Assembly:
             self._take_batch(run, recv_ns, message)
             return
         run.fates[_NAMES[kind], self._handle(run, recv_ns, kind, message)] += 1
+        if isinstance(message, Trade) and isinstance(record[2], bytes):
+            run.measure(message, record[2])
         run.first_recv_ns = run.first_recv_ns or recv_ns
         run.last_recv_ns = recv_ns
 

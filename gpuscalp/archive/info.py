@@ -65,6 +65,7 @@ def _symbol(manifest: Manifest, venue: str, symbol: str) -> dict[str, Any]:
         "gaps": len(gaps),
         "crossed": sum(part.crossed for part in parts),
         "flagged": sum(part.flagged for part in parts),
+        "trade_delays_ms": manifest.trade_delays_ms(venue, (symbol,)),
         "instrument": _instrument(manifest, venue, symbol),
     }
 

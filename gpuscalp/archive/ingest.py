@@ -13,16 +13,18 @@ Owns: what belongs together, what is imported already, and the report. The layou
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
 from gpuscalp.archive.assembly import Assembly, SourceRun, first_recv_ns
 from gpuscalp.archive.formats import VENUES, SourceFile, recognise
 from gpuscalp.archive.instruments import read_exchange_info, split_fitting
-from gpuscalp.archive.manifest import Source
+from gpuscalp.archive.manifest import Manifest, Source
 from gpuscalp.archive.recording import is_over_all
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
@@ -47,6 +49,7 @@ class ImportReport:
     unsynced : depth updates by symbol that no snapshot ever came for: they made no book rows
     misfits : symbols whose prices are no multiples of the tick size that --instruments gives, or that was
         stored by an import before; that instrument is not used
+    agg_trade_lags_ms : how many aggTrades of the recordings were sent so long after their trade
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -55,6 +58,7 @@ class ImportReport:
     crossed_quotes: int = 0
     unsynced: dict[str, int] = field(default_factory=dict)
     misfits: list[str] = field(default_factory=list)
+    agg_trade_lags_ms: Counter[int] = field(default_factory=Counter)
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,6 +89,7 @@ class ImportReport:
             "rejects_by_reason": dict(reasons),
             "unsynced": self.unsynced,
             "misfits": self.misfits,
+            "agg_trade_lag_ms": _lag(self.agg_trade_lags_ms),
             "skipped": self.skipped,
             "sources": [_source_dict(source) for source in self.sources],
             "seconds": round(self.seconds, 3),
@@ -101,6 +106,7 @@ def import_sources(
     strict: bool = False,
     instruments: Path | None = None,
     book_interval_ms: int = 0,
+    trade_delay_ms: int | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Import files into an archive, new or existing.
@@ -114,12 +120,15 @@ def import_sources(
     strict : the first bad line is an error, and its component is not imported
     instruments : exchangeInfo of the venue; None = tick sizes are observed
     book_interval_ms : least exchange time between two book rows; 0 = every change of the best 20 levels
+    trade_delay_ms : added to the times of trades in CSV files that only tell when they were made; None = that
+        of the venue (``gpuscalp.archive.formats.TRADE_DELAYS_MS``)
     progress : told how far the import is
 
     Raises
     ------
     UsageError
-        a file is missing, or its format, venue or symbol cannot be told
+        a file is missing, its format, venue or symbol cannot be told, or the archive has its trades with
+        another delay
     DecodeError
         strict, and a line cannot be read
     ArchiveError
@@ -128,15 +137,22 @@ def import_sources(
     started = time.monotonic()
     if venue is not None and venue not in VENUES:
         raise UsageError("no such venue", value=venue, fix=f"one of: {', '.join(VENUES)}")
-    files = [recognise(path, venue=venue, symbol=symbol) for path in _expanded(paths)]
+    files = [
+        recognise(path, venue=venue, symbol=symbol, trade_delay_ms=trade_delay_ms)
+        for path in _expanded(paths)
+    ]
     if not files:
         raise UsageError("no source files", fix="name files or folders to import")
     report = ImportReport()
     shown = _Shown(progress, sum(file.size_bytes for file in files))
     for name in sorted({file.venue for file in files}):
         group = _unique([file for file in files if file.venue == name], report)
-        known_instruments = read_exchange_info(instruments, name) if instruments is not None else {}
+        wanted = {told for file in group for told in file.symbols}
+        known_instruments = (
+            read_exchange_info(instruments, name, wanted=wanted) if instruments is not None else {}
+        )
         with ArchiveWriter(archive, name) as writer:
+            _check_delays(writer.manifest, group)
             for component in components(group):
                 _import_component(
                     writer, component, report, shown, strict=strict, interval_ns=book_interval_ms * NS_PER_MS
@@ -195,6 +211,7 @@ def _import_component(
     finally:
         for run in runs:
             run.log.close()
+            report.agg_trade_lags_ms.update(run.agg_trade_lags_ms)
     for part in writer.manifest.parts:
         if part.path not in before:
             report.crossed_books += part.crossed if part.table == "books" else 0
@@ -266,6 +283,32 @@ def _settle_instruments(writer: ArchiveWriter, given: dict[str, Instrument]) -> 
         writer.set_instruments(fitting, forget=outdated)
         writer.commit()
     return sorted({*misfits, *outdated})
+
+
+def _check_delays(manifest: Manifest, files: Iterable[SourceFile]) -> None:
+    """Refuse a file whose trades the archive has under other times."""
+    known = {(source.digest, source.venue): source.trade_delay_ns or 0 for source in manifest.sources}
+    for file in files:
+        asked_ns = file.trade_delay_ns
+        known_ns = known.get((file.digest, file.venue), asked_ns)
+        if asked_ns is not None and known_ns is not None and known_ns != asked_ns:
+            was_ms = known_ns / NS_PER_MS
+            raise UsageError(
+                f"the archive has these trades dated {was_ms:g} ms after they were made",
+                where=str(file.path),
+                value=f"{asked_ns / NS_PER_MS:g} ms are asked for",
+                fix=f"import into a new archive, or give --trade-delay-ms {was_ms:g}",
+            )
+
+
+def _lag(lags_ms: Counter[int]) -> dict[str, int] | None:
+    """Return the distribution of the lags, lower quantiles; None without any."""
+    count, ordered = lags_ms.total(), sorted(lags_ms)
+    if not count:
+        return None
+    below = list(accumulate(lags_ms[lag] for lag in ordered))
+    quantiles = {f"p{part}": ordered[bisect_left(below, count * part / 100)] for part in (50, 95, 99)}
+    return {"trades": count, **quantiles, "largest": ordered[-1]}
 
 
 def _source_dict(source: Source) -> dict[str, Any]:

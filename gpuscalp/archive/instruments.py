@@ -1,10 +1,11 @@
 """Instruments from the venue's exchangeInfo.
 
-Owns: which filters give tick size, step size and least order. Never: talks to the venue.
+Owns: which filters give tick size, step size and least order, which symbols trade. Never: talks to the venue.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gpuscalp.schema import Instrument
 
 class _Symbol(Struct):
     symbol: str
+    status: str = "TRADING"
     filters: list[dict[str, Any]] = []
 
 
@@ -27,19 +29,26 @@ class _ExchangeInfo(Struct):
     symbols: list[_Symbol] = field(default_factory=list)
 
 
-def read_exchange_info(path: Path, venue: str) -> dict[str, Instrument]:
+def read_exchange_info(path: Path, venue: str, *, wanted: Collection[str] = ()) -> dict[str, Instrument]:
     """Read an answer of ``/fapi/v1/exchangeInfo`` or ``/api/v3/exchangeInfo`` (plain, gzip or zip).
+
+    Parameters
+    ----------
+    wanted : symbols that must be usable where they are listed; of others that are not, none is returned: the
+        venue lists symbols without any filter before they trade
 
     Raises
     ------
     DataError
-        the file is no exchangeInfo, or a symbol in it has no tick or step size
+        the file is no exchangeInfo, or a wanted symbol, or every symbol in it, has no tick or step size
     """
     with open_content(path) as (content, _):
-        return parse_exchange_info(content.read(), venue, where=str(path))
+        return parse_exchange_info(content.read(), venue, where=str(path), wanted=wanted)
 
 
-def parse_exchange_info(content: bytes, venue: str, *, where: str) -> dict[str, Instrument]:
+def parse_exchange_info(
+    content: bytes, venue: str, *, where: str, wanted: Collection[str] = ()
+) -> dict[str, Instrument]:
     """Read the body of such an answer; ``where`` says in errors where it came from.
 
     Raises
@@ -47,13 +56,29 @@ def parse_exchange_info(content: bytes, venue: str, *, where: str) -> dict[str, 
     DataError
         as ``read_exchange_info``
     """
-    try:
-        info = msgspec.json.decode(content, type=_ExchangeInfo)
-    except msgspec.DecodeError as error:
-        raise DataError(f"not an exchangeInfo: {error}", where=where) from None
-    if not info.symbols:
-        raise DataError("the exchangeInfo names no symbol", where=where)
-    return {item.symbol: _instrument(item, venue, where) for item in info.symbols}
+    found: dict[str, Instrument] = {}
+    unusable: DataError | None = None
+    for item in _symbols(content, where):
+        try:
+            found[item.symbol] = _instrument(item, venue, where)
+        except DataError as error:
+            if item.symbol in wanted:
+                raise
+            unusable = error
+    if unusable is not None and not found:
+        raise unusable
+    return found
+
+
+def trading_symbols(content: bytes, *, where: str) -> frozenset[str]:
+    """Return the symbols of such a body that trade now.
+
+    Raises
+    ------
+    DataError
+        it is no exchangeInfo
+    """
+    return frozenset(item.symbol for item in _symbols(content, where) if item.status == "TRADING")
 
 
 def split_fitting(
@@ -70,6 +95,16 @@ def split_fitting(
         else:
             fitting.append(instruments[symbol])
     return fitting, others
+
+
+def _symbols(content: bytes, where: str) -> list[_Symbol]:
+    try:
+        info = msgspec.json.decode(content, type=_ExchangeInfo)
+    except msgspec.DecodeError as error:
+        raise DataError(f"not an exchangeInfo: {error}", where=where) from None
+    if not info.symbols:
+        raise DataError("the exchangeInfo names no symbol", where=where)
+    return info.symbols
 
 
 def _instrument(item: _Symbol, venue: str, where: str) -> Instrument:

@@ -19,7 +19,7 @@ from msgspec import Struct
 from gpuscalp import __version__
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.files import replace_file
-from gpuscalp.schema import Instrument
+from gpuscalp.schema import NS_PER_MS, Instrument
 
 FORMAT: Final = 1
 NAME: Final = "manifest.json"
@@ -72,7 +72,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
 
     ``lines`` = data lines; ``rows`` by table; ``rejects`` by reason; ``set_aside`` by reason (lines that are
     well-formed and deliberately not rows); ``duplicates``, ``late`` and ``out_of_order`` as defined in
-    docs/data.md.
+    docs/data.md. ``trade_delay_ns`` was added to the times of trades, of which the file only tells when they
+    were made; None: it tells more, or an earlier version imported it, which added nothing.
     """
 
     digest: str
@@ -92,6 +93,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     first_recv_ns: int = 0
     last_recv_ns: int = 0
     imported_by: str = ""
+    trade_delay_ns: int | None = None
 
 
 class Manifest(Struct, forbid_unknown_fields=True):
@@ -118,6 +120,17 @@ class Manifest(Struct, forbid_unknown_fields=True):
             and (not wanted or part.symbol in wanted)
             and (not kinds or part.table in kinds)
         ]
+
+    def trade_delays_ms(self, venue: str, symbols: Iterable[str] = ()) -> tuple[float, ...]:
+        """Return by how much trades of a venue's symbols were dated later than they were made, where nothing
+        told when they were sent; sorted, each once."""
+        digests = {digest for part in self.select(venue, symbols, ("trades",)) for digest in part.sources}
+        found = {
+            source.trade_delay_ns / NS_PER_MS
+            for source in self.sources
+            if source.venue == venue and source.digest in digests and source.trade_delay_ns is not None
+        }
+        return tuple(sorted(found))
 
     def instrument(self, venue: str, symbol: str) -> Instrument:
         """Return the stored instrument, else one observed from the prices and quantities of its parts.

@@ -1,7 +1,8 @@
 """CSV files of trades and quotes: Binance Vision's, and others by the names of their columns.
 
 Owns: which column means what. A time is s, ms, µs or ns by its digits. Where a file does not say when a row
-was received, it counts as received when the exchange dated it. Never: guesses a missing column.
+was received, it counts as received when the exchange sent it; where it does not say that either, as trades do
+not, when it was made and a delay later. Never: guesses a missing column.
 """
 
 from __future__ import annotations
@@ -123,6 +124,11 @@ class TradeCsvReader:
     ----------
     header : its columns
     symbol : used where the file has no column for it
+    delay_ns : added to the time of a trade
+
+    Attributes
+    ----------
+    untold : no column tells when a trade was sent or received, only when it was made
 
     Raises
     ------
@@ -132,7 +138,7 @@ class TradeCsvReader:
 
     name = "trades_csv"
 
-    def __init__(self, header: str, symbol: str | None) -> None:
+    def __init__(self, header: str, symbol: str | None, *, delay_ns: int = 0) -> None:
         columns = _columns(header, _TRADE_COLUMNS, required=("id", "price", "qty", "time"))
         if "maker" not in columns and "side" not in columns:
             raise UsageError(
@@ -142,7 +148,9 @@ class TradeCsvReader:
             )
         self._columns, self._width = columns, header.count(",") + 1
         self._header, self._symbol = header, _needed_symbol(symbol, columns)
-        self._aggregate = "aggtradeid" in _plain(header)
+        names = _plain(header)
+        self._aggregate, self._delay_ns = "aggtradeid" in names, delay_ns
+        self.untold = "eventtime" not in names and "recv" not in columns
         self._positive, self._numbers = DecimalCache(least_e8=1), DecimalCache(least_e8=0)
 
     def read(self, line: bytes, number: int) -> Record | None:
@@ -156,7 +164,7 @@ class TradeCsvReader:
         if not line[:1].isdigit() and _is_header(line, self._header):
             return None
         fields, at = _split(line, self._width), self._columns
-        exch_ns = _time(fields[at["time"]], "time")
+        exch_ns = _time(fields[at["time"]], "time") + self._delay_ns
         recv_ns = _time(fields[at["recv"]], "receive time") if "recv" in at else exch_ns
         market = "kind" not in at or fields[at["kind"]] == "MARKET"
         numbers = self._positive if market else self._numbers

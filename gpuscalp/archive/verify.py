@@ -36,6 +36,7 @@ class VerifyReport:
     missing_ids : trade ids between first and last that have no row and lie in no listed gap: fills of the
         insurance fund, or rejected lines
     unlisted : Parquet files that the manifest does not name (left by a killed import; never read)
+    trade_delays_ms : by venue and symbol, see ``Manifest.trade_delays_ms``; without those that have none
     """
 
     files: int = 0
@@ -45,6 +46,7 @@ class VerifyReport:
     gaps: int = 0
     missing_ids: int = 0
     unlisted: list[str] = field(default_factory=list)
+    trade_delays_ms: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {"ok": not self.problems, **asdict(self)}
@@ -96,6 +98,8 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
             progress(done, total, part.path)
     for (venue, symbol), pieces in trade_ids.items():
         _verify_ids(manifest, venue, symbol, np.sort(np.concatenate(pieces)), report)
+        if delays_ms := manifest.trade_delays_ms(venue, (symbol,)):
+            report.trade_delays_ms[f"{venue} {symbol}"] = delays_ms
     report.problems.extend(overlaps.problems())
     listed = {part.path for part in manifest.parts}
     found = {str(file.relative_to(root)) for file in root.glob("venue=*/symbol=*/date=*/*.parquet")}

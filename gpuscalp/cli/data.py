@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +32,14 @@ def import_(
     book_interval_ms: Annotated[
         int, typer.Option("--book-interval-ms", min=0, help="Least time between book rows; 0 = every change.")
     ] = 0,
+    trade_delay_ms: Annotated[
+        int | None,
+        typer.Option(
+            "--trade-delay-ms",
+            min=0,
+            help="Date trades so long after they were made, where a CSV tells no more; default: the venue's.",
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Import recordings, captures and CSV files into an archive."""
@@ -45,6 +54,7 @@ def import_(
             strict=strict,
             instruments=instruments,
             book_interval_ms=book_interval_ms,
+            trade_delay_ms=trade_delay_ms,
             progress=advance,
         )
     answer = {"archive": out, **report.to_dict()}
@@ -169,6 +179,16 @@ def _import_text(answer: Mapping[str, Any]) -> str:
     for key in ("set_aside", "rejects_by_reason", "unsynced"):
         for name, count in answer[key].items():
             lines.append(f"  {key.replace('_', ' ')}: {name.replace('_', ' ')} {count:,}")
+    delays = Counter(
+        each["trade_delay_ns"] for each in answer["sources"] if each["trade_delay_ns"] is not None
+    )
+    for delay_ns, count in sorted(delays.items()):
+        lines.append(f"  trades dated {delay_ns / 1e6:g} ms after they were made: {count} files")
+    if (lag := answer["agg_trade_lag_ms"]) is not None:
+        lines.append(
+            f"  aggTrades were sent {lag['p50']} ms after their trade in the median (95 %: {lag['p95']},"
+            f" 99 %: {lag['p99']}, at most {lag['largest']}; {lag['trades']:,} trades)"
+        )
     if answer["misfits"]:
         lines.append(
             f"  instrument not used, its tick size does not fit the prices: {', '.join(answer['misfits'])}"
@@ -236,6 +256,10 @@ def _info_table(answer: Mapping[str, Any]) -> object:
             numbers = [entry["rows"][name] for name in counts] + [entry[name] for name in flaws]
             rows.add_row(entry["symbol"], *(f"{number:,}" for number in numbers))
         parts += ["", venue, spans, rows]
+        for entry in (entry for entry in answer["symbols"] if entry["venue"] == venue):
+            if entry["trade_delays_ms"]:
+                delays = ", ".join(f"{delay:g}" for delay in entry["trade_delays_ms"])
+                parts.append(f"{entry['symbol']}: trades of files dated {delays} ms after they were made")
     return Group(*parts)  # type: ignore[arg-type]
 
 

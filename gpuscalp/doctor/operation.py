@@ -110,6 +110,7 @@ def check_running(status: dict[str, Any] | GpuscalpError | None) -> Check:
         "state": status["state"],
         "last_frame_age_ms": frame_ms,
         "silent": status["feeds"]["silent"],
+        "off_tick": status["feeds"].get("off_tick", []),  # an earlier version may run it
         "unsynced": status["feeds"]["unsynced"],
         "journal_waiting": status["journal"]["records"] - status["journal"]["durable"],
         "log_dropped": logs["dropped"],
@@ -120,7 +121,11 @@ def check_running(status: dict[str, Any] | GpuscalpError | None) -> Check:
     if frame_ms is None or frame_ms > _FRAME_MS_MAX:
         age = "none yet" if frame_ms is None else f"{frame_ms / 1_000:.1f} s ago"
         troubles.append(f"its last frame: {age}")
-    for key, words in (("silent", "no data of"), ("unsynced", "no whole book of")):
+    for key, words in (
+        ("silent", "no data of"),
+        ("off_tick", "prices off the tick size of"),
+        ("unsynced", "no whole book of"),
+    ):
         if value[key]:
             troubles.append(f"{words} {', '.join(value[key])}")
     if logs["dropped"]:

@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import msgspec
-from msgspec import Struct, field
-
-from gpuscalp.archive.instruments import parse_exchange_info
+from gpuscalp.archive.instruments import parse_exchange_info, trading_symbols
 from gpuscalp.doctor.check import Check, fail, ok, warn
 from gpuscalp.errors import DeadlineError, GpuscalpError, ModelError
 from gpuscalp.feeds.rest import RestReply
@@ -53,15 +50,6 @@ class RestProbe:
     patience_ns: int = 0
 
 
-class _Symbol(Struct):
-    symbol: str
-    status: str = "TRADING"
-
-
-class _Info(Struct):
-    symbols: list[_Symbol] = field(default_factory=list)
-
-
 def probe_rest(
     client: Client,
     *,
@@ -93,8 +81,7 @@ def parse_listing(reply: RestReply) -> Listing:
     DataError    it is none
     """
     instruments = parse_exchange_info(reply.body, _VENUE, where=reply.request)
-    info = msgspec.json.decode(reply.body, type=_Info)
-    return Listing(instruments, frozenset(each.symbol for each in info.symbols if each.status == "TRADING"))
+    return Listing(instruments, trading_symbols(reply.body, where=reply.request))
 
 
 def check_rest(probe: RestProbe) -> Check:

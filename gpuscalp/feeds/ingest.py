@@ -145,7 +145,11 @@ class Ingest:
     @property
     def off_tick_count(self) -> int:
         """Rows that made no tick because a price does not fit the instrument."""
-        return self._buffer.off_tick_count
+        return sum(self.off_ticks())
+
+    def off_ticks(self) -> tuple[int, ...]:
+        """Return the same by symbol."""
+        return tuple(sink.off_tick_count for sink in self._sinks)
 
     def unsynced(self) -> tuple[str, ...]:
         """Return the symbols that need a book snapshot: updates come, and the book is not whole."""

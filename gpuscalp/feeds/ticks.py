@@ -50,12 +50,10 @@ class TickBuffer:
     Attributes
     ----------
     packed : each tick's 64 bytes, which the sinks append
-    off_tick_count : rows left out because a price is no multiple of the tick size or too large
     """
 
     def __init__(self) -> None:
         self.packed: list[bytes] = []
-        self.off_tick_count = 0
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -74,19 +72,20 @@ class TickSink:
     Attributes
     ----------
     extra_quality : bits that the running message bears on top of its row's
+    off_tick_count : rows left out because a price is no multiple of the tick size or too large
     gaps : (kind, from_ns, to_ns, first_id, last_id) of what is known to be missing; the owner empties it
     """
 
     def __init__(self, buffer: TickBuffer, instrument: Instrument, symbol: int) -> None:
-        self._buffer, self._packed = buffer, buffer.packed
+        self._packed = buffer.packed
         self._tick_e8, self._symbol = instrument.tick_size_e8, symbol
-        self.extra_quality = 0
+        self.extra_quality = self.off_tick_count = 0
         self.gaps: list[tuple[str, int, int, int, int]] = []
 
     def trade(self, recv_ns: int, exch_ns: int, quality: int, trade: Trade) -> None:
         px, rest = divmod(trade.price_e8, self._tick_e8)
         if rest or px > _PX_MAX:
-            self._buffer.off_tick_count += 1
+            self.off_tick_count += 1
             return
         bits, qty = quality | self.extra_quality, trade.qty_e8 / _E8
         self._packed.append(
@@ -98,7 +97,7 @@ class TickSink:
         tick_e8 = self._tick_e8
         px0, px1 = bid // tick_e8, ask // tick_e8
         if px0 * tick_e8 != bid or px1 * tick_e8 != ask or px0 > _PX_MAX or px1 > _PX_MAX:
-            self._buffer.off_tick_count += 1
+            self.off_tick_count += 1
             return
         bits, q0, q1 = quality | self.extra_quality, bid_qty / _E8, ask_qty / _E8
         self._packed.append(
@@ -117,7 +116,7 @@ class TickSink:
         tick_e8 = self._tick_e8
         px0, px1 = bid // tick_e8, ask // tick_e8
         if px0 * tick_e8 != bid or px1 * tick_e8 != ask or px0 > _PX_MAX or px1 > _PX_MAX:
-            self._buffer.off_tick_count += 1
+            self.off_tick_count += 1
             return
         bits = quality | self.extra_quality
         self._packed.append(_pack(exch_ns, recv_ns, px0, px1, q0, q1, q2, q3, self._symbol, _BOOK, 0, bits))

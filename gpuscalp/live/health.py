@@ -42,12 +42,19 @@ class Health:
         }
         self._last = HealthRecord(None, drifted=True)
 
-    def judge(self, client: FeedClient, clock: ClockOffset, device: tuple[str, ...] = ()) -> HealthRecord:
+    def judge(
+        self,
+        client: FeedClient,
+        clock: ClockOffset,
+        device: tuple[str, ...] = (),
+        off_tick: tuple[int, ...] = (),
+    ) -> HealthRecord:
         """Return the health as it is now; the last one again where nothing worth a record has changed.
 
         Parameters
         ----------
         device : why the device that predicts is not trusted
+        off_tick : symbols whose prices are off their tick
         """
         uncertainty_ns = clock.uncertainty_ns
         error_ms = None if uncertainty_ns is None else round(uncertainty_ns / NS_PER_MS, 3)
@@ -55,7 +62,11 @@ class Health:
         if error_ms is not None and last is not None and abs(error_ms - last) < _STEP_MS:
             error_ms = last
         self._last = HealthRecord(
-            error_ms, drifted=clock.has_drifted, silent=self._silent(client), device=device
+            error_ms,
+            drifted=clock.has_drifted,
+            silent=self._silent(client),
+            device=device,
+            off_tick=off_tick,
         )
         return self._last
 

@@ -184,12 +184,13 @@ class Monitor:
         """
         ingest = self._session.market.ingest
         resyncs = ingest.resync_counts()
+        health, instruments = self._session.market.health, self._session.about.instruments
         return {
             "streams": dict(stream_ages_s),
             "fates": dict(ingest.fates),
-            "silent": {
-                each.symbol: index in self._session.market.health.silent
-                for index, each in enumerate(self._session.about.instruments)
+            **{
+                name: {each.symbol: index in symbols for index, each in enumerate(instruments)}
+                for name, symbols in (("silent", health.silent), ("off_tick", health.off_tick))
             },
             # Where somebody else keeps the books, ours say nothing.
             "books": {name: (state, resyncs[name]) for name, state in ingest.book_states().items()}

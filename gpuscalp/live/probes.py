@@ -125,6 +125,7 @@ def _judge_feed(
     for what, missing, words in (
         ("warm_up", status["warming"], "windows are not full yet"),
         ("feed", status["feeds"]["silent"], "no data"),
+        ("tick_size", status["feeds"]["off_tick"], "prices are no multiples of the tick size"),
         ("books", status["feeds"]["unsynced"], "the book is not whole"),
     ):
         if missing:

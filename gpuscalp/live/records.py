@@ -57,6 +57,7 @@ class HealthRecord(Struct, frozen=True):
     silent : indices of symbols of which some stream delivers nothing, from no connection
     device : why the device that predicts is not trusted, such as "gpu0:memory" (docs/gpu.md); () = it is
     venue : why an exchange that orders go to is not to be relied on, such as "account:unreachable"
+    off_tick : indices of symbols whose prices are off their tick size (``gpuscalp.live.off_tick``)
     """
 
     clock_error_ms: float | None
@@ -64,6 +65,7 @@ class HealthRecord(Struct, frozen=True):
     silent: tuple[int, ...] = ()
     device: tuple[str, ...] = ()
     venue: tuple[str, ...] = ()
+    off_tick: tuple[int, ...] = ()
 
     @property
     def device_ok(self) -> bool:

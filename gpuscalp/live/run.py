@@ -6,6 +6,7 @@ Owns: what is put together for a run: instruments from the venue, the directory,
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 import time
@@ -16,7 +17,6 @@ from typing import Any, Final, NoReturn, Protocol, final
 
 import msgspec
 
-from gpuscalp.archive.instruments import parse_exchange_info
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig, flat_dict, variable_of
 from gpuscalp.crash import reported
@@ -30,6 +30,7 @@ from gpuscalp.feeds.routes import endpoints, stream_names
 from gpuscalp.live.directory import SESSION_FILE, create, lock, read_about, remove_unbegun
 from gpuscalp.live.embedded import embedded_config, embedded_defaults, market_of, served, train_embedded
 from gpuscalp.live.gpu_watch import GpuWatch, open_watch
+from gpuscalp.live.listing import compare_listing, instruments_of
 from gpuscalp.live.market import Work
 from gpuscalp.live.observed import observed
 from gpuscalp.live.probes import Pulse
@@ -45,9 +46,9 @@ from gpuscalp.monitoring.nvml import CardSample
 from gpuscalp.progress import Progress
 from gpuscalp.redaction import keep_environment
 from gpuscalp.rehearsal import open_source
-from gpuscalp.schema import Instrument
 from gpuscalp.worker import WorkerFault
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 _PROGRESS: Final = "repeating the journal"
 # What a session is watched with may be another at every start, and so may who changes its models: nothing in
 # its journal follows from it but what is written there.
@@ -135,7 +136,7 @@ def run_live(
     Raises
     ------
     UsageError      no model was named, or the session is run by another process
-    ConfigError     another configuration than the session's own
+    ConfigError     another configuration than the session's own, or other tick or step sizes of the venue
     ModelError      another model than the session's own
     FeedError       the venue cannot be reached
     ParityError, JournalError    as ``Session``
@@ -203,14 +204,19 @@ def _run(
     rest = RestClient(running.feed, clock=time.time_ns, proxy_url=proxy_of(running.feed.rest_url))
     try:
         with ExitStack() as undo:
-            if not known and model is not None:
-                instruments = _instruments(rest, config.venue, model)
+            notes: tuple[str, ...] = ()
+            if known:
+                notes = compare_listing(rest, read_about(path))
+            elif model is not None:
+                instruments = instruments_of(rest, config.venue, model)
                 now_ns = time.time_ns()
                 begun = way.created(config, [each.symbol for each in instruments])
                 create(path, begun, model, instruments, now_ns=now_ns, device=chosen, device_reason=reason)
                 # A start that comes to nothing must not tie the name to its model and its configuration.
                 undo.callback(remove_unbegun, path)
-            return asyncio.run(_session(path, running, rest, seconds, worker_faults, told, on_status, way))
+            return asyncio.run(
+                _session(path, running, rest, seconds, worker_faults, told, on_status, way, notes)
+            )
     finally:
         rest.close()
 
@@ -224,6 +230,7 @@ async def _session(
     told: Progress | None,
     on_status: Callable[[dict[str, Any]], None] | None,
     way: Way,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     clock = ClockOffset(config.feed)
     sessions: list[Session] = []
@@ -266,6 +273,8 @@ async def _session(
         refused.pop_all()  # it is the session's from here on
         session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated, held=held)
         logs.open(path)
+        for note in notes:
+            _LOG.warning("%s", note)
         sessions.append(session)
         # Of a start that fails between here and the loop, which closes it otherwise.
         unstarted = around.enter_context(ExitStack())
@@ -295,22 +304,6 @@ def _choose(device: RequestedDevice, model: Path, config: LiveConfig) -> tuple[s
         f"--deadline-ms={config.engine.deadline_ms}",
     )
     return str(answer["device"]), str(answer["reason"])
-
-
-def _instruments(rest: RestClient, venue: str, model: Path) -> list[Instrument]:
-    """Ask the venue for the instruments of a model, in the model's order."""
-    reply = rest.exchange_info()
-    listed = parse_exchange_info(reply.body, venue, where=reply.request)
-    wanted = read_contract(model).training.symbols
-    missing = [symbol for symbol in wanted if symbol not in listed]
-    if missing:
-        raise ConfigError(
-            "the venue does not list a symbol of the model",
-            where=reply.request,
-            value=", ".join(missing),
-            fix="train a model without it: its columns depend on all of its symbols",
-        )
-    return [listed[symbol] for symbol in wanted]
 
 
 def check_same(

@@ -213,7 +213,8 @@ class Session:
         """Take the health if it has changed."""
         if health != self.market.health:
             self._write(RecordKind.HEALTH, health, now_ns)
-            doubtful = bool(health.drifted or health.silent or health.device or health.venue)
+            reasons = (health.drifted, health.silent, health.device, health.venue, health.off_tick)
+            doubtful = any(reasons)
             _LOG.log(logging.WARNING if doubtful else logging.DEBUG, "health: %s", health)
             self.market.health = health
 

@@ -23,6 +23,7 @@ from gpuscalp.feeds.rest import RestClient, RestReply
 from gpuscalp.feeds.routes import Endpoint
 from gpuscalp.latency import Stage
 from gpuscalp.live.health import Health
+from gpuscalp.live.off_tick import OffTick
 from gpuscalp.live.records import Command, HealthRecord
 from gpuscalp.live.session import Session
 from gpuscalp.live.snapshots import Snapshots, brings_changes
@@ -62,6 +63,7 @@ class SocketSource:
         streams = tuple(dict.fromkeys(name for each in endpoints for name in each.streams))
         symbols = [each.symbol for each in session.about.instruments]
         self._health = Health(symbols, streams)
+        self._off_tick = OffTick(session.about.instruments, session.market.ingest.off_ticks())
         self._calls = ThreadPoolExecutor(3, "rest")
         self._timekeeper = Timekeeper(session, config, clock, rest, self._calls)
         self._newest_ns = 0
@@ -106,7 +108,8 @@ class SocketSource:
     def health(self, device: tuple[str, ...]) -> HealthRecord:
         ingest = self._session.market.ingest
         self._snapshots.poll(ingest.unsynced(), ingest.near_edge())
-        return self._health.judge(self._client, self.clock, device)
+        off_tick = self._off_tick.judge(ingest.off_ticks(), time.monotonic_ns())
+        return self._health.judge(self._client, self.clock, device, off_tick)
 
     def send(self) -> None:
         """The paper broker has been given everything by the session."""

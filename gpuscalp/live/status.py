@@ -207,6 +207,7 @@ def feed_status(session: Session, client: FeedClient, snapshots: Snapshots) -> d
         "gaps_settled": market.gap_count,
         "unsynced": list(market.ingest.unsynced()),
         "silent": [about.instruments[index].symbol for index in market.health.silent],
+        "off_tick": [about.instruments[index].symbol for index in market.health.off_tick],
         "snapshots": {"fetched": snapshots.fetched, "refused": snapshots.refused},
     }
 

@@ -251,6 +251,8 @@ def _doubts(status: dict[str, Any]) -> str:
             break
     if feeds["silent"]:
         found.append(f"silent: {_some(feeds['silent'])}")
+    if feeds["off_tick"]:
+        found.append(f"prices off the tick size: {_some(feeds['off_tick'])}")
     if feeds["unsynced"]:
         found.append(f"books to come: {_some(feeds['unsynced'])}")
     return "; ".join(found)

@@ -129,6 +129,12 @@ CONDITIONS: Final = (
         hold_s=15,
     ),
     Condition(
+        "GpuscalpTickSize",
+        "critical",
+        _set("gpuscalp_symbol_off_tick"),
+        "{symbol}: prices are no multiples of the session's tick size; the session does not see its market.",
+    ),
+    Condition(
         "GpuscalpDeviceLost",
         "critical",
         _set("gpuscalp_gpu_lost"),

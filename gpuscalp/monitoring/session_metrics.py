@@ -210,10 +210,12 @@ def _of_streams(detail: Mapping[str, Any]) -> Iterator[Metric]:
         over_all = name.startswith("!") or not at
         ages.add_metric(["all", name] if over_all else [symbol.upper(), kind], age_s)
     yield ages
-    books, silent = detail["books"], detail["silent"]
-    yield labelled(
-        "gpuscalp_symbol_silent", "1 while a stream of it delivers from no connection.", "symbol", silent
-    )
+    books = detail["books"]
+    for key, what in (
+        ("silent", "1 while a stream of it delivers from no connection."),
+        ("off_tick", "1 while prices of it are no multiples of its tick size."),
+    ):
+        yield labelled(f"gpuscalp_symbol_{key}", what, "symbol", detail[key])
     yield labelled(
         "gpuscalp_book_synced",
         "1 while its book is whole.",

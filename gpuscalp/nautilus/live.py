@@ -25,6 +25,7 @@ from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.rest import RestClient
 from gpuscalp.latency import Stage
+from gpuscalp.live.off_tick import OffTick
 from gpuscalp.live.records import Command, HealthRecord, client_id
 from gpuscalp.live.session import Session
 from gpuscalp.live.source import Driver
@@ -83,6 +84,7 @@ class NautilusSource:
         self._symbols = tuple(each.symbol for each in instruments)
         self._names = instrument_ids([instrument_name(each.venue, each.symbol) for each in instruments])
         self._link = Link(self._names, instruments, self)
+        self._off_tick = OffTick(instruments, self._link.rows.off_ticks())
         self._quoted_ns = [0] * len(instruments)  # monotonic; 0 = not yet
         self._started = self._flushing = False
         self._open = False  # the account was looked at, and the node runs: the session may decide
@@ -157,6 +159,7 @@ class NautilusSource:
             silent=self._silent(),
             device=device,
             venue=self._looks.objections,
+            off_tick=self._off_tick.judge(self._link.rows.off_ticks(), time.monotonic_ns()),
         )
 
     def send(self) -> None:

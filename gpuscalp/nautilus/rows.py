@@ -183,7 +183,11 @@ class EventRows:
     @property
     def off_tick_count(self) -> int:
         """Rows left out because a price is no multiple of the tick size."""
-        return self._buffer.off_tick_count
+        return sum(self.off_ticks())
+
+    def off_ticks(self) -> tuple[int, ...]:
+        """Return the same by symbol."""
+        return tuple(sink.off_tick_count for sink in self._sinks)
 
     def _doubt(self, symbol: int) -> int:
         bits, self._doubts[symbol] = self._doubts[symbol], 0

@@ -50,6 +50,7 @@ def source_status(
             "gaps_settled": 0,
             "unsynced": [symbols[index] for index in link.rows.unsynced()],
             "silent": list(silent),
+            "off_tick": [symbols[index] for index in market.health.off_tick],
             "snapshots": {"fetched": 0, "refused": 0},
         },
         "clock": clock,

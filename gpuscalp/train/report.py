@@ -291,6 +291,10 @@ def _rows(result: TrainResult) -> Section:
                     ("device", f"{training.device}: {result.device_reason}"),
                     ("rounds of the members", ", ".join(map(str, result.rounds))),
                     ("data digest", training.data_digest),
+                    *(
+                        ("trades of files dated after they were made by, ms", f"{delay:g}")
+                        for delay in result.trade_delays_ms
+                    ),
                     ("seconds, without this page", _fixed(result.seconds, 1)),
                     ("peak memory, MB", _fixed(result.peak_rss_mb, 0)),
                     *((name, version) for name, version in training.versions.items()),

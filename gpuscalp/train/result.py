@@ -59,6 +59,7 @@ class TrainResult:
     unlabelled_rows : sound rows that got no label, beside the labelled ones of the final members
     seconds : wall time
     peak_rss_mb : largest resident memory of the process so far, MB (1e6 bytes)
+    trade_delays_ms : by which trades are dated later than they were made, where their files tell no more
     """
 
     bundle: Path
@@ -75,6 +76,7 @@ class TrainResult:
     unlabelled_rows: int
     seconds: float
     peak_rss_mb: float
+    trade_delays_ms: tuple[float, ...]
 
     @property
     def unlabelled(self) -> str:
@@ -144,6 +146,7 @@ class TrainResult:
             "device": self.training.device,
             "device_reason": self.device_reason,
             "device_comparison": self.devices.to_dict(),
+            "trade_delays_ms": self.trade_delays_ms,
             "seconds": self.seconds,
             "peak_rss_mb": self.peak_rss_mb,
         }

@@ -176,6 +176,7 @@ def train_by(
         unlabelled_rows=counts.unlabelled,
         seconds=time.perf_counter() - started,
         peak_rss_mb=peak_resident_bytes() / 1e6,
+        trade_delays_ms=source.trade_delays_ms,
     )
     reference = None if final.kept is None else reference_of(final.kept, gain, seed=config.ensemble.seed)
     _write(result, source, ensemble, final, canary_rows(sample), reference, overwrite=overwrite)

@@ -35,6 +35,9 @@ class FeatureSource(Protocol):
     def symbols(self) -> tuple[str, ...]: ...
     @property
     def graph(self) -> GraphLike: ...
+    @property
+    def trade_delays_ms(self) -> tuple[float, ...]:
+        """By how much trades are dated later than they were made (``gpuscalp.archive.manifest.Manifest``)."""
 
     def chunks(self) -> Iterator[FeatureChunk]:
         """Yield consecutive chunks from the beginning; the caller may stop early."""
@@ -122,6 +125,10 @@ class ArchiveSource:
     @property
     def graph(self) -> GraphLike:
         return self.pipeline.graph
+
+    @property
+    def trade_delays_ms(self) -> tuple[float, ...]:
+        return self.archive.manifest.trade_delays_ms(self.venue, self.symbols)
 
     def chunks(self) -> Iterator[FeatureChunk]:
         return self.pipeline.batch(

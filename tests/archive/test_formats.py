@@ -176,12 +176,12 @@ def test_csv_rows_become_messages(tmp_path: Path, name: str, header: str, row: s
         if key.endswith("_e8") and (value := getattr(short, key)) is not None
     }
     expected = type(short)(**{key: fields.get(key, getattr(short, key)) for key in short.__struct_fields__})
-    subject = reader(tmp_path, f"{header}\n{row}\n".encode(), f"um/{name}")
+    subject = reader(tmp_path, f"{header}\n{row}\n".encode(), f"um/{name}", trade_delay_ms=0)
     assert subject.read(header.encode(), 1) is None
     assert subject.read(row.encode(), 2) == (expected.exch_ns, 2, expected)
     if name.startswith("BTCUSDT-"):
         # Binance Vision's older files have no header.
-        bare = reader(tmp_path, f"{row}\n".encode(), f"um/bare/{name}")
+        bare = reader(tmp_path, f"{row}\n".encode(), f"um/bare/{name}", trade_delay_ms=0)
         assert bare.read(row.encode(), 1) == (expected.exch_ns, 1, expected)
 
 
@@ -211,7 +211,8 @@ def test_word_before_an_underscore_is_no_symbol(tmp_path: Path, name: str) -> No
     content = b"id,price,qty,time,side\n1,2,3,1721347022504,buy\n"
     with pytest.raises(UsageError, match="neither the file name nor a column"):
         reader(tmp_path, content, name)
-    record = reader(tmp_path, content, name, symbol="BTCUSDT").read(content.splitlines()[1], 2)
+    told = reader(tmp_path, content, name, symbol="BTCUSDT", trade_delay_ms=0)
+    record = told.read(content.splitlines()[1], 2)
     assert record is not None
     assert record[2] == Trade("BTCUSDT", NS, 1, 2 * 10**8, 3 * 10**8, 1, False, True)
 
@@ -224,6 +225,40 @@ def test_receive_time_and_kind_columns_are_used(tmp_path: Path) -> None:
     for kind, market in (("MARKET", True), ("INSURANCE_FUND", False)):
         expected = Trade("TRXUSDT", NS, 5, 23_000_000, 10**8, -1, False, market)
         assert subject.read((row + kind).encode(), 2) == (NS + 3 * 10**6, 2, expected)
+
+
+ROWS = {
+    AGG: f"26,0.5,2,1,3,{MS},true",
+    TRADES: f"26,0.5,2,1,{MS},false",
+    "timestamp,price,quantity,side,tradeId": f"{MS},0.5,2,sell,9",
+    "eventTime,transactTime,price,quantity,side,id": f"{MS},{MS - 150},0.5,2,sell,9",
+    "timestamp,local_timestamp,price,amount,side,id": f"{MS},{MS},0.5,2,sell,9",
+    TICKERS: f"7,0.5,2,0.6,3,{MS - 5},{MS}",
+}
+
+
+@pytest.mark.parametrize(
+    ("header", "folder", "default_ms"),
+    [
+        *((header, folder, ms) for header in list(ROWS)[:3] for folder, ms in (("um", 200), ("spot", 100))),
+        *((header, folder, None) for header in list(ROWS)[3:] for folder in ("um", "spot")),
+    ],
+)
+def test_a_trade_of_which_a_file_tells_only_when_it_was_made_counts_as_sent_later(
+    tmp_path: Path, header: str, folder: str, default_ms: int | None
+) -> None:
+    """Published trades were dated when they were made; a session hears of them when they are sent."""
+    path = tmp_path / folder / "BTCUSDT.csv"
+    path.parent.mkdir()
+    path.write_text(f"{header}\n{ROWS[header]}\n")
+    for asked_ms in (None, 0, 57):
+        ms = None if default_ms is None else default_ms if asked_ms is None else asked_ms
+        file = recognise(path, trade_delay_ms=asked_ms)
+        assert file.trade_delay_ns == (None if ms is None else ms * 10**6)
+        record = file.reader().read(ROWS[header].encode(), 2)
+        assert record is not None
+        assert isinstance(record[2], Trade | Ticker)
+        assert (record[0], record[2].exch_ns) == (NS + (ms or 0) * 10**6,) * 2
 
 
 @pytest.mark.parametrize(

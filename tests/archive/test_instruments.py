@@ -10,6 +10,7 @@ import pytest
 
 from gpuscalp.archive import Archive
 from gpuscalp.archive.ingest import import_sources
+from gpuscalp.archive.instruments import parse_exchange_info, trading_symbols
 from gpuscalp.errors import DataError
 from tests.archive import market
 
@@ -62,3 +63,46 @@ def test_exchange_info_gives_the_instruments_it_fits(tmp_path: Path) -> None:
     info.write_text("[]")
     with pytest.raises(DataError, match="not an exchangeInfo"):
         import_sources(sources, tmp_path / "archive", instruments=info)
+
+
+def _listed(symbol: str, filters: list[dict[str, Any]], status: str = "TRADING") -> dict[str, Any]:
+    return {"symbol": symbol, "status": status, "contractType": "", "filters": filters}
+
+
+FILTERS = [
+    {"filterType": "PRICE_FILTER", "tickSize": "0.1"},
+    {"filterType": "LOT_SIZE", "stepSize": "0.001", "minQty": "0.001"},
+]
+UNUSABLE = [
+    _listed("NEWUSDT", [], "PENDING_TRADING"),
+    _listed("ODDUSDT", [FILTERS[0] | {"tickSize": "0"}, FILTERS[1]]),
+    _listed("HALFUSDT", FILTERS[:1]),
+]
+
+
+@pytest.mark.parametrize("entry", UNUSABLE, ids=lambda entry: entry["symbol"])
+def test_a_symbol_without_usable_filters_takes_no_other_with_it(entry: dict[str, Any]) -> None:
+    """One symbol that was listed before it trades, with no filter yet, kept every session from starting."""
+    content = json.dumps({"symbols": [entry, _listed("BTCUSDT", FILTERS)]}).encode()
+    assert list(parse_exchange_info(content, VENUE, where="x", wanted=["BTCUSDT"])) == ["BTCUSDT"]
+    with pytest.raises(DataError, match=r"usable filters|must be positive") as refused:
+        parse_exchange_info(content, VENUE, where="x", wanted=["BTCUSDT", entry["symbol"]])
+    assert refused.value.value == entry["symbol"]
+    with pytest.raises(DataError):
+        parse_exchange_info(json.dumps({"symbols": [entry]}).encode(), VENUE, where="x")
+
+
+def test_an_import_needs_usable_filters_of_its_own_symbols_only(tmp_path: Path) -> None:
+    source = market.write(tmp_path / "a.gz", market.lines(30))
+    info = tmp_path / "exchangeInfo.json"
+    info.write_text(json.dumps({"symbols": [UNUSABLE[0], _listed("BTCUSDT", FILTERS)]}))
+    assert import_sources([source], tmp_path / "one", instruments=info).misfits == []
+    assert Archive.open(tmp_path / "one").instruments(VENUE)[0].source == "exchange_info"
+    info.write_text(json.dumps({"symbols": [_listed("BTCUSDT", []), _listed("ETHUSDT", FILTERS)]}))
+    with pytest.raises(DataError, match="usable filters"):
+        import_sources([source], tmp_path / "two", instruments=info)
+
+
+def test_only_what_has_the_status_of_trading_trades() -> None:
+    listed = [_listed("A", FILTERS), _listed("B", FILTERS, "SETTLING"), UNUSABLE[0], {"symbol": "C"}]
+    assert trading_symbols(json.dumps({"symbols": listed}).encode(), where="x") == {"A", "C"}

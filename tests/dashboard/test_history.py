@@ -143,7 +143,7 @@ def test_events_say_what_happened_and_are_bounded():
             _record(RecordKind.CONNECTION, ConnectionNote("lost", 3, reason="cut")),
             _record(RecordKind.CONTROL, ControlRecord(Command.FLATTEN, "ann")),
             _record(RecordKind.STATE, StateRecord(0, "flatten", risk)),
-            _record(RecordKind.HEALTH, HealthRecord(1.0, drifted=False, silent=(1,))),
+            _record(RecordKind.HEALTH, HealthRecord(1.0, drifted=False, silent=(1,), off_tick=(0,))),
             _record(RecordKind.FILL, FillRecord("alarm", 0, -1, 0, 0, reason="mode")),
             _record(RecordKind.END, b""),
         ]
@@ -152,7 +152,7 @@ def test_events_say_what_happened_and_are_bounded():
         ("warn", "connection 3 is lost: cut"),
         ("warn", "ann asks for: flatten"),
         ("bad", "the gate is HALTED: flatten"),
-        ("warn", "health: silent: ETHUSDT"),
+        ("warn", "health: silent: ETHUSDT; prices off the tick size: BTCUSDT"),
         ("bad", "the account: alarm mode"),
         ("warn", "the process has ended cleanly"),
     ]

@@ -31,7 +31,7 @@ STATUS = {
     "cause": None,
     "last_frame_age_ms": 80.0,
     "logs": {"dropped": 0},
-    "feeds": {"silent": [], "unsynced": []},
+    "feeds": {"silent": [], "off_tick": [], "unsynced": []},
     "journal": {"records": 10, "durable": 8},
 }
 
@@ -124,8 +124,9 @@ def test_session_that_runs_well():
         ({"state": "halted", "cause": "drawdown"}, "halted (drawdown)"),
         ({"last_frame_age_ms": 6_000.0}, "6.0 s ago"),
         ({"last_frame_age_ms": None}, "none yet"),
-        ({"feeds": {"silent": ["BTCUSDT"], "unsynced": []}}, "no data of BTCUSDT"),
-        ({"feeds": {"silent": [], "unsynced": ["BTCUSDT"]}}, "no whole book of BTCUSDT"),
+        ({"feeds": {"silent": ["BTCUSDT"], "off_tick": [], "unsynced": []}}, "no data of BTCUSDT"),
+        ({"feeds": {"silent": [], "off_tick": ["BTCUSDT"], "unsynced": []}}, "off the tick size of BTCUSDT"),
+        ({"feeds": {"silent": [], "off_tick": [], "unsynced": ["BTCUSDT"]}}, "no whole book of BTCUSDT"),
         ({"logs": {"dropped": 3}}, "3 entries"),
     ],
 )

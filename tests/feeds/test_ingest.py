@@ -204,10 +204,11 @@ def test_copies_bad_messages_and_other_symbols_are_counted():
 
 
 def test_price_that_does_not_fit_the_instrument_makes_no_tick_and_is_counted():
-    ingest = Ingest([_instrument(tick_e8=E8)], CONFIG)
-    ingest.on_messages(0, 1, [_trade(1), _trade(10)])
+    ingest = Ingest([_instrument("ETHUSDT"), _instrument(tick_e8=E8)], CONFIG)
+    ingest.on_messages(0, 1, [_trade(1), _trade(10), _quote(1)])
     assert ingest.take()["px0"].tolist() == [100]
-    assert ingest.off_tick_count == 1
+    assert ingest.off_tick_count == 2
+    assert ingest.off_ticks() == (0, 2)
 
 
 def test_all_mark_prices_come_in_one_message():

@@ -23,7 +23,7 @@ WELL: dict[str, Any] = {
     "symbols": ["BTCUSDT", "ETHUSDT"],
     "warming": [],
     "last_frame_age_ms": 120.0,
-    "feeds": {"silent": [], "unsynced": []},
+    "feeds": {"silent": [], "off_tick": [], "unsynced": []},
     "clock": {"drifted": False},
 }
 
@@ -63,8 +63,9 @@ def test_alive(pulse, reasons):
         ({"last_frame_age_ms": None}, ["frames"]),
         ({"last_frame_age_ms": 5_001.0}, ["frames"]),
         ({"warming": ["BTCUSDT", "ETHUSDT"]}, ["warm_up"]),
-        ({"feeds": {"silent": ["BTCUSDT", "ETHUSDT"], "unsynced": []}}, ["feed"]),
-        ({"feeds": {"silent": [], "unsynced": ["BTCUSDT", "ETHUSDT"]}}, ["books"]),
+        ({"feeds": {"silent": ["BTCUSDT", "ETHUSDT"], "off_tick": [], "unsynced": []}}, ["feed"]),
+        ({"feeds": {"silent": [], "off_tick": ["BTCUSDT", "ETHUSDT"], "unsynced": []}}, ["tick_size"]),
+        ({"feeds": {"silent": [], "off_tick": [], "unsynced": ["BTCUSDT", "ETHUSDT"]}}, ["books"]),
         ({"model": {"bundle": "", "expires_in_s": None}}, ["model"]),
         ({"model": {"bundle": "abc", "expires_in_s": None}}, []),  # models that do not expire
         ({"model": {"bundle": "abc", "expires_in_s": 0.0}}, ["model"]),
@@ -81,7 +82,10 @@ def test_ready(changes, reasons):
     [
         ({"state": "reducing"}, ["gate"]),
         ({"warming": ["BTCUSDT"]}, ["warm_up"]),
-        ({"feeds": {"silent": ["ETHUSDT"], "unsynced": ["BTCUSDT"]}}, ["feed", "books"]),
+        (
+            {"feeds": {"silent": ["ETHUSDT"], "off_tick": ["BTCUSDT"], "unsynced": ["BTCUSDT"]}},
+            ["feed", "tick_size", "books"],
+        ),
         ({"clock": {"drifted": True}}, ["clock"]),
     ],
 )

@@ -93,6 +93,7 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
             ],
             "messages": {"messages": 10**10, "duplicates": 10**10, "gaps": 12_345, "rejects": 0},
             "silent": _NAMES[:count] if trouble else [],
+            "off_tick": _NAMES[:count] if trouble else [],
             "unsynced": _NAMES[:count] if trouble else [],
         },
         "latency_ms": {stage: {"p50": 1_234.5, "p99": None} for stage in _STAGES},

@@ -116,6 +116,7 @@ SCENES = (
     _switch(
         "GpuscalpDataSilent", 'gpuscalp_symbol_silent{symbol="BTCUSDT"}', {"symbol": "BTCUSDT"}, hold_s=15
     ),
+    _switch("GpuscalpTickSize", 'gpuscalp_symbol_off_tick{symbol="BTCUSDT"}', {"symbol": "BTCUSDT"}),
     _switch("GpuscalpDeviceLost", f"gpuscalp_gpu_lost{{{_CARD}}}", _CARD_LABELS),
     _appears(
         "GpuscalpDeviceFailed",

@@ -164,6 +164,7 @@ def full_detail() -> dict[str, Any]:
         "streams": {"btcusdt@depth@100ms": 0.2, "!markPrice@arr@1s": 0.9},
         "fates": {"taken": 100, "late": 1, **{f"kind{number}": 1 for number in range(100)}},
         "silent": {"BTCUSDT": True, "ETHUSDT": False},
+        "off_tick": {"BTCUSDT": False, "ETHUSDT": True},
         "books": {"BTCUSDT": ("resync", 2), "ETHUSDT": ("synced", 0)},
     }
 
@@ -240,6 +241,8 @@ def test_labels_of_one_thing_each(families):
     assert value(families, "gpuscalp_feed_messages_total", fate="other_kind") == 100
     assert value(families, "gpuscalp_stream_age_seconds", symbol="BTCUSDT", stream="depth@100ms") == 0.2
     assert value(families, "gpuscalp_stream_age_seconds", symbol="all", stream="!markPrice@arr@1s") == 0.9
+    assert value(families, "gpuscalp_symbol_off_tick", symbol="BTCUSDT") == 0
+    assert value(families, "gpuscalp_symbol_off_tick", symbol="ETHUSDT") == 1
     assert value(families, "gpuscalp_book_synced", symbol="BTCUSDT") == 0
     assert value(families, "gpuscalp_book_resyncs_total", symbol="BTCUSDT") == 2
     assert value(families, "gpuscalp_queue_items", queue="journal") == 10

@@ -23,11 +23,13 @@ from gpuscalp.errors import UsageError
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Difference
 from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.live.off_tick import OffTick
 from gpuscalp.live.records import Command
 from gpuscalp.nautilus import live
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8
+from tests.live.sessions import instruments
 
 # What CloudFront puts between an exchange and its clients when it does not reach it.
 PAGE = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01 Transitional//EN">
@@ -122,6 +124,19 @@ def test_nothing_leaves_before_the_account_was_looked_at() -> None:
     source.send()
     assert broker.unsent() == [], "nor does it leave later: the first look says that it never arrived"
     assert list(broker.orders) == [1]
+
+
+def test_prices_off_the_tick_are_part_of_its_health() -> None:
+    counts = [(0, 0), (0, 0), (0, 3)]
+    scene = Scene()
+    scene.source._off_tick = OffTick(instruments(), counts[0])
+    scene.source._clock = SimpleNamespace(uncertainty_ns=None, has_drifted=False)  # type: ignore[assignment]
+    scene.source._looks = SimpleNamespace(objections=())  # type: ignore[assignment]
+    scene.source._link = SimpleNamespace(  # type: ignore[assignment]
+        rows=SimpleNamespace(off_ticks=lambda: counts.pop(0))
+    )
+    scene.source._silent = lambda: ()  # type: ignore[method-assign]
+    assert [scene.source.health(()).off_tick for _ in range(3)] == [(), (), (1,)]
 
 
 def test_an_end_leaves_no_entry_that_rests() -> None:

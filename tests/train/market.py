@@ -58,6 +58,7 @@ class FakeSource:
     venue: str = "synthetic"
     graph: FakeGraph = GRAPH
     walks: int = 0
+    trade_delays_ms: tuple[float, ...] = ()
 
     @property
     def symbols(self) -> tuple[str, ...]:

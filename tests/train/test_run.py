@@ -31,7 +31,7 @@ CPU = training_device("cpu")
 def informed(tmp_path_factory: pytest.TempPathFactory):
     told: list[tuple[float, float | None, str]] = []
     path = tmp_path_factory.mktemp("run") / "model"
-    source = FakeSource(frame_count=3_000)
+    source = FakeSource(frame_count=3_000, trade_delays_ms=(30.0, 200.0))
     result = train(
         source,
         quick_config(),
@@ -51,6 +51,13 @@ def test_information_is_found_in_every_fold(informed):
     assert result.overall.ic.low > 0.15
     assert result.importance[0].name == "hint"
     assert result.importance[0].permutation > 10 * max(i.permutation or 0.0 for i in result.importance[1:])
+
+
+def test_report_tells_how_late_published_trades_were_dated(informed):
+    result, _, _ = informed
+    assert result.to_dict()["trade_delays_ms"] == (30.0, 200.0)
+    page = (result.bundle / "report.html").read_text()
+    assert page.count("trades of files dated after they were made by, ms") == 2
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
