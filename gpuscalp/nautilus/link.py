@@ -20,7 +20,7 @@ from nautilus_trader.trading.strategy import Strategy
 from gpuscalp.nautilus.instruments import RAW_PER_E8
 from gpuscalp.nautilus.orders import Asked, order_of
 from gpuscalp.nautilus.rows import EventRows
-from gpuscalp.schema import BOOK_LEVELS, Instrument
+from gpuscalp.schema import BOOK_LEVELS, NS_PER_MS, Instrument
 
 _BOOK_MS: Final = 100
 
@@ -58,7 +58,7 @@ class Link(Strategy):  # type: ignore[misc]
             strategy_id="GPUSCALP-000", oms_type="NETTING", external_order_claims=list(names)
         )
         super().__init__(config)
-        self.rows = EventRows(instruments, precision=FIXED_PRECISION, told=False)
+        self.rows = EventRows(instruments, precision=FIXED_PRECISION, told=False, exch_unit_ns=NS_PER_MS)
         self._names, self._hearer = tuple(names), hearer
         self._index = {name: index for index, name in enumerate(names)}
         self._found: list[Any] = []
@@ -88,7 +88,7 @@ class Link(Strategy):  # type: ignore[misc]
         self._pass(tick, self.rows.quote, quote=True)
 
     def on_order_book_deltas(self, deltas: Any) -> None:
-        self._pass(deltas, self.rows.deltas, quote=False)
+        self._pass(deltas, self.rows.best_levels, quote=False)
 
     def on_data(self, data: Any) -> None:
         self._pass(data, self.rows.mark, quote=True)
