@@ -39,7 +39,8 @@ from gpuscalp.nautilus.names import instrument_name, order_number
 from gpuscalp.nautilus.node import instrument_ids, make_node
 from gpuscalp.nautilus.node_log import passed_on
 from gpuscalp.nautilus.status import source_status
-from gpuscalp.schema import NS_PER_MS
+from gpuscalp.nautilus.streams import Streams
+from gpuscalp.schema import NS_PER_MS, TickKind
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
 _SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
@@ -83,7 +84,7 @@ class NautilusSource:
         self._symbols = tuple(each.symbol for each in instruments)
         self._names = instrument_ids([instrument_name(each.venue, each.symbol) for each in instruments])
         self._link = Link(self._names, instruments, self)
-        self._quoted_ns = [0] * len(instruments)  # monotonic; 0 = not yet
+        self._streams = Streams(self._symbols, config, time.monotonic_ns())
         self._started = self._flushing = False
         self._open = False  # the account was looked at, and the node runs: the session may decide
         self._closing = False  # no entry leaves any more
@@ -154,7 +155,7 @@ class NautilusSource:
         return HealthRecord(
             None if uncertainty_ns is None else float(round(uncertainty_ns / NS_PER_MS)),
             drifted=self._clock.has_drifted,
-            silent=self._silent(),
+            silent=self._streams.silent(time.monotonic_ns()),
             device=device,
             venue=self._looks.objections,
         )
@@ -211,12 +212,12 @@ class NautilusSource:
             self._link,
             started=self._started,
             where=self._config.nautilus.where,
-            silent=self._names_of(self._silent()),
+            silent=self._names_of(self._streams.silent(time.monotonic_ns())),
             clock=clock_status(self._session, self._clock),
         )
 
     def stream_ages_s(self) -> dict[str, float]:
-        return {}
+        return self._streams.ages_s(time.monotonic_ns())
 
     async def close(self) -> None:
         self._calls.shutdown(wait=True, cancel_futures=True)
@@ -226,9 +227,8 @@ class NautilusSource:
     def on_started(self) -> None:
         self._started = True
 
-    def on_rows(self, symbol: int, quote: bool) -> None:
-        if quote:
-            self._quoted_ns[symbol] = time.monotonic_ns()
+    def on_rows(self, symbol: int, kind: TickKind) -> None:
+        self._streams.on_event(symbol, kind, time.monotonic_ns())
         if not self._open:
             self._link.rows.take()
         elif not self._flushing:
@@ -376,11 +376,6 @@ class NautilusSource:
             if request.kind is OrderKind.LIMIT:
                 self._end(request.order_id, request)
         return bool(entries)
-
-    def _silent(self) -> tuple[int, ...]:
-        limit_ns = self._config.nautilus.silent_ms * NS_PER_MS
-        now_ns = time.monotonic_ns()
-        return tuple(index for index, at_ns in enumerate(self._quoted_ns) if now_ns - at_ns > limit_ns)
 
     def _names_of(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._symbols[index] for index in indices)

@@ -28,7 +28,6 @@ from gpuscalp.schema import BOOK_LEVELS, Instrument, Ticks
 _DELETE: Final = 3
 _CLEAR: Final = 4
 _BUY: Final = 1
-_OF_STREAM: Final = 1 << 5  # RecordFlag.F_SNAPSHOT
 _E8_DIGITS: Final = 8
 
 
@@ -52,7 +51,7 @@ class EventRows:
     instruments : S
     precision : digits of Nautilus's raw prices and quantities (its ``FIXED_PRECISION``)
     told : whether doubts are told, as above
-    exch_unit_ns : exchange times are multiples of it. Nautilus's Binance adapter gets nanoseconds out of whole
+    exch_unit_ns : exchange times are multiples of it. Nautilus's Binance adapter makes nanoseconds of whole
         milliseconds in floating point: up to 128 ns beside them
 
     Attributes
@@ -132,14 +131,8 @@ class EventRows:
             market.on_update(*(recv_ns, exch_ns, sequence, sequence, before, levels, 0, len(bids), len(asks)))
 
     def best_levels(self, symbol: int, event: Any) -> None:
-        """Take OrderBookDeltas of a partial book's stream: the best levels whole, each time.
-
-        What the adapter fetches beside the stream is left out: it bears our clock's time, and the next message
-        says as much.
-        """
+        """Take OrderBookDeltas of a partial book's stream: the best levels whole, each time."""
         self._flush_marks()
-        if not event.flags & _OF_STREAM:
-            return
         bids, asks, _ = self._levels(event.deltas)
         # Nautilus drops the id of the message before, so that a lost one shows nowhere.
         ids = event.sequence, event.sequence, 0

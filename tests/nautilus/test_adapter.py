@@ -1,5 +1,5 @@
 # what is imported below needs what is looked for first
-"""The adapter's clients as a session gets them: what they are told by the exchange, and what becomes of it."""
+"""The adapter's clients as a session gets them: what the exchange tells them, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -84,25 +85,28 @@ def client_of(*symbols: str) -> Any:
 
 
 class Told:
-    """What a Link does with events: rows, of symbols in their order."""
+    """A client and a link, and between them what of Nautilus does not matter here."""
 
     def __init__(self, *symbols: str) -> None:
         self.client = client_of(*symbols)
         self.client._handle_data = self.take
-        self.rows = Link([], [instrument(each) for each in symbols], None).rows  # type: ignore[arg-type]
-        self._index = {f"{symbol}-PERP.BINANCE": number for number, symbol in enumerate(symbols)}
+        self.heard: list[TickKind] = []
+        ids = [InstrumentId.from_str(f"{symbol}-PERP.BINANCE") for symbol in symbols]
+        hearer = SimpleNamespace(on_rows=lambda _, kind: self.heard.append(kind))
+        self._link = Link(ids, [instrument(each) for each in symbols], hearer)  # type: ignore[arg-type]
+        self.rows = self._link.rows
 
     def take(self, event: Any) -> None:
         event = getattr(event, "data", event)
-        name = type(event).__name__
+        link, name = self._link, type(event).__name__
         take = {
-            "TradeTick": self.rows.trade,
-            "QuoteTick": self.rows.quote,
-            "OrderBookDeltas": self.rows.best_levels,
-            "BinanceFuturesMarkPriceUpdate": self.rows.mark,
+            "TradeTick": link.on_trade_tick,
+            "QuoteTick": link.on_quote_tick,
+            "OrderBookDeltas": link.on_order_book_deltas,
+            "BinanceFuturesMarkPriceUpdate": link.on_data,
         }.get(name)
         if take is not None:  # the mark price comes twice
-            take(self._index[str(event.instrument_id)], event)
+            take(event)
 
 
 def recorded(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -110,7 +114,7 @@ def recorded(path: Path) -> Iterator[tuple[int, bytes]]:
 
     No recording has partial books. They have the form of changes, ids and times too, under another name.
     """
-    for line in gzip.open(path):
+    for line in gzip.decompress(path.read_bytes()).splitlines():
         start = line.find(b'{"stream"')
         if start < 0:
             continue
@@ -159,7 +163,8 @@ def test_ticks_and_frames_are_those_of_a_feed(recordings: Path) -> None:
 
 def test_mark_prices_are_those_of_a_feed(recordings: Path) -> None:
     ingest, told = Ingest([instrument("BTCUSDT")], FeedConfig()), Told("BTCUSDT")
-    lines = gzip.open(recordings / "usdm" / "btcusdt_20230405.dat.gz")
+    with gzip.open(recordings / "usdm" / "btcusdt_20230405.dat.gz") as file:
+        lines = list(islice(file, 12_000))
     marks = (line[line.find(b"{") :].strip() for line in lines if b"@markPrice" in line[:60])
     for number, message in enumerate(islice(marks, 100)):
         ingest.on_messages(1, number, [message])
@@ -174,6 +179,7 @@ def test_what_is_fetched_beside_the_stream_is_no_book() -> None:
     name = InstrumentId.from_str("BTCUSDT-PERP.BINANCE")
     told.take(fetched.parse_to_order_book_snapshot(name, ts_init=5))
     assert (len(told.rows.take()), told.rows.unsynced()) == (0, (0,))
+    assert told.heard == [], "nor does it say that the stream brings anything"
     told.client._handle_ws_message(BOOK)
     assert told.rows.unsynced() == ()
     told.take(fetched.parse_to_order_book_snapshot(name, ts_init=5))
