@@ -27,7 +27,7 @@ from gpuscalp.feeds.rest import RestClient
 from gpuscalp.latency import Stage
 from gpuscalp.live.records import Command, HealthRecord, client_id
 from gpuscalp.live.session import Session
-from gpuscalp.live.source import Driver
+from gpuscalp.live.source import TIME_IS_UP, Driver
 from gpuscalp.live.status import clock_status
 from gpuscalp.live.timekeeper import Timekeeper
 from gpuscalp.nautilus.account import AccountView
@@ -123,15 +123,16 @@ class NautilusSource:
             # Not ``run_async``, which goes on without a strategy where the start has failed.
             await node.kernel.start_async()
             if not self._started or not self._link.complete:
-                raise FeedError(
-                    "NautilusTrader did not come up",
-                    where=f"nautilus.where = {place.where}",
-                    fix="gpuscalp logs --logger nautilus says why: a wrong key, a missing permission, no way",
-                )
+                raise self._did_not_come_up()
             await self._looks.first()
             self._cancel_again()
             self._open = True
             await self._looks.run()
+        except asyncio.CancelledError:
+            # Nobody is to take it for a session in which nothing happened.
+            if not self._started and self._driver.stop_reason == TIME_IS_UP:
+                raise self._did_not_come_up() from None
+            raise
         finally:
             watching.cancel()
             if self._open:
@@ -141,6 +142,13 @@ class NautilusSource:
             for task in self._calling:
                 task.cancel()
             await asyncio.gather(watching, *self._calling, return_exceptions=True)
+
+    def _did_not_come_up(self) -> FeedError:
+        return FeedError(
+            "NautilusTrader did not come up",
+            where=f"nautilus.where = {self._config.nautilus.where}",
+            fix="gpuscalp logs --logger nautilus says why: a wrong key, a missing permission, no way",
+        )
 
     def now(self) -> int:
         return self._timekeeper.now()
