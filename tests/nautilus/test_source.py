@@ -31,7 +31,8 @@ from gpuscalp.nautilus import live
 from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.live import NautilusSource
-from gpuscalp.schema import E8
+from gpuscalp.nautilus.streams import Streams
+from gpuscalp.schema import E8, TickKind
 
 # What CloudFront puts between an exchange and its clients when it does not reach it.
 PAGE = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01 Transitional//EN">
@@ -161,6 +162,26 @@ def test_a_node_that_never_came_up_is_a_failure_when_time_is_up(
     with pytest.raises(ends):
         asyncio.run(run())
     assert stopped
+
+
+def test_health_says_which_symbols_streams_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 0
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic_ns=lambda: now_ns))
+    source = Scene().source
+    source._streams, source._open = Streams(("BTCUSDT",), LiveConfig(), 0), False
+    source._link.rows = SimpleNamespace(take=lambda: None)  # type: ignore[assignment]
+    source._clock = SimpleNamespace(uncertainty_ns=None, has_drifted=False)  # type: ignore[assignment]
+    source._looks.objections = ()  # type: ignore[misc]
+    for kind in (TickKind.TRADE, TickKind.QUOTE, TickKind.BOOK):
+        source.on_rows(0, kind)
+    assert source.health(()).silent == (0,), "no mark has come yet"
+    source.on_rows(0, TickKind.MARK)
+    assert source.health(()).silent == ()
+    now_ns = 6_000_000_000
+    source.on_rows(0, TickKind.QUOTE)
+    assert source.health(()).silent == (0,), "quotes do not stand for marks"
+    ages_s = {"aggTrade": 6.0, "bookTicker": 0.0, "depth20@100ms": 6.0, "markPrice@1s": 6.0}
+    assert source.stream_ages_s() == {f"btcusdt@{name}": age_s for name, age_s in ages_s.items()}
 
 
 def test_an_end_leaves_no_entry_that_rests() -> None:
