@@ -79,6 +79,11 @@ class Grid:
         return int(self._state[grid_ops.LATE_COUNT])
 
     @property
+    def trade_counts(self) -> tuple[int, int]:
+        """Trades so far, and those of them that were dropped."""
+        return int(self._state[grid_ops.TRADE_COUNT]), int(self._state[grid_ops.LATE_TRADE_COUNT])
+
+    @property
     def pending_count(self) -> int:
         """Ticks held for frames that are still open."""
         return self._pending

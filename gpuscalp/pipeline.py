@@ -263,6 +263,10 @@ class FeatureStream:
     def late_count(self) -> int:
         return self._grid.late_count
 
+    @property
+    def trade_counts(self) -> tuple[int, int]:
+        return self._grid.trade_counts
+
     def push(self, ticks: Ticks) -> Iterator[FeatureChunk]:
         """Take ticks in arrival order and yield a chunk of one frame for each frame they close.
 

@@ -193,7 +193,7 @@ class NautilusConfig(Struct, frozen=True, forbid_unknown_fields=True):
     look_s: Positive = 30.0  # how often orders, trades, positions and balance are compared
     # The exchange refuses a request that comes later; an order it does not know after that never arrived.
     recv_window_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5_000
-    silent_ms: PositiveInt = 5_000  # a symbol without quotes or marks for so long is not traded
+    silent_ms: PositiveInt = 5_000  # a symbol without quotes, or without marks, for so long is not traded
     connect_s: Positive = 30.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
 

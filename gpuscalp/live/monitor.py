@@ -23,6 +23,7 @@ from gpuscalp.labels import CLASSES, horizon_frames, quality_mask
 from gpuscalp.latency import LatencyHistogram, Stage, quantile_ns
 from gpuscalp.live.drift_watch import DriftWatch
 from gpuscalp.live.engine import Outcome
+from gpuscalp.live.late_trades import LateTrades
 from gpuscalp.live.market import Work
 from gpuscalp.live.records import SignalRecord
 from gpuscalp.live.rivals import Rivals
@@ -74,7 +75,7 @@ class Monitor:
 
     Attributes
     ----------
-    outcomes, trading, batches, drift, rivals : to be read
+    outcomes, trading, batches, drift, late_trades, rivals : to be read
     framed_ns : when a frame was last decided on (monotonic clock); 0 = not yet
     adapt : told what has matured, if it is there; may be set
     """
@@ -97,6 +98,7 @@ class Monitor:
         self._session, self._latency = session, latency
         self._lead = _lead_of(session).contract
         self.drift = DriftWatch(_lead_of(session))
+        self.late_trades = LateTrades(session.engine.stream.trade_counts)
         self._blocked = np.uint32(quality_mask())
         # Of the stream, which writes every frame into the same memory.
         self._features: F32 = session.engine.stream.there.features[:, :, 0]

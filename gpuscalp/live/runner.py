@@ -34,7 +34,7 @@ from gpuscalp.live.placement import Placement
 from gpuscalp.live.probes import Pulse
 from gpuscalp.live.records import Command
 from gpuscalp.live.session import Session
-from gpuscalp.live.source import Source
+from gpuscalp.live.source import TIME_IS_UP, Source
 from gpuscalp.live.status import status_of
 from gpuscalp.live.succession import Succession
 from gpuscalp.logs import LogWriter
@@ -138,7 +138,7 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._stopping.wait()
-            self.stop_reason = self.stop_reason or "time is up"
+            self.stop_reason = self.stop_reason or TIME_IS_UP
         finally:
             self._pulse.phase = "stopping"
             self._stopping.set()  # time may be up: from now on no command is taken

@@ -6,17 +6,21 @@ Owns: the two sides' words. Never: does anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gpuscalp.execution.reconcile import Rule
 from gpuscalp.latency import LatencyHistogram
 from gpuscalp.live.records import Command, HealthRecord
+
+# Why a session ends that was to run for some seconds.
+TIME_IS_UP: Final = "time is up"
 
 
 class Driver(Protocol):
     """Who runs the session, as a source sees it."""
 
     latency: LatencyHistogram
+    stop_reason: str  # why the session ends; "" while it runs
 
     def watch_signals(self) -> None:
         """End the session by SIGINT and SIGTERM: again, after somebody else has taken them."""

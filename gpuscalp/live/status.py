@@ -93,6 +93,7 @@ def status_of(
             "commands": market.commands_waiting,
             "ticks": market.batcher.pushed_count,
             "late": engine.stream.late_count,
+            **monitor.late_trades.status(engine.stream.trade_counts, exch_ns),
             "taken": market.batcher.batch_count,
             "conflated": market.batcher.conflated_count,
             "overloads": market.batcher.overload_count,

@@ -233,6 +233,8 @@ def _doubts(status: dict[str, Any]) -> str:
     found = []
     if status["clock"]["drifted"]:
         found.append("the clock is not to be trusted")
+    if status["batches"]["late_trades_high"]:
+        found.append(f"{status['batches']['late_trade_share']:.0%} of trades come too late for their frames")
     account = status.get("account")  # of orders that go to an exchange
     if account is not None and account["strangers"]:
         found.append(f"nobody here knows: {account['strangers']}")

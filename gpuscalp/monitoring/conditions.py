@@ -247,6 +247,13 @@ CONDITIONS: Final = (
         "More ticks came than could be worked on; quotes and books gave way to newer ones.",
     ),
     Condition(
+        "GpuscalpTradesLate",
+        "warning",
+        _above(Series("gpuscalp_late_trades_ratio"), 0.05),
+        "More than 5 % of the market's trades come after their frame has closed, and are left out of it.",
+        hold_s=30,
+    ),
+    Condition(
         "GpuscalpWinRateLow",
         "warning",
         _below(Series("gpuscalp_win_ratio"), 0.35),

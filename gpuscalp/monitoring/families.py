@@ -100,6 +100,11 @@ NUMBERS: Final = (
         "Ticks that came after their frame had closed.",
         counts=True,
     ),
+    Number(
+        "gpuscalp_late_trades_ratio",
+        ("batches", "late_trade_share"),
+        "Share of the last minute's trades of the market that came after their frame had closed: dropped.",
+    ),
     Number("gpuscalp_overloads", ("batches", "overloads"), "How often too many ticks waited.", counts=True),
     Number(
         "gpuscalp_feed_rejects",

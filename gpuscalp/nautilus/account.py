@@ -6,11 +6,14 @@ Owns: which calls make a look, and what their replies mean to us. Never: decides
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, final
 
+import msgspec
 from nautilus_trader.adapters.binance.http.error import BinanceError, get_binance_error_code
+from nautilus_trader.core.nautilus_pyo3 import HttpMethod
 
 from gpuscalp.errors import ConfigError, DecodeError, FeedError
 from gpuscalp.execution.lifecycle import ENDED, OrderState
@@ -21,13 +24,17 @@ from gpuscalp.orders import OrderKind
 from gpuscalp.schema import E8, NS_PER_MS
 
 _PAGE: Final = 1_000
-# Of a history that is only paged through: 200,000 trades of one symbol in the six months that Binance keeps.
+# Of a history that is only paged through: 200,000 trades of one symbol in the three months that Binance tells
+# of (six until 2026-08-26).
 _PAGES: Final = 200
 # Between two of them: 5 by weight each, so that they take half of the calls that the exchange allows.
 _PAGE_S: Final = 0.25
 # Weights of Binance USD-M: open orders of one symbol and of all (conditional ones as many), trades, the rest.
 _ONE, _ALL, _TRADES, _REST = 1, 40, 5, 10
 _UNKNOWN_ORDER: Final = -2013
+# In which accounts of the European Economic Area have margin, fees and profits, whatever they trade.
+_CREDITS: Final = "BNFCR"
+_MULTI_ASSETS: Final = "/fapi/v1/multiAssetsMargin"
 # Whoever asks too much gets these, whatever was asked: they say nothing of an order.
 _ASKED_TOO_MUCH: Final = frozenset({403, 418, 429})
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "USD")
@@ -97,7 +104,7 @@ class AccountView:
 
         Raises
         ------
-        ConfigError    it is in hedge mode
+        ConfigError    it is in hedge mode, in multi-assets mode, or in credits trading mode
         """
         mode = await self._api.query_futures_hedge_mode()
         if mode.dualSidePosition:
@@ -105,6 +112,24 @@ class AccountView:
                 "the account is in hedge mode: exits are reduce-only, which only one-way mode has",
                 where="GET /fapi/v1/positionSide/dual",
                 fix="set it to one-way mode; it must be flat for that",
+            )
+        info = await self._api.query_futures_account_info()
+        if any(each.asset == _CREDITS for each in info.assets):
+            raise ConfigError(
+                f"the account is in credits trading mode: profits, fees and funding are in {_CREDITS}, "
+                f"which the balance in {self.quote} lacks",
+                where="GET /fapi/v2/account",
+                fix="trade with an account that settles in the currency of the symbols",
+            )
+        # The adapter has no call for it.
+        signed = {"timestamp": str(time.time_ns() // NS_PER_MS)}
+        reply = await self._api.client.sign_request(HttpMethod.GET, _MULTI_ASSETS, signed)
+        if msgspec.json.decode(reply)["multiAssetsMargin"]:
+            raise ConfigError(
+                "the account is in multi-assets mode: what other currencies lose in value liquidates "
+                f"positions; sizes and limits know of {self.quote} alone",
+                where=f"GET {_MULTI_ASSETS}",
+                fix="set it to single-asset mode; it must be flat for that",
             )
 
     async def wallet_e8(self) -> int:
@@ -238,7 +263,7 @@ class AccountView:
                 return newest
             await asyncio.sleep(_PAGE_S)
         raise FeedError(
-            "the account's trades of six months are too many to find the newest of them",
+            "the account's trades of three months are too many to find the newest of them",
             where=f"GET /fapi/v1/userTrades, {symbol}",
             value=f"more than {_PAGES * _PAGE}, none in the last seven days",
             fix="trade it once by hand: what is no older than seven days is found at once",

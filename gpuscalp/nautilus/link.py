@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, final
 from nautilus_trader.adapters.binance import BINANCE, BinanceFuturesMarkPriceUpdate
 from nautilus_trader.config import StrategyConfig
 from nautilus_trader.model.data import DataType
-from nautilus_trader.model.enums import BookType
+from nautilus_trader.model.enums import BookType, RecordFlag
 from nautilus_trader.model.identifiers import ClientId, ClientOrderId
 from nautilus_trader.model.objects import FIXED_PRECISION, Currency
 from nautilus_trader.trading.strategy import Strategy
@@ -20,7 +20,7 @@ from nautilus_trader.trading.strategy import Strategy
 from gpuscalp.nautilus.instruments import RAW_PER_E8
 from gpuscalp.nautilus.orders import Asked, order_of
 from gpuscalp.nautilus.rows import EventRows
-from gpuscalp.schema import BOOK_LEVELS, Instrument
+from gpuscalp.schema import BOOK_LEVELS, NS_PER_MS, Instrument, TickKind
 
 _BOOK_MS: Final = 100
 
@@ -31,8 +31,8 @@ class Hearer(Protocol):
     def on_started(self) -> None:
         """Connected, instruments loaded, reconciled by Nautilus, subscribed."""
 
-    def on_rows(self, symbol: int, quote: bool) -> None:
-        """There are rows to be taken; ``quote``: the last one is a quote or a mark."""
+    def on_rows(self, symbol: int, kind: TickKind) -> None:
+        """A stream has brought something; there may be rows to be taken."""
 
     def on_order_event(self, event: Any) -> None: ...
 
@@ -58,7 +58,7 @@ class Link(Strategy):  # type: ignore[misc]
             strategy_id="GPUSCALP-000", oms_type="NETTING", external_order_claims=list(names)
         )
         super().__init__(config)
-        self.rows = EventRows(instruments, precision=FIXED_PRECISION, told=False)
+        self.rows = EventRows(instruments, precision=FIXED_PRECISION, told=False, exch_unit_ns=NS_PER_MS)
         self._names, self._hearer = tuple(names), hearer
         self._index = {name: index for index, name in enumerate(names)}
         self._found: list[Any] = []
@@ -82,16 +82,18 @@ class Link(Strategy):  # type: ignore[misc]
         return bool(self._found) and all(each is not None for each in self._found)
 
     def on_trade_tick(self, tick: Any) -> None:
-        self._pass(tick, self.rows.trade, quote=False)
+        self._pass(tick, self.rows.trade, TickKind.TRADE)
 
     def on_quote_tick(self, tick: Any) -> None:
-        self._pass(tick, self.rows.quote, quote=True)
+        self._pass(tick, self.rows.quote, TickKind.QUOTE)
 
     def on_order_book_deltas(self, deltas: Any) -> None:
-        self._pass(deltas, self.rows.deltas, quote=False)
+        # What the adapter fetches beside the stream is dated by our clock, and the next message says as much.
+        if deltas.flags & RecordFlag.F_SNAPSHOT:
+            self._pass(deltas, self.rows.best_levels, TickKind.BOOK)
 
     def on_data(self, data: Any) -> None:
-        self._pass(data, self.rows.mark, quote=True)
+        self._pass(data, self.rows.mark, TickKind.MARK)
 
     def on_order_event(self, event: Any) -> None:
         self._hearer.on_order_event(event)
@@ -134,8 +136,8 @@ class Link(Strategy):  # type: ignore[misc]
         total = None if account is None else account.balance_total(Currency.from_str(quote))
         return None if total is None else int(total.as_decimal() * 10**8)
 
-    def _pass(self, event: Any, take: Callable[[int, Any], None], *, quote: bool) -> None:
+    def _pass(self, event: Any, take: Callable[[int, Any], None], kind: TickKind) -> None:
         symbol = self._index.get(event.instrument_id)
         if symbol is not None:
             take(symbol, event)
-            self._hearer.on_rows(symbol, quote)
+            self._hearer.on_rows(symbol, kind)

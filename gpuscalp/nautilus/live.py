@@ -28,7 +28,7 @@ from gpuscalp.latency import Stage
 from gpuscalp.live.off_tick import OffTick
 from gpuscalp.live.records import Command, HealthRecord, client_id
 from gpuscalp.live.session import Session
-from gpuscalp.live.source import Driver
+from gpuscalp.live.source import TIME_IS_UP, Driver
 from gpuscalp.live.status import clock_status
 from gpuscalp.live.timekeeper import Timekeeper
 from gpuscalp.nautilus.account import AccountView
@@ -40,7 +40,8 @@ from gpuscalp.nautilus.names import instrument_name, order_number
 from gpuscalp.nautilus.node import instrument_ids, make_node
 from gpuscalp.nautilus.node_log import passed_on
 from gpuscalp.nautilus.status import source_status
-from gpuscalp.schema import NS_PER_MS
+from gpuscalp.nautilus.streams import Streams
+from gpuscalp.schema import NS_PER_MS, TickKind
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
 _SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
@@ -85,7 +86,7 @@ class NautilusSource:
         self._names = instrument_ids([instrument_name(each.venue, each.symbol) for each in instruments])
         self._link = Link(self._names, instruments, self)
         self._off_tick = OffTick(instruments, self._link.rows.off_ticks())
-        self._quoted_ns = [0] * len(instruments)  # monotonic; 0 = not yet
+        self._streams = Streams(self._symbols, config, time.monotonic_ns())
         self._started = self._flushing = False
         self._open = False  # the account was looked at, and the node runs: the session may decide
         self._closing = False  # no entry leaves any more
@@ -124,15 +125,16 @@ class NautilusSource:
             # Not ``run_async``, which goes on without a strategy where the start has failed.
             await node.kernel.start_async()
             if not self._started or not self._link.complete:
-                raise FeedError(
-                    "NautilusTrader did not come up",
-                    where=f"nautilus.where = {place.where}",
-                    fix="gpuscalp logs --logger nautilus says why: a wrong key, a missing permission, no way",
-                )
+                raise self._did_not_come_up()
             await self._looks.first()
             self._cancel_again()
             self._open = True
             await self._looks.run()
+        except asyncio.CancelledError:
+            # Nobody is to take it for a session in which nothing happened.
+            if not self._started and self._driver.stop_reason == TIME_IS_UP:
+                raise self._did_not_come_up() from None
+            raise
         finally:
             watching.cancel()
             if self._open:
@@ -142,6 +144,13 @@ class NautilusSource:
             for task in self._calling:
                 task.cancel()
             await asyncio.gather(watching, *self._calling, return_exceptions=True)
+
+    def _did_not_come_up(self) -> FeedError:
+        return FeedError(
+            "NautilusTrader did not come up",
+            where=f"nautilus.where = {self._config.nautilus.where}",
+            fix="gpuscalp logs --logger nautilus says why: a wrong key, a missing permission, no way",
+        )
 
     def now(self) -> int:
         return self._timekeeper.now()
@@ -156,7 +165,7 @@ class NautilusSource:
         return HealthRecord(
             None if uncertainty_ns is None else float(round(uncertainty_ns / NS_PER_MS)),
             drifted=self._clock.has_drifted,
-            silent=self._silent(),
+            silent=self._streams.silent(time.monotonic_ns()),
             device=device,
             venue=self._looks.objections,
             off_tick=self._off_tick.judge(self._link.rows.off_ticks(), time.monotonic_ns()),
@@ -214,12 +223,12 @@ class NautilusSource:
             self._link,
             started=self._started,
             where=self._config.nautilus.where,
-            silent=self._names_of(self._silent()),
+            silent=self._names_of(self._streams.silent(time.monotonic_ns())),
             clock=clock_status(self._session, self._clock),
         )
 
     def stream_ages_s(self) -> dict[str, float]:
-        return {}
+        return self._streams.ages_s(time.monotonic_ns())
 
     async def close(self) -> None:
         self._calls.shutdown(wait=True, cancel_futures=True)
@@ -229,9 +238,8 @@ class NautilusSource:
     def on_started(self) -> None:
         self._started = True
 
-    def on_rows(self, symbol: int, quote: bool) -> None:
-        if quote:
-            self._quoted_ns[symbol] = time.monotonic_ns()
+    def on_rows(self, symbol: int, kind: TickKind) -> None:
+        self._streams.on_event(symbol, kind, time.monotonic_ns())
         if not self._open:
             self._link.rows.take()
         elif not self._flushing:
@@ -379,11 +387,6 @@ class NautilusSource:
             if request.kind is OrderKind.LIMIT:
                 self._end(request.order_id, request)
         return bool(entries)
-
-    def _silent(self) -> tuple[int, ...]:
-        limit_ns = self._config.nautilus.silent_ms * NS_PER_MS
-        now_ns = time.monotonic_ns()
-        return tuple(index for index, at_ns in enumerate(self._quoted_ns) if now_ns - at_ns > limit_ns)
 
     def _names_of(self, indices: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._symbols[index] for index in indices)

@@ -16,8 +16,6 @@ from nautilus_trader.adapters.binance import (
     BinanceAccountType,
     BinanceDataClientConfig,
     BinanceExecClientConfig,
-    BinanceLiveDataClientFactory,
-    BinanceLiveExecClientFactory,
     get_cached_binance_http_client,
 )
 from nautilus_trader.adapters.binance.common.enums import BinanceEnvironment
@@ -35,6 +33,7 @@ from nautilus_trader.model.identifiers import InstrumentId
 
 from gpuscalp.config import NautilusConfig
 from gpuscalp.nautilus.account import AccountView
+from gpuscalp.nautilus.adapter import DataClients, ExecClients
 from gpuscalp.nautilus.keys import Keys, rest_url
 
 _ACCOUNT: Any = BinanceAccountType.USDT_FUTURES
@@ -104,37 +103,10 @@ def make_node(
     )
     node = TradingNode(config=config, loop=asyncio.get_running_loop())
     node.trader.add_strategy(link)
-    node.add_data_client_factory(BINANCE, BinanceLiveDataClientFactory)
-    node.add_exec_client_factory(BINANCE, _WithoutHistory)
+    node.add_data_client_factory(BINANCE, DataClients)
+    node.add_exec_client_factory(BINANCE, ExecClients)
     node.build()
     return node
-
-
-class _WithoutHistory(BinanceLiveExecClientFactory):  # type: ignore[misc]
-    """Makes the adapter's client, which then tells Nautilus of no order that ended before it began.
-
-    Nautilus would make its positions again of the account's last 1,000 orders and 500 trades, at every start
-    and after every cut: half a second for each symbol in which nothing else happens (2 cores, November 2026),
-    with fills that it invents where the orders reach further back than the trades. What was filled while
-    nobody looked is booked here, from the exchange's trades; Nautilus begins with what is open now.
-    """
-
-    @staticmethod
-    def create(**parts: Any) -> Any:
-        client, cache = BinanceLiveExecClientFactory.create(**parts), parts["cache"]
-        orders_of, fills_of = client.generate_order_status_reports, client.generate_fill_reports
-
-        async def orders(command: Any) -> list[Any]:
-            reports = await orders_of(command)
-            return [each for each in reports if each.is_open or cache.order(each.client_order_id) is not None]
-
-        async def fills(command: Any) -> list[Any]:
-            reports = await fills_of(command)
-            return [each for each in reports if cache.client_order_id(each.venue_order_id) is not None]
-
-        client.generate_order_status_reports = orders
-        client.generate_fill_reports = fills
-        return client
 
 
 def open_account(place: NautilusConfig, keys: Keys, symbols: Sequence[str]) -> AccountView:

@@ -22,7 +22,7 @@ from gpuscalp.feeds.book import BookState, LocalBook, level_array
 from gpuscalp.feeds.market import SymbolMarket
 from gpuscalp.feeds.messages import DepthSnapshot, Levels, MarkPrice, Ticker, Trade
 from gpuscalp.feeds.ticks import TickBuffer, TickSink
-from gpuscalp.schema import Instrument, Ticks
+from gpuscalp.schema import BOOK_LEVELS, Instrument, Ticks
 
 # Of Nautilus's enumerations.
 _DELETE: Final = 3
@@ -51,6 +51,8 @@ class EventRows:
     instruments : S
     precision : digits of Nautilus's raw prices and quantities (its ``FIXED_PRECISION``)
     told : whether doubts are told, as above
+    exch_unit_ns : exchange times are multiples of it. Nautilus's Binance adapter makes nanoseconds of whole
+        milliseconds in floating point: up to 128 ns beside them
 
     Attributes
     ----------
@@ -58,7 +60,10 @@ class EventRows:
     mark_e8 : newest mark price × 1e8 of each symbol, 0 until known
     """
 
-    def __init__(self, instruments: Sequence[Instrument], *, precision: int, told: bool) -> None:
+    def __init__(
+        self, instruments: Sequence[Instrument], *, precision: int, told: bool, exch_unit_ns: int = 1
+    ) -> None:
+        self._exch_unit_ns = exch_unit_ns
         self._raw_per_e8 = 10 ** (precision - _E8_DIGITS)
         self._told = told
         self._buffer = TickBuffer()
@@ -84,11 +89,10 @@ class EventRows:
         unit = self._raw_per_e8
         price_e8, qty_e8 = _e8(tick.price.raw, unit), _e8(tick.size.raw, unit)
         side = 1 if int(tick.aggressor_side) == _BUY else -1
-        trade = Trade(
-            self._names[symbol], tick.ts_event, _id(tick.trade_id), price_e8, qty_e8, side, False, True
-        )
+        exch_ns = self._exact(tick.ts_event)
+        trade = Trade(self._names[symbol], exch_ns, _id(tick.trade_id), price_e8, qty_e8, side, False, True)
         if self._told:
-            self._sinks[symbol].trade(tick.ts_init, tick.ts_event, self._doubt(symbol), trade)
+            self._sinks[symbol].trade(tick.ts_init, exch_ns, self._doubt(symbol), trade)
         else:
             self._markets[symbol].on_trade(tick.ts_init, trade)
 
@@ -98,21 +102,22 @@ class EventRows:
         unit = self._raw_per_e8
         bid, ask = _e8(tick.bid_price.raw, unit), _e8(tick.ask_price.raw, unit)
         bid_qty, ask_qty = _e8(tick.bid_size.raw, unit), _e8(tick.ask_size.raw, unit)
+        exch_ns = self._exact(tick.ts_event)
         self.best[symbol] = bid, ask
         self._quote_count += 1
         if self._told:
             best = (bid, bid_qty, ask, ask_qty)
-            self._sinks[symbol].quote(tick.ts_init, tick.ts_event, self._doubt(symbol), 0, best)
+            self._sinks[symbol].quote(tick.ts_init, exch_ns, self._doubt(symbol), 0, best)
         else:
             # Nautilus drops the update's id: their order is that of arrival.
-            ticker = Ticker(self._names[symbol], tick.ts_event, self._quote_count, bid, bid_qty, ask, ask_qty)
+            ticker = Ticker(self._names[symbol], exch_ns, self._quote_count, bid, bid_qty, ask, ask_qty)
             self._markets[symbol].on_ticker(tick.ts_init, ticker)
 
     def deltas(self, symbol: int, event: Any) -> None:
         """Take OrderBookDeltas: one change of the book, or a snapshot that begins with a clear."""
         self._flush_marks()
         bids, asks, cleared = self._levels(event.deltas)
-        recv_ns, exch_ns, sequence = event.ts_init, event.ts_event, event.sequence
+        recv_ns, exch_ns, sequence = event.ts_init, self._exact(event.ts_event), event.sequence
         if self._told:
             self._told_deltas(symbol, bids, asks, recv_ns, exch_ns, cleared=cleared)
             return
@@ -125,16 +130,27 @@ class EventRows:
             levels = level_array(bids, asks)
             market.on_update(*(recv_ns, exch_ns, sequence, sequence, before, levels, 0, len(bids), len(asks)))
 
+    def best_levels(self, symbol: int, event: Any) -> None:
+        """Take OrderBookDeltas of a partial book's stream: the best levels whole, each time."""
+        self._flush_marks()
+        bids, asks, _ = self._levels(event.deltas)
+        # Nautilus drops the id of the message before, so that a lost one shows nowhere.
+        ids = event.sequence, event.sequence, 0
+        levels = level_array(bids, asks)
+        self._markets[symbol].on_partial(
+            *(event.ts_init, self._exact(event.ts_event), BOOK_LEVELS, *ids, levels, 0, len(bids), len(asks))
+        )
+
     def mark(self, symbol: int, data: Any) -> None:
         """Take a mark price of Nautilus's Binance adapter, which tells all parts at once."""
         parts = {
             "index_price_e8": int(data.index.as_decimal().scaleb(8)),
             "funding_rate_e8": int(data.funding_rate.scaleb(8)),
-            "next_funding_ns": data.next_funding_ns,
+            "next_funding_ns": self._exact(data.next_funding_ns),
             "mark_price_e8": int(data.mark.as_decimal().scaleb(8)),
         }
         for name, value in parts.items():
-            self.mark_part(symbol, name, value, data.ts_event, data.ts_init)
+            self.mark_part(symbol, name, value, self._exact(data.ts_event), data.ts_init)
         self.end_marks()
 
     def mark_part(self, symbol: int, name: str, value: int, exch_ns: int, recv_ns: int) -> None:
@@ -188,6 +204,10 @@ class EventRows:
     def off_ticks(self) -> tuple[int, ...]:
         """Return the same by symbol."""
         return tuple(sink.off_tick_count for sink in self._sinks)
+
+    def _exact(self, exch_ns: int) -> int:
+        unit = self._exch_unit_ns
+        return (exch_ns + unit // 2) // unit * unit
 
     def _doubt(self, symbol: int) -> int:
         bits, self._doubts[symbol] = self._doubts[symbol], 0

@@ -31,7 +31,7 @@ def source_status(
     link : to the node
     started : whether the node has: before that it knows of no positions
     where : nautilus.where
-    silent : names of symbols without quotes
+    silent : names of symbols of which a stream is
     clock : of the session
     """
     market, trader, found = session.market, session.engine.trader, looks.found

@@ -44,7 +44,7 @@ class NautilusWay:
         Raises
         ------
         FeedError      the account cannot be looked at
-        ConfigError    it is empty, or in hedge mode
+        ConfigError    it is empty, or in a mode that cannot be traded
         """
 
         async def ask() -> int:

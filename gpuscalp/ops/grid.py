@@ -14,7 +14,9 @@ from gpuscalp.schema import I64, Quality, TickKind, Ticks
 WATERMARK = 0  # largest exchange time seen, less the lateness
 OPEN_FRAME = 1  # the lowest frame that has not closed; UNSET before the first tick
 LATE_COUNT = 2
-STATE_SIZE = 3
+TRADE_COUNT = 3
+LATE_TRADE_COUNT = 4  # dropped
+STATE_SIZE = 5
 
 UNSET = -1
 LATE_KIND = 255  # a dropped trade: only its quality bits reach a frame
@@ -50,7 +52,7 @@ def assign(
     ----------
     ticks : TICK[N]          in arrival order; late ones are re-labelled in place
     frame_ns, lateness_ns, max_gap_ns : int
-    state : int64[3]         updated in place
+    state : int64[STATE_SIZE]  updated in place
     frames : int64[N]        written: index of the frame, or UNSET for a CLOCK tick
     limit : int              stop after the tick that closes this many frames
 
@@ -71,6 +73,8 @@ def assign(
                 return index, True
             state[WATERMARK] = time_ns - lateness_ns
         frame = time_ns // frame_ns
+        if tick.kind == _TRADE:
+            state[TRADE_COUNT] += 1
         if tick.kind == _CLOCK:
             frames[index] = UNSET
         elif tick.kind == _MARK:
@@ -78,6 +82,7 @@ def assign(
         elif frame < state[OPEN_FRAME]:
             if tick.kind == _TRADE:
                 ticks[index].kind = LATE_KIND
+                state[LATE_TRADE_COUNT] += 1
             ticks[index].quality = tick.quality | _LATE
             frames[index] = state[OPEN_FRAME]
             state[LATE_COUNT] += 1

@@ -68,6 +68,7 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
                 "needed_log10": 2.0,
             },
         },
+        "batches": {"late_trades_high": trouble, "late_trade_share": 0.58 if trouble else 0.004},
         "clock": {"offset_ms": -1_234.56, "error_ms": 1.0, "drifted": trouble},
         "positions": [
             {"symbol": name, "qty": -123_456.789, "value_usdt": -12_345.6, "unrealised_usdt": -1_234.56}
@@ -92,9 +93,7 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
                 for index in range(count)
             ],
             "messages": {"messages": 10**10, "duplicates": 10**10, "gaps": 12_345, "rejects": 0},
-            "silent": _NAMES[:count] if trouble else [],
-            "off_tick": _NAMES[:count] if trouble else [],
-            "unsynced": _NAMES[:count] if trouble else [],
+            **{name: _NAMES[:count] if trouble else [] for name in ("silent", "off_tick", "unsynced")},
         },
         "latency_ms": {stage: {"p50": 1_234.5, "p99": None} for stage in _STAGES},
     }
@@ -127,6 +126,12 @@ def test_what_does_not_find_room_is_counted_and_trouble_is_never_left_out(count:
     assert positions == (count if count <= 6 else 5)
     # Positions and signals; connections.
     assert len(re.findall(r"\+\d+ more", text)) == 2 * (count > 6) + (count > 8)
+
+
+def test_trades_that_come_too_late_are_told() -> None:
+    status = _status(0) | {"batches": {"late_trades_high": True, "late_trade_share": 0.58}}
+    assert "58% of trades come too late for their frames" in "\n".join(_drawn(picture(status), 80))
+    assert "too late" not in "\n".join(_drawn(picture(_status(0)), 80))
 
 
 def test_the_last_line_says_where_orders_go() -> None:

@@ -189,6 +189,12 @@ SCENES = (
         hold_s=60,
     ),
     _share("GpuscalpDiskLow", "gpuscalp_disk_free_bytes", "gpuscalp_disk_size_bytes", 0.15, hold_s=60),
+    Scene(
+        "GpuscalpTradesLate",
+        {"gpuscalp_late_trades_ratio": _flat((None, 2), (0.05, 4), (0.06, 12), (0.05, 4))},
+        (60, 85),
+        (5, 25, 30, 55, 90),
+    ),
     _counter("GpuscalpOverload", "gpuscalp_overloads_total", {}),
     Scene(
         "GpuscalpWinRateLow",  # not before there are 50 of them

@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("nautilus_trader", reason="NautilusTrader is not installed (extra nautilus)")
 
 from nautilus_trader.adapters.binance.http.error import BinanceClientError
+from nautilus_trader.core.nautilus_pyo3 import HttpMethod
 
 from gpuscalp.config import NautilusConfig
-from gpuscalp.errors import DecodeError, FeedError
+from gpuscalp.errors import ConfigError, DecodeError, FeedError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
 from gpuscalp.execution.lifecycle import OrderState
@@ -98,6 +99,63 @@ def test_trade_without_price_or_quantity_is_refused_before_it_is_written(price: 
     with pytest.raises(DecodeError, match=f"without a price or a quantity.*BTCUSDT, trade 10.*qty {qty}"):
         asyncio.run(view.look(broker, {}))
     assert view.other_fees == {}
+
+
+def checked(assets: tuple[str, ...], *, hedge: bool = False, multi: bool = False) -> AccountView:
+    """Return a view of an account that was checked."""
+
+    async def mode() -> Any:
+        return SimpleNamespace(dualSidePosition=hedge)
+
+    async def info() -> Any:
+        return SimpleNamespace(assets=[SimpleNamespace(asset=each, walletBalance="5000") for each in assets])
+
+    async def sign(method: Any, path: str, payload: dict[str, str]) -> bytes:
+        assert (method, path, list(payload)) == (HttpMethod.GET, "/fapi/v1/multiAssetsMargin", ["timestamp"])
+        assert abs(int(payload["timestamp"]) / 1_000 - time.time()) < 60
+        return b'{"multiAssetsMargin":true}' if multi else b'{"multiAssetsMargin":false}'
+
+    api = SimpleNamespace(
+        query_futures_hedge_mode=mode,
+        query_futures_account_info=info,
+        client=SimpleNamespace(sign_request=sign),
+    )
+    view = AccountView(api, ["BTCUSDT"])
+    asyncio.run(view.check())
+    return view
+
+
+def test_an_account_that_settles_in_the_quote_is_taken() -> None:
+    assert asyncio.run(checked(("USDT", "BNB", "USDC")).wallet_e8()) == 5_000 * E8
+
+
+@pytest.mark.parametrize(
+    ("assets", "modes", "words"),
+    [
+        (("USDT", "BNFCR"), {}, "credits trading mode.*BNFCR.*USDT"),
+        (("USDT", "BNFCR"), {"multi": True}, "credits trading mode"),
+        (("USDT",), {"multi": True}, "multi-assets mode"),
+        (("USDT",), {"hedge": True}, "hedge mode"),
+    ],
+)
+def test_an_account_whose_money_is_elsewhere_is_refused(
+    assets: tuple[str, ...], modes: dict[str, bool], words: str
+) -> None:
+    """Fees and profits in credits were none of the balance, and other margin was liquidated unseen."""
+    with pytest.raises(ConfigError, match=words):
+        checked(assets, **modes)
+
+
+@pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
+def test_an_account_is_checked_through_the_adapter() -> None:
+    from gpuscalp.nautilus.node import open_account
+
+    async def work(_: Client) -> None:
+        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+        await open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"]).check()
+
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
+        talk(exchange, work)
 
 
 STOP = OrderRequest(1, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True)

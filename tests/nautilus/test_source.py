@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,17 +20,18 @@ from nautilus_trader.model.currencies import BNB, USDT
 from nautilus_trader.model.enums import LiquiditySide, OrderSide
 from nautilus_trader.model.objects import Money, Price, Quantity
 
-from gpuscalp.errors import UsageError
+from gpuscalp.config import LiveConfig
+from gpuscalp.errors import FeedError, UsageError
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Difference
 from gpuscalp.execution.remote import Heard, RemoteBroker
-from gpuscalp.live.off_tick import OffTick
 from gpuscalp.live.records import Command
+from gpuscalp.live.source import TIME_IS_UP
 from gpuscalp.nautilus import live
+from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8
-from tests.live.sessions import instruments
 
 # What CloudFront puts between an exchange and its clients when it does not reach it.
 PAGE = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01 Transitional//EN">
@@ -126,17 +128,39 @@ def test_nothing_leaves_before_the_account_was_looked_at() -> None:
     assert list(broker.orders) == [1]
 
 
-def test_prices_off_the_tick_are_part_of_its_health() -> None:
-    counts = [(0, 0), (0, 0), (0, 3)]
-    scene = Scene()
-    scene.source._off_tick = OffTick(instruments(), counts[0])
-    scene.source._clock = SimpleNamespace(uncertainty_ns=None, has_drifted=False)  # type: ignore[assignment]
-    scene.source._looks = SimpleNamespace(objections=())  # type: ignore[assignment]
-    scene.source._link = SimpleNamespace(  # type: ignore[assignment]
-        rows=SimpleNamespace(off_ticks=lambda: counts.pop(0))
-    )
-    scene.source._silent = lambda: ()  # type: ignore[method-assign]
-    assert [scene.source.health(()).off_tick for _ in range(3)] == [(), (), (1,)]
+@pytest.mark.parametrize(("reason", "ends"), [(TIME_IS_UP, FeedError), ("SIGINT", asyncio.CancelledError)])
+def test_a_node_that_never_came_up_is_a_failure_when_time_is_up(
+    reason: str, ends: type[BaseException], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A short run over an exchange that Nautilus could not read ended well, with no frame."""
+    source = Scene().source
+    stopped: list[bool] = []
+
+    async def for_ever(*_: Any) -> None:
+        await asyncio.sleep(3_600)
+
+    async def stop() -> None:
+        stopped.append(True)
+
+    async def check() -> None: ...
+
+    node = SimpleNamespace(kernel=SimpleNamespace(start_async=for_ever), stop_async=stop)
+    monkeypatch.setattr(live, "make_node", lambda *_, **__: node)
+    source._config, source._keys = LiveConfig(), Keys("", "")
+    source._account.check = check  # type: ignore[method-assign]
+    source._timekeeper.watch = for_ever  # type: ignore[method-assign]
+    source._driver = SimpleNamespace(watch_signals=lambda: None, stop_reason=reason)  # type: ignore[assignment]
+    source._started = source._open = False
+
+    async def run() -> None:
+        task = asyncio.create_task(source._run(tmp_path))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+
+    with pytest.raises(ends):
+        asyncio.run(run())
+    assert stopped
 
 
 def test_an_end_leaves_no_entry_that_rests() -> None:

@@ -27,7 +27,7 @@ def assign(ticks, state=None, limit=1_000):
 def test_first_tick_opens_its_frame_less_the_lateness():
     _, _, frames, state = assign(ticks_at(510))
     assert frames.tolist() == [5]
-    assert state.tolist() == [490, 4, 0]
+    assert state.tolist() == [490, 4, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("newest", "open_frame"), [(619, 5), (620, 6), (719, 6), (720, 7)])
@@ -40,7 +40,7 @@ def test_older_tick_of_an_open_frame_is_kept_and_moves_nothing():
     ticks = ticks_at(610, 590)
     _, _, frames, state = assign(ticks)
     assert frames.tolist() == [6, 5]
-    assert state.tolist() == [590, 5, 0]
+    assert state.tolist() == [590, 5, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,8 @@ def test_late_tick_is_counted_and_put_into_the_open_frame_and_a_trade_dropped_th
     assert ticks["kind"].tolist() == [TickKind.QUOTE, TickKind.QUOTE, becomes]
     assert ticks["quality"].tolist() == [0, 0, Quality.LATE]
     assert state[grid_ops.LATE_COUNT] == 1
+    trade = int(kind == TickKind.TRADE)
+    assert state[[grid_ops.TRADE_COUNT, grid_ops.LATE_TRADE_COUNT]].tolist() == [trade, trade]
 
 
 def test_old_mark_goes_into_the_open_frame_and_is_not_late():
