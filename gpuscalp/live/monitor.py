@@ -352,7 +352,10 @@ class Monitor:
 
     def _results(self) -> dict[str, Any]:
         trading, components = self.trading, self.trading.components()
-        ratio = trading.sharpe()
+        ratio, sharpe = trading.sharpe(), None
+        if ratio is not None:
+            sharpe = {"value": ratio.value, "error": number(ratio.error), "returns": ratio.count}
+            sharpe["interval_s"] = 60
         return {
             "components_usdt": {
                 name.removesuffix("_e8"): None if value is None else value / E8
@@ -361,14 +364,7 @@ class Monitor:
             "won": trading.won,
             "lost": trading.lost,
             "win_ratio": trading.win_ratio,
-            "sharpe": None
-            if ratio is None
-            else {
-                "value": ratio.value,
-                "error": number(ratio.error),
-                "returns": ratio.count,
-                "interval_s": 60,
-            },
+            "sharpe": sharpe,
         }
 
 
