@@ -2,6 +2,7 @@
 
     GpuscalpError               exit 1
     ├── UsageError              exit 2   the request makes no sense or names something that is not there
+    │   └── UnusableSourceError
     ├── NotRunningError         exit 3
     ├── ConfigError             exit 4
     ├── DeadlineError           exit 5
@@ -84,6 +85,10 @@ class GpuscalpError(Exception):
 
 class UsageError(GpuscalpError):
     exit_code = 2
+
+
+class UnusableSourceError(UsageError):
+    """A market data file of a known kind that an archive cannot be made of."""
 
 
 class NotRunningError(GpuscalpError):

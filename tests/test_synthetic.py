@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpuscalp.archive import Archive
-from gpuscalp.errors import ArchiveError, ConfigError
+from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.schema import BOOK_LEVELS, E8, NS_PER_S, TickKind
 from gpuscalp.synthetic import VENUE, FlowSpec, MarketSpec, instruments, slices, ticks, write
 from tests.synthetic_rows import HOUR, REPLACE, joined, mids_on_grid
@@ -149,7 +149,7 @@ def test_archive_reads_back_as_the_ticks_in_memory(tmp_path):
 
 def test_write_refuses_a_directory_that_is_no_archive(tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
-    with pytest.raises(ArchiveError, match="not an archive"):
+    with pytest.raises(UsageError, match="not an archive"):
         write(SHORT, tmp_path)
     assert (tmp_path / "letter.txt").read_text() == "mine"
 

@@ -22,8 +22,9 @@ from gpuscalp.archive.tabular import (
     is_ticker_header,
     symbol_of,
     symbols_of_rows,
+    unusable_kind,
 )
-from gpuscalp.errors import DecodeError, UsageError
+from gpuscalp.errors import DecodeError, UnusableSourceError, UsageError
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.times import utc
 
@@ -94,6 +95,8 @@ def recognise(
     UsageError
         the file is missing or empty, its format is none of ours, its venue cannot be told, or its newest
         lines come first
+    UnusableSourceError
+        it is of a kind that is published and holds nothing to import
     """
     digest = digest_of(path)
     head = head_of(path)
@@ -164,6 +167,12 @@ def _reader(path: Path, head: bytes, symbol: str | None, *, delay_ns: int = 0) -
             return TickerCsvReader(header, symbol)
         return TradeCsvReader(header, symbol, delay_ns=delay_ns)
     except UsageError as error:
+        if (why := unusable_kind(head)) is not None:
+            raise UnusableSourceError(
+                why,
+                where=str(path),
+                fix="leave it out; needed are aggTrades or trades, and bookTicker or recorded depth",
+            ) from None
         raise UsageError(
             f"the format is not known: {error.what}",
             where=str(path),

@@ -19,22 +19,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from gpuscalp.archive.assembly import Assembly, SourceRun, first_recv_ns
+from gpuscalp.archive.folders import sources_in
 from gpuscalp.archive.formats import VENUES, SourceFile, recognise
 from gpuscalp.archive.instruments import read_exchange_info, split_fitting
 from gpuscalp.archive.manifest import Manifest, Source
 from gpuscalp.archive.recording import is_over_all
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import UnusableSourceError, UsageError
 from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_MS, Instrument
-
-# Called with (bytes consumed, bytes in all, name of what is being read).
-
-_SUFFIXES: Final = (".gz", ".zip", ".csv", ".dat", ".txt", ".jsonl", ".0", ".gsj")
 
 
 @dataclass(slots=True)
@@ -45,6 +42,7 @@ class ImportReport:
     ----------
     sources : files imported now
     skipped : files that the archive had
+    passed_over : what else lies in the folders given, by path, and why it is not imported
     crossed_books, crossed_quotes : rows imported now whose best bid is at or above the best ask
     unsynced : depth updates by symbol that no snapshot ever came for: they made no book rows
     misfits : symbols whose prices are no multiples of the tick size that --instruments gives, or that was
@@ -54,6 +52,7 @@ class ImportReport:
 
     sources: list[Source] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    passed_over: dict[str, str] = field(default_factory=dict)
     crossed_books: int = 0
     crossed_quotes: int = 0
     unsynced: dict[str, int] = field(default_factory=dict)
@@ -91,6 +90,7 @@ class ImportReport:
             "misfits": self.misfits,
             "agg_trade_lag_ms": _lag(self.agg_trade_lags_ms),
             "skipped": self.skipped,
+            "passed_over": self.passed_over,
             "sources": [_source_dict(source) for source in self.sources],
             "seconds": round(self.seconds, 3),
             "lines_per_s": round(lines / self.seconds) if self.seconds else 0,
@@ -113,7 +113,7 @@ def import_sources(
 
     Parameters
     ----------
-    paths : files; a folder stands for the files directly in it
+    paths : files; a folder stands for the source files in it and below (``folders.sources_in``)
     archive : directory of the archive
     venue : None = told by each file
     symbol : for CSV files that do not tell theirs
@@ -127,23 +127,24 @@ def import_sources(
     Raises
     ------
     UsageError
-        a file is missing, its format, venue or symbol cannot be told, or the archive has its trades with
-        another delay
+        a file is missing, its format, venue or symbol cannot be told, a folder holds nothing to import, the
+        directory is no archive, or it has trades of a file with another delay
     DecodeError
         strict, and a line cannot be read
     ArchiveError
-        the directory is no archive, or another import is running
+        another import is running
     """
     started = time.monotonic()
     if venue is not None and venue not in VENUES:
         raise UsageError("no such venue", value=venue, fix=f"one of: {', '.join(VENUES)}")
-    files = [
-        recognise(path, venue=venue, symbol=symbol, trade_delay_ms=trade_delay_ms)
-        for path in _expanded(paths)
-    ]
+    report = ImportReport()
+    files = _recognised(
+        paths,
+        report,
+        lambda path: recognise(path, venue=venue, symbol=symbol, trade_delay_ms=trade_delay_ms),
+    )
     if not files:
         raise UsageError("no source files", fix="name files or folders to import")
-    report = ImportReport()
     shown = _Shown(progress, sum(file.size_bytes for file in files))
     for name in sorted({file.venue for file in files}):
         group = _unique([file for file in files if file.venue == name], report)
@@ -242,19 +243,31 @@ class _Shown:
         self.at(files)(0)
 
 
-def _expanded(paths: Iterable[str | Path]) -> list[Path]:
-    files: list[Path] = []
-    for item in paths:
-        path = Path(item)
-        if path.is_dir():
-            found = sorted(each for each in path.iterdir() if each.is_file() and each.suffix in _SUFFIXES)
-            if not found:
-                raise UsageError(
-                    "the folder holds no source files", where=str(path), fix="name files, or another folder"
-                )
-            files.extend(found)
-        else:
-            files.append(path)
+def _recognised(
+    paths: Iterable[str | Path], report: ImportReport, look: Callable[[Path], SourceFile]
+) -> list[SourceFile]:
+    """Look at the files named and at those in the folders named. Of the latter, those of a kind that is no
+    use are passed over; one that is not known stops the import, as it may be a damaged recording."""
+    files: list[SourceFile] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(look(path))
+            continue
+        found, others = sources_in(path)
+        count = len(files)
+        for each in found:
+            try:
+                files.append(look(each))
+            except UnusableSourceError as error:
+                others[str(each)] = error.what
+        if len(files) == count:
+            raise UsageError(
+                "the folder holds no source files",
+                where=str(path),
+                value="; ".join(f"{why}: {of}" for why, of in Counter(others.values()).items()) or None,
+                fix="name files, or another folder; docs/data.md lists what can be imported",
+            )
+        report.passed_over.update(others)
     return files
 
 

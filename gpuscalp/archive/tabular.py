@@ -63,6 +63,26 @@ _FREE_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 
+_KLINES: Final = "klines hold no ticks"
+_BOOK_DEPTH: Final = "bookDepth holds no ticks"
+# Other published files, by columns that tell them: those of Binance Vision, then those of Tardis.
+_UNUSABLE: Final = (
+    (("open", "high", "low", "close"), _KLINES),
+    (("percentage", "depth", "notional"), _BOOK_DEPTH),
+    (("sumopeninterest",), "metrics hold no ticks"),
+    (("lastfundingrate",), "fundingRate holds no ticks"),
+    (("orderstatus", "averageprice"), "liquidationSnapshot holds no ticks"),
+    (("openinterest", "markprice"), "derivative_ticker holds no ticks"),
+    (("localtimestamp", "bidprice", "askprice"), "quotes without update ids cannot be imported"),
+    (("localtimestamp", "bids0price", "asks0price"), "books without update ids cannot be imported"),
+    (("localtimestamp", "issnapshot"), "books without update ids cannot be imported"),
+)
+# The same without a header: the times to open and to close, with ten numbers; a time in words, with three.
+_UNUSABLE_ROWS: Final = (
+    (re.compile(r"(?:\d{13}|\d{16}),(?:[^,]+,){5}(?:\d{13}|\d{16}),(?:[^,]+,){4}[^,]+"), _KLINES),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:,-?[\d.]+){3}"), _BOOK_DEPTH),
+)
+
 _TRUE: Final = frozenset({"true", "1", "t"})
 _FALSE: Final = frozenset({"false", "0", "f"})
 
@@ -90,6 +110,17 @@ def header_of(name: str, head: bytes) -> str:
             fix="add a header row with the columns id, price, quantity, time and side or is_buyer_maker",
         )
     return header
+
+
+def unusable_kind(head: bytes) -> str | None:
+    """Return in words why a published file that no reader takes is none to import; None = not known."""
+    rows = [line for line in head.decode("utf-8", "replace").splitlines() if line and line[0] != "#"]
+    first = rows[0] if rows else ""
+    names = frozenset(_plain(first))
+    for columns, why in _UNUSABLE:
+        if names.issuperset(columns):
+            return why
+    return next((why for form, why in _UNUSABLE_ROWS if form.fullmatch(first)), None)
 
 
 def symbol_of(name: str) -> str | None:

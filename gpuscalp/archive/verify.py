@@ -33,8 +33,9 @@ class VerifyReport:
     files, rows, bytes : checked
     problems : one sentence each, with the file; empty = intact
     gaps : gaps that the manifest lists (a gap is a fact about the source, not damage)
-    missing_ids : trade ids between first and last that have no row and lie in no listed gap: fills of the
-        insurance fund, or rejected lines
+    missing_ids_in_gaps : trade ids between first and last that have no row and lie in a listed gap: lost, or
+        rejected lines
+    missing_ids_outside_gaps : those that lie in none: fills of the insurance fund
     unlisted : Parquet files that the manifest does not name (left by a killed import; never read)
     trade_delays_ms : by venue and symbol, see ``Manifest.trade_delays_ms``; without those that have none
     """
@@ -44,7 +45,8 @@ class VerifyReport:
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
     gaps: int = 0
-    missing_ids: int = 0
+    missing_ids_in_gaps: int = 0
+    missing_ids_outside_gaps: int = 0
     unlisted: list[str] = field(default_factory=list)
     trade_delays_ms: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -189,15 +191,27 @@ class _Facts:
 
 
 def _verify_ids(manifest: Manifest, venue: str, symbol: str, ids: I64, report: VerifyReport) -> None:
-    """Check that no trade is there twice, and count the ids that nothing accounts for."""
-    steps = np.diff(ids)
-    twice = int(np.count_nonzero(steps == 0))
-    if twice:
+    """Check that no trade is there twice, and count the ids that are not there."""
+    is_new = np.diff(ids, prepend=ids[0] - 1) > 0
+    if twice := len(ids) - int(np.count_nonzero(is_new)):
         report.problems.append(
             f"{venue} {symbol}: {twice} trades are there twice (overlapping sources imported separately)"
         )
-    missing = int(ids[-1] - ids[0]) + 1 - (len(ids) - twice)
-    for gap in manifest.gaps:
-        if gap.venue == venue and gap.symbol == symbol and gap.kind in ("trade_id", "agg_trade_id"):
-            missing -= max(0, min(gap.last_id, int(ids[-1])) - max(gap.first_id, int(ids[0])) + 1)
-    report.missing_ids += max(0, missing)
+    ids = ids[is_new]
+    reached, end = int(ids[0]), int(ids[-1])
+    missing = end - reached + 1 - len(ids)
+    gaps = [
+        (gap.first_id, gap.last_id)
+        for gap in manifest.gaps
+        if gap.venue == venue and gap.symbol == symbol and gap.kind in ("trade_id", "agg_trade_id")
+    ]
+    in_gaps = 0
+    # Of two imports, gaps may overlap and trades of the one may lie in a gap of the other.
+    for gap_first, gap_last in sorted(gaps):
+        first, last = max(gap_first, reached), min(gap_last, end)
+        if first <= last:
+            there = np.searchsorted(ids, last, side="right") - np.searchsorted(ids, first, side="left")
+            in_gaps += last - first + 1 - int(there)
+            reached = last + 1
+    report.missing_ids_in_gaps += in_gaps
+    report.missing_ids_outside_gaps += missing - in_gaps

@@ -36,7 +36,7 @@ from gpuscalp.archive.tables import (
     is_name,
     part_path,
 )
-from gpuscalp.errors import ArchiveError
+from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.files import sync_folder
 from gpuscalp.schema import NS_PER_DAY, Instrument
 
@@ -64,15 +64,17 @@ class ArchiveWriter:
 
     Raises
     ------
+    UsageError
+        the directory is something else
     ArchiveError
-        the directory is something else, or another process writes to it
+        another process writes to it
     """
 
     def __init__(self, path: str | Path, venue: str, *, instruments: Iterable[Instrument] = ()) -> None:
         self.path = Path(path)
         self.venue = _checked_name(venue, "venue")
         if self.path.exists() and not (self.path / manifests.NAME).exists() and not is_empty(self.path):
-            raise ArchiveError(
+            raise UsageError(
                 "the directory exists and is not an archive",
                 where=str(path),
                 fix="give a new or empty directory, or an archive to add to",

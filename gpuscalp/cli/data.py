@@ -21,7 +21,7 @@ Venue = Literal["binance_usdm", "binance_spot"]
 
 @data_app.command("import")
 def import_(
-    sources: Annotated[list[Path], typer.Argument(help="Files to import, or folders of them.")],
+    sources: Annotated[list[Path], typer.Argument(help="Files to import, or folders that hold them.")],
     out: Annotated[Path, typer.Option("--out", help="Directory of the archive, new or existing.")],
     venue: Annotated[Venue | None, typer.Option("--venue", help="Where the sources were recorded.")] = None,
     symbol: Annotated[str | None, typer.Option("--symbol", help="For CSV files that do not tell it.")] = None,
@@ -172,6 +172,10 @@ def _import_text(answer: Mapping[str, Any]) -> str:
     ]
     if answer["skipped"]:
         lines.append(f"{len(answer['skipped'])} files were imported before and were left alone.")
+    others = answer["passed_over"]
+    for why, count in Counter(others.values()).items():
+        first = next(path for path in others if others[path] == why)
+        lines.append(f"  passed over   {why}: {first}{f' and {count - 1:,} more' if count > 1 else ''}")
     kinds = ", ".join(f"{name} {count:,}" for name, count in answer["rows_by_table"].items() if count)
     lines += [f"  rows          {kinds}"] if kinds else []
     for key in ("lines", "rejects", "gaps", "crossed_books", "duplicates", "late", "out_of_order"):

@@ -24,8 +24,10 @@ def write(spec: MarketSpec, path: Path, *, on_second: Callable[[int], None] | No
 
     Raises
     ------
+    UsageError
+        the directory is not an archive
     ArchiveError
-        the directory is not an archive, or somebody else is writing to it
+        somebody else is writing to it
     ConfigError, DataError
         as ``slices``
     """

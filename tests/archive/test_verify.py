@@ -167,6 +167,29 @@ def test_imports_that_fill_one_another_are_intact(rows: Callable[..., list[str]]
     assert verify(tmp_path / "archive").problems == []
 
 
+@pytest.mark.parametrize("later", [[], [(120, 180)], [(120, 180), (150, 240), (430, 440)]])
+def test_missing_ids_are_counted_in_gaps_and_outside_of_them(
+    later: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    """Beside gaps of thousands of ids stood "missing ids 0"."""
+    of_fund = {50, 51, 350}
+    rows = [
+        f"{row},{'INSURANCE_FUND' if number in of_fund else 'MARKET'}"
+        for number, row in enumerate(trade_rows(0, 500))
+    ]
+    first = [(0, 100), (200, 300), (301, 400), (450, 500)]
+    there: set[int] = set()
+    for name, spans in enumerate([first, *([span] for span in later)]):
+        numbers = [number for begin, end in spans for number in range(begin, end)]
+        header = f"{VISION_TRADES},x_unknown_parameter"
+        source = csv(tmp_path / f"BTCUSDT-{name}.csv", header, [rows[number] for number in numbers])
+        import_sources([source], tmp_path / "archive", venue="binance_usdm")
+        there.update(numbers)
+    report = verify(tmp_path / "archive")
+    assert report.missing_ids_in_gaps == len(set(range(500)) - there)
+    assert report.missing_ids_outside_gaps == len(of_fund)
+
+
 def test_first_half_of_a_recording_again_is_no_intact_archive(recordings: Path, tmp_path: Path) -> None:
     whole = recordings / "usdm" / "cryptofeed_BINANCE_FUTURES-1125a2.0.gz"
     lines = gzip.decompress(whole.read_bytes()).splitlines()

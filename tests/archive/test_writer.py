@@ -12,7 +12,7 @@ import pytest
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive import writer as writer_module
 from gpuscalp.archive.manifest import load, writer_lock
-from gpuscalp.errors import ArchiveError
+from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import NS_PER_DAY, Instrument
 
 MIDNIGHT = 19_923 * NS_PER_DAY
@@ -127,7 +127,7 @@ def test_two_writers_exclude_each_other(tmp_path: Path) -> None:
 
 def test_directory_that_is_no_archive_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("important")
-    with pytest.raises(ArchiveError, match="not an archive"):
+    with pytest.raises(UsageError, match="not an archive"):
         ArchiveWriter(tmp_path, "synthetic")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

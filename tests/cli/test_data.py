@@ -44,13 +44,33 @@ def test_strict_import_fails_with_a_document(cli: Cli, tmp_path: Path) -> None:
     assert error["where"].endswith("a.gz, line 32")
 
 
+def test_import_tells_what_it_passed_over(cli: Cli, source: Path, tmp_path: Path) -> None:
+    folder = source.parent / "more"
+    folder.mkdir()
+    for name in ("b.zip.CHECKSUM", "c.zip.CHECKSUM"):
+        (folder / name).write_text("ab")
+    text = cli("data", "import", source.parent, "--out", tmp_path / "archive").stdout
+    assert f"passed over   no source by its name: {folder / 'b.zip.CHECKSUM'} and 1 more" in text
+
+
+def test_import_into_a_folder_of_others_is_wrong_usage(cli: Cli, source: Path, tmp_path: Path) -> None:
+    """It was code 1; other commands give 2 for the same mistake."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("important")
+    result = cli("data", "import", source, "--out", tmp_path / "mine", "--json")
+    assert result.code == 2
+    assert json.loads(result.stdout)["error"]["where"] == str(tmp_path / "mine")
+
+
 def test_info_and_verify_answer_and_refuse(cli: Cli, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "archive"
     cli("data", "import", source, "--out", out)
     assert json.loads(cli("data", "info", out, "--json").stdout)["totals"]["rows"] == 301
     assert "BTCUSDT" in cli("data", "info", out).stdout
     assert json.loads(cli("data", "verify", out, "--json").stdout)["ok"] is True
-    assert "problems" in cli("data", "verify", out).stdout
+    text = cli("data", "verify", out).stdout
+    for words in ("problems", "missing ids in gaps", "missing ids outside gaps"):
+        assert words in text
     next(out.rglob("trades.parquet")).unlink()
     result = cli("data", "verify", out, "--json")
     assert result.code == 1
