@@ -107,6 +107,12 @@ class TrainResult:
                 f"The configuration is the best of {self.training.tried} that were tried on these held-out "
                 "rows: on them its figures are too high by what luck gave, and no interval allows for that."
             )
+        following = [item.name for item in self.importance if item.name.startswith("leader.")]
+        if self.training.leader not in self.training.symbols and following:
+            found.append(
+                f"The leader {self.training.leader} is not among the symbols: {len(following)} columns "
+                "(leader.*) have no value. Add its market, name another features.leader, or drop them."
+            )
         if self.training.venue == "synthetic":
             found.append("The market is synthetic: what the model finds here was put there.")
         return tuple(found)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from gpuscalp.config import TrainConfig
+from gpuscalp.config import FeatureConfig, TrainConfig
 from gpuscalp.contract import GraphLike
 from gpuscalp.errors import UsageError
 from gpuscalp.schema import FeatureChunk
@@ -81,7 +81,7 @@ class ArchiveSource:
         Raises
         ------
         UsageError
-            the archive has no such venue or symbol, or nothing in the range
+            the archive has no such venue or symbol, or nothing in the range; the leader is none of them
         DeviceError
             the device cannot run here
         """
@@ -103,6 +103,14 @@ class ArchiveSource:
                 where="symbols",
                 value=missing[0],
                 fix=f"one of: {', '.join(known)}",
+            )
+        leader = config.features.leader
+        if leader not in symbols and leader != FeatureConfig().leader:  # the default: a warning
+            raise UsageError(
+                "the leader is not among the symbols",
+                where="features.leader",
+                value=leader,
+                fix=f"one of: {', '.join(symbols)}",
             )
         archive.span(config.venue, symbols, start_ns, end_ns)
         pipeline = FeaturePipeline(

@@ -87,6 +87,7 @@ def test_train_writes_a_bundle_and_answers_with_the_promised_keys(cli, archive, 
         assert fold["base_log_loss"] > 0.0
     assert answer["seconds"] > 0.0
     assert answer["peak_rss_mb"] > 50.0
+    assert not any("leader" in warning for warning in answer["warnings"])
     assert (tmp_path / "b" / "report.html").stat().st_size > 10_000
 
 
@@ -98,6 +99,7 @@ def test_train_prints_a_table_with_the_way_to_the_report(cli, archive, config, t
     assert "report.html" in result.stdout
     assert "base rate" in result.stdout
     assert "sound rows without a label" in result.stdout
+    assert "The leader BTCUSDT is not among the symbols: 10 columns" in " ".join(result.stdout.split())
     contract = json.loads((tmp_path / "b" / "contract.json").read_text())
     assert contract["training"]["symbols"] == ["ETHUSDT"]
     assert contract["members"][0]["seed"] == 3_000
@@ -121,6 +123,13 @@ def test_train_refuses_what_makes_no_sense(cli, archive, config, tmp_path, words
     assert (result.code, error["code"]) == (code, code)
     assert what in error["what"]
     assert not (tmp_path / "b").exists()
+
+
+def test_train_refuses_a_leader_that_is_not_there(cli, archive, config, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUSCALP__FEATURES__LEADER", "DOGEUSDT")
+    result = cli("train", archive, "--config", config, "--out", tmp_path / "b", "--device", "cpu", "--json")
+    error = json.loads(result.stdout)["error"]
+    assert (result.code, error["where"], error["value"]) == (2, "features.leader", "DOGEUSDT")
 
 
 @pytest.mark.parametrize(
