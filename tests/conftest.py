@@ -124,11 +124,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path, len(place) + (item.path not in slow)))
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    # Hundreds of modules are imported, and nearly nothing of what they make goes away again.
+    gc.disable()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     compiled_ahead.wait()
     # What has been collected and imported stays to the end: nothing to look at again and again.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

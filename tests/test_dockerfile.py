@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from typer.main import get_command
 
 from gpuscalp import __version__
-from gpuscalp.cli.app import app
+from gpuscalp.cli import command_tree
 from tests.conftest import missing_gpu
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,7 +118,7 @@ def test_every_command_of_ours_exists_with_its_options() -> None:
     found = list(commands())
     assert ["doctor", "--device", "cuda", "--offline"] in found
     for words in found:
-        command: Any = get_command(app)
+        command: Any = command_tree()
         rest = list(words)
         while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
             assert rest[0] in command.commands, words

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.main import get_command
 
-from gpuscalp.cli.app import app
+from gpuscalp.cli import command_tree
 from gpuscalp.config import LiveConfig, load
 from gpuscalp.errors import (
     ConfigError,
@@ -37,7 +36,7 @@ PLACES = {"CUPY_CACHE_DIR", "GPUSCALP_CRASH_DIR", "NUMBA_CACHE_DIR", "XDG_CONFIG
 
 def parsed(words: list[str]) -> dict:
     """Return the options of a command line of ours; anything unknown is an error."""
-    command = get_command(app).commands[words[0]]
+    command = command_tree().commands[words[0]]
     return command.make_context(words[0], list(words[1:])).params
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from gpuscalp.cli.app import app
+from gpuscalp.cli import command_tree
 from gpuscalp.demo import _START_NS
 from gpuscalp.synthetic import MarketSpec, write
 
@@ -35,7 +34,7 @@ READING = [
 def test_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bundle").mkdir()  # a model that is not there is refused with the other words
-    name, command, context = "gpuscalp", get_command(app), None
+    name, command, context = "gpuscalp", command_tree(), None
     words = shlex.split(line)[1:]
     while True:
         context = command.make_context(name, words, parent=context)  # raises what the command line would

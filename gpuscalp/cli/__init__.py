@@ -11,13 +11,14 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NoReturn
 
 from gpuscalp.errors import GpuscalpError
 from gpuscalp.redaction import keep_environment, redact
 from gpuscalp.terminal import visible
 
-__all__ = ["main", "run"]
+__all__ = ["command_tree", "main", "run"]
 
 INTERRUPTED = 130
 
@@ -63,13 +64,10 @@ def run(argv: Sequence[str]) -> int:
     as_json = "--json" in argv
     keep_environment(os.environ)
     try:
-        from typer.main import get_command
-
-        from gpuscalp.cli.app import app
         from gpuscalp.cli.output import tell_of_compiling
 
         tell_of_compiling()
-        outcome = get_command(app).main(args=list(argv), prog_name="gpuscalp", standalone_mode=False)
+        outcome = command_tree().main(args=list(argv), prog_name="gpuscalp", standalone_mode=False)
         code = outcome if isinstance(outcome, int) else 0
     except GpuscalpError as error:
         return _report(error.to_dict(), as_json)
@@ -80,6 +78,16 @@ def run(argv: Sequence[str]) -> int:
     if code == INTERRUPTED:
         return _report_interrupt(as_json)
     return code
+
+
+@cache
+def command_tree() -> Any:
+    """Return all commands as one; built once, as that takes longer than most of them take to answer."""
+    from typer.main import get_command
+
+    from gpuscalp.cli.app import app
+
+    return get_command(app)
 
 
 def _report_interrupt(as_json: bool) -> int:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from gpuscalp import __version__, errors
 from gpuscalp.cli import app as app_module
-from gpuscalp.cli import output, run
+from gpuscalp.cli import command_tree, output, run
 from gpuscalp.cli.app import app
 
 HEAVY = (
@@ -51,8 +51,11 @@ def failing(monkeypatch):
         def fail(json: output.JsonFlag = False) -> None:
             _raise(error)
 
+        command_tree.cache_clear()
+
     yield register
     app.registered_commands[:] = commands
+    command_tree.cache_clear()
 
 
 def _families() -> list[type[errors.GpuscalpError]]:

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GPUSCALP_KERNEL_CACHE", str(tmp_path / "kernels"))
+    # Two that compile soon; tests/test_warm.py has all of them.
+    monkeypatch.setattr("gpuscalp.warm.kernel_stems", lambda: ("forest", "frames"))
     return tmp_path / "kernels"
 
 
