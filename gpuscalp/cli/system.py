@@ -22,7 +22,6 @@ REPORTED_PACKAGES = (
     "xgboost-cpu",
     "xgboost",
     "xgboost-cu12",
-    "scikit-learn",
     "cupy-cuda13x",
     "cupy-cuda12x",
 )
