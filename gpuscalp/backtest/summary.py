@@ -25,6 +25,8 @@ from gpuscalp.trader import Trader
 
 # The venue of gpuscalp.synthetic; not imported from there, because that package compiles its kernel.
 SYNTHETIC_VENUE: Final = "synthetic"
+# That of a session whose exchange replayed an archive or recordings (gpuscalp.live.embedded).
+REPLAYED_VENUE: Final = "replayed"
 
 
 class Scope(Struct, frozen=True):
@@ -206,6 +208,11 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
         found.append(
             "SYNTHETIC: a program made this market from a seed, with a lag planted for a model to find. The "
             "result shows that the parts work together; it says nothing about a real market."
+        )
+    if scope.venue == REPLAYED_VENUE:
+        found.append(
+            "REPLAYED: a session recorded this market while an exchange of its own replayed an older one. "
+            "Its times are not that market's, so whether the model was trained on it cannot be seen here."
         )
     share = scope.in_sample_share
     if share > 0:
