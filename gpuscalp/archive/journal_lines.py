@@ -48,22 +48,23 @@ class _Opening(Struct):
 def market_of(path: Path) -> str | None:
     """Return the market that a segment of a journal is of; None where nothing says so.
 
-    The process that has written it says so once, at its start, which may be in a segment before. The messages
-    cannot tell: an exchange of our own speaks like Binance.
+    A session has one market, and each of its processes says it once, at its start: if this segment does not,
+    another one beside it does. The messages cannot tell: an exchange of our own speaks like Binance.
     """
     with path.open("rb") as file:
         if file.read(len(JOURNAL_MAGIC)) != JOURNAL_MAGIC:
             return None
-    before = [each for each in segments_of(path.parent) if each.name < path.name]
-    return next((found for each in (path, *reversed(before)) if (found := _opening(each)) is not None), None)
+    found = (_opening(each) for each in (path, *segments_of(path.parent)))
+    return next((market for market in found if market is not None), None) or None
 
 
 def _opening(segment: Path) -> str | None:
-    """Return the market that a segment names before its first input; None if it does not."""
+    """Return the market that a segment names before its first input, "" where its version named none; None
+    if no process began with it."""
     try:
         for record in read_records(segment, torn=True):
             if record.kind == RecordKind.SESSION:
-                return msgspec.json.decode(record.body, type=_Opening).market or None
+                return msgspec.json.decode(record.body, type=_Opening).market
             if record.kind in _INPUTS:
                 return None
     except (JournalError, msgspec.DecodeError):

@@ -200,20 +200,25 @@ def _unclosed_e8(session: Course) -> int:
     return pnl - explained + account.fees_e8 - account.funding_e8
 
 
+def _market_warnings(venue: str) -> list[str]:
+    """Return what has to be said first of a market that is none of a real venue's."""
+    if venue == SYNTHETIC_VENUE:
+        return [
+            "SYNTHETIC: a program made this market from a seed, with a lag planted for a model to find. The "
+            "result shows that the parts work together; it says nothing about a real market."
+        ]
+    if venue == REPLAYED_VENUE:
+        return [
+            "REPLAYED: a session recorded this market while an exchange of its own replayed an older one. "
+            "Its times are not that market's, so whether the model was trained on it cannot be seen here."
+        ]
+    return []
+
+
 def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Performance) -> Sequence[str]:
     recorder, trader = session.recorder, session.trader
     count = len(recorder.ledger.closed)
-    found = []
-    if scope.venue == SYNTHETIC_VENUE:
-        found.append(
-            "SYNTHETIC: a program made this market from a seed, with a lag planted for a model to find. The "
-            "result shows that the parts work together; it says nothing about a real market."
-        )
-    if scope.venue == REPLAYED_VENUE:
-        found.append(
-            "REPLAYED: a session recorded this market while an exchange of its own replayed an older one. "
-            "Its times are not that market's, so whether the model was trained on it cannot be seen here."
-        )
+    found = _market_warnings(scope.venue)
     share = scope.in_sample_share
     if share > 0:
         found.append(

@@ -110,11 +110,19 @@ def test_market_of_a_journal_is_that_of_its_session(lines, tmp_path, market, ven
     assert Archive.open(tmp_path / "rest").venues() == (venue,)
 
 
-def test_the_newest_start_before_a_segment_says_of_what_it_is(lines, tmp_path):
-    _journal(tmp_path / "journal", lines[:200], opening=_session_record(None))
+def test_any_start_of_the_session_says_of_what_its_segments_are(lines, tmp_path):
+    """The first one was not copied, and the second cannot be read."""
+    first, *_ = _journal(tmp_path / "journal", lines[:200], opening=_session_record("synthetic"))
     _journal(tmp_path / "journal", lines[200:400], opening=_session_record("synthetic"))
-    segments = _journal(tmp_path / "journal", lines[400:600])
-    assert [recognise(each).venue for each in segments] == ["binance_usdm", "synthetic", "synthetic"]
+    _journal(tmp_path / "journal", lines[400:600])
+    _, damaged, asked, _ = _journal(
+        tmp_path / "journal", lines[600:800], opening=_session_record("synthetic")
+    )
+    first.unlink()
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    assert recognise(asked).venue == "synthetic"
 
 
 def test_a_made_up_market_is_not_imported_as_a_venues(lines, tmp_path):
