@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gpuscalp.archive.arrival import Record, is_newest_first
+from gpuscalp.archive.journal_lines import market_of
 from gpuscalp.archive.merged import MergedReader, is_merged_header
 from gpuscalp.archive.recording import RecordingReader, is_recording, only_symbol, symbols_in, venue_of
 from gpuscalp.archive.source import digest_of, head_of
@@ -86,7 +87,8 @@ def recognise(
     Parameters
     ----------
     path : the file
-    venue : None = tell from the content, or for CSV from a folder named ``spot`` or ``um`` in the path
+    venue : None = tell from the content, or for CSV from a folder named ``spot`` or ``um`` in the path. The
+        journal of a session is of what the session traded on, "synthetic" or "replayed" included
     symbol : for CSV files that do not tell theirs, and recordings of nothing but snapshots
     trade_delay_ms : for CSV files that only tell when trades were made; None = ``TRADE_DELAYS_MS``
 
@@ -108,7 +110,7 @@ def recognise(
         )
     if is_recording(head):
         own = only_symbol(path, default=symbol)
-        symbols, told = symbols_in(head), venue_of(head)
+        symbols, told = symbols_in(head), market_of(path) or venue_of(head)
         reader = _reader(path, head, own)
     else:
         own = symbol or symbol_of(path.name)

@@ -1,6 +1,7 @@
 """A segment of a journal as the lines of a recording, so that it is imported like one.
 
-Owns: which records are market data, and the line that each becomes (``gpuscalp.archive.recording``).
+Owns: which records are market data, the line that each becomes (``gpuscalp.archive.recording``), and which
+market they are of.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
+import msgspec
+from msgspec import Struct
+
+from gpuscalp.errors import JournalError
 from gpuscalp.journal.blocks import MAGIC, Record, RecordKind
-from gpuscalp.journal.reader import JournalReader
+from gpuscalp.journal.reader import JournalReader, read_records, segments_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 JOURNAL_MAGIC: Final = MAGIC
 _NS_PER_S: Final = 1_000_000_000
+_INPUTS: Final = frozenset({RecordKind.RAW, RecordKind.REST, RecordKind.TICKS, RecordKind.CONNECTION})
 
 
 def line_of(record: Record) -> bytes:
@@ -31,6 +37,39 @@ def line_of(record: Record) -> bytes:
         seconds, rest_ns = divmod(record.recv_ns, _NS_PER_S)
         return b"%s -> %d.%09d: %s\n" % (url, seconds, rest_ns, reply.replace(b"\n", b" "))
     return b""
+
+
+class _Opening(Struct):
+    """Of a SESSION record what an import needs (``gpuscalp.live.records.SessionRecord``)."""
+
+    market: str = ""
+
+
+def market_of(path: Path) -> str | None:
+    """Return the market that a segment of a journal is of; None where nothing says so.
+
+    A session has one market, and each of its processes says it once, at its start: if this segment does not,
+    another one beside it does. The messages cannot tell: an exchange of our own speaks like Binance.
+    """
+    with path.open("rb") as file:
+        if file.read(len(JOURNAL_MAGIC)) != JOURNAL_MAGIC:
+            return None
+    found = (_opening(each) for each in (path, *segments_of(path.parent)))
+    return next((market for market in found if market is not None), None) or None
+
+
+def _opening(segment: Path) -> str | None:
+    """Return the market that a segment names before its first input, "" where its version named none; None
+    if no process began with it."""
+    try:
+        for record in read_records(segment, torn=True):
+            if record.kind == RecordKind.SESSION:
+                return msgspec.json.decode(record.body, type=_Opening).market
+            if record.kind in _INPUTS:
+                return None
+    except (JournalError, msgspec.DecodeError):
+        pass  # whoever reads it as a whole accounts for the damage
+    return None
 
 
 @final

@@ -25,6 +25,8 @@ from gpuscalp.trader import Trader
 
 # The venue of gpuscalp.synthetic; not imported from there, because that package compiles its kernel.
 SYNTHETIC_VENUE: Final = "synthetic"
+# That of a session whose exchange replayed an archive or recordings (gpuscalp.live.embedded).
+REPLAYED_VENUE: Final = "replayed"
 
 
 class Scope(Struct, frozen=True):
@@ -198,15 +200,25 @@ def _unclosed_e8(session: Course) -> int:
     return pnl - explained + account.fees_e8 - account.funding_e8
 
 
+def _market_warnings(venue: str) -> list[str]:
+    """Return what has to be said first of a market that is none of a real venue's."""
+    if venue == SYNTHETIC_VENUE:
+        return [
+            "SYNTHETIC: a program made this market from a seed, with a lag planted for a model to find. The "
+            "result shows that the parts work together; it says nothing about a real market."
+        ]
+    if venue == REPLAYED_VENUE:
+        return [
+            "REPLAYED: a session recorded this market while an exchange of its own replayed an older one. "
+            "Its times are not that market's, so whether the model was trained on it cannot be seen here."
+        ]
+    return []
+
+
 def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Performance) -> Sequence[str]:
     recorder, trader = session.recorder, session.trader
     count = len(recorder.ledger.closed)
-    found = []
-    if scope.venue == SYNTHETIC_VENUE:
-        found.append(
-            "SYNTHETIC: a program made this market from a seed, with a lag planted for a model to find. The "
-            "result shows that the parts work together; it says nothing about a real market."
-        )
+    found = _market_warnings(scope.venue)
     share = scope.in_sample_share
     if share > 0:
         found.append(

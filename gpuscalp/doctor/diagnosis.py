@@ -29,8 +29,8 @@ from gpuscalp.doctor.operation import (
 from gpuscalp.doctor.port import check_port
 from gpuscalp.doctor.streams import PATIENCE, Patience, socket_count
 from gpuscalp.errors import ConfigError
-from gpuscalp.live.control import SESSION_FILE
-from gpuscalp.live.directory import lead_of, read_about
+from gpuscalp.live.control import OWN_MARKET, SESSION_FILE
+from gpuscalp.live.directory import SessionFile, lead_of, read_about
 from gpuscalp.monitoring.nvml import import_nvml, survey
 from gpuscalp.schema import Instrument
 
@@ -72,6 +72,7 @@ def examine(
         deadline_ms=None if live is None else live.engine.deadline_ms,
         instruments=None if about is None else {each.symbol: each for each in about.instruments},
         running=running is not None,
+        live=_on_its_venue(live, about),
     )
     operation = (
         _expiry(live, model, session_dir),
@@ -97,6 +98,7 @@ def diagnose(
     address: str = DEFAULTS.address,
     instruments: Mapping[str, Instrument] | None = None,
     running: bool = False,
+    live: LiveConfig | None = None,
     patience: Patience = PATIENCE,
 ) -> Diagnosis:
     """Make all checks. Takes as long as the slowest of them; not to be called where an event loop runs.
@@ -113,6 +115,7 @@ def diagnose(
     port, address : that the session would open on this machine, for metrics
     instruments : of a session or of the model's data, by symbol: their tick sizes are compared with those of
         today; its symbols are looked at where no model is named
+    live : of a session on its venue, whose market the model has to be of; None: it may be of any
     patience : with the exchange
     """
 
@@ -122,7 +125,7 @@ def diagnose(
             asyncio.to_thread(_software),
             asyncio.to_thread(_machine, feed, symbols),
             asyncio.to_thread(_disk, journal_dir or Path.cwd(), journal),
-            asyncio.to_thread(_device_and_model, device, model, deadline_ms),
+            asyncio.to_thread(_device_and_model, device, model, deadline_ms, live),
             _network(feed, symbols, instruments, patience, offline=offline),
             asyncio.to_thread(_session, journal_dir, running=running),
         )
@@ -160,7 +163,9 @@ def _disk(folder: Path, journal: JournalConfig) -> list[Check]:
     return [disk.check_space(found, journal), disk.check_latency(found, journal)]
 
 
-def _device_and_model(device: RequestedDevice, model: Path | None, deadline_ms: float | None) -> list[Check]:
+def _device_and_model(
+    device: RequestedDevice, model: Path | None, deadline_ms: float | None, live: LiveConfig | None
+) -> list[Check]:
     work = None if model is None else bundle.workload_of(model)
     described = describe(device) if work is None else describe_choice(device, work, deadline_ms=deadline_ms)
     checks = [gpu.check_device(described, has_driver=packages.driver_present())]
@@ -178,8 +183,15 @@ def _device_and_model(device: RequestedDevice, model: Path | None, deadline_ms: 
     elif used is None:
         checks.append(skip("model", "the device that was asked for cannot run it"))
     else:
-        checks.append(bundle.check_model(model, device=used))
+        checks.append(bundle.check_model(model, device=used, live=live))
     return checks
+
+
+def _on_its_venue(live: LiveConfig | None, about: SessionFile | None) -> LiveConfig | None:
+    """Return what a session on its venue has, or would be given; None where its market is its own."""
+    if about is None:
+        return live
+    return about.config if about.market == OWN_MARKET else None
 
 
 def _expiry(live: LiveConfig | None, model: Path | None, session_dir: Path | None) -> Check:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from gpuscalp.bundle import load_bundle, read_contract
+from gpuscalp.config import LiveConfig
 from gpuscalp.config.fields import Limit
 from gpuscalp.contract import Contract
 from gpuscalp.device import DeviceName
 from gpuscalp.device_profile import Workload
 from gpuscalp.doctor.check import Check, failed_by, ok, skip, warn
 from gpuscalp.errors import GpuscalpError
+from gpuscalp.live.venue import check_model_market
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
 
 _HOUR_NS: Final = 3_600 * NS_PER_S
@@ -40,10 +42,17 @@ def workload_of(path: Path) -> Workload | None:
     return Workload(len(contract.training.symbols), contract.tree_count)
 
 
-def check_model(path: Path, *, device: DeviceName) -> Check:
-    """Load a bundle as a session does: files, columns of this version, canary rows on the device."""
+def check_model(path: Path, *, device: DeviceName, live: LiveConfig | None = None) -> Check:
+    """Load a bundle as a session does: files, columns of this version, canary rows on the device.
+
+    Parameters
+    ----------
+    live : of a session on its venue, whose market the model has to be of; None: it may be of any
+    """
     begin_ns = time.monotonic_ns()
     try:
+        if live is not None:
+            check_model_market(path, live)
         contract = _loaded(path, device)
     except GpuscalpError as error:
         return failed_by("model", error, fix="restore the bundle from its source, or train it again")

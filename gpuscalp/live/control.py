@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shlex
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -27,6 +28,10 @@ _LOG: Final = logging.getLogger("gpuscalp.session")
 SESSION_FILE: Final = "session.json"
 SOCKET_FILE: Final = "control.sock"
 STATUS_FILE: Final = "status.json"
+# What a session may trade on (SessionFile.market): its venue's own market, or that of gpuscalp.synthetic; not
+# imported from there, because that package compiles its kernel.
+OWN_MARKET: Final = "venue"
+SYNTHETIC_MARKET: Final = "synthetic"
 _LINE_BYTES_MAX: Final = 1 << 20
 # For what is being answered when the session ends.
 _LAST_WORDS_S: Final = 1.0
@@ -175,7 +180,7 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
                 "no process runs this session",
                 where=str(path),
                 value=error.strerror,
-                fix="gpuscalp live --session starts it again",
+                fix=f"{_starting(path)} starts it again",
             ) from None
     if not data:
         raise NotRunningError("the session has ended while it was asked", where=str(path))
@@ -221,13 +226,29 @@ def read_status(path: Path) -> dict[str, Any]:
                 "no process runs this session, and its last status cannot be read",
                 where=str(path / STATUS_FILE),
                 value=str(error),
-                fix="the next start writes it again: gpuscalp live --session",
+                fix=f"the next start writes it again: {_starting(path)}",
             ) from None
         raise UsageError(
             "no session here, or one that has never run",
             where=str(path),
             fix="name the directory that `gpuscalp live` was given",
         ) from None
+
+
+class _Begun(msgspec.Struct):
+    """Of session.json (``gpuscalp.live.directory.SessionFile``) what a start has to name."""
+
+    market: str = OWN_MARKET
+
+
+def _starting(path: Path) -> str:
+    """Return the command that goes on with a session."""
+    words = f"gpuscalp live --session {shlex.quote(str(path))}"
+    try:
+        market = msgspec.json.decode((path / SESSION_FILE).read_bytes(), type=_Begun).market
+    except (OSError, msgspec.DecodeError):
+        return words
+    return words if market == OWN_MARKET else f"{words} --embedded"
 
 
 def _refusal(error: GpuscalpError) -> bytes:

@@ -32,8 +32,8 @@ from gpuscalp.config import LiveConfig
 from gpuscalp.errors import ConfigError, NotRunningError, UsageError
 from gpuscalp.files import pretty, replace_file
 from gpuscalp.journal import segments_of
+from gpuscalp.live.control import OWN_MARKET, read_status
 from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
-from gpuscalp.live.control import read_status
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.market import Market
 from gpuscalp.live.models import FOLDER, SessionModels
@@ -44,7 +44,13 @@ from gpuscalp.trader import Trader
 
 
 class SessionFile(Struct, frozen=True):
-    """What a session is, once and for all. ``device_reason``: why it is this device."""
+    """What a session is, once and for all.
+
+    Attributes
+    ----------
+    device_reason : why it is this device
+    market : what it trades on: "venue", or of an exchange in its own process "synthetic" or "replayed"
+    """
 
     session_id: str
     created_ns: int
@@ -54,6 +60,12 @@ class SessionFile(Struct, frozen=True):
     config: LiveConfig
     instruments: tuple[Instrument, ...]
     device_reason: str = ""
+    market: str = OWN_MARKET
+
+    @property
+    def market_name(self) -> str:
+        """The name under which its market is kept: a market of our own making is never the venue's."""
+        return self.config.venue if self.market == OWN_MARKET else self.market
 
     @property
     def config_digest(self) -> str:
@@ -107,6 +119,7 @@ def create(
     now_ns: int,
     device: str = "cpu",
     device_reason: str = "",
+    market: str = OWN_MARKET,
 ) -> None:
     """Lay out the directory of a new session.
 
@@ -131,6 +144,7 @@ def create(
             config=config,
             instruments=tuple(instruments),
             device_reason=device_reason,
+            market=market,
         )
         # Last, and in one step: a directory without it is no session yet.
         replace_file(path / SESSION_FILE, pretty(about))

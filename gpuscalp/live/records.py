@@ -39,6 +39,7 @@ class SessionRecord(Struct, frozen=True):
     bundle: str  # digest of the contract
     graph: str
     symbols: tuple[str, ...]
+    market: str = ""  # the name of what it trades on; "" in journals of earlier versions
 
 
 class ClockRecord(Struct, frozen=True):

@@ -25,6 +25,7 @@ from gpuscalp.execution.latency import median_ns
 from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.feeds.rest import RestReply
 from gpuscalp.journal import RecordKind, read_records
+from gpuscalp.live.control import OWN_MARKET
 from gpuscalp.live.directory import SESSION_FILE, SessionFile, create, read_about
 from gpuscalp.live.market import Work
 from gpuscalp.live.models import FOLDER as MODELS
@@ -97,6 +98,7 @@ def run_replay(
             _instruments(bundle, chosen, about, exchange_info),
             now_ns=time.time_ns(),
             device="cpu" if device == "cpu" else look_for_gpus(device)["device"],
+            market=OWN_MARKET if about is None else about.market,
         )
     wanted = {each.symbol for each in read_about(path).instruments}
     if origin is None:

@@ -27,6 +27,7 @@ from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.proxies import proxy_of
 from gpuscalp.feeds.rest import RestClient
 from gpuscalp.feeds.routes import endpoints, stream_names
+from gpuscalp.live.control import OWN_MARKET
 from gpuscalp.live.directory import SESSION_FILE, create, lock, read_about, remove_unbegun
 from gpuscalp.live.embedded import embedded_config, embedded_defaults, market_of, served, train_embedded
 from gpuscalp.live.gpu_watch import GpuWatch, open_watch
@@ -39,6 +40,7 @@ from gpuscalp.live.session import Session
 from gpuscalp.live.sockets import SocketSource
 from gpuscalp.live.source import Source
 from gpuscalp.live.timekeeper import exchange_clock
+from gpuscalp.live.venue import check_market, check_model_market, check_reached
 from gpuscalp.live.workers import look_for_gpus, predicting
 from gpuscalp.logs import LogWriter
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
@@ -58,6 +60,10 @@ OPERATING: Final = ("metrics", "logs", "notify", "retraining", "promotion", "ada
 class Way(Protocol):
     """How a session reaches its exchange."""
 
+    @property
+    def market(self) -> str:
+        """What it has there: ``gpuscalp.live.directory.SessionFile.market``."""
+
     def running(self, config: LiveConfig) -> LiveConfig:
         """Return the configuration with the URLs of this run."""
 
@@ -76,11 +82,11 @@ class SocketWay:
     Parameters
     ----------
     urls : of an exchange on this machine; None: those of the configuration
-    market : what that exchange serves, in a word; "": the venue's
+    market : what that exchange serves, in a word
     """
 
-    def __init__(self, urls: dict[str, str] | None = None, *, market: str = "") -> None:
-        self._urls, self._market = urls, market
+    def __init__(self, urls: dict[str, str] | None = None, *, market: str = OWN_MARKET) -> None:
+        self._urls, self.market = urls, market
 
     def running(self, config: LiveConfig) -> LiveConfig:
         return config if self._urls is None else embedded_config(config, self._urls)
@@ -97,7 +103,7 @@ class SocketWay:
             for copy in range(config.feed.redundancy)
             for each in endpoints(names, config.feed, copy=copy)
         ]
-        return SocketSource(session, config, routes, rest, clock, market=self._market)
+        return SocketSource(session, config, routes, rest, clock)
 
 
 def run_live(
@@ -136,8 +142,9 @@ def run_live(
     Raises
     ------
     UsageError      no model was named, or the session is run by another process
-    ConfigError     another configuration than the session's own, or other tick or step sizes of the venue
-    ModelError      another model than the session's own
+    ConfigError     another configuration or another market than the session's own, or other tick or step
+                    sizes of the venue
+    ModelError      another model than the session's own, or one of another market than the venue
     FeedError       the venue cannot be reached
     ParityError, JournalError    as ``Session``
     """
@@ -185,6 +192,7 @@ def _run(
 ) -> dict[str, Any]:
     known = (path / SESSION_FILE).exists()
     if known:
+        check_market(path, way.market)
         check_same(path, config, model)
         config = _with_operating(read_about(path).config, config)
     elif model is None:
@@ -192,6 +200,10 @@ def _run(
     elif config is None:
         config = LiveConfig()
     running = way.running(config)
+    if way.market == OWN_MARKET:
+        check_reached(running)
+        if not known and model is not None:
+            check_model_market(model, config)
     chosen, reason = (
         (read_about(path).device, "") if known or model is None else _choose(device, model, config)
     )
@@ -211,7 +223,16 @@ def _run(
                 instruments = instruments_of(rest, config.venue, model)
                 now_ns = time.time_ns()
                 begun = way.created(config, [each.symbol for each in instruments])
-                create(path, begun, model, instruments, now_ns=now_ns, device=chosen, device_reason=reason)
+                create(
+                    path,
+                    begun,
+                    model,
+                    instruments,
+                    now_ns=now_ns,
+                    device=chosen,
+                    device_reason=reason,
+                    market=way.market,
+                )
                 # A start that comes to nothing must not tie the name to its model and its configuration.
                 undo.callback(remove_unbegun, path)
             return asyncio.run(

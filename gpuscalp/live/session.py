@@ -383,6 +383,7 @@ class Session:
             bundle=about.bundle,
             graph=self.bundle.contract.graph_hash,
             symbols=tuple(each.symbol for each in about.instruments),
+            market=about.market_name,
         )
         self._write(RecordKind.SESSION, body, now_ns)
         self.journal.sync()

@@ -44,7 +44,6 @@ class SocketSource:
     endpoints : connections to be kept, redundant ones included
     rest : the venue's REST calls
     clock : our clock's offset; fed here
-    market : what is listened to, in a word, where it is not the venue's own market
     """
 
     def __init__(
@@ -54,12 +53,9 @@ class SocketSource:
         endpoints: Sequence[Endpoint],
         rest: RestClient,
         clock: ClockOffset,
-        *,
-        market: str = "",
     ) -> None:
         self.clock = clock
         self._session = session
-        self._market = market or session.about.config.venue
         streams = tuple(dict.fromkeys(name for each in endpoints for name in each.streams))
         symbols = [each.symbol for each in session.about.instruments]
         self._health = Health(symbols, streams)
@@ -122,7 +118,6 @@ class SocketSource:
 
     def status(self) -> dict[str, Any]:
         return {
-            "market": self._market,
             "feeds": feed_status(self._session, self._client, self._snapshots),
             "clock": clock_status(self._session, self.clock),
         }

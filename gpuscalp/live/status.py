@@ -68,7 +68,7 @@ def status_of(
             "torn_bytes": session.start.torn_bytes,
         },
         "venue": about.config.venue,
-        "market": about.config.venue,  # unless the source knows better
+        "market": about.market_name,
         "broker": about.config.broker,
         "config": about.config_digest,
         "device": about.device,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import final
+from typing import Final, final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from gpuscalp.config import LiveConfig
 from gpuscalp.errors import ConfigError, FeedError
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.rest import RestClient
+from gpuscalp.live.control import OWN_MARKET
 from gpuscalp.live.session import Session
 from gpuscalp.nautilus.keys import Keys, rest_url
 from gpuscalp.nautilus.live import NautilusSource
@@ -30,6 +31,8 @@ class NautilusWay:
     ----------
     keys : of the account (``gpuscalp.nautilus.keys.permit``)
     """
+
+    market: Final = OWN_MARKET
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys

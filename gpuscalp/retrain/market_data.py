@@ -18,6 +18,7 @@ from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import DataError
 from gpuscalp.journal import RecordKind, segments_of
 from gpuscalp.journal.reader import JournalReader
+from gpuscalp.live.control import SYNTHETIC_MARKET
 from gpuscalp.live.directory import SessionFile
 from gpuscalp.live.snapshots import brings_changes
 from gpuscalp.schema import NS_PER_MS
@@ -41,7 +42,7 @@ class Imported:
 def import_journal(
     session: Path, about: SessionFile, archive: Path, *, since_ns: int, told: Callable[[int, int], None]
 ) -> Imported:
-    """Write a new archive of the market that a session has seen, under its own venue and instruments.
+    """Write a new archive of the market that a session has seen, under its own name and instruments.
 
     Parameters
     ----------
@@ -63,10 +64,10 @@ def import_journal(
             fix="record the market beside it (a paper session of the same symbols), and train on that",
         )
     segments, before_count = _needed(session / "journal", about, since_ns)
-    venue = about.config.venue
-    with ArchiveWriter(archive, venue, instruments=about.instruments) as writer:
+    venue = venue_of(about)
+    instruments = [replace(each, venue=venue) for each in about.instruments]
+    with ArchiveWriter(archive, venue, instruments=instruments) as writer:
         staging = writer.path / STAGING_NAME
-        # The name that the model was trained under; the messages of an embedded exchange look like Binance's.
         files = [replace(recognise(each), venue=venue) for each in segments]
         total = sum(each.size_bytes for each in files)
         runs = [
@@ -89,6 +90,15 @@ def import_journal(
         rows=sum(sum(each.rows.values()) for each in sources),
         rejects=sum(sum(each.rejects.values()) for each in sources),
     )
+
+
+def venue_of(about: SessionFile) -> str:
+    """Return the venue that the models of a session are trained for.
+
+    A replayed market was the venue's, and who rehearses with it rehearses a change of models too. One that
+    was made up never was: no model of it may be taken for one of the venue's.
+    """
+    return SYNTHETIC_MARKET if about.market == SYNTHETIC_MARKET else about.config.venue
 
 
 def _needed(journal: Path, about: SessionFile, since_ns: int) -> tuple[list[Path], int]:

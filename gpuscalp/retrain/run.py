@@ -23,7 +23,7 @@ from gpuscalp.progress import Progress, silent
 from gpuscalp.registry import Registry
 from gpuscalp.retrain.caps import Caps, take_blas_buffers
 from gpuscalp.retrain.folder import CANDIDATE, FOLDER, alone
-from gpuscalp.retrain.market_data import import_journal
+from gpuscalp.retrain.market_data import import_journal, venue_of
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.train import ArchiveSource, TrainResult, train
 
@@ -84,7 +84,7 @@ def retrain(
         )
         imported_s = time.monotonic()
         symbols = contract.training.symbols
-        config = msgspec.structs.replace(contract.training.config, symbols=symbols, venue=about.config.venue)
+        config = msgspec.structs.replace(contract.training.config, symbols=symbols, venue=venue_of(about))
         archive = Archive.open(work / "archive")
         if missing := set(symbols) - set(archive.symbols(config.venue)):
             raise DataError(

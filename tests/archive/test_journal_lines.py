@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from gpuscalp.archive import Archive
+from gpuscalp.archive.formats import recognise
 from gpuscalp.archive.ingest import import_sources
 from gpuscalp.archive.journal_lines import line_of
 from gpuscalp.config import JournalConfig
-from gpuscalp.errors import JournalError
+from gpuscalp.errors import JournalError, UsageError
 from gpuscalp.journal import JournalWriter, Record, RecordKind, segments_of
 
 
@@ -22,10 +24,12 @@ def lines(recordings):
         return list(itertools.islice(file, 2_500))
 
 
-def _journal(path, lines, *, copies=1):
+def _journal(path, lines, *, copies=1, opening=b""):
     """Write lines as a session would: messages by socket, the snapshot by REST, decisions between."""
     url = b"GET https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000\n"
     writer = JournalWriter(path, JournalConfig(segment_bytes=65_536), now_ns=1)
+    if opening:
+        writer.append(RecordKind.SESSION, opening, recv_ns=1)
     for line in lines:
         stamp, _, body = line.rstrip().partition(b" ")
         if body.startswith(b'{"lastUpdateId"'):
@@ -80,3 +84,48 @@ def test_torn_tail_is_told_and_what_came_before_is_kept(lines, tmp_path):
 def test_records_that_are_no_market_data_make_no_line():
     for kind in set(RecordKind) - {RecordKind.RAW, RecordKind.REST}:
         assert line_of(Record(0, 1, kind, 0, b"{}")) == b""
+
+
+def _session_record(market):
+    return json.dumps({"session_id": "s"} | ({} if market is None else {"market": market})).encode()
+
+
+@pytest.mark.parametrize(
+    ("market", "venue"),
+    [
+        ("synthetic", "synthetic"),
+        ("replayed", "replayed"),
+        ("binance_usdm", "binance_usdm"),
+        (None, "binance_usdm"),
+    ],
+)
+def test_market_of_a_journal_is_that_of_its_session(lines, tmp_path, market, venue):
+    """The messages of an embedded exchange look like Binance's, and became data of Binance."""
+    segments = _journal(tmp_path / "journal", lines, opening=_session_record(market))
+    assert len(segments) > 1
+    import_sources([tmp_path / "journal"], tmp_path / "archive")
+    assert Archive.open(tmp_path / "archive").venues() == (venue,)
+    # Only the first segment says it.
+    import_sources(segments[1:], tmp_path / "rest")
+    assert Archive.open(tmp_path / "rest").venues() == (venue,)
+
+
+def test_any_start_of_the_session_says_of_what_its_segments_are(lines, tmp_path):
+    """The first one was not copied, and the second cannot be read."""
+    first, *_ = _journal(tmp_path / "journal", lines[:200], opening=_session_record("synthetic"))
+    _journal(tmp_path / "journal", lines[200:400], opening=_session_record("synthetic"))
+    _journal(tmp_path / "journal", lines[400:600])
+    _, damaged, asked, _ = _journal(
+        tmp_path / "journal", lines[600:800], opening=_session_record("synthetic")
+    )
+    first.unlink()
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    assert recognise(asked).venue == "synthetic"
+
+
+def test_a_made_up_market_is_not_imported_as_a_venues(lines, tmp_path):
+    segments = _journal(tmp_path / "journal", lines[:200], opening=_session_record("synthetic"))
+    with pytest.raises(UsageError, match="messages are of synthetic"):
+        import_sources(segments, tmp_path / "archive", venue="binance_usdm")

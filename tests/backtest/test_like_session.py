@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from gpuscalp.archive import Archive
 from gpuscalp.backtest import backtest_archive
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.cli import run
@@ -280,9 +281,13 @@ def test_backtest_like_a_live_session_trades_what_it_traded(
         venue="synthetic", orders=orders, paper=PaperConfig(request=way, reply=way, queue="probabilistic")
     )
     session, archive = tmp_path / "session", tmp_path / "archive"
-    run_live(session, config, model=model, device="cpu", seconds=7.0, embedded=True)
+    status = run_live(session, config, model=model, device="cpu", seconds=7.0, embedded=True)
+    assert status["market"] == "synthetic"
     assert run(["data", "import", str(session / "journal"), "--out", str(archive), "--json"]) == 0
-    then, _ = agree(session, archive, tmp_path / "run", monkeypatch)
+    # It became data of Binance, and no word of a backtest said that the market was made up.
+    assert Archive.open(archive).venues() == ("synthetic",)
+    then, summary = agree(session, archive, tmp_path / "run", monkeypatch)
+    assert summary["warnings"][0].startswith("SYNTHETIC")
     assert any(fill[12] for fill in then.fills) == (how == "taken")
 
 

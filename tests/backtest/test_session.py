@@ -349,6 +349,18 @@ def test_liquidation_and_refusals_are_counted_and_the_money_still_adds_up() -> N
     assert any("liquidated" in text for text in outcome.warnings)
 
 
+@pytest.mark.parametrize(
+    ("venue", "warning"), [("synthetic", "SYNTHETIC"), ("replayed", "REPLAYED"), ("binance_usdm", None)]
+)
+def test_a_market_that_was_served_here_is_told_first(venue: str, warning: str | None) -> None:
+    """The journal of an embedded session is one; its report read like one of the real market."""
+    of_it = msgspec.structs.replace(scope(), venue=venue)
+    found = summarise(CONFIG, of_it, run(made_market()), PredictionCheck(LabelConfig(), GRID)).warnings
+    kinds = {"SYNTHETIC", "REPLAYED"}
+    assert [text for text in found if text.split(":")[0] in kinds] == ([] if warning is None else [found[0]])
+    assert warning is None or found[0].startswith(f"{warning}: ")
+
+
 def scope() -> Scope:
     return Scope(
         venue="binance_usdm", symbols=(COIN.symbol, OTHER.symbol), start_ns=NOW, end_ns=NOW + 30_000 * MS,

@@ -45,6 +45,21 @@ def write(path: Path, snapshots_at: set[int]) -> list[Path]:
     return found
 
 
+def record(path: Path, *, seconds: int) -> None:
+    """Write a random market as the journal of a session."""
+    config = JournalConfig(segment_bytes=65_536, block_bytes=4_096)
+    writer = JournalWriter(path / "journal", config, now_ns=0)
+    for line in script.write_recording(path / "market.txt", seconds=seconds).read_text().splitlines():
+        head, _, body = line.partition(" ")
+        if head.startswith("http"):
+            at_s, _, body = body.removeprefix("-> ").partition(": ")
+            request = f"GET {head}\n{body}".encode()
+            writer.append(RecordKind.REST, request, recv_ns=round(float(at_s) * 1e3) * SECOND // 1_000)
+        else:
+            writer.append(RecordKind.RAW, body.encode(), recv_ns=int(head))
+    writer.close(now_ns=int(head))
+
+
 @pytest.mark.parametrize(
     ("snapshots_at", "minute", "first"),
     [({0}, 3.5, 0), ({0, 2}, 3.5, 2), ({0, 2, 3}, 3.5, 3), ({0, 4}, 3.5, 0), ({0}, -9, 0)],
@@ -88,17 +103,7 @@ def test_segments_of_one_process_are_told_apart(tmp_path, rotated, streams):
 
 
 def test_what_lies_before_takes_no_room_and_books_go_on_from_it(tmp_path):
-    config = JournalConfig(segment_bytes=65_536, block_bytes=4_096)
-    writer = JournalWriter(tmp_path / "journal", config, now_ns=0)
-    for line in script.write_recording(tmp_path / "market.txt", seconds=20).read_text().splitlines():
-        head, _, body = line.partition(" ")
-        if head.startswith("http"):
-            at_s, _, body = body.removeprefix("-> ").partition(": ")
-            request = f"GET {head}\n{body}".encode()
-            writer.append(RecordKind.REST, request, recv_ns=round(float(at_s) * 1e3) * SECOND // 1_000)
-        else:
-            writer.append(RecordKind.RAW, body.encode(), recv_ns=int(head))
-    writer.close(now_ns=int(head))
+    record(tmp_path, seconds=20)
     begun_ns = [next(iter(read_records(each))).recv_ns for each in segments_of(tmp_path / "journal")]
     assert len(begun_ns) >= 2
 
@@ -116,6 +121,20 @@ def test_what_lies_before_takes_no_room_and_books_go_on_from_it(tmp_path):
     books = ticks[ticks["kind"] == TickKind.BOOK]
     assert len(books)
     assert not (books["quality"] & Quality.RESYNC).any()
+
+
+@pytest.mark.parametrize(
+    ("market", "venue"),
+    [("synthetic", "synthetic"), ("replayed", "binance_usdm"), ("venue", "binance_usdm")],
+)
+def test_no_model_of_a_made_up_market_is_one_of_the_venue(tmp_path, market, venue):
+    """One that a session on an embedded exchange trained anew could be taken to the real one."""
+    record(tmp_path, seconds=2)
+    about_it = replace(about(venue="binance_usdm"), instruments=script.INSTRUMENTS, market=market)
+    import_journal(tmp_path, about_it, tmp_path / "archive", since_ns=0, told=lambda *_: None)
+    archive = Archive.open(tmp_path / "archive")
+    assert archive.venues() == (venue,)
+    assert {each.venue for each in archive.instruments(venue)} == {venue}
 
 
 def test_books_that_come_whole_need_no_snapshot(tmp_path):
