@@ -91,7 +91,8 @@ def test_quality_is_what_counting_gives(label, seed):
     found = outcomes.quality()
 
     said, came = by_hand(frames, label)
-    rows = [(max(range(3), key=row.__getitem__), int(outcome)) for row, outcome in zip(said, came, strict=True)]
+    pairs = list(zip(said, came.tolist(), strict=True))
+    rows = [(max(range(3), key=row.__getitem__), outcome) for row, outcome in pairs]
     assert found.rows == len(rows) > 500
     assert found.accuracy == pytest.approx(statistics.mean(named == outcome for named, outcome in rows))
     counts = [sum(outcome == each for _, outcome in rows) for each in range(3)]
@@ -105,7 +106,7 @@ def test_quality_is_what_counting_gives(label, seed):
         assert found.matured[each] == pytest.approx(counts[each] / len(rows))
     assert found.base_accuracy == pytest.approx(max(counts) / len(rows))
     # A Dirichlet row may hold a zero.
-    surprise = [-math.log(max(row[outcome], 1e-300)) for row, outcome in zip(said, came, strict=True)]
+    surprise = [-math.log(max(row[outcome], 1e-300)) for row, outcome in pairs]
     assert found.log_loss == pytest.approx(statistics.mean(surprise), rel=1e-6)
     entropy = -sum(count / len(rows) * math.log(count / len(rows)) for count in counts)
     assert found.base_log_loss == pytest.approx(entropy)
