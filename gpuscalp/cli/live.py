@@ -126,6 +126,7 @@ def _way(
 
     from gpuscalp.config import LiveConfig
     from gpuscalp.live.directory import read_about
+    from gpuscalp.live.run import begin_anew, refuse_embedded
 
     if broker not in (None, "paper", "nautilus"):
         raise UsageError("no such broker", where="--broker", value=broker, fix="paper or nautilus")
@@ -135,9 +136,10 @@ def _way(
             "the session was begun with another broker",
             where=str(session),
             value=f"{broker}, the session has {known.broker}",
-            fix="begin a new session",
+            fix=f"leave out --broker, or {begin_anew(known)}",
         )
-    if broker is not None and known is None:
+    # A file without the key is the one that the session was begun with, and the same words go with it.
+    if broker is not None and (config is not None or known is None):
         config = msgspec.structs.replace(config or LiveConfig(), broker=broker)
     used = known or config or LiveConfig()
     if used.broker == "paper":
@@ -145,8 +147,6 @@ def _way(
             raise UsageError("nothing to confirm: the broker is paper", where="--confirm-live")
         return config, None
     if embedded:  # before anybody looks for keys
-        from gpuscalp.live.run import refuse_embedded
-
         refuse_embedded(used.broker)
     from gpuscalp.nautilus.keys import permit
 

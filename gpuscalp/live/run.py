@@ -351,7 +351,7 @@ def check_same(
             "the session was begun with another model",
             where=str(path),
             value=str(model),
-            fix="leave out --model, or begin a new session",
+            fix=f"leave out --model, or {begin_anew(about.config)}",
         )
     if config is not None:
         config = _with_operating(config, about.config)
@@ -372,8 +372,13 @@ def check_same(
         value="; ".join(
             f"{key}: {ours.get(key)!r}, the session has {theirs.get(key)!r}" for key in differing
         ),
-        fix=f"{' and '.join(remedies)}, or begin a new session",
+        fix=f"{' and '.join(remedies)}, or {begin_anew(about.config)}",
     )
+
+
+def begin_anew(config: LiveConfig) -> str:
+    """Return the advice to leave a session for a new one, which would know nothing of real positions."""
+    return f"begin a new session{'' if config.broker == 'paper' else ', once this one holds no position'}"
 
 
 def _with_operating(config: LiveConfig, other: LiveConfig | None) -> LiveConfig:

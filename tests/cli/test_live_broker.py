@@ -11,10 +11,17 @@ import pytest
 
 from gpuscalp.cli.session_words import ended
 from gpuscalp.config import LiveConfig, NautilusConfig
+from gpuscalp.errors import ConfigError
 from gpuscalp.live.directory import SessionFile
+from gpuscalp.live.run import check_same
+from gpuscalp.nautilus.installed import LIVE
 from tests.conftest import CliResult
+from tests.tools import no_nautilus
 
 Cli = Callable[..., CliResult]
+LOCAL = "http://127.0.0.1:9"
+ENDED = {"state": "active"}
+NEEDS_NAUTILUS = pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
 
 
 def refused(cli: Cli, *words: str) -> tuple[int, str]:
@@ -78,6 +85,52 @@ def test_a_session_keeps_its_broker_and_its_question(
     code, what = refused(cli, *words)
     assert code == (2 if asked is None else 4)
     assert ("sends orders to an account" if asked is None else "another broker") in what
+
+
+@pytest.mark.parametrize("kept", ["paper", pytest.param("nautilus", marks=NEEDS_NAUTILUS)])
+def test_the_same_words_go_on_with_a_session(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    """The broker of the command line counted for a new session only: the same command was refused later."""
+    place = NautilusConfig(
+        where="local", rest_url=LOCAL, stream_url="ws://127.0.0.1:9", ws_api_url="ws://127.0.0.1:9"
+    )
+    config = LiveConfig(broker=kept, nautilus=place)  # type: ignore[arg-type]
+    about = SessionFile("s", 0, "v", "cpu", "b", config, ())
+    (tmp_path / "session.json").write_bytes(msgspec.json.encode(about))
+    other = "" if kept == "nautilus" else 'broker = "nautilus"\n'
+    file = tmp_path / "live.toml"
+    file.write_text(
+        f'{other}[nautilus]\nwhere = "local"\nrest_url = "{LOCAL}"\n'
+        'stream_url = "ws://127.0.0.1:9"\nws_api_url = "ws://127.0.0.1:9"\n'
+    )
+    monkeypatch.setenv("GPUSCALP_LOCAL_API_KEY", "one")
+    monkeypatch.setenv("GPUSCALP_LOCAL_API_SECRET", "two")
+    gone_on: list[LiveConfig] = []
+
+    def run_live(path: Path, chosen: LiveConfig, **_: object) -> dict[str, object]:
+        check_same(path, chosen, None, environment={})
+        gone_on.append(chosen)
+        return ENDED
+
+    monkeypatch.setattr("gpuscalp.live.run.run_live", run_live)
+    confirm = ["--confirm-live"] if kept == "nautilus" else []
+    words = ["--session", str(tmp_path), "--config", str(file), "--broker", kept, *confirm]
+    assert cli("live", *words, "--json").code == 0
+    assert [each.broker for each in gone_on] == [kept]
+
+
+@pytest.mark.parametrize(("kept", "safe"), [("paper", False), ("nautilus", True)])
+def test_nobody_is_sent_away_from_real_positions(cli: Cli, tmp_path: Path, kept: str, safe: bool) -> None:
+    config = LiveConfig(broker=kept, nautilus=NautilusConfig())  # type: ignore[arg-type]
+    about = SessionFile("s", 0, "v", "cpu", "b", config, ())
+    (tmp_path / "session.json").write_bytes(msgspec.json.encode(about))
+    with pytest.raises(ConfigError) as refused:
+        check_same(tmp_path, LiveConfig(broker=config.broker, venue="other"), None, environment={})
+    other = "paper" if kept == "nautilus" else "nautilus"
+    result = cli("live", "--session", str(tmp_path), "--broker", other, "--confirm-live", "--json")
+    for fix in (str(refused.value.fix), json.loads(result.stdout)["error"]["fix"]):
+        assert fix.endswith("once this one holds no position" if safe else "or begin a new session")
 
 
 @pytest.mark.parametrize(("broker", "first"), [("paper", "Paper result +1"), ("nautilus", "Result +1")])
