@@ -116,8 +116,17 @@ class NautilusSource:
             await self._run(folder)
 
     async def _run(self, folder: Path) -> None:
+        try:
+            await self._looks.check()
+            await self._run_node(folder)
+        except asyncio.CancelledError:
+            # Nobody is to take it for a session in which nothing happened.
+            if not self._started and self._driver.stop_reason == TIME_IS_UP:
+                raise self._did_not_come_up() from None
+            raise
+
+    async def _run_node(self, folder: Path) -> None:
         place = self._config.nautilus
-        await self._account.check()
         node = make_node(place, self._keys, self._names, self._link, folder=folder)
         self._driver.watch_signals()
         watching = asyncio.create_task(self._timekeeper.watch())
@@ -130,11 +139,6 @@ class NautilusSource:
             self._cancel_again()
             self._open = True
             await self._looks.run()
-        except asyncio.CancelledError:
-            # Nobody is to take it for a session in which nothing happened.
-            if not self._started and self._driver.stop_reason == TIME_IS_UP:
-                raise self._did_not_come_up() from None
-            raise
         finally:
             watching.cancel()
             if self._open:
@@ -149,6 +153,7 @@ class NautilusSource:
         return FeedError(
             "NautilusTrader did not come up",
             where=f"nautilus.where = {self._config.nautilus.where}",
+            value=self._looks.error or None,
             fix="gpuscalp logs --logger nautilus says why: a wrong key, a missing permission, no way",
         )
 

@@ -7,13 +7,14 @@ and the rule for strangers. Never: knows what a difference is (gpuscalp.executio
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, final
 
 from gpuscalp.config import NautilusConfig
-from gpuscalp.errors import FeedError
+from gpuscalp.errors import ConfigError, FeedError
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import ReportKind
 from gpuscalp.execution.reconcile import (
@@ -35,6 +36,7 @@ from gpuscalp.live.records import client_id
 from gpuscalp.nautilus.names import order_number
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 # Between two looks: what has just happened may be on its way by both roads …
 _BREATH_S: Final = 1.0
 # … and looks may take half of the calls that the exchange allows, 2,400 by weight in a minute.
@@ -44,6 +46,8 @@ _ANSWER_NS: Final = 2 * NS_PER_S
 # What a clock and a network may add to the window within which a request is taken.
 _MARGIN_NS: Final = NS_PER_S
 _STALE_LOOKS: Final = 3
+# Signature, key, and key, address or permission: asking again changes nothing.
+_KEYS_REFUSED: Final = frozenset({-1022, -2014, -2015})
 
 
 class Account(Protocol):
@@ -52,6 +56,8 @@ class Account(Protocol):
     @property
     def weight(self) -> int:
         """Of one look, as the exchange counts calls."""
+
+    async def check(self) -> None: ...
 
     async def look(self, broker: RemoteBroker, number_of: dict[str, int]) -> Found: ...
 
@@ -168,6 +174,39 @@ class Looks:
         age_s = (time.monotonic_ns() - self._looked_ns) / NS_PER_S
         return ("account:unreachable",) if age_s > _STALE_LOOKS * self._place.look_s else ()
 
+    async def check(self) -> None:
+        """Have the account checked, as soon as the exchange answers: a session outlives its maintenance.
+
+        Raises
+        ------
+        ConfigError    it cannot be traded
+        FeedError      the exchange refuses its keys
+        """
+        pause_s = self._pause_s
+        while True:
+            await self._wait()
+            try:
+                async with asyncio.timeout(self._place.connect_s):
+                    await self._account.check()
+            except ConfigError:
+                raise
+            except Exception as error:
+                self.failed(error)
+                body = getattr(error, "message", None)
+                if isinstance(body, dict) and body.get("code") in _KEYS_REFUSED:
+                    raise FeedError(
+                        "the exchange refuses the keys",
+                        where=f"nautilus.where = {self._place.where}",
+                        value=self.error,
+                        fix="check keys, permissions (reading and futures) and the addresses they are for",
+                    ) from None
+            else:
+                self.error = ""
+                return
+            _LOG.warning("the account cannot be looked at yet: %s", self.error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, max(pause_s, self._place.look_s))
+
     async def first(self) -> None:
         """Look until nothing is doubtful any more; whatever cannot be explained is dealt with by the rule."""
         while not await self._look(self._place.unknown):
@@ -224,11 +263,15 @@ class Looks:
             "never_arrived": self.counts.never_arrived,
         }
 
+    async def _wait(self) -> None:
+        """Wait until the exchange takes calls."""
+        while patience_s := self.patience_s:
+            await asyncio.sleep(patience_s)
+
     async def _look(self, rule: Rule) -> bool:
         """Look once, when the exchange takes calls; return whether nothing is left for another look."""
         async with self._lock:
-            while patience_s := self.patience_s:
-                await asyncio.sleep(patience_s)
+            await self._wait()
             numbers, moves = self._numbers(), tuple(self._broker.moves)
             try:
                 found = await self._account.look(self._broker, numbers)

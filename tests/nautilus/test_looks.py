@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -33,6 +34,14 @@ class Account:
         self.answers = list(answers)
         self.cancelled: list[FoundOrder] = []
         self.asked: list[dict[str, int]] = []
+        self.checks: list[Exception | None] = [None]  # answers, the last one again and again
+        self.checked: list[float] = []  # when, s
+
+    async def check(self) -> None:
+        self.checked.append(monotonic())
+        answer = self.checks.pop(0) if len(self.checks) > 1 else self.checks[0]
+        if answer is not None:
+            raise answer
 
     async def look(self, broker: RemoteBroker, number_of: dict[str, int]) -> Found:
         self.asked.append(number_of)

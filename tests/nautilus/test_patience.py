@@ -7,6 +7,7 @@ from time import monotonic, time_ns
 
 import pytest
 
+from gpuscalp.errors import ConfigError, FeedError
 from gpuscalp.execution.reconcile import Found
 from gpuscalp.execution.remote import RemoteBroker
 from gpuscalp.nautilus import looks
@@ -83,3 +84,55 @@ def test_a_refusal_that_another_call_has_met_holds_up_a_look_too() -> None:
     begun = monotonic()
     scene.first()
     assert monotonic() - begun >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("error", "wait_s"),
+    [
+        (ConnectionError("refused"), 0.0),
+        (TimeoutError(), 0.0),
+        (RefusedError(503, {"code": -1016, "msg": "This service is no longer available."}, {}), 0.0),
+        (RefusedError(503, "<html>", {}), 0.0),
+        (RefusedError(400, {"code": -1021, "msg": "Timestamp outside of the recvWindow."}, {}), 0.0),
+        (RefusedError(418, TOO_MANY, {"retry-after": "1"}), 0.9),
+    ],
+)
+def test_a_session_waits_for_an_exchange_that_does_not_answer(error: Exception, wait_s: float) -> None:
+    """A restart during the exchange's maintenance ended as a defect of ours, with a position open."""
+    scene = Scene(found())
+    scene.account.checks = [error, None]
+    asyncio.run(asyncio.wait_for(scene.looks.check(), 10))
+    first, second = scene.account.checked
+    assert second - first >= wait_s
+    assert (scene.looks.counts.failed, scene.looks.error) == (1, "")
+    assert scene.looks.objections == ("account:unseen",), "it was not looked at yet"
+
+
+@pytest.mark.parametrize("code", [-1022, -2014, -2015])
+def test_refused_keys_are_not_waited_for(code: int) -> None:
+    scene = Scene(found())
+    scene.account.checks = [RefusedError(401, {"code": code, "msg": "no"}, {})]
+    with pytest.raises(FeedError, match=f"refuses the keys.*testnet.*{code}"):
+        asyncio.run(asyncio.wait_for(scene.looks.check(), 10))
+    assert len(scene.account.checked) == 1
+
+
+def test_an_account_that_cannot_be_traded_is_not_waited_for() -> None:
+    scene = Scene(found())
+    scene.account.checks = [ConnectionError("refused"), ConfigError("hedge mode", where="account")]
+    with pytest.raises(ConfigError, match="hedge mode"):
+        asyncio.run(asyncio.wait_for(scene.looks.check(), 10))
+
+
+def test_an_exchange_that_stays_away_is_asked_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(found())
+    scene.account.checks = [ConnectionError("refused")] * 20 + [None]  # type: ignore[list-item]
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(scene.looks.check())
+    assert slept[:4] == [0.01, 0.02, 0.04, 0.08]
+    assert slept[-8:] == [30.0] * 8, "as often as it is looked at"

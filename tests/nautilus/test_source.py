@@ -64,7 +64,12 @@ class Scene:
             quote="USDT", end=self.end_past, executed_e8=self.ask_executed
         )
         source._looks = SimpleNamespace(  # type: ignore[assignment]
-            want=self.wanted.append, failed=self.failed.append, patience_s=0.0, sent=lambda _: None
+            want=self.wanted.append,
+            failed=self.failed.append,
+            patience_s=0.0,
+            sent=lambda _: None,
+            check=self.check,
+            error="",
         )
         self.sent: list[str] = []
         source._link = SimpleNamespace(  # type: ignore[assignment]
@@ -73,6 +78,8 @@ class Scene:
         source._calling = set()
         source._open, source._closing, source._withheld = True, False, set()
         source._hear = self.hear  # type: ignore[method-assign]
+
+    async def check(self) -> None: ...
 
     def end(self, name: str) -> bool:
         if self.knows:
@@ -128,9 +135,10 @@ def test_nothing_leaves_before_the_account_was_looked_at() -> None:
     assert list(broker.orders) == [1]
 
 
+@pytest.mark.parametrize("waits", ["for the account", "for the node"])
 @pytest.mark.parametrize(("reason", "ends"), [(TIME_IS_UP, FeedError), ("SIGINT", asyncio.CancelledError)])
 def test_a_node_that_never_came_up_is_a_failure_when_time_is_up(
-    reason: str, ends: type[BaseException], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    reason: str, ends: type[BaseException], waits: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A short run over an exchange that Nautilus could not read ended well, with no frame."""
     source = Scene().source
@@ -142,12 +150,11 @@ def test_a_node_that_never_came_up_is_a_failure_when_time_is_up(
     async def stop() -> None:
         stopped.append(True)
 
-    async def check() -> None: ...
-
     node = SimpleNamespace(kernel=SimpleNamespace(start_async=for_ever), stop_async=stop)
     monkeypatch.setattr(live, "make_node", lambda *_, **__: node)
     source._config, source._keys = LiveConfig(), Keys("", "")
-    source._account.check = check  # type: ignore[method-assign]
+    if waits == "for the account":
+        source._looks.check = for_ever  # type: ignore[method-assign]
     source._timekeeper.watch = for_ever  # type: ignore[method-assign]
     source._driver = SimpleNamespace(watch_signals=lambda: None, stop_reason=reason)  # type: ignore[assignment]
     source._started = source._open = False
@@ -160,7 +167,7 @@ def test_a_node_that_never_came_up_is_a_failure_when_time_is_up(
 
     with pytest.raises(ends):
         asyncio.run(run())
-    assert stopped
+    assert stopped == [True] * (waits == "for the node")
 
 
 def test_an_end_leaves_no_entry_that_rests() -> None:
@@ -363,3 +370,22 @@ def test_an_end_of_what_can_only_reduce_waits_for_nobody() -> None:
     scene.tell("OrderExpired")
     assert scene.kinds() == [ReportKind.EXPIRED]
     assert scene.broker.orders == {}
+
+
+def test_no_node_is_made_before_the_exchange_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The check at the start was the only call that nobody made again."""
+    source, order = Scene().source, []
+
+    async def check() -> None:
+        order.append("checked")
+
+    def make_node(*_: Any, **__: Any) -> None:
+        order.append("made")
+        raise InterruptedError
+
+    monkeypatch.setattr(live, "make_node", make_node)
+    source._looks.check = check  # type: ignore[method-assign]
+    source._config, source._keys = LiveConfig(), Keys("", "")
+    with pytest.raises(InterruptedError):
+        asyncio.run(source._run(tmp_path))
+    assert order == ["checked", "made"]
