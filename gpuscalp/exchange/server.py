@@ -145,7 +145,8 @@ class ExchangeServer:
     def urls(self) -> dict[str, str]:
         """Return the base URLs that clients are given."""
         rest, stream = f"http://{self.host}:{self.port}", f"ws://{self.host}:{self.port}"
-        return {"rest": rest, "stream": stream, "ws_api": stream + _API_PATH, "admin": rest + _SIM}
+        admin = rest + _SIM.rstrip("/")
+        return {"rest": rest, "stream": stream, "ws_api": stream + _API_PATH, "admin": admin}
 
     def status(self) -> dict[str, Any]:
         return {

@@ -96,9 +96,8 @@ class Client:
 
     async def control(self, method: str, what: str, **values: Any) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {self.token}"}
-        async with self.http.request(
-            method, self.urls["admin"] + what, headers=headers, json=values or None
-        ) as reply:
+        url = f"{self.urls['admin']}/{what}"  # as docs/exchange.md writes it: $ADMIN/faults
+        async with self.http.request(method, url, headers=headers, json=values or None) as reply:
             return reply.status, await reply.json()
 
 
