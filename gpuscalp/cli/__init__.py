@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, NoReturn
 
@@ -21,6 +24,7 @@ from gpuscalp.terminal import visible
 __all__ = ["command_tree", "main", "run"]
 
 INTERRUPTED = 130
+_AGAIN_S = 0.05
 
 # Refusals of the operating system that a user can mend; any other OSError is treated as a defect.
 SYSTEM_FIXES = {
@@ -44,6 +48,7 @@ SYSTEM_FIXES = {
 
 def main() -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
+    sys.unraisablehook = _interrupt_again
     sys.exit(run(sys.argv[1:]))
 
 
@@ -88,6 +93,23 @@ def command_tree() -> Any:
     from gpuscalp.cli.app import app
 
     return get_command(app)
+
+
+def _interrupt_again(swallowed: sys.UnraisableHookArgs) -> None:
+    """Let Ctrl-C come once more where it has hit a callback of which Python passes no error on.
+
+    The import system, compilers and collected objects have such callbacks: a start that is interrupted in one
+    would go on.
+    """
+    if swallowed.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(swallowed)
+        return
+    # Later, and from outside: a signal that is raised here would be taken here.
+    main_thread = threading.main_thread().ident
+    again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main_thread, signal.SIGINT))
+    again.daemon = True
+    with suppress(RuntimeError):  # no thread starts any more: the process is ending
+        again.start()
 
 
 def _report_interrupt(as_json: bool) -> int:
