@@ -37,7 +37,7 @@ from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.looks import Looks
 from gpuscalp.nautilus.names import instrument_name, order_number
-from gpuscalp.nautilus.node import instrument_ids, make_node
+from gpuscalp.nautilus.node import flush_log, instrument_ids, make_node
 from gpuscalp.nautilus.node_log import passed_on
 from gpuscalp.nautilus.status import source_status
 from gpuscalp.nautilus.streams import Streams
@@ -112,7 +112,7 @@ class NautilusSource:
         self._broker.unsent()
 
     async def run(self) -> None:
-        with passed_on(self._session.path) as folder:
+        with passed_on(self._session.path, flush=flush_log) as folder:
             await self._run(folder)
 
     async def _run(self, folder: Path) -> None:

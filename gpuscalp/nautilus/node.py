@@ -20,23 +20,30 @@ from nautilus_trader.adapters.binance import (
 )
 from nautilus_trader.adapters.binance.common.enums import BinanceEnvironment
 from nautilus_trader.adapters.binance.futures.http.account import BinanceFuturesAccountHttpAPI
-from nautilus_trader.common.component import LiveClock
+from nautilus_trader.common.component import (
+    LiveClock,
+    flush_logger,
+    init_logging,
+    is_logging_initialized,
+    log_level_from_str,
+)
 from nautilus_trader.config import (
     InstrumentProviderConfig,
     LiveExecEngineConfig,
     LiveRiskEngineConfig,
-    LoggingConfig,
     TradingNodeConfig,
 )
 from nautilus_trader.live.node import TradingNode
-from nautilus_trader.model.identifiers import InstrumentId
+from nautilus_trader.model.identifiers import InstrumentId, TraderId
 
 from gpuscalp.config import NautilusConfig
 from gpuscalp.nautilus.account import AccountView
 from gpuscalp.nautilus.adapter import DataClients, ExecClients
 from gpuscalp.nautilus.keys import Keys, rest_url
+from gpuscalp.nautilus.node_log import without_stderr
 
 _ACCOUNT: Any = BinanceAccountType.USDT_FUTURES
+_TRADER = "GPUSCALP-001"
 _STOP_S = 2.0
 _LOG_BYTES = 1 << 20
 
@@ -62,17 +69,7 @@ def make_node(
     }
     private = f"{place.stream_url}/private" if place.stream_url else None
     config = TradingNodeConfig(
-        trader_id="GPUSCALP-001",
-        logging=LoggingConfig(
-            log_level="OFF",
-            log_level_file=place.log_level,
-            log_directory=str(folder),
-            log_file_name="nautilus",
-            log_file_format="json",
-            log_file_max_size=_LOG_BYTES,
-            log_file_max_backup_count=1,
-            log_colors=False,
-        ),
+        trader_id=_TRADER,
         data_clients={BINANCE: BinanceDataClientConfig(base_url_ws=place.stream_url or None, **common)},
         exec_clients={
             BINANCE: BinanceExecClientConfig(
@@ -101,7 +98,9 @@ def make_node(
         timeout_disconnection=_STOP_S,
         timeout_post_stop=_STOP_S / 4,
     )
+    guard = begin_log(place.log_level, folder)
     node = TradingNode(config=config, loop=asyncio.get_running_loop())
+    node.log_guard = guard  # who lets go of it ends the log
     node.trader.add_strategy(link)
     node.add_data_client_factory(BINANCE, DataClients)
     node.add_exec_client_factory(BINANCE, ExecClients)
@@ -125,6 +124,37 @@ def open_account(place: NautilusConfig, keys: Keys, symbols: Sequence[str]) -> A
 
 def instrument_ids(names: Sequence[str]) -> list[Any]:
     return [InstrumentId.from_str(name) for name in names]
+
+
+def begin_log(level: str, folder: Path) -> Any:
+    """Begin Nautilus's log, before a node does it where its errors go to our standard error.
+
+    Returns
+    -------
+    what has to be kept as long as there is to be a log; None: there is one already, one for each process
+    """
+    if is_logging_initialized():
+        return None
+    return without_stderr(
+        lambda: init_logging(
+            trader_id=TraderId(_TRADER),
+            level_stdout=log_level_from_str("OFF"),
+            level_file=log_level_from_str(level),
+            directory=str(folder),
+            file_name="nautilus",
+            file_format="json",
+            colors=False,
+            max_file_size=_LOG_BYTES,
+            max_backup_count=1,
+            fileout_sync_on_flush=False,  # it is memory
+        )
+    )
+
+
+def flush_log() -> None:
+    """Have Nautilus put into its files what it has written, if it writes already."""
+    if is_logging_initialized():
+        flush_logger()
 
 
 def _environment(place: NautilusConfig) -> Any:
