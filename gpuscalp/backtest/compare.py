@@ -18,11 +18,11 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from gpuscalp.backtest.metrics import COMPONENTS, INTERVALS_S, MIN_RETURNS, number, return_edges
+from gpuscalp.backtest.metrics import COMPONENTS, number, recorded_s, return_edges, return_interval_s
 from gpuscalp.backtest.saved import SavedRun, exact_utc, times, units
 from gpuscalp.config import flat
 from gpuscalp.errors import UsageError
-from gpuscalp.schema import E8, F64, I64, NS_PER_S
+from gpuscalp.schema import E8, F64, I64
 from gpuscalp.stats import OBSERVATIONS_MIN, UNKNOWN, block_bootstrap
 
 RUNS_MAX: Final = 6  # as many as there are colours that can be told apart
@@ -44,16 +44,14 @@ class Blocks:
 
     Attributes
     ----------
+    seconds : recorded time in each of them, and a little more in the last
     edges_ns : int64[n + 1]
     values : float64[R, n, columns]  by run, block and ``_BLOCK_COLUMNS``; a trade counts where it was closed
     """
 
+    seconds: int
     edges_ns: I64
     values: F64
-
-    @property
-    def seconds(self) -> int:
-        return int(self.edges_ns[1] - self.edges_ns[0]) // NS_PER_S if len(self.edges_ns) > 1 else 0
 
 
 @final
@@ -169,7 +167,7 @@ def _differences(runs: Sequence[SavedRun], labels: Sequence[str]) -> list[dict[s
 
 
 def _blocks(runs: Sequence[SavedRun], *, whole: bool) -> Blocks:
-    """Cut the time that all runs have equity of into blocks; none where they have no common time.
+    """Cut the recorded time that all runs have equity of into blocks; none where they have no common time.
 
     Runs over the same market end within milliseconds of each other, when the last report has come: there the
     ``whole`` time of all of them counts.
@@ -178,12 +176,13 @@ def _blocks(runs: Sequence[SavedRun], *, whole: bool) -> Blocks:
     known = all(len(at) for at in spans)
     starts, ends = ([int(at[place]) for at in spans] if known else [0] for place in (0, -1))
     start, end = (min(starts), max(ends)) if whole else (max(starts), min(ends))
-    span_s = (end - start) / NS_PER_S
-    seconds = next((s for s in INTERVALS_S if span_s / s >= MIN_RETURNS), INTERVALS_S[-1])
-    edges = return_edges(start, end, seconds)
+    at = np.unique(np.concatenate(spans))
+    at = at[(at >= start) & (at <= end)]
+    seconds = return_interval_s(recorded_s(at))
+    edges = return_edges(at, seconds)
     if len(edges) < 2:
-        return Blocks(np.empty(0, np.int64), np.zeros((len(runs), 0, len(_BLOCK_COLUMNS))))
-    return Blocks(edges, np.stack([_block_values(run, edges) for run in runs]))
+        return Blocks(0, np.empty(0, np.int64), np.zeros((len(runs), 0, len(_BLOCK_COLUMNS))))
+    return Blocks(seconds, edges, np.stack([_block_values(run, edges) for run in runs]))
 
 
 def _block_values(run: SavedRun, edges: I64) -> F64:

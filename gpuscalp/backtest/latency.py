@@ -12,6 +12,9 @@ extra feed delay is what its closing row took longer than the fastest one did:
     heard   = recv(closing row) − smallest delay + shortest reply
     decided = heard + compute latency, but not before the frame before it
 
+A frame that ends a run is closed by the first row behind a hole in the recording (``grid.max_gap_ms``). It is
+decided on then, but the hole is no delay of the feed, and is left out where delays are reported.
+
 The fastest message's own delay cannot be measured from a recording. It is taken to be the shortest reply of
 the paper broker (``paper.reply``): the same way, from the exchange to here.
 """
@@ -44,6 +47,7 @@ class Latency:
     def __init__(self, grid: GridConfig, cost: CostConfig, paper: PaperConfig) -> None:
         self._lateness_ns = grid.lateness_ms * NS_PER_MS
         self.feed_ns = least_ns(paper.reply)
+        self._max_gap_ns = grid.max_gap_ms * NS_PER_MS
         self._compute = compute_leg(cost.compute, paper.seed)
         self._decided_ns = 0
         self._delays: list[I64] = []
@@ -81,12 +85,15 @@ class Latency:
         rows = closing[seen]
         known[seen] = tape.recv_ns[rows] - tape.delay_ns[rows]
         if self._kept < _SAMPLE:
-            self._delays.append((known - due)[: _SAMPLE - self._kept])
+            silence_ns = np.zeros(len(due), np.int64)
+            silence_ns[seen] = tape.clock_ns[rows] - tape.clock_ns[np.maximum(rows - 1, 0)]
+            told = (known - due)[silence_ns <= self._max_gap_ns]
+            self._delays.append(told[: _SAMPLE - self._kept])
             self._kept += len(self._delays[-1])
         return np.minimum(tape.start + closing + 1, tape.end), known + self.feed_ns
 
     def feed_delay_ms(self) -> dict[str, float]:
-        """Return median, p99 and largest extra feed delay over (the first 100,000) frames."""
+        """Return median, p99 and largest extra feed delay over (the first 100,000) frames that end no run."""
         if not self._kept:
             return {"p50": 0.0, "p99": 0.0, "max": 0.0}
         delays = np.concatenate(self._delays) / NS_PER_MS

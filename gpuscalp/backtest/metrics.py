@@ -28,6 +28,9 @@ from gpuscalp.stats import (
 # The return interval is the longest of these that still leaves so many returns.
 INTERVALS_S: Final = (86_400, 3_600, 300, 60, 10, 1)
 MIN_RETURNS: Final = 200
+# The equity is sampled at every frame, or once a second: a longer step is a hole in what was recorded. It is
+# the longest frame that there is, and the default of grid.max_gap_ms, at which a run of frames ends.
+HOLE_NS: Final = 60 * NS_PER_S
 # Below this many trades a share or a mean per trade says nearly nothing.
 FEW_TRADES: Final = 100
 # How reports word an interval, an error or a probability that is left out.
@@ -65,11 +68,13 @@ class Performance:
 
     Attributes
     ----------
-    interval_s : seconds between the equities that returns were taken from
+    recorded_s : seconds from the first sample to the last, without the holes between
+    interval_s : recorded seconds between the equities that returns were taken from
     sharpe, deflated : without error and NaN below ``OBSERVATIONS_MIN`` closed trades
     annual : ratio per year; None where the sample is too short to say it, or the error is not known
     """
 
+    recorded_s: float
     interval_s: int
     returns: F64
     sharpe: Sharpe
@@ -77,25 +82,51 @@ class Performance:
     annual: float | None
 
 
-def return_edges(start_ns: int, end_ns: int, interval_s: int) -> I64:
-    """Return int64[T + 1]: the borders of T intervals over the whole time.
+def recorded_s(time_ns: I64) -> float:
+    """Return the seconds from the first of P samples to the last, without the holes between.
 
-    The last one takes what is left over, so nothing that happens is outside of all of them. T is 0 where the
-    time is shorter than one.
+    Parameters
+    ----------
+    time_ns : int64[P]  ascending; more than ``HOLE_NS`` between two samples is a hole
     """
-    length_ns = interval_s * NS_PER_S
-    count = max(0, (end_ns - start_ns) // length_ns)
-    edges = start_ns + np.arange(count + 1, dtype=np.int64) * length_ns
+    return float(_recorded_clock(time_ns)[-1]) / NS_PER_S if len(time_ns) else 0.0
+
+
+def return_interval_s(seconds: float) -> int:
+    """Return the longest interval that leaves ``MIN_RETURNS`` in so much recorded time, or the shortest."""
+    return next((s for s in INTERVALS_S if seconds / s >= MIN_RETURNS), INTERVALS_S[-1])
+
+
+def return_edges(time_ns: I64, interval_s: int) -> I64:
+    """Return int64[T + 1], ns: the borders of T intervals with the same recorded time in each.
+
+    Holes do not count: nobody traded in them, and as returns of zero they would make of minutes that lie a
+    year apart a year of evidence. An interval goes on behind a hole, so what an open position makes over it
+    is in the returns. The last interval takes what is left over, so nothing that happens is outside of all of
+    them. T is 0 where the recorded time is shorter than one.
+
+    Parameters
+    ----------
+    time_ns : int64[P]  samples, ascending, from the first border to the last one
+    """
+    if not len(time_ns):
+        return np.empty(0, np.int64)
+    clock_ns, length_ns = _recorded_clock(time_ns), interval_s * NS_PER_S
+    count = int(clock_ns[-1]) // length_ns
+    due_ns = np.arange(count + 1, dtype=np.int64) * length_ns
+    last = np.searchsorted(clock_ns, due_ns, side="right") - 1
+    edges = time_ns[last] + due_ns - clock_ns[last]
+    edges[0] = time_ns[0]
     if count:
-        edges[-1] = end_ns
-    return edges
+        edges[-1] = time_ns[-1]
+    return np.asarray(edges)
 
 
 def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int, trades: int) -> Performance:
     """Estimate the Sharpe ratio from equity samples.
 
-    The equity is read at the ``return_edges`` (last sample at or before each), over the whole time: also
-    where nothing was held, and over holes in the data, with a return of zero.
+    The equity is read at the ``return_edges`` (last sample at or before each), over all recorded time: also
+    where nothing was held, with a return of zero.
 
     Parameters
     ----------
@@ -103,17 +134,18 @@ def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int, tr
     trials : configurations tried
     trades : closed in that time; returns say no more than these do
     """
-    span_s = float(time_ns[-1] - time_ns[0]) / NS_PER_S if len(time_ns) else 0.0
-    interval = next((s for s in INTERVALS_S if span_s / s >= MIN_RETURNS), INTERVALS_S[-1])
+    recorded = recorded_s(time_ns)
+    interval = return_interval_s(recorded)
     returns = np.empty(0)
     if len(time_ns):
-        edges = return_edges(int(time_ns[0]), int(time_ns[-1]), interval)
+        edges = return_edges(time_ns, interval)
         at = equity[np.searchsorted(time_ns, edges, side="right") - 1]
         # Relative to the start: sizes do not grow with the account, so neither should the yardstick shrink.
         returns = np.diff(at) / start_usdt
     estimate = sharpe(returns, results=trades)
-    factor = annual_factor(interval, span_s)
+    factor = annual_factor(interval, recorded)
     return Performance(
+        recorded_s=recorded,
         interval_s=interval,
         returns=returns,
         sharpe=estimate,
@@ -165,3 +197,9 @@ def hits(trades: Sequence[Trade]) -> tuple[int, Interval]:
 def number(value: float) -> float | None:
     """Return a finite number, or None: JSON has no NaN."""
     return value if math.isfinite(value) else None
+
+
+def _recorded_clock(time_ns: I64) -> I64:
+    """Return int64[P], ns since the first sample, by a clock that stands still in holes."""
+    steps = np.diff(time_ns, prepend=time_ns[:1])
+    return np.cumsum(np.where(steps > HOLE_NS, 0, steps), dtype=np.int64)

@@ -149,7 +149,7 @@ def _certainty(outcome: Outcome) -> Section:
         "How sure these figures are",
         paragraphs=[
             "The Sharpe ratio is mean over standard deviation of the account's returns on the start capital, "
-            "benchmark zero, over the whole time including the time without a position. Its standard error "
+            "benchmark zero, over all recorded time including that without a position. Its standard error "
             "(Mertens 2002) takes skewness and fat tails into account but not dependence between returns.",
             "The deflated Sharpe ratio (Bailey and López de Prado 2014) is the probability that the true "
             f"ratio is above what the luckiest of {result['trials']} skill-less trials would show. Trials "

@@ -131,6 +131,7 @@ def summarise(config: BacktestConfig, scope: Scope, session: Course, check: Pred
         "start": utc(scope.start_ns),
         "end": utc(scope.end_ns),
         "in_sample_share": scope.in_sample_share,
+        "recorded_s": result.recorded_s,
         "frames": recorder.frame_count,
         "trades": len(trades),
         "pnl_usdt": pnl,
@@ -246,12 +247,7 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
             "trials = 1: the deflated Sharpe ratio below assumes that this was the only configuration ever "
             "tried. Count the others (--trials)."
         )
-    if result.annual is None and result.sharpe.known:
-        hours = (scope.end_ns - scope.start_ns) / NS_PER_S / 3600
-        found.append(
-            f"The data span {hours:.1f} hours. The Sharpe ratio is given per {result.interval_s} s and "
-            "is not annualised: that would extrapolate one day's weather to a year."
-        )
+    found += _time_warnings(scope, result)
     traded = {trade.symbol_index for trade in (*recorder.ledger.closed, *recorder.ledger.open.values())}
     silent = [scope.symbols[index] for index in sorted(traded - session.announced)]
     if silent:
@@ -288,6 +284,24 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
         found.append(
             f"{len(recorder.ledger.open)} position(s) could not be closed in full at the last recorded book; "
             "they are valued at its closing side."
+        )
+    return found
+
+
+def _time_warnings(scope: Scope, result: Performance) -> list[str]:
+    found = []
+    hours = result.recorded_s / 3600
+    span_hours = (scope.end_ns - scope.start_ns) / NS_PER_S / 3600
+    if span_hours - hours > max(metrics.HOLE_NS / NS_PER_S / 3600, span_hours / 100):
+        found.append(
+            f"Only {hours:,.1f} of the {span_hours:,.1f} hours from start to end were recorded "
+            f"({hours / span_hours:.1%}). Returns and ratios are those of the recorded time: nobody knows "
+            "what the strategy would have done in the rest."
+        )
+    if result.annual is None and result.sharpe.known:
+        found.append(
+            f"The data hold {hours:,.1f} hours. The Sharpe ratio is given per {result.interval_s} s and "
+            "is not annualised: that would extrapolate one day's weather to a year."
         )
     return found
 

@@ -105,11 +105,12 @@ class Tape:
         self.mark_position = int(self._mark_positions[mark]) if left else _NEVER
 
     def drop(self, position: int) -> None:
-        """Forget the rows before a position, all but the last. What tracks keep they decide themselves.
+        """Forget the rows before a position, all but two. What tracks keep they decide themselves.
 
-        The last one stays: it may close the next frame as well, and it tells the time.
+        The last one stays: it may close the next frame as well, and it tells the time. So does the one before
+        it: together they tell how long nothing had come.
         """
-        keep = position - 1
+        keep = position - 2
         if keep <= self.start:
             return
         gone = keep - self.start

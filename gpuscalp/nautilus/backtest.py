@@ -98,7 +98,7 @@ def run_nautilus(
     funding = Funding(len(symbols), account.pay)
     check = PredictionCheck(training.config.label, grid)
     clock = FastestWay()
-    course = Course(desk.engine, check, funding.announced, clock.delay.steps, lateness_ms=grid.lateness_ms)
+    course = Course(desk.engine, check, funding.announced, clock.delay.steps, grid=grid)
     # Without a start as well: what closes with the first row is a frame with nothing in it.
     desk.engine.begins_ns = begin_ns
     feed_ns = least_ns(config.paper.reply)

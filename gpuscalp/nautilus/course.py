@@ -12,6 +12,7 @@ import numpy as np
 
 from gpuscalp.backtest.calibration import PredictionCheck
 from gpuscalp.backtest.record import Recorder
+from gpuscalp.config import GridConfig
 from gpuscalp.execution.booking import BookedFill
 from gpuscalp.execution.messages import Report
 from gpuscalp.journal.blocks import RecordKind
@@ -39,7 +40,7 @@ class Course:
     check : is given the predictions
     announced : symbols whose funding has been announced; grows meanwhile
     clock_steps : when the recorder's clock was set forward; grows meanwhile
-    lateness_ms : of the grid
+    grid : of the model
     """
 
     def __init__(
@@ -49,14 +50,17 @@ class Course:
         announced: set[int],
         clock_steps: list[tuple[int, int]],
         *,
-        lateness_ms: int,
+        grid: GridConfig,
     ) -> None:
         engine.watcher = self
         self.recorder = Recorder()
         self.announced = announced
         self.clock_steps = clock_steps
         self.check = check
-        self._engine, self._lateness_ns = engine, lateness_ms * NS_PER_MS
+        self._engine = engine
+        self._lateness_ns, self._max_gap_ns = grid.lateness_ms * NS_PER_MS, grid.max_gap_ms * NS_PER_MS
+        self._clock_ns = 0  # the largest exchange time that the engine has been given
+        self._holes: list[tuple[int, int]] = []  # longer than the grid's gap, by that clock
         self._markets: list[MarketRow] = []
         self._signals: list[SignalRow] = []
         self._delays: list[int] = []
@@ -90,7 +94,14 @@ class Course:
     # The strategy's witness
 
     def given(self, work: Work) -> None:
-        """Nothing: what the engine made of it is kept."""
+        """Note holes in the recording: frames that are closed behind one say nothing about the feed."""
+        exch_ns = work.ticks["exch_ns"]
+        if not len(exch_ns):
+            return
+        clock_ns = np.maximum.accumulate(np.append(self._clock_ns or exch_ns[0], exch_ns))
+        for at in np.flatnonzero(np.diff(clock_ns) > self._max_gap_ns).tolist():
+            self._holes.append((int(clock_ns[at]), int(clock_ns[at + 1])))
+        self._clock_ns = int(clock_ns[-1])
 
     def decided(self, work: Work, outcome: Outcome) -> None:
         for kind, body in outcome.records:
@@ -114,10 +125,15 @@ class Course:
         recorder.sample(last_ns, equity, trader.gross_e8(), trader.gate.state)
 
     def feed_delay_ms(self) -> dict[str, float]:
-        """Return median, p99 and largest extra feed delay over all frames."""
-        if not self._delays:
+        """Return median, p99 and largest extra feed delay over all frames that end no run."""
+        due_ns = self.end_ns + self._lateness_ns
+        told = np.ones(len(due_ns), np.bool_)
+        for before, after in self._holes:
+            told &= (due_ns <= before) | (due_ns > after)
+        delays = np.array(self._delays, np.int64)[told]
+        if not len(delays):
             return {"p50": 0.0, "p99": 0.0, "max": 0.0}
-        delays = (np.array(self._delays) - min(self._delays)) / NS_PER_MS
+        delays = (delays - delays.min()) / NS_PER_MS
         return {
             "p50": float(np.median(delays)),
             "p99": float(np.quantile(delays, 0.99)),

@@ -17,7 +17,7 @@ from gpuscalp.config import WalkForwardConfig
 from gpuscalp.errors import DataError
 from gpuscalp.leakage import Finding
 from gpuscalp.overfitting import Overfitting, backtest_overfitting
-from gpuscalp.schema import F64, I64, NS_PER_S
+from gpuscalp.schema import F64, I64
 from gpuscalp.stats import (
     OBSERVATIONS_MIN,
     UNKNOWN,
@@ -85,7 +85,7 @@ def judge(plan: Plan, recorded: Sequence[tuple[Run, Recorded]], random: RandomEn
     measured = (
         deflated_sharpe(result.sharpe, trials=trials, variance=variance) if len(ratios) > 1 else math.nan
     )
-    days = (int(base.time_ns[-1]) - int(base.time_ns[0])) / NS_PER_S / _DAY_S
+    days = result.recorded_s / _DAY_S
     turnover = base.summary["turnover_usdt"]
     rng = np.random.default_rng(config.judge.seed)
     resamples = config.judge.resamples
@@ -285,7 +285,7 @@ def warnings_of(judged: Judged, base: Recorded, examined: Mapping[str, Finding])
         found.append(f"The probability of backtest overfitting is not known: {judged.no_overfitting}.")
     if judged.random is not None and judged.random.left_out:
         found.append(
-            f"{judged.random.left_out} trades found no sound quote on the grid and are left out of the "
-            "comparison with random entries."
+            f"{judged.random.left_out} trades found no fresh quote to enter on, or none to leave on, and "
+            "are left out of the comparison with random entries."
         )
     return found

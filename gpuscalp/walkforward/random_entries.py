@@ -5,10 +5,11 @@ plus the fee, at the decision itself. That is cheaper than the paper broker (no 
 for the random entries and for the run's own, which are priced the same way before they are compared.
 
 Every draw repeats the run trade by trade: symbol, side, value, holding time and clock hour stay. All entries
-of an hour are moved by the same random time, round the end of the hour, over the frames at which both entry
-and exit find a sound quote. Because the side stays, a market that rises is no merit of a run that was long.
-Because they move together, ten entries into one move stay ten entries into one move: moved one by one they
-would pass for ten successes, and chance for skill (tests/walkforward/test_random_entries.py shows it).
+of an hour are moved by the same random time, round the end of the hour, over the frames at which the entry
+finds a fresh quote and the exit one that is not in doubt. Because the side stays, a market that rises is no
+merit of a run that was long. Because they move together, ten entries into one move stay ten entries into one
+move: moved one by one they would pass for ten successes, and chance for skill
+(tests/walkforward/test_random_entries.py shows it).
 
 Quotes come as a stream, and of a walk of any length only the hours that open trades reach over are kept.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
+import numpy.typing as npt
 
 from gpuscalp.archive import Archive
 from gpuscalp.config import GridConfig
@@ -28,8 +30,12 @@ from gpuscalp.schema import E8, F64, I64, NS_PER_S, Quality
 from gpuscalp.stats import Interval
 from gpuscalp.walkforward.recorded import Trades
 
+Flags = npt.NDArray[np.bool_]
+
 _HOUR_NS: Final = 3_600 * NS_PER_S
-_DOUBT: Final = int(Quality.GAP | Quality.RESYNC | Quality.CROSSED | Quality.STALE)
+# They say that the mid is wrong. STALE does not: a quote that stands is what a market without moves looks
+# like. It keeps an entry out, but to drop what leaves on one would be to drop that for which nothing moved.
+_DOUBT: Final = int(Quality.GAP | Quality.RESYNC | Quality.CROSSED)
 _EVER: Final = np.iinfo(np.int64).max
 
 
@@ -43,11 +49,13 @@ class Quotes:
     end_ns : int64[T]          ascending
     mid : float64[S, T]        quote currency; NaN where there is none
     half : float64[S, T]       half the spread over the mid
+    fresh : bool[S, T]         an entry may be made: there is a quote, and it is not STALE
     """
 
     end_ns: I64
     mid: F64
     half: F64
+    fresh: Flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ class RandomEntries:
     interval : 95 % of the draws
     p_value : share of draws that earn as much as the run or more, counting the run as one (Davison and
         Hinkley 1997, section 4.2)
-    compared, left_out : trades; left out is what finds no sound quotes
+    compared, left_out : trades; left out is what has no fresh quote to enter on, or none to leave on
     """
 
     run: float
@@ -98,7 +106,9 @@ def read_quotes(
             with np.errstate(invalid="ignore", divide="ignore"):
                 half = np.where(sound, (ask - bid) / (ask + bid), np.nan)
             mid = np.where(sound, (ask + bid) / 2 * tick, np.nan)
-            yield Quotes(block.end_ns.copy(), np.ascontiguousarray(mid.T), np.ascontiguousarray(half.T))
+            fresh = sound & ((block.quality & int(Quality.STALE)) == 0)
+            columns = (np.ascontiguousarray(column.T) for column in (mid, half, fresh))
+            yield Quotes(block.end_ns.copy(), *columns)
 
 
 def random_entries(
@@ -207,17 +217,18 @@ def _joined(parts: Sequence[Quotes], from_ns: int) -> Quotes:
         np.concatenate([part.end_ns[first:] for part, first in kept]),
         np.concatenate([part.mid[:, first:] for part, first in kept], axis=1),
         np.concatenate([part.half[:, first:] for part, first in kept], axis=1),
+        np.concatenate([part.fresh[:, first:] for part, first in kept], axis=1),
     )
 
 
 def _places(quotes: Quotes, symbol: int, hour: int, held: int, frame_ns: int) -> I64:
-    """Return the frames of an hour at which an entry and, ``held`` frames later, its exit find a quote."""
+    """Return the frames of an hour with a fresh quote and, ``held`` frames later, one to leave on."""
     end_ns, mid = quotes.end_ns, quotes.mid[symbol]
     first, last = np.searchsorted(end_ns, (hour * _HOUR_NS, (hour + 1) * _HOUR_NS)).tolist()
     entry = slice(first, max(first, min(last, len(end_ns) - held)))
     leave = slice(entry.start + held, entry.stop + held)
     joined = end_ns[leave] - end_ns[entry] == held * frame_ns
-    sound = np.isfinite(mid[entry]) & np.isfinite(mid[leave])
+    sound = quotes.fresh[symbol, entry] & np.isfinite(mid[leave])
     return np.asarray(first + np.flatnonzero(joined & sound), np.int64)
 
 

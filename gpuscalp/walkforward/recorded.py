@@ -120,7 +120,7 @@ def returns_of(runs: Sequence[Recorded], interval_s: int) -> F64:
     """Return float64[T, N]: the returns of N runs on their start capitals, over the same T intervals.
 
     Runs over the same data end within milliseconds of each other, when the last report has come: the
-    intervals reach from the first sample of any of them to the last.
+    intervals reach from the first sample of any of them to the last, without the holes of the recording.
 
     Raises
     ------
@@ -137,8 +137,8 @@ def returns_of(runs: Sequence[Recorded], interval_s: int) -> F64:
                     value=other.summary[name],
                     fix=f"{first.path} has {first.summary[name]}",
                 )
-    start, end = min(int(run.time_ns[0]) for run in runs), max(int(run.time_ns[-1]) for run in runs)
-    edges = return_edges(start, end, interval_s)
+    start, end = min(run.time_ns[0] for run in runs), max(run.time_ns[-1] for run in runs)
+    edges = return_edges(np.concatenate([[start], first.time_ns, [end]]), interval_s)
     return np.stack([np.diff(run.equity_at(edges)) / run.summary["start_usdt"] for run in runs], axis=1)
 
 

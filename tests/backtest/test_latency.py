@@ -123,6 +123,37 @@ def test_delays_are_reported() -> None:
     assert latency.feed_delay_ms()["max"] == pytest.approx(10.0)
 
 
+def test_frames_that_end_a_run_are_no_delay_of_the_feed_however_they_are_cut() -> None:
+    """The largest delay was that of the hole: 40,693,807,784 ms."""
+    # A hole of 61 s behind the row of 220 ms, and a silence of 50 s behind that of 61,420.
+    rows = series([(10, 5), (130, 5), (220, 5), (61_225, 5), (61_335, 5), (61_420, 5), (111_430, 5)])
+    due = [100, 200, 300, 61_300, 61_400, *range(61_500, 111_500, 100)]
+    ends = NOW + MS * np.array(due, np.int64)
+    # By hand: the first row at or behind each frame's end and lateness, and the row before it.
+    times = [10, 130, 220, 61_225, 61_335, 61_420, 111_430]
+    closing = [next(index for index, at in enumerate(times) if at >= end + 20) for end in due[:-1]]
+    expected = [
+        times[index] - end - 20
+        for end, index in zip(due[:-1], closing, strict=True)
+        if times[index] - times[index - 1] <= 60_000
+    ]
+    expected.append(0)  # no row closes the last frame
+    assert len(expected) == len(due) - 1
+    for cuts in ([], [2], [3], [3, 4], [2, 3, 5, 300]):
+        latency, tape = Latency(GRID, COST, PAPER), tape_of()
+        for part in np.split(ends, cuts):
+            count = int(np.searchsorted(rows["exch_ns"], part[-1] + 20 * MS)) + 1
+            tape.add(rows[tape.end : count])
+            positions, heard_ns = latency.heard(part, tape)
+            tape.drop(int(positions[-1]))
+            if part[0] <= ends[2] <= part[-1]:  # decided on when it is known, for all that
+                assert heard_ns[np.searchsorted(part, ends[2])] == NOW + (61_225 + 10) * MS
+        found = latency.feed_delay_ms()
+        assert found["max"] == pytest.approx(max(expected))
+        assert found["p50"] == pytest.approx(np.median(expected))
+        assert found["p99"] == pytest.approx(np.quantile(expected, 0.99))
+
+
 def test_positions_are_those_behind_the_closing_rows() -> None:
     tape = tape_of(series([(10, 5), (119, 5), (120, 5), (121, 5), (190, 5)]))
     positions, _ = Latency(GRID, COST, PAPER).heard(END, tape)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from gpuscalp.backtest.ledger import Ledger, Trade
-from gpuscalp.backtest.metrics import grouped, hits, mean_pnl_interval, number, performance, total
+from gpuscalp.backtest.metrics import (
+    grouped,
+    hits,
+    mean_pnl_interval,
+    number,
+    performance,
+    return_edges,
+    total,
+)
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.stats import OBSERVATIONS_MIN
 from tests.backtest.market import E8, NOW
@@ -24,25 +33,86 @@ def trades(pnls: list[float]) -> list[Trade]:
     return ledger.closed
 
 
+def recordings(*pieces_s: tuple[int, int]) -> np.ndarray:
+    """Return samples, one a second, of recordings that begin at these seconds and last so long."""
+    return NOW + NS_PER_S * np.concatenate(
+        [np.arange(start, start + length + 1, dtype=np.int64) for start, length in pieces_s]
+    )
+
+
 @pytest.mark.parametrize(
     ("span_s", "interval"),
     [(60, 1), (1_999, 1), (2_000, 10), (12_000, 60), (60_000, 300), (720_000, 3_600), (17_280_000, 86_400)],
 )
 def test_interval_is_the_longest_that_leaves_enough_returns(span_s: int, interval: int) -> None:
-    at = NOW + np.array([0, span_s], np.int64) * NS_PER_S
+    at = NOW + np.arange(0, span_s + 1, min(span_s, 60), dtype=np.int64) * NS_PER_S
+    at = np.append(at, NOW + span_s * NS_PER_S)
     assert (
-        performance(at, np.array([100.0, 101.0]), start_usdt=100.0, trials=1, trades=100).interval_s
+        performance(at, np.linspace(100.0, 101.0, len(at)), start_usdt=100.0, trials=1, trades=100).interval_s
         == interval
     )
 
 
-def test_returns_cover_the_whole_time_with_holes_at_zero() -> None:
+def test_returns_cover_the_whole_time_with_silences_at_zero() -> None:
     at = NOW + np.array([0, 1, 2, 5, 6], np.int64) * NS_PER_S
     equity = np.array([100.0, 101.0, 100.0, 103.0, 103.0])
     found = performance(at, equity, start_usdt=100.0, trials=1, trades=100)
     assert found.returns == pytest.approx([0.01, -0.01, 0.0, 0.0, 0.03, 0.0])
     assert found.sharpe.value == pytest.approx(found.returns.mean() / found.returns.std(ddof=1))
     assert found.annual is None
+
+
+def test_days_that_were_not_recorded_are_no_days_without_a_move() -> None:
+    """Sixteen minutes, 470 days apart, were 471 daily returns: a deflated ratio of 0.98, and one per year."""
+    at = recordings((0, 480), (470 * 86_400, 480))
+    rng = np.random.default_rng(3)
+    equity = 10_000 + np.cumsum(rng.normal(0.05, 1.0, len(at)))
+    found = performance(at, equity, start_usdt=10_000.0, trials=1, trades=100)
+    assert (found.recorded_s, found.interval_s, found.annual) == (960.0, 1, None)
+    # As if the second piece had begun when the first one ended; what changed in between comes at the seam.
+    glued = [*equity[:480].tolist(), *equity[481:].tolist()]
+    expected = [(later - earlier) / 10_000.0 for earlier, later in pairwise(glued)]
+    assert found.returns.tolist() == pytest.approx(expected)
+    assert found.sharpe.value == pytest.approx(np.mean(expected) / np.std(expected, ddof=1))
+
+
+def test_recorded_time_is_what_is_annualised() -> None:
+    hours = 600
+    at = recordings(*((day * 86_400, 3_600) for day in range(hours)))[::60]
+    equity = 10_000 + np.cumsum(np.random.default_rng(5).normal(0.01, 1.0, len(at)))
+    found = performance(at, equity, start_usdt=10_000.0, trials=1, trades=100)
+    assert found.interval_s == 3_600  # a day would leave 24 returns
+    assert len(found.returns) == found.recorded_s // 3_600
+    assert found.annual == pytest.approx(found.sharpe.value * math.sqrt(8_760))
+    few = performance(at[: len(at) // 2], equity[: len(at) // 2], start_usdt=10_000.0, trials=1, trades=100)
+    assert few.recorded_s < 20 * 86_400
+    assert few.annual is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_interval_has_the_same_recorded_time_and_nothing_is_lost(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    steps = rng.choice([1, 1, 1, 2, 60, 61, 5_000], 300)
+    at = NOW + np.cumsum(steps).astype(np.int64) * NS_PER_S + rng.integers(0, 1_000_000)
+    equity = 1_000.0 + np.cumsum(rng.normal(size=300))
+    # By hand: every second that is no part of a hole.
+    lived = [second for step in steps[1:].tolist() if step <= 60 for second in [1] * step]
+    for interval_s in (1, 10, 300):
+        edges = return_edges(at, interval_s)
+        assert len(edges) - 1 == len(lived) // interval_s
+        inside = [
+            sum(
+                max(0, min(b, high) - max(a, low)) / NS_PER_S
+                for a, b in pairwise(at.tolist())
+                if b - a <= 60 * NS_PER_S
+            )
+            for low, high in pairwise(edges.tolist())
+        ]
+        assert inside[:-1] == [interval_s] * (len(inside) - 1)
+        assert sum(inside) == len(lived)
+        assert (edges[0], edges[-1]) == (at[0], at[-1])
+    found = performance(at, equity, start_usdt=1_000.0, trials=1, trades=100)
+    assert found.returns.sum() == pytest.approx((equity[-1] - equity[0]) / 1_000.0)
 
 
 def test_nothing_traded_gives_no_ratio() -> None:
@@ -96,7 +166,7 @@ def test_interval_of_the_mean_holds_the_mean_and_is_reproducible() -> None:
 )
 def test_what_happens_after_the_last_whole_interval_is_in_the_returns(span_s: int) -> None:
     """A loss behind the last whole hour was in no return: the ratio was that of the time before."""
-    at = NOW + np.linspace(0, span_s * NS_PER_S, 2_000).astype(np.int64)
+    at = NOW + np.linspace(0, span_s * NS_PER_S, 2_000 + span_s // 60).astype(np.int64)
     equity = np.full(len(at), 10_000.0)
     equity[1:] += 7.0
     equity[-1] -= 500.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -66,6 +67,24 @@ def test_returns_reach_to_what_the_last_of_the_runs_has_booked_at_the_end():
         found = returns_of(runs, interval_s)
         assert len(found) == SPAN_S // interval_s
         assert found.sum(axis=0) == pytest.approx([-8e-3, -5e-3])
+
+
+def test_days_that_were_not_recorded_are_in_no_return_and_no_turnover_per_day():
+    """The market of three quarters of an hour was one of two weeks, in which hardly anything was done."""
+    whole = [recorded({**winners(40), 2_000.0: -3.0}), recorded({**winners(35), 2_900.0: -1.0})]
+    apart = []
+    for run in whole:
+        time_ns = run.time_ns.copy()
+        time_ns[1_500:] += 14 * 86_400 * NS_PER_S  # a second that was no hole is one now
+        apart.append(replace(run, time_ns=time_ns))
+    for interval_s in (1, 10, 60):
+        found, expected = returns_of(apart, interval_s), returns_of(whole, interval_s)
+        assert len(found) == (SPAN_S - 1) // interval_s
+        assert found.sum(axis=0) == pytest.approx(expected.sum(axis=0))
+    (_, found), (_, expected) = judged(*apart), judged(*whole)
+    assert found.performance.interval_s == expected.performance.interval_s == 10
+    assert found.turnover_per_day == pytest.approx(expected.turnover_per_day, rel=1e-3)
+    assert found.performance.sharpe.value == pytest.approx(expected.performance.sharpe.value, rel=0.2)
 
 
 def test_interval_of_the_result_is_around_the_result():

@@ -9,9 +9,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gpuscalp.schema import NS_PER_S
-from gpuscalp.walkforward.random_entries import Quotes, RandomEntries, random_entries
+from gpuscalp.config import GridConfig
+from gpuscalp.schema import NS_PER_S, Quality
+from gpuscalp.walkforward.random_entries import Quotes, RandomEntries, random_entries, read_quotes
 from gpuscalp.walkforward.recorded import Trades
+from tests.backtest import market
 
 HOUR = 3_600 * NS_PER_S
 START = 400_000 * HOUR
@@ -21,7 +23,7 @@ FRAME = NS_PER_S
 def _quotes(mid: np.ndarray, half: float = 1e-4) -> Quotes:
     """Return quotes of one symbol, a frame a second from the beginning of an hour."""
     end_ns = START + FRAME * np.arange(len(mid), dtype=np.int64)
-    return Quotes(end_ns, mid[None, :], np.full((1, len(mid)), half))
+    return Quotes(end_ns, mid[None, :], np.full((1, len(mid)), half), np.isfinite(mid)[None, :])
 
 
 def compare(trades: Trades, quotes: Quotes, **rest) -> RandomEntries | None:
@@ -146,11 +148,58 @@ def test_draws_stay_in_the_hour_of_the_trade_and_on_sound_quotes(rng):
     assert late.totals.max() < 0
 
 
+class OneMarket:
+    """An archive of one symbol that was quoted at these seconds, and one whose rows only move the time."""
+
+    def __init__(self, seconds: list[int], *, quality: dict[int, Quality]) -> None:
+        rows = [(1_000.0 * at + 100, 10_000 + at, 10_002 + at, 1.0, 1.0) for at in seconds]
+        quoted = market.quotes(rows)
+        for at, bits in quality.items():
+            quoted.quality[seconds.index(at)] = int(bits)
+        beside = [(1_000.0 * at + 200, 50, 51, 1.0, 1.0) for at in range(60)]
+        self.ticks = market.ticks_of([quoted, market.quotes(beside)])
+
+    def instruments(self, venue: str, symbols: tuple[str, ...]):
+        return tuple(market.COIN for _ in symbols)
+
+    def tick_batches(self, *_: object, **__: object):
+        yield self.ticks
+
+
+def test_trade_that_leaves_on_a_quote_that_stands_is_compared(rng):
+    """Such trades and draws were left out, which is where nothing moved: chance seemed to move more."""
+    # Quoted every second up to 9.1 s, then at 30.1 s, crossed; a quote is stale after five seconds.
+    source = OneMarket([*range(10), 30, 31], quality={30: Quality.CROSSED})
+    grid = GridConfig(frame_ms=1_000, lateness_ms=0, stale_ms=5_000)
+    blocks = list(read_quotes(source, "v", ("A", "B"), grid=grid, start_ns=0, end_ns=0))
+    frame = int(blocks[0].end_ns[0])
+    assert frame == market.NOW + NS_PER_S
+
+    def at(second: int, held: int) -> Trades:
+        trades = _trades([0], [held], [1])
+        entry_ns = np.array([market.NOW + second * NS_PER_S])
+        moved = {"entry_ns": entry_ns, "exit_ns": entry_ns + held * NS_PER_S}
+        return Trades(*(moved.get(name, getattr(trades, name)) for name in Trades.__slots__))
+
+    def priced(second: int, held: int) -> RandomEntries | None:
+        return random_entries(at(second, held), blocks, frame_ns=FRAME, fee_bps=0.0, draws=50, rng=rng)
+
+    # In at the close of the second of 8.1 s, out at 20 s on the quote of 9.1 s.
+    found = priced(9, 11)
+    assert found is not None
+    assert (found.compared, found.left_out) == (1, 0)
+    entry, left = 10_009.0, 10_010.0
+    assert found.run == pytest.approx(1_000 / entry * ((left - 1) - (entry + 1)))
+    # Not in on a quote that stands, and not out on one that is wrong.
+    assert priced(20, 2) is None
+    assert priced(9, 22) is None
+
+
 def test_hole_in_the_grid_is_not_held_over(rng):
     quotes = _quotes(_walk(200, rng))
     end_ns = quotes.end_ns.copy()
     end_ns[100:] += 50 * FRAME
-    holed = Quotes(end_ns, quotes.mid, quotes.half)
+    holed = Quotes(end_ns, quotes.mid, quotes.half, quotes.fresh)
     assert compare(_trades([98], [4], [1]), holed, fee_bps=0.0, draws=100, rng=rng) is None
 
 
@@ -168,7 +217,10 @@ def test_cut_of_the_stream_does_not_change_the_result(rng):
     quotes = _quotes(mid)
     cuts = [0, *np.sort(rng.choice(np.arange(1, len(mid)), 40, replace=False)).tolist(), len(mid)]
     blocks = (
-        Quotes(quotes.end_ns[first:last], quotes.mid[:, first:last], quotes.half[:, first:last])
+        Quotes(
+            quotes.end_ns[first:last],
+            *(each[:, first:last] for each in (quotes.mid, quotes.half, quotes.fresh)),
+        )
         for first, last in itertools.pairwise(cuts)
     )
     whole, cut = (
@@ -189,7 +241,8 @@ def test_memory_does_not_grow_with_the_walk():
         def blocks():
             for hour in range(hours):
                 end_ns = START + FRAME * np.arange(hour * 3_600, (hour + 1) * 3_600, dtype=np.int64)
-                yield Quotes(end_ns, np.full((2, 3_600), 100.0), np.full((2, 3_600), 1e-4))
+                fresh = np.ones((2, 3_600), np.bool_)
+                yield Quotes(end_ns, np.full((2, 3_600), 100.0), np.full((2, 3_600), 1e-4), fresh)
 
         at = np.arange(0, hours * 3_600 - 1_000, 600).tolist()
         trades = _trades(at, (5 + np.arange(len(at)) % 50).tolist(), [1] * len(at))
