@@ -50,7 +50,7 @@ class SavedRun:
         DataError
             a file of it cannot be read
         """
-        if not (path / RESULT_FILE).is_file() or not (path / CONFIG_FILE).is_file():
+        if not all((path / name).is_file() for name in (RESULT_FILE, CONFIG_FILE, "trades.parquet")):
             raise UsageError(
                 "this is not the directory of a finished backtest",
                 where=str(path),
