@@ -191,8 +191,7 @@ def _band(band: dict[str, Any]) -> Table:
     for name in ("worst", "base", "best"):
         row = band[name]
         if name == "base":
-            levels = row.get("levels", {})  # runs of earlier versions do not say them
-            held = [levels.get(title, "") for title in ("latency quantile", "compute latency", "fee tier")]
+            held = [row["levels"][title] for title in ("latency quantile", "compute latency", "fee tier")]
         else:
             held = [
                 f"{row['request_ms']:.4g} + {row['reply_ms']:.4g} ms",
