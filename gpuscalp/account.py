@@ -160,11 +160,3 @@ class Account:
     def equity_e8(self, price_e8: Sequence[int]) -> int:
         """Return wallet + unrealised."""
         return self.wallet_e8 + self.unrealised_e8(price_e8)
-
-    def gross_e8(self, price_e8: Sequence[int]) -> int:
-        """Return Σ |value| over open positions."""
-        return sum(
-            abs(position.value_e8(price_e8[index]))
-            for index, position in enumerate(self.positions)
-            if position.qty_e8
-        )

@@ -158,11 +158,6 @@ class Batcher:
             return 0
         return (self._frame + 1) * self._frame_ns + self._lateness_ns
 
-    @property
-    def due_ns(self) -> int | None:
-        """When a batch closes by age; None if nothing waits."""
-        return self._oldest_ns + self._config.max_age_ms * NS_PER_MS if self._count else None
-
     def _pending(self) -> Ticks:
         ticks: Ticks = self._buffers[0].reshape(-1).view(TICK)[: self._count]
         return ticks

@@ -59,7 +59,7 @@ EDGE_TOLERANCE: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that has been checked, ready to predict. ``reference``: None in those of earlier versions."""
+    """A bundle that has been checked, ready to predict. ``reference``: None where none was written."""
 
     path: Path
     contract: Contract

@@ -132,8 +132,8 @@ class TrainingSpec(Struct, frozen=True, forbid_unknown_fields=True):
     ``trained_on`` runs from the first entry to the end of the last label of the final members' rows; a
     backtest inside it is in-sample. ``metrics`` are those of all held-out rows. ``trials`` counts the
     configurations that this one was chosen from, itself among them; a model that was not tuned has none
-    written into it, like those of earlier versions. ``continues``: digest of the model whose members went on;
-    rows, folds and data are those that they went on with.
+    written into it. ``continues``: digest of the model whose members went on; rows, folds and data are those
+    that they went on with.
     """
 
     venue: str
@@ -160,8 +160,8 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a program must know, and check, before it acts on what the model says.
 
     ``columns`` are ordered as the model reads them; ``graph_hash`` covers their definitions too. ``digest``
-    is the SHA-256 of all other fields. Bundles of earlier versions have no ``distribution`` or ``reference``,
-    and none is written into them when they are read: their digests stay true.
+    is the SHA-256 of all other fields. A bundle may be written without ``distribution`` or ``reference``,
+    and none is added when it is read: its digest stays true.
     """
 
     format: int

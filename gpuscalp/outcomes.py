@@ -233,11 +233,6 @@ class _Frames:
         """float64[T, S, K]"""
         return self._probability[self._first : self._stop]
 
-    @property
-    def end_ns(self) -> I64:
-        """int64[T]"""
-        return self._end_ns[self._first : self._stop]
-
     def append(self, frames: Sequence[Predicted], probability: F64) -> None:
         if self._stop + len(frames) > len(self._end_ns):
             self._move()

@@ -24,6 +24,8 @@ from gpuscalp.schema import F64, I64
 
 _NORMAL: Final = NormalDist()
 EULER_GAMMA: Final = 0.5772156649015329
+_MASS: Final = 0.95  # of every interval
+_TAILS: Final = ((1 - _MASS) / 2, (1 + _MASS) / 2)
 
 # Below this many days an annual figure would be extrapolation, not description.
 MIN_DAYS_TO_ANNUALISE: Final = 20.0
@@ -157,12 +159,12 @@ def deflated_sharpe(estimate: Sharpe, *, trials: int, variance: float | None = N
     return _NORMAL.cdf((value - benchmark) * math.sqrt(estimate.count - 1) / math.sqrt(scale))
 
 
-def wilson(hits: int, count: int, *, level: float = 0.95) -> Interval:
-    """Return Wilson's (1927) score interval for a share; (0, 1) where nothing was observed."""
+def wilson(hits: int, count: int) -> Interval:
+    """Return Wilson's (1927) 95 % score interval for a share; (0, 1) where nothing was observed."""
     assert 0 <= hits <= count
     if count == 0:
         return Interval(0.0, 1.0)
-    z = _NORMAL.inv_cdf(0.5 + level / 2)
+    z = _NORMAL.inv_cdf(0.5 + _MASS / 2)
     share = hits / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -190,9 +192,8 @@ def block_bootstrap(
     block: int,
     rng: np.random.Generator,
     resamples: int = 1_000,
-    level: float = 0.95,
 ) -> Interval:
-    """Return the percentile interval of a statistic under moving-block resampling.
+    """Return the 95 % percentile interval of a statistic under moving-block resampling.
 
     Parameters
     ----------
@@ -210,7 +211,7 @@ def block_bootstrap(
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return UNKNOWN
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, _TAILS)
     return Interval(float(low), float(high))
 
 
@@ -266,9 +267,8 @@ def stationary_bootstrap(
     rng: np.random.Generator,
     length: float | None = None,
     resamples: int = 1_000,
-    level: float = 0.95,
 ) -> Interval:
-    """Return the basic (reflected) interval of a statistic under stationary resampling.
+    """Return the basic (reflected) 95 % interval of a statistic under stationary resampling.
 
     Basic: what the resamples differ from the sample is laid around the sample's value the other way round
     (Davison and Hinkley 1997, section 5.2).
@@ -291,6 +291,6 @@ def stationary_bootstrap(
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return UNKNOWN
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, _TAILS)
     found = statistic(sample)
     return Interval(float(2 * found - high), float(2 * found - low))

@@ -34,7 +34,6 @@ LAYERS: dict[int, frozenset[str]] = {
             "exposure",
             "feature_columns",
             "features",
-            "forest",
             "frames",
             "guard",
             "inquiry",

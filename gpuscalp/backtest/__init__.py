@@ -24,14 +24,14 @@ def backtest_archive(
     overrides: Mapping[str, object] | None = None,
     out: Path | None = None,
     venue: str | None = None,
-    start: str | None = None,
-    end: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
     threads: int = 2,
     band_processes: int | None = None,
     like: Path | None = None,
     on_progress: Progress | None = None,
 ) -> BacktestResult:
-    """Backtest with what a command line gives: a configuration file, overrides, times as text.
+    """Backtest with what a command line gives: a configuration file and overrides.
 
     Sources of the configuration, later ones win: defaults, ``config``, environment, ``overrides``. With
     ``band_processes`` the grid of assumptions is traded as well, in so many processes; a script that wants
@@ -45,8 +45,6 @@ def backtest_archive(
     ConfigError, UsageError
         and what ``run_backtest`` raises
     """
-    from gpuscalp.times import parse_time
-
     given = dict(overrides or {})
     likeness = None
     if like is not None:
@@ -66,8 +64,8 @@ def backtest_archive(
             config=loaded,
             out=out,
             venue=venue,
-            start_ns=parse_time(start, "--from"),
-            end_ns=parse_time(end, "--to"),
+            start_ns=start_ns,
+            end_ns=end_ns,
             threads=threads,
             band=band,
             like=likeness,

@@ -9,7 +9,7 @@ import datetime
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, final
 
 import msgspec
 import numpy as np
@@ -17,9 +17,6 @@ import numpy as np
 from gpuscalp.backtest.run import CONFIG_FILE, RESULT_FILE
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.schema import E8, F64, I64
-
-# Columns that money is made of; without one of them the run was written by an older version.
-_NEEDED: Final = frozenset({"trade_index", "entry_decided", "gross_usdt", "impact_usdt", "pnl_usdt"})
 
 
 @final
@@ -46,26 +43,19 @@ class SavedRun:
         Raises
         ------
         UsageError
-            there is no finished backtest at ``path``, or one of a version that knew less
+            there is no finished backtest at ``path``
         DataError
             a file of it cannot be read
         """
-        if not (path / RESULT_FILE).is_file() or not (path / CONFIG_FILE).is_file():
+        if not all((path / name).is_file() for name in (RESULT_FILE, CONFIG_FILE, "trades.parquet")):
             raise UsageError(
                 "this is not the directory of a finished backtest",
                 where=str(path),
                 fix="give a directory that `gpuscalp backtest` has written (its answer names it: run_dir)",
             )
-        frozen, result = _json(path / CONFIG_FILE), _json(path / RESULT_FILE)
-        trades = _table(path / "trades.parquet")
-        if not set(trades.column_names) >= _NEEDED or "scope" not in frozen:
-            raise UsageError(
-                "the run was written by a version that splits the P&L otherwise",
-                where=str(path),
-                value=frozen.get("version"),
-                fix="run the backtest again with this version",
-            )
-        return cls(path, frozen, result, trades)
+        return cls(
+            path, _json(path / CONFIG_FILE), _json(path / RESULT_FILE), _table(path / "trades.parquet")
+        )
 
     @property
     def scope(self) -> dict[str, Any]:

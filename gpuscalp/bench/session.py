@@ -38,7 +38,6 @@ def live_config(*, redundancy: int = 1, port: int = 0) -> LiveConfig:
             FeedConfig(),
             public_url=f"{stream}/public",
             market_url=f"{stream}/market",
-            private_url=f"{stream}/private",
             rest_url=f"http://127.0.0.1:{port}",
             redundancy=redundancy,
             streams=KINDS,

@@ -9,7 +9,7 @@ import typer
 
 from gpuscalp.cli.app import backtest_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import MODEL_HELP, parse_model
+from gpuscalp.cli.words import MODEL_HELP, FromOption, ToOption, parse_model
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -36,10 +36,8 @@ def backtest(
     venue: Annotated[
         str | None, typer.Option("--venue", help="Venue of the archive; default: the bundle's.")
     ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T12:00.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    start_ns: FromOption = None,
+    end_ns: ToOption = None,
     trials: Annotated[
         int | None,
         typer.Option("--trials", help="Configurations tried so far, this one included; overrides the file."),
@@ -75,8 +73,8 @@ def backtest(
             overrides={"trials": trials},
             out=out,
             venue=venue,
-            start=start,
-            end=end,
+            start_ns=start_ns,
+            end_ns=end_ns,
             threads=threads,
             band_processes=(processes or core_count()) if band else None,
             like=like,
@@ -191,8 +189,7 @@ def _band(band: dict[str, Any]) -> Table:
     for name in ("worst", "base", "best"):
         row = band[name]
         if name == "base":
-            levels = row.get("levels", {})  # runs of earlier versions do not say them
-            held = [levels.get(title, "") for title in ("latency quantile", "compute latency", "fee tier")]
+            held = [row["levels"][title] for title in ("latency quantile", "compute latency", "fee tier")]
         else:
             held = [
                 f"{row['request_ms']:.4g} + {row['reply_ms']:.4g} ms",

@@ -12,8 +12,8 @@ import typer
 
 from gpuscalp.cli.app import data_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import nanoseconds, split
-from gpuscalp.times import parse_time, utc
+from gpuscalp.cli.words import FromOption, SymbolsOption, ToOption, VenueOption, nanoseconds, split
+from gpuscalp.times import utc
 
 ArchiveArgument = Annotated[Path, typer.Argument(help="Directory of the archive.")]
 Venue = Literal["binance_usdm", "binance_spot"]
@@ -125,14 +125,10 @@ def export(
     archive: ArchiveArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder for the files, new or existing.")],
     format: Annotated[Literal["hftbacktest"], typer.Option("--format", help="Whose files to write.")],
-    venue: Annotated[
-        str | None, typer.Option("--venue", help="May be left out where the archive has only one.")
-    ] = None,
-    symbols: Annotated[str | None, typer.Option("--symbols", help="Comma-separated; default: all.")] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T23:58.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    venue: VenueOption = None,
+    symbols: SymbolsOption = None,
+    start_ns: FromOption = None,
+    end_ns: ToOption = None,
     latency_offset: Annotated[
         str,
         typer.Option(
@@ -155,8 +151,8 @@ def export(
             out,
             venue=venue,
             symbols=split(symbols),
-            start_ns=parse_time(start, "--from"),
-            end_ns=parse_time(end, "--to"),
+            start_ns=start_ns,
+            end_ns=end_ns,
             latency_offset_ns=None if latency_offset == "auto" else nanoseconds(latency_offset),
             overwrite=overwrite,
             progress=advance,

@@ -10,8 +10,7 @@ import typer
 
 from gpuscalp.cli.app import app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import MODEL_HELP, RegistryOption
-from gpuscalp.times import parse_time
+from gpuscalp.cli.words import MODEL_HELP, FromOption, RegistryOption, ToOption
 
 
 @app.command("drift")
@@ -21,10 +20,8 @@ def drift(
     venue: Annotated[
         str | None, typer.Option("--venue", help="May be left out where the archive has the model's own.")
     ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T23:58.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    start_ns: FromOption = None,
+    end_ns: ToOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Picture to write: .png, .svg or .pdf.")] = None,
     registry: RegistryOption = None,
     json: JsonFlag = False,
@@ -41,8 +38,8 @@ def drift(
             model_path(model, registry=registry),
             source,
             venue=venue,
-            start_ns=parse_time(start, "--from"),
-            end_ns=parse_time(end, "--to"),
+            start_ns=start_ns,
+            end_ns=end_ns,
             out=out,
             on_progress=advance,
         )

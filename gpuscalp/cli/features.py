@@ -10,8 +10,7 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, features_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import split, words
-from gpuscalp.times import parse_time
+from gpuscalp.cli.words import FromOption, SymbolsOption, ToOption, VenueOption, split, words
 
 if TYPE_CHECKING:
     from gpuscalp.config import TrainConfig
@@ -20,10 +19,6 @@ ArchiveArgument = Annotated[Path, typer.Argument(help="Directory of the archive.
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file with [grid] and [features], as for train.")
 ]
-VenueOption = Annotated[
-    str | None, typer.Option("--venue", help="May be left out where the archive has only one.")
-]
-SymbolsOption = Annotated[str | None, typer.Option("--symbols", help="Comma-separated; default: all.")]
 ColumnsOption = Annotated[
     list[str] | None, typer.Option("--columns", help="Shell patterns, comma-separated; repeatable.")
 ]
@@ -87,10 +82,8 @@ def plot(
         list[str], typer.Option("--columns", help="Shell patterns, comma-separated; repeatable.")
     ],
     symbol: Annotated[str | None, typer.Option("--symbol", help="Default: the leader.")] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T23:58.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    start_ns: FromOption = None,
+    end_ns: ToOption = None,
     venue: VenueOption = None,
     config: ConfigOption = None,
     json: JsonFlag = False,
@@ -105,8 +98,8 @@ def plot(
         columns=words(columns),
         venue=venue,
         symbol=symbol,
-        start_ns=parse_time(start, "--from"),
-        end_ns=parse_time(end, "--to"),
+        start_ns=start_ns,
+        end_ns=end_ns,
         grid=configured.grid,
         features=configured.features,
     )

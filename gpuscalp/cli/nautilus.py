@@ -9,7 +9,7 @@ import typer
 
 from gpuscalp.cli.app import nautilus_app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import MODEL_HELP, parse_model
+from gpuscalp.cli.words import MODEL_HELP, FromOption, ToOption, VenueOption, parse_model
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -28,10 +28,8 @@ def backtest(
     venue: Annotated[
         str | None, typer.Option("--venue", help="Venue of the archive; default: the bundle's.")
     ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T12:00.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    start_ns: FromOption = None,
+    end_ns: ToOption = None,
     catalog: Annotated[
         Path | None,
         typer.Option("--catalog", help="Read the market from this catalog of the archive, not from it."),
@@ -63,8 +61,8 @@ def backtest(
             overrides={"trials": trials},
             out=out,
             venue=venue,
-            start=start,
-            end=end,
+            start_ns=start_ns,
+            end_ns=end_ns,
             catalog=catalog,
             book=book,
             on_progress=advance,
@@ -90,12 +88,10 @@ def compare(
 def export(
     archive: Annotated[Path, typer.Argument(help="Archive made by `gpuscalp data import`.")],
     catalog: Annotated[Path, typer.Argument(help="New directory for the catalog.")],
-    venue: Annotated[
-        str | None, typer.Option("--venue", help="Venue; may be left out where there is only one.")
-    ] = None,
+    venue: VenueOption = None,
     symbols: Annotated[str, typer.Option("--symbols", help="Such as BTCUSDT,ETHUSDT; default: all.")] = "",
-    start: Annotated[str | None, typer.Option("--from", help="First instant, UTC.")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    start_ns: FromOption = None,
+    end_ns: ToOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Write an archive as a ParquetDataCatalog of NautilusTrader.
@@ -106,7 +102,6 @@ def export(
 
     require()
     from gpuscalp.nautilus.export import export_catalog
-    from gpuscalp.times import parse_time
 
     with progress("Exporting") as advance:
         answer = export_catalog(
@@ -114,8 +109,8 @@ def export(
             catalog,
             venue=venue,
             symbols=tuple(name for name in symbols.split(",") if name),
-            start_ns=parse_time(start, "--from"),
-            end_ns=parse_time(end, "--to"),
+            start_ns=start_ns,
+            end_ns=end_ns,
             progress=advance,
         )
     emit(answer, json=json, text=lambda: _account(answer))

@@ -11,7 +11,14 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import MODEL_HELP, ExperimentOption, RegistryOption, TrackingOption
+from gpuscalp.cli.words import (
+    MODEL_HELP,
+    ExperimentOption,
+    FromOption,
+    RegistryOption,
+    ToOption,
+    TrackingOption,
+)
 from gpuscalp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,10 +39,8 @@ def train(
     symbols: Annotated[
         str | None, typer.Option("--symbols", help="Comma-separated symbols; overrides the file.")
     ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T12:00.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    start_ns: FromOption = None,
+    end_ns: ToOption = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the ensemble; overrides the file.")
     ] = None,
@@ -96,8 +101,8 @@ def train(
                 "symbols": symbols.split(",") if symbols else None,
                 "ensemble.seed": seed,
             },
-            start=start,
-            end=end,
+            start_ns=start_ns,
+            end_ns=end_ns,
             device=device,
             threads=threads,
             overwrite=overwrite,

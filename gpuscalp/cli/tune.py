@@ -9,7 +9,7 @@ import typer
 
 from gpuscalp.cli.app import DeviceOption, app
 from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import RegistryOption
+from gpuscalp.cli.words import FromOption, RegistryOption, ToOption
 
 _SHOWN = 15
 _UNITS = {"net": "bps/symbol·h", "log_loss": "share of base log loss"}
@@ -35,10 +35,8 @@ def tune(
         Literal["net", "log_loss"] | None,
         typer.Option("--metric", help="What a trial is scored by; overrides the file."),
     ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First instant, UTC, as 2024-07-18T12:00.")
-    ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="End, UTC, not included.")] = None,
+    start_ns: FromOption = None,
+    end_ns: ToOption = None,
     device: DeviceOption = "auto",
     cpus: Annotated[
         int | None, typer.Option("--cpus", min=1, help="CPUs and threads of a trial; overrides the file.")
@@ -83,8 +81,8 @@ def tune(
             trials=trials,
             out=out,
             resume=resume,
-            start=start,
-            end=end,
+            start_ns=start_ns,
+            end_ns=end_ns,
             device=device,
             address=address,
             concurrent=concurrent,

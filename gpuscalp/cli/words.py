@@ -1,6 +1,6 @@
-"""What the words of options mean: numbers, lists, models.
+"""What the words of options mean: numbers, lists, times, models.
 
-Owns: the parsing that several commands share. Never: looks into an archive.
+Owns: the options and the parsing that several commands share. Never: looks into an archive.
 """
 
 from __future__ import annotations
@@ -12,6 +12,28 @@ from typing import Annotated
 import typer
 
 MODEL_HELP = "@champion, the beginning of a digest in the registry, or a path."
+
+
+def _from(text: str) -> int | None:
+    from gpuscalp.times import parse_time
+
+    return parse_time(text, "--from")
+
+
+def _to(text: str) -> int | None:
+    from gpuscalp.times import parse_time
+
+    return parse_time(text, "--to")
+
+
+FromOption = Annotated[
+    int | None, typer.Option("--from", parser=_from, help="First instant, UTC, as 2024-07-18T12:00.")
+]
+ToOption = Annotated[int | None, typer.Option("--to", parser=_to, help="End, UTC, not included.")]
+VenueOption = Annotated[
+    str | None, typer.Option("--venue", help="May be left out where the archive has only one.")
+]
+SymbolsOption = Annotated[str | None, typer.Option("--symbols", help="Comma-separated; default: all.")]
 
 RegistryOption = Annotated[
     Path | None,

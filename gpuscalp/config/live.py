@@ -28,7 +28,6 @@ class FeedConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     public_url: str = "wss://fstream.binance.com/public"
     market_url: str = "wss://fstream.binance.com/market"
-    private_url: str = "wss://fstream.binance.com/private"
     rest_url: str = "https://fapi.binance.com"
     # Base URLs of further redundant connections in place of the first ones; {route} is filled in.
     redundant_urls: tuple[str, ...] = ()
@@ -187,7 +186,6 @@ class NautilusConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rest_url: str = ""
     stream_url: str = ""
     ws_api_url: str = ""
-    position_mode: Literal["one_way", "hedge"] = "one_way"  # the account's; hedge mode is refused
     # What becomes of a position or an order at the exchange that nobody here knows.
     unknown: Literal["block", "adopt", "close"] = "block"
     look_s: Positive = 30.0  # how often orders, trades, positions and balance are compared

@@ -19,7 +19,6 @@ from gpuscalp.distributed.steps import RaySteps
 from gpuscalp.errors import DeviceError, UsageError
 from gpuscalp.progress import Progress, silent
 from gpuscalp.ray_cluster import connected
-from gpuscalp.times import parse_time
 from gpuscalp.train.result import TrainResult
 from gpuscalp.train.run import train_by
 from gpuscalp.train.source import ArchiveSource
@@ -33,8 +32,8 @@ def train_on_ray(
     address: str | None = None,
     config: Path | TrainConfig | None = None,
     overrides: Mapping[str, object] | None = None,
-    start: str | None = None,
-    end: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
     device: RequestedDevice = "auto",
     threads: int | None = None,
     overwrite: bool = False,
@@ -49,7 +48,7 @@ def train_on_ray(
     address : of a Ray cluster, or ``auto``; None starts one on this machine and ends it afterwards
     device : ``cuda`` gives every worker a GPU of its own; ``auto`` does so where there are enough
     threads : cores of each worker; None shares the cluster's out
-    out, config, overrides, start, end, overwrite, on_progress : see ``gpuscalp.train.train_archive``
+    out, config, overrides, start_ns, end_ns, overwrite, on_progress : see ``gpuscalp.train.train_archive``
 
     Returns
     -------
@@ -65,8 +64,8 @@ def train_on_ray(
     source = ArchiveSource.open(
         Archive.open(archive),
         config,
-        start_ns=parse_time(start, "--from"),
-        end_ns=parse_time(end, "--to"),
+        start_ns=start_ns,
+        end_ns=end_ns,
     )
     check_free(out, overwrite=overwrite)
     progress = on_progress or silent

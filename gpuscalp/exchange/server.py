@@ -28,6 +28,7 @@ from gpuscalp.exchange.session import DisconnectError, Session, is_stream_path
 from gpuscalp.exchange.source import Source
 from gpuscalp.exchange.venue import Account, Venue
 
+_HOST: Final = "127.0.0.1"
 _API_PATH: Final = "/ws-fapi/v1"
 _SIM: Final = "/sim/v1/"
 # Messages that wait for one connection; beyond this number a replay without a speed waits for the reader.
@@ -96,14 +97,13 @@ class ExchangeServer:
         self.replay = Replay(self.venue, source, speed=spec.speed, recorded=spec.recorded, loop=spec.loop)
         self.admin_token = spec.admin_token or secrets.token_urlsafe(16)
         self.port = 0
-        self.host = ""
         self._connections: dict[Connection, None] = {}
         self._connection_count = 0
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribed = asyncio.Event()
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    async def start(self, port: int = 0) -> None:
         """Begin the replay and open the port (0 picks one).
 
         Raises
@@ -120,10 +120,10 @@ class ExchangeServer:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        site = web.TCPSite(self._runner, _HOST, port)
         await site.start()
         assert site._server is not None
-        self.host, self.port = host, site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
         self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._keep())]
 
     async def stop(self) -> None:
@@ -144,7 +144,7 @@ class ExchangeServer:
 
     def urls(self) -> dict[str, str]:
         """Return the base URLs that clients are given."""
-        rest, stream = f"http://{self.host}:{self.port}", f"ws://{self.host}:{self.port}"
+        rest, stream = f"http://{_HOST}:{self.port}", f"ws://{_HOST}:{self.port}"
         admin = rest + _SIM.rstrip("/")
         return {"rest": rest, "stream": stream, "ws_api": stream + _API_PATH, "admin": admin}
 

@@ -76,11 +76,6 @@ class ClockOffset:
         return best[-1][0] // 2 if best else None
 
     @property
-    def least_delay_ns(self) -> int | None:
-        """Smallest receive time minus event time of the last minute, by our clock."""
-        return min(least for _, least in self._slices) if self._slices else None
-
-    @property
     def has_drifted(self) -> bool:
         """Whether trading must stop: no estimate, an offset beyond the limit, or event times that contradict
         it, because they lie in the future of the corrected clock or because all of them are old."""

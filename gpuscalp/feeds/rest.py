@@ -44,7 +44,7 @@ class WeightBudget:
     Parameters
     ----------
     limit : weight a minute
-    reserve : part of it that only ``urgent`` calls may use: cancelling orders must always be possible
+    reserve : part of it that is left alone, for orders: cancelling them must always be possible
 
     Attributes
     ----------
@@ -60,13 +60,12 @@ class WeightBudget:
         self.blocked_until_ns = 0
         self.refusals = 0
 
-    def ready_ns(self, weight: int, now_ns: int, *, urgent: bool = False) -> int:
+    def ready_ns(self, weight: int, now_ns: int) -> int:
         """Return when a call may be made: ``now_ns`` or later."""
         if now_ns < self.blocked_until_ns:
             return self.blocked_until_ns
-        room = self._limit - (0 if urgent else self._reserve)
         used = self.used if now_ns // _MINUTE_NS <= self._minute else 0
-        return now_ns if used + weight <= room else (self._minute + 1) * _MINUTE_NS
+        return now_ns if used + weight <= self._limit - self._reserve else (self._minute + 1) * _MINUTE_NS
 
     def spend(self, weight: int, now_ns: int) -> None:
         """A call is made now."""

@@ -17,7 +17,7 @@ from typing import Final, Literal
 from gpuscalp.config import FeedConfig
 from gpuscalp.errors import ConfigError
 
-Route = Literal["public", "market", "private"]
+Route = Literal["public", "market"]
 
 _PUBLIC: Final = frozenset({"bookTicker", "depth", "depth5", "depth10", "depth20", "rpiDepth"})
 _MARKET: Final = frozenset(
@@ -125,5 +125,4 @@ def base_url(route: Route, config: FeedConfig, *, copy: int = 0) -> str:
     others = config.redundant_urls
     if copy > 0 and others:
         return others[(copy - 1) % len(others)].format(route=route).rstrip("/")
-    urls = {"public": config.public_url, "market": config.market_url, "private": config.private_url}
-    return urls[route].rstrip("/")
+    return (config.public_url if route == "public" else config.market_url).rstrip("/")

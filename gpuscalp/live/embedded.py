@@ -44,7 +44,6 @@ def embedded_feed(feed: FeedConfig, urls: dict[str, str]) -> FeedConfig:
         feed,
         public_url=f"{stream}/public",
         market_url=f"{stream}/market",
-        private_url=f"{stream}/private",
         rest_url=urls["rest"],
         redundant_urls=(),
         streams=tuple("trade" if name == "aggTrade" else name for name in feed.streams),

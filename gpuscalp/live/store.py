@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 from urllib.parse import quote
 
 import msgspec
@@ -148,13 +148,6 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise _damaged(self._path, error) from None
 
-    def open_orders(self) -> list[dict[str, Any]]:
-        """Return the orders that have not ended."""
-        return self._rows(f"SELECT * FROM orders WHERE {_OPEN}")  # noqa: S608
-
-    def positions(self) -> list[dict[str, Any]]:
-        return self._rows("SELECT * FROM positions ORDER BY symbol")
-
     def tidy(self) -> None:
         """Move what was written from the log into the database; waits for the disk, so for another thread.
 
@@ -266,11 +259,6 @@ class Store:
         if closed:
             self._db.executemany("DELETE FROM positions WHERE symbol = ?", closed)
         return held
-
-    def _rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        cursor = self._db.execute(query, values)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def open_to_read(path: Path, *, timeout_s: float = 5.0) -> sqlite3.Connection:

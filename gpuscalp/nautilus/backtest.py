@@ -161,8 +161,8 @@ def nautilus_archive(
     overrides: Mapping[str, object] | None = None,
     out: Path | None = None,
     venue: str | None = None,
-    start: str | None = None,
-    end: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
     catalog: Path | None = None,
     book: BookKind = "books",
     on_progress: Progress | None = None,
@@ -174,8 +174,6 @@ def nautilus_archive(
     ConfigError, UsageError
         and what ``run_nautilus`` raises
     """
-    from gpuscalp.times import parse_time
-
     loaded = load(BacktestConfig, config, env=os.environ, overrides=overrides)
     rows: Iterable[list[Row]] | None = None
     if catalog is not None:
@@ -187,8 +185,8 @@ def nautilus_archive(
         config=loaded,
         out=out,
         venue=venue,
-        start_ns=parse_time(start, "--from"),
-        end_ns=parse_time(end, "--to"),
+        start_ns=start_ns,
+        end_ns=end_ns,
         book=book,
         rows=rows,
         on_progress=on_progress,

@@ -43,8 +43,7 @@ def permit(config: LiveConfig, env: Mapping[str, str], *, confirmed: bool) -> Ke
     Raises
     ------
     UsageError     it was not given
-    ConfigError    NautilusTrader is missing or too old, a key is missing, a URL is not where it has to be, or
-        the account is said to be in hedge mode
+    ConfigError    NautilusTrader is missing or too old, a key is missing, or a URL is not where it has to be
     """
     place = config.nautilus
     if not confirmed:
@@ -64,13 +63,6 @@ def permit(config: LiveConfig, env: Mapping[str, str], *, confirmed: bool) -> Ke
             value=error.value,
             fix=error.fix,
         ) from None
-    if place.position_mode == "hedge":
-        raise ConfigError(
-            "hedge mode is not traded: exits are reduce-only, which only one-way mode has",
-            where="nautilus.position_mode",
-            value=place.position_mode,
-            fix="set the account to one-way mode",
-        )
     _check_urls(place)
     names = VARIABLES[place.where]
     missing = [name for name in names if not env.get(name)]

@@ -128,7 +128,7 @@ def _needed(journal: Path, about: SessionFile, since_ns: int) -> tuple[list[Path
 
 def _begun_ns(segment: Path) -> int | None:
     """Return when the first record of a segment came; None where no whole block of messages stands in it,
-    which may be one that is being written. Headers of earlier versions say when their process began."""
+    which may be one that is being written. The header of a first segment says when its process began."""
     begun_ns = None
     for block in JournalReader(segment, torn=True).blocks():
         begun_ns = block[0].recv_ns if begun_ns is None else begun_ns

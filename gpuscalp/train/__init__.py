@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from gpuscalp.config import TrainConfig, load
 from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.progress import Progress
-from gpuscalp.times import parse_time
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource, FeatureSource
@@ -31,8 +30,8 @@ def train_archive(
     *,
     config: Path | TrainConfig | None = None,
     overrides: Mapping[str, object] | None = None,
-    start: str | None = None,
-    end: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
     device: RequestedDevice = "auto",
     threads: int | None = None,
     overwrite: bool = False,
@@ -47,7 +46,7 @@ def train_archive(
     out : directory of the bundle
     config : TOML file, TrainConfig, or None for the defaults
     overrides : dotted key → value, before the configuration is checked; only with a file or None
-    start, end : ISO times, UTC; half-open; None is open
+    start_ns, end_ns : half-open, exchange time; None is open
     device, threads, overwrite, on_progress, warm_start : see ``train``
 
     Returns
@@ -67,8 +66,8 @@ def train_archive(
     source = ArchiveSource.open(
         opened,
         config,
-        start_ns=parse_time(start, "--from"),
-        end_ns=parse_time(end, "--to"),
+        start_ns=start_ns,
+        end_ns=end_ns,
         threads=threads or core_count(),
         device=resolve(device).name,
     )

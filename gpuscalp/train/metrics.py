@@ -248,7 +248,6 @@ def block_correlation(
     block_ns: int,
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
 ) -> Correlation:
     """Correlate two series of rows, with an interval by the moving-block bootstrap over time.
 
@@ -262,7 +261,7 @@ def block_correlation(
     end_ns : int64[R]    instants; any order
     block_ns : block length, at least the horizon over which rows are dependent
     rng : draws the blocks
-    resamples, confidence : number of resamples, and mass of the interval
+    resamples : their number
 
     Returns
     -------
@@ -299,7 +298,7 @@ def block_correlation(
     for index in range(resamples):
         totals[index] = block[:, rng.integers(0, block.shape[1], draws)].sum(axis=1)
     drawn = _correlation(totals.T)
-    tail = (1.0 - confidence) / 2.0
+    tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Correlation(value, float(low), float(high))
 

@@ -28,7 +28,6 @@ from gpuscalp.files import pretty, replace_file
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
-from gpuscalp.times import parse_time
 from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource
 from gpuscalp.tuning.cluster import RayPool, WorkerSpec, require
@@ -62,8 +61,8 @@ def tune_archive(
     trials: int,
     out: Path | None = None,
     resume: bool = False,
-    start: str | None = None,
-    end: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
     device: RequestedDevice = "auto",
     address: str | None = None,
     concurrent: int | None = None,
@@ -79,7 +78,7 @@ def tune_archive(
     out : directory; new or empty unless ``resume``; default ``runs/tune-<hash>``
     resume : go on in a directory that an earlier call with the same data and configuration has left; what is
         finished is kept
-    start, end : ISO times, UTC; half-open; None is open
+    start_ns, end_ns : half-open, exchange time; None is open
     device : where trials and the bundle are trained
     address : of a Ray cluster, or "auto"; None starts one on this machine for the time of the call
     concurrent : trials at the same time, at most; does not change the result
@@ -101,8 +100,8 @@ def tune_archive(
     source = ArchiveSource.open(
         Archive.open(archive),
         config.train,
-        start_ns=parse_time(start, "--from"),
-        end_ns=parse_time(end, "--to"),
+        start_ns=start_ns,
+        end_ns=end_ns,
         device=chosen.name,
     )
     config = structs.replace(config, train=structs.replace(config.train, symbols=source.symbols))

@@ -23,8 +23,10 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
 
     Raises
     ------
+    UsageError
+        a path is no run
     DataError
-        a path is no run, or they are not over the same data, too few or too short, or all did the same
+        they are not over the same data, too few or too short, or all did the same
     """
     from gpuscalp.backtest.metrics import number, performance
     from gpuscalp.overfitting import backtest_overfitting

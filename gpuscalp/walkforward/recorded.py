@@ -1,6 +1,6 @@
-"""A run directory read back: equity, trades, and the figures of ``result.json``.
+"""What a judgement asks of a finished run: its equity and its trades as arrays, its figures.
 
-Owns: the reading, and returns of several runs on one grid. Never: writes, or judges.
+Owns: the arrays, and returns of several runs on one grid. Never: reads a file, or judges.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from gpuscalp.backtest.metrics import return_edges
-from gpuscalp.backtest.run import RESULT_FILE
+from gpuscalp.backtest.saved import SavedRun, times
 from gpuscalp.errors import DataError
 from gpuscalp.schema import F64, I64
 
@@ -94,26 +93,11 @@ def read_run(path: Path) -> Recorded:
 
     Raises
     ------
-    DataError
-        it is none, or cannot be read
+    UsageError, DataError
+        as ``SavedRun.open`` raises
     """
-    from gpuscalp.arrow import pa, pq
-
-    try:
-        summary = msgspec.json.decode((path / RESULT_FILE).read_bytes())
-        equity = pq.read_table(path / "equity.parquet")
-        trades = pq.read_table(path / "trades.parquet")
-        return Recorded(
-            path=path,
-            time_ns=_times(equity["at"]),
-            equity_usdt=equity["equity_usdt"].to_numpy(),
-            trades=_trades(trades, summary["symbols"]),
-            summary=summary,
-        )
-    except (OSError, KeyError, TypeError, ValueError, msgspec.DecodeError, pa.ArrowException) as error:
-        raise DataError(
-            f"not a run directory: {error}", where=str(path), fix="gpuscalp backtest writes one"
-        ) from None
+    run = SavedRun.open(path)
+    return Recorded(path, *run.equity, _trades(run.trades, run.result["symbols"]), run.result)
 
 
 def returns_of(runs: Sequence[Recorded], interval_s: int) -> F64:
@@ -142,18 +126,14 @@ def returns_of(runs: Sequence[Recorded], interval_s: int) -> F64:
     return np.stack([np.diff(run.equity_at(edges)) / run.summary["start_usdt"] for run in runs], axis=1)
 
 
-def _times(column: Any) -> I64:
-    return column.cast("int64").to_numpy().astype(np.int64)  # type: ignore[no-any-return]
-
-
 def _trades(table: Any, symbols: Sequence[str]) -> Trades:
     place = {symbol: index for index, symbol in enumerate(symbols)}
     qty = table["qty"].to_numpy()
     return Trades(
         np.array([place[symbol] for symbol in table["symbol"].to_pylist()], np.int64),
         np.array([1 if side == "long" else -1 for side in table["side"].to_pylist()], np.int64),
-        _times(table["entry_decided"]),
-        _times(table["exit_decided"]),
+        times(table, "entry_decided"),
+        times(table, "exit_decided"),
         qty * table["entry_price"].to_numpy(),
         qty * table["exit_price"].to_numpy(),
         *(table[f"{name}_usdt"].to_numpy() for name in ("gross", "delay", "fees", "funding", "pnl")),

@@ -304,7 +304,7 @@ def test_span_and_band_are_refused(material: dict[str, Path], tmp_path: Path) ->
     session = replayed({**material, "recording": material["short"]}, tmp_path / "session")
     archive = imported(session, tmp_path / "archive", material["info"])
     with pytest.raises(UsageError, match="no band"):
-        backtest_archive(archive, like=session, out=tmp_path / "run", end="2024-07-19")
+        backtest_archive(archive, like=session, out=tmp_path / "run", end_ns=10**9)
     words = ["backtest", str(archive), "--like", str(session), "--out", str(tmp_path / "run"), "--json"]
     assert run(words) == 0
     frozen = json.loads((tmp_path / "run" / "config.json").read_text())

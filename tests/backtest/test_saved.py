@@ -124,17 +124,14 @@ def test_run_is_told_with_its_settings_and_the_parts_by_symbol(folder: Path) -> 
     assert sorted(abs(row["pnl_usdt"]) for row in told["trades"]) == sorted(pnl)[-3:]
 
 
-def test_what_is_no_run_or_an_old_or_a_broken_one_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_what_is_no_run_or_a_broken_one_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not the directory of a finished backtest"):
         show_run(tmp_path)
-    old = tmp_path / "old"
-    shutil.copytree(folder / "a", old)
-    pq.write_table(pq.read_table(old / "trades.parquet").drop(["impact_usdt"]), old / "trades.parquet")
-    with pytest.raises(UsageError, match="splits the P&L otherwise"):
-        show_run(old)
-    (old / "trades.parquet").write_bytes(b"PAR1")
+    broken = tmp_path / "broken"
+    shutil.copytree(folder / "a", broken)
+    (broken / "trades.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="cannot be read"):
-        show_run(old)
+        show_run(broken)
 
 
 def test_run_against_itself_differs_in_nothing(folder: Path) -> None:

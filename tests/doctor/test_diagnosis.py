@@ -49,7 +49,7 @@ def _no_faults(exchange: Exchange) -> Iterator[None]:
 
 def _feed(exchange: Exchange, **more) -> FeedConfig:
     stream = exchange.urls["stream"]
-    urls = {f"{route}_url": f"{stream}/{route}" for route in ("public", "market", "private")}
+    urls = {f"{route}_url": f"{stream}/{route}" for route in ("public", "market")}
     return FeedConfig(rest_url=exchange.urls["rest"], **urls, **more)
 
 

@@ -38,11 +38,11 @@ def test_budget_is_never_exceeded_in_any_minute(limit, reserve, calls):
     assert all(total <= limit - reserve for total in spent.values())
 
 
-def test_reserve_is_left_for_urgent_calls():
+def test_reserve_is_left_alone():
     budget = WeightBudget(100, 20)
-    budget.spend(80, NOW_NS)
-    assert budget.ready_ns(1, NOW_NS) == NOW_NS + MINUTE_NS
-    assert budget.ready_ns(1, NOW_NS, urgent=True) == NOW_NS
+    budget.spend(79, NOW_NS)
+    assert budget.ready_ns(1, NOW_NS) == NOW_NS
+    assert budget.ready_ns(2, NOW_NS) == NOW_NS + MINUTE_NS
 
 
 def test_weight_that_others_use_behind_the_same_address_counts():
@@ -66,7 +66,7 @@ def test_weight_that_others_use_behind_the_same_address_counts():
 def test_refusals_are_heeded(status, headers, body, wait_s):
     budget = WeightBudget(100, 0)
     budget.on_reply(status, headers, body, NOW_NS)
-    assert budget.ready_ns(1, NOW_NS, urgent=True) == NOW_NS + wait_s * NS_PER_S
+    assert budget.ready_ns(1, NOW_NS) == NOW_NS + wait_s * NS_PER_S
     assert budget.refusals == 1
 
 

@@ -146,7 +146,6 @@ def feed_of(exchange: Exchange, **changes: Any) -> FeedConfig:
         **{
             "public_url": f"{stream}/public",
             "market_url": f"{stream}/market",
-            "private_url": f"{stream}/private",
             "rest_url": exchange.urls["rest"],
             "streams": ("trade", "bookTicker", "depth@100ms", "markPrice@1s"),
             "redundancy": 2,

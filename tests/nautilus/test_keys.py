@@ -62,7 +62,6 @@ def test_older_nautilus_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("place", "what"),
     [
-        ({"where": "live", "position_mode": "hedge"}, "hedge"),
         ({"where": "testnet"}, "no API key"),
         ({"where": "live", "rest_url": "http://127.0.0.1:1"}, "URLs of its own"),
         ({"where": "local"}, "on this machine"),
