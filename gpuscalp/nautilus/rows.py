@@ -8,8 +8,7 @@ There are two sources of the quality bits, because Nautilus's events carry none:
 * ``told``: rows of an archive, in its order, one for each event. Doubts come as events of their own
   (``gpuscalp.nautilus.market.Doubt``), each before the event that it is about.
 * found: a live feed. Missing trades show in their ids; a book is doubtful until its snapshot has come. That
-  depth updates are missing Nautilus's events do not tell, because they do not name their predecessor: the
-  owner says it (``lose_books``), for instance when a connection was lost.
+  depth updates are missing Nautilus's events do not tell, because they do not name their predecessor.
 """
 
 from __future__ import annotations
@@ -174,11 +173,6 @@ class EventRows:
     def end_marks(self) -> None:
         """Note that the last part of a mark price has come."""
         self._flush_marks()
-
-    def lose_books(self, symbols: Sequence[int]) -> None:
-        """Note that updates of books may be missing: they are not whole until their next snapshot."""
-        for symbol in symbols:
-            self._markets[symbol].book = LocalBook()
 
     def unsynced(self) -> tuple[int, ...]:
         """Return the indices of symbols whose book is not whole; none where doubts are told."""

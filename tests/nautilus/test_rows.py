@@ -116,10 +116,6 @@ def test_a_book_begins_with_its_snapshot_and_rows_follow_its_best_levels(rows: E
         tick(TickKind.BOOK, 1_100, **later),
         tick(TickKind.BOOK, 1_300, **later | {"px1": 200, "q1": 8.5, "q3": 38.5}),
     )
-    rows.lose_books([0])
-    assert rows.unsynced() == (0, 1)
-    rows.deltas(0, deltas(20, 1_400, (UPDATE, BUY, 99.5, 1.0)))
-    assert len(rows) == 0
 
 
 def test_the_parts_of_a_mark_price_make_one_row(rows: EventRows) -> None:
