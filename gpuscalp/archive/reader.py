@@ -14,9 +14,9 @@ import numpy as np
 
 from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Manifest, Part
-from gpuscalp.archive.series import BookSeries, MarkSeries, QuoteSeries
-from gpuscalp.archive.streams import PartReader, Rows, in_ticks, merged_ticks, price_or_nan
-from gpuscalp.archive.tables import BOOKS, COMMON, MARKS, QUOTES, TABLES, Table
+from gpuscalp.archive.series import BookSeries
+from gpuscalp.archive.streams import PartReader, Rows, in_ticks, merged_ticks
+from gpuscalp.archive.tables import BOOKS, COMMON, QUOTES, TABLES, Table
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import BOOK_LEVELS, E8, Instrument, TickKind, Ticks
 from gpuscalp.times import utc
@@ -179,46 +179,28 @@ class Archive:
 
     def quotes(
         self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
-    ) -> QuoteSeries:
+    ) -> BookSeries:
         """Return all quotes of one symbol, in arrival order."""
-        rows, instrument = self._rows(QUOTES, venue, symbol, start_ns, end_ns)
-        return QuoteSeries(
-            recv_ns=rows["recv_ns"],
-            exch_ns=rows["exch_ns"],
-            bid_px=in_ticks(rows["bid_price_e8"], instrument, "bid of a quote"),
-            ask_px=in_ticks(rows["ask_price_e8"], instrument, "ask of a quote"),
-            bid_qty=rows["bid_qty_e8"] / E8,
-            ask_qty=rows["ask_qty_e8"] / E8,
-            quality=rows["quality"],
-        )
+        return self._series(QUOTES, venue, symbol, start_ns, end_ns)
 
     def books(
         self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
     ) -> BookSeries:
         """Return the top 20 levels of one symbol after every book row, in arrival order."""
-        rows, instrument = self._rows(BOOKS, venue, symbol, start_ns, end_ns)
+        return self._series(BOOKS, venue, symbol, start_ns, end_ns)
+
+    def _series(
+        self, table: Table, venue: str, symbol: str, start_ns: int | None, end_ns: int | None
+    ) -> BookSeries:
+        rows, instrument = self._rows(table, venue, symbol, start_ns, end_ns)
+        what = table.kind.name.lower()
         return BookSeries(
             recv_ns=rows["recv_ns"],
             exch_ns=rows["exch_ns"],
-            bid_px=in_ticks(rows["bid_price_e8"], instrument, "bid of a book"),
-            ask_px=in_ticks(rows["ask_price_e8"], instrument, "ask of a book"),
+            bid_px=in_ticks(rows["bid_price_e8"], instrument, f"bid of a {what}"),
+            ask_px=in_ticks(rows["ask_price_e8"], instrument, f"ask of a {what}"),
             bid_qty=rows["bid_qty_e8"] / E8,
             ask_qty=rows["ask_qty_e8"] / E8,
-            quality=rows["quality"],
-        )
-
-    def marks(
-        self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
-    ) -> MarkSeries:
-        """Return mark price, index price and funding of one symbol, in arrival order."""
-        rows, _ = self._rows(MARKS, venue, symbol, start_ns, end_ns)
-        return MarkSeries(
-            recv_ns=rows["recv_ns"],
-            exch_ns=rows["exch_ns"],
-            mark=price_or_nan(rows["mark_price_e8"]),
-            index=price_or_nan(rows["index_price_e8"]),
-            funding_rate=rows["funding_rate_e8"] / E8,
-            next_funding_ns=rows["next_funding_ns"],
             quality=rows["quality"],
         )
 

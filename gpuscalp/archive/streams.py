@@ -165,7 +165,7 @@ def ticks_of(rows: Rows, table: Table, instrument: Instrument, symbol_index: int
         ticks["q0"], ticks["q1"] = bids[:, 4], asks[:, 4]
         ticks["q2"], ticks["q3"] = bids[:, BOOK_LEVELS - 1], asks[:, BOOK_LEVELS - 1]
     else:
-        ticks["q0"], ticks["q1"] = price_or_nan(rows["mark_price_e8"]), price_or_nan(rows["index_price_e8"])
+        ticks["q0"], ticks["q1"] = _price_or_nan(rows["mark_price_e8"]), _price_or_nan(rows["index_price_e8"])
         ticks["q2"] = rows["funding_rate_e8"] / E8
         next_funding = rows["next_funding_ns"]
         ticks["q3"] = np.where(next_funding == 0, np.nan, next_funding // NS_PER_MS)
@@ -195,7 +195,7 @@ def in_ticks(price_e8: I64, instrument: Instrument, what: str) -> I32:
     return quotient.astype(np.int32)
 
 
-def price_or_nan(price_e8: I64) -> F64:
+def _price_or_nan(price_e8: I64) -> F64:
     """Return prices in quote currency, NaN where 0 stands for unknown."""
     return np.where(price_e8 == 0, np.nan, price_e8 / E8)
 

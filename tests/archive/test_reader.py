@@ -201,11 +201,6 @@ def test_series_hold_the_same_rows_as_the_ticks(made: Any) -> None:
         np.testing.assert_array_equal(bid, ticks["px0"])
         np.testing.assert_array_equal(ask, ticks["px1"])
         np.testing.assert_array_equal(series.quality, ticks["quality"])
-    marks = archive.marks("synthetic", "AAA")
-    assert len(marks) == 10
-    assert np.isnan(marks.index).all()
-    assert np.isnan(marks.mark[0])
-    assert marks.next_funding_ns.tolist() == [10**6 * i for i in range(10)]
 
 
 def test_time_range_is_half_open(made: Any) -> None:
