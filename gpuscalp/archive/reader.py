@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Manifest, Part
 from gpuscalp.archive.series import BookSeries
-from gpuscalp.archive.streams import PartReader, Rows, in_ticks, merged_ticks
+from gpuscalp.archive.streams import Make, PartReader, Rows, in_batches, in_ticks, merged, ticks_of
 from gpuscalp.archive.tables import BOOKS, COMMON, QUOTES, TABLES, Table
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import BOOK_LEVELS, E8, Instrument, TickKind, Ticks
@@ -168,14 +169,50 @@ class Archive:
             raise UsageError("a symbol is given twice", value=", ".join(names))
         wanted = frozenset(TickKind if kinds is None else kinds)
         tables = tuple(name for name, table in TABLES.items() if table.kind in wanted)
-        readers = [
-            (PartReader(self.path, part, start_ns, end_ns), self.manifest.instrument(venue, symbol), index)
-            for index, symbol in enumerate(names)
+        instruments = self.instruments(venue, names)
+        ticks = self.arrivals(
+            lambda rows, table, index: ticks_of(rows, table, instruments[index], index),
+            venue,
+            names,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            tables=tables,
+        )
+        return in_batches(ticks, max_ticks=max_ticks)
+
+    def arrivals(
+        self,
+        make: Make,
+        venue: str,
+        symbols: Sequence[str],
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        tables: Sequence[str] = (),
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Yield the rows of symbols as ``make`` wants them, in arrival order (recv_ns, seq, symbol).
+
+        Ticks have no room for ids and for the levels of books; this is for who needs those.
+
+        Parameters
+        ----------
+        make : as ``streams.merged`` has it; the symbol index is that in ``symbols``
+        start_ns, end_ns : half-open range of exchange time
+        tables : empty = all
+
+        Raises
+        ------
+        ArchiveError
+            a file is damaged
+        """
+        parts = [
+            (PartReader(self.path, part, start_ns, end_ns), index)
+            for index, symbol in enumerate(symbols)
             for part in self._parts(
                 venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=tables, empty_ok=True
             )
         ]
-        return merged_ticks(readers, max_ticks=max_ticks)
+        return merged(parts, make)
 
     def quotes(
         self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
