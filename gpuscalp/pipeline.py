@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from types import ModuleType
 from typing import Any, final
 
 import numpy as np
@@ -24,7 +23,7 @@ from gpuscalp.ops.ahead import read_ahead
 from gpuscalp.ops.by_device import Ops, Upload, ops_for
 from gpuscalp.ops.packed import Field
 from gpuscalp.ops.staging import Staging
-from gpuscalp.schema import F32, Channel, FeatureChunk, FrameBlock, Instrument, Ticks
+from gpuscalp.schema import F32, Channel, FeatureChunk, FrameBlock, Instrument, Ticks, joined
 
 
 @final
@@ -179,7 +178,7 @@ class _BatchFeatures:
         if not self._blocks:
             return
         xp = self._ops.xp
-        frames = _concatenate(xp, self._blocks)
+        frames = joined(self._blocks, xp)
         self._blocks.clear()
         self.frame_count = 0
         channels = xp.concatenate([self._history, frames.channels.transpose(2, 1, 0)], axis=2)
@@ -188,10 +187,10 @@ class _BatchFeatures:
         self._compute(channels, features)
         self._ops.context.context(self._context, frames.end_ns, features)
         if self._keep_on_device:
-            fetched = self._staging.fetch(_arrays(frames))
+            fetched = self._staging.fetch(frames.arrays)
             self._under_way.append(lambda: FeatureChunk(FrameBlock(*fetched()), features))
         else:
-            fetched = self._staging.fetch([*_arrays(frames), features])
+            fetched = self._staging.fetch([*frames.arrays, features])
             self._under_way.append(lambda: _chunk(fetched()))
 
     def _compute(self, channels: F32, features: F32) -> None:
@@ -365,13 +364,3 @@ def _chunk(arrays: Sequence[Any]) -> FeatureChunk:
     """Return the arrays of a FrameBlock and, last, of features."""
     *frames, features = arrays
     return FeatureChunk(FrameBlock(*frames), features)
-
-
-def _arrays(frames: FrameBlock) -> list[Any]:
-    return [getattr(frames, name) for name in FrameBlock.__slots__]
-
-
-def _concatenate(xp: ModuleType, blocks: list[FrameBlock]) -> FrameBlock:
-    if len(blocks) == 1:
-        return blocks[0]
-    return FrameBlock(*(xp.concatenate(parts) for parts in zip(*map(_arrays, blocks), strict=True)))

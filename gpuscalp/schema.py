@@ -1,4 +1,4 @@
-"""Row layouts and vocabularies that every part shares. No behaviour beyond naming.
+"""Row layouts and vocabularies that every part shares. Behaviour: naming, and cutting and joining frames.
 
 Owns: the packed tick, the tick kinds, the quality bits, the channels of a frame, an instrument.
 Never: reads files, knows a device, or computes a feature.
@@ -6,9 +6,11 @@ Never: reads files, knows a device, or computes a feature.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import Final
+from types import ModuleType
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -163,6 +165,30 @@ class FrameBlock:
 
     def __len__(self) -> int:
         return len(self.end_ns)
+
+    @property
+    def arrays(self) -> list[Any]:
+        """The arrays, in the order of the attributes."""
+        return [getattr(self, name) for name in FrameBlock.__slots__]
+
+    def part(self, first: int, last: int | None = None) -> FrameBlock:
+        """Return the frames from ``first`` to ``last`` (not included; None = the end), in the same memory."""
+        return FrameBlock(*(values[first:last] for values in self.arrays))
+
+    def copied(self) -> FrameBlock:
+        """Return the same frames in memory of their own."""
+        return FrameBlock(*(values.copy() for values in self.arrays))
+
+
+def joined(blocks: Sequence[FrameBlock], xp: ModuleType = np) -> FrameBlock:
+    """Return consecutive blocks, one at least, as one; ``xp`` is the module of their arrays.
+
+    A single block is returned as it is.
+    """
+    if len(blocks) == 1:
+        return blocks[0]
+    columns = zip(*(block.arrays for block in blocks), strict=True)
+    return FrameBlock(*(xp.concatenate(parts) for parts in columns))
 
 
 @dataclass(frozen=True, slots=True)

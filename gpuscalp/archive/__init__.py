@@ -5,7 +5,7 @@ imported by the functions that need it, so that importing this package stays che
 """
 
 from gpuscalp.archive.reader import Archive, choose_venue
-from gpuscalp.archive.series import BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.archive.series import BookSeries
 from gpuscalp.archive.writer import ArchiveWriter
 
-__all__ = ["Archive", "ArchiveWriter", "BookSeries", "MarkSeries", "QuoteSeries", "choose_venue"]
+__all__ = ["Archive", "ArchiveWriter", "BookSeries", "choose_venue"]

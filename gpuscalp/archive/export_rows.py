@@ -1,6 +1,6 @@
 """Trades, quotes and books of one symbol as one stream in order of arrival, for exports.
 
-Owns: the merge of the tables, and what makes a row unsound. Never: converts a price.
+Owns: the rows that the exports read, and what makes a row unsound. Never: converts a price.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.archive.manifest import Part
-from gpuscalp.archive.streams import PartReader, Rows
+from gpuscalp.archive.streams import PartReader, Rows, merged
 from gpuscalp.archive.tables import Table
 from gpuscalp.ops import fused_book as fused
 from gpuscalp.schema import BOOK_LEVELS, I64, Quality, TickKind
@@ -24,6 +24,9 @@ EXPORTED: Final = ("trades", "quotes", "books")
 
 _END: Final = np.iinfo(np.int64).max
 _SIDES: Final = ("bid_price_e8", "bid_qty_e8", "ask_price_e8", "ask_qty_e8")
+_NO_LEVELS: Final = np.empty((0, len(_SIDES), BOOK_LEVELS), np.int64)
+# A row as long as it is alone: a book carries its levels itself.
+_ROW: Final = np.dtype([("row", np.int64, fused.COLUMNS), ("levels", np.object_)])
 _UNSOUND: Final = Quality.GAP | Quality.RESYNC | Quality.CROSSED
 
 
@@ -47,9 +50,6 @@ class RowBatch:
 def arrivals(readers: Sequence[PartReader], *, batch_rows: int) -> Iterator[RowBatch]:
     """Merge parts of one symbol by (recv_ns, seq).
 
-    A row is handed on once every unread row is known to be received later, so each part holds about one row
-    group in memory.
-
     Parameters
     ----------
     readers : parts of the tables in ``EXPORTED``
@@ -64,33 +64,14 @@ def arrivals(readers: Sequence[PartReader], *, batch_rows: int) -> Iterator[RowB
     ArchiveError
         a file is missing or damaged
     """
-    held: list[list[RowBatch]] = [[] for _ in readers]
-    ready: list[RowBatch] = []
-    try:
-        for reader in readers:
-            reader.open()
-        while True:
-            bound = min((reader.next_recv_ns for reader in readers), default=_END)
-            pieces = []
-            for index, batches in enumerate(held):
-                if batches:
-                    piece, rest = _split(joined(batches), bound)
-                    pieces.append(piece)
-                    held[index] = [rest] if len(rest) else []
-            ready.append(_in_order(joined(pieces)))
-            if bound == _END or sum(map(len, ready)) >= batch_rows:
-                batch = joined(ready)
-                ready = []
-                if len(batch):
-                    yield batch
-            if bound == _END:
-                return
-            for reader, batches in zip(readers, held, strict=True):
-                if reader.next_recv_ns == bound:
-                    batches.append(_batch_of(reader.read(), reader.table))
-    finally:
-        for reader in readers:
-            reader.close()
+    ready: list[npt.NDArray[Any]] = []
+    for rows in merged(((reader, 0) for reader in readers), _made):
+        ready.append(rows)
+        if sum(map(len, ready)) >= batch_rows:
+            yield _batch_of(np.concatenate(ready))
+            ready = []
+    if ready:
+        yield _batch_of(np.concatenate(ready))
 
 
 def unsound_rows(batch: RowBatch) -> dict[str, Counter[str]]:
@@ -121,17 +102,16 @@ def least_latency_ns(archive: Path, parts: Sequence[Part], start_ns: int | None,
     return 0 if least == _END else least
 
 
-def _batch_of(columns: Rows, table: Table) -> RowBatch:
-    rows = np.zeros((len(columns["recv_ns"]), fused.COLUMNS), np.int64)
-    levels = np.empty((0, len(_SIDES), BOOK_LEVELS), np.int64)
+def _made(columns: Rows, table: Table, _: int) -> npt.NDArray[Any]:
+    made = np.zeros(len(columns["recv_ns"]), _ROW)
+    rows = made["row"]
     rows[:, fused.KIND] = table.kind
     rows[:, fused.EXCH], rows[:, fused.LOCAL] = columns["exch_ns"], columns["recv_ns"]
     rows[:, fused.SEQ], rows[:, fused.QUALITY] = columns["seq"], columns["quality"]
     if table.kind is TickKind.TRADE:
-        payload: list[npt.NDArray[np.int64]] = [columns[name] for name in ("price_e8", "qty_e8", "side")]
-        for index, values in enumerate(payload):
-            rows[:, fused.FIRST + index] = values
-        return RowBatch(rows, levels)
+        for index, name in enumerate(("price_e8", "qty_e8", "side")):
+            rows[:, fused.FIRST + index] = columns[name]
+        return made
     rows[:, fused.UPDATE_ID] = columns["update_id"]
     bid, ask = columns["bid_price_e8"], columns["ask_price_e8"]
     if table.kind is TickKind.QUOTE:
@@ -139,17 +119,19 @@ def _batch_of(columns: Rows, table: Table) -> RowBatch:
             rows[:, fused.FIRST + index] = columns[name]
     else:
         levels = np.stack([columns[name] for name in _SIDES], axis=1)
-        rows[:, fused.FIRST] = np.arange(len(rows))
+        made["levels"] = np.fromiter(levels, np.object_, len(levels))
         bid, ask = bid[:, 0], ask[:, 0]
     # The importer sets this bit; an archive that something else wrote may lack it.
     rows[:, fused.QUALITY] |= np.where((bid >= ask) & (ask > 0), int(Quality.CROSSED), 0)
-    return RowBatch(rows, levels)
+    return made
 
 
-def _split(batch: RowBatch, recv_ns: int) -> tuple[RowBatch, RowBatch]:
-    """Divide a batch of one table into what was received before a time and the rest."""
-    count = len(batch) if recv_ns == _END else int(np.searchsorted(batch.rows[:, fused.LOCAL], recv_ns))
-    return chosen(batch, slice(None, count)), chosen(batch, slice(count, None))
+def _batch_of(made: npt.NDArray[Any]) -> RowBatch:
+    rows = np.ascontiguousarray(made["row"])
+    is_book = rows[:, fused.KIND] == TickKind.BOOK
+    rows[is_book, fused.FIRST] = np.arange(np.count_nonzero(is_book))
+    levels = made["levels"][is_book]
+    return RowBatch(rows, np.stack(levels) if len(levels) else _NO_LEVELS)
 
 
 def chosen(batch: RowBatch, which: slice | npt.NDArray[np.bool_]) -> RowBatch:
@@ -166,9 +148,7 @@ def joined(batches: Sequence[RowBatch]) -> RowBatch:
     if len(batches) == 1:
         return batches[0]
     if not batches:
-        return RowBatch(
-            np.empty((0, fused.COLUMNS), np.int64), np.empty((0, len(_SIDES), BOOK_LEVELS), np.int64)
-        )
+        return RowBatch(np.empty((0, fused.COLUMNS), np.int64), _NO_LEVELS)
     rows = np.concatenate([batch.rows for batch in batches])
     first = level = 0
     for batch in batches:
@@ -176,8 +156,3 @@ def joined(batches: Sequence[RowBatch]) -> RowBatch:
         part[part[:, fused.KIND] == TickKind.BOOK, fused.FIRST] += level
         first, level = first + len(batch), level + len(batch.levels)
     return RowBatch(rows, np.concatenate([batch.levels for batch in batches]))
-
-
-def _in_order(batch: RowBatch) -> RowBatch:
-    order = np.lexsort((batch.rows[:, fused.SEQ], batch.rows[:, fused.LOCAL]))
-    return RowBatch(batch.rows[order], batch.levels)

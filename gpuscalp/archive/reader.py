@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Manifest, Part
-from gpuscalp.archive.series import BookSeries, MarkSeries, QuoteSeries
-from gpuscalp.archive.streams import PartReader, Rows, in_ticks, merged_ticks, price_or_nan
-from gpuscalp.archive.tables import BOOKS, COMMON, MARKS, QUOTES, TABLES, Table
+from gpuscalp.archive.series import BookSeries
+from gpuscalp.archive.streams import Make, PartReader, Rows, in_batches, in_ticks, merged, ticks_of
+from gpuscalp.archive.tables import BOOKS, COMMON, QUOTES, TABLES, Table
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import BOOK_LEVELS, E8, Instrument, TickKind, Ticks
 from gpuscalp.times import utc
@@ -168,57 +169,75 @@ class Archive:
             raise UsageError("a symbol is given twice", value=", ".join(names))
         wanted = frozenset(TickKind if kinds is None else kinds)
         tables = tuple(name for name, table in TABLES.items() if table.kind in wanted)
-        readers = [
-            (PartReader(self.path, part, start_ns, end_ns), self.manifest.instrument(venue, symbol), index)
-            for index, symbol in enumerate(names)
+        instruments = self.instruments(venue, names)
+        ticks = self.arrivals(
+            lambda rows, table, index: ticks_of(rows, table, instruments[index], index),
+            venue,
+            names,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            tables=tables,
+        )
+        return in_batches(ticks, max_ticks=max_ticks)
+
+    def arrivals(
+        self,
+        make: Make,
+        venue: str,
+        symbols: Sequence[str],
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        tables: Sequence[str] = (),
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Yield the rows of symbols as ``make`` wants them, in arrival order (recv_ns, seq, symbol).
+
+        Ticks have no room for ids and for the levels of books; this is for who needs those.
+
+        Parameters
+        ----------
+        make : as ``streams.merged`` has it; the symbol index is that in ``symbols``
+        start_ns, end_ns : half-open range of exchange time
+        tables : empty = all
+
+        Raises
+        ------
+        ArchiveError
+            a file is damaged
+        """
+        parts = [
+            (PartReader(self.path, part, start_ns, end_ns), index)
+            for index, symbol in enumerate(symbols)
             for part in self._parts(
                 venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=tables, empty_ok=True
             )
         ]
-        return merged_ticks(readers, max_ticks=max_ticks)
+        return merged(parts, make)
 
     def quotes(
         self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
-    ) -> QuoteSeries:
+    ) -> BookSeries:
         """Return all quotes of one symbol, in arrival order."""
-        rows, instrument = self._rows(QUOTES, venue, symbol, start_ns, end_ns)
-        return QuoteSeries(
-            recv_ns=rows["recv_ns"],
-            exch_ns=rows["exch_ns"],
-            bid_px=in_ticks(rows["bid_price_e8"], instrument, "bid of a quote"),
-            ask_px=in_ticks(rows["ask_price_e8"], instrument, "ask of a quote"),
-            bid_qty=rows["bid_qty_e8"] / E8,
-            ask_qty=rows["ask_qty_e8"] / E8,
-            quality=rows["quality"],
-        )
+        return self._series(QUOTES, venue, symbol, start_ns, end_ns)
 
     def books(
         self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
     ) -> BookSeries:
         """Return the top 20 levels of one symbol after every book row, in arrival order."""
-        rows, instrument = self._rows(BOOKS, venue, symbol, start_ns, end_ns)
+        return self._series(BOOKS, venue, symbol, start_ns, end_ns)
+
+    def _series(
+        self, table: Table, venue: str, symbol: str, start_ns: int | None, end_ns: int | None
+    ) -> BookSeries:
+        rows, instrument = self._rows(table, venue, symbol, start_ns, end_ns)
+        what = table.kind.name.lower()
         return BookSeries(
             recv_ns=rows["recv_ns"],
             exch_ns=rows["exch_ns"],
-            bid_px=in_ticks(rows["bid_price_e8"], instrument, "bid of a book"),
-            ask_px=in_ticks(rows["ask_price_e8"], instrument, "ask of a book"),
+            bid_px=in_ticks(rows["bid_price_e8"], instrument, f"bid of a {what}"),
+            ask_px=in_ticks(rows["ask_price_e8"], instrument, f"ask of a {what}"),
             bid_qty=rows["bid_qty_e8"] / E8,
             ask_qty=rows["ask_qty_e8"] / E8,
-            quality=rows["quality"],
-        )
-
-    def marks(
-        self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None
-    ) -> MarkSeries:
-        """Return mark price, index price and funding of one symbol, in arrival order."""
-        rows, _ = self._rows(MARKS, venue, symbol, start_ns, end_ns)
-        return MarkSeries(
-            recv_ns=rows["recv_ns"],
-            exch_ns=rows["exch_ns"],
-            mark=price_or_nan(rows["mark_price_e8"]),
-            index=price_or_nan(rows["index_price_e8"]),
-            funding_rate=rows["funding_rate_e8"] / E8,
-            next_funding_ns=rows["next_funding_ns"],
             quality=rows["quality"],
         )
 

@@ -1,4 +1,4 @@
-"""Lazy reading of parts, and their merge into one stream of ticks in arrival order.
+"""Lazy reading of parts, and their merge into one stream in arrival order.
 
 Owns: row-group pruning, exact division into instrument ticks, and the bounded k-way merge.
 Never: looks at the manifest's bookkeeping beyond paths and times.
@@ -7,7 +7,7 @@ Never: looks at the manifest's bookkeeping beyond paths and times.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gpuscalp.arrow import pq
 
 Rows = dict[str, npt.NDArray[Any]]
+Make = Callable[[Rows, Table, int], npt.NDArray[Any]]
 
 _END: Final = np.iinfo(np.int64).max
 _PX_MAX: Final = np.iinfo(np.int32).max
@@ -165,7 +166,7 @@ def ticks_of(rows: Rows, table: Table, instrument: Instrument, symbol_index: int
         ticks["q0"], ticks["q1"] = bids[:, 4], asks[:, 4]
         ticks["q2"], ticks["q3"] = bids[:, BOOK_LEVELS - 1], asks[:, BOOK_LEVELS - 1]
     else:
-        ticks["q0"], ticks["q1"] = price_or_nan(rows["mark_price_e8"]), price_or_nan(rows["index_price_e8"])
+        ticks["q0"], ticks["q1"] = _price_or_nan(rows["mark_price_e8"]), _price_or_nan(rows["index_price_e8"])
         ticks["q2"] = rows["funding_rate_e8"] / E8
         next_funding = rows["next_funding_ns"]
         ticks["q3"] = np.where(next_funding == 0, np.nan, next_funding // NS_PER_MS)
@@ -195,22 +196,22 @@ def in_ticks(price_e8: I64, instrument: Instrument, what: str) -> I32:
     return quotient.astype(np.int32)
 
 
-def price_or_nan(price_e8: I64) -> F64:
+def _price_or_nan(price_e8: I64) -> F64:
     """Return prices in quote currency, NaN where 0 stands for unknown."""
     return np.where(price_e8 == 0, np.nan, price_e8 / E8)
 
 
 class _Stream:
-    """A part as ticks, and the ticks read from it that have not been handed on."""
+    """A part, and what was made of the rows read from it that has not been handed on."""
 
-    def __init__(self, reader: PartReader, instrument: Instrument, symbol_index: int) -> None:
-        self.reader, self._instrument, self._symbol = reader, instrument, symbol_index
-        self._ticks = np.empty(0, TICK)
-        self._seq = np.empty(0, np.int64)
+    def __init__(self, reader: PartReader, symbol_index: int, make: Make) -> None:
+        self.reader, self.symbol_index, self._make = reader, symbol_index, make
+        self._recv_ns = self._seq = np.empty(0, np.int64)
+        self._made: npt.NDArray[Any] = np.empty(0, np.int64)
 
     @property
     def is_exhausted(self) -> bool:
-        return len(self._ticks) == 0 and self.reader.next_recv_ns == _END
+        return len(self._made) == 0 and self.reader.next_recv_ns == _END
 
     def advance(self) -> None:
         """Do the next step of reading: open the part, or read a row group."""
@@ -218,82 +219,90 @@ class _Stream:
             self.reader.open()
             return
         rows = self.reader.read()
-        ticks = ticks_of(rows, self.reader.table, self._instrument, self._symbol)
-        if len(self._ticks):
-            ticks = np.concatenate([self._ticks, ticks])
-            self._seq = np.concatenate([self._seq, rows["seq"]])
-        else:
-            self._seq = rows["seq"]
-        self._ticks = ticks
+        recv_ns, seq = rows["recv_ns"], rows["seq"]
+        made = self._make(rows, self.reader.table, self.symbol_index)
+        if len(self._made):
+            recv_ns, seq = np.concatenate([self._recv_ns, recv_ns]), np.concatenate([self._seq, seq])
+            made = np.concatenate([self._made, made])
+        self._recv_ns, self._seq, self._made = recv_ns, seq, made
 
-    def take_before(self, recv_ns: int) -> tuple[Ticks, I64]:
+    def take_before(self, recv_ns: int) -> tuple[I64, I64, npt.NDArray[Any]]:
         """Hand out what was received before a time; everything when the time is the largest int64."""
-        if recv_ns == _END:
-            count = len(self._ticks)
-        else:
-            count = int(np.searchsorted(self._ticks["recv_ns"], recv_ns, side="left"))
-        ticks, seq = self._ticks[:count], self._seq[:count]
-        self._ticks, self._seq = self._ticks[count:], self._seq[count:]
-        return ticks, seq
+        count = len(self._made) if recv_ns == _END else int(self._recv_ns.searchsorted(recv_ns))
+        taken = self._recv_ns[:count], self._seq[:count], self._made[:count]
+        self._recv_ns, self._seq, self._made = self._recv_ns[count:], self._seq[count:], self._made[count:]
+        return taken
 
 
-def merged_ticks(parts: Iterable[tuple[PartReader, Instrument, int]], *, max_ticks: int) -> Iterator[Ticks]:
-    """Merge parts into one stream sorted by (recv_ns, seq, symbol).
+def merged(parts: Iterable[tuple[PartReader, int]], make: Make) -> Iterator[npt.NDArray[Any]]:
+    """Merge the rows of parts by (recv_ns, seq, symbol).
 
     A row may be handed on once every unread row is known to be received later, so each part holds about
     one row group in memory, however long it is.
 
     Parameters
     ----------
-    parts : reader, instrument and symbol index of each part
-    max_ticks : length of every batch but the last
+    parts : reader and symbol index of each part
+    make : makes an array, one entry for each row, of the columns of a row group, its table and symbol index
 
     Yields
     ------
-    TICK[<= max_ticks]
-        never empty; the concatenation does not depend on ``max_ticks``
+    what ``make`` has made, in order; never empty
+
+    Raises
+    ------
+    ArchiveError
+        a file is missing or damaged
     """
-    streams = (_Stream(reader, instrument, index) for reader, instrument, index in parts)
+    streams = (_Stream(reader, symbol_index, make) for reader, symbol_index in parts)
     # A year of days is thousands of parts, of which a handful overlap: the others cost nothing until reached.
     waiting = deque(sorted(streams, key=lambda stream: stream.reader.next_recv_ns))
     active: list[_Stream] = []
-    pending: list[Ticks] = []
-    pending_count = 0
     try:
         while active or waiting:
             bound = min(stream.reader.next_recv_ns for stream in (*active, *islice(waiting, 1)))
-            merged = _merge([stream.take_before(bound) for stream in active])
-            if len(merged):
-                pending.append(merged)
-                pending_count += len(merged)
-            if pending_count >= max_ticks:
-                joined = np.concatenate(pending)
-                whole = pending_count - pending_count % max_ticks
-                for start in range(0, whole, max_ticks):
-                    yield joined[start : start + max_ticks]
-                pending, pending_count = [joined[whole:]], pending_count - whole
+            due = _in_order(active, bound)
+            if len(due):
+                yield due
             active = [stream for stream in active if not stream.is_exhausted]
             while waiting and waiting[0].reader.next_recv_ns == bound:
                 active.append(waiting.popleft())
             for stream in active:
                 if stream.reader.next_recv_ns == bound:
                     stream.advance()
-        if pending_count:
-            yield np.concatenate(pending)
     finally:
         for stream in active:
             stream.reader.close()
 
 
-def _merge(pieces: Sequence[tuple[Ticks, I64]]) -> Ticks:
+def _in_order(streams: Sequence[_Stream], bound: int) -> npt.NDArray[Any]:
+    pieces = [(*stream.take_before(bound), stream.symbol_index) for stream in streams]
     pieces = [piece for piece in pieces if len(piece[0])]
     if not pieces:
-        return np.empty(0, TICK)
+        return np.empty(0, np.int64)
     if len(pieces) == 1:
-        return pieces[0][0]
-    ticks = np.concatenate([piece[0] for piece in pieces])
-    seq = np.concatenate([piece[1] for piece in pieces])
-    return ticks[np.lexsort((ticks["symbol"], seq, ticks["recv_ns"]))]
+        return pieces[0][2]
+    recv_ns, seq, made, symbol_index = zip(*pieces, strict=True)
+    symbol = np.repeat(symbol_index, [len(piece) for piece in made])
+    order = np.lexsort((symbol, np.concatenate(seq), np.concatenate(recv_ns)))
+    return np.concatenate(made)[order]
+
+
+def in_batches(pieces: Iterable[Ticks], *, max_ticks: int) -> Iterator[Ticks]:
+    """Divide a stream of ticks anew: every batch but the last has ``max_ticks``, and none is empty."""
+    pending: list[Ticks] = []
+    pending_count = 0
+    for piece in pieces:
+        pending.append(piece)
+        pending_count += len(piece)
+        if pending_count >= max_ticks:
+            joined = np.concatenate(pending)
+            whole = pending_count - pending_count % max_ticks
+            for start in range(0, whole, max_ticks):
+                yield joined[start : start + max_ticks]
+            pending, pending_count = [joined[whole:]], pending_count - whole
+    if pending_count:
+        yield np.concatenate(pending)
 
 
 def _damaged(path: Path, error: Exception) -> ArchiveError:

@@ -17,7 +17,7 @@ import numpy as np
 from gpuscalp.config import GridConfig, LabelConfig
 from gpuscalp.ensemble import Signals
 from gpuscalp.labels import Direction, horizon_frames, label_frames
-from gpuscalp.schema import F64, FrameBlock
+from gpuscalp.schema import F64, FrameBlock, joined
 
 EDGE_BINS_BPS: Final = np.array([-20.0, -10, -5, -2, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10, 20])
 PROBABILITY_BINS: Final = np.linspace(0.1, 0.9, 9)
@@ -89,7 +89,7 @@ class PredictionCheck:
         """
         if self._tail is not None:
             before = self._tail
-            frames = _joined(before[0], frames)
+            frames = joined([before[0], frames])
             probability = np.concatenate([before[1], probability])
             edge_bps = np.concatenate([before[2], edge_bps])
         # The last frames wait for their label; the earlier ones are complete, or will never be.
@@ -106,7 +106,7 @@ class PredictionCheck:
         self._moments += [
             len(edge), edge.sum(), outcome.sum(), (edge**2).sum(), (outcome**2).sum(), (edge * outcome).sum(),
         ]  # fmt: skip
-        self._tail = (_from(frames, ready), probability[ready:].copy(), edge_bps[ready:].copy())
+        self._tail = (frames.part(ready).copied(), probability[ready:].copy(), edge_bps[ready:].copy())
 
     @property
     def row_count(self) -> int:
@@ -141,22 +141,4 @@ def chunk_signals(signals: list[Signals]) -> tuple[F64, F64, F64, F64]:
         np.stack([signal.agreement for signal in signals], axis=1),
         np.stack([signal.edge_bps for signal in signals], axis=1),
         np.stack([signal.spread for signal in signals], axis=1),
-    )
-
-
-def _joined(first: FrameBlock, second: FrameBlock) -> FrameBlock:
-    return FrameBlock(
-        *(
-            np.concatenate([getattr(first, name), getattr(second, name)])
-            for name in ("end_ns", "channels", "quality", "bid_px", "ask_px", "mark")
-        )
-    )
-
-
-def _from(frames: FrameBlock, start: int) -> FrameBlock:
-    return FrameBlock(
-        *(
-            getattr(frames, name)[start:].copy()
-            for name in ("end_ns", "channels", "quality", "bid_px", "ask_px", "mark")
-        )
     )

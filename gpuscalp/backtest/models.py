@@ -20,7 +20,7 @@ from gpuscalp.bundle import Bundle, load_bundle, read_contract
 from gpuscalp.config import BacktestConfig
 from gpuscalp.contract import ColumnSpec, GraphLike, TrainingSpec
 from gpuscalp.errors import ModelError
-from gpuscalp.schema import FeatureChunk, FrameBlock
+from gpuscalp.schema import FeatureChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,7 @@ def cut(chunk: FeatureChunk, first: int, last: int) -> FeatureChunk:
     """Return the frames from ``first`` to ``last`` (not included) of a chunk."""
     if first == 0 and last == len(chunk.frames):
         return chunk
-    frames = FrameBlock(*(getattr(chunk.frames, name)[first:last] for name in FrameBlock.__slots__))
-    return FeatureChunk(frames, chunk.features[:, :, first:last])
+    return FeatureChunk(chunk.frames.part(first, last), chunk.features[:, :, first:last])
 
 
 def _check_alike(first: TrainingSpec, other: TrainingSpec, path: Path) -> None:

@@ -39,7 +39,7 @@ from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
 from gpuscalp.files import make_writable, pretty
 from gpuscalp.progress import Progress, silent
-from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock, Instrument
+from gpuscalp.schema import NS_PER_MS, FeatureChunk, Instrument
 from gpuscalp.times import utc
 from gpuscalp.train.source import chunk_frames
 
@@ -247,8 +247,7 @@ def _parts(
     for chunk in chunks:
         for bundle, part in models.parts(chunk):
             like.compare(part)
-            frames = FrameBlock(*(getattr(part.frames, name).copy() for name in FrameBlock.__slots__))
-            waiting.append((bundle, FeatureChunk(frames, part.features.copy())))
+            waiting.append((bundle, FeatureChunk(part.frames.copied(), part.features.copy())))
         while waiting and like.heard_ns(waiting[0][1].frames.end_ns) < tape.recv_ns[-1]:
             yield waiting.popleft()
     yield from waiting

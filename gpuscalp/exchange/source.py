@@ -16,13 +16,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
-from gpuscalp.archive import Archive
+from gpuscalp.archive import Archive, choose_venue
 from gpuscalp.archive.formats import SourceFile, recognise
 from gpuscalp.archive.recording import RecordingReader
 from gpuscalp.archive.source import lines_of
-from gpuscalp.archive.streams import PartReader, Rows
+from gpuscalp.archive.streams import Rows
+from gpuscalp.archive.tables import Table
 from gpuscalp.errors import DecodeError, UsageError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.book import BUFFER_MAX
@@ -83,90 +86,48 @@ class ArchiveSource:
         symbols: Sequence[str] = (),
     ) -> None:
         self._archive = Archive.open(path)
-        venues = self._archive.venues()
-        if venue is None and len(venues) != 1:
-            raise UsageError(
-                "the archive has several venues",
-                where=str(path),
-                value=", ".join(venues),
-                fix="name one with --venue",
-            )
-        self._venue = venue or venues[0]
+        self._venue = choose_venue(self._archive, venue)
         self.instruments = self._archive.instruments(self._venue, symbols)
-        self._symbols = tuple(item.symbol for item in self.instruments)
+        self._symbols = sorted({item.symbol for item in self.instruments})
 
     def messages(self) -> Iterator[SourceMessage]:
         """Yield the rows as messages; memory is about one row group per symbol and table."""
-        parts = self._archive.manifest.select(self._venue, self._symbols)
-        by_table: dict[tuple[str, str], list[PartReader]] = {}
-        for part in sorted(parts, key=lambda part: part.first_recv_ns):
-            reader = PartReader(self._archive.path, part, None, None)
-            by_table.setdefault((part.symbol, part.table), []).append(reader)
-        streams = [_rows(symbol, table, readers) for (symbol, table), readers in sorted(by_table.items())]
-        for _, _, _, message in heapq.merge(*streams, key=lambda item: item[:3]):
-            yield message
+        for messages in self._archive.arrivals(self._made, self._venue, self._symbols):
+            yield from messages.tolist()
+
+    def _made(self, rows: Rows, table: Table, symbol_index: int) -> npt.NDArray[np.object_]:
+        make, names = _MAKERS[table.name]
+        symbol = self._symbols[symbol_index]
+        columns = (rows[name].tolist() for name in names)
+        messages = (make(symbol, *values) for values in zip(*columns, strict=True))
+        return np.fromiter(messages, np.object_, len(rows["recv_ns"]))
 
 
-_Row: TypeAlias = tuple[int, int, str, SourceMessage]
+def _trade(symbol: str, exch_ns: int, trade_id: int, price_e8: int, qty_e8: int, side: int) -> Trade:
+    return Trade(symbol, exch_ns, trade_id, price_e8, qty_e8, side, False, True)
 
 
-def _rows(symbol: str, table: str, readers: Sequence[PartReader]) -> Iterator[_Row]:
-    for reader in readers:
-        try:
-            reader.open()
-            while reader.next_recv_ns != 2**63 - 1:
-                rows = reader.read()
-                make = _MAKERS[table]
-                for index, (recv, seq) in enumerate(
-                    zip(rows["recv_ns"].tolist(), rows["seq"].tolist(), strict=True)
-                ):
-                    yield recv, seq, symbol, make(symbol, rows, index)
-        finally:
-            reader.close()
-
-
-def _trade(symbol: str, rows: Rows, index: int) -> Trade:
-    return Trade(
-        symbol,
-        int(rows["exch_ns"][index]),
-        int(rows["trade_id"][index]),
-        int(rows["price_e8"][index]),
-        int(rows["qty_e8"][index]),
-        int(rows["side"][index]),
-        False,
-        True,
+def _book(symbol: str, exch_ns: int, update_id: int, *sides: list[int]) -> WholeBook:
+    bid_price_e8, bid_qty_e8, ask_price_e8, ask_qty_e8 = sides
+    return WholeBook(
+        symbol, exch_ns, update_id, _levels(bid_price_e8, bid_qty_e8), _levels(ask_price_e8, ask_qty_e8)
     )
 
 
-def _quote(symbol: str, rows: Rows, index: int) -> Ticker:
-    names = ("exch_ns", "update_id", "bid_price_e8", "bid_qty_e8", "ask_price_e8", "ask_qty_e8")
-    return Ticker(symbol, *(int(rows[name][index]) for name in names))
+def _levels(price_e8: list[int], qty_e8: list[int]) -> Levels:
+    return [(price, qty) for price, qty in zip(price_e8, qty_e8, strict=True) if price and qty]
 
 
-def _book(symbol: str, rows: Rows, index: int) -> WholeBook:
-    bids, asks = (
-        [
-            (price, qty)
-            for price, qty in zip(
-                rows[f"{side}_price_e8"][index].tolist(), rows[f"{side}_qty_e8"][index].tolist(), strict=True
-            )
-            if price and qty
-        ]
-        for side in ("bid", "ask")
-    )
-    return WholeBook(symbol, int(rows["exch_ns"][index]), int(rows["update_id"][index]), bids, asks)
-
-
-def _mark(symbol: str, rows: Rows, index: int) -> MarkPrice:
-    names = ("exch_ns", "mark_price_e8", "index_price_e8", "funding_rate_e8", "next_funding_ns")
-    return MarkPrice(symbol, *(int(rows[name][index]) for name in names))
-
-
-_MAKERS: dict[str, Callable[[str, Rows, int], SourceMessage]] = {
-    "trades": _trade,
-    "quotes": _quote,
-    "books": _book,
-    "marks": _mark,
+_SIDES: Final = ("bid_price_e8", "bid_qty_e8", "ask_price_e8", "ask_qty_e8")
+# By table: what makes a message, and the columns that it takes after the symbol.
+_MAKERS: Final[dict[str, tuple[Callable[..., SourceMessage], tuple[str, ...]]]] = {
+    "trades": (_trade, ("exch_ns", "trade_id", "price_e8", "qty_e8", "side")),
+    "quotes": (Ticker, ("exch_ns", "update_id", *_SIDES)),
+    "books": (_book, ("exch_ns", "update_id", *_SIDES)),
+    "marks": (
+        MarkPrice,
+        ("exch_ns", "mark_price_e8", "index_price_e8", "funding_rate_e8", "next_funding_ns"),
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from gpuscalp.errors import DataError
 from gpuscalp.labels import NO_CLASS, horizon_frames, label_frames
 from gpuscalp.leakage.detector import Rows
 from gpuscalp.pipeline import FeaturePipeline
-from gpuscalp.schema import I64, NS_PER_MS, Channel, FeatureChunk, FrameBlock, Instrument, Ticks
+from gpuscalp.schema import I64, NS_PER_MS, Channel, FeatureChunk, FrameBlock, Instrument, Ticks, joined
 from gpuscalp.splits import Fold, walk_forward
 from gpuscalp.train.dataset import LabelledChunk, RowFilter, count_rows, labelled_chunks
 
@@ -166,9 +166,7 @@ class Shipped:
         blocks = [chunk.frames for chunk in self._chunks(ticks)]
         if not blocks:
             return _no_frames(len(self.instruments))
-        return FrameBlock(
-            *(np.concatenate([getattr(block, name) for block in blocks]) for name in FrameBlock.__slots__)
-        )
+        return joined(blocks)
 
 
 def _frame_keys(blocks: Sequence[FrameBlock], symbol_count: int) -> tuple[I64, I64]:

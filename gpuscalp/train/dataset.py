@@ -195,7 +195,7 @@ def _label(
     for chunk in later:
         if missing <= 0:
             break
-        parts.append(_slice(chunk.frames, slice(0, missing)))
+        parts.append(chunk.frames.part(0, missing))
         missing -= len(chunk.frames)
     context = _join(parts)
     labels = label_frames(context, config.label, config.grid)
@@ -215,9 +215,8 @@ def _label(
 
 def _tail(past: FrameBlock | None, frames: FrameBlock, back: int) -> FrameBlock:
     joined = _join([frames] if past is None else [past, frames])
-    kept = _slice(joined, slice(max(len(joined) - back, 0), None))
     # Copied: a view would keep the whole join alive.
-    return FrameBlock(*(getattr(kept, name).copy() for name in FrameBlock.__slots__))
+    return joined.part(max(len(joined) - back, 0)).copied()
 
 
 def _join(parts: list[FrameBlock]) -> FrameBlock:
@@ -232,10 +231,6 @@ def _join(parts: list[FrameBlock]) -> FrameBlock:
         ask_px=np.concatenate([part.ask_px for part in parts]),
         mark=np.empty((count, 0)),
     )
-
-
-def _slice(frames: FrameBlock, part: slice) -> FrameBlock:
-    return FrameBlock(*(getattr(frames, name)[part] for name in FrameBlock.__slots__))
 
 
 def _slice_labels(labels: Labels, part: slice) -> Labels:

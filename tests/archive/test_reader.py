@@ -122,6 +122,32 @@ def test_all_symbols_and_tables_are_merged_in_arrival_order(made: Any) -> None:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
+def test_rows_with_all_columns_come_in_the_same_order(made: Any) -> None:
+    """Ids and levels, which ticks have no room for, as objects."""
+    archive, rows = made
+
+    def with_id(columns: Any, table: Any, symbol: int) -> Any:
+        name = "trade_id" if table.kind is TickKind.TRADE else "update_id"
+        ids = zip(columns[name].tolist(), columns["seq"].tolist(), strict=True)
+        return np.fromiter(((table.kind, symbol, *each) for each in ids), object, len(columns["seq"]))
+
+    tables = ("trades", "books")
+    pieces = list(archive.arrivals(with_id, "synthetic", SYMBOLS[1:], tables=tables, end_ns=MIDNIGHT))
+    assert all(len(piece) for piece in pieces)
+    kept = [
+        row
+        for row in rows
+        if row[2] != SYMBOLS[0] and row[3] in (TickKind.TRADE, TickKind.BOOK) and row[4] < MIDNIGHT
+    ]
+    expected = [
+        (kind, SYMBOLS.index(symbol) - 1, index, seq)
+        for _, seq, symbol, kind, _, _, index in sorted(
+            kept, key=lambda row: (row[0], row[1], SYMBOLS.index(row[2]))
+        )
+    ]
+    assert np.concatenate(pieces).tolist() == expected
+
+
 @pytest.mark.parametrize("max_ticks", [1_000, 4_096, 99_991, 10**9])
 def test_batch_size_does_not_change_the_stream(made: Any, max_ticks: int) -> None:
     archive, _ = made
@@ -201,11 +227,6 @@ def test_series_hold_the_same_rows_as_the_ticks(made: Any) -> None:
         np.testing.assert_array_equal(bid, ticks["px0"])
         np.testing.assert_array_equal(ask, ticks["px1"])
         np.testing.assert_array_equal(series.quality, ticks["quality"])
-    marks = archive.marks("synthetic", "AAA")
-    assert len(marks) == 10
-    assert np.isnan(marks.index).all()
-    assert np.isnan(marks.mark[0])
-    assert marks.next_funding_ns.tolist() == [10**6 * i for i in range(10)]
 
 
 def test_time_range_is_half_open(made: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from gpuscalp.archive import BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.archive import BookSeries
 from gpuscalp.orders import Intent, IntentKind, Order
-from gpuscalp.schema import BOOK_LEVELS, TICK, Instrument, TickKind, Ticks
+from gpuscalp.schema import BOOK_LEVELS, F64, I64, TICK, Instrument, TickKind, Ticks
 
 E8 = 10**8
 MS = 1_000_000
@@ -21,9 +22,19 @@ QuoteRow = tuple[float, int, int, float, float]  # at ms, bid, ask, bid quantity
 Level = tuple[int, float]
 
 
-def quotes(rows: Sequence[QuoteRow], *, delay_ms: float = 0.0, quality: int = 0) -> QuoteSeries:
+@dataclass(frozen=True, slots=True)
+class MarkSeries:
+    """Mark prices and funding of one symbol in order of arrival, received at the time they bear."""
+
+    exch_ns: I64
+    mark: F64
+    funding_rate: F64
+    next_funding_ns: I64
+
+
+def quotes(rows: Sequence[QuoteRow], *, delay_ms: float = 0.0, quality: int = 0) -> BookSeries:
     at = np.array([NOW + round(row[0] * MS) for row in rows], np.int64)
-    return QuoteSeries(
+    return BookSeries(
         recv_ns=at + round(delay_ms * MS),
         exch_ns=at,
         bid_px=np.array([row[1] for row in rows], np.int32),
@@ -49,17 +60,14 @@ def marks(rows: Sequence[tuple[float, float, float, float]]) -> MarkSeries:
     """Rows of (at ms, mark price, funding rate, next funding at ms)."""
     at = np.array([NOW + round(row[0] * MS) for row in rows], np.int64)
     return MarkSeries(
-        recv_ns=at,
         exch_ns=at,
         mark=np.array([row[1] for row in rows], np.float64),
-        index=np.full(len(rows), np.nan),
         funding_rate=np.array([row[2] for row in rows], np.float64),
         next_funding_ns=np.array([NOW + round(row[3] * MS) for row in rows], np.int64),
-        quality=np.zeros(len(rows), np.uint16),
     )
 
 
-def ticks_of(quotes_of: Sequence[QuoteSeries], marks_of: Sequence[MarkSeries] = ()) -> Ticks:
+def ticks_of(quotes_of: Sequence[BookSeries], marks_of: Sequence[MarkSeries] = ()) -> Ticks:
     """Merge quotes and marks of some symbols into ticks in the order of arrival."""
     parts = []
     for symbol, rows in enumerate(quotes_of):
@@ -71,10 +79,10 @@ def ticks_of(quotes_of: Sequence[QuoteSeries], marks_of: Sequence[MarkSeries] = 
         )  # fmt: skip
         parts.append(ticks)
     for symbol, marked in enumerate(marks_of):
-        ticks = np.zeros(len(marked), TICK)
+        ticks = np.zeros(len(marked.mark), TICK)
         ticks["symbol"], ticks["kind"] = symbol, TickKind.MARK
-        ticks["recv_ns"], ticks["exch_ns"] = marked.recv_ns, marked.exch_ns
-        ticks["q0"], ticks["q1"], ticks["q2"] = marked.mark, marked.index, marked.funding_rate
+        ticks["recv_ns"], ticks["exch_ns"] = marked.exch_ns, marked.exch_ns
+        ticks["q0"], ticks["q1"], ticks["q2"] = marked.mark, np.nan, marked.funding_rate
         ticks["q3"] = np.where(marked.next_funding_ns == 0, np.nan, marked.next_funding_ns // MS)
         parts.append(ticks)
     joined = np.concatenate(parts)

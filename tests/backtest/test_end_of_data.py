@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from gpuscalp.archive import MarkSeries, QuoteSeries
+from gpuscalp.archive import BookSeries
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.backtest.session import Session
 from gpuscalp.execution.messages import Report
 from gpuscalp.orders import BUY, SELL, Fill, Order
-from tests.backtest.market import COIN, E8, NOW
+from tests.backtest.market import COIN, E8, NOW, MarkSeries
 from tests.backtest.test_session import MadeMarket, made_market, replace_frames, run
 
-Series = TypeVar("Series", QuoteSeries, MarkSeries)
+Series = TypeVar("Series", BookSeries, MarkSeries)
 
 
 def ended(market: MadeMarket, frame_count: int, *, last_qty: float = 50.0) -> MadeMarket:

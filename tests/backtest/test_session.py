@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from gpuscalp.archive import BookSeries, MarkSeries, QuoteSeries
+from gpuscalp.archive import BookSeries
 from gpuscalp.backtest.calibration import PredictionCheck
 from gpuscalp.backtest.session import Prediction, Session
 from gpuscalp.backtest.summary import Scope, summarise
@@ -28,7 +28,7 @@ from gpuscalp.config import (
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import Channel, FrameBlock, Instrument, Ticks
 from gpuscalp.trader import Trader
-from tests.backtest.market import COIN, E8, MS, NOW, books, marks, quotes, ticks_of
+from tests.backtest.market import COIN, E8, MS, NOW, MarkSeries, books, marks, quotes, ticks_of
 
 GRID = GridConfig(frame_ms=100, lateness_ms=20)
 FUNDING_MS = 2_500
@@ -48,7 +48,7 @@ CONFIG = BacktestConfig(
 class MadeMarket:
     """Quotes of two symbols every 7 ms on random walks, and what frames and a model make of them."""
 
-    quotes_of: list[QuoteSeries]
+    quotes_of: list[BookSeries]
     marks_of: list[MarkSeries]
     frames: FrameBlock
     prediction: Prediction
@@ -236,12 +236,12 @@ def test_the_future_changes_nothing_before_it() -> None:
     other = made_market(seed=99)
     mixed = MadeMarket(
         quotes_of=[
-            QuoteSeries(
+            BookSeries(
                 *(
                     np.concatenate(
                         [getattr(a, n)[a.exch_ns <= boundary], getattr(b, n)[b.exch_ns > boundary]]
                     )
-                    for n in QuoteSeries.__slots__
+                    for n in BookSeries.__slots__
                 )
             )
             for a, b in zip(market.quotes_of, other.quotes_of, strict=True)
