@@ -46,6 +46,8 @@ _ANSWER_NS: Final = 2 * NS_PER_S
 # What a clock and a network may add to the window within which a request is taken.
 _MARGIN_NS: Final = NS_PER_S
 _STALE_LOOKS: Final = 3
+# The adapter's calls have no limit of time (1.231): one into a connection that is half open would be the last.
+_LOOK_MAX_S: Final = 60.0
 # Signature, key, and key, address or permission: asking again changes nothing.
 _KEYS_REFUSED: Final = frozenset({-1022, -2014, -2015})
 
@@ -274,7 +276,8 @@ class Looks:
             await self._wait()
             numbers, moves = self._numbers(), tuple(self._broker.moves)
             try:
-                found = await self._account.look(self._broker, numbers)
+                async with asyncio.timeout(_LOOK_MAX_S + self._pause_s):
+                    found = await self._account.look(self._broker, numbers)
             except Exception as error:
                 self.failed(error)
                 return False
@@ -303,8 +306,9 @@ class Looks:
         self._looked_ns = time.monotonic_ns()
         if confirmed and rule != "block":
             try:
-                for order in difference.orders:
-                    await self._account.cancel(order)
+                async with asyncio.timeout(_LOOK_MAX_S):
+                    for order in difference.orders:
+                        await self._account.cancel(order)
             except Exception as error:  # the next look finds them again
                 self.failed(error)
             if not difference.orders:

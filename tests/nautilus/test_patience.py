@@ -78,6 +78,23 @@ def test_no_look_is_made_while_the_exchange_takes_no_calls(way: str) -> None:
     assert asked[1] - asked[0] >= 0.9
 
 
+def test_a_look_without_an_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is half open stood still for ever, and no later look was made."""
+    monkeypatch.setattr(looks, "_LOOK_MAX_S", 0.05)
+    scene = Scene(found())
+    look, asked = scene.account.look, []
+
+    async def hangs_once(broker: RemoteBroker, number_of: dict[str, int]) -> Found:
+        asked.append(monotonic())
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+        return await look(broker, number_of)
+
+    scene.account.look = hangs_once  # type: ignore[method-assign]
+    asyncio.run(asyncio.wait_for(scene.looks.first(), 10))
+    assert (len(asked), scene.looks.counts.failed, scene.looks.counts.looks) == (2, 1, 1)
+
+
 def test_a_refusal_that_another_call_has_met_holds_up_a_look_too() -> None:
     scene = Scene(found())
     scene.budget.on_reply(429, {"Retry-After": "1"}, b"", time_ns())
