@@ -46,7 +46,7 @@ _ANSWER_NS: Final = 2 * NS_PER_S
 # What a clock and a network may add to the window within which a request is taken.
 _MARGIN_NS: Final = NS_PER_S
 _STALE_LOOKS: Final = 3
-# The adapter's calls have no limit of time (1.231): one into a connection that is half open would be the last.
+# The adapter limits no call in time (1.231): one into a connection that is half open would be the last.
 _LOOK_MAX_S: Final = 60.0
 # Signature, key, and key, address or permission: asking again changes nothing.
 _KEYS_REFUSED: Final = frozenset({-1022, -2014, -2015})
