@@ -52,7 +52,8 @@ class Retrainer:
     Attributes
     ----------
     state : "off" where nothing is due ever, "idle", "running", or "failed": the last attempt
-    reason : why it failed, or what keeps it from being started though it is due
+    reason : why it failed, what keeps it from being started though it is due, or why the registry does not
+        have what the last attempt has trained
     since_ns : wall clock, of the state; 0 = since the process began
     result : what the last attempt of this process that succeeded said
     """
@@ -150,7 +151,9 @@ class Retrainer:
             return None
         self._unclean = ""
         self.result = answer
-        self._become("idle", now_ns)
+        refusal = answer.get("not_registered")
+        reason = f"the registry does not have the candidate: {refusal}" if refusal else ""
+        self._become("idle", now_ns, reason)
         return answer
 
     def left(self) -> dict[str, Any] | None:
@@ -183,7 +186,7 @@ class Retrainer:
 
     def _become(self, state: str, now_ns: int, reason: str = "") -> None:
         self.state, self.since_ns, self.reason = state, now_ns, redact(reason)[:_REASON_MAX]
-        level = logging.WARNING if state == "failed" else logging.INFO
+        level = logging.WARNING if reason else logging.INFO
         _LOG.log(level, "retraining: %s%s", state, f": {self.reason}" if reason else "")
 
     def _stops(self, now_ns: int) -> str:
@@ -220,7 +223,8 @@ class Retrainer:
 
     def _why(self, code: int, told: Any) -> str:
         if isinstance(told, dict) and isinstance(error := told.get("error"), dict):
-            return ": ".join(str(error[key]) for key in ("what", "value") if error.get(key))
+            where = f" ({error['where']})" if error.get("where") else ""
+            return ": ".join(str(error[key]) for key in ("what", "value") if error.get(key)) + where
         lines: list[str] = []
         with suppress(OSError):
             lines = (self._folder / _ERRORS).read_text(errors="replace").strip().splitlines()

@@ -19,7 +19,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -124,6 +124,20 @@ class Registry:
             yield Writer(self, clock=self._clock, who=self._who or _user())
         finally:
             os.close(lock)
+
+    def check_writable(self) -> None:
+        """See whether a bundle could be added now. The folder is made; nothing else of it stays.
+
+        Raises
+        ------
+        OSError          the system refuses
+        ModelError       the history was altered
+        DeadlineError    another process is writing
+        """
+        with self.writing(wait_s=0):
+            Path(tempfile.mkdtemp(prefix=_ADDING, dir=self.path / BUNDLES)).rmdir()
+            with suppress(FileNotFoundError):  # it comes with the first act
+                os.close(os.open(self.history_path, os.O_RDWR | os.O_CLOEXEC))
 
 
 @final

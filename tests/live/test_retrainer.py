@@ -25,6 +25,7 @@ MINUTE = 60 * 10**9
 HOUR = 60 * MINUTE
 BEGUN_NS = 1_700_000_000 * 10**9
 REFUSED = {"error": {"what": "too few rows", "value": 7}}
+PLACED = {"error": {"what": "cannot be written", "where": "/models", "value": "Is full"}}
 GOOD = {"digest": "d", "bundle": "b", "rows": 5, "metrics": {}}
 
 
@@ -76,9 +77,10 @@ def test_never_is_never(tmp_path):
         ("import os; os.kill(os.getpid(), 9)", "exit code -9"),  # of the kernel, where memory runs out
         ("import sys; sys.exit('std::bad_alloc')", "exit code 1: std::bad_alloc"),
         (f"print({json.dumps(REFUSED)!r}); raise SystemExit(2)", "too few rows: 7"),
+        (f"print({json.dumps(PLACED)!r}); raise SystemExit(1)", "cannot be written: Is full (/models)"),
         ("print('nonsense')", "exit code 0"),
     ],
-    ids=["killed", "out of memory", "an error of ours", "no answer"],
+    ids=["killed", "out of memory", "an error of ours", "an error at a place", "no answer"],
 )
 def test_a_bad_end_is_told_and_the_next_attempt_waits_its_hours(tmp_path, code, script, told):
     retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
@@ -87,6 +89,17 @@ def test_a_bad_end_is_told_and_the_next_attempt_waits_its_hours(tmp_path, code, 
     assert ended(retrainer, BEGUN_NS + HOUR) is None
     assert (retrainer.state, retrainer.reason) == ("failed", told)
     assert retrainer.next_ns() == BEGUN_NS + 2 * HOUR
+
+
+def test_candidate_that_no_registry_has_is_taken_up_and_the_status_says_so(tmp_path, code, caplog):
+    retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
+    answer = GOOD | {"registered": None, "not_registered": "No space left on device"}
+    code[0] = f"print({json.dumps(answer)!r})"
+    retrainer.start(tmp_path, BEGUN_NS + HOUR)
+    assert ended(retrainer, BEGUN_NS + HOUR) == answer
+    told = "the registry does not have the candidate: No space left on device"
+    assert (retrainer.state, retrainer.status()["reason"]) == ("idle", told)
+    assert [each.levelname for each in caplog.records if told in each.message] == ["WARNING"]
 
 
 def test_one_that_takes_too_long_is_ended(tmp_path, code):
