@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final, final
 
 from gpuscalp.config import RetrainingConfig
+from gpuscalp.errors import ConfigError
 from gpuscalp.redaction import redact
 from gpuscalp.retrain.folder import CANDIDATE, FOLDER, HELD, clear, is_held
 from gpuscalp.schema import NS_PER_S
@@ -56,6 +57,10 @@ class Retrainer:
         have what the last attempt has trained
     since_ns : wall clock, of the state; 0 = since the process began
     result : what the last attempt of this process that succeeded said
+
+    Raises
+    ------
+    ConfigError    the registry is no absolute path
     """
 
     def __init__(self, path: Path, config: RetrainingConfig, *, begun_ns: int) -> None:
@@ -64,6 +69,7 @@ class Retrainer:
         self.since_ns = 0
         self.result: dict[str, Any] | None = None
         self._path, self._folder, self._config = path, path / FOLDER, config
+        self._registry = _registry(config)
         self._process: subprocess.Popen[bytes] | None = None
         # One that was killed. To free its memory at idle priority may take it minutes, and nobody waits.
         self._dying: subprocess.Popen[bytes] | None = None
@@ -109,7 +115,7 @@ class Retrainer:
         command += ["--train-hours", repr(config.train_hours), "--cores", str(config.cores)]
         command += ["--memory-mb", str(config.memory_mb), "--device", config.device]
         command += ["--gpu-memory-mb", str(config.gpu_memory_mb)]
-        command += ["--registry", config.registry] if config.registry else []
+        command += ["--registry", str(self._registry)] if self._registry else []
         self._attempted_ns = now_ns
         try:
             self._folder.mkdir(exist_ok=True)
@@ -253,6 +259,22 @@ class Retrainer:
             return 0
         # An empty one was ended with its session: that was no attempt.
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns <= time.time_ns() else 0
+
+
+def _registry(config: RetrainingConfig) -> Path | None:
+    """Return the folder of the registry. A relative one would be another wherever the session is begun."""
+    if not config.registry:
+        return None
+    with suppress(RuntimeError):  # nobody has that name
+        path = Path(config.registry).expanduser()
+        if path.is_absolute():
+            return path
+    raise ConfigError(
+        "the registry of a session is no absolute path",
+        where="retraining.registry",
+        value=config.registry,
+        fix="let it begin with / or ~/",
+    )
 
 
 def _answer(told: Any) -> dict[str, Any] | None:

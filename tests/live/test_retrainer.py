@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 
 from gpuscalp.config import RetrainingConfig
+from gpuscalp.errors import ConfigError
 from gpuscalp.live import retrainer as module
 from gpuscalp.live.retrainer import Retrainer
 from gpuscalp.retrain.folder import FOLDER
@@ -64,6 +65,33 @@ def test_it_is_due_after_its_hours_and_again_after_each_attempt(tmp_path, code):
     assert (retrainer.state, retrainer.result) == ("idle", GOOD)
     assert not retrainer.due(BEGUN_NS + 5 * HOUR - 1)
     assert retrainer.due(BEGUN_NS + 5 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("registry", "folder"),
+    [("~/models", "{home}/models"), ("/srv/models", "/srv/models"), ("", None)],
+)
+def test_registry_below_the_home_folder_is_there(tmp_path, monkeypatch, registry, folder):
+    """The models once lay in a folder named ``~``, wherever the session had been begun."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    commands: list[list[str]] = []
+
+    def instead(command: list[str], **_: Any) -> None:
+        commands.append(command)
+        raise OSError("not begun")
+
+    monkeypatch.setattr(module.subprocess, "Popen", instead)
+    config = RetrainingConfig(every_hours=1.0, registry=registry)
+    Retrainer(tmp_path, config, begun_ns=BEGUN_NS).start(tmp_path, BEGUN_NS)
+    given = dict(zip(commands[0], commands[0][1:], strict=False))
+    assert given.get("--registry") == (folder and folder.format(home=tmp_path / "home"))
+
+
+@pytest.mark.parametrize("registry", ["models", "./models", "~nobody-of-that-name/models"])
+def test_registry_that_depends_on_where_the_session_is_begun_is_refused(tmp_path, registry):
+    with pytest.raises(ConfigError, match="no absolute path") as caught:
+        Retrainer(tmp_path, RetrainingConfig(registry=registry), begun_ns=BEGUN_NS)
+    assert (caught.value.where, caught.value.value) == ("retraining.registry", registry)
 
 
 def test_never_is_never(tmp_path):
