@@ -81,5 +81,5 @@ def _text(answer: dict[str, Any]) -> str:
         f" (base rate {metrics['base_log_loss']:.4f}).\n"
         f"{answer['import_s']:.1f} s for the journal, {answer['train_s']:.1f} s for the training,"
         f" peak memory {answer['peak_rss_mb']:.0f} MB.\nBundle: {answer['bundle']}"
-        + (f"\nThe registry does not have it: {refusal}" if refusal else "")
+        + (f"\nThe registry refused it: {refusal}" if refusal else "")
     )

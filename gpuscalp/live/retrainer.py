@@ -53,8 +53,8 @@ class Retrainer:
     Attributes
     ----------
     state : "off" where nothing is due ever, "idle", "running", or "failed": the last attempt
-    reason : why it failed, what keeps it from being started though it is due, or why the registry does not
-        have what the last attempt has trained
+    reason : why it failed, what keeps it from being started though it is due, or why the registry
+        refused what the last attempt has trained
     since_ns : wall clock, of the state; 0 = since the process began
     result : what the last attempt of this process that succeeded said
 
@@ -158,7 +158,7 @@ class Retrainer:
         self._unclean = ""
         self.result = answer
         refusal = answer.get("not_registered")
-        reason = f"the registry does not have the candidate: {refusal}" if refusal else ""
+        reason = f"the registry refused the candidate: {refusal}" if refusal else ""
         self._become("idle", now_ns, reason)
         return answer
 

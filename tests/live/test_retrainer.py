@@ -119,13 +119,13 @@ def test_a_bad_end_is_told_and_the_next_attempt_waits_its_hours(tmp_path, code, 
     assert retrainer.next_ns() == BEGUN_NS + 2 * HOUR
 
 
-def test_candidate_that_no_registry_has_is_taken_up_and_the_status_says_so(tmp_path, code, caplog):
+def test_candidate_that_the_registry_refused_is_taken_up_and_the_status_says_so(tmp_path, code, caplog):
     retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
     answer = GOOD | {"registered": None, "not_registered": "No space left on device"}
     code[0] = f"print({json.dumps(answer)!r})"
     retrainer.start(tmp_path, BEGUN_NS + HOUR)
     assert ended(retrainer, BEGUN_NS + HOUR) == answer
-    told = "the registry does not have the candidate: No space left on device"
+    told = "the registry refused the candidate: No space left on device"
     assert (retrainer.state, retrainer.status()["reason"]) == ("idle", told)
     assert [each.levelname for each in caplog.records if told in each.message] == ["WARNING"]
 

@@ -85,7 +85,7 @@ def test_candidate_outlives_a_registry_that_refuses_it(retrain, tmp_path):
     assert answer["registered"] is None
     assert "Not a directory" in answer["not_registered"]
     assert _text(answer | {"metrics": {"log_loss": 1.0, "base_log_loss": 1.0}}).endswith(
-        f"The registry does not have it: {answer['not_registered']}"
+        f"The registry refused it: {answer['not_registered']}"
     )
 
 
