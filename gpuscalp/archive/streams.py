@@ -19,6 +19,7 @@ from gpuscalp.archive.manifest import Part
 from gpuscalp.archive.tables import COMMON, TABLES, Table
 from gpuscalp.errors import ArchiveError
 from gpuscalp.schema import BOOK_LEVELS, E8, F64, I32, I64, NS_PER_MS, TICK, Instrument, TickKind, Ticks
+from gpuscalp.xgb import is_out_of_memory
 
 if TYPE_CHECKING:
     from gpuscalp.arrow import pq
@@ -80,6 +81,8 @@ class PartReader:
                 fix="`gpuscalp data verify` lists the damage; import the sources again",
             ) from None
         except (OSError, pa.ArrowException) as error:
+            if is_out_of_memory(error):
+                raise
             raise _damaged(self._path, error) from None
         metadata = self._file.metadata
         recv, exch = (metadata.schema.names.index(name) for name in ("recv_ns", "exch_ns"))
@@ -105,6 +108,8 @@ class PartReader:
         try:
             table = self._file.read_row_group(index, columns=list(self._columns), use_threads=False)
         except (OSError, pa.ArrowException) as error:
+            if is_out_of_memory(error):
+                raise
             raise _damaged(self._path, error) from None
         rows: Rows = {}
         for name in self._columns:

@@ -75,9 +75,11 @@ def retrain(
 
 def _text(answer: dict[str, Any]) -> str:
     metrics = answer["metrics"]
+    refusal = answer["not_registered"]
     return (
         f"Candidate {answer['digest'][:12]}: {answer['rows']:,} rows, log loss {metrics['log_loss']:.4f}"
         f" (base rate {metrics['base_log_loss']:.4f}).\n"
         f"{answer['import_s']:.1f} s for the journal, {answer['train_s']:.1f} s for the training,"
         f" peak memory {answer['peak_rss_mb']:.0f} MB.\nBundle: {answer['bundle']}"
+        + (f"\nThe registry refused it: {refusal}" if refusal else "")
     )

@@ -210,7 +210,7 @@ class RetrainingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, Meta(ge=256)] = 4_096
     device: Literal["cpu", "cuda"] = "cpu"
     gpu_memory_mb: Annotated[int, Meta(ge=256)] = 4_096  # that training on a GPU is made to fit into
-    registry: str = ""  # folder; "" = the candidate is kept in the session alone
+    registry: str = ""  # folder, / or ~/ before it; "" = the candidate is kept in the session alone
 
 
 class PromotionConfig(Struct, frozen=True, forbid_unknown_fields=True):

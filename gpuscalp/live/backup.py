@@ -19,6 +19,7 @@ Of a registry the history comes first: every bundle that an act names was there 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -53,6 +54,8 @@ MANIFEST: Final = "manifest.json"
 SEAL: Final = "manifest.sha256"
 _STORE: Final = "state.sqlite"
 PIECE_BYTES: Final = 1 << 20
+# What a hard link gets on a file system that has none: FAT, SMB, many of FUSE.
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 Kind = Literal["session", "registry", "bundle", "config"]
 
@@ -129,12 +132,33 @@ def backup(sources: Sequence[Path], out: Path, *, told: Progress | None = None) 
             archive.close()
             file.flush()
             os.fsync(file.fileno())
-        os.link(partial, out)  # unlike a rename it replaces nothing
+        _give_name(partial, out)
     except FileExistsError:
         raise UsageError("there is something here already", where=str(out), fix="name a new file") from None
     finally:
         partial.unlink(missing_ok=True)
     return answer_of(out, manifest)
+
+
+def _give_name(partial: Path, out: Path) -> None:
+    """Give the finished file its name, which nothing else may have.
+
+    Raises
+    ------
+    FileExistsError    something has it
+    """
+    try:
+        os.link(partial, out)  # unlike a rename it replaces nothing
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # The name is taken first, by an empty file, so that the rename replaces nobody else's.
+        out.open("xb").close()
+        try:
+            partial.replace(out)
+        except OSError:
+            out.unlink()
+            raise
 
 
 def _named(sources: Sequence[Path]) -> list[SavedSource]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final, final
 
 from gpuscalp.config import RetrainingConfig
+from gpuscalp.errors import ConfigError
 from gpuscalp.redaction import redact
 from gpuscalp.retrain.folder import CANDIDATE, FOLDER, HELD, clear, is_held
 from gpuscalp.schema import NS_PER_S
@@ -52,9 +53,14 @@ class Retrainer:
     Attributes
     ----------
     state : "off" where nothing is due ever, "idle", "running", or "failed": the last attempt
-    reason : why it failed, or what keeps it from being started though it is due
+    reason : why it failed, what keeps it from being started though it is due, or why the registry
+        refused what the last attempt has trained
     since_ns : wall clock, of the state; 0 = since the process began
     result : what the last attempt of this process that succeeded said
+
+    Raises
+    ------
+    ConfigError    the registry is no absolute path
     """
 
     def __init__(self, path: Path, config: RetrainingConfig, *, begun_ns: int) -> None:
@@ -63,6 +69,7 @@ class Retrainer:
         self.since_ns = 0
         self.result: dict[str, Any] | None = None
         self._path, self._folder, self._config = path, path / FOLDER, config
+        self._registry = _registry(config)
         self._process: subprocess.Popen[bytes] | None = None
         # One that was killed. To free its memory at idle priority may take it minutes, and nobody waits.
         self._dying: subprocess.Popen[bytes] | None = None
@@ -108,7 +115,7 @@ class Retrainer:
         command += ["--train-hours", repr(config.train_hours), "--cores", str(config.cores)]
         command += ["--memory-mb", str(config.memory_mb), "--device", config.device]
         command += ["--gpu-memory-mb", str(config.gpu_memory_mb)]
-        command += ["--registry", config.registry] if config.registry else []
+        command += ["--registry", str(self._registry)] if self._registry else []
         self._attempted_ns = now_ns
         try:
             self._folder.mkdir(exist_ok=True)
@@ -150,7 +157,9 @@ class Retrainer:
             return None
         self._unclean = ""
         self.result = answer
-        self._become("idle", now_ns)
+        refusal = answer.get("not_registered")
+        reason = f"the registry refused the candidate: {refusal}" if refusal else ""
+        self._become("idle", now_ns, reason)
         return answer
 
     def left(self) -> dict[str, Any] | None:
@@ -183,7 +192,7 @@ class Retrainer:
 
     def _become(self, state: str, now_ns: int, reason: str = "") -> None:
         self.state, self.since_ns, self.reason = state, now_ns, redact(reason)[:_REASON_MAX]
-        level = logging.WARNING if state == "failed" else logging.INFO
+        level = logging.WARNING if reason else logging.INFO
         _LOG.log(level, "retraining: %s%s", state, f": {self.reason}" if reason else "")
 
     def _stops(self, now_ns: int) -> str:
@@ -220,7 +229,8 @@ class Retrainer:
 
     def _why(self, code: int, told: Any) -> str:
         if isinstance(told, dict) and isinstance(error := told.get("error"), dict):
-            return ": ".join(str(error[key]) for key in ("what", "value") if error.get(key))
+            where = f" ({error['where']})" if error.get("where") else ""
+            return ": ".join(str(error[key]) for key in ("what", "value") if error.get(key)) + where
         lines: list[str] = []
         with suppress(OSError):
             lines = (self._folder / _ERRORS).read_text(errors="replace").strip().splitlines()
@@ -249,6 +259,22 @@ class Retrainer:
             return 0
         # An empty one was ended with its session: that was no attempt.
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns <= time.time_ns() else 0
+
+
+def _registry(config: RetrainingConfig) -> Path | None:
+    """Return the folder of the registry. A relative one would be another wherever the session is begun."""
+    if not config.registry:
+        return None
+    with suppress(RuntimeError):  # nobody has that name
+        path = Path(config.registry).expanduser()
+        if path.is_absolute():
+            return path
+    raise ConfigError(
+        "the registry of a session is no absolute path",
+        where="retraining.registry",
+        value=config.registry,
+        fix="let it begin with / or ~/",
+    )
 
 
 def _answer(told: Any) -> dict[str, Any] | None:

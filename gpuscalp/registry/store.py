@@ -12,6 +12,7 @@ Never: decides whether a model is fit to be promoted (gpuscalp.registry.promotio
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -19,7 +20,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -44,6 +45,7 @@ BUNDLES: Final = "bundles"
 WAIT_S: Final = 30.0
 
 _LOOK_AGAIN_S: Final = 0.02
+_MAY_NOT_WRITE: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _ADDING: Final = ".adding-"
 _REMOVING: Final = ".removing-"
 
@@ -124,6 +126,20 @@ class Registry:
             yield Writer(self, clock=self._clock, who=self._who or _user())
         finally:
             os.close(lock)
+
+    def check_writable(self) -> None:
+        """See whether a bundle could be added now. The folder is made; nothing else of it stays.
+
+        Raises
+        ------
+        OSError          the system refuses
+        ModelError       the history was altered
+        DeadlineError    another process is writing
+        """
+        with self.writing(wait_s=0):
+            Path(tempfile.mkdtemp(prefix=_ADDING, dir=self.path / BUNDLES)).rmdir()
+            with suppress(FileNotFoundError):  # it comes with the first act
+                os.close(os.open(self.history_path, os.O_RDWR | os.O_CLOEXEC))
 
 
 @final
@@ -229,10 +245,15 @@ def note_session(bundle: Path, session: Path, *, now_ns: int) -> None:
     path = bundle.resolve()
     home = path.parent.parent
     ours = path.parent.name == BUNDLES and is_digest(path.name) and (home / HISTORY_FILE).is_file()
-    if not ours or not os.access(home, os.W_OK):
+    if not ours:
         return
-    with Registry(home, clock=lambda: now_ns).writing() as writer:
-        writer.note_session(path.name, session)
+    # Asked by doing it: whoever may write to the folder may still not write to files of others in it.
+    try:
+        with Registry(home, clock=lambda: now_ns).writing() as writer:
+            writer.note_session(path.name, session)
+    except OSError as error:
+        if error.errno not in _MAY_NOT_WRITE:
+            raise
 
 
 def copy_bundle(source: Path, target: Path) -> None:

@@ -17,9 +17,10 @@ from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import TrainConfig
 from gpuscalp.device import RequestedDevice, resolve
-from gpuscalp.errors import DataError
+from gpuscalp.errors import DataError, DeadlineError, GpuscalpError, UsageError
 from gpuscalp.live.directory import read_about
 from gpuscalp.progress import Progress, silent
+from gpuscalp.redaction import redact
 from gpuscalp.registry import Registry
 from gpuscalp.retrain.caps import Caps, take_blas_buffers
 from gpuscalp.retrain.folder import CANDIDATE, FOLDER, alone
@@ -51,24 +52,30 @@ def retrain(
     train_hours : of the market, up to now
     caps : what this process was confined to
     device, gpu_memory_mb : where it is trained, and with how much of it (``gpuscalp.train.train``)
-    registry : to keep the bundle in as well, as ``candidate``; None: in the session's directory alone
+    registry : to keep the bundle in as well, as ``candidate``; None: in the session's directory alone. That
+        it can be written is seen before the journal is read; where it refuses the bundle all the same, the
+        candidate is as good as without one
     attended : the session itself has begun this process, and may count on its priority
     told : how far it is
 
     Returns
     -------
-    dict: ``digest`` and ``bundle`` of the candidate, ``registered`` (the registry), ``train_hours``,
-    ``trained_from_ns``, ``trained_until_ns``, ``rows``, ``metrics`` of held-out rows; ``segments``,
-    ``market_rows`` and ``rejects`` of the import; ``import_s``, ``train_s``, ``peak_rss_mb``, ``caps``
+    dict: ``digest`` and ``bundle`` of the candidate, ``registered`` (the registry; None: in none),
+    ``not_registered`` (why it refused the bundle; None: it did not), ``train_hours``, ``trained_from_ns``,
+    ``trained_until_ns``, ``rows``, ``metrics`` of held-out rows; ``segments``, ``market_rows`` and
+    ``rejects`` of the import; ``import_s``, ``train_s``, ``peak_rss_mb``, ``caps``
 
     Raises
     ------
-    UsageError     no session, or another process retrains it
+    UsageError     no session, another process retrains it, or the registry cannot be written
+    ModelError     the history of the registry was altered
     DataError      its journal cannot be imported, or holds too little
     ConfigError, DeviceError    as ``gpuscalp.train.train``
     """
     about = read_about(session)
     contract = read_contract(like)
+    if registry is not None:
+        _check(registry)
     take_blas_buffers(caps)
     now_ns, begun_s = time.time_ns(), time.monotonic()
     folder = session / FOLDER
@@ -98,16 +105,14 @@ def retrain(
         shutil.rmtree(candidate, ignore_errors=True)
         (work / CANDIDATE).rename(candidate)
     digest = read_contract(candidate).digest
-    if registry is not None:
-        with Registry(registry).writing() as writer:
-            writer.add(candidate, why=f"retrained from {session}")
-            writer.promote("candidate", digest, why=f"retrained from {session}")
+    refusal = None if registry is None else _keep(registry, candidate, digest, session)
     training = result.training
     return {
         "session": str(session),
         "digest": digest,
         "bundle": str(candidate),
-        "registered": None if registry is None else str(registry),
+        "registered": None if registry is None or refusal else str(registry),
+        "not_registered": refusal,
         "train_hours": train_hours,
         "trained_from_ns": training.trained_on.start_ns,
         "trained_until_ns": training.trained_on.end_ns,
@@ -121,6 +126,34 @@ def retrain(
         "peak_rss_mb": round(result.peak_rss_mb, 1),
         "caps": {"cores": list(caps.cores), "memory_mb": caps.memory_mb, "idle": caps.idle},
     }
+
+
+def _check(registry: Path) -> None:
+    """Refuse a registry that cannot be written, before hours are spent on what it is to keep."""
+    try:
+        Registry(registry).check_writable()
+    except DeadlineError:  # who writes now may have ended long before there is something to keep
+        pass
+    except OSError as error:
+        raise UsageError(
+            "the registry cannot be written",
+            where=str(error.filename or registry),
+            value=error.strerror or str(error),
+            fix="correct its permissions or its disk, or choose another folder"
+            " (--registry; of a session: registry in [retraining])",
+        ) from None
+
+
+def _keep(registry: Path, candidate: Path, digest: str, session: Path) -> str | None:
+    """Add the candidate to the registry, as ``candidate``; return why that was refused, None: it was not."""
+    why = f"retrained from {session}"
+    try:
+        with Registry(registry).writing() as writer:
+            writer.add(candidate, why=why)
+            writer.promote("candidate", digest, why=why)
+    except (GpuscalpError, OSError, MemoryError) as error:  # what was trained is whole without it
+        return redact(str(error)) or type(error).__name__
+    return None
 
 
 def _train(

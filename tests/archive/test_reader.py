@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive.manifest import NAME
@@ -320,3 +323,22 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
         (root / NAME).write_text(change[0])
         with pytest.raises(ArchiveError, match=change[1]):
             Archive.open(root)
+
+
+@pytest.mark.parametrize("method", ["__init__", "read_row_group"])
+@pytest.mark.parametrize("system", [False, True], ids=["of Arrow", "of the system"])
+def test_lack_of_memory_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, system: bool
+) -> None:
+    """A retraining that did not fit into its memory was told that its archive was damaged."""
+
+    def refuse(*_: object, **__: object) -> None:
+        if system:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        pa.allocate_buffer(1 << 62)
+
+    archive = Archive.open(small(tmp_path))
+    monkeypatch.setattr(pq.ParquetFile, method, refuse)
+    with pytest.raises(OSError if system else pa.ArrowMemoryError) as caught:
+        list(archive.tick_batches("synthetic"))
+    assert isinstance(caught.value, MemoryError) or caught.value.errno == errno.ENOMEM

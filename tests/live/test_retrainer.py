@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 
 from gpuscalp.config import RetrainingConfig
+from gpuscalp.errors import ConfigError
 from gpuscalp.live import retrainer as module
 from gpuscalp.live.retrainer import Retrainer
 from gpuscalp.retrain.folder import FOLDER
@@ -25,6 +26,7 @@ MINUTE = 60 * 10**9
 HOUR = 60 * MINUTE
 BEGUN_NS = 1_700_000_000 * 10**9
 REFUSED = {"error": {"what": "too few rows", "value": 7}}
+PLACED = {"error": {"what": "cannot be written", "where": "/models", "value": "Is full"}}
 GOOD = {"digest": "d", "bundle": "b", "rows": 5, "metrics": {}}
 
 
@@ -65,6 +67,33 @@ def test_it_is_due_after_its_hours_and_again_after_each_attempt(tmp_path, code):
     assert retrainer.due(BEGUN_NS + 5 * HOUR)
 
 
+@pytest.mark.parametrize(
+    ("registry", "folder"),
+    [("~/models", "{home}/models"), ("/srv/models", "/srv/models"), ("", None)],
+)
+def test_registry_below_the_home_folder_is_there(tmp_path, monkeypatch, registry, folder):
+    """The models once lay in a folder named ``~``, wherever the session had been begun."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    commands: list[list[str]] = []
+
+    def instead(command: list[str], **_: Any) -> None:
+        commands.append(command)
+        raise OSError("not begun")
+
+    monkeypatch.setattr(module.subprocess, "Popen", instead)
+    config = RetrainingConfig(every_hours=1.0, registry=registry)
+    Retrainer(tmp_path, config, begun_ns=BEGUN_NS).start(tmp_path, BEGUN_NS)
+    given = dict(zip(commands[0], commands[0][1:], strict=False))
+    assert given.get("--registry") == (folder and folder.format(home=tmp_path / "home"))
+
+
+@pytest.mark.parametrize("registry", ["models", "./models", "~nobody-of-that-name/models"])
+def test_registry_that_depends_on_where_the_session_is_begun_is_refused(tmp_path, registry):
+    with pytest.raises(ConfigError, match="no absolute path") as caught:
+        Retrainer(tmp_path, RetrainingConfig(registry=registry), begun_ns=BEGUN_NS)
+    assert (caught.value.where, caught.value.value) == ("retraining.registry", registry)
+
+
 def test_never_is_never(tmp_path):
     retrainer = Retrainer(tmp_path, RetrainingConfig(), begun_ns=0)
     assert (retrainer.state, retrainer.next_ns(), retrainer.due(2**62)) == ("off", None, False)
@@ -76,9 +105,10 @@ def test_never_is_never(tmp_path):
         ("import os; os.kill(os.getpid(), 9)", "exit code -9"),  # of the kernel, where memory runs out
         ("import sys; sys.exit('std::bad_alloc')", "exit code 1: std::bad_alloc"),
         (f"print({json.dumps(REFUSED)!r}); raise SystemExit(2)", "too few rows: 7"),
+        (f"print({json.dumps(PLACED)!r}); raise SystemExit(1)", "cannot be written: Is full (/models)"),
         ("print('nonsense')", "exit code 0"),
     ],
-    ids=["killed", "out of memory", "an error of ours", "no answer"],
+    ids=["killed", "out of memory", "an error of ours", "an error at a place", "no answer"],
 )
 def test_a_bad_end_is_told_and_the_next_attempt_waits_its_hours(tmp_path, code, script, told):
     retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
@@ -87,6 +117,17 @@ def test_a_bad_end_is_told_and_the_next_attempt_waits_its_hours(tmp_path, code, 
     assert ended(retrainer, BEGUN_NS + HOUR) is None
     assert (retrainer.state, retrainer.reason) == ("failed", told)
     assert retrainer.next_ns() == BEGUN_NS + 2 * HOUR
+
+
+def test_candidate_that_the_registry_refused_is_taken_up_and_the_status_says_so(tmp_path, code, caplog):
+    retrainer = Retrainer(tmp_path, RetrainingConfig(every_hours=1.0), begun_ns=BEGUN_NS)
+    answer = GOOD | {"registered": None, "not_registered": "No space left on device"}
+    code[0] = f"print({json.dumps(answer)!r})"
+    retrainer.start(tmp_path, BEGUN_NS + HOUR)
+    assert ended(retrainer, BEGUN_NS + HOUR) == answer
+    told = "the registry refused the candidate: No space left on device"
+    assert (retrainer.state, retrainer.status()["reason"]) == ("idle", told)
+    assert [each.levelname for each in caplog.records if told in each.message] == ["WARNING"]
 
 
 def test_one_that_takes_too_long_is_ended(tmp_path, code):

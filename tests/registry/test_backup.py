@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import tarfile
+from pathlib import Path
 
 import pytest
 
-from gpuscalp.errors import DataError, ModelError
+from gpuscalp.errors import DataError, ModelError, UsageError
 from gpuscalp.live.backup import backup
 from gpuscalp.live.restore import restore
 from gpuscalp.registry import Registry
@@ -89,3 +93,50 @@ def test_altered_history_or_a_lost_champion_is_not_saved(registry, tiny, tmp_pat
     with pytest.raises(ModelError, match="altered"):
         backup([registry.path], tmp_path / "saved.tar")
     assert not list(tmp_path.glob("*saved.tar*"))
+
+
+@pytest.fixture(params=[errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
+def no_links(request, monkeypatch) -> None:
+    """Have no hard links, as FAT, SMB and FUSE."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(request.param, os.strerror(request.param), source, None, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("no_links")
+def test_backup_needs_no_hard_links(registry, tmp_path):
+    """It said that it cannot be written there after everything had been copied."""
+    out = tmp_path / "out"
+    out.mkdir()
+    backup([registry.path], out / "b.tar")
+    assert [path.name for path in out.iterdir()] == ["b.tar"]
+    with tarfile.open(out / "b.tar") as archive:
+        assert f"{registry.path.name}/history.jsonl" in archive.getnames()
+
+
+@pytest.mark.usefixtures("no_links")
+def test_without_hard_links_nothing_is_replaced_either(registry, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def told(*_: object) -> None:
+        (out / "b.tar").write_text("of somebody else")
+
+    with pytest.raises(UsageError, match="something here already"):
+        backup([registry.path], out / "b.tar", told=told)
+    assert [path.read_text() for path in out.iterdir()] == ["of somebody else"]
+
+
+@pytest.mark.usefixtures("no_links")
+def test_file_that_cannot_be_renamed_leaves_no_empty_one(registry, tmp_path, monkeypatch):
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path, None, target)
+
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        backup([registry.path], out / "b.tar")
+    assert list(out.iterdir()) == []

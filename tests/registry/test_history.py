@@ -6,7 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -129,6 +132,54 @@ def test_session_of_a_bundle_that_was_copied_in_by_hand_is_not_noted(registry, t
     before = registry.history_path.read_bytes()
     note_session(stray, tmp_path / "session", now_ns=1)
     assert registry.history_path.read_bytes() == before
+
+
+def as_another_user(folder: Path, call: Callable[[], object]) -> None:
+    """Call something as a user who may write to a folder and to none of its files."""
+    for path in folder.rglob("*"):
+        path.chmod(0o777 if path.is_dir() else 0o444)
+    folder.chmod(0o777)
+    root = os.geteuid() == 0  # may write to whatever he likes
+    if root:
+        os.seteuid(65_534)
+    try:
+        call()
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def shared(registry) -> Iterator[Registry]:
+    """Return a registry where all users find it: pytest's own folders are for one."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Registry(Path(shutil.copytree(registry.path, Path(folder) / "models")))
+
+
+@pytest.mark.parametrize("closed", ["lock", "history.jsonl"])
+def test_session_uses_a_model_of_a_registry_of_another_user(shared, tiny, tmp_path, closed):
+    """Who might write to the folder, but not to the lock in it, could not begin a session with its models."""
+    bundle = shared.bundle_path(next(iter(tiny)))
+    before = shared.history_path.read_bytes()
+    if closed != "lock":
+        (shared.path / "lock").unlink()  # made anew by whoever comes
+    as_another_user(shared.path, lambda: note_session(bundle, tmp_path / "session", now_ns=1))
+    assert shared.history_path.read_bytes() == before
+
+
+def test_registry_of_another_user_is_not_writable(shared):
+    """That nobody may add to it, though its folder is open, has to be known before a training."""
+    (shared.path / "lock").unlink()
+    with pytest.raises(PermissionError, match=re.escape(str(shared.history_path))):
+        as_another_user(shared.path, shared.check_writable)
+
+
+def test_check_leaves_nothing_behind(registry):
+    before = {path: path.read_bytes() for path in registry.path.rglob("*") if path.is_file()}
+    registry.check_writable()
+    assert {path: path.read_bytes() for path in registry.path.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in (registry.path / "bundles").iterdir()) == registry.digests()
 
 
 def test_no_history_is_an_empty_one(tmp_path):

@@ -113,7 +113,7 @@ def test_retraining_that_does_not_fit_says_so_to_people_and_to_its_session(cli, 
     retrainer = Retrainer(tmp_path, RetrainingConfig(), begun_ns=0)
     assert (
         retrainer._why(found.code, told)
-        == "the training does not fit into the memory that it may use: 400 MiB"
+        == "the training does not fit into the memory that it may use: 400 MiB (--memory-mb)"
     )
 
 
