@@ -69,7 +69,7 @@ class Retrainer:
         self.since_ns = 0
         self.result: dict[str, Any] | None = None
         self._path, self._folder, self._config = path, path / FOLDER, config
-        self._registry = _registry(config)
+        self._registry = registry_of(config)
         self._process: subprocess.Popen[bytes] | None = None
         # One that was killed. To free its memory at idle priority may take it minutes, and nobody waits.
         self._dying: subprocess.Popen[bytes] | None = None
@@ -261,7 +261,7 @@ class Retrainer:
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns <= time.time_ns() else 0
 
 
-def _registry(config: RetrainingConfig) -> Path | None:
+def registry_of(config: RetrainingConfig) -> Path | None:
     """Return the folder of the registry. A relative one would be another wherever the session is begun."""
     if not config.registry:
         return None

@@ -35,6 +35,7 @@ from gpuscalp.live.listing import compare_listing, instruments_of
 from gpuscalp.live.market import Work
 from gpuscalp.live.observed import observed
 from gpuscalp.live.probes import Pulse
+from gpuscalp.live.retrainer import registry_of
 from gpuscalp.live.runner import Runner
 from gpuscalp.live.session import Session
 from gpuscalp.live.sockets import SocketSource
@@ -199,6 +200,7 @@ def _run(
         raise UsageError("a session needs a model", where="--model", fix="gpuscalp train makes one")
     elif config is None:
         config = LiveConfig()
+    registry_of(config.retraining)  # refused before there is a session
     running = way.running(config)
     if way.market == OWN_MARKET:
         check_reached(running)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpuscalp.config import MetricsConfig
+from gpuscalp.config import MetricsConfig, RetrainingConfig
 from gpuscalp.doctor.diagnosis import examine
 from gpuscalp.errors import ConfigError, ModelError
 from gpuscalp.exchange.embedded import Exchange
@@ -49,6 +49,13 @@ def test_name_of_a_start_that_came_to_nothing_is_free(exchange, bundle, tmp_path
     assert status["frames"] >= 0
     assert status["market"] == status["venue"] == "binance_usdm"
     assert read_about(path).bundle == status["model"]["bundle"]
+
+
+def test_registry_without_a_place_is_refused_before_there_is_a_session(exchange, bundle, tmp_path):
+    path = tmp_path / "session"
+    with pytest.raises(ConfigError, match="no absolute path"):
+        _run(path, exchange, bundle, retraining=RetrainingConfig(registry="models"))
+    assert not path.exists()
 
 
 def test_start_that_is_refused_by_the_session_leaves_nothing(exchange, bundle, tmp_path, monkeypatch):
