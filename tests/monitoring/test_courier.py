@@ -1,0 +1,117 @@
+"""A channel that hangs or fails keeps messages from nobody else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gpuscalp.monitoring.alarms import Message
+from gpuscalp.monitoring.channel import AppriseChannel, open_channels
+from gpuscalp.monitoring.notifier import Notifier
+from tests.monitoring.notifying import CONFIG, HELLO, SECRET, Session, running
+from tests.monitoring.receivers import PATIENCE_S, Webhook, until, webhook
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with webhook() as found:
+        yield found
+
+
+def test_service_that_hangs_keeps_the_last_message_from_nobody_else(hook):
+    """All channels had one thread: those behind one that hung were not told that the session had failed."""
+    with webhook() as hanging:
+        hanging.hold = threading.Event()
+        with running(hanging.url(SECRET), hook.url(SECRET), end_s=0.5) as notifier:
+            notifier.say(HELLO)
+            began = time.monotonic()
+            notifier.stop()
+            assert time.monotonic() - began < PATIENCE_S / 2
+            assert [each["title"] for each in hook.got] == ["A title"]
+
+
+def test_service_that_hangs_delays_no_alert_to_another():
+    """Messages that waited for a channel that hung, and their tries, came before the alert."""
+    told: list[str] = []
+    free = threading.Event()
+
+    class Hanging:
+        service = "Hanging"
+
+        def send(self, _: Message) -> str | None:
+            free.wait(PATIENCE_S)
+            return "it has hung"
+
+    class Prompt:
+        service = "Prompt"
+
+        def send(self, message: Message) -> str | None:
+            told.append(message.title)
+            return None
+
+    session = Session()
+    notifier = Notifier([Hanging(), Prompt()], CONFIG, "s1", session.collect, end_s=0.0)
+    notifier.start()
+    try:
+        notifier.say(Message("first", "", "warning"))
+        until(lambda: told == ["first"], "the first message")
+        session.halted = 1
+        until(lambda: len(told) == 2, "the alert")
+    finally:
+        notifier.stop()
+        free.set()
+    assert told[1] == "gpuscalp s1: critical: GpuscalpHalted"
+
+
+def test_critical_message_passes_those_that_wait_for_the_same_service(hook):
+    hook.hold = threading.Event()
+    with running(hook.url(SECRET)) as notifier:
+        notifier.say(Message("w1", "b", "warning"))
+        (courier,) = notifier._couriers
+        until(lambda: not notifier._said and not courier._owed, "the first one in its hands")
+        for title, severity in (("w2", "warning"), ("c1", "critical"), ("w3", "warning"), ("c2", "critical")):
+            notifier.say(Message(title, "b", severity))  # type: ignore[arg-type]
+        until(lambda: len(courier._owed) == 4, "the others")
+        hook.hold.set()
+        until(lambda: notifier.counts["JSON", "sent"] == 5, "all of them")
+    assert [each["title"] for each in hook.got] == ["w1", "c1", "c2", "w2", "w3"]
+
+
+def test_services_that_fail_at_once_give_each_its_own_reason(hook):
+    """What apprise says was heard by whoever listened first: the other one gave no reason."""
+    both = threading.Barrier(2)
+
+    class Meeting:
+        """Both are listening before either speaks, and until both have spoken."""
+
+        def __init__(self, plugin: Any) -> None:
+            self._plugin, self.service_name = plugin, plugin.service_name
+
+        def notify(self, **message: Any) -> bool:
+            both.wait(PATIENCE_S)
+            sent = self._plugin.notify(**message)
+            both.wait(PATIENCE_S)
+            return bool(sent)
+
+    failures: dict[int, str | None] = {}
+
+    def send(status: int, url: str) -> None:
+        (opened,) = open_channels([url])
+        failures[status] = AppriseChannel(Meeting(opened._plugin), url).send(HELLO)  # type: ignore[attr-defined]
+
+    with webhook() as other:
+        hook.status, other.status = 403, 500
+        hooks = (hook, other)
+        threads = [threading.Thread(target=send, args=(each.status, each.url(SECRET))) for each in hooks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+    assert sorted(failures) == [403, 500]
+    for status, failure in failures.items():
+        assert failure is not None
+        assert f"error={status}" in failure
