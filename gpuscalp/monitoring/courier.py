@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -26,6 +26,7 @@ class _Owed:
     """A message that the channel has not taken yet."""
 
     message: Message
+    settled: Callable[[bool], None]
     due_s: float
     tries: int = 0
 
@@ -58,13 +59,17 @@ class Courier:
     def start(self) -> None:
         self.thread.start()
 
-    def owe(self, message: Message) -> None:
-        """Take over a message, without waiting for the channel. Of too many the oldest is dropped."""
+    def owe(self, message: Message, settled: Callable[[bool], None]) -> None:
+        """Take over a message, without waiting for the channel. Of too many the oldest is dropped.
+
+        Parameters
+        ----------
+        settled : told once, in some thread, whether the message was sent; it must not wait
+        """
         with self._changed:
             if len(self._owed) == WAITING_MAX:
-                del self._owed[0]
-                self.counts["dropped"] += 1
-            self._owed.append(_Owed(message, time.monotonic()))
+                self._drop(self._owed.pop(0))
+            self._owed.append(_Owed(message, settled, time.monotonic()))
             self._changed.notify()
 
     def end(self) -> None:
@@ -100,11 +105,16 @@ class Courier:
     def _book(self, owed: _Owed, failure: str | None) -> None:
         if failure is None:
             self.counts["sent"] += 1
+            owed.settled(True)
             return
         self.counts["failed"] += 1
         self.last_failure = f"{self.service}: {failure}"
         if owed.tries == len(self._retries_s) or self._ending:
-            self.counts["dropped"] += 1
+            self._drop(owed)
             return
         owed.due_s, owed.tries = time.monotonic() + self._retries_s[owed.tries], owed.tries + 1
         self._owed.append(owed)
+
+    def _drop(self, owed: _Owed) -> None:
+        self.counts["dropped"] += 1
+        owed.settled(False)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, final
 
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
@@ -25,6 +26,15 @@ from gpuscalp.monitoring.expressions import Scrapes
 
 _RETRIES_S: Final = (5.0, 20.0, 60.0)
 _RESULTS: Final = ("sent", "failed", "dropped")
+
+
+@dataclass(eq=False)
+class _Delivery:
+    """A message that channels have been given. ``open``: how many have neither sent nor dropped it."""
+
+    message: Message
+    open: int
+    arrived: bool = False
 
 
 @final
@@ -57,6 +67,7 @@ class Notifier(Collector):
         self._scrapes = Scrapes(self._alarms.ranges)
         self._digest = Digest(config, who)
         self._said: deque[Message] = deque(maxlen=WAITING_MAX)
+        self._settled: deque[tuple[_Delivery, bool]] = deque()  # by couriers, until the next look
         self.defects = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
@@ -121,12 +132,23 @@ class Notifier(Collector):
 
     def _look(self, now_s: float) -> None:
         """Judge the conditions, and owe every channel what is to be told of them."""
+        self._take_back(now_s)
         self._scrapes.add(now_s, self._collect(), unix_s=self._clock())
         self._digest.add(self._alarms.observe(self._scrapes), now_s)
         message = self._digest.due(self._alarms.firing, now_s)
         if message is not None:
             self._owe(message)
 
+    def _take_back(self, now_s: float) -> None:
+        """Take back what no channel has delivered: it is told again for as long as it is true."""
+        while self._settled:
+            delivery, sent = self._settled.popleft()
+            delivery.open -= 1
+            delivery.arrived |= sent
+            if not delivery.open and not delivery.arrived:
+                self._digest.take_back(delivery.message, self._alarms.firing, now_s)
+
     def _owe(self, message: Message) -> None:
+        delivery = _Delivery(message, len(self._couriers))
         for courier in self._couriers:
-            courier.owe(message)
+            courier.owe(message, lambda sent: self._settled.append((delivery, sent)))

@@ -81,6 +81,55 @@ def test_critical_message_passes_those_that_wait_for_the_same_service(hook):
     assert [each["title"] for each in hook.got] == ["w1", "c1", "c2", "w2", "w3"]
 
 
+class Faulty:
+    """A service that takes nothing while it is down."""
+
+    service = "Faulty"
+
+    def __init__(self, *, down: bool) -> None:
+        self.down, self.tries = down, 0
+        self.titles: list[str] = []
+
+    def send(self, message: Message) -> str | None:
+        self.tries += 1
+        if self.down:
+            return "it is down"
+        self.titles.append(message.title)
+        return None
+
+
+def test_alert_outlives_an_outage_that_is_longer_than_all_tries_of_a_message():
+    """It was silent for an hour after it, and a warning for ever."""
+    session, service = Session(), Faulty(down=True)
+    notifier = Notifier([service], CONFIG, "s1", session.collect, retries_s=(0.01,))
+    notifier.start()
+    try:
+        session.halted = 1
+        until(lambda: service.tries >= 7, "four messages")
+        service.down = False
+        until(lambda: service.titles, "the alert")
+        tries = service.tries
+        time.sleep(5 * CONFIG.every_s)
+    finally:
+        notifier.stop()
+    assert service.titles == ["gpuscalp s1: critical: GpuscalpHalted"]
+    assert service.tries == tries, "once it is told, it is told"
+    assert notifier.counts["Faulty", "dropped"] >= 3
+
+
+def test_alert_that_one_service_has_taken_is_not_told_again_for_another():
+    session, up, down = Session(), Faulty(down=False), Faulty(down=True)
+    notifier = Notifier([up, down], CONFIG, "s1", session.collect, retries_s=(0.01,))
+    notifier.start()
+    try:
+        session.halted = 1
+        until(lambda: down.tries == 2, "the end of the tries")
+        time.sleep(5 * CONFIG.every_s)
+    finally:
+        notifier.stop()
+    assert (len(up.titles), down.tries) == (1, 2)
+
+
 def test_services_that_fail_at_once_give_each_its_own_reason(hook):
     """What apprise says was heard by whoever listened first: the other one gave no reason."""
     both = threading.Barrier(2)
