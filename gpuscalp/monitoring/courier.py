@@ -67,7 +67,7 @@ class Courier:
         settled : told once, in some thread, whether the message was sent; it must not wait
         """
         with self._changed:
-            if len(self._owed) == WAITING_MAX:
+            if len(self._owed) >= WAITING_MAX:  # what was in hand comes back to a full queue
                 self._drop(self._owed.pop(0))
             self._owed.append(_Owed(message, settled, time.monotonic()))
             self._changed.notify()

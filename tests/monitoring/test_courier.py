@@ -11,6 +11,7 @@ import pytest
 
 from gpuscalp.monitoring.alarms import Message
 from gpuscalp.monitoring.channel import AppriseChannel, open_channels
+from gpuscalp.monitoring.courier import WAITING_MAX, Courier
 from gpuscalp.monitoring.notifier import Notifier
 from tests.monitoring.notifying import CONFIG, HELLO, SECRET, Session, running
 from tests.monitoring.receivers import PATIENCE_S, Webhook, until, webhook
@@ -79,6 +80,34 @@ def test_critical_message_passes_those_that_wait_for_the_same_service(hook):
         hook.hold.set()
         until(lambda: notifier.counts["JSON", "sent"] == 5, "all of them")
     assert [each["title"] for each in hook.got] == ["w1", "c1", "c2", "w2", "w3"]
+
+
+def test_what_waits_for_a_service_is_bounded_also_with_what_comes_back_from_a_try():
+    free = threading.Event()
+
+    class Hanging:
+        service = "Hanging"
+
+        def send(self, _: Message) -> str | None:
+            free.wait(PATIENCE_S)
+            return "it has hung"
+
+    courier = Courier(Hanging(), (1_000.0,))
+    lost: list[bool] = []
+    courier.start()
+    courier.owe(HELLO, lost.append)
+    until(lambda: not courier._owed, "the first one in its hands")
+    for _ in range(WAITING_MAX):
+        courier.owe(HELLO, lost.append)
+    free.set()
+    until(lambda: courier.counts["failed"] == WAITING_MAX + 1, "a try of each")
+    for _ in range(200):
+        courier.owe(HELLO, lost.append)
+    courier.end()
+    courier.thread.join(PATIENCE_S)
+    assert len(lost) == WAITING_MAX + 201, "each is settled once"
+    assert not any(lost)
+    assert courier.counts["dropped"] == len(lost)
 
 
 class Faulty:
