@@ -23,29 +23,38 @@ def hook() -> Iterator[Webhook]:
         yield found
 
 
+class Hanging:
+    """A service that says nothing before it is set free."""
+
+    service = "Hanging"
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+
+    def send(self, _: Message) -> str | None:
+        self.free.wait()
+        return "it has hung"
+
+
 def test_service_that_hangs_keeps_the_last_message_from_nobody_else(hook):
     """All channels had one thread: those behind one that hung were not told that the session had failed."""
-    with webhook() as hanging:
-        hanging.hold = threading.Event()
-        with running(hanging.url(SECRET), hook.url(SECRET), end_s=0.5) as notifier:
-            notifier.say(HELLO)
-            began = time.monotonic()
-            notifier.stop()
-            assert time.monotonic() - began < PATIENCE_S / 2
-            assert [each["title"] for each in hook.got] == ["A title"]
+    hanging, (healthy,) = Hanging(), open_channels([hook.url(SECRET)])
+    notifier = Notifier([hanging, healthy], CONFIG, "s1", Session().collect, end_s=0.1)
+    notifier.start()
+    try:
+        notifier.say(HELLO)
+        began = time.monotonic()
+        notifier.stop()
+        assert time.monotonic() - began < PATIENCE_S / 2
+        until(lambda: hook.got, "the message")
+    finally:
+        hanging.free.set()
+    assert [each["title"] for each in hook.got] == ["A title"]
 
 
 def test_service_that_hangs_delays_no_alert_to_another():
     """Messages that waited for a channel that hung, and their tries, came before the alert."""
     told: list[str] = []
-    free = threading.Event()
-
-    class Hanging:
-        service = "Hanging"
-
-        def send(self, _: Message) -> str | None:
-            free.wait(PATIENCE_S)
-            return "it has hung"
 
     class Prompt:
         service = "Prompt"
@@ -54,8 +63,8 @@ def test_service_that_hangs_delays_no_alert_to_another():
             told.append(message.title)
             return None
 
-    session = Session()
-    notifier = Notifier([Hanging(), Prompt()], CONFIG, "s1", session.collect, end_s=0.0)
+    session, hanging = Session(), Hanging()
+    notifier = Notifier([hanging, Prompt()], CONFIG, "s1", session.collect, end_s=0.0)
     notifier.start()
     try:
         notifier.say(Message("first", "", "warning"))
@@ -64,7 +73,7 @@ def test_service_that_hangs_delays_no_alert_to_another():
         until(lambda: len(told) == 2, "the alert")
     finally:
         notifier.stop()
-        free.set()
+        hanging.free.set()
     assert told[1] == "gpuscalp s1: critical: GpuscalpHalted"
 
 
@@ -83,23 +92,15 @@ def test_critical_message_passes_those_that_wait_for_the_same_service(hook):
 
 
 def test_what_waits_for_a_service_is_bounded_also_with_what_comes_back_from_a_try():
-    free = threading.Event()
-
-    class Hanging:
-        service = "Hanging"
-
-        def send(self, _: Message) -> str | None:
-            free.wait(PATIENCE_S)
-            return "it has hung"
-
-    courier = Courier(Hanging(), (1_000.0,))
+    hanging = Hanging()
+    courier = Courier(hanging, (1_000.0,))
     lost: list[bool] = []
     courier.start()
     courier.owe(HELLO, lost.append)
     until(lambda: not courier._owed, "the first one in its hands")
     for _ in range(WAITING_MAX):
         courier.owe(HELLO, lost.append)
-    free.set()
+    hanging.free.set()
     until(lambda: courier.counts["failed"] == WAITING_MAX + 1, "a try of each")
     for _ in range(200):
         courier.owe(HELLO, lost.append)
