@@ -23,7 +23,7 @@ from aiohttp import web
 
 from gpuscalp.dashboard.access import TOKEN_FILE, Access, hosts_of, open_token
 from gpuscalp.dashboard.watch import Watch
-from gpuscalp.errors import DeadlineError, FeedError, GpuscalpError, NotRunningError
+from gpuscalp.errors import DeadlineError, FeedError, GpuscalpError, NotRunningError, UsageError
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.records import Command
 from gpuscalp.user import user_name
@@ -113,6 +113,7 @@ class DashboardServer:
 
     def __init__(self, watch: Watch, token: str) -> None:
         self._watch, self._token = watch, token
+        self._hosts: tuple[str, ...] = ()
         self._access = Access(token, ())
         self._pages: set[_Page] = set()
         self._open_count = 0  # of pages, those included that have not been told anything yet
@@ -181,7 +182,8 @@ class DashboardServer:
                 f"cannot listen here: {error.strerror}", where=f"{address}:{port}", fix="name another --port"
             ) from None
         port = listening.sockets[0].getsockname()[1]
-        self._access = Access(self._token, hosts_of(address, port, names))
+        self._hosts = hosts_of(address, port, names)
+        self._access = Access(self._token, self._hosts)
         shown = f"[{address}]" if ":" in address else address
         return listening, {
             "url": f"http://{shown}:{port}/",
@@ -196,6 +198,8 @@ class DashboardServer:
             await asyncio.to_thread(self._watch.catch_up)
         while True:
             async with self._reading:
+                if await asyncio.to_thread(self._watch.is_replaced):
+                    await self._change()
                 await asyncio.to_thread(self._look_once)
                 self._looks += 1
                 update = self._update()
@@ -203,10 +207,42 @@ class DashboardServer:
                     page.push(update | self._news(page))
             await asyncio.sleep(LOOK_S)
 
+    async def _change(self) -> None:
+        """Go over to the session that was begun in place of ours: its files, its token, all pages anew."""
+        try:
+            watch = await asyncio.to_thread(self._watch.anew)
+            token = await asyncio.to_thread(open_token, watch.path)
+        except (UsageError, FileNotFoundError):  # removed again: the next look may find another one
+            return
+        await asyncio.to_thread(watch.catch_up)
+        self._watch, self._token = watch, token
+        self._access = Access(token, self._hosts)
+        self._orders = await asyncio.to_thread(watch.orders)
+        for page in self._pages:
+            page.newest, page.since_ms = 0, {}
+            page.push(self._everything(page))
+
     def _look_once(self) -> None:
         self._watch.look()
         if self._pages:
             self._orders = self._watch.orders()
+
+    def _everything(self, page: _Page) -> dict[str, Any]:
+        """Return what a page gets at first."""
+        watch = self._watch
+        if page.symbol not in watch.history.symbols:  # of another session
+            page.symbol = watch.history.symbols[0]
+        about = {
+            "session": str(watch.path),
+            "session_id": watch.about.session_id,
+            "name": watch.path.resolve().name,
+            "symbols": watch.history.symbols,
+            "symbol": page.symbol,
+            "columns": watch.columns,
+            "limits": watch.limits,
+            "frame_ms": watch.frame_ms,
+        }
+        return {"about": about} | self._update() | self._news(page)
 
     def _update(self) -> dict[str, Any]:
         """Return what every page gets."""
@@ -273,21 +309,11 @@ class DashboardServer:
 
     async def _tell(self, request: web.Request, page: _Page) -> web.StreamResponse:
         """Tell a page everything, then what is new, until it has gone."""
-        watch = self._watch
         answer = web.StreamResponse(headers=_HEADERS | {"Content-Type": "text/event-stream"})
         await answer.prepare(request)
-        about = {
-            "session": str(watch.path),
-            "name": watch.path.resolve().name,
-            "symbols": watch.history.symbols,
-            "symbol": page.symbol,
-            "columns": watch.columns,
-            "limits": watch.limits,
-            "frame_ms": watch.frame_ms,
-        }
         async with self._reading:
-            self._orders = await asyncio.to_thread(watch.orders)
-            page.push({"about": about} | self._update() | self._news(page))
+            self._orders = await asyncio.to_thread(self._watch.orders)
+            page.push(self._everything(page))
             self._pages.add(page)
         try:
             while (text := await page.next()) is not None:

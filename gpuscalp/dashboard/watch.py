@@ -17,7 +17,7 @@ from gpuscalp.bundle import read_contract
 from gpuscalp.config import to_dict
 from gpuscalp.dashboard.follower import JournalFollower
 from gpuscalp.dashboard.history import KINDS, SPAN_MS, History
-from gpuscalp.errors import NotRunningError, UsageError
+from gpuscalp.errors import ConfigError, NotRunningError, UsageError
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.control import read_status
 from gpuscalp.live.directory import read_about
@@ -75,6 +75,22 @@ class Watch:
         self.columns = [{"name": each.name, "unit": each.unit} for each in contract.columns]
         self.frame_ms = contract.training.config.grid.frame_ms
         self.limits = to_dict(self.about.config.risk)
+
+    def is_replaced(self) -> bool:
+        """Whether another session has been begun in the directory: nothing here is true of that one."""
+        try:
+            return read_about(self.path).session_id != self.about.session_id
+        except (UsageError, ConfigError):  # it was removed, or cannot be read: what was seen last stays
+            return False
+
+    def anew(self) -> Watch:
+        """Return one that looks at what lies in the directory now.
+
+        Raises
+        ------
+        UsageError    there is no session
+        """
+        return Watch(self.path, wall=self._wall, monotonic=self._monotonic)
 
     def catch_up(self) -> None:
         """Read the past."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import string
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -52,13 +53,25 @@ class Change:
 
 @final
 @dataclass(frozen=True)
+class Told:
+    """What a message tells of: what has begun, what came and went, what is over; and when it was made."""
+
+    at_s: float
+    begun: tuple[Alarm, ...]
+    passed: tuple[Alarm, ...]
+    over: tuple[Alarm, ...]
+
+
+@final
+@dataclass(frozen=True)
 class Message:
-    """What is sent. ``resolved``: it tells of nothing but what is over."""
+    """What is sent. ``resolved``: it tells of nothing but what is over; ``told``: None without conditions."""
 
     title: str
     body: str
     severity: Severity
     resolved: bool = False
+    told: Told | None = None
 
 
 @final
@@ -106,7 +119,8 @@ class Digest:
     """Gathers changes, and says when a message is due and what it says.
 
     A critical alert is due at once, everything else after ``group_s``. Above ``max_per_hour`` messages
-    changes wait and are told together later: what came and went meanwhile as such. Nothing is lost.
+    changes wait and are told together later: what came and went meanwhile as such. Nothing is lost, and
+    what was in a message that nobody got (``take_back``) is told again.
 
     Parameters
     ----------
@@ -131,14 +145,46 @@ class Digest:
             if alarm.condition.severity not in self._wanted:
                 continue
             if change.firing:
-                if self._over.pop(key, None) is None:  # else: over and there again, untold; it goes on
-                    self._begun[key] = alarm
+                if self._over.pop(key, None) is None or key not in self._told:
+                    self._begun[key] = alarm  # else: over and there again, untold; it goes on
             elif self._begun.pop(key, None) is not None:
                 self._passed[key] = alarm
-            elif self._config.resolved and alarm.condition.severity != "info":
+            elif self._tells_end(alarm):
                 self._over[key] = alarm
             else:
                 self._told.pop(key, None)
+        self._wait(now_s)
+
+    def take_back(self, message: Message, firing: Mapping[tuple[str, Labels], Alarm], now_s: float) -> None:
+        """Owe again what a message told that nobody got, as it is now. It does not count for the limit.
+
+        Parameters
+        ----------
+        firing : everything that fires
+        """
+        told = message.told
+        if told is None:
+            return
+        with suppress(ValueError):  # an hour ago
+            self._sent_s.remove(told.at_s)
+        for alarm in told.begun:
+            key = alarm.key
+            if self._told.get(key) == told.at_s:
+                del self._told[key]
+                if key in self._over:
+                    self._passed[key] = self._over.pop(key)
+                else:
+                    self._begun[key] = firing.get(key, alarm)
+            elif key not in firing and not self._tells_end(alarm):
+                self._passed[key] = alarm  # else: what is over has its own message
+        self._passed |= {each.key: each for each in told.passed}
+        self._over |= {each.key: each for each in told.over if each.key not in firing}
+        self._wait(now_s)
+
+    def _tells_end(self, alarm: Alarm) -> bool:
+        return self._config.resolved and alarm.condition.severity != "info"
+
+    def _wait(self, now_s: float) -> None:
         if not (self._begun or self._over or self._passed):
             self._waiting_s = None
         elif self._waiting_s is None:
@@ -191,11 +237,12 @@ class Digest:
         first, count = named[0].condition.name, len(named)
         word = "over" if resolved else severity
         title = f"gpuscalp {self._who}: {word}: {first}" + (f" and {count - 1} more" if count > 1 else "")
+        told_of = Told(now_s, *(tuple(each.values()) for each in (self._begun, self._passed, self._over)))
         for key in self._over:
             self._told.pop(key, None)
         self._told |= dict.fromkeys(self._begun, now_s)
         self._begun, self._over, self._passed, self._waiting_s = {}, {}, {}, None
-        return Message(title, "\n".join(lines), severity, resolved)
+        return Message(title, "\n".join(lines), severity, resolved, told_of)
 
 
 def _sorted(alarms: dict[tuple[str, Labels], Alarm]) -> list[Alarm]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ _LOGGERS: Final = tuple(
     for name in ("apprise", "oauthlib", "requests", "requests_oauthlib", "urllib3", "urllib3.connectionpool")
 )
 _REASON_MAX: Final = 200
+_hearing: Final[dict[int, list[str]]] = {}  # by thread, while it sends
 
 
 class Channel(Protocol):
@@ -165,21 +167,24 @@ class AppriseChannel:
 
 @contextmanager
 def _heard() -> Iterator[list[str]]:
-    """Collect what apprise warns of, and keep it out of every log: it may name the URL.
+    """Collect what apprise warns of in this thread, and keep it out of every log: it may name the URL.
 
     What lies below apprise writes whole URLs at DEBUG; a bot's token is a part of its URL.
     """
-    heard: list[str] = []
-
-    def take(record: logging.LogRecord) -> bool:
-        heard.append(record.getMessage())
-        return False
-
     for logger in _LOGGERS:
         logger.setLevel(logging.WARNING)
-        logger.addFilter(take)
+        logger.addFilter(_take)  # once; it stays
+    thread = threading.get_ident()
+    heard = _hearing[thread] = []
     try:
         yield heard
     finally:
-        for logger in _LOGGERS:
-            logger.removeFilter(take)
+        del _hearing[thread]
+
+
+def _take(record: logging.LogRecord) -> bool:
+    """Note what a thread that sends is told. While any of them does, nothing goes further."""
+    heard = _hearing.get(threading.get_ident())
+    if heard is not None:
+        heard.append(record.getMessage())
+    return not _hearing

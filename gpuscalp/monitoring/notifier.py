@@ -1,8 +1,8 @@
-"""Tells somebody what is wrong with a session, from a thread of its own.
+"""Tells somebody what is wrong with a session, from threads of its own: one looks, and one for each channel.
 
-Owns: when it looks and retries (by the monotonic clock: the other one may be set), what is counted. Nothing
-here may hold up or end a session: no call waits for a network, nothing raises, the thread is a daemon, and
-the end of a session waits for it some seconds at most.
+Owns: when it looks (by the monotonic clock: the other one may be set), and what every channel is given.
+Nothing here may hold up or end a session: no call waits for a network, nothing raises, the threads are
+daemons, and the end of a session waits for them some seconds at most.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from gpuscalp.config import NotifyConfig
 from gpuscalp.monitoring.alarms import Alarms, Digest, Message
 from gpuscalp.monitoring.channel import Channel
 from gpuscalp.monitoring.conditions import CONDITIONS, SEVERITIES
+from gpuscalp.monitoring.courier import WAITING_MAX, Courier
 from gpuscalp.monitoring.expressions import Scrapes
 
 _RETRIES_S: Final = (5.0, 20.0, 60.0)
-_WAITING_MAX: Final = 50  # messages, over all channels
 _RESULTS: Final = ("sent", "failed", "dropped")
 
 
-@dataclass
-class _Owed:
-    """A message that a channel has not taken yet."""
+@dataclass(eq=False)
+class _Delivery:
+    """A message that channels have been given. ``open``: how many have neither sent nor dropped it."""
 
-    channel: Channel
     message: Message
-    due_s: float
-    tries: int = 0
+    open: int
+    arrived: bool = False
 
 
 @final
@@ -48,12 +47,7 @@ class Notifier(Collector):
     who : the session's name, for titles
     collect : returns the metrics of the session, now
     clock : Unix seconds, for the age of what metrics tell
-    end_s : how long ``stop`` waits for the last message
-
-    Attributes
-    ----------
-    counts : (service, result) → messages; result is ``sent``, ``failed`` (one try) or ``dropped`` (given up)
-    last_failure : what a channel said last, without anything secret
+    end_s : how long ``stop`` waits for the last message, of all channels together
     """
 
     def __init__(
@@ -67,20 +61,20 @@ class Notifier(Collector):
         end_s: float = 3.0,
         retries_s: Sequence[float] = _RETRIES_S,
     ) -> None:
-        self._channels, self._config, self._collect, self._clock = channels, config, collect, clock
-        self._end_s, self._retries_s = end_s, retries_s
+        self._couriers = [Courier(channel, retries_s) for channel in channels]
+        self._config, self._collect, self._clock, self._end_s = config, collect, clock, end_s
         self._alarms = Alarms(CONDITIONS)
         self._scrapes = Scrapes(self._alarms.ranges)
         self._digest = Digest(config, who)
-        self._owed: deque[_Owed] = deque()
-        self._said: deque[Message] = deque(maxlen=_WAITING_MAX)
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self._said: deque[Message] = deque(maxlen=WAITING_MAX)
+        self._settled: deque[tuple[_Delivery, bool]] = deque()  # by couriers, until the next look
         self.defects = 0
-        self.last_failure = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
 
     def start(self) -> None:
+        for courier in self._couriers:
+            courier.start()
         self._thread.start()
 
     def say(self, message: Message) -> None:
@@ -91,65 +85,70 @@ class Notifier(Collector):
     def stop(self) -> None:
         """Send what is left, for at most ``end_s``; whatever is not out by then is given up."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(self._end_s)
+        end_s = time.monotonic() + self._end_s
+        for thread in (self._thread, *(each.thread for each in self._couriers)):
+            if thread.is_alive():
+                thread.join(max(0.0, end_s - time.monotonic()))
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        """(service, result) → messages; for the results see ``Courier``."""
+        found: Counter[tuple[str, str]] = Counter()
+        for courier in self._couriers:
+            for result in _RESULTS:
+                found[courier.service, result] += courier.counts[result]
+        return found
+
+    @property
+    def last_failure(self) -> str:
+        """What the channels said last that failed, without anything secret."""
+        return "; ".join(each.last_failure for each in self._couriers if each.last_failure)
 
     def collect(self) -> Iterable[Metric]:
         metric = CounterMetricFamily(
             "gpuscalp_notifications", "Messages to people.", labels=("service", "result")
         )
-        for service in sorted({each.service for each in self._channels}):
-            for result in _RESULTS:
-                metric.add_metric([service, result], self.counts[service, result])
+        for (service, result), count in sorted(self.counts.items()):
+            metric.add_metric([service, result], count)
         yield metric
 
     def _run(self) -> None:
         look_s = 0.0
-        while True:
-            ending = self._stopping.is_set()
-            now_s = time.monotonic()
+        ending = False
+        while not ending:
+            ending, now_s = self._stopping.is_set(), time.monotonic()
             try:
+                while self._said:
+                    self._owe(self._said.popleft())
                 if ending or now_s >= look_s:
                     look_s = now_s + self._config.every_s
                     self._look(now_s)
-                self._send(now_s, last=ending)
             except Exception:  # a defect of ours must not end a session
                 self.defects += 1
-            if ending:
-                return
-            self._stopping.wait(min(1.0, self._config.every_s))
+            if not ending:
+                self._stopping.wait(min(1.0, self._config.every_s))
+        for courier in self._couriers:
+            courier.end()
 
     def _look(self, now_s: float) -> None:
         """Judge the conditions, and owe every channel what is to be told of them."""
+        self._take_back(now_s)
         self._scrapes.add(now_s, self._collect(), unix_s=self._clock())
         self._digest.add(self._alarms.observe(self._scrapes), now_s)
         message = self._digest.due(self._alarms.firing, now_s)
         if message is not None:
-            self._owe(message, now_s)
+            self._owe(message)
 
-    def _owe(self, message: Message, now_s: float) -> None:
-        for channel in self._channels:
-            if len(self._owed) == _WAITING_MAX:
-                self.counts[self._owed.popleft().channel.service, "dropped"] += 1
-            self._owed.append(_Owed(channel, message, now_s))
+    def _take_back(self, now_s: float) -> None:
+        """Take back what no channel has delivered: it is told again for as long as it is true."""
+        while self._settled:
+            delivery, sent = self._settled.popleft()
+            delivery.open -= 1
+            delivery.arrived |= sent
+            if not delivery.open and not delivery.arrived:
+                self._digest.take_back(delivery.message, self._alarms.firing, now_s)
 
-    def _send(self, now_s: float, *, last: bool) -> None:
-        while self._said:
-            self._owe(self._said.popleft(), now_s)
-        for _ in range(len(self._owed)):
-            owed = self._owed.popleft()
-            if owed.due_s > now_s and not last:
-                self._owed.append(owed)
-                continue
-            failure = owed.channel.send(owed.message)
-            service = owed.channel.service
-            if failure is None:
-                self.counts[service, "sent"] += 1
-                continue
-            self.counts[service, "failed"] += 1
-            self.last_failure = f"{service}: {failure}"
-            if owed.tries == len(self._retries_s) or last:
-                self.counts[service, "dropped"] += 1
-            else:
-                owed.due_s, owed.tries = now_s + self._retries_s[owed.tries], owed.tries + 1
-                self._owed.append(owed)
+    def _owe(self, message: Message) -> None:
+        delivery = _Delivery(message, len(self._couriers))
+        for courier in self._couriers:
+            courier.owe(message, lambda sent: self._settled.append((delivery, sent)))

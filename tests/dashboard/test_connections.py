@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import resource
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -18,30 +14,7 @@ import pytest
 from gpuscalp.dashboard import server
 from gpuscalp.dashboard.watch import Watch
 from gpuscalp.live.control import write_status
-
-
-@contextmanager
-def served(session: Path) -> Iterator[int]:
-    """Serve a session in a thread of this process; yield the port."""
-    watch = Watch(session, wall=time.time_ns, monotonic=time.monotonic_ns)
-    ready: queue.Queue[int] = queue.Queue()
-    ends: list[Callable[[], object]] = []
-
-    async def serve() -> None:
-        dashboard = server.DashboardServer(watch, "token")
-        loop = asyncio.get_running_loop()
-        ends.append(lambda: loop.call_soon_threadsafe(dashboard.end))
-        await dashboard.run("127.0.0.1", 0, (), None, lambda told: ready.put(told["port"]))
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    try:
-        yield ready.get(timeout=20)
-        assert thread.is_alive()  # nothing has ended it
-    finally:
-        ends[0]()
-        thread.join(20)
-    assert not thread.is_alive()
+from tests.dashboard.served import served_here
 
 
 def _events(port: int) -> socket.socket:
@@ -69,7 +42,7 @@ def test_page_that_does_not_read_gives_up_its_place(still: Path, monkeypatch: py
     monkeypatch.setattr(server, "_PATIENCE_S", 0.3)
     more = "x" * (8 << 20)  # more than sockets hold
     write_status(still, {"running": True, "pid": 1, "written_ns": 1, "quotes": None, "more": more})
-    with served(still) as port, ExitStack() as stack:
+    with served_here(still) as port, ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(_events(port)).recv(15)
         until = time.monotonic() + 20
@@ -85,7 +58,7 @@ def test_connections_are_bounded_and_idle_ones_are_closed(
     """Connections that asked for nothing took all files of the process, and its end was exit code 1."""
     monkeypatch.setattr(server, "CONNECTIONS_MAX", 4)
     monkeypatch.setattr(server, "_IDLE_S", 1.0)
-    with served(still) as port, ExitStack() as stack:
+    with served_here(still) as port, ExitStack() as stack:
         address = ("127.0.0.1", port)
         idle = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(4)]
         idle[0].sendall(b"GET / HTTP/1.1\r\nX-a: ")  # half a request is none

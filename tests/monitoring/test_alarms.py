@@ -30,6 +30,10 @@ class Story:
         self.digest = Digest(msgspec.structs.replace(CONFIG, **changes), "s1")
         self.firing: dict = {}
 
+    def lost(self, message, now_s: float) -> None:
+        """No channel has delivered it."""
+        self.digest.take_back(message, self.firing, now_s)
+
     def at(self, now_s: float, *changes: Change):
         for change in changes:
             if change.firing:
@@ -145,6 +149,90 @@ def test_messages_are_limited_nothing_is_lost_and_some_are_kept_for_critical_ala
     more = sum(int(line.split()[2]) for line in everything if line.startswith("… and"))
     assert len([line for line in everything if line.startswith("[")]) + more == 53
     assert len(later.body.splitlines()) <= 21
+
+
+# What nobody got
+
+
+def test_alarms_of_a_message_that_was_lost_are_told_again():
+    """They were taken for told: a critical one was silent for an hour, a warning for ever."""
+    story = Story()
+    lost = story.at(100, _change("Halted", severity="critical"), _change("Slow"))
+    assert story.at(190) is None
+    story.lost(lost, 190)
+    again = story.at(190)
+    assert [line.split(":")[0] for line in again.body.splitlines()] == ["[critical] Halted", "[warning] Slow"]
+    assert "since 190 s" not in again.body
+    assert "since 3 min" in again.body, "as it is now"
+    assert story.at(789) is None
+    assert story.at(790) is not None, "repeated from then on"
+
+
+def test_warning_of_a_message_that_was_lost_waits_for_others_again():
+    story = Story()
+    story.at(100, _change("Slow"))
+    story.lost(story.at(110), 200)
+    assert story.at(209) is None
+    assert "[warning] Slow" in story.at(210).body
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_alarm_that_ended_before_its_message_was_lost_came_and_went(resolved):
+    story = Story(resolved=resolved)
+    lost = story.at(100, _change("Halted", severity="critical"))
+    assert story.at(185, _change("Halted", severity="critical", firing=False)) is None
+    story.lost(lost, 186)
+    message = story.at(196)
+    assert message.body.startswith("Came and went: [critical] Halted")
+    assert len(message.body.splitlines()) == 1
+    assert "Halted" in story.at(300, _change("Halted", severity="critical")).body, "it is a new one"
+
+
+def test_end_that_was_lost_is_told_again():
+    story = Story()
+    story.at(100, _change("Halted", severity="critical"))
+    story.at(150, _change("Halted", severity="critical", firing=False))
+    lost = story.at(160)
+    story.lost(lost, 250)
+    message = story.at(260)
+    assert (message.title, message.resolved) == ("gpuscalp s1: over: Halted", True)
+    assert story.at(400) is None
+
+
+def test_alarm_whose_end_was_lost_is_told_when_it_is_back():
+    """As over and there again it would go on untold, and nobody may have heard of it at all."""
+    story = Story()
+    first = story.at(100, _change("Slow"), _change("Halted", severity="critical"))
+    story.at(101, _change("Halted", severity="critical", firing=False))
+    end = story.at(111)
+    story.lost(first, 186)
+    story.lost(end, 196)
+    message = story.at(197, _change("Halted", severity="critical"))
+    assert message.body.splitlines()[0].startswith("[critical] Halted")
+    assert "[warning] Slow" in message.body
+    assert "Over" not in message.body
+
+
+def test_alarm_that_another_message_has_told_meanwhile_is_not_told_twice():
+    story = Story()
+    first = story.at(100, _change("Halted", severity="critical"))
+    story.at(101, _change("Halted", severity="critical", firing=False))
+    end = story.at(111)
+    assert end.resolved
+    assert story.at(120, _change("Halted", severity="critical")) is not None
+    story.lost(first, 186)
+    story.lost(end, 196)
+    assert story.at(300) is None
+
+
+def test_messages_that_were_lost_do_not_count_for_the_limit():
+    """Eight an hour are allowed; an outage of half an hour would have been followed by silence."""
+    story = Story()
+    message = story.at(100, _change("Halted", severity="critical"))
+    for now_s in range(185, 2_000, 85):
+        story.lost(message, now_s)
+        message = story.at(now_s)
+        assert message is not None
 
 
 def test_age_is_by_the_clock_that_the_instant_is_of():

@@ -12,13 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily
 
 from gpuscalp.config import LiveConfig, MetricsConfig, NotifyConfig
 from gpuscalp.doctor.operation import check_notify
@@ -31,38 +30,8 @@ from gpuscalp.monitoring.alarms import Message
 from gpuscalp.monitoring.channel import open_channels, read_urls
 from gpuscalp.monitoring.notifier import Notifier
 from tests.live.sessions import instruments, write_eager_bundle
+from tests.monitoring.notifying import CONFIG, HELLO, SECRET, Session, running
 from tests.monitoring.receivers import PATIENCE_S, Webhook, until, webhook
-
-SECRET = "s3cr3tT0k3n"
-CONFIG = NotifyConfig(every_s=0.02, group_s=0.0)
-HELLO = Message("A title", "A body", "critical")
-
-
-class Session:
-    """Metrics that a test changes. ``halted`` and ``drawdown`` are two alerts."""
-
-    def __init__(self) -> None:
-        self.halted, self.drawdown = 0.0, 0.0
-        self.defect = False
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        if self.defect:
-            raise RuntimeError("a defect of ours")
-        state = GaugeMetricFamily("gpuscalp_risk_state", "", labels=("state",))
-        state.add_metric(["halted"], self.halted)
-        yield state
-        yield GaugeMetricFamily("gpuscalp_drawdown_ratio", "", value=self.drawdown)
-
-
-@contextmanager
-def _running(*urls: str, session: Session | None = None, **more: Any) -> Iterator[Notifier]:
-    collect = (session or Session()).collect
-    notifier = Notifier(open_channels(urls), CONFIG, "s1", collect, retries_s=(0.05, 0.05), **more)
-    notifier.start()
-    try:
-        yield notifier
-    finally:
-        notifier.stop()
 
 
 @pytest.fixture
@@ -73,7 +42,7 @@ def hook() -> Iterator[Webhook]:
 
 def test_alert_and_its_end_arrive_at_a_webhook(hook):
     session = Session()
-    with _running(hook.url(SECRET), session=session) as notifier:
+    with running(hook.url(SECRET), session=session) as notifier:
         session.halted = 1
         until(lambda: hook.got, "the alert")
         session.halted = 0
@@ -104,7 +73,7 @@ def test_alert_arrives_as_mail():
     session = Session()
     try:
         url = f"mailto://127.0.0.1:{port}?from=me@here.example&to=you@there.example&mode=insecure"
-        with _running(url, session=session):
+        with running(url, session=session):
             session.drawdown = 0.06
             until(lambda: got, "the mail")
     finally:
@@ -119,7 +88,7 @@ def test_alert_arrives_as_mail():
 def test_message_is_tried_again_and_given_up_and_other_services_get_it(hook, caplog):
     with webhook() as broken, caplog.at_level(logging.DEBUG):
         broken.status = 500
-        with _running(broken.url(SECRET), hook.url(SECRET)) as notifier:
+        with running(broken.url(SECRET), hook.url(SECRET)) as notifier:
             notifier.say(HELLO)
             until(lambda: notifier.counts["JSON", "dropped"] == 1, "the end of the tries")
         assert len(broken.got) == 3
@@ -135,7 +104,7 @@ def test_message_is_tried_again_and_given_up_and_other_services_get_it(hook, cap
 
 def test_message_arrives_when_the_service_is_there_again(hook):
     hook.status = 503
-    with _running(hook.url(SECRET)) as notifier:
+    with running(hook.url(SECRET)) as notifier:
         notifier.say(HELLO)
         until(lambda: notifier.counts["JSON", "failed"], "a failure")
         hook.status = 200
@@ -146,7 +115,7 @@ def test_message_arrives_when_the_service_is_there_again(hook):
 def test_service_that_hangs_holds_up_nobody(hook):
     """It says nothing for longer than the session waits at its end."""
     hook.hold = threading.Event()
-    with _running(hook.url(SECRET), end_s=0.2) as notifier:
+    with running(hook.url(SECRET), end_s=0.2) as notifier:
         notifier.say(HELLO)
         until(lambda: notifier._thread.is_alive() and not notifier._said, "the try")
         began = time.monotonic()
@@ -155,16 +124,19 @@ def test_service_that_hangs_holds_up_nobody(hook):
         # Whoever waited for the service would wait for as long as it has patience.
         assert time.monotonic() - began < PATIENCE_S / 2, "nobody waits for the network"
         assert notifier._thread.daemon, "else the process could not end"
+        (courier,) = notifier._couriers
+        assert courier.thread.daemon
     hook.hold.set()
-    notifier._thread.join(20)
-    assert not notifier._thread.is_alive()
+    for thread in (notifier._thread, courier.thread):
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_service_that_is_not_there_is_counted():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with _running(f"json://{SECRET}@127.0.0.1:{port}/{SECRET}") as notifier:
+    with running(f"json://{SECRET}@127.0.0.1:{port}/{SECRET}") as notifier:
         notifier.say(HELLO)
         until(lambda: notifier.counts["JSON", "dropped"] == 1, "the end of the tries")
     assert SECRET not in notifier.last_failure
@@ -172,7 +144,7 @@ def test_service_that_is_not_there_is_counted():
 
 def test_defect_in_what_is_read_does_not_end_the_thread(hook):
     session = Session()
-    with _running(hook.url(SECRET), session=session) as notifier:
+    with running(hook.url(SECRET), session=session) as notifier:
         session.defect = True
         until(lambda: notifier.defects, "the defect")
         session.defect, session.halted = False, 1
@@ -183,7 +155,7 @@ def test_clock_that_goes_back_does_no_harm(hook):
     """Nothing had been looked at until it came to where it had been."""
     now = [1_000_000.0]
     session = Session()
-    with _running(hook.url(SECRET), session=session, clock=lambda: now[0]) as notifier:
+    with running(hook.url(SECRET), session=session, clock=lambda: now[0]) as notifier:
         session.halted = 1
         until(lambda: hook.got, "the alert")
         now[0] -= 5_000

@@ -40,6 +40,12 @@ function listen(symbol) {
 }
 
 function take(update) {
+  if (about && update.about && update.about.session_id !== about.session_id) {
+    // Another session was begun in its place: nothing that stands here is true of that one, no question either.
+    stream.close();
+    location.reload();
+    return;
+  }
   heardMs = performance.now();
   newest = update;
   if (update.about) begin(update.about);
