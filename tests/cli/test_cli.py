@@ -128,8 +128,13 @@ def test_interrupt_that_python_swallows_comes_again(monkeypatch):
 
     monkeypatch.setattr("gpuscalp.cli.run", run)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    with pytest.raises(KeyboardInterrupt):
-        main()
+    # A shell starts what it puts into the background without it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_errors_that_python_swallows_are_told(monkeypatch, capsys):
