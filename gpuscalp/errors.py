@@ -30,6 +30,7 @@ The venue sending nonsense is a ``DecodeError`` and survivable; our own mistakes
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from gpuscalp.redaction import redact
@@ -172,3 +173,12 @@ def from_dict(told: dict[str, Any]) -> GpuscalpError:
     named = globals().get(told["kind"])
     kind = named if isinstance(named, type) and issubclass(named, GpuscalpError) else GpuscalpError
     return kind(told["what"], where=told["where"], value=told["value"], fix=told["fix"])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out: in Python, in the system, or in XGBoost, which has one class for all."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # By its name: whoever asks may not have loaded the library.
+    foreign = type(error).__name__ == "XGBoostError" and "bad_alloc" in str(error)
+    return foreign or isinstance(error, MemoryError)

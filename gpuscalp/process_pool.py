@@ -15,9 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Final
 
-from gpuscalp.errors import GpuscalpError
+from gpuscalp.errors import GpuscalpError, is_out_of_memory
 from gpuscalp.lifeline import end_with
-from gpuscalp.xgb import is_out_of_memory
 
 # The parent ends them itself.
 _OURS: Final = (signal.SIGINT, signal.SIGTERM)

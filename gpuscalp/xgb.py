@@ -8,7 +8,6 @@ read once, when the library is loaded, so it has to be set before.
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import Any
 
@@ -19,12 +18,3 @@ def import_xgboost() -> Any:
     import xgboost
 
     return xgboost
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out: in Python, in the system, or in XGBoost, which has one class for all."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    # By its name: whoever asks may not have loaded the library.
-    foreign = type(error).__name__ == "XGBoostError" and "bad_alloc" in str(error)
-    return foreign or isinstance(error, MemoryError)

@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from gpuscalp.archive.manifest import Part
 from gpuscalp.archive.tables import COMMON, TABLES, Table
-from gpuscalp.errors import ArchiveError
+from gpuscalp.errors import ArchiveError, is_out_of_memory
 from gpuscalp.schema import BOOK_LEVELS, E8, F64, I32, I64, NS_PER_MS, TICK, Instrument, TickKind, Ticks
-from gpuscalp.xgb import is_out_of_memory
 
 if TYPE_CHECKING:
     from gpuscalp.arrow import pq

@@ -168,12 +168,17 @@ def check_like(contract: Contract, first: Contract) -> None:
         ("graph of features", contract.graph_hash, first.graph_hash),
     ):
         if its != wanted:
-            raise FeatureMismatchError(
-                f"the model has another {name} than the session",
-                where=f"model {contract.digest[:12]}",
-                value=f"{its}, the session has {wanted}",
-                fix="begin a new session with it",
-            )
+            raise unlike(contract, name, its, wanted, fix="begin a new session with it")
+
+
+def unlike(contract: Contract, name: str, its: object, wanted: object, *, fix: str) -> FeatureMismatchError:
+    """Return the refusal of a model of which something is another than the session's."""
+    return FeatureMismatchError(
+        f"the model has another {name} than the session",
+        where=f"model {contract.digest[:12]}",
+        value=f"{its}, the session has {wanted}",
+        fix=fix,
+    )
 
 
 def _load(path: Path, digest: str, graph: GraphLike) -> Bundle:

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
-from gpuscalp.errors import ConfigError, FeatureMismatchError
+from gpuscalp.errors import ConfigError
 from gpuscalp.live.control import OWN_MARKET, SYNTHETIC_MARKET
 from gpuscalp.live.directory import read_about
+from gpuscalp.live.models import unlike
 
 _BINANCE: Final = "binance.com"
 
@@ -86,9 +87,5 @@ def check_model_market(model: Path, config: LiveConfig) -> None:
     contract = read_contract(model)
     trained = contract.training.venue
     if trained != config.venue:
-        raise FeatureMismatchError(
-            "the model has another market than the session",
-            where=f"model {contract.digest[:12]}",
-            value=f"{trained}, the session has {config.venue}",
-            fix=f"train one on data of {config.venue}; --embedded rehearses with any",
-        )
+        fix = f"train one on data of {config.venue}; --embedded rehearses with any"
+        raise unlike(contract, "market", trained, config.venue, fix=fix)

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gpuscalp.errors import GpuscalpError
-from gpuscalp.xgb import is_out_of_memory
+from gpuscalp.errors import GpuscalpError, is_out_of_memory
 
 _NICEST: Final = 19
 # The first that the kernel ends where memory runs out.
