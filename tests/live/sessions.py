@@ -238,25 +238,25 @@ class Running:
             time.sleep(0.02)
         raise AssertionError(f"{what} has not come true in {seconds:g} s: {status}")
 
-    def entries(self) -> dict[str, int]:
-        """Return how many entries have been filled by symbol, as the session's database tells at any time."""
-        uri = f"file:{self.path / 'state.sqlite'}?mode=ro"
-        query = (
-            "SELECT symbol, count(*) FROM orders WHERE NOT reduce_only AND state = 'filled' GROUP BY symbol"
-        )
-        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as database:
-            return dict(database.execute(query))
+    def wait_trading(self, *symbols: str) -> None:
+        """Return when an order sent from now on has opened a position in each of the symbols, all by default.
 
-    def wait_trading(self) -> None:
-        """Return when a new position has been opened in every symbol: now only doubt keeps it from that."""
+        One that was on its way does not count: what a test does now, that order does not know of.
+        """
         first = self.wait(lambda status: True, "an answer")
-        before = self.entries()
+        newest = self._read("SELECT coalesce(max(order_id), 0) FROM orders", ())[0][0]
+        filled = "SELECT symbol FROM orders WHERE NOT reduce_only AND state = 'filled' AND order_id > ?"
 
         def opened(_: dict[str, Any]) -> bool:
-            now = self.entries()
-            return all(now.get(symbol, 0) > before.get(symbol, 0) for symbol in self.symbols)
+            return {*(symbols or self.symbols)} <= {symbol for (symbol,) in self._read(filled, (newest,))}
 
         self.wait(opened, f"an entry in every symbol ({first['state']})")
+
+    def _read(self, query: str, values: tuple[int, ...]) -> list[Any]:
+        """Ask the session's database, which may be read at any time."""
+        uri = f"file:{self.path / 'state.sqlite'}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as database:
+            return database.execute(query, values).fetchall()
 
     def wait_messages(self, count: int = 200) -> None:
         """Return when so many more messages have become ticks: about half a second of market."""
