@@ -33,6 +33,9 @@ _SLICES: Final = 6
 class ClockOffset:
     """Estimate the offset; say when it is not to be trusted.
 
+    One thread feeds it and asks whether it has drifted. The offset may be asked by any thread at any time: a
+    session's engine dates its orders by it while another thread takes samples.
+
     Attributes
     ----------
     sample_count : samples of server time taken since the beginning
@@ -43,6 +46,7 @@ class ClockOffset:
         self.limit_ns = config.clock_limit_ms * NS_PER_MS
         self._samples: deque[tuple[int, int, int]] = deque(maxlen=_SAMPLES_MAX)  # at, round trip, offset
         self._slices: deque[list[int]] = deque(maxlen=_SLICES)  # [begin, least recv − exch]
+        self._estimate: tuple[int, int] | None = None  # offset, uncertainty; replaced and never changed
         self.sample_count = 0
 
     def on_server_time(self, sent_ns: int, recv_ns: int, server_ns: int) -> None:
@@ -53,6 +57,8 @@ class ClockOffset:
         while self._samples and recv_ns - self._samples[0][0] > _WINDOW_NS:
             self._samples.popleft()
         self._samples.append((recv_ns, round_trip_ns, server_ns - (sent_ns + recv_ns) // 2))
+        best = sorted((round_trip, offset) for _, round_trip, offset in self._samples)[:_BEST]
+        self._estimate = int(median(offset for _, offset in best)), best[-1][0] // 2
         self.sample_count += 1
 
     def on_event(self, recv_ns: int, exch_ns: int) -> None:
@@ -66,24 +72,24 @@ class ClockOffset:
     @property
     def offset_ns(self) -> int | None:
         """Exchange time minus our time; None before the first sample."""
-        best = self._best()
-        return int(median(offset for _, offset in best)) if best else None
+        estimate = self._estimate
+        return None if estimate is None else estimate[0]
 
     @property
     def uncertainty_ns(self) -> int | None:
         """Half of the largest round trip among the samples used."""
-        best = self._best()
-        return best[-1][0] // 2 if best else None
+        estimate = self._estimate
+        return None if estimate is None else estimate[1]
 
     @property
     def has_drifted(self) -> bool:
         """Whether trading must stop: no estimate, an offset beyond the limit, or event times that contradict
         it, because they lie in the future of the corrected clock or because all of them are old."""
-        offset_ns, uncertainty_ns = self.offset_ns, self.uncertainty_ns
-        if offset_ns is None or uncertainty_ns is None or abs(offset_ns) > self.limit_ns:
+        if self._estimate is None or abs(self._estimate[0]) > self.limit_ns:
             return True
         if not self._slices:
             return False
+        offset_ns, uncertainty_ns = self._estimate
         # Of the last two slices: the first message of a new one may have been held up.
         travel_ns = min(least for _, least in list(self._slices)[-2:]) + offset_ns
         return travel_ns < -(uncertainty_ns + 2 * NS_PER_MS) or travel_ns > self.limit_ns + uncertainty_ns
@@ -92,6 +98,3 @@ class ClockOffset:
         """Return our time as the exchange's; None before the first sample."""
         offset_ns = self.offset_ns
         return None if offset_ns is None else now_ns + offset_ns
-
-    def _best(self) -> list[tuple[int, int]]:
-        return sorted((round_trip, offset) for _, round_trip, offset in self._samples)[:_BEST]
