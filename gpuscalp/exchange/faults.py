@@ -25,7 +25,7 @@ unknown_executed   requests are carried out and answered 503, execution status u
 unknown_lost       the same, but they are not carried out
 maintenance        connections are closed and refused, every request gets 503
 listen_key         all listen keys expire now
-clock_skew         the exchange's clock is ahead by ``skew_ms`` (behind, if negative)
+clock_skew         the time in replies is ahead by ``skew_ms`` (behind, if negative); that of streams is not
 =================  ===========================================================================================
 
 ``streams`` and ``path`` are patterns (``*`` and ``?``); ``connection`` is the number of one connection;

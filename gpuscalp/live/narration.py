@@ -51,6 +51,9 @@ class Narrator:
     def __init__(self, session_id: str, symbols: Sequence[str]) -> None:
         self._session_id, self._symbols = session_id, tuple(symbols)
         self._frames: dict[int, str] = {}
+        self._refused: dict[
+            int, tuple[str, str]
+        ] = {}  # by symbol: what the newest verdict has refused, and why
 
     def tell(self, outcome: Outcome) -> None:
         """Tell of one outcome; call it when it is written and sent."""
@@ -88,10 +91,15 @@ class Narrator:
         extra = {"frame": frame_id(self._symbols[body.symbol], body.end_ns)}
         side = _side(body.side)
         if body.accepted:
+            self._refused.pop(body.symbol, None)
             _RISK.info("%s %s: accepted (%s)", body.kind, side, body.reason, extra=extra)
-        else:
-            words = "%s %s: refused by %s: %s, limit %s"
-            _RISK.info(words, body.kind, side, body.code, body.value, body.limit, extra=extra)
+            return
+        # A closed gate refuses at every frame: said each time, that would drive all else out of the files.
+        refused = (body.kind, body.code)
+        level = logging.DEBUG if self._refused.get(body.symbol) == refused else logging.INFO
+        self._refused[body.symbol] = refused
+        words = "%s %s: refused by %s: %s, limit %s"
+        _RISK.log(level, words, body.kind, side, body.code, body.value, body.limit, extra=extra)
 
     def _order(self, body: OrderRecord, frame: SignalRecord | None) -> None:
         symbol = self._symbols[body.symbol]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from msgspec import structs
 
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.engine import Outcome
@@ -65,3 +66,17 @@ def test_only_what_is_wanted_is_put_into_words(caplog):
     caplog.set_level(logging.INFO, "gpuscalp")
     Narrator("ab", ["BTCUSDT"]).tell(outcome(FRAME))
     assert not caplog.records
+
+
+def test_a_refusal_that_repeats_the_one_before_is_said_once(caplog):
+    """A closed gate refuses at every frame: the halt's own line was gone within an hour."""
+    caplog.set_level(logging.INFO, "gpuscalp")
+    narrator = Narrator("ab", ["BTCUSDT", "ETHUSDT"])
+    other_rule = structs.replace(REFUSED, code="max_loss")
+    for verdict in (REFUSED, structs.replace(REFUSED, symbol=1), REFUSED, REFUSED, other_rule, other_rule):
+        narrator.tell(outcome(verdict))
+    narrator.tell(outcome(structs.replace(VERDICT, symbol=0), other_rule))
+    said = [each.getMessage().split(": ")[1] for each in caplog.records]
+    assert said == [
+        *["refused by max_orders"] * 2, "refused by max_loss", "accepted (edge)", "refused by max_loss"
+    ]  # fmt: skip
