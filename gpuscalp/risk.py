@@ -1,6 +1,6 @@
 """The risk gate: states, what latches, and the memory that its rules look at.
 
-Owns: the states ACTIVE, REDUCING and HALTED and the table between them, loss and drawdown, the breakers.
+Owns: the states ACTIVE, REDUCING and HALTED, the table of what leads there, loss and drawdown, the breakers.
 Never: places an order, raises for a refusal, or knows a clock. The rules are in risk_rules.py; a refusal is a
 :class:`~gpuscalp.orders.Verdict` with the code of the first rule that was not met.
 
@@ -23,7 +23,7 @@ from gpuscalp.orders import Verdict
 from gpuscalp.risk_rules import RULES, Question, judge
 from gpuscalp.schema import E8, F64, NS_PER_DAY, NS_PER_S, Quality
 
-__all__ = ["RULES", "TRANSITIONS", "Question", "RiskEvent", "RiskGate", "RiskSnapshot", "RiskState"]
+__all__ = ["RULES", "Question", "RiskEvent", "RiskGate", "RiskSnapshot", "RiskState"]
 
 
 class RiskState(StrEnum):
@@ -40,43 +40,24 @@ class RiskEvent(StrEnum):
     REDUCE = "reduce"  # by hand
     FLATTEN = "flatten"  # by hand
     STRANGER = "stranger"  # the exchange has a position or an order that nobody here knows
-    HALT = "halt"  # by the program: what it knows and what the exchange says differ
+    ALARM = "alarm"  # the exchange does what nobody here asked for, or counts on
+    HALT = "halt"  # by a start: the database knows more than the journal
     REARM = "rearm"  # by hand
 
 
-_S, _E = RiskState, RiskEvent
-
-# (state, event) → next state. The one pair that is not here is refused and changes nothing: re-arming an
-# armed gate would only wipe out its losses. Nothing but REARM leads upwards, and losses latch, also over
-# midnight.
-TRANSITIONS: Final[dict[tuple[RiskState, RiskEvent], RiskState]] = {
-    (_S.ACTIVE, _E.DAILY_LOSS): _S.REDUCING,
-    (_S.ACTIVE, _E.DRAWDOWN): _S.REDUCING,
-    (_S.ACTIVE, _E.LOSS_STREAK): _S.REDUCING,
-    (_S.ACTIVE, _E.HALT_ENTRIES): _S.REDUCING,
-    (_S.ACTIVE, _E.REDUCE): _S.REDUCING,
-    (_S.ACTIVE, _E.FLATTEN): _S.HALTED,
-    (_S.ACTIVE, _E.STRANGER): _S.REDUCING,
-    (_S.ACTIVE, _E.HALT): _S.HALTED,
-    (_S.REDUCING, _E.DAILY_LOSS): _S.REDUCING,
-    (_S.REDUCING, _E.DRAWDOWN): _S.REDUCING,
-    (_S.REDUCING, _E.LOSS_STREAK): _S.REDUCING,
-    (_S.REDUCING, _E.HALT_ENTRIES): _S.REDUCING,
-    (_S.REDUCING, _E.REDUCE): _S.REDUCING,
-    (_S.REDUCING, _E.FLATTEN): _S.HALTED,
-    (_S.REDUCING, _E.STRANGER): _S.REDUCING,
-    (_S.REDUCING, _E.HALT): _S.HALTED,
-    (_S.REDUCING, _E.REARM): _S.ACTIVE,
-    (_S.HALTED, _E.DAILY_LOSS): _S.HALTED,
-    (_S.HALTED, _E.DRAWDOWN): _S.HALTED,
-    (_S.HALTED, _E.LOSS_STREAK): _S.HALTED,
-    (_S.HALTED, _E.HALT_ENTRIES): _S.HALTED,
-    (_S.HALTED, _E.REDUCE): _S.HALTED,
-    (_S.HALTED, _E.FLATTEN): _S.HALTED,
-    (_S.HALTED, _E.STRANGER): _S.HALTED,
-    (_S.HALTED, _E.HALT): _S.HALTED,
-    (_S.HALTED, _E.REARM): _S.ACTIVE,
+# Where an event leads at least. Nothing but REARM leads upwards, and losses latch, also over midnight.
+_LEADS_TO: Final = {
+    RiskEvent.DAILY_LOSS: RiskState.REDUCING,
+    RiskEvent.DRAWDOWN: RiskState.REDUCING,
+    RiskEvent.LOSS_STREAK: RiskState.REDUCING,
+    RiskEvent.HALT_ENTRIES: RiskState.REDUCING,
+    RiskEvent.REDUCE: RiskState.REDUCING,
+    RiskEvent.FLATTEN: RiskState.HALTED,
+    RiskEvent.STRANGER: RiskState.REDUCING,
+    RiskEvent.ALARM: RiskState.REDUCING,
+    RiskEvent.HALT: RiskState.HALTED,
 }
+_FROM_MILD_TO_HARD: Final = tuple(RiskState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +106,7 @@ class RiskGate:
     ----------
     state, cause, since_ns : where the gate stands, the event that brought it there (None while it never left
         ACTIVE), and when
-    causes : every event since the gate was last armed, whether it led anywhere or not: a mismatch in a gate
+    causes : every event since the gate was last armed, whether it led anywhere or not: an alarm in a gate
         that is closed already is one too. Of this gate alone: no rule reads it, and no snapshot has it
     daily_loss_usdt : equity at 00:00 UTC, or at the last re-arming if that was later, less equity now;
         negative is a gain
@@ -260,7 +241,7 @@ class RiskGate:
         self.streak.on_trade(pnl_e8)
 
     def apply(self, event: RiskEvent, now_ns: int) -> RiskState:
-        """Follow the transition table; return the state that it leads to.
+        """Go where an event leads; return the state, which is a milder one only by REARM.
 
         Re-arming takes the equity of now as the new reference of loss and drawdown, or the gate would latch
         again at once, and ends all pauses.
@@ -268,29 +249,15 @@ class RiskGate:
         Raises
         ------
         UsageError
-            the table has no such transition, or nothing is left to re-arm with; the state is unchanged
+            there is nothing to re-arm, or nothing left to re-arm with; the state is unchanged
         """
-        following = TRANSITIONS.get((self.state, event))
-        if following is None:
-            raise UsageError(
-                f"no transition from {self.state} by {event}",
-                where="risk gate",
-                fix="only a gate that is reducing or halted can be re-armed",
-            )
         if event is RiskEvent.REARM:
-            if self._last_e8 <= 0:
-                raise UsageError(
-                    f"no transition from {self.state} by {event}: no equity is left",
-                    where="risk gate",
-                    value=self._last_e8 / E8,
-                )
-            self._day_start_e8 = self._high_e8 = self._last_e8
-            self._measure(self._last_e8)
-            self.streak = LossStreak()
-            self.pauses = VolatilityPauses(len(self.pauses.until_ns))
-            self.causes = []
-        elif event not in self.causes:
-            self.causes.append(event)
+            self._rearm()
+            following = RiskState.ACTIVE
+        else:
+            following = max(self.state, _LEADS_TO[event], key=_FROM_MILD_TO_HARD.index)
+            if event not in self.causes:
+                self.causes.append(event)
         if following is not self.state:
             self.state, self.cause, self.since_ns = following, event, now_ns
         return self.state
@@ -324,6 +291,19 @@ class RiskGate:
             ),
             order_times_ns=tuple(self._rate.times_ns),
         )
+
+    def _rearm(self) -> None:
+        refused = f"no transition from {self.state} by {RiskEvent.REARM}"
+        if self.state is RiskState.ACTIVE:  # it would only wipe out its losses
+            fix = "only a gate that is reducing or halted can be re-armed"
+            raise UsageError(refused, where="risk gate", fix=fix)
+        if self._last_e8 <= 0:
+            raise UsageError(f"{refused}: no equity is left", where="risk gate", value=self._last_e8 / E8)
+        self._day_start_e8 = self._high_e8 = self._last_e8
+        self._measure(self._last_e8)
+        self.streak = LossStreak()
+        self.pauses = VolatilityPauses(len(self.pauses.until_ns))
+        self.causes = []
 
     def _measure(self, equity_e8: int) -> None:
         self._last_e8 = equity_e8

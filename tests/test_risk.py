@@ -83,6 +83,7 @@ PAIRS: dict[str, tuple[RiskState | None, RiskState | None, RiskState | None]] = 
     "reduce": (R, R, H),
     "flatten": (H, H, H),
     "stranger": (R, R, H),
+    "alarm": (R, R, H),
     "halt": (H, H, H),
     "rearm": (None, A, A),
 }
@@ -108,11 +109,11 @@ def test_every_pair_of_state_and_event(state: RiskState, event: RiskEvent) -> No
 
 
 def test_what_comes_to_a_closed_gate_is_remembered_until_it_is_armed() -> None:
-    """A stranger or a mismatch at night, after a halt in the evening, had left no trace to be told of."""
+    """A stranger or an alarm at night, after a halt in the evening, had left no trace to be told of."""
     judge = gate()
-    for event in (RiskEvent.HALT_ENTRIES, RiskEvent.STRANGER, RiskEvent.HALT, RiskEvent.HALT):
+    for event in (RiskEvent.HALT_ENTRIES, RiskEvent.STRANGER, RiskEvent.ALARM, RiskEvent.ALARM):
         judge.apply(event, NOON)
-    assert judge.causes == [RiskEvent.HALT_ENTRIES, RiskEvent.STRANGER, RiskEvent.HALT]
+    assert judge.causes == [RiskEvent.HALT_ENTRIES, RiskEvent.STRANGER, RiskEvent.ALARM]
     # As a checkpoint keeps it.
     again = object_graph.decode(object_graph.encode(judge, external={}), external={})
     assert again.causes == judge.causes

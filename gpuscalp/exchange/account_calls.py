@@ -261,6 +261,10 @@ def _multi_assets(_: Call) -> dict[str, Any]:
     return {"multiAssetsMargin": False}
 
 
+def _fee_burn(_: Call) -> dict[str, Any]:
+    return {"feeBurn": False}
+
+
 def _commission(call: Call) -> dict[str, Any]:
     listing, ledger = call.listing(), call.user.ledger
     return {
@@ -378,6 +382,7 @@ ACCOUNT_CALLS: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/fapi/v1/positionSide/dual"): Endpoint(_mode, "SIGNED", 30),
     ("POST", "/fapi/v1/positionSide/dual"): Endpoint(_set_mode, "SIGNED"),
     ("GET", "/fapi/v1/multiAssetsMargin"): Endpoint(_multi_assets, "SIGNED", 30),
+    ("GET", "/fapi/v1/feeBurn"): Endpoint(_fee_burn, "SIGNED", 30),
     ("GET", "/fapi/v1/commissionRate"): Endpoint(_commission, "SIGNED", 20),
     ("GET", "/fapi/v1/leverageBracket"): Endpoint(_brackets, "SIGNED"),
     ("POST", _LEVERAGE): Endpoint(_set_leverage, "SIGNED"),

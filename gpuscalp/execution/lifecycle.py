@@ -4,7 +4,7 @@ Owns: every state, every event, and which event leads from where to where. Never
 
 A state and an event that are not in the table are an error, and the order stays what it was. Two rules stand
 behind the table: an order that has ended never comes back (least of all with a fill), and an order whose
-request got no answer is UNKNOWN, not failed, until the exchange has said what became of it.
+request got no answer stays NEW, not failed, until the exchange has said what became of it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from gpuscalp.errors import ExecutionError
 
 
 class OrderState(StrEnum):
-    NEW = "new"  # sent, not answered
+    NEW = "new"  # sent, not answered: it may be open, filled, ended, or never have arrived
     ACCEPTED = "accepted"  # open at the exchange, nothing filled
     PARTIALLY_FILLED = "partially_filled"  # open at the exchange, a part filled
-    UNKNOWN = "unknown"  # a request timed out: it may be open, filled, ended, or never have arrived
     FILLED = "filled"
     CANCELED = "canceled"  # by us, what was left of it
     EXPIRED = "expired"  # by the exchange, what was left of it
@@ -28,7 +27,7 @@ class OrderState(StrEnum):
 
 
 class OrderEvent(StrEnum):
-    """What the exchange, or its silence, says of an order."""
+    """What the exchange says of an order."""
 
     ACCEPT = "accept"
     REJECT = "reject"
@@ -36,11 +35,6 @@ class OrderEvent(StrEnum):
     FILL_REST = "fill_rest"
     CANCEL = "cancel"
     EXPIRE = "expire"
-    TIME_OUT = "time_out"
-    # Answers to a question about an UNKNOWN order. An ended one is answered by the event that ended it.
-    FOUND_OPEN = "found_open"
-    FOUND_PARTLY_FILLED = "found_partly_filled"
-    NOT_FOUND = "not_found"
 
 
 _S, _E = OrderState, OrderEvent
@@ -54,7 +48,6 @@ TRANSITIONS: Final = MappingProxyType(
                 # Cancelled, or given up, before the exchange had confirmed it.
                 _E.CANCEL: _S.CANCELED,
                 _E.EXPIRE: _S.EXPIRED,
-                _E.TIME_OUT: _S.UNKNOWN,
             }
         ),
         _S.ACCEPTED: MappingProxyType(
@@ -63,7 +56,6 @@ TRANSITIONS: Final = MappingProxyType(
                 _E.FILL_REST: _S.FILLED,
                 _E.CANCEL: _S.CANCELED,
                 _E.EXPIRE: _S.EXPIRED,
-                _E.TIME_OUT: _S.UNKNOWN,
             }
         ),
         _S.PARTIALLY_FILLED: MappingProxyType(
@@ -72,22 +64,6 @@ TRANSITIONS: Final = MappingProxyType(
                 _E.FILL_REST: _S.FILLED,
                 _E.CANCEL: _S.CANCELED,
                 _E.EXPIRE: _S.EXPIRED,
-                _E.TIME_OUT: _S.UNKNOWN,
-            }
-        ),
-        _S.UNKNOWN: MappingProxyType(
-            {
-                # The answer was late, not lost.
-                _E.ACCEPT: _S.ACCEPTED,
-                _E.REJECT: _S.REJECTED,
-                _E.FILL_PART: _S.PARTIALLY_FILLED,
-                _E.FILL_REST: _S.FILLED,
-                _E.CANCEL: _S.CANCELED,
-                _E.EXPIRE: _S.EXPIRED,
-                _E.TIME_OUT: _S.UNKNOWN,
-                _E.FOUND_OPEN: _S.ACCEPTED,
-                _E.FOUND_PARTLY_FILLED: _S.PARTIALLY_FILLED,
-                _E.NOT_FOUND: _S.REJECTED,
             }
         ),
         _S.FILLED: MappingProxyType({}),
@@ -115,5 +91,5 @@ def next_state(state: OrderState, event: OrderEvent, *, order_id: int) -> OrderS
         raise ExecutionError(
             f"an order that is {state} cannot {event.replace('_', ' ')}",
             where=f"order {order_id}",
-            fix="ask the exchange what became of the order, and treat it as unknown until it has answered",
+            fix="ask the exchange what became of the order",
         ) from None

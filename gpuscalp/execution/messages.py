@@ -48,7 +48,7 @@ class ReportKind(StrEnum):
     LIQUIDATION = "liquidation"  # the exchange has begun to close everything
     # Of an exchange that others use too (gpuscalp.execution.reconcile)
     STRANGER = "stranger"  # it has a position or an order that nobody here knows
-    ALARM = "alarm"  # it did what nobody here asked for, and what was sent before may mean something else now
+    ALARM = "alarm"  # it does what nobody here asked for, or counts on
     CLOSE = "close"  # a position that was taken over has to be closed
     # Of these the trader does not hear:
     SEEN = "seen"  # trades up to a number are dealt with

@@ -56,7 +56,7 @@ class FoundOrder:
 
 @dataclass(frozen=True, slots=True)
 class FoundTrade:
-    """A trade of the account. ``fee_e8`` in the quote currency: 0 where ``fee_asset`` is another one."""
+    """A trade of the account. ``fee_e8`` in the quote currency: 0 where it was paid in another one."""
 
     symbol: int
     trade_id: int
@@ -81,6 +81,7 @@ class Found:
     asked : by our id, what became of orders of ours that are not open; None: it does not know them
     trades : of the account that are not known here, by number
     client_ids : of the orders of those trades that are none of ours, by the exchange's number
+    fee_assets : other currencies in which fees were paid that no look has told of
     """
 
     wallet_e8: int
@@ -89,6 +90,7 @@ class Found:
     asked: Mapping[int, FoundOrder | None] = field(default_factory=dict)
     trades: Sequence[FoundTrade] = ()
     client_ids: Mapping[int, str] = field(default_factory=dict)
+    fee_assets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,9 @@ def news(
                     reason="found",
                 )
             )
+    if found.fee_assets:
+        reason = f"fees in {', '.join(found.fee_assets)}, of which no balance and no loss limit here knows"
+        heard.append(Heard(ReportKind.ALARM, known_ns, known_ns, reason=reason))
     return heard
 
 

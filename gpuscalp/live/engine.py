@@ -61,7 +61,7 @@ _EVENTS: Final = {
     Command.RESUME: RiskEvent.REARM,
 }
 # What an exchange that others use too may tell.
-_ALARMS: Final = {ReportKind.STRANGER: RiskEvent.STRANGER, ReportKind.ALARM: RiskEvent.HALT}
+_ALARMS: Final = {ReportKind.STRANGER: RiskEvent.STRANGER, ReportKind.ALARM: RiskEvent.ALARM}
 
 
 class Watcher(Protocol):

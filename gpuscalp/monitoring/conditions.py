@@ -156,8 +156,8 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpMismatch",
         "critical",
-        _set("gpuscalp_risk_cause", cause="halt"),
-        "What the session knows and what the exchange says differ.",
+        _set("gpuscalp_risk_cause", cause="alarm"),
+        "The exchange does what the session has not asked for, or does not count on.",
     ),
     Condition(
         "GpuscalpAccountUnseen",

@@ -35,6 +35,7 @@ _UNKNOWN_ORDER: Final = -2013
 # In which accounts of the European Economic Area have margin, fees and profits, whatever they trade.
 _CREDITS: Final = "BNFCR"
 _MULTI_ASSETS: Final = "/fapi/v1/multiAssetsMargin"
+_FEE_BURN: Final = "/fapi/v1/feeBurn"
 # Whoever asks too much gets these, whatever was asked: they say nothing of an order.
 _ASKED_TOO_MUCH: Final = frozenset({403, 418, 429})
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "USD")
@@ -96,6 +97,7 @@ class AccountView:
         self.weight = 2 * (count * _ONE if self._by_symbol else _ALL) + count * _TRADES + _REST
         self.other_fees: dict[str, Decimal] = {}
         self.others: tuple[str, ...] = ()
+        self._told_fees: dict[str, Decimal] = {}
         self._counted: set[tuple[int, int]] = set()
         self._client_ids: dict[int, str] = {}
 
@@ -104,7 +106,7 @@ class AccountView:
 
         Raises
         ------
-        ConfigError    it is in hedge mode, in multi-assets mode, or in credits trading mode
+        ConfigError    it is in hedge mode, multi-assets mode or credits trading mode, or pays fees in BNB
         """
         mode = await self._api.query_futures_hedge_mode()
         if mode.dualSidePosition:
@@ -121,16 +123,26 @@ class AccountView:
                 where="GET /fapi/v2/account",
                 fix="trade with an account that settles in the currency of the symbols",
             )
-        # The adapter has no call for it.
-        signed = {"timestamp": str(time.time_ns() // NS_PER_MS)}
-        reply = await self._api.client.sign_request(HttpMethod.GET, _MULTI_ASSETS, signed)
-        if msgspec.json.decode(reply)["multiAssetsMargin"]:
+        if await self._switch(_MULTI_ASSETS, "multiAssetsMargin"):
             raise ConfigError(
                 "the account is in multi-assets mode: what other currencies lose in value liquidates "
                 f"positions; sizes and limits know of {self.quote} alone",
                 where=f"GET {_MULTI_ASSETS}",
                 fix="set it to single-asset mode; it must be flat for that",
             )
+        if await self._switch(_FEE_BURN, "feeBurn"):
+            raise ConfigError(
+                f"the account pays its fees in BNB: the balance in {self.quote} lacks them, and so no loss "
+                "limit knows of them",
+                where=f"GET {_FEE_BURN}",
+                fix="switch it off: paying fees with BNB, in the preferences of futures trading",
+            )
+
+    async def _switch(self, path: str, name: str) -> bool:
+        """Return a setting of the account that the adapter has no call for."""
+        signed = {"timestamp": str(time.time_ns() // NS_PER_MS)}
+        reply = await self._api.client.sign_request(HttpMethod.GET, path, signed)
+        return bool(msgspec.json.decode(reply)[name])
 
     async def wallet_e8(self) -> int:
         """Return the balance without open positions."""
@@ -172,7 +184,10 @@ class AccountView:
         for venue_id, trade in strange.items():
             if venue_id not in self._client_ids:
                 self._client_ids[venue_id] = await self._client_id(trade)
-        return Found(wallet, positions, orders, asked, trades, dict(self._client_ids))
+        # Here and not before: a look that has failed has told nobody.
+        before, self._told_fees = self._told_fees, dict(self.other_fees)
+        paid_in = tuple(asset for asset, paid in self.other_fees.items() if paid != before.get(asset, 0))
+        return Found(wallet, positions, orders, asked, trades, dict(self._client_ids), paid_in)
 
     async def cancel(self, order: FoundOrder) -> None:
         """Cancel an order that no strategy knows; one that has ended meanwhile is no error."""

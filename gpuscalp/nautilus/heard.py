@@ -61,6 +61,7 @@ def heard_of(
 
 def _fill(event: Any, number: int, symbol: int, now_ns: int, quote: str) -> Heard | None:
     trade_id, fee = str(event.trade_id), event.commission
+    asset = str(fee.currency)
     # So that its order ends, Nautilus tells of a fill without a number, a price or a quantity too. Written
     # down it could never be booked: the exchange has the trade as it was.
     if not trade_id.isdigit() or event.last_px.raw <= 0 or event.last_qty.raw <= 0:
@@ -76,9 +77,10 @@ def _fill(event: Any, number: int, symbol: int, now_ns: int, quote: str) -> Hear
         side=1 if int(event.order_side) == _BUY else -1,
         qty_e8=int(event.last_qty.raw) // RAW_PER_E8,
         price_e8=int(event.last_px.raw) // RAW_PER_E8,
-        # In another currency (BNB) it is none of this balance: a look sums it up.
-        fee_e8=int(fee.as_decimal() * E8) if str(fee.currency) == quote else 0,
+        # In another currency (BNB) it is none of this balance: a look sums it up, and alarms.
+        fee_e8=int(fee.as_decimal() * E8) if asset == quote else 0,
         maker=int(event.liquidity_side) == _MAKER,
+        reason="" if asset == quote else f"fee in {asset}",
     )
 
 

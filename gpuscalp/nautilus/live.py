@@ -290,6 +290,8 @@ class NautilusSource:
             self._looks.want(f"order {number} was not cancelled")
         elif heard is not None and heard.code == NOTHING_TO_REDUCE:
             self._looks.want(f"order {number} had nothing to reduce")
+        elif heard is not None and heard.kind is ReportKind.FILL and heard.reason:
+            self._looks.want(f"order {number}: {heard.reason}")
         return heard
 
     def _on_foreign(self, event: Any, now_ns: int) -> None:

@@ -64,6 +64,7 @@ def test_account_calls_parse(client: Any) -> None:
     assert rest.user_commission_rate(symbol="BTCUSDT").data().taker_commission_rate == "0.0005"
     assert rest.notional_and_leverage_brackets(symbol="BTCUSDT").data() is not None
     assert rest.get_current_position_mode().data().dual_side_position is False
+    assert rest.get_bnb_burn_status().data().fee_burn is False
     assert rest.change_initial_leverage(symbol="BTCUSDT", leverage=10).data().leverage == 10
 
 

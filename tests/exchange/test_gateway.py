@@ -90,6 +90,19 @@ def test_public_key_signatures_are_verified(bench: Bench) -> None:
     check_signature(user, payload.decode(), base64.b64encode(signature).decode())
 
 
+@pytest.mark.parametrize("name", ["feeBurn", "multiAssetsMargin"])
+def test_a_setting_of_the_account_is_told_to_its_holder_at_the_documented_weight(
+    bench: Bench, name: str
+) -> None:
+    path = f"/fapi/v1/{name}"
+    assert bench.gateway.handle(Request("GET", path), (0,)).status == 401
+    assert bench.call("GET", path) == {name: False}
+    before, after = (
+        int(bench.reply("GET", each).headers["X-MBX-USED-WEIGHT-1M"]) for each in ("/fapi/v1/time", path)
+    )
+    assert after - before == 30
+
+
 def test_weights_add_up_then_429_then_418(bench: Bench) -> None:
     gateway = Gateway(bench.venue, Limits(weight_limit=45))
     ask = Request("GET", "/fapi/v1/depth", "symbol=BTCUSDT&limit=1000")

@@ -13,20 +13,16 @@ from gpuscalp.execution.lifecycle import ENDED, OPEN, TRANSITIONS, OrderEvent, O
 
 # Written out a second time and in another form (rows: events; columns: states), so that a slip in the table
 # shows. A dot is an error.
-#                     new      accepted partial  unknown
+#           new      accepted partial
 EXPECTED = """
-accept                accepted .        .        accepted
-reject                rejected .        .        rejected
-fill_part             .        partial  partial  partial
-fill_rest             .        filled   filled   filled
-cancel                canceled canceled canceled canceled
-expire                expired  expired  expired  expired
-time_out              unknown  unknown  unknown  unknown
-found_open            .        .        .        accepted
-found_partly_filled   .        .        .        partial
-not_found             .        .        .        rejected
+accept      accepted .        .
+reject      rejected .        .
+fill_part   .        partial  partial
+fill_rest   .        filled   filled
+cancel      canceled canceled canceled
+expire      expired  expired  expired
 """
-LIVING = (OrderState.NEW, OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED, OrderState.UNKNOWN)
+LIVING = (OrderState.NEW, OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED)
 
 
 def _expected() -> dict[tuple[OrderState, OrderEvent], OrderState]:

@@ -190,6 +190,20 @@ def test_the_exchanges_own_orders_are_booked_and_alarm_once() -> None:
     assert not compare(book, look, {}).strange
 
 
+def test_a_fee_that_is_in_no_balance_here_alarms() -> None:
+    """Paid in BNB, 384 USDT of fees once were no loss to any limit, and nothing said so but a status."""
+    book = broker(1)
+    own = FoundOrder(0, "ours-1", OrderState.FILLED, 70, executed_e8=10 * E8)
+    look = found(trade(11, 70, 10), held=10, asked={1: own}, fee_assets=("BNB",))
+    heard = learn(book, look)
+    assert [each.kind for each in heard][-1] is ReportKind.ALARM
+    assert heard[-1].reason.startswith("fees in BNB")
+    assert book.account.positions[0].qty_e8 == 10 * E8, "the trade is booked all the same"
+    assert ReportKind.ALARM not in [
+        each.kind for each in news(book, found(held=10), number_of={}, overdue=(), known_ns=NOW)
+    ]
+
+
 def test_orders_of_others_are_strange_and_ours_are_not() -> None:
     book = broker(1)
     mine = FoundOrder(0, "ours-1", OrderState.ACCEPTED, 7)

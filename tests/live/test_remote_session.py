@@ -22,9 +22,10 @@ from gpuscalp.feeds.messages import DepthSnapshot, MarkPrice, Ticker, Trade
 from gpuscalp.feeds.ticks import TickBuffer, TickSink
 from gpuscalp.journal import Record, RecordKind, read_records
 from gpuscalp.live.directory import create
-from gpuscalp.live.records import Command, HealthRecord, OrderRecord, decode
+from gpuscalp.live.records import Command, HealthRecord, OrderRecord, StateRecord, decode
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
+from gpuscalp.risk import RiskEvent, RiskState
 from gpuscalp.schema import E8, NS_PER_MS, Ticks
 from tests.live.sessions import LOT_E8, SYMBOLS, TICK_E8, eager_config, instruments, write_eager_bundle
 
@@ -203,6 +204,40 @@ def test_what_nothing_explains_is_known_after_a_restart_and_changes_no_decision(
     assert drive.session.engine.trader.account.funding_e8 == 0
     drive.end()
     assert drive.sent, "it was to trade"
+    found = verify(tmp_path / "session")
+    assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
+
+
+@pytest.mark.parametrize("kind", [ReportKind.STRANGER, ReportKind.ALARM])
+def test_what_nobody_here_asked_for_lets_positions_out_and_no_longer_halts(
+    kind: ReportKind, tmp_path: Path, model: Path, market: list[Ticks]
+) -> None:
+    """An order by hand in the exchange's app, or an ADL of one symbol, once halted the gate (a decision that
+    was changed): all positions then stood without exits and brackets until a person came."""
+    drive = Drive(tmp_path / "session", model, market)
+
+    def held() -> list[int]:
+        return [each.qty_e8 for each in drive.session.engine.trader.account.positions]
+
+    told = after = 0
+    for number in range(STEPS):
+        drive.step(number, killed=number == told + 7)
+        if number > 60 and not told and all(held()):
+            told, after = number, drive.now_ns
+            drive.session.on_heard(Heard(kind, after, after, reason="OrderAccepted: web_1"), after)
+    assert told, "it was to hold positions"
+    gate = drive.session.engine.trader.gate
+    assert (gate.state, gate.causes) == (RiskState.REDUCING, [RiskEvent(kind.value)])
+    assert held() == [0] * len(SYMBOLS), "the holding time is over"
+    records = read(drive)
+    orders = [decode(each, OrderRecord) for each in records if each.kind == RecordKind.ORDER]
+    late = [each for each in orders if each.decided_ns > after]
+    assert late, "it was to close them"
+    assert all(each.reduce_only for each in late if not each.cancel)
+    states = [decode(each, StateRecord) for each in records if each.kind == RecordKind.STATE]
+    assert [(each.event, each.risk.state) for each in states] == [
+        (f"{kind}: OrderAccepted: web_1", "reducing")
+    ]
     found = verify(tmp_path / "session")
     assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
 

@@ -130,7 +130,7 @@ SCENES = (
         (0, 10),
     ),
     _switch("GpuscalpStranger", "gpuscalp_account_blocked", {}),
-    _appears("GpuscalpMismatch", 'gpuscalp_risk_cause{cause="halt"}', {"cause": "halt"}),
+    _appears("GpuscalpMismatch", 'gpuscalp_risk_cause{cause="alarm"}', {"cause": "alarm"}),
     _appears(
         "GpuscalpAccountUnseen",
         'gpuscalp_health_reason{source="venue",reason="account:unseen"}',

@@ -49,7 +49,7 @@ def full_status() -> dict[str, Any]:
         "uptime_s": 60.0,
         "state": "reducing",
         "cause": "daily_loss",
-        "causes": ["daily_loss", "halt"],
+        "causes": ["daily_loss", "alarm"],
         "account": {"blocked": True},
         "since_ns": 1_700_003_000 * 10**9,
         "frames": 600,
@@ -255,7 +255,7 @@ def test_labels_of_one_thing_each(families):
     assert value(families, "gpuscalp_risk_state", state="active") == 0
     # What comes to a gate that is closed already has to be seen as well.
     assert value(families, "gpuscalp_risk_cause", cause="daily_loss") == 1
-    assert value(families, "gpuscalp_risk_cause", cause="halt") == 1
+    assert value(families, "gpuscalp_risk_cause", cause="alarm") == 1
     assert value(families, "gpuscalp_account_blocked") == 1
     assert value(families, "gpuscalp_orders_ended_total", state="filled", reason="edge") == 4
     assert value(families, "gpuscalp_score_lost_points", part="errors", reason="device") == 6

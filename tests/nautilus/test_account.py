@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from decimal import Decimal
 from types import SimpleNamespace
@@ -70,21 +71,42 @@ def test_fees_in_another_currency_count_once_and_from_the_beginning_of_the_sessi
     api, broker = Api(), RemoteBroker(1_000 * E8, 1)
     view = AccountView(api, ["BTCUSDT"])
 
-    def look() -> None:
-        asyncio.run(view.look(broker, {}))
+    def look() -> tuple[str, ...]:
+        return asyncio.run(view.look(broker, {})).fee_assets
 
     api.trade(10)
-    look()
+    assert look() == ()
     assert view.other_fees == {}, "older than the session"
     broker.take(Heard(ReportKind.SEEN, 0, 0, symbol=0, trade_id=10))
     api.trade(11)
-    look()
-    look()
+    assert [look(), look()] == [("BNB",), ()]
     assert view.other_fees == {"BNB": Decimal("0.01")}
     broker.take(Heard(ReportKind.SEEN, 0, 0, symbol=0, trade_id=11))
-    look()
+    assert look() == ()
     assert view.other_fees == {"BNB": Decimal("0.01")}
     assert not view._counted, "what is dealt with is forgotten"
+    api.trade(12)
+    api.trades[-1].commission = "0"
+    assert look() == (), "nothing was paid"
+    api.trade(13)
+    assert look() == ("BNB",), "resumed with the switch still on"
+
+
+def test_a_look_that_fails_keeps_no_fee_from_being_told() -> None:
+    api, broker = Api(), RemoteBroker(1_000 * E8, 1)
+    view = AccountView(api, ["BTCUSDT"])
+    broker.take(Heard(ReportKind.SEEN, 0, 0, symbol=0, trade_id=10))
+    api.trade(11)
+    balance = api.query_futures_account_info
+
+    async def nothing() -> Any:
+        raise ConnectionError("reset")
+
+    api.query_futures_account_info = nothing  # type: ignore[method-assign]
+    with pytest.raises(ConnectionError):
+        asyncio.run(view.look(broker, {}))
+    api.query_futures_account_info = balance  # type: ignore[method-assign]
+    assert asyncio.run(view.look(broker, {})).fee_assets == ("BNB",)
 
 
 @pytest.mark.parametrize(("price", "qty"), [("0", "1"), ("50", "0.00")])
@@ -101,7 +123,9 @@ def test_trade_without_price_or_quantity_is_refused_before_it_is_written(price: 
     assert view.other_fees == {}
 
 
-def checked(assets: tuple[str, ...], *, hedge: bool = False, multi: bool = False) -> AccountView:
+def checked(
+    assets: tuple[str, ...], *, hedge: bool = False, multi: bool = False, burn: bool = False
+) -> AccountView:
     """Return a view of an account that was checked."""
 
     async def mode() -> Any:
@@ -111,9 +135,13 @@ def checked(assets: tuple[str, ...], *, hedge: bool = False, multi: bool = False
         return SimpleNamespace(assets=[SimpleNamespace(asset=each, walletBalance="5000") for each in assets])
 
     async def sign(method: Any, path: str, payload: dict[str, str]) -> bytes:
-        assert (method, path, list(payload)) == (HttpMethod.GET, "/fapi/v1/multiAssetsMargin", ["timestamp"])
+        assert (method, list(payload)) == (HttpMethod.GET, ["timestamp"])
         assert abs(int(payload["timestamp"]) / 1_000 - time.time()) < 60
-        return b'{"multiAssetsMargin":true}' if multi else b'{"multiAssetsMargin":false}'
+        told = {
+            "/fapi/v1/multiAssetsMargin": {"multiAssetsMargin": multi},
+            "/fapi/v1/feeBurn": {"feeBurn": burn},
+        }
+        return json.dumps(told[path]).encode()
 
     api = SimpleNamespace(
         query_futures_hedge_mode=mode,
@@ -136,12 +164,14 @@ def test_an_account_that_settles_in_the_quote_is_taken() -> None:
         (("USDT", "BNFCR"), {"multi": True}, "credits trading mode"),
         (("USDT",), {"multi": True}, "multi-assets mode"),
         (("USDT",), {"hedge": True}, "hedge mode"),
+        (("USDT", "BNB"), {"burn": True}, "fees in BNB.*balance in USDT.*switch it off"),
     ],
 )
 def test_an_account_whose_money_is_elsewhere_is_refused(
     assets: tuple[str, ...], modes: dict[str, bool], words: str
 ) -> None:
-    """Fees and profits in credits were none of the balance, and other margin was liquidated unseen."""
+    """Fees and profits in credits, fees in BNB were none of the balance, so that no loss limit knew of them;
+    other margin was liquidated unseen."""
     with pytest.raises(ConfigError, match=words):
         checked(assets, **modes)
 

@@ -180,13 +180,16 @@ def test_strangers_block_until_they_are_adopted(tmp_path: Path, slow_bundle: Pat
             assert found["state"] == "reducing", "the end of their order alarms nobody"
             assert live.ask("resume")["state"] == "active"
             live.wait_trading(2)
-            # Somebody trades by hand beside us: nothing goes on until it is looked into.
+            # Somebody trades by hand beside us: nothing is opened until it is looked into. What is held runs
+            # to its end; once it was halted with the gate, without exits.
+            live.wait_entered()
             place(exchange, quantity="0.005")
-            live.wait(lambda status: status["state"] == "halted", "a halt")
+            closed = live.wait(lambda status: status["state"] != "active", "a closed gate")
+            assert (closed["state"], closed["cause"]) == ("reducing", "alarm")
+            live.wait(lambda status: not status["positions"], "the end of ours")
             assert live.ask("adopt")["left"] == ""
-            live.ask("flatten")
-            live.wait(lambda status: not status["positions"], "flat")
-            agree(live, exchange)
+            live.wait(lambda status: not status["positions"] and not at_exchange(exchange)[1], "flat")
+            assert agree(live, exchange)["state"] == "reducing"
             live.stop()
     found = verify(tmp_path / "session")
     assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
