@@ -130,8 +130,9 @@ class Strategy:
             # More of a position is an entry, and has to clear what an entry has to.
             held &= elapsed | (holdings.rests == 0) | (np.sign(edge) != holdings.rests)
 
+        # What is held is let go of without a quote too: a market order needs none.
         code = np.select(
-            [~quoted, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth],
+            [~quoted & ~held, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth],
             range(_INTENT),
             default=_INTENT,
         )
