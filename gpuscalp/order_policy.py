@@ -24,7 +24,7 @@ from gpuscalp.account import Position, fee_rate_e8
 from gpuscalp.config import OrdersConfig
 from gpuscalp.open_orders import OpenOrders, is_protective
 from gpuscalp.orders import Intent, IntentKind, Order, OrderKind, TimeInForce
-from gpuscalp.schema import E8, I64, NS_PER_MS, NS_PER_S
+from gpuscalp.schema import E8, I64, NS_PER_MS, NS_PER_S, Instrument
 
 TAKE_PROFIT: Final = "take_profit"
 STOP_LOSS: Final = "stop_loss"
@@ -48,10 +48,16 @@ class Wanted:
         return Intent(self.symbol_index, self.side, IntentKind.EXIT, None, self.reason, 0.0, 0.0, 0.0, 0.0)
 
     def shape(self, order: Order) -> Order:
-        """Return the order with its kind and price."""
+        """Return a market order as this one."""
         if self.kind is OrderKind.MARKET:
             return order
-        return replace(order, kind=self.kind, time_in_force=TimeInForce.GTC, price_e8=self.price_e8)
+        return replace(
+            order,
+            qty_e8=self.qty_e8,
+            kind=self.kind,
+            time_in_force=TimeInForce.GTC,
+            price_e8=self.price_e8,
+        )
 
 
 @final
@@ -61,7 +67,7 @@ class OrderPolicy:
     Parameters
     ----------
     config : section ``orders``
-    tick_e8 : S
+    instruments : S
     orders : of the trader; read only
     hold_ns : how long a position is held; no entry rests longer
 
@@ -72,15 +78,15 @@ class OrderPolicy:
     """
 
     def __init__(
-        self, config: OrdersConfig, tick_e8: Sequence[int], orders: OpenOrders, *, hold_ns: int
+        self, config: OrdersConfig, instruments: Sequence[Instrument], orders: OpenOrders, *, hold_ns: int
     ) -> None:
         self._config = config
-        self._tick_e8 = tuple(tick_e8)
+        self._instruments = tuple(instruments)
         self._orders = orders
         self._rest_ns = min(config.post_only_ms * NS_PER_MS, hold_ns)
         takes = config.entry == "post_only" and config.then == "take"
-        self.rests: I64 | None = np.zeros(len(tick_e8), np.int64) if takes else None
-        self.again_ns = np.zeros(len(tick_e8), np.int64)
+        self.rests: I64 | None = np.zeros(len(instruments), np.int64) if takes else None
+        self.again_ns = np.zeros(len(instruments), np.int64)
         self._rest_e8: dict[int, int] = {}
         # When the end of an order was last asked for.
         self._asked_ns: dict[int, int] = {}
@@ -208,9 +214,10 @@ class OrderPolicy:
             return at_once
         target, stop = self._prices(index, position)
         lacking: list[tuple[Wanted, list[int]]] = []
-        for reason, kind, price in (
-            (STOP_LOSS, OrderKind.STOP_MARKET, stop),
-            (TAKE_PROFIT, OrderKind.LIMIT, target),
+        # A stop is a market order once it has gone off: of a larger position it protects so much.
+        for reason, kind, price, size in (
+            (STOP_LOSS, OrderKind.STOP_MARKET, stop, self._instruments[index].at_market_e8(qty)),
+            (TAKE_PROFIT, OrderKind.LIMIT, target, qty),
         ):
             there = [
                 order.order_id
@@ -219,12 +226,12 @@ class OrderPolicy:
                 and (order.kind, order.side) == (kind, side)
                 and order.order_id not in self._asked_ns
             ]
-            if price <= 0 or any(self._orders.left_e8[order_id] == qty for order_id in there):
+            if price <= 0 or any(self._orders.left_e8[order_id] == size for order_id in there):
                 continue
             if kind is OrderKind.STOP_MARKET and side * (closing_e8 - price) >= 0:
                 return at_once  # the exchange would refuse it: it would trigger at once
             if kind is OrderKind.STOP_MARKET or now_ns >= self._later_ns.get(index, now_ns):
-                lacking.append((Wanted(index, side, qty, reason, kind, price), there))
+                lacking.append((Wanted(index, side, size, reason, kind, price), there))
         return lacking
 
     def on_flat(self, index: int) -> None:
@@ -239,7 +246,7 @@ class OrderPolicy:
         Distances from the average entry price. The tick is rounded in our favour: a target never gives less
         than was asked for, a stop never loses more.
         """
-        side, tick = position.side, self._tick_e8[index]
+        side, tick = position.side, self._instruments[index].tick_size_e8
         found = [0, 0]
         for place, (bps, sign) in enumerate(
             ((self._config.take_profit_bps, side), (self._config.stop_loss_bps, -side))

@@ -118,7 +118,7 @@ class Trader:
         self.orders = OpenOrders(count)
         self.policy = OrderPolicy(
             config.orders,
-            [each.tick_size_e8 for each in instruments],
+            instruments,
             self.orders,
             hold_ns=self.strategy.hold_ns,
         )
@@ -232,6 +232,7 @@ class Trader:
     ) -> tuple[Order, ...]:
         """Return one closing order per open position (of some symbols) that no entry or exit is open for.
 
+        Of a position larger than the largest market order it closes so much.
         It passes by the risk gate on purpose: closing everything must work in every state of the gate.
         """
         orders = []
@@ -377,12 +378,13 @@ class Trader:
         return self.inquiry.surroundings(index, price_e8, step.equity_e8, edge_spread_bps=spread_bps)
 
     def _order(self, market: MarketRow, intent: Intent, qty_e8: int) -> Order:
+        """Return a market order of a quantity, or of as much as one can have: the next frame goes on."""
         index = intent.symbol_index
         return Order(
             order_id=self._last_order_id + 1,
             symbol_index=index,
             side=intent.side,
-            qty_e8=qty_e8,
+            qty_e8=self.instruments[index].at_market_e8(qty_e8),
             reduce_only=intent.kind is IntentKind.EXIT,
             decided_ns=market.end_ns,
             mid2_e8=self.exposure.bid_e8[index] + self.exposure.ask_e8[index],
