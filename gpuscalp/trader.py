@@ -162,7 +162,7 @@ class Trader:
                 self._enter(step, intent)
             else:
                 self._leave(step, intent)
-        if self.policy.protects and not self.gate.halted:
+        if self.policy.protects:
             self._protect(step)
         self.policy.forget_rests()
         return StepReport(
