@@ -118,7 +118,7 @@ def test_what_is_held_is_protected_at_once(frames: list[dict[str, Any]], orders:
             alive = street.open_of(index)
             if not held or street.trader.orders.leaving(index):
                 continue
-            left = street.trader.orders.left_e8
+            left = {number: each.left_e8 for number, each in street.trader.orders.by_id.items()}
             lost = set(street.cancelled)
             for kind, bps in (
                 (OrderKind.STOP_MARKET, orders["stop_loss_bps"]),

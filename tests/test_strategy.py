@@ -136,7 +136,7 @@ def test_symbol_without_a_quote_is_not_entered_and_let_go_of() -> None:
     assert reason(one_sided) == "no_quote"
     assert reason(strategy.decide(blank, signal(50.0), holdings(BUY, decided_ns=NOW))) == "holding"
     assert only(strategy.decide(blank, signal(50.0), holdings(BUY, decided_ns=1))).reason == "hold_elapsed"
-    rest = replace(holdings(BUY, decided_ns=NOW), rests=np.array([BUY]))
+    rest = replace(holdings(BUY, decided_ns=NOW), rests_e8=np.array([BUY]))
     assert reason(strategy.decide(market([100], [0]), signal(50.0), rest)) == "no_quote"
 
 
