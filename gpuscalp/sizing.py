@@ -107,8 +107,6 @@ class Sizing:
             return 0
         value_e8 = min(int(wanted_usdt * E8), self._order_room_e8(around))
         qty = min(value_e8 * E8 // price, self._position_room_e8(around) * E8 // price - around.held_e8)
-        # One that rests is cut as well: what protects the position, and what closes it, is a market order.
-        qty = instrument.at_market_e8(qty)
         if qty <= 0:
             return 0
         qty -= qty % instrument.step_size_e8

@@ -374,7 +374,10 @@ class Trader:
         return self.inquiry.surroundings(index, price_e8, step.equity_e8, edge_spread_bps=spread_bps)
 
     def _order(self, market: MarketRow, intent: Intent, qty_e8: int) -> Order:
-        """Return a market order of a quantity, or of as much as one can have: the next frame goes on."""
+        """Return a market order of a quantity, or of as much as one can have: the next frame goes on.
+
+        An entry that will rest is cut as well: what protects its position, and what closes it, takes.
+        """
         index = intent.symbol_index
         return Order(
             order_id=self._last_order_id + 1,

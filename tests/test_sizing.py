@@ -49,18 +49,6 @@ def qty(around: Surroundings = AROUND, intent: Intent = INTENT, **risk: Any) -> 
     return sizing.qty_e8(intent, sizing.factors(intent, around), around, COIN)
 
 
-def test_entry_is_no_larger_than_the_largest_market_order() -> None:
-    sizing = Sizing(OFF, RiskConfig(**WIDE))
-    whole = qty()
-    for most, expected in (
-        (0, whole),
-        (whole, whole),
-        (whole - COIN.step_size_e8, whole - COIN.step_size_e8),
-    ):
-        coin = replace(COIN, max_market_qty_e8=most)
-        assert sizing.qty_e8(INTENT, sizing.factors(INTENT, AROUND), AROUND, coin) == expected
-
-
 @pytest.mark.parametrize(
     ("target", "sigma", "most", "expected"),
     [
