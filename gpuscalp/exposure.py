@@ -42,7 +42,7 @@ class Exposure:
         """Symbols that carry risk: held, or with an order on its way."""
         if not len(self.orders):
             return self.holding
-        return self.holding | {order.symbol_index for order in self.orders.by_id.values()}
+        return self.holding | {alive.order.symbol_index for alive in self.orders.by_id.values()}
 
     def note_quote(self, market: MarketRow, index: int) -> None:
         """Remember the last two-sided quote: a symbol that stops quoting keeps its last value."""
@@ -80,10 +80,10 @@ class Exposure:
         counted in full on top of the position, whichever side it has, unless it can only reduce.
         """
         opened: dict[int, int] = {}
-        for order_id, order in self.orders.by_id.items():
-            if not order.reduce_only:
-                value = notional_e8(self.ask_e8[order.symbol_index], self.orders.left_e8[order_id])
-                opened[order.symbol_index] = opened.get(order.symbol_index, 0) + value
+        for alive in self.orders.by_id.values():
+            if not alive.order.reduce_only:
+                at = alive.order.symbol_index
+                opened[at] = opened.get(at, 0) + notional_e8(self.ask_e8[at], alive.left_e8)
         held = 0
         for other in self.holding - {index}:
             position, price_e8 = self.account.positions[other], self.ask_e8[other]

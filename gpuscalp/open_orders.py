@@ -1,17 +1,27 @@
 """The orders of one trader that have not ended.
 
-Owns: which they are, what is left of each, and which symbols they keep from being acted upon.
-Never: decides, or knows a price.
+Owns: which they are, what is left of each, when its end was asked for, and which symbols they keep from being
+acted upon. Never: decides, or knows a price.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
 from gpuscalp.orders import Order, OrderKind
+
+
+@dataclass(slots=True)
+class Alive:
+    """An order that has not ended: what is not filled, and when its end was last asked for, if ever."""
+
+    order: Order
+    left_e8: int
+    asked_ns: int | None = None
 
 
 @final
@@ -25,47 +35,51 @@ class OpenOrders:
     Attributes
     ----------
     by_id : to be read
-    left_e8 : what is not filled of each
     waiting : bool[S]  an entry or an exit is open; the symbol is left alone until it is done
     guarded : bool[S]  a protective order is open
     """
 
     def __init__(self, symbol_count: int) -> None:
-        self.by_id: dict[int, Order] = {}
-        self.left_e8: dict[int, int] = {}
+        self.by_id: dict[int, Alive] = {}
         self.waiting = np.zeros(symbol_count, np.bool_)
         self.guarded = np.zeros(symbol_count, np.bool_)
 
     def __len__(self) -> int:
         return len(self.by_id)
 
-    def of(self, symbol_index: int) -> Iterator[Order]:
+    def of(self, symbol_index: int) -> Iterator[Alive]:
         """Iterate over those of one symbol."""
-        return (order for order in self.by_id.values() if order.symbol_index == symbol_index)
+        return (alive for alive in self.by_id.values() if alive.order.symbol_index == symbol_index)
 
     def leaving(self, symbol_index: int) -> bool:
         """Whether an exit of a symbol is on its way."""
-        return any(order.reduce_only and not is_protective(order) for order in self.of(symbol_index))
+        return any(each.order.reduce_only and not is_protective(each.order) for each in self.of(symbol_index))
+
+    def guards(self, symbol_index: int) -> list[Alive]:
+        """Return the protective orders of a symbol whose end nobody has asked for."""
+        return [each for each in self.of(symbol_index) if is_protective(each.order) and each.asked_ns is None]
 
     def add(self, order: Order) -> None:
         """Take in an order that is sent now."""
-        self.by_id[order.order_id] = order
-        self.left_e8[order.order_id] = order.qty_e8
+        self.by_id[order.order_id] = Alive(order, order.qty_e8)
         (self.guarded if is_protective(order) else self.waiting)[order.symbol_index] = True
 
-    def fill(self, order_id: int, qty_e8: int) -> None:
-        """Count an execution."""
-        self.left_e8[order_id] -= qty_e8
+    def ask(self, due: Iterable[Alive], now_ns: int) -> list[int]:
+        """Note that the end of orders is asked for; return their ids."""
+        ids = []
+        for alive in due:
+            alive.asked_ns = now_ns
+            ids.append(alive.order.order_id)
+        return ids
 
-    def remove(self, order_id: int) -> Order:
+    def remove(self, order_id: int) -> Alive:
         """Forget an order that has ended."""
-        order = self.by_id.pop(order_id)
-        del self.left_e8[order_id]
-        kind = is_protective(order)
-        (self.guarded if kind else self.waiting)[order.symbol_index] = any(
-            is_protective(other) is kind for other in self.of(order.symbol_index)
+        alive = self.by_id.pop(order_id)
+        kind, index = is_protective(alive.order), alive.order.symbol_index
+        (self.guarded if kind else self.waiting)[index] = any(
+            is_protective(other.order) is kind for other in self.of(index)
         )
-        return order
+        return alive
 
 
 def is_protective(order: Order) -> bool:

@@ -22,9 +22,9 @@ import numpy as np
 
 from gpuscalp.account import Position, fee_rate_e8
 from gpuscalp.config import OrdersConfig
-from gpuscalp.open_orders import OpenOrders, is_protective
+from gpuscalp.open_orders import Alive, OpenOrders, is_protective
 from gpuscalp.orders import Intent, IntentKind, Order, OrderKind, TimeInForce
-from gpuscalp.schema import E8, I64, NS_PER_MS, NS_PER_S
+from gpuscalp.schema import E8, I64, NS_PER_MS, NS_PER_S, Instrument
 
 TAKE_PROFIT: Final = "take_profit"
 STOP_LOSS: Final = "stop_loss"
@@ -48,10 +48,16 @@ class Wanted:
         return Intent(self.symbol_index, self.side, IntentKind.EXIT, None, self.reason, 0.0, 0.0, 0.0, 0.0)
 
     def shape(self, order: Order) -> Order:
-        """Return the order with its kind and price."""
+        """Return a market order as this one."""
         if self.kind is OrderKind.MARKET:
             return order
-        return replace(order, kind=self.kind, time_in_force=TimeInForce.GTC, price_e8=self.price_e8)
+        return replace(
+            order,
+            qty_e8=self.qty_e8,
+            kind=self.kind,
+            time_in_force=TimeInForce.GTC,
+            price_e8=self.price_e8,
+        )
 
 
 @final
@@ -61,29 +67,26 @@ class OrderPolicy:
     Parameters
     ----------
     config : section ``orders``
-    tick_e8 : S
-    orders : of the trader; read only
+    instruments : S
+    orders : of the trader
     hold_ns : how long a position is held; no entry rests longer
 
     Attributes
     ----------
-    rests : int64[S] or None   side of an entry's rest that may be taken at this step; None = never
-    again_ns : int64[S]        until then no exit of a symbol follows one that was refused
+    rests_e8 : int64[S] or None  signed rest of an entry that may be taken at this step; None = never
+    again_ns : int64[S]          until then no exit of a symbol follows one that was refused
     """
 
     def __init__(
-        self, config: OrdersConfig, tick_e8: Sequence[int], orders: OpenOrders, *, hold_ns: int
+        self, config: OrdersConfig, instruments: Sequence[Instrument], orders: OpenOrders, *, hold_ns: int
     ) -> None:
         self._config = config
-        self._tick_e8 = tuple(tick_e8)
+        self._instruments = tuple(instruments)
         self._orders = orders
         self._rest_ns = min(config.post_only_ms * NS_PER_MS, hold_ns)
         takes = config.entry == "post_only" and config.then == "take"
-        self.rests: I64 | None = np.zeros(len(tick_e8), np.int64) if takes else None
-        self.again_ns = np.zeros(len(tick_e8), np.int64)
-        self._rest_e8: dict[int, int] = {}
-        # When the end of an order was last asked for.
-        self._asked_ns: dict[int, int] = {}
+        self.rests_e8: I64 | None = np.zeros(len(instruments), np.int64) if takes else None
+        self.again_ns = np.zeros(len(instruments), np.int64)
         # Symbols whose stop has ended unasked, and until when no new take-profit is tried.
         self._bare: set[int] = set()
         self._later_ns: dict[int, int] = {}
@@ -97,10 +100,9 @@ class OrderPolicy:
 
     def rest_of(self, intent: Intent) -> int:
         """Return how much of an ended entry may be taken by an intent to enter; 0 = it is an entry anew."""
-        index = intent.symbol_index
-        if self.rests is None or self.rests[index] != intent.side:
+        if self.rests_e8 is None:
             return 0
-        return self._rest_e8[index]
+        return max(0, intent.side * int(self.rests_e8[intent.symbol_index]))
 
     def shape_entry(self, order: Order, price_e8: int) -> Order:
         """Return an entry as the limit order that it is to be."""
@@ -109,10 +111,8 @@ class OrderPolicy:
 
     def forget_rests(self) -> None:
         """Leave what was not taken at this step."""
-        if self._rest_e8:
-            assert self.rests is not None
-            self.rests[:] = 0
-            self._rest_e8.clear()
+        if self.rests_e8 is not None:
+            self.rests_e8[:] = 0
 
     # Cancellations
 
@@ -126,51 +126,33 @@ class OrderPolicy:
         unwanted : whether nobody wants an entry any more that rests
         """
         due = []
-        for order in self._orders.by_id.values():
-            index = order.symbol_index
+        for alive in self._orders.by_id.values():
+            order, asked_ns = alive.order, alive.asked_ns
             if is_protective(order):
                 # A position that somebody else has turned is held too; and what was replaced is to end,
                 # whatever is held: nothing counts it as protection any more.
-                over = held[index] * order.side >= 0 or order.order_id in self._asked_ns
+                over = held[order.symbol_index] * order.side >= 0 or asked_ns is not None
             elif order.kind is OrderKind.LIMIT:
                 over = end_ns - order.decided_ns >= self._rest_ns or unwanted(order)
             else:
                 continue
-            if over and now_ns - self._asked_ns.get(order.order_id, -_AGAIN_NS) >= _AGAIN_NS:
-                due.append(order.order_id)
-        for order_id in due:
-            self.ask(order_id, now_ns)
-        return due
+            if over and (asked_ns is None or now_ns - asked_ns >= _AGAIN_NS):
+                due.append(alive)
+        return self._orders.ask(due, now_ns)
 
-    def release(self, index: int, now_ns: int) -> list[int]:
-        """Return the protective orders of a symbol that is closed now, and note that they are to end."""
-        due = [
-            order.order_id
-            for order in self._orders.of(index)
-            if is_protective(order) and order.order_id not in self._asked_ns
-        ]
-        for order_id in due:
-            self.ask(order_id, now_ns)
-        return due
-
-    def ask(self, order_id: int, now_ns: int) -> None:
-        """Note that the end of an order is asked for."""
-        self._asked_ns[order_id] = now_ns
-
-    def on_done(self, order: Order, left_e8: int, now_ns: int, *, held: bool, refused: bool) -> None:
+    def on_done(self, alive: Alive, now_ns: int, *, held: bool, refused: bool) -> None:
         """Draw the conclusions from the end of an order.
 
         Parameters
         ----------
-        left_e8 : what was not filled
         held : there is a position; without one nothing needs protection
         refused : the exchange has not taken it
         """
-        index, asked = order.symbol_index, self._asked_ns.pop(order.order_id, None) is not None
-        if not left_e8:
+        order, index = alive.order, alive.order.symbol_index
+        if not alive.left_e8:
             return
         if is_protective(order):
-            if asked or not held:
+            if alive.asked_ns is not None or not held:
                 return
             if order.kind is OrderKind.STOP_MARKET:
                 self._bare.add(index)
@@ -179,8 +161,8 @@ class OrderPolicy:
         elif order.reduce_only:
             if refused and held:
                 self.again_ns[index] = now_ns + _AGAIN_NS
-        elif order.kind is OrderKind.LIMIT and self.rests is not None:
-            self.rests[index], self._rest_e8[index] = order.side, left_e8
+        elif order.kind is OrderKind.LIMIT and self.rests_e8 is not None:
+            self.rests_e8[index] = order.side * alive.left_e8
 
     # Brackets
 
@@ -191,40 +173,36 @@ class OrderPolicy:
 
     def protection(
         self, index: int, position: Position, closing_e8: int, now_ns: int
-    ) -> list[tuple[Wanted, list[int]]]:
+    ) -> list[tuple[Wanted, list[Alive]]]:
         """Return what a held symbol lacks, each with the open orders that it would replace.
 
-        Nothing of it is noted: whoever sends it says :meth:`ask` of what it replaces.
+        Nothing of it is noted: whoever sends it asks for the end of what it replaces.
 
         Parameters
         ----------
         closing_e8 : price at which the position could be closed now
         """
         side, qty = -position.side, abs(position.qty_e8)
-        at_once: list[tuple[Wanted, list[int]]] = []
+        at_once: list[tuple[Wanted, list[Alive]]] = []
         if now_ns >= self.again_ns[index]:
             at_once.append((Wanted(index, side, qty, STOP_LOSS, OrderKind.MARKET, 0), []))
         if index in self._bare:
             return at_once
+        guards = self._orders.guards(index)
         target, stop = self._prices(index, position)
-        lacking: list[tuple[Wanted, list[int]]] = []
-        for reason, kind, price in (
-            (STOP_LOSS, OrderKind.STOP_MARKET, stop),
-            (TAKE_PROFIT, OrderKind.LIMIT, target),
+        lacking: list[tuple[Wanted, list[Alive]]] = []
+        # A stop is a market order once it has gone off: of a larger position it protects so much.
+        for reason, kind, price, size in (
+            (STOP_LOSS, OrderKind.STOP_MARKET, stop, self._instruments[index].at_market_e8(qty)),
+            (TAKE_PROFIT, OrderKind.LIMIT, target, qty),
         ):
-            there = [
-                order.order_id
-                for order in self._orders.of(index)
-                if is_protective(order)
-                and (order.kind, order.side) == (kind, side)
-                and order.order_id not in self._asked_ns
-            ]
-            if price <= 0 or any(self._orders.left_e8[order_id] == qty for order_id in there):
+            there = [each for each in guards if (each.order.kind, each.order.side) == (kind, side)]
+            if price <= 0 or any(each.left_e8 == size for each in there):
                 continue
             if kind is OrderKind.STOP_MARKET and side * (closing_e8 - price) >= 0:
                 return at_once  # the exchange would refuse it: it would trigger at once
             if kind is OrderKind.STOP_MARKET or now_ns >= self._later_ns.get(index, now_ns):
-                lacking.append((Wanted(index, side, qty, reason, kind, price), there))
+                lacking.append((Wanted(index, side, size, reason, kind, price), there))
         return lacking
 
     def on_flat(self, index: int) -> None:
@@ -239,7 +217,7 @@ class OrderPolicy:
         Distances from the average entry price. The tick is rounded in our favour: a target never gives less
         than was asked for, a stop never loses more.
         """
-        side, tick = position.side, self._tick_e8[index]
+        side, tick = position.side, self._instruments[index].tick_size_e8
         found = [0, 0]
         for place, (bps, sign) in enumerate(
             ((self._config.take_profit_bps, side), (self._config.stop_loss_bps, -side))

@@ -123,7 +123,8 @@ class Instrument:
     """What the venue says about one symbol. Decimal quantities are int64 multiples of 1e-8.
 
     ``tick_size_e8`` from ``source = "observed"`` is the greatest common divisor of the prices seen: a
-    valid unit for arithmetic, but possibly a multiple of the venue's true tick.
+    valid unit for arithmetic, but possibly a multiple of the venue's true tick. ``max_market_qty_e8`` is the
+    largest quantity of one market order; 0 = not known.
     """
 
     symbol: str
@@ -133,6 +134,11 @@ class Instrument:
     min_qty_e8: int
     min_notional_e8: int
     source: str  # "exchange_info" | "observed" | "synthetic"
+    max_market_qty_e8: int = 0
+
+    def at_market_e8(self, qty_e8: int) -> int:
+        """Return how much of a quantity one market order can have."""
+        return min(qty_e8, self.max_market_qty_e8 or qty_e8)
 
     @property
     def tick_size(self) -> float:

@@ -47,13 +47,13 @@ class Holdings:
     side : int64[S]       sign of the position
     waiting : bool[S]     an order is open; the symbol is left alone until it is done
     decided_ns : int64[S] when the position's entry was decided; 0 when flat
-    rests : int64[S] or None  side of an entry's rest that may still be got, 0 = none; None = of no symbol
+    rests_e8 : int64[S] or None  signed rest of an entry that may still be got, 0 = none; None = of no symbol
     """
 
     side: I64
     waiting: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
     decided_ns: I64
-    rests: I64 | None = None
+    rests_e8: I64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,13 @@ class Strategy:
         worth = agreed & (np.abs(edge) - cost_bps > config.min_edge_bps)
         held = holdings.side != 0
         elapsed = market.end_ns - holdings.decided_ns >= self._hold_ns
-        if holdings.rests is not None:
+        if holdings.rests_e8 is not None:
             # More of a position is an entry, and has to clear what an entry has to.
-            held &= elapsed | (holdings.rests == 0) | (np.sign(edge) != holdings.rests)
+            held &= elapsed | (holdings.rests_e8 == 0) | (np.sign(edge) != np.sign(holdings.rests_e8))
 
+        # What is held is let go of without a quote too: a market order needs none.
         code = np.select(
-            [~quoted, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth],
+            [~quoted & ~held, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth],
             range(_INTENT),
             default=_INTENT,
         )

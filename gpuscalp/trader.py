@@ -118,7 +118,7 @@ class Trader:
         self.orders = OpenOrders(count)
         self.policy = OrderPolicy(
             config.orders,
-            [each.tick_size_e8 for each in instruments],
+            instruments,
             self.orders,
             hold_ns=self.strategy.hold_ns,
         )
@@ -162,7 +162,7 @@ class Trader:
                 self._enter(step, intent)
             else:
                 self._leave(step, intent)
-        if self.policy.protects and not self.gate.halted:
+        if self.policy.protects:
             self._protect(step)
         self.policy.forget_rests()
         return StepReport(
@@ -180,12 +180,11 @@ class Trader:
 
     def on_fill(self, fill: Fill) -> int:
         """Book one execution of an open order; return the profit that it realised, in units."""
-        order = self.open_orders[fill.order_id]
-        assert fill.symbol_index == order.symbol_index
-        assert fill.side == order.side
-        self.orders.fill(fill.order_id, fill.qty_e8)
+        alive = self.orders.by_id[fill.order_id]
+        assert (fill.symbol_index, fill.side) == (alive.order.symbol_index, alive.order.side)
+        alive.left_e8 -= fill.qty_e8
         # The holding time runs from the decision: that is where the model's horizon starts.
-        return self._book(fill, order.decided_ns)
+        return self._book(fill, alive.order.decided_ns)
 
     def on_foreign_fill(self, fill: Fill) -> int:
         """Book an execution that no order of ours asked for (a liquidation); return the profit realised."""
@@ -193,11 +192,10 @@ class Trader:
 
     def on_done(self, order_id: int, *, refused: bool = False) -> Order:
         """Forget an order that has ended, or that was ``refused``; its symbol is free for the next intent."""
-        left_e8 = self.orders.left_e8[order_id]
-        order = self.orders.remove(order_id)
-        held = self.account.positions[order.symbol_index].qty_e8 != 0
-        self.policy.on_done(order, left_e8, self._now_ns, held=held, refused=refused)
-        return order
+        alive = self.orders.remove(order_id)
+        held = self.account.positions[alive.order.symbol_index].qty_e8 != 0
+        self.policy.on_done(alive, self._now_ns, held=held, refused=refused)
+        return alive.order
 
     def on_funding(self, symbol_index: int, payment_e8: int) -> None:
         """Book funding of one symbol (-1: of the account) as paid out (negative: charged), in units."""
@@ -225,13 +223,14 @@ class Trader:
 
     def on_cancel(self, order_id: int) -> None:
         """Note that the caller asks for the end of an open order, of which no step has said so."""
-        self.policy.ask(order_id, self._now_ns)
+        self.orders.ask((self.orders.by_id[order_id],), self._now_ns)
 
     def flatten(
         self, market: MarketRow, reason: str, only: Collection[int] | None = None
     ) -> tuple[Order, ...]:
         """Return one closing order per open position (of some symbols) that no entry or exit is open for.
 
+        Of a position larger than the largest market order it closes so much.
         It passes by the risk gate on purpose: closing everything must work in every state of the gate.
         """
         orders = []
@@ -246,8 +245,8 @@ class Trader:
 
     @property
     def open_orders(self) -> Mapping[int, Order]:
-        """Orders that have not ended, oldest first."""
-        return self.orders.by_id
+        """Orders that have not ended at this moment, oldest first."""
+        return {order_id: alive.order for order_id, alive in self.orders.by_id.items()}
 
     @property
     def last_order_id(self) -> int:
@@ -296,10 +295,10 @@ class Trader:
         if self.policy.protects:
             # What protected a position that is closed has to end before the next one begins.
             waiting = waiting | (self.orders.guarded & (self._side == 0))
-        return Holdings(self._side, waiting, self._decided_ns, self.policy.rests)
+        return Holdings(self._side, waiting, self._decided_ns, self.policy.rests_e8)
 
     def _overdue(self, market: MarketRow, signals: SignalRow, conditions: Conditions) -> list[int]:
-        if not self.open_orders:
+        if not len(self.orders):
             return []
 
         def unwanted(entry: Order) -> bool:
@@ -335,7 +334,7 @@ class Trader:
         if not self._ask(step, order if wanted is None else wanted.shape(order), around, None):
             return False
         if wanted is None or wanted.kind is OrderKind.MARKET:
-            step.cancels += self.policy.release(index, self._now_ns)
+            step.cancels += self.orders.ask(self.orders.guards(index), self._now_ns)
         return True
 
     def _protect(self, step: _Step) -> None:
@@ -347,9 +346,7 @@ class Trader:
             closing = self.exposure.touch_e8(index, position.side)
             for wanted, replaced in self.policy.protection(index, position, closing, self._now_ns):
                 if self._leave(step, wanted.intent(), wanted):
-                    for order_id in replaced:
-                        self.policy.ask(order_id, self._now_ns)
-                    step.cancels += replaced
+                    step.cancels += self.orders.ask(replaced, self._now_ns)
 
     def _ask(self, step: _Step, order: Order, around: Surroundings, factors: Factors | None) -> bool:
         index = order.symbol_index
@@ -377,12 +374,16 @@ class Trader:
         return self.inquiry.surroundings(index, price_e8, step.equity_e8, edge_spread_bps=spread_bps)
 
     def _order(self, market: MarketRow, intent: Intent, qty_e8: int) -> Order:
+        """Return a market order of a quantity, or of as much as one can have: the next frame goes on.
+
+        An entry that will rest is cut as well: what protects its position, and what closes it, takes.
+        """
         index = intent.symbol_index
         return Order(
             order_id=self._last_order_id + 1,
             symbol_index=index,
             side=intent.side,
-            qty_e8=qty_e8,
+            qty_e8=self.instruments[index].at_market_e8(qty_e8),
             reduce_only=intent.kind is IntentKind.EXIT,
             decided_ns=market.end_ns,
             mid2_e8=self.exposure.bid_e8[index] + self.exposure.ask_e8[index],

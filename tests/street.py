@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from gpuscalp.config import (
 from gpuscalp.execution.booking import BookedFill, book, request_of
 from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.execution.inbox import Inbox
-from gpuscalp.orders import Conditions, IntentKind, MarketRow, Order, SignalRow
+from gpuscalp.orders import Conditions, Fill, IntentKind, MarketRow, Order, SignalRow
 from gpuscalp.risk import RiskEvent
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import StepReport, Trader
@@ -75,6 +75,8 @@ class Street:
     risk: dict[str, Any] = field(default_factory=dict)
     # In bps, of who takes and of who rested.
     fees: tuple[float, float] = (1.0, 0.0)
+    # Quantity of one market order; 0 = any.
+    largest_e8: int = 0
     sent: list[Order] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
     fills: list[tuple[int, int, int, int, bool]] = field(default_factory=list)
@@ -98,9 +100,10 @@ class Street:
             account=AccountConfig(start_usdt=10_000.0),
             orders=OrdersConfig(**self.orders),
         )  # fmt: skip
-        self.trader = Trader(config, INSTRUMENTS, horizon_ms=HOLD_MS, trained_until_ns=None)
+        instruments = [replace(each, max_market_qty_e8=self.largest_e8) for each in INSTRUMENTS]
+        self.trader = Trader(config, instruments, horizon_ms=HOLD_MS, trained_until_ns=None)
         self.broker = PaperBroker(
-            INSTRUMENTS,
+            instruments,
             cost=config.cost,
             paper=PaperConfig(request=leg, reply=leg, seed=self.seed, meets=self.meets),  # type: ignore[arg-type]
             start_e8=10_000 * E8,
@@ -163,6 +166,13 @@ class Street:
         for each in due:
             self.trader.on_cancel(each.order_id)
         self._send([each.order_id for each in due], ())
+
+    def inherit(self, index: int, qty_e8: int) -> None:
+        """Let a position be there, here and at the exchange, that was opened elsewhere."""
+        price = self.bid[index] * TICK
+        self.broker.account.apply_fill(index, qty_e8, price, 0)
+        side = 1 if qty_e8 > 0 else -1
+        self.trader.on_foreign_fill(Fill(-1, index, side, abs(qty_e8), price, 0, self.now_ns, 2 * price))
 
     def restart(self) -> None:
         """Go on with everything as a checkpoint keeps it."""

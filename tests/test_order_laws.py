@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import OrderKind
 from gpuscalp.risk import RiskEvent
-from tests.street import FRAME, LATENCY, ORDERS, Street, quiet
+from tests.street import E8, FRAME, FRAME_MS, HOLD_MS, LATENCY, ORDERS, Street, quiet
 
 FRAMES = st.lists(FRAME, min_size=5, max_size=30)
 STOPS = st.none() | st.tuples(
@@ -117,7 +118,7 @@ def test_what_is_held_is_protected_at_once(frames: list[dict[str, Any]], orders:
             alive = street.open_of(index)
             if not held or street.trader.orders.leaving(index):
                 continue
-            left = street.trader.orders.left_e8
+            left = {number: each.left_e8 for number, each in street.trader.orders.by_id.items()}
             lost = set(street.cancelled)
             for kind, bps in (
                 (OrderKind.STOP_MARKET, orders["stop_loss_bps"]),
@@ -130,6 +131,40 @@ def test_what_is_held_is_protected_at_once(frames: list[dict[str, Any]], orders:
                 assert len(found) == (bps is not None)
                 assert all(left[order.order_id] == abs(held) for order in found)
                 assert all(order.side * held < 0 for order in found)
+
+
+@pytest.mark.parametrize("ending", ["time", "stop", "flatten"])
+@pytest.mark.parametrize("side", [1, -1])
+def test_position_larger_than_the_largest_market_order_is_closed_in_parts(ending: str, side: int) -> None:
+    """Each exit asked for all of it at once, and the exchange refused each with -4005, for ever."""
+    bracket = {"take_profit_bps": 40.0, "stop_loss_bps": 8.0}
+    street = Street({"entry": "taker", "then": "leave", **bracket}, largest_e8=E8)
+    street.inherit(0, side * 5 * E8 // 2)
+    street.frame(quiet())
+    assert [(order.kind, order.qty_e8) for order in street.open_of(0)] == [
+        (OrderKind.STOP_MARKET, E8),  # as much of it as a stop can protect
+        (OrderKind.LIMIT, 5 * E8 // 2),
+    ]
+    if ending == "stop":
+        street.frame(quiet(moves=(-20 * side, 0), trades=[(0, 0, 200, -side)]))
+    elif ending == "flatten":
+        street.order(RiskEvent.FLATTEN)
+    for _ in range(HOLD_MS // FRAME_MS + 5 if ending == "time" else 5):
+        street.frame(quiet())
+    assert street.held == [0, 0]
+    assert "rejected-4005" not in street.seen
+    exits = [order.qty_e8 for order in street.sent if order.kind is OrderKind.MARKET]
+    assert exits == [E8, E8 // 2] if ending == "stop" else [E8, E8, E8 // 2]
+    check_end(street)
+
+
+def test_entry_is_no_larger_than_what_can_close_it() -> None:
+    for entry in ("taker", "post_only"):
+        orders = {"entry": entry, "then": "leave", "take_profit_bps": None, "stop_loss_bps": 8.0}
+        street = Street(orders, largest_e8=E8)
+        street.frame(quiet(edges=(30.0, -30.0)))
+        assert [order.qty_e8 for order in street.sent] == [E8, E8]
+        check_end(street)
 
 
 def test_laws_are_tried_on_what_they_are_about() -> None:

@@ -315,7 +315,14 @@ def test_halted_gate_lets_no_bracket_out_and_flatten_passes_by_it() -> None:
     machine.apply(RiskEvent.FLATTEN, 0)
     for order in (stop, target):
         machine.on_cancel(order.order_id)
-    assert step(machine, market(200), NOTHING).orders == ()
+    halted = step(machine, market(200), NOTHING)
+    assert halted.orders == ()
+    assert [
+        (each.reason, verdict.code) for each, verdict in zip(halted.intents, halted.verdicts, strict=True)
+    ] == [
+        ("stop_loss", "HALTED"),
+        ("take_profit", "HALTED"),
+    ]
     (leave,) = machine.flatten(market(200), "flatten")
     assert leave.qty_e8 == target.qty_e8 - target.qty_e8 // 2
     assert machine.flatten(market(300), "flatten") == ()

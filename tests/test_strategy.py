@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -125,10 +127,17 @@ def test_symbol_with_an_open_order_is_left_alone() -> None:
     assert reason(decide(signal(-50.0), holdings(BUY, waiting=True, decided_ns=1))) == "order_open"
 
 
-def test_symbol_without_a_quote_is_left_alone() -> None:
+def test_symbol_without_a_quote_is_not_entered_and_let_go_of() -> None:
+    """A held one was skipped too, for as long as the quote was away."""
     strategy = Strategy(StrategyConfig(), CostConfig(), horizon_ms=1_000)
-    decision = strategy.decide(market([0], [0]), signal(50.0), holdings(BUY, decided_ns=1))
-    assert reason(decision) == "no_quote"
+    blank = market([0], [0])
+    assert reason(strategy.decide(blank, signal(50.0), holdings())) == "no_quote"
+    one_sided = strategy.decide(market([100], [0]), signal(50.0), holdings())
+    assert reason(one_sided) == "no_quote"
+    assert reason(strategy.decide(blank, signal(50.0), holdings(BUY, decided_ns=NOW))) == "holding"
+    assert only(strategy.decide(blank, signal(50.0), holdings(BUY, decided_ns=1))).reason == "hold_elapsed"
+    rest = replace(holdings(BUY, decided_ns=NOW), rests_e8=np.array([BUY]))
+    assert reason(strategy.decide(market([100], [0]), signal(50.0), rest)) == "no_quote"
 
 
 def test_prices_near_the_end_of_int32_do_not_overflow() -> None:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from gpuscalp.orders import Fill
+from gpuscalp.orders import Fill, OrderKind
 from gpuscalp.risk import RiskEvent, RiskState
 from gpuscalp.schema import Quality
 from tests.trading import E8, MS, NOTHING, NOW, fill, held, market, signals, step, trader
@@ -80,10 +80,18 @@ def test_symbol_that_loses_its_quote_keeps_its_last_value() -> None:
     machine.on_fill(fill(order, 6_000_010_000_000))
     machine.on_done(order.order_id)
     before = step(machine, market(100), NOTHING).equity_e8
-    blank = market(2_000, bid=(0, 0), spread=(0, 0))
-    report = step(machine, blank, NOTHING)
+    report = step(machine, market(500, bid=(0, 0), spread=(0, 0)), NOTHING)
     assert report.equity_e8 == before
     assert report.orders == ()
+
+
+def test_symbol_that_loses_its_quote_is_let_go_all_the_same() -> None:
+    """Without a quote it was skipped: after a long silence nothing ever closed the position."""
+    report = step(held(), market(2_000, bid=(0, 20_000), spread=(0, 1)), signals(float("nan"), 50.0))
+    assert [(order.intent.reason, order.reduce_only, order.kind) for order in report.orders] == [
+        ("hold_elapsed", True, OrderKind.MARKET),
+        ("edge", False, OrderKind.MARKET),
+    ]
 
 
 def test_blocked_quality_stops_an_entry_and_not_an_exit() -> None:

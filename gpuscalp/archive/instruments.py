@@ -1,11 +1,12 @@
 """Instruments from the venue's exchangeInfo.
 
-Owns: which filters give tick size, step size and least order, which symbols trade. Never: talks to the venue.
+Owns: which filters give tick size, step size, least and largest order, which symbols trade.
+Never: talks to the venue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,20 @@ def trading_symbols(content: bytes, *, where: str) -> frozenset[str]:
     return frozenset(item.symbol for item in _symbols(content, where) if item.status == "TRADING")
 
 
+def max_market_qty_e8(filters: Iterable[Mapping[str, Any]], step_e8: int) -> int:
+    """Return the largest quantity of a market order by a symbol's filters, in whole steps; 0 = they do not
+    tell it.
+
+    Raises
+    ------
+    DecodeError
+        it is no decimal number
+    """
+    told = next((each for each in filters if each.get("filterType") == "MARKET_LOT_SIZE"), {})
+    most = parse_e8(str(told.get("maxQty") or "0"))
+    return most - most % step_e8
+
+
 def split_fitting(
     manifest: Manifest, instruments: dict[str, Instrument], venue: str
 ) -> tuple[list[Instrument], list[str]]:
@@ -113,7 +128,9 @@ def _instrument(item: _Symbol, venue: str, where: str) -> Instrument:
     try:
         lot = filters["LOT_SIZE"]
         tick, step = parse_e8(str(filters["PRICE_FILTER"]["tickSize"])), parse_e8(str(lot["stepSize"]))
-        instrument = Instrument(
+        if tick <= 0 or step <= 0:
+            raise DataError("tick and step size must be positive", where=where, value=item.symbol)
+        return Instrument(
             symbol=item.symbol,
             venue=venue,
             tick_size_e8=tick,
@@ -122,9 +139,7 @@ def _instrument(item: _Symbol, venue: str, where: str) -> Instrument:
             # USD-M says `notional`, spot says `minNotional`.
             min_notional_e8=parse_e8(str(notional.get("notional", notional.get("minNotional", "0")))),
             source="exchange_info",
+            max_market_qty_e8=max_market_qty_e8(item.filters, step),
         )
     except (KeyError, DecodeError) as error:
         raise DataError(f"symbol without usable filters: {error}", where=where, value=item.symbol) from None
-    if tick <= 0 or step <= 0:
-        raise DataError("tick and step size must be positive", where=where, value=item.symbol)
-    return instrument

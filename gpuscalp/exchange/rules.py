@@ -75,7 +75,7 @@ class SymbolRules:
             max_price_e8=10**15 // instrument.tick_size_e8 * instrument.tick_size_e8,
             min_qty_e8=max(instrument.min_qty_e8, step),
             max_qty_e8=step * 10_000_000,
-            max_market_qty_e8=step * 1_000_000,
+            max_market_qty_e8=instrument.max_market_qty_e8 or step * 1_000_000,
             min_notional_e8=instrument.min_notional_e8 or _MIN_NOTIONAL_E8,
         )
 

@@ -43,9 +43,8 @@ class Reject(IntEnum):
     POST_ONLY = -5022
 
 
-# Where the venue was not asked: Binance's largest lots lie around these multiples of the step.
+# Binance's largest lots of limit orders lie around this multiple of the step.
 _MAX_STEPS: Final = 10_000_000
-_MAX_MARKET_STEPS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class SymbolRules:
             step_e8=step,
             min_qty_e8=instrument.min_qty_e8,
             max_qty_e8=step * _MAX_STEPS,
-            max_market_qty_e8=step * _MAX_MARKET_STEPS,
+            max_market_qty_e8=instrument.max_market_qty_e8,
             min_notional_e8=instrument.min_notional_e8,
             percent_up_e8=round(config.percent_price_up * E8),
             percent_down_e8=round(config.percent_price_down * E8),
@@ -106,6 +105,11 @@ def _priced(question: Question) -> bool:
     return question.kind is not OrderKind.MARKET
 
 
+def _too_large(rules: SymbolRules, question: Question) -> bool:
+    most = rules.max_qty_e8 if _limit(question) else rules.max_market_qty_e8
+    return 0 < most < question.qty_e8
+
+
 def _above_band(rules: SymbolRules, question: Question) -> bool:
     cap = question.mark_e8 * rules.percent_up_e8
     return _limit(question) and question.side > 0 and 0 < cap < question.price_e8 * E8
@@ -134,7 +138,7 @@ def _too_small(rules: SymbolRules, question: Question) -> bool:
 FILTERS: Final[tuple[tuple[Reject, _Filter], ...]] = (
     (Reject.QTY_NOT_POSITIVE, lambda _, q: q.qty_e8 <= 0),
     (Reject.MIN_QTY, lambda r, q: q.qty_e8 < r.min_qty_e8),
-    (Reject.MAX_QTY, lambda r, q: q.qty_e8 > (r.max_qty_e8 if _limit(q) else r.max_market_qty_e8)),
+    (Reject.MAX_QTY, _too_large),
     (Reject.STEP, lambda r, q: q.qty_e8 % r.step_e8 != 0),
     (Reject.PRICE_NOT_POSITIVE, lambda _, q: _priced(q) and q.price_e8 <= 0),
     (Reject.TICK, lambda r, q: _priced(q) and q.price_e8 % r.tick_e8 != 0),

@@ -52,7 +52,8 @@ def compare_listing(rest: RestClient, about: SessionFile) -> tuple[str, ...]:
 
     Returns
     -------
-    what the session's log has to say: which symbols do not trade, or that nothing could be compared
+    what the session's log has to say: which symbols do not trade, or have smaller market orders than the
+    session sends, or that nothing could be compared
 
     Raises
     ------
@@ -82,4 +83,14 @@ def compare_listing(rest: RestClient, about: SessionFile) -> tuple[str, ...]:
             fix=_FIX,
         )
     idle = [each.symbol for each in about.instruments if each.symbol not in trading]
-    return (f"the venue does not trade now: {', '.join(idle)}",) if idle else ()
+    smaller = [
+        f"{ours.symbol}: {ours.max_market_qty_e8 / E8:.10g}, now {theirs.max_market_qty_e8 / E8:.10g}"
+        for ours in about.instruments
+        if (theirs := listed.get(ours.symbol)) is not None
+        and theirs.at_market_e8(ours.max_market_qty_e8) < ours.max_market_qty_e8
+    ]
+    notes = (
+        (idle, "the venue does not trade now"),
+        (smaller, "the venue refuses a market order, so an exit as well, of more than"),
+    )
+    return tuple(f"{what}: {', '.join(names)}" for names, what in notes if names)

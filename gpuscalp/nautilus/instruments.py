@@ -14,6 +14,7 @@ from nautilus_trader.model.identifiers import InstrumentId, Symbol
 from nautilus_trader.model.instruments import CryptoPerpetual
 from nautilus_trader.model.objects import FIXED_PRECISION, Currency, Money, Price, Quantity
 
+from gpuscalp.archive.instruments import max_market_qty_e8
 from gpuscalp.errors import UsageError
 from gpuscalp.nautilus.names import instrument_name, symbol_and_venue
 from gpuscalp.schema import E8, Instrument
@@ -82,7 +83,13 @@ def to_nautilus(
         taker_fee=_rate(taker_fee_bps),
         ts_event=ts_ns,
         ts_init=ts_ns,
-        info={_INFO: {"venue": instrument.venue, "source": instrument.source}},
+        info={
+            _INFO: {
+                "venue": instrument.venue,
+                "source": instrument.source,
+                "max_market_qty_e8": instrument.max_market_qty_e8,
+            }
+        },
     )
 
 
@@ -97,17 +104,22 @@ def from_nautilus(perpetual: Any) -> Instrument:
         raise UsageError(
             "not a linear perpetual", where="instrument", value=str(perpetual.id), fix="leave it out"
         )
-    told = (perpetual.info or {}).get(_INFO, {})
+    info = perpetual.info or {}
+    told = info.get(_INFO, {})
     symbol, venue = symbol_and_venue(str(perpetual.id))
     least, notional = perpetual.min_quantity, perpetual.min_notional
+    step_e8 = perpetual.size_increment.raw // RAW_PER_E8
+    # Nautilus's adapter of Binance keeps the filters as they came.
+    most_e8 = told.get("max_market_qty_e8") or max_market_qty_e8(info.get("filters", ()), step_e8)
     return Instrument(
         symbol=symbol,
         venue=told.get("venue", venue),
         tick_size_e8=perpetual.price_increment.raw // RAW_PER_E8,
-        step_size_e8=perpetual.size_increment.raw // RAW_PER_E8,
+        step_size_e8=step_e8,
         min_qty_e8=0 if least is None else least.raw // RAW_PER_E8,
         min_notional_e8=0 if notional is None else round(notional.as_decimal() * E8),
         source=told.get("source", "exchange_info"),
+        max_market_qty_e8=most_e8,
     )
 
 

@@ -23,6 +23,8 @@ _TABLE_SIZE: Final = 4_096
 _TAPE_ROWS: Final = 16_384
 _FUNDING_NS: Final = 8 * 3_600 * NS_PER_S
 _MIN_NOTIONAL_USDT: Final = 5
+# Binance's largest market orders lie around this multiple of the step.
+_MAX_MARKET_STEPS: Final = 1_000_000
 # Mark and index price: how much of the distance to the mid the index makes good at each mark row, and the
 # weight of the mid in the mark price. They only smooth the past, so they say nothing new.
 _INDEX_STEP: Final = 0.2
@@ -62,6 +64,7 @@ def instruments(spec: MarketSpec) -> tuple[Instrument, ...]:
             min_qty_e8=item.step_size_e8,
             min_notional_e8=_MIN_NOTIONAL_USDT * E8,
             source="synthetic",
+            max_market_qty_e8=_MAX_MARKET_STEPS * item.step_size_e8,
         )
         for item in spec.symbols
     )

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpuscalp.archive import Archive
 from gpuscalp.archive.ingest import import_sources
 from gpuscalp.archive.instruments import parse_exchange_info, trading_symbols
 from gpuscalp.errors import DataError
+from gpuscalp.schema import Instrument
 from tests.archive import market
 
 VENUE = "binance_usdm"
@@ -90,6 +92,22 @@ def test_a_symbol_without_usable_filters_takes_no_other_with_it(entry: dict[str,
     assert refused.value.value == entry["symbol"]
     with pytest.raises(DataError):
         parse_exchange_info(json.dumps({"symbols": [entry]}).encode(), VENUE, where="x")
+
+
+def test_largest_market_order_is_read_in_whole_steps_or_is_not_known() -> None:
+    def listed(**most: str) -> int:
+        filters = [*FILTERS, {"filterType": "MARKET_LOT_SIZE", "stepSize": "0.001", **most}]
+        content = json.dumps({"symbols": [_listed("BTCUSDT", filters)]}).encode()
+        return parse_exchange_info(content, VENUE, where="x")["BTCUSDT"].max_market_qty_e8
+
+    assert listed(maxQty="120") == 120 * 10**8
+    assert listed(maxQty="0.0129") == 1_200_000
+    assert listed(maxQty="0.00000000") == listed() == 0
+    with pytest.raises(DataError, match="usable filters"):
+        listed(maxQty="many")
+    older = {"symbol": "A", "venue": VENUE, "source": "x", "tick_size_e8": 1, "step_size_e8": 1}
+    kept = msgspec.convert(older | {"min_qty_e8": 1, "min_notional_e8": 0}, Instrument)
+    assert kept.max_market_qty_e8 == 0, "what an archive of before has"
 
 
 def test_an_import_needs_usable_filters_of_its_own_symbols_only(tmp_path: Path) -> None:

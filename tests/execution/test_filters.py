@@ -12,9 +12,9 @@ from gpuscalp.execution.messages import OrderKind
 from gpuscalp.schema import Instrument
 
 E8 = 10**8
-# tick 0.10, step 0.001, at least 0.002 and 100 USDT; mark 100, band ±5 %
+# tick 0.10, step 0.001, at least 0.002 and 100 USDT, at most 1,000 at the market; mark 100, band ±5 %
 INSTRUMENT = Instrument(
-    "BTCUSDT", "binance_usdm", E8 // 10, E8 // 1_000, E8 // 500, 100 * E8, "exchange_info"
+    "BTCUSDT", "binance_usdm", E8 // 10, E8 // 1_000, E8 // 500, 100 * E8, "exchange_info", 1_000 * E8
 )
 RULES = SymbolRules.of(INSTRUMENT, PaperConfig())
 LIMIT = Question(OrderKind.LIMIT, 1, E8, 100 * E8, False, 100 * E8)
@@ -50,6 +50,12 @@ CASES = [
 @pytest.mark.parametrize(("question", "change", "code"), CASES)
 def test_filter_at_its_edge(question: Question, change: dict[str, object], code: Reject) -> None:
     assert check(RULES, replace(question, **change)) is code  # type: ignore[arg-type]
+
+
+def test_largest_market_order_that_is_not_known_refuses_nothing() -> None:
+    """It was guessed from the step: whoever was not told it could not keep to it."""
+    rules = SymbolRules.of(replace(INSTRUMENT, max_market_qty_e8=0), PaperConfig())
+    assert check(rules, replace(MARKET, qty_e8=10**6 * E8)) is Reject.NONE
 
 
 def test_every_filter_has_a_case() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,11 +36,18 @@ def _rest(*entries: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def about(bundle: Path, tmp_path: Path) -> Any:
-    create(tmp_path / "session", eager_config(), bundle, instruments(), now_ns=1)
+    known = [replace(each, max_market_qty_e8=1_000 * 10**8) for each in instruments()]
+    create(tmp_path / "session", eager_config(), bundle, known, now_ns=1)
     return read_about(tmp_path / "session")
 
 
 BTC, ETH = (_entry(symbol) for symbol in SYMBOLS)
+
+
+def _most(market_qty: str) -> dict[str, Any]:
+    return BTC | {"filters": [*BTC["filters"], {"filterType": "MARKET_LOT_SIZE", "maxQty": market_qty}]}
+
+
 OTHER = _entry("XRPUSDT", tick="0.5")
 
 
@@ -69,12 +77,22 @@ def test_a_changed_tick_or_step_size_is_refused(about: Any, entries: Any, value:
         ((BTC, _entry(SYMBOLS[1], status="SETTLING")), ("the venue does not trade now: ETHUSDT",)),
         ((OTHER, ETH), ("the venue does not trade now: BTCUSDT",)),
         (
+            (_most("500"), _entry(SYMBOLS[1], status="SETTLING")),
+            (
+                "the venue does not trade now: ETHUSDT",
+                "the venue refuses a market order, so an exit as well, of more than: BTCUSDT: 1000, now 500",
+            ),
+        ),
+        ((_most("2000"), ETH), ()),
+        (
             (BTC | {"status": "PENDING_TRADING", "filters": []}, ETH),
             ("the venue does not trade now: BTCUSDT",),
         ),
     ],
 )
-def test_a_symbol_that_does_not_trade_is_told(about: Any, entries: Any, notes: tuple[str, ...]) -> None:
+def test_a_symbol_that_does_not_trade_or_trades_less_is_told(
+    about: Any, entries: Any, notes: tuple[str, ...]
+) -> None:
     assert compare_listing(_rest(*entries), about) == notes
 
 

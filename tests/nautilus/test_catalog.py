@@ -23,7 +23,9 @@ from tests.nautilus.conftest import CONFIG
 
 pytestmark = pytest.mark.nautilus
 
-COIN = Instrument("COINUSDT", "binance_usdm", 1_000_000, 100_000, 100_000, 5 * 10**8, "exchange_info")
+COIN = Instrument(
+    "COINUSDT", "binance_usdm", 1_000_000, 100_000, 100_000, 5 * 10**8, "exchange_info", 120 * 10**8
+)
 
 
 def tables(path: Path) -> dict[tuple[str, str], Any]:
@@ -159,6 +161,21 @@ def test_without_what_lies_beside_it_a_catalog_keeps_what_nautilus_holds(
                 table,
                 name,
             )
+
+
+def test_largest_market_order_is_known_from_us_or_from_binance() -> None:
+    from nautilus_trader.model.instruments import CryptoPerpetual
+
+    from gpuscalp.nautilus.instruments import from_nautilus, to_nautilus
+
+    assert from_nautilus(to_nautilus(COIN)) == COIN
+    told = CryptoPerpetual.to_dict(to_nautilus(COIN))
+    for filters, expected in (
+        ([{"filterType": "MARKET_LOT_SIZE", "maxQty": "7.5"}], 75 * 10**7),
+        ([{"filterType": "MAX_NUM_ORDERS", "maxQty": None}], 0),
+    ):
+        theirs = CryptoPerpetual.from_dict(told | {"info": {"filters": filters}})
+        assert from_nautilus(theirs).max_market_qty_e8 == expected
 
 
 def test_nautilus_reads_what_was_written(archive: Path, tmp_path: Path) -> None:
