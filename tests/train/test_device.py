@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -15,11 +16,13 @@ import pytest
 from gpuscalp.boosters import Boosters
 from gpuscalp.bundle import read_contract
 from gpuscalp.errors import DeviceError, ParityError
+from gpuscalp.ops.ledger import LEDGER
 from gpuscalp.schema import FeatureChunk
 from gpuscalp.train import device as place
-from gpuscalp.train import train
-from gpuscalp.train.dataset import labelled_chunks
+from gpuscalp.train import distribution, train
+from gpuscalp.train.dataset import count_rows, labelled_chunks
 from gpuscalp.train.device import binned_bytes, training_device
+from gpuscalp.train.distribution import RowSample
 from gpuscalp.train.iterator import binned_matrix
 from gpuscalp.train.source import chunk_frames
 from tests.host_shim.build import compiler
@@ -72,7 +75,7 @@ def trained_on_host(seed=None):
         mock.patch.object(xgboost, "build_info", return_value={"USE_CUDA": True}),
         mock.patch.object(xgboost, "config_context", return_value=nullcontext()),
         mock.patch.object(place, "Boosters", BoostersOnHost),
-        mock.patch.object(place._Gpu, "block_rows", 1),
+        mock.patch.object(place, "GPU_BLOCK_BYTES", 1),
     ):
         yield device
 
@@ -250,10 +253,10 @@ def stream_of(source, device):
 class Altered:
     """The CPU's device with a matrix of a given form, and blocks of a given size."""
 
-    def __init__(self, form, block_rows=1):
+    def __init__(self, form, block_bytes=1):
         self._host = training_device("cpu")
         self._form = form
-        self.block_rows = block_rows
+        self.block_bytes = block_bytes
         self.asked = []
 
     def __getattr__(self, name):
@@ -286,7 +289,7 @@ def test_matrix_of_the_other_form_trains_the_same_model(tmp_path, monkeypatch):
 
 def test_small_blocks_are_joined_and_no_row_is_lost():
     source = FakeSource(frame_count=900, cut=100)
-    device = Altered("QuantileDMatrix", block_rows=450)
+    device = Altered("QuantileDMatrix", block_bytes=450 * 6 * 4)
     whole = np.concatenate([rows.x for rows in stream_of(source, device)()])
     sizes = []
     device.join = lambda blocks: sizes.append(len(blocks)) or np.concatenate(blocks)
@@ -327,3 +330,29 @@ def test_run_on_a_gpu(tmp_path, monkeypatch, share):
     assert found.made
     assert found.margin < 1e-5
     assert found.class_flips_per_million < 1_000
+
+
+@needs_compiler
+def test_no_more_rows_come_to_the_host_than_are_kept():
+    """Each walk of the reference sample fetched the float matrix nearly whole, and chose on the host."""
+    config = quick_config()
+    source = FakeSource(frame_count=1_500)
+    counts = count_rows(labelled_chunks(source.chunks(), config))
+    sample_of = partial(RowSample, grid=config.grid, stride=1, counts=counts, names=["f"] * 6, window=8)
+    with (
+        trained_on_host(),
+        mock.patch.object(distribution, "ROWS_MAX", 100),
+        mock.patch.object(distribution, "BLOCKS_MAX", 4),
+    ):
+        on_cpu, on_gpu = (sample_of(training_device(name)) for name in ("cpu", "cuda"))
+        moved = []
+        for _ in range(2):
+            list(on_cpu.watch(stream_of(source, training_device("cpu"))()))
+            before = LEDGER.total("device_to_host").bytes
+            list(on_gpu.watch(stream_of(SourceOnGpu(frame_count=1_500), training_device("cuda"))()))
+            moved.append(LEDGER.total("device_to_host").bytes - before)
+        found, wanted = on_gpu.kept(), on_cpu.kept()
+    assert found.x.tobytes() == wanted.x.tobytes()
+    assert moved[0] == found.x.nbytes
+    # Of 23 blocks of time every fifth is counted.
+    assert 0 < moved[1] < counts.total * 6 * 4 / 4
