@@ -30,6 +30,9 @@ GPU_CHUNK_BYTES: Final = 512_000_000
 CHUNK_SHARE: Final = 1 / 32
 POOL_SHARE: Final = 1 / 4
 BINNED_SHARE: Final = 0.4
+# XGBoost would size a page by the whole card. Up to four lie there: two of the matrix that is trained on, two
+# of the one that stops the training.
+PAGE_SHARE: Final = 1 / 16
 # Less than this is for so few symbols that it is not offered.
 MEMORY_MIN_MB: Final = 1_024
 # XGBoost sketches block by block: one of few rows costs a GPU as much as one of many. The pool holds up to
@@ -45,6 +48,7 @@ class TrainingDevice(Protocol):
     ----------
     name : "cpu" or "cuda"
     chunk_bytes : of the features of one chunk
+    page_bytes : of binned rows that pass through a GPU page by page; None on a CPU
     block_bytes : of the rows that are handed over at once, to XGBoost or a predictor, while there are more
     comparison_reason : why predictions are, or are not, compared with another device's
     """
@@ -55,6 +59,8 @@ class TrainingDevice(Protocol):
     def chunk_bytes(self) -> int: ...
     @property
     def block_bytes(self) -> int: ...
+    @property
+    def page_bytes(self) -> int | None: ...
     @property
     def comparison_reason(self) -> str: ...
 
@@ -80,8 +86,8 @@ class TrainingDevice(Protocol):
         """Return float32[N, F] on the host: the rows ``at`` alone, of float32[R, F]."""
         ...
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
-        """Return the name of XGBoost's class that keeps the binned rows."""
+    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:
+        """Return the name of XGBoost's class for the binned rows, of which ``first`` are some, or None."""
         ...
 
     def predictor(self, forest: Forest) -> Predictor:
@@ -108,13 +114,14 @@ def training_device(name: str, *, gpu_memory_mb: int | None = None) -> TrainingD
     return _Host(ops) if ops.device == "cpu" else _Gpu(ops, gpu_memory_mb)
 
 
-def binned_bytes(rows: int, columns: int, max_bin: int) -> int:
-    """Return what XGBoost keeps of binned rows on a GPU, in bytes, where values are missing in every row.
+def binned_bytes(rows: int, columns: int, max_bin: int, *, complete: bool) -> int:
+    """Return the most that XGBoost keeps of binned rows on a GPU, in bytes.
 
-    It then numbers the bins of all columns together, and one more for nothing, in as many bits as that takes
-    (XGBoost 3, ``ellpack_page.cu``); without missing values a value takes the bits of one column's bins.
+    Where every row misses something it numbers the bins of all columns together, and one more for nothing, in
+    as many bits as that takes; with one ``complete`` row among them, those of one column and one for nothing
+    (XGBoost 3, ``CalcNumSymbols`` in ``ellpack_page.cu``).
     """
-    return rows * columns * (columns * max_bin).bit_length() // 8
+    return rows * columns * (max_bin if complete else columns * max_bin).bit_length() // 8
 
 
 def predict_host(forest: Forest) -> Predictor:
@@ -127,6 +134,7 @@ class _Host:
     name = "cpu"
     chunk_bytes = HOST_CHUNK_BYTES
     block_bytes = 1
+    page_bytes: int | None = None
     comparison_reason = "not made: this run used no GPU, so there are no predictions of a second device"
 
     def __init__(self, ops: Ops) -> None:
@@ -150,7 +158,7 @@ class _Host:
     def taken(self, rows: Any, at: I64) -> F32:
         return rows[at]  # type: ignore[no-any-return]
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:  # noqa: ARG002
+    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:  # noqa: ARG002
         return "QuantileDMatrix"
 
     def predictor(self, forest: Forest) -> Predictor:
@@ -184,6 +192,7 @@ class _Gpu:
             )
         self._pool_bytes = int(POOL_SHARE * free_bytes)
         self.chunk_bytes = min(GPU_CHUNK_BYTES, int(CHUNK_SHARE * free_bytes))
+        self.page_bytes: int | None = int(PAGE_SHARE * free_bytes)
         self.block_bytes = min(GPU_BLOCK_BYTES, int(BLOCK_SHARE * free_bytes))
 
     @contextmanager
@@ -243,9 +252,10 @@ class _Gpu:
     def taken(self, rows: Any, at: I64) -> F32:
         return self.to_host(rows[self.put(at)])  # type: ignore[no-any-return]
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
+    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:
         """In the GPU's memory where there is room, else in the host's, page by page on its way through."""
-        fits = binned_bytes(rows, columns, max_bin) <= BINNED_SHARE * self._free_bytes()
+        complete = first is not None and not bool(self._ops.xp.isnan(first).any(axis=1).all())
+        fits = binned_bytes(rows, columns, max_bin, complete=complete) <= BINNED_SHARE * self._free_bytes()
         return "QuantileDMatrix" if fits else "ExtMemQuantileDMatrix"
 
     def predictor(self, forest: Forest) -> Predictor:

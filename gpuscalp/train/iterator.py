@@ -142,7 +142,7 @@ def binned_matrix(
             self._rows = _at_least_one(ahead, walk, columns, device)
             self._untouched = True
             self._first_walk = True
-            super().__init__(release_data=True)
+            super().__init__(release_data=True, min_cache_page_bytes=device.page_bytes)
 
         def next(self, input_data: Any) -> bool:
             self._untouched = False
@@ -166,11 +166,17 @@ def binned_matrix(
                 self._rows = _at_least_one(list(islice(walk, 1)), walk, columns, device)
 
     if reference is None:
-        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin))
+        some = ahead[0].x if ahead else None
+        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin, some))
+        del some  # else it would live as long as the matrix is built
     else:
         form = type(reference)
+    options: dict[str, Any] = {"max_bin": max_bin, "nthread": threads, "ref": reference, "missing": np.nan}
+    if form is xgboost.ExtMemQuantileDMatrix and device.page_bytes is not None:
+        # By itself it fills up to half of a card on PCIe with pages, whoever else is there.
+        options["cache_host_ratio"] = 1.0
     with _held_interrupt() as interrupt:
-        matrix = form(Walk(), max_bin=max_bin, nthread=threads, ref=reference, missing=np.nan)
+        matrix = form(Walk(), **options)
     tally = Tally.joined(gather(tally))
     if reference is None and np.count_nonzero(tally.count) < 2:
         raise DataError(

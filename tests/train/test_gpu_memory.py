@@ -54,6 +54,10 @@ class Untouched:
     def put(self, array):
         return array
 
+    def matrix_type(self, rows, columns, max_bin, first):
+        self.room(len(first), columns // 4)  # whether a value is missing: one byte each
+        return "QuantileDMatrix"
+
 
 class TwoWalks(xgboost.DMatrix):
     """What XGBoost does on a GPU: one walk for the quantiles, one for the bins."""
