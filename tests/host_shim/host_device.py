@@ -267,6 +267,9 @@ class Pool:
     def set_limit(self, *, size: int) -> None:
         self._limit = size
 
+    def free_all_blocks(self) -> None:
+        """Give back what is kept for later: nothing is."""
+
 
 class Graph:
     """``cupy.cuda.Graph``: recorded work, by address."""
