@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks import gpu_training
 from benchmarks.environment import ROOT
 from benchmarks.gpu_work import ceiling, context_work, ladder_work
+from benchmarks.parts import attempt
 from gpuscalp.bench import batch as shared_set
 from gpuscalp.bench import stream
 from gpuscalp.config import FeatureConfig, GridConfig
@@ -50,7 +51,7 @@ class Card:
 def run(
     symbol_frames: float = 1e8, rows: float = 1e8, *, symbols: int = SYMBOLS, repeats: int = 5
 ) -> dict[str, Any]:
-    """Return all figures.
+    """Return all figures; of a part that fails the error.
 
     Parameters
     ----------
@@ -62,15 +63,15 @@ def run(
     Raises
     ------
     DeviceError    no GPU can run here
-    ParityError    a bit differs between the devices, or a peer's column is wrong
     """
     ops_for("cuda")
-    return {
-        "features": features(symbol_frames, symbols=symbols),
-        "ticks_to_features": ticks_to_features(symbols=symbols),
-        "shared_set": against_cudf(repeats=repeats),
-        "training": gpu_training.run(rows, symbols=symbols),
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "features": lambda: features(symbol_frames, symbols=symbols),
+        "ticks_to_features": lambda: ticks_to_features(symbols=symbols),
+        "shared_set": lambda: against_cudf(repeats=repeats),
+        "training": lambda: gpu_training.run(rows, symbols=symbols),
     }
+    return {name: attempt(f"gpu_batch: {name}", measure) for name, measure in parts.items()}
 
 
 # ---- features -------------------------------------------------------------------------------------------
