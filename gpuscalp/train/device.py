@@ -218,7 +218,7 @@ class _Gpu:
                 "features do not fit the GPU",
                 where=f"CuPy's pool of {self._pool_bytes >> 20} MiB",
                 value=error,
-                fix="fewer symbols (a chunk has 1,024 frames of all of them), free the GPU, or --device cpu",
+                fix="fewer symbols (a chunk has 1,024 frames of all of them), more memory, or --device cpu",
             ) from error
         except xgboost.core.XGBoostError as error:
             if "cudaErrorMemoryAllocation" not in str(error):
