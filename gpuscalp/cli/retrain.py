@@ -34,7 +34,8 @@ def retrain(
     ] = None,
     device: DeviceOption = "cpu",
     gpu_memory_mb: Annotated[
-        int, typer.Option("--gpu-memory-mb", min=256, help="That training on a GPU is made to fit into, MiB.")
+        int,
+        typer.Option("--gpu-memory-mb", min=1_024, help="That training on a GPU is made to fit into, MiB."),
     ] = 4_096,
     attended: Annotated[
         bool, typer.Option("--attended", hidden=True, help="End when standard input closes.")

@@ -20,7 +20,7 @@ import numpy as np
 from gpuscalp.ops import cuda_module
 from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, Defines, Kernel
 from tests.host_shim.build import ShimError, Watch
-from tests.host_shim.host_device import DeviceArray, Event, HostDevice, Pool, Stream
+from tests.host_shim.host_device import DeviceArray, Event, HostDevice, Stream
 from tests.host_shim.host_kernel import Argument, HostKernel
 
 
@@ -104,10 +104,9 @@ class _NumpyAsCupy(ModuleType):
 
     def __init__(self, device: HostDevice) -> None:
         super().__init__("cupy")
-        pool = Pool()
         self._device = device
         self.ndarray = DeviceArray
-        self.get_default_memory_pool = lambda: pool
+        self.get_default_memory_pool = lambda: device.pool
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(
                 getDevice=lambda: 0,
