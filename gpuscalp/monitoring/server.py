@@ -100,7 +100,7 @@ class _Server(ThreadingHTTPServer):
         self._room = threading.BoundedSemaphore(_REQUESTS_MAX)
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, port), _Answer)
-        self.is_loopback = ip_address(self.server_address[0]).is_loopback
+        self.is_loopback = ip_address(str(self.server_address[0])).is_loopback
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._room.acquire(blocking=False):
