@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -41,9 +40,12 @@ def read_resources(path: Path) -> dict[str, Any]:
     -------
     dict with ``cpu_s`` (of the process, all threads, since its start), ``memory_bytes`` (resident), ``cpus``
     (that the process may use), ``machine_memory_bytes``, ``machine_memory_available_bytes`` (of the
-    container where that leaves less), ``disk_bytes`` and ``disk_free_bytes``
+    container where that leaves less), ``disk_bytes``, ``disk_free_bytes`` and ``disk_free_ratio`` (of the
+    bytes or of the files that fit onto it, whichever is the less)
     """
-    disk = shutil.disk_usage(path)
+    disk = os.statvfs(path)
+    # Some file systems (btrfs, many over a network) count no files.
+    shares = [free / of for free, of in ((disk.f_bavail, disk.f_blocks), (disk.f_favail, disk.f_files)) if of]
     memory = read_memory()
     return {
         "cpu_s": round(time.process_time(), 3),
@@ -51,8 +53,9 @@ def read_resources(path: Path) -> dict[str, Any]:
         "cpus": core_count(),
         "machine_memory_bytes": None if memory is None else memory.bytes,
         "machine_memory_available_bytes": None if memory is None else memory.available_bytes,
-        "disk_bytes": disk.total,
-        "disk_free_bytes": disk.free,
+        "disk_bytes": disk.f_blocks * disk.f_frsize,
+        "disk_free_bytes": disk.f_bavail * disk.f_frsize,
+        "disk_free_ratio": min(shares, default=None),
     }
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -323,11 +324,26 @@ def test_memory_is_that_of_the_container_where_it_leaves_less(tmp_path, monkeypa
     assert read_memory(tmp_path, tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("files", "free_files", "ratio"), [(1_000, 20, 0.02), (1_000, 900, 0.5), (0, 0, 0.5)]
+)
+def test_disk_without_files_to_be_made_is_as_full_as_one_without_bytes(
+    tmp_path, monkeypatch, files, free_files, ratio
+):
+    """A disk of small files had half of its bytes free when no segment could be begun any more."""
+    disk = SimpleNamespace(f_blocks=100, f_bavail=50, f_frsize=4_096, f_files=files, f_favail=free_files)
+    monkeypatch.setattr(resources.os, "statvfs", lambda _: disk)
+    found = read_resources(tmp_path)
+    assert found["disk_free_ratio"] == ratio
+    assert (found["disk_free_bytes"], found["disk_bytes"]) == (204_800, 409_600)
+
+
 def test_resources_are_those_of_this_process(tmp_path):
     found = read_resources(tmp_path)
     assert found["cpus"] == len(os.sched_getaffinity(0))
     assert found["cpu_s"] > 0
     assert 0 < found["disk_free_bytes"] <= found["disk_bytes"]
+    assert 0 < found["disk_free_ratio"] <= found["disk_free_bytes"] / found["disk_bytes"]
     if found["memory_bytes"] is not None:
         assert 1 << 20 < found["memory_bytes"] < found["machine_memory_bytes"]
         assert found["machine_memory_available_bytes"] < found["machine_memory_bytes"]
