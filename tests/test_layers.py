@@ -76,6 +76,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "forest_reader",
             "journal",
             "lifeline",
+            "locks",
             "logs",
             "monitoring",
             "object_graph",
