@@ -73,6 +73,11 @@ NUMBERS: Final = (
         "Free on the disk that the session lies on, bytes.",
     ),
     Number(
+        "gpuscalp_disk_free_ratio",
+        ("resources", "disk_free_ratio"),
+        "Free share of the disk that the session lies on: of its bytes or files, whichever is the less.",
+    ),
+    Number(
         "gpuscalp_journal_bytes",
         ("journal", "bytes"),
         "Written to the journal by this process, bytes.",
