@@ -99,10 +99,11 @@ def _origin(outcome: Outcome) -> Section:
     totals = outcome.totals
     unclosed = outcome.summary["pnl_usdt"] - totals.pnl
     paragraphs = [
-        "Gross is the move from mid to mid between the two decisions: all that the signal can be credited "
-        "with. Slippage has two parts: delay is what the mid did while orders were on their way, impact what "
-        "the levels behind the best one cost. Spread is half a spread for every fill, paid by who takes and "
-        "earned by who rested. The six columns add up to the net P&L exactly, trade by trade.",
+        "Gross is the move from mid to mid between the two decisions, or until a target, a stop or a "
+        "liquidation was filled: all that the signal can be credited with. Slippage has two parts: delay is "
+        "what the mid did while orders were on their way, impact what the levels behind the best one cost. "
+        "Spread is half a spread for every fill, paid by who takes and earned by who rested. The six columns "
+        "add up to the net P&L exactly, trade by trade.",
     ]
     if outcome.recorder.ledger.open:
         paragraphs.append(
