@@ -277,8 +277,9 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
         )
     if recorder.liquidation_count:
         found.append(
-            f"The account was liquidated {recorder.liquidation_count} time(s): its balance at the mark price "
-            "no longer covered the maintenance margin (docs/paper_broker.md, Money)."
+            f"The account was liquidated {recorder.liquidation_count} time(s): its balance at the mark, or "
+            "at the mid where none was known, no longer covered the maintenance margin "
+            "(docs/paper_broker.md, Money)."
         )
     if recorder.ledger.open:
         found.append(
