@@ -221,7 +221,7 @@ def test_orders_that_rest_go_through_nautilus_as_well(
     check_fills(both)
     summary = both.theirs.summary
     assert summary["orders"]["filled"] > 30
-    assert summary["orders"]["cancelled"] > 10
+    assert summary["orders"]["protective_ended" if orders.stop_loss_bps else "cancelled"] > 10
     assert summary["unclosed_usdt"] == 0
 
 
