@@ -140,19 +140,22 @@ class Checkpoints:
         digest = hashlib.sha256()
         target = self._path / f"{seq:016d}{_SUFFIX}"
         partial = target.with_suffix(_PARTIAL)
-        with partial.open("wb") as file:
-            file.write(_MAGIC + bytes(digest.digest_size))
-            for part in _compressed(packed):
-                digest.update(part)
-                file.write(part)
-                # Nobody waits for this, and many wait for the processor.
-                time.sleep(_BREATH_S)
-            file.seek(len(_MAGIC))
-            file.write(digest.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        self._spare = packed.arrays
-        partial.rename(target)
+        try:
+            with partial.open("wb") as file:
+                file.write(_MAGIC + bytes(digest.digest_size))
+                for part in _compressed(packed):
+                    digest.update(part)
+                    file.write(part)
+                    # Nobody waits for this, and many wait for the processor.
+                    time.sleep(_BREATH_S)
+                file.seek(len(_MAGIC))
+                file.write(digest.digest())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(target)
+        finally:
+            self._spare = packed.arrays
+            partial.unlink(missing_ok=True)  # of a full disk, which must not be filled by what nobody reads
         sync_folder(self._path)
         for old in sorted(self._path.glob(f"*{_SUFFIX}"))[: -self._kept]:
             old.unlink(missing_ok=True)

@@ -247,6 +247,12 @@ CONDITIONS: Final = (
         "More ticks came than could be worked on; quotes and books gave way to newer ones.",
     ),
     Condition(
+        "GpuscalpUnwatched",
+        "warning",
+        _above(Rise(Series("gpuscalp_onlooker_errors_total"), _FIVE), 0),
+        "Something that only looks on has failed: what it shows is old. The session goes on.",
+    ),
+    Condition(
         "GpuscalpTradesLate",
         "warning",
         _above(Series("gpuscalp_late_trades_ratio"), 0.05),

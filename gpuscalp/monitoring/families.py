@@ -84,6 +84,9 @@ NUMBERS: Final = (
         counts=True,
     ),
     Number("gpuscalp_journal_records", ("journal", "records"), "Records of the journal.", counts=True),
+    Number(
+        "gpuscalp_onlooker_errors", ("onlookers", "errors"), "Failures of what only looks on.", counts=True
+    ),
     Number("gpuscalp_frames", ("frames",), "Frames decided on.", counts=True),
     Number(
         "gpuscalp_last_frame_age_seconds",

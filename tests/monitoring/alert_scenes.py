@@ -195,6 +195,7 @@ SCENES = (
         (5, 25, 30, 55, 90),
     ),
     _counter("GpuscalpOverload", "gpuscalp_overloads_total", {}),
+    _counter("GpuscalpUnwatched", "gpuscalp_onlooker_errors_total", {}),
     Scene(
         "GpuscalpWinRateLow",  # not before there are 50 of them
         {

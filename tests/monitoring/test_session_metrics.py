@@ -49,6 +49,7 @@ def full_status() -> dict[str, Any]:
         },
         "written_ns": 1_700_003_600 * 10**9,
         "uptime_s": 60.0,
+        "onlookers": {"errors": 2, "last": {"drift": "MemoryError: "}},
         "state": "reducing",
         "cause": "daily_loss",
         "causes": ["daily_loss", "alarm"],
