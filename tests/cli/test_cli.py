@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import weakref
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from gpuscalp import __version__, errors
 from gpuscalp.cli import app as app_module
 from gpuscalp.cli import command_tree, main, output, run
 from gpuscalp.cli.app import app
-from gpuscalp.cli.backtest import plain_table
 
 HEAVY = (
     "cupy",
@@ -206,38 +204,6 @@ def test_text_of_others_in_an_answer_is_no_markup_and_cannot_steer_the_terminal(
     text = capsys.readouterr().out
     assert "\x1b[1m" in text  # our own colours are still there
     assert "\x1b]" not in text
-
-
-@pytest.mark.parametrize("width", [60, 80])
-def test_no_figure_of_a_table_is_cut_by_a_narrow_terminal(width, monkeypatch, capsys):
-    """Money was shown as "+12,34…": a column that was too narrow lost the digits behind."""
-    figures = [f"{-12_345.67 * step:+,.2f}" for step in range(1, 10)]
-    boxed = Table(*(f"figure {step}" for step in range(1, 10)))
-    plain = plain_table("first", *(f"figure {step}" for step in range(2, 10)))
-    for table in (boxed, plain):
-        table.add_row(*figures)
-    monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-
-    def shown(drawn):
-        output.emit({}, json=False, text=lambda: drawn)
-        return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-
-    text = shown(Group("above", Group(boxed)))
-    assert max(map(len, text.splitlines())) <= width
-    rows = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]
-    assert ["".join(part.strip() for part in column) for column in zip(*rows, strict=True)] == figures
-    text = shown(plain)
-    assert "…" not in text
-    head = "".join(map(str, range(2, 10)))
-    assert Counter(re.findall(r"\d", text)) == Counter(re.findall(r"\d", head + "".join(figures)))
-
-
-def test_every_table_is_printed_in_the_one_place():
-    """What folds the columns, and keeps a terminal from obeying their texts, is there."""
-    package = Path(output.__file__).parent
-    printing = [path.name for path in package.glob("*.py") if "Console(" in path.read_text()]
-    assert printing == ["output.py"]
 
 
 def test_note_of_a_progress_is_no_markup(monkeypatch, capsys):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from gpuscalp.bundle import load_bundle
+from gpuscalp.cli.train import _table
 from gpuscalp.config import BoosterConfig, EnsembleConfig, LabelConfig, SplitConfig
 from gpuscalp.errors import DataError, DeviceError, UsageError
 from gpuscalp.progress import silent
@@ -88,6 +90,10 @@ def test_folds_without_a_split_have_no_coefficient(tmp_path):
     assert "of 2 of 2 folds is not known" in page
     assert page.count("not known") >= 6  # the verdict, two figures, two folds, the picture
     assert "nan" not in page.lower()
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(_table(result, None, None))
+    assert captured.get().count("not known") == 3  # two folds, and all
 
 
 def test_verdict_finds_information_only_where_every_fold_and_the_log_loss_do(informed):
