@@ -275,43 +275,58 @@ def _draw(answer: dict[str, Any], out: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    groups = answer["groups"]
+    groups, alarm = answer["groups"], answer["alarm"]
     at, names = np.arange(len(groups))[::-1], list(groups)
+    has_auc = any(each["auc"] is not None for each in groups.values())
+    has_blocks = alarm is not None and bool(alarm["evidence"])
+    # Only what there is something to say of: an empty panel looks like a finding.
+    mosaic, heights = [["psi", "auc"] if has_auc else ["psi"]], [max(0.24 * len(names), 2.0)]
+    if has_blocks:
+        mosaic, heights = [*mosaic, ["alarm"] * len(mosaic[0])], [*heights, 1.6]
     known = {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "svg.fonttype": "none"}
     with matplotlib.rc_context(known | {"svg.hashsalt": "gpuscalp"}):
-        figure = Figure(figsize=(11, 3.4 + 0.24 * len(names)), layout="constrained")
-        left, right, below = figure.subplot_mosaic(
-            [["psi", "auc"], ["alarm", "alarm"]], height_ratios=[max(0.24 * len(names), 2.0), 1.6]
-        ).values()
-        middle = [each["psi"] for each in groups.values()]
-        left.barh(at, middle, color=_BLUE, height=0.6)
-        left.hlines(
-            at, [each["psi_low"] for each in groups.values()], [each["psi_high"] for each in groups.values()],
-            color=_INK, linewidth=1.0,
-        )  # fmt: skip
+        figure = Figure(figsize=(11 if has_auc else 6, 0.8 + 1.25 * sum(heights)), layout="constrained")
+        panels: dict[str, Any] = figure.subplot_mosaic(mosaic, height_ratios=heights)
+        left = panels["psi"]
+        left.barh(at, [each["psi"] for each in groups.values()], color=_BLUE, height=0.6)
+        low, high = (np.array([each[f"psi_{end}"] for each in groups.values()]) for end in ("low", "high"))
+        sure = bool(np.isfinite(low).any())
+        if sure:
+            left.hlines(at, low, high, color=_INK, linewidth=1.0)
         left.axvline(0.25, color=_ORANGE, linewidth=0.8, linestyle="--")
         left.set_yticks(at, names, fontsize=8)
-        left.set_title("mean stability index, 95 %", loc="left", fontsize=10)
-        for place, each in zip(at, groups.values(), strict=True):
-            if (auc := each["auc"]) is not None:
-                colour = _ORANGE if auc["stands_out"] else _BLUE
-                right.hlines(place, 0.5, auc["floor_max"], color=_LINE, linewidth=6)
-                right.hlines(place, auc["low"], auc["high"], color=colour, linewidth=1.4)
-                right.plot(auc["auc"], place, "o", color=colour, markersize=4)
-        right.set_yticks(at, ["" for _ in names])
-        right.set_xlim(0.3, 1.0)
-        right.axvline(0.5, color=_SOFT, linewidth=0.8)
-        right.set_title(
-            "AUC of telling from training, 95 %; grey: within the training", loc="left", fontsize=10
-        )
-        alarm = answer["alarm"]
-        if alarm is not None and alarm["evidence"]:
-            time = np.array(alarm["start_ns"]).astype("datetime64[ns]").astype("datetime64[ms]")
-            below.step(time, np.maximum(alarm["evidence"], 1e-3), color=_BLUE, where="post")
-            below.axhline(alarm["threshold"], color=_ORANGE, linewidth=0.8, linestyle="--")
-            below.set_yscale("log")
-        below.set_title(
-            "evidence of drift, block by block; the flag is up above the line", loc="left", fontsize=10
-        )
+        _title(left, f"mean stability index{', 95 %' * sure}; dashed: 0.25, a drift by rule of thumb")
+        if has_auc:
+            _draw_auc(panels["auc"], at, [each["auc"] for each in groups.values()])
+            panels["auc"].set_ylim(left.get_ylim())  # a group's row is the same in both
+        if has_blocks:
+            _draw_alarm(panels["alarm"], alarm)
         metadata = {"Date": None} if out.suffix.lower() == ".svg" else None
         figure.savefig(out, dpi=150, metadata=metadata)
+
+
+def _draw_auc(panel: Any, at: Sequence[int] | I64, aucs: Sequence[dict[str, Any] | None]) -> None:
+    for place, auc in zip(at, aucs, strict=True):
+        if auc is not None:
+            colour = _ORANGE if auc["stands_out"] else _BLUE
+            panel.hlines(place, 0.5, auc["floor_max"], color=_LINE, linewidth=6)
+            panel.hlines(place, auc["low"], auc["high"], color=colour, linewidth=1.4)
+            panel.plot(auc["auc"], place, "o", color=colour, markersize=4)
+    panel.set_yticks(at, ["" for _ in at])
+    panel.axvline(0.5, color=_SOFT, linewidth=0.8)
+    _title(panel, "AUC of telling from training, 95 %; grey: within the training")
+
+
+def _draw_alarm(panel: Any, alarm: dict[str, Any]) -> None:
+    begins, evidence = alarm["start_ns"], np.maximum(alarm["evidence"], 1e-3)
+    edges = np.array([*begins, begins[-1] + round(alarm["block_s"] * 1e9)])
+    time = edges.astype("datetime64[ns]").astype("datetime64[ms]")
+    panel.step(time, [*evidence, evidence[-1]], color=_BLUE, where="post")
+    panel.axhline(alarm["threshold"], color=_ORANGE, linewidth=0.8, linestyle="--")
+    panel.set_yscale("log")
+    panel.set_xlabel("UTC")
+    _title(panel, "evidence of drift, block by block; the flag is up above the line")
+
+
+def _title(panel: Any, text: str) -> None:
+    panel.set_title(text, loc="left", fontsize=10)

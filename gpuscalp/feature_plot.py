@@ -87,7 +87,9 @@ def plot_features(
         )
     series = _series(pipeline, archive, name, known.index(chosen), names, start_ns, end_ns)
     units = {column.name: column.unit for column in pipeline.graph.columns}
-    _draw(out, f"{chosen}, {name}", series, [(column, units[column]) for column in names])
+    # Of a contract that is delivered the day stands behind the currency.
+    quote = "USDT" if chosen.partition("_")[0].endswith("USDT") else "quote currency"
+    _draw(out, f"{chosen}, {name}", quote, series, [(column, units[column]) for column in names])
     return {"out": out, "symbol": chosen, "columns": list(names), "frames": len(series[0])}
 
 
@@ -132,7 +134,7 @@ def _series(
     )
 
 
-def _draw(out: Path, title: str, series: Series, columns: Sequence[tuple[str, str]]) -> None:
+def _draw(out: Path, title: str, unit: str, series: Series, columns: Sequence[tuple[str, str]]) -> None:
     import matplotlib
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
@@ -157,6 +159,7 @@ def _draw(out: Path, title: str, series: Series, columns: Sequence[tuple[str, st
             :, 0
         ]
         axes[0].set_title(f"{title}: mid price", loc="left", fontsize=12)
+        axes[0].set_ylabel(unit, color=_SOFT, fontsize=8.5)
         _line(axes[0], time, mid, holes, _PRICE, 1.1)
         for axis, (name, unit), row in zip(axes[1:], columns, values, strict=True):
             axis.set_title(name, loc="left", fontsize=10, pad=3)

@@ -84,7 +84,9 @@ def wanted_files(
             "nothing is published for this venue", value=venue, fix=f"one of: {', '.join(_MARKETS)}"
         )
     if end < start:
-        raise UsageError("the range ends before it begins", value=f"{start} … {end}")
+        raise UsageError(
+            "the range ends before it begins", value=f"{start} … {end}", fix="swap --start and --end"
+        )
     for symbol in symbols:
         if not symbol.replace("_", "").isalnum():
             raise UsageError("not a symbol", value=symbol, fix="write it like BTCUSDT or BTCUSDT_240927")
@@ -133,7 +135,7 @@ def download(
     Raises
     ------
     DataError
-        a file does not have its published checksum, twice in a row
+        the server cannot be reached, or a file does not have its published checksum, twice in a row
     DeadlineError
         the server did not answer, or broke off, at every attempt
     """
@@ -275,8 +277,12 @@ class _Fetcher:
         except urllib3.exceptions.LocationParseError as error:
             raise UsageError("not a URL", where=url, value=str(error)) from None
         except urllib3.exceptions.HTTPError as error:
-            raise DeadlineError(
-                "the server did not answer",
+            # Refused, or a name that nobody knows: to wait longer would bring nothing.
+            reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
+            absent = isinstance(reason, urllib3.exceptions.NewConnectionError)
+            kind, what = (DataError, "cannot be reached") if absent else (DeadlineError, "did not answer")
+            raise kind(
+                f"the server {what}",
                 where=url,
                 value=f"{type(error).__name__}: {error}"[:200],
                 fix="check the network and --base-url, then try again",

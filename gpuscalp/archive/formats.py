@@ -35,6 +35,8 @@ VENUES: Final = ("binance_usdm", "binance_spot")
 # aggregation; E - T was 154 ms in the median and 160 ms at most, of 665 in the recordings of 2021. Spot:
 # at most 65 ms of BTCUSDT in 2023, 102 ms at the 99th percentile of NEXOUSDT in 2024.
 TRADE_DELAYS_MS: Final = {"binance_usdm": 200, "binance_spot": 100}
+# So many bytes tell whether it is text.
+_TOLD_BYTES: Final = 512
 
 
 class LineReader(Protocol):
@@ -174,6 +176,12 @@ def _reader(path: Path, head: bytes, symbol: str | None, *, delay_ns: int = 0) -
                 why,
                 where=str(path),
                 fix="leave it out; needed are aggTrades or trades, and bookTicker or recorded depth",
+            ) from None
+        if any(byte < ord("\t") for byte in head[:_TOLD_BYTES]):  # no text has such
+            raise UsageError(
+                "the format is not known: neither text nor gzip, zip or a journal",
+                where=str(path),
+                fix="leave it out, or fetch it again; docs/data.md lists what can be imported",
             ) from None
         raise UsageError(
             f"the format is not known: {error.what}",

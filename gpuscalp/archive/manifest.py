@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp import __version__
-from gpuscalp.errors import ArchiveError, UsageError
+from gpuscalp.errors import ArchiveError, DeadlineError, UsageError
 from gpuscalp.files import replace_file
 from gpuscalp.schema import NS_PER_MS, Instrument
 
@@ -214,15 +214,15 @@ def writer_lock(archive: Path) -> Iterator[None]:
 
     Raises
     ------
-    ArchiveError
-        another process is writing to this archive
+    DeadlineError
+        another process is writing to this archive: nobody waits for it
     """
     archive.mkdir(parents=True, exist_ok=True)
     with (archive / LOCK_NAME).open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ArchiveError(
+            raise DeadlineError(
                 "another process is writing to this archive",
                 where=str(archive),
                 fix="wait for the running import to end",

@@ -66,7 +66,7 @@ class ArchiveWriter:
     ------
     UsageError
         the directory is something else
-    ArchiveError
+    DeadlineError
         another process writes to it
     """
 

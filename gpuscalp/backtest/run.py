@@ -39,6 +39,7 @@ from gpuscalp.ensemble import Ensemble, Signals
 from gpuscalp.errors import UsageError
 from gpuscalp.files import make_writable, pretty
 from gpuscalp.progress import Progress, silent
+from gpuscalp.run_folder import alone_on_out
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, Instrument
 from gpuscalp.times import utc
 from gpuscalp.train.source import chunk_frames
@@ -61,6 +62,7 @@ class BacktestResult:
     summary: dict[str, Any]
 
 
+@alone_on_out
 def run_backtest(
     archive_path: Path,
     model: Model,
@@ -94,7 +96,8 @@ def run_backtest(
     Raises
     ------
     UsageError
-        the archive lacks a symbol of the bundle or has no frame in the range; ``out`` is taken
+        the archive lacks a symbol of the bundle or has no frame in the range; ``out`` is taken, or another
+        process works on it
     FeatureMismatchError
         the feature graph of this version is not the one that the bundle was trained on
     ArchiveError, ModelError, ConfigError
@@ -354,9 +357,7 @@ def write_run(
             [*([] if band is None else [band_section(band)]), *sections(outcome)],
             subtitle=outcome.subtitle,
         )
-        if out.exists():
-            out.rmdir()  # empty: checked at the start
-        partial.replace(out)
+        partial.replace(out)  # nothing, or an empty directory: checked at the start
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

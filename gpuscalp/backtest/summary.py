@@ -237,7 +237,7 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
         )
     if count == 0:
         found.append(
-            "No trade was closed: there is no performance to judge. The counts under Decisions say why."
+            "No trade was closed: there is no performance to judge. Decisions in report.html says why."
         )
     elif min(count, result.sharpe.count) < OBSERVATIONS_MIN:
         found.append(

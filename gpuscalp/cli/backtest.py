@@ -225,7 +225,7 @@ def _shown_run(answer: dict[str, Any]) -> Group:
     result = answer["result"]
     parts = plain_table("USDT", "closed", *COMPONENTS, "net P&L")
     for name, row in answer["attribution"].items():
-        money = (f"{row[f'{part}_usdt']:+,.4f}" for part in (*COMPONENTS, "pnl"))
+        money = (f"{row[f'{part}_usdt']:+,.2f}" for part in (*COMPONENTS, "pnl"))
         parts.add_row(name, f"{row['trades']:,}", *money)
     counts = plain_table("decisions and orders", "count")
     for kind in ("intents", "refusals", "orders", "rejections"):

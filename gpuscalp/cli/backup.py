@@ -52,7 +52,11 @@ def restore(
     from gpuscalp.live.restore import restore as lay_out
 
     if check == (folder is not None):
-        raise UsageError("either a folder or --check", where="gpuscalp restore")
+        raise UsageError(
+            "either a folder or --check",
+            where="gpuscalp restore",
+            fix="name a folder to restore into, or give --check to restore nothing",
+        )
     with progress("Checking") as advance:
         answer = lay_out(file, folder, told=advance)
     emit(answer, json=json, text=lambda: _restored(answer))

@@ -51,7 +51,9 @@ def _summary(result: DemoResult) -> Any:
     table.add_row(
         "found",
         f"information coefficient {ic.value:+.3f} on held-out rows, "
-        f"95 % interval {ic.low:+.3f} … {ic.high:+.3f}",
+        f"95 % interval {ic.low:+.3f} … {ic.high:+.3f}"
+        if ic.known
+        else "no information coefficient: every held-out row had the same edge",
     )
     span = f"{traded['start']} … {traded['end']} UTC"
     table.add_row("backtest", f"{span}, which was not trained on; {traded['trades']} trades")

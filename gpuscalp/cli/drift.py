@@ -72,7 +72,7 @@ def _shown(answer: dict[str, Any]) -> Any:
     outliers, alarm = answer["outliers"], answer["alarm"]
     lines = [f"{answer['rows']:,} rows"]
     if outliers is not None:
-        lines.append(f"Outliers: {outliers:.4%} of them")
+        lines.append(f"Outliers: {outliers:.2%} of them")
     if alarm is None:
         lines.append("The training was too short for a drift flag")
     else:

@@ -47,12 +47,27 @@ def emit(result: Mapping[str, Any] | Sequence[Any], *, json: bool, text: Callabl
         return
     from rich.console import Console
 
+    _fold(answer)
     # A table cut to 80 columns because the output goes to a file would lose what was asked for.
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(_Visible(answer))
     _print(captured.get())
+
+
+def _fold(drawn: Any) -> None:
+    """Let what does not fit into a table's column go on in the next line: a figure cut short is another."""
+    from rich.console import Group
+    from rich.table import Table
+
+    if isinstance(drawn, Group):
+        for part in drawn.renderables:
+            _fold(part)
+    elif isinstance(drawn, Table):
+        for column in drawn.columns:
+            if not column.no_wrap:
+                column.overflow = "fold"
 
 
 @final

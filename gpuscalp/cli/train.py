@@ -146,8 +146,11 @@ def _table(result: TrainResult, digest: str | None, run: dict[str, Any] | None) 
             f"{min(rounds)}–{max(rounds)}",
             f"{score.log_loss:.4f}",
             f"{score.base_log_loss:.4f}",
-            f"{score.ic.value:+.3f}",
-            f"{score.ic.low:+.3f} … {score.ic.high:+.3f}",
+            *(
+                (f"{score.ic.value:+.3f}", f"{score.ic.low:+.3f} … {score.ic.high:+.3f}")
+                if score.ic.known
+                else ("not known", "")
+            ),
         )
     return Group(
         table,

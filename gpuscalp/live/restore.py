@@ -118,7 +118,12 @@ def _checked(file: Path, ends: Mapping[str, bytes], found: Mapping[str, SavedFil
     except msgspec.DecodeError as error:
         raise _damaged(file, str(error)) from None
     if manifest.format != FORMAT:
-        raise DataError("backup of another format", where=str(file), value=manifest.format)
+        raise DataError(
+            "backup of another format",
+            where=str(file),
+            value=manifest.format,
+            fix=f"this version reads format {FORMAT}: restore it with the version that made it",
+        )
     told_of = {each.name: each for each in manifest.files}
     for name in sorted(told_of.keys() | found.keys()):
         if told_of.get(name) != found.get(name):

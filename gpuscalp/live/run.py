@@ -198,6 +198,8 @@ def _run(
 ) -> dict[str, Any]:
     known = (path / SESSION_FILE).exists()
     if known:
+        # A second start by mistake: what it brings, such as a model of its own making, is no matter then.
+        os.close(lock(path))
         check_market(path, way.market)
         check_same(path, config, model)
         config = _with_operating(read_about(path).config, config)

@@ -46,12 +46,14 @@ from gpuscalp.nautilus.names import instrument_name, venue_name
 from gpuscalp.nautilus.strategy import GpuScalpStrategy, GpuScalpStrategyConfig
 from gpuscalp.nautilus.venue import BookKind, latency_ns, make_engine, not_modelled
 from gpuscalp.progress import Progress
+from gpuscalp.run_folder import alone_on_out
 from gpuscalp.schema import Instrument
 from gpuscalp.times import utc
 
 _SESSION: Final = "backtest"
 
 
+@alone_on_out
 def run_nautilus(
     archive_path: Path,
     model: Path,
@@ -77,7 +79,7 @@ def run_nautilus(
     ------
     ConfigError    NautilusTrader is not installed, or too old
     UsageError     the archive lacks a symbol of the bundle, what orders are filled from, or a frame in the
-        range; ``out`` is taken
+        range; ``out`` is taken, or another process works on it
     """
     began, version = time.perf_counter(), require()
     archive = Archive.open(archive_path)

@@ -7,10 +7,12 @@ live row's will be: with its own piece among them every row would seem familiar.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
+from gpuscalp.drift import group_columns
 from gpuscalp.guard import Guard
 from gpuscalp.schema import F32, F64
 
@@ -25,13 +27,14 @@ _CLUSTERED_MAX: Final = 4_096
 _ROUNDS: Final = 10
 
 
-def fit_guard(x: F32, gain: F64, *, seed: int) -> Guard | None:
-    """Fit the guard of a model.
+def fit_guard(x: F32, gain: F64, names: Sequence[str], *, seed: int) -> Guard | None:
+    """Fit the guard of a model. Columns of the clock do not count: what comes later is not unlike for that.
 
     Parameters
     ----------
     x : float32[R, F]   rows of the training, in the order of time; NaN is missing
     gain : float64[F]   share of each column in what the splits have won (``train.importance.gain_shares``)
+    names : of the columns, F
     seed : of the prototypes
 
     Returns
@@ -40,6 +43,10 @@ def fit_guard(x: F32, gain: F64, *, seed: int) -> Guard | None:
     """
     if len(x) < ROWS_MIN:
         return None
+    timeless = np.zeros_like(gain)
+    for at in group_columns(names).values():
+        timeless[at] = gain[at]
+    gain = timeless
     order = np.argsort(-gain, kind="stable")[:COLUMNS_MAX]
     values = np.where(np.isfinite(x[:, order]), x[:, order], np.nan).astype(np.float64)
     counted = (np.isfinite(values).sum(axis=0) > 1) & (gain[order] > 0)

@@ -47,11 +47,16 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """A correlation and the interval that holds the true one in 95 of 100 cases."""
+    """A correlation and the interval that holds the true one in 95 of 100 cases; NaN where none is known."""
 
     value: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is one: rows that all have the same edge, or the same return, have none."""
+        return not math.isnan(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +271,7 @@ def block_correlation(
     Returns
     -------
     Correlation
-        All zero where a side is constant. The interval is [-1, 1] where fewer than three blocks fit, because
+        All NaN where a side is constant. The interval is [-1, 1] where fewer than three blocks fit, because
         no resample can say anything then.
 
     Notes
@@ -275,7 +280,7 @@ def block_correlation(
     17; percentile interval.
     """
     if len(x) < 2 or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
-        return Correlation(0.0, 0.0, 0.0)
+        return Correlation(math.nan, math.nan, math.nan)
     # Standardised first: the sums below are then of order one, and their differences lose nothing.
     x = (x - x.mean()) / x.std()
     y = (y - y.mean()) / y.std()
@@ -312,12 +317,16 @@ def _correlation(sums: F64) -> F64:
 
 
 def _ranks(values: F64, group: I64) -> F64:
-    """Return ranks within each group as fractions of its size, ties sharing their mean rank."""
+    """Return ranks within each group as fractions of its size, ties sharing their mean rank; mean 0.5.
+
+    They begin at one half, so that groups of different sizes have the same mean: else groups whose rows are
+    all tied would still differ from each other.
+    """
     ranks = np.zeros(len(values))
     for member in np.unique(group):
         inside = group == member
         _, inverse, count = np.unique(values[inside], return_inverse=True, return_counts=True)
-        mean_rank = np.cumsum(count) - (count - 1) / 2.0
+        mean_rank = np.cumsum(count) - count / 2.0
         ranks[inside] = mean_rank[inverse] / inside.sum()
     return ranks
 

@@ -6,6 +6,7 @@ Owns: the words and figures of the report. Never computes a metric.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 from gpuscalp.report.figures import LINE, SERIES, SOFT, draw
@@ -13,7 +14,7 @@ from gpuscalp.report.html import Section, Table, render
 from gpuscalp.schema import F64, NS_PER_S
 from gpuscalp.times import utc
 from gpuscalp.train.dataset import label_spec
-from gpuscalp.train.metrics import CONFIDENCE, RESAMPLES, Score
+from gpuscalp.train.metrics import CONFIDENCE, RESAMPLES, Correlation, Score
 from gpuscalp.train.result import TrainResult
 
 IMPORTANCE_ROWS: Final = 20
@@ -50,7 +51,7 @@ def _summary(result: TrainResult) -> Section:
             f"the mid return that came. Its interval covers {CONFIDENCE:.0%}: {RESAMPLES:,} resamples of "
             "blocks of time twice as long as the label. A correlation with the mid's return is not profit: "
             "spread, fees and latency are the business of a backtest.",
-            verdict(overall),
+            verdict(overall, [item.score for item in result.folds]),
         ),
         tables=(
             Table(
@@ -61,12 +62,12 @@ def _summary(result: TrainResult) -> Section:
                     ("accuracy", _fixed(overall.accuracy), _fixed(overall.base_accuracy)),
                     (
                         "information coefficient",
-                        _interval(overall.ic.value, overall.ic.low, overall.ic.high),
+                        _interval(overall.ic),
                         "0",
                     ),
                     (
                         "Pearson correlation",
-                        _interval(overall.pearson.value, overall.pearson.low, overall.pearson.high),
+                        _interval(overall.pearson),
                         "0",
                     ),
                     ("rows", overall.rows, None),
@@ -77,9 +78,19 @@ def _summary(result: TrainResult) -> Section:
     )
 
 
-def verdict(overall: Score) -> str:
+def verdict(overall: Score, folds: Sequence[Score]) -> str:
     """Say in one sentence what the interval of the information coefficient allows to say."""
+    if unknown := sum(not fold.ic.known for fold in folds):
+        return (
+            f"The information coefficient of {unknown} of {len(folds)} folds is not known: that of all rows "
+            "does not show that the predictions carried information."
+        )
     if overall.ic.low > 0.0:
+        if overall.log_loss >= overall.base_log_loss:
+            return (
+                "The interval lies above zero, but the log loss is no better than that of the base rate: on "
+                "these rows the order of the edges carried information, and the probabilities carried none."
+            )
         return "The interval lies above zero: on these rows the predictions carried information."
     if overall.ic.high < 0.0:
         return "The interval lies below zero: on these rows the predictions pointed the wrong way."
@@ -98,7 +109,7 @@ def _folds(result: TrainResult) -> Section:
             f"{min(item.rounds)}–{max(item.rounds)}",
             _fixed(item.score.log_loss),
             _fixed(item.score.base_log_loss),
-            _interval(item.score.ic.value, item.score.ic.low, item.score.ic.high),
+            _interval(item.score.ic),
         )
         for item in result.folds
     ]
@@ -133,6 +144,7 @@ def _folds(result: TrainResult) -> Section:
 def _fold_figure(result: TrainResult) -> str:
     scores = [item.score.ic for item in result.folds] + [result.overall.ic]
     names = [f"fold {item.fold.index + 1}" for item in result.folds] + ["all"]
+    names = [name if ic.known else f"{name}\nnot known" for name, ic in zip(names, scores, strict=True)]
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
@@ -308,8 +320,8 @@ def _fixed(value: float | None, digits: int = 4) -> str | None:
     return None if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:+.3f} ({low:+.3f} … {high:+.3f})"
+def _interval(found: Correlation) -> str:
+    return f"{found.value:+.3f} ({found.low:+.3f} … {found.high:+.3f})" if found.known else "not known"
 
 
 def _list(values: F64) -> str:

@@ -95,6 +95,12 @@ class TrainResult:
                 f"Fold {', '.join(map(str, few))}: fewer than {FEW_LABELS:.0f} independent labels to train "
                 "on (labels overlap; their uniqueness counts). The figures of such a fold are mostly luck."
             )
+        silent = [r.fold.index + 1 for r in self.folds if not r.score.ic.known]
+        if silent:
+            found.append(
+                f"Fold {', '.join(map(str, silent))}: no information coefficient, because every held-out row "
+                "has the same edge or the same return. In that of all rows these count as rows in no order."
+            )
         if self.overall.log_loss >= self.overall.base_log_loss:
             found.append("The held-out log loss is no better than that of the base rate.")
         if self.overall.log_loss > self.overall.raw_log_loss + 1e-3:

@@ -178,7 +178,9 @@ def train_by(
         peak_rss_mb=peak_resident_bytes() / 1e6,
         trade_delays_ms=source.trade_delays_ms,
     )
-    reference = None if final.kept is None else reference_of(final.kept, gain, seed=config.ensemble.seed)
+    reference = (
+        None if final.kept is None else reference_of(final.kept, gain, names, seed=config.ensemble.seed)
+    )
     _write(result, source, ensemble, final, canary_rows(sample), reference, overwrite=overwrite)
     return replace(result, seconds=time.perf_counter() - started, peak_rss_mb=peak_resident_bytes() / 1e6)
 
@@ -238,17 +240,18 @@ def canary_rows(sample: Sample) -> F32:
     return np.ascontiguousarray(x)
 
 
-def reference_of(kept: KeptRows, gain: F64, *, seed: int) -> Reference:
+def reference_of(kept: KeptRows, gain: F64, names: Sequence[str], *, seed: int) -> Reference:
     """Return what a bundle keeps of its training rows.
 
     Parameters
     ----------
     kept : of the rows that the members were trained on
     gain : float64[F]   share of each column in what the splits have won
+    names : of the columns, F
     """
     # By lot: every n-th row of four symbols in turn would be rows of one symbol.
     at = np.sort(np.random.default_rng(seed).permutation(len(kept.x))[:REFERENCE_ROWS_MAX])
-    return Reference(kept.x[at], kept.end_ns[at], kept.floor, fit_guard(kept.x, gain, seed=seed))
+    return Reference(kept.x[at], kept.end_ns[at], kept.floor, fit_guard(kept.x, gain, names, seed=seed))
 
 
 def _training_spec(

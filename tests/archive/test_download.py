@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -131,8 +132,9 @@ def test_quarterly_contract_is_asked_for_by_its_whole_name() -> None:
     ],
 )
 def test_impossible_wishes_are_refused(symbols: list[str], type: str, end: datetime.date) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         wanted_files(symbols, type=type, start=DAY, end=end)
+    assert caught.value.fix
 
 
 def test_files_arrive_verified_and_missing_ones_are_listed(vision: Vision, tmp_path: Path) -> None:
@@ -234,5 +236,15 @@ def test_refusing_server_is_an_error(vision: Vision, tmp_path: Path) -> None:
 
 
 def test_absent_server_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DeadlineError, match="did not answer"):
+    """It was told with the exit code of what takes too long; that of a venue out of reach is 1."""
+    with pytest.raises(DataError, match="cannot be reached") as caught:
         download([Wanted("a")], tmp_path, base_url="http://127.0.0.1:1", backoff_s=0.001, timeout_s=1)
+    assert caught.value.exit_code == 1
+
+
+def test_silent_server_is_an_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DeadlineError, match="did not answer") as caught:
+            download([Wanted("a")], tmp_path, base_url=url, backoff_s=0.001, timeout_s=0.1)
+    assert caught.value.exit_code == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gpuscalp.archive.arrival import Record
@@ -323,7 +324,9 @@ NEWEST_FIRST = b"id,price,qty,time,side\n" + b"".join(
     ("name", "content", "options", "what"),
     [
         ("x.dat", b"", {}, "empty"),
-        ("x.dat", b"\x00\x01\x02 binary", {}, "format is not known"),
+        ("x.dat", b"\x00\x01\x02 binary", {}, "neither text nor gzip"),
+        ("x.gz", np.random.default_rng(1).bytes(5_000), {}, "neither text nor gzip"),
+        ("x.txt", "Größe, Wert\n".encode(), {}, "no column for id"),
         ("um/x.csv", b"1,2,3\n", {}, "no header"),
         ("um/x.csv", b"id,price,qty,time\n", {}, "which side"),
         ("um/x.csv", b"id,price,time,side\n", {}, "no column for qty"),

@@ -12,7 +12,7 @@ import pytest
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive import writer as writer_module
 from gpuscalp.archive.manifest import load, writer_lock
-from gpuscalp.errors import ArchiveError, UsageError
+from gpuscalp.errors import ArchiveError, DeadlineError, UsageError
 from gpuscalp.schema import NS_PER_DAY, Instrument
 
 MIDNIGHT = 19_923 * NS_PER_DAY
@@ -120,8 +120,10 @@ def test_open_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_two_writers_exclude_each_other(tmp_path: Path) -> None:
-    with writer_lock(tmp_path), pytest.raises(ArchiveError, match="another process"):
+    """It was said with the exit code of damaged data; a lock has one of its own."""
+    with writer_lock(tmp_path), pytest.raises(DeadlineError, match="another process") as caught:
         ArchiveWriter(tmp_path, "synthetic")
+    assert caught.value.exit_code == 5
     ArchiveWriter(tmp_path, "synthetic").close()
 
 

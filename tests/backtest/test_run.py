@@ -273,6 +273,27 @@ def test_wrong_requests_are_refused_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+def test_second_run_into_a_directory_is_refused_at_its_beginning(
+    archive: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """It computed to its end, and failed there as a defect: the directory was empty when both began."""
+    out, refused = tmp_path / "run", []
+
+    def begin_another(*_: object) -> None:
+        if not refused:
+            with pytest.raises(UsageError, match="another process works on this run directory") as caught:
+                run_backtest(archive, bundle, config=CONFIG, out=out)
+            refused.append(caught.value)
+
+    out.mkdir()
+    result = run_backtest(archive, bundle, config=CONFIG, out=out, on_progress=begin_another)
+    assert [(error.exit_code, error.where) for error in refused] == [(2, str(out))]
+    assert result.report.is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    with pytest.raises(UsageError, match="the run directory is taken"):
+        run_backtest(archive, bundle, config=CONFIG, out=out)
+
+
 def test_folder_that_cannot_be_made_is_found_before_the_run(
     archive: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

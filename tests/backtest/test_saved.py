@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from gpuscalp.backtest.show import show_run, show_trade
 from gpuscalp.bundle import read_contract
 from gpuscalp.cli import run as command
 from gpuscalp.cli.backtest import _shown_run, _shown_trade
+from gpuscalp.cli.output import emit
 from gpuscalp.config import CostConfig, LabelConfig, LegConfig
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.pipeline import FeaturePipeline
@@ -288,6 +290,26 @@ def test_a_run_and_a_trade_can_be_read_at_80_columns(folder: Path, monkeypatch: 
     for fill in trade["fills"]:
         assert f" {fill['price']:.10g}" in text
     assert trade["features"][0]["name"][:20] in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_large_sums_lose_no_digit_in_a_narrow_terminal(
+    folder: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The parts of the P&L had four decimals, and from some thousands on were cut off by "…"."""
+    answer = show_run(folder / "a")
+    for row in (*answer["attribution"].values(), *answer["trades"]):
+        row |= {name: 987_654.321 for name in row if name.endswith("_usdt")}
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+    def digits(columns: int) -> Counter[str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        emit({}, json=False, text=lambda: _shown_run(answer))
+        text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        assert "…" not in text.partition("USDT  ")[2]
+        return Counter(re.findall(r"\d", text))
+
+    assert digits(width) == digits(1_000)
 
 
 def test_word_run_may_be_left_out(folder: Path, tmp_path: Path, capsys: Any) -> None:

@@ -125,6 +125,7 @@ def test_plot_draws_a_picture(cli, archive, tmp_path, suffix):
     assert found["columns"] == ["ofi_kusdt.mean.8", "price.zscore.32"]
     start = out.read_bytes()[:200]
     assert b"PNG" in start if suffix == "png" else b"<svg" in out.read_bytes()
+    assert suffix == "png" or b">USDT<" in out.read_bytes(), "the price had no unit"
 
 
 def test_plot_of_a_range_has_only_its_frames(cli, archive, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 
 from gpuscalp.config import MetricsConfig, RetrainingConfig
 from gpuscalp.doctor.diagnosis import examine
-from gpuscalp.errors import ConfigError, ModelError
+from gpuscalp.errors import ConfigError, ModelError, UsageError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.live import directory
 from gpuscalp.live.backup import backup
@@ -113,6 +113,18 @@ def test_session_that_has_begun_or_is_in_use_is_not_removed(bundle, tmp_path):
     before = _made(path)
     remove_unbegun(path)
     assert _made(path) == before
+
+
+def test_start_of_a_session_that_runs_is_told_so_and_nothing_of_its_model(exchange, bundle, tmp_path):
+    """The slower of two first starts of an embedded one was told to leave out a --model that it never had."""
+    path, other = tmp_path / "session", write_eager_bundle(tmp_path / "other", seed=1)
+    create(path, eager_config(feed_of(exchange, redundancy=1)), bundle, instruments(), now_ns=1)
+    held = lock(path)
+    with pytest.raises(UsageError, match="another process runs this session"):
+        _run(path, exchange, other)
+    os.close(held)
+    with pytest.raises(ModelError, match="begun with another model"):
+        _run(path, exchange, other)
 
 
 def test_failure_of_a_later_start_removes_nothing(exchange, bundle, tmp_path):

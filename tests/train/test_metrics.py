@@ -69,7 +69,7 @@ def test_ranks_share_ties_and_stay_within_their_group(rng):
     ranks = _ranks(values, group)
     for member in range(3):
         inside = group == member
-        wanted = scipy.stats.rankdata(values[inside]) / inside.sum()
+        wanted = (scipy.stats.rankdata(values[inside]) - 0.5) / inside.sum()
         np.testing.assert_allclose(ranks[inside], wanted, rtol=1e-12)
 
 
@@ -112,11 +112,34 @@ def test_symbols_that_move_together_do_not_narrow_the_interval(rng):
     assert copies.high - copies.low == pytest.approx(alone.high - alone.low, rel=1e-6)
 
 
-def test_constant_edge_has_no_correlation(rng):
-    found = block_correlation(
-        np.ones(100), rng.standard_normal(100), np.arange(100) * SECOND, block_ns=SECOND, rng=rng
+@pytest.mark.parametrize("side", ["edge", "return"])
+def test_constant_side_has_no_correlation(rng, side):
+    """It was said to be 0 with an interval of width 0: as if that were known, and exactly."""
+    x, y = np.ones(100), rng.standard_normal(100)
+    if side == "return":
+        x, y = y, x
+    found = block_correlation(x, y, np.arange(100) * SECOND, block_ns=SECOND, rng=rng)
+    assert not found.known
+    assert all(math.isnan(value) for value in (found.value, found.low, found.high))
+
+
+def test_folds_of_different_sizes_without_an_opinion_have_no_coefficient_together(rng):
+    """The ranks of tied rows depended on the size of the fold: all folds together had one."""
+    probability = np.tile([0.3, 0.4, 0.3], (300, 1))
+    found = score(
+        probability=probability,
+        raw=probability,
+        edge_bps=np.repeat([0.1, 0.2], [130, 170]),
+        direction=rng.integers(0, 3, 300).astype(np.int8),
+        return_bps=rng.standard_normal(300),
+        end_ns=np.arange(300) * SECOND,
+        base_share=probability,
+        group=np.repeat([0, 1], [130, 170]),
+        block_ns=SECOND,
+        rng=rng,
     )
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert not found.ic.known
+    assert found.figures()["ic"] is found.figures()["ic_low"] is None
 
 
 def test_too_few_blocks_say_nothing(rng):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from gpuscalp.bundle import load_bundle
+from gpuscalp.cli.train import _table
 from gpuscalp.config import BoosterConfig, EnsembleConfig, LabelConfig, SplitConfig
 from gpuscalp.errors import DataError, DeviceError, UsageError
 from gpuscalp.progress import silent
@@ -19,7 +22,9 @@ from gpuscalp.train.dataset import labelled_chunks
 from gpuscalp.train.device import training_device
 from gpuscalp.train.fit import check_device, final_rounds, fit_members, forest_of
 from gpuscalp.train.iterator import binned_matrix
+from gpuscalp.train.metrics import Correlation
 from gpuscalp.train.passes import STOPPING_FRACTION, Passes
+from gpuscalp.train.report import report_html, verdict
 from gpuscalp.train.run import canary_rows
 from gpuscalp.train.walk import BEGINNING, END
 from tests.train.market import FRAME_NS, GRAPH, START_NS, FakeSource, quick_config
@@ -68,6 +73,43 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     assert result.overall.ic.low <= 0.0
     assert abs(result.overall.ic.value) < 0.06
     assert result.overall.log_loss > result.overall.base_log_loss - 0.005
+
+
+def test_folds_without_a_split_have_no_coefficient(tmp_path):
+    """It was given as 0, between 0 and 0, and a model of which nothing is known could be promoted."""
+    booster = BoosterConfig(rounds=3, early_stopping_rounds=2, min_child_weight=1e6)
+    result = train(
+        FakeSource(frame_count=3_000), quick_config(booster=booster), tmp_path / "m", device="cpu", threads=1
+    )
+    assert not result.overall.ic.known
+    assert result.training.metrics["ic"] is result.training.metrics["ic_low"] is None
+    told = json.loads((result.bundle / "result.json").read_text())
+    assert [fold["ic"] for fold in told["folds"]] == [None, None]
+    assert any(text.startswith("Fold 1, 2: no information coefficient") for text in told["warnings"])
+    page = (result.bundle / "report.html").read_text()
+    assert "of 2 of 2 folds is not known" in page
+    assert page.count("not known") >= 6  # the verdict, two figures, two folds, the picture
+    assert "nan" not in page.lower()
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(_table(result, None, None))
+    assert captured.get().count("not known") == 3  # two folds, and all
+
+
+def test_verdict_finds_information_only_where_every_fold_and_the_log_loss_do(informed):
+    """Where one of four folds had an opinion, the report said that the predictions carried information."""
+    result, _, _ = informed
+    scores = [item.score for item in result.folds]
+    assert "predictions carried information" in verdict(result.overall, scores)
+    no_better = replace(result.overall, log_loss=result.overall.base_log_loss)
+    assert "no better than that of the base rate" in verdict(no_better, scores)
+    nothing = replace(scores[0], ic=Correlation(math.nan, math.nan, math.nan))
+    assert "1 of 2 folds is not known" in verdict(result.overall, [nothing, scores[1]])
+    silent_fold = replace(result, folds=(replace(result.folds[0], score=nothing), result.folds[1]))
+    page = report_html(silent_fold)
+    assert "Fold 1: no information coefficient" in page
+    assert "1 of 2 folds is not known" in page
+    assert "on these rows the predictions carried information" not in page
 
 
 def test_held_out_rows_are_flat_as_often_as_is_said_under_a_barrier_label(tmp_path):
