@@ -63,19 +63,8 @@ check: lint test  ## what must pass before a commit
 bench: $(STAMP)  ## benchmarks as ratios to other libraries
 	$(RUN) -m benchmarks $(ARGS)
 
-gpu: $(STAMP)  ## tests, sanitizer and benchmarks that need a GPU (a missing GPU is a failure); MINUTES=1
-	GPUSCALP_REQUIRE_GPU=1 $(RUN) -m pytest -m gpu $(ARGS)
-	@# Under a sanitizer a test takes many times as long as the limit that is meant for it.
-	@if command -v compute-sanitizer > /dev/null; then \
-		for tool in memcheck racecheck; do \
-			echo "compute-sanitizer $$tool"; \
-			GPUSCALP_REQUIRE_GPU=1 compute-sanitizer --tool $$tool --error-exitcode 9 \
-				$(RUN) -m pytest -m gpu --timeout 0 tests/ops || exit 1; \
-		done; \
-	else \
-		echo "compute-sanitizer is not on the PATH: memcheck and racecheck were NOT run"; \
-	fi
-	$(RUN) -m benchmarks gpu gpu_recordings gpu_batch worker crossover --minutes $(MINUTES) --out benchmarks/results
+gpu: $(STAMP)  ## what needs a GPU (none is a failure): benchmarks, tests, sanitizers, verdict; MINUTES=1
+	$(RUN) -m benchmarks.gpu_run --minutes $(MINUTES) -- $(ARGS)
 
 wheel: $(STAMP)  ## build dist/*.whl
 	$(RUN) -m build --wheel --no-isolation --outdir dist .

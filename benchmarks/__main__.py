@@ -1,7 +1,7 @@
 """All benchmarks: ``python -m benchmarks [NAME …] [--json] [--out FILE]``.
 
 Without a name: batch, stream, forest, training, import and worker. ``drift`` and ``adaptation`` take minutes;
-``distributed`` wants Ray; ``backtest`` wants recordings and peers; ``gpu``, ``gpu_batch`` and
+``distributed`` wants Ray; ``backtest`` wants recordings and peers; ``gpu``, ``gpu_batch``, ``gpu_worker`` and
 ``gpu_recordings`` run what needs a CUDA device and fail without one; ``crossover`` measures both devices, or
 the CPU alone, and writes no profile. With ``--out`` the result, with commit, machine and versions, is written
 to a file after each of them; in a folder it gets the name of the GPU (or "cpu") and the date. One that fails
@@ -15,12 +15,13 @@ import json
 import re
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import ROOT, environment
+from benchmarks.parts import attempt, failures
 
 
 def batch() -> dict[str, Any]:
@@ -59,6 +60,12 @@ def worker() -> dict[str, Any]:
     from benchmarks import bench_worker
 
     return bench_worker.run()
+
+
+def gpu_worker() -> dict[str, Any]:
+    from benchmarks import bench_worker
+
+    return bench_worker.run(device="cuda")
 
 
 def drift() -> dict[str, Any]:
@@ -123,6 +130,7 @@ BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "gpu": gpu,
     "gpu_batch": gpu_batch,
     "gpu_recordings": gpu_recordings,
+    "gpu_worker": gpu_worker,
     "crossover": crossover,
 }
 # What runs only where it is named.
@@ -134,6 +142,7 @@ NAMED_ONLY = (
     "gpu",
     "gpu_batch",
     "gpu_recordings",
+    "gpu_worker",
     "crossover",
 )
 
@@ -151,25 +160,20 @@ def main() -> int:
     arguments = parser.parse_args()
     names = arguments.names or [name for name in BENCHMARKS if name not in NAMED_ONLY]
     result: dict[str, Any] = {"environment": environment()}
-    failed = 0
     for name in names:
-        print(f"{name} …", file=sys.stderr)
-        try:
-            result[name] = gpu(arguments.minutes) if name == "gpu" else BENCHMARKS[name]()
-        except Exception as error:  # a defect here must not take the hours of the others with it
-            traceback.print_exc()
-            result[name] = {"failed": f"{type(error).__name__}: {error}"}
-            failed = 1
+        measure = partial(gpu, arguments.minutes) if name == "gpu" else BENCHMARKS[name]
+        result[name] = attempt(name, measure)
         if not arguments.json:
             print(f"{name}: {json.dumps(result[name], indent=2)}", flush=True)
         if arguments.out:
-            _write(arguments.out, result)
+            write(arguments.out, result)
     if arguments.json:
         print(json.dumps(result, indent=2))
-    return failed
+    return 1 if failures(result) else 0
 
 
-def _write(out: Path, result: dict[str, Any]) -> None:
+def write(out: Path, result: dict[str, Any]) -> None:
+    """Write a result to a file, or into a folder."""
     out = out / result_name(result["environment"]) if out.is_dir() else out
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -9,16 +9,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from benchmarks import gpu_training
+from benchmarks.environment import ROOT
 from benchmarks.gpu_work import ceiling, context_work, ladder_work
+from benchmarks.parts import attempt
 from gpuscalp.bench import batch as shared_set
 from gpuscalp.bench import stream
 from gpuscalp.config import FeatureConfig, GridConfig
@@ -46,7 +51,7 @@ class Card:
 def run(
     symbol_frames: float = 1e8, rows: float = 1e8, *, symbols: int = SYMBOLS, repeats: int = 5
 ) -> dict[str, Any]:
-    """Return all figures.
+    """Return all figures; of a part that fails the error.
 
     Parameters
     ----------
@@ -58,15 +63,15 @@ def run(
     Raises
     ------
     DeviceError    no GPU can run here
-    ParityError    a bit differs between the devices, or a peer's column is wrong
     """
     ops_for("cuda")
-    return {
-        "features": features(symbol_frames, symbols=symbols),
-        "ticks_to_features": ticks_to_features(symbols=symbols),
-        "shared_set": against_cudf(repeats=repeats),
-        "training": gpu_training.run(rows, symbols=symbols),
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "features": lambda: features(symbol_frames, symbols=symbols),
+        "ticks_to_features": lambda: ticks_to_features(symbols=symbols),
+        "shared_set": lambda: against_cudf(repeats=repeats),
+        "training": lambda: gpu_training.run(rows, symbols=symbols),
     }
+    return {name: attempt(f"gpu_batch: {name}", measure) for name, measure in parts.items()}
 
 
 # ---- features -------------------------------------------------------------------------------------------
@@ -248,7 +253,12 @@ def ticks_to_features(*, symbols: int = SYMBOLS, frames: int = 2_000, per_frame:
 def against_cudf(*, frames: int = 1_000_000, repeats: int = 5) -> dict[str, Any]:
     """Compare with cuDF's rolling windows on the columns that both can express.
 
-    cuDF imports without a GPU and fails at its first use, so it counts as there once it has worked.
+    cuDF excludes the versions of Numba and pandas that are used here: ``$GPUSCALP_CUDF_PYTHON`` is an
+    interpreter that has it (``benchmarks/peer_cudf.py``).
+
+    Raises
+    ------
+    ParityError    a column is wrong, ours or cuDF's
     """
     ops = ops_for("cuda")
     graph = shared_set.shared_graph()
@@ -265,28 +275,31 @@ def against_cudf(*, frames: int = 1_000_000, repeats: int = 5) -> dict[str, Any]
         "gpuscalp_s": _seconds(ours.compute, wait, repeats=repeats),
         "largest_relative_error": error,
     }
-    try:
-        table = _cudf_table(channels[0, :, halo:])
-    except Exception as missing:  # of many kinds, by what is missing
-        return found | {"cudf": f"skipped: {type(missing).__name__}: {missing}"}
-
-    def rolling() -> list[Any]:
-        return [
-            getattr(table.rolling(window), name)()
-            for window in shared_set.WINDOWS
-            for name in ("mean", "std", "min", "max")
-        ]
-
-    cudf_s = _seconds(rolling, wait, repeats=repeats)
+    python = os.environ.get("GPUSCALP_CUDF_PYTHON")
+    if not python:
+        return found | {"cudf": "skipped: GPUSCALP_CUDF_PYTHON names no interpreter that has cuDF"}
+    ops.xp.get_default_memory_pool().free_all_blocks()
+    with tempfile.TemporaryDirectory() as folder:
+        given, out = Path(folder) / "given.npz", Path(folder) / "seen.npz"
+        kept = channels[0, : len(shared_set.CHANNELS), halo:]
+        np.savez(given, channels=kept, windows=shared_set.WINDOWS, repeats=repeats)
+        command = [python, str(ROOT / "benchmarks" / "peer_cudf.py"), str(out), str(given)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode:
+            why = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+            return found | {"cudf": f"skipped: {why}"}
+        with np.load(out) as seen:
+            theirs = dict(seen)
+    cudf_s = float(theirs.pop("seconds"))
+    for name, values in theirs.items():
+        operation, window = name.split(".")
+        x = kept[0, -len(values) - int(window) + 1 :].astype(np.float64)
+        wanted = shared_set._oracle(x, int(window), operation)
+        off = np.abs(values[-len(wanted) :] - wanted).max()
+        if not off <= shared_set.TOLERANCE * np.abs(wanted).max():
+            raise ParityError("a column of cuDF's is not ours", where=name, value=float(off))
     return found | {"cudf_s": cudf_s, "ratio_cudf": cudf_s / found["gpuscalp_s"]}
-
-
-def _cudf_table(channels: np.ndarray) -> Any:
-    import cudf
-
-    table = cudf.DataFrame({channel.name: channels[channel] for channel in shared_set.CHANNELS})
-    table.rolling(8).mean()
-    return table
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """What a worker costs the session, and how soon the CPU takes over: ``python -m benchmarks worker``.
 
-The worker runs the CPU's twins and a model of three trees, so that what is timed is the way there and back.
-Both processes compute all features; alone on two cores, or the figures say nothing.
+The model has three trees, so that what is timed is the way there and back. The worker runs the CPU's twins,
+or, as ``gpu_worker``, those of a GPU. Both processes compute all features; alone on two cores, or the figures
+say nothing.
 """
 
 from __future__ import annotations
@@ -21,21 +22,27 @@ from gpuscalp.bench import stream as market
 from gpuscalp.bench.model import write_model
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.config.live import EngineConfig
+from gpuscalp.device import DeviceName
 from gpuscalp.errors import ParityError
 from gpuscalp.frames import ClosedFrames
 from gpuscalp.inference import HostInference, chunk_digests
+from gpuscalp.ops.by_device import ops_for
 from gpuscalp.pipeline import FeaturePipeline, FeatureStream
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.worker import Fleet, WorkerSpec
 
 
-def run(symbols: int = 512, ticks_per_frame: int = 2_000, frames: int = 1_000) -> dict[str, Any]:
-    """Return times by part, in µs or as the names say.
+def run(
+    symbols: int = 512, ticks_per_frame: int = 2_000, frames: int = 1_000, *, device: DeviceName = "cpu"
+) -> dict[str, Any]:
+    """Return times by part, in µs or as the names say; the worker is on ``device``.
 
     Raises
     ------
+    DeviceError    the device cannot run here
     ParityError    the worker's margins are not the CPU's
     """
+    ops_for(device)
     listed = market.instruments(symbols)
     with tempfile.TemporaryDirectory() as folder:
         names = tuple(item.symbol for item in listed)
@@ -46,7 +53,7 @@ def run(symbols: int = 512, ticks_per_frame: int = 2_000, frames: int = 1_000) -
         pipeline = FeaturePipeline(grid=training.grid, features=training.features, instruments=listed)
         forest = load_bundle(bundle, graph=pipeline.graph).ensemble.forest
         alone = HostInference(pipeline, forest)
-        spec = WorkerSpec(str(bundle), tuple(listed), "cpu", 0, (0, symbols), "forest", 1_000)
+        spec = WorkerSpec(str(bundle), tuple(listed), device, 0, (0, symbols), "forest", 1_000)
         fleet = Fleet(
             [spec],
             EngineConfig(restart_ms=1),
@@ -57,7 +64,12 @@ def run(symbols: int = 512, ticks_per_frame: int = 2_000, frames: int = 1_000) -
         bench = _Bench(fleet, pipeline.stream(), alone, _closed(pipeline, symbols, ticks_per_frame))
         try:
             fleet.start()
-            return {"symbols": symbols, "ticks_per_frame": ticks_per_frame, **bench.run(frames)}
+            return {
+                "device": device,
+                "symbols": symbols,
+                "ticks_per_frame": ticks_per_frame,
+                **bench.run(frames),
+            }
         finally:
             fleet.close()
 

@@ -25,6 +25,8 @@ from gpuscalp.features import FeatureGraph
 from gpuscalp.ops.by_device import Ops, ops_for
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock
 from gpuscalp.train import train
+from gpuscalp.train.device import training_device
+from gpuscalp.train.source import chunk_frames
 
 FRAME_NS: Final = 100 * NS_PER_MS
 ROUNDS: Final = 20
@@ -41,18 +43,26 @@ def training_config() -> TrainConfig:
     )
 
 
-def run(rows: float, *, symbols: int, frames: int = 4096) -> dict[str, Any]:
-    """Train end to end on synthetic rows; the GPU's memory is watched all the while."""
+def run(rows: float, *, symbols: int, frames: int | None = None) -> dict[str, Any]:
+    """Train end to end on synthetic rows; the GPU's memory is watched all the while.
+
+    Parameters
+    ----------
+    frames : of a chunk; None: as many as a training takes
+    """
     ops = ops_for("cuda")
-    source = SyntheticRows(
-        ops, symbols=symbols, frames=frames, chunks=max(round(rows / (symbols * frames)), 1)
-    )
+    frames = frames or chunk_frames(symbols, training_device("cuda").chunk_bytes)
 
     def used() -> int:
         free, total = ops.xp.cuda.runtime.memGetInfo()
         return int(total - free)
 
+    # What CuPy keeps for later would hide as much of what the training takes.
+    ops.xp.get_default_memory_pool().free_all_blocks()
     with tempfile.TemporaryDirectory() as folder, PeakMemory(used) as memory:
+        source = SyntheticRows(
+            ops, symbols=symbols, frames=frames, chunks=max(round(rows / (symbols * frames)), 1)
+        )
         result = train(source, training_config(), Path(folder) / "model", device="cuda")
     matrix_bytes = 4 * result.training.rows * len(source.graph.columns)
     return {
@@ -67,9 +77,11 @@ def run(rows: float, *, symbols: int, frames: int = 4096) -> dict[str, Any]:
 
 
 class SyntheticRows:
-    """A recording of any length: one chunk of features on the device, again and again, under new dates.
+    """A recording of any length: one chunk of features on the device, copied time and again under new dates.
 
-    Quotes move in a closed walk, so that labels of all classes come and chunks join without a jump.
+    Every row misses one column, each in its turn, so that XGBoost takes as many bits for a value as it ever
+    does (``gpuscalp.train.device.binned_bytes``). Quotes move in a closed walk, so that labels of all classes
+    come and chunks join without a jump.
     """
 
     venue = "synthetic"
@@ -81,7 +93,8 @@ class SyntheticRows:
         self._chunks = chunks
         # Numbers of four symbols for all of them: what they are does not matter, how many there are does.
         few = np.random.default_rng(4).standard_normal((min(symbols, 4), len(self.graph), frames))
-        few[few > 2.5] = np.nan  # every row misses something, as real ones do
+        at = np.arange(frames)
+        few[:, at % len(self.graph), at] = np.nan
         copies = -(-symbols // len(few))
         self._features = ops.xp.asarray(np.tile(few.astype(np.float32), (copies, 1, 1))[:symbols])
         steps = np.random.default_rng(3).integers(-40, 41, (frames // 2, symbols))
@@ -99,7 +112,7 @@ class SyntheticRows:
                 ask_px=self._bid + np.int32(1),
                 mark=np.full((frames, symbols), np.nan),
             )
-            yield FeatureChunk(block, self._features)
+            yield FeatureChunk(block, self._features.copy())  # as a pipeline, which makes new ones
 
     def digest(self) -> str:
         return f"synthetic rows, {self._chunks} chunks"

@@ -1,8 +1,9 @@
 """A graph of our own objects as bytes, and back: what a checkpoint of a live session is made of.
 
 Owns: the walk over attributes. Whatever an object holds is written; what cannot be written is an error at
-once, so that no part of a state can be forgotten. Never: runs code that the bytes name. Only classes of this
-package are made, from modules that are loaded, and no function of theirs is called.
+once, so that no part of a state can be forgotten. Never: runs code that the bytes name. A checkpoint may be
+somebody else's, in a backup: only classes are made that the modules of ``MODULES`` define, none of which
+knows files, processes or sockets, and no function of theirs is called.
 
 What it takes: numbers, strings, bytes, the containers of the standard library, enums, NumPy arrays and
 generators, dataclasses, msgspec structs, objects of our classes and their bound methods. An object that is
@@ -18,7 +19,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Mapping
 from enum import Enum
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, Final, cast, final
 
 import msgspec
@@ -26,7 +27,19 @@ import numpy as np
 
 from gpuscalp.errors import DataError, ShapeError
 
-_PACKAGE: Final = "gpuscalp"
+# What the state of a session is made of, and nothing else. A name that leads through one of them to what it
+# has imported (`...:subprocess.Popen`) is none of its own.
+_STATE: Final = """
+    account batcher breakers config.live config.trading exposure inquiry open_orders order_policy orders
+    risk risk_rules schema sizing strategy trader volatility live.market live.records live.roles
+    execution.arrivals execution.booking execution.broker execution.conditional execution.custody
+    execution.display execution.filters execution.inbox execution.latency execution.lifecycle
+    execution.margin execution.matching execution.messages execution.outbox execution.queueing
+    execution.rates execution.remote execution.timetable execution.working
+    feeds.binance feeds.book feeds.chain feeds.decimals feeds.ingest feeds.lead feeds.market
+    feeds.merge feeds.messages feeds.ticks
+"""
+MODULES: Final = frozenset(f"gpuscalp.{name}" for name in _STATE.split())
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _PLAIN: Final = frozenset({type(None), bool, float, str, bytes})
 _INTS: Final = frozenset({int})
@@ -52,7 +65,15 @@ def decode(data: bytes, *, external: Mapping[str, object] | None = None) -> Any:
     """
     try:
         return _Reader(external or {}).node(msgspec.msgpack.decode(data))
-    except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (
+        msgspec.DecodeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise DataError("not a graph of this version's objects", value=str(error)) from None
 
 
@@ -144,15 +165,15 @@ class _Reader:
         if tag == "t":
             return tuple(self.node(item) for item in node[1])
         if tag == "e":
-            return cast(Any, _class_of(node[1]))[node[2]]
+            return cast(Any, _class_of(node[1], Enum))[node[2]]
         if tag == "n":
-            return cast(Any, _class_of(node[1]))._make([self.node(item) for item in node[2]])
+            return cast(Any, _class_of(node[1], tuple))._make([self.node(item) for item in node[2]])
         if tag == "z":
             return frozenset(self.node(item) for item in node[1])
         if tag == "v":
-            return np.frombuffer(node[2], np.dtype(node[1]))[0]
+            return np.frombuffer(_bytes(node[2]), np.dtype(node[1]))[0]
         if tag == "m":
-            return getattr(self.node(node[1]), node[2])
+            return _method(self.node(node[1]), node[2])
         return self._object(tag, node[1], node[2:])
 
     def _object(self, tag: str, number: int, rest: list[Any]) -> Any:
@@ -172,11 +193,11 @@ class _Reader:
             made = self._made[number] = deque(maxlen=rest[0])
             made.extend(self.node(item) for item in rest[1])
         elif tag == "b":
-            made = self._made[number] = bytearray(rest[0])
+            made = self._made[number] = bytearray(_bytes(rest[0]))
         elif tag == "a":
             dtype, shape, data = rest
             descr = np.lib.format.descr_to_dtype(as_descr(dtype))
-            made = self._made[number] = np.frombuffer(bytearray(data), descr).reshape(shape)
+            made = self._made[number] = np.frombuffer(bytearray(_bytes(data)), descr).reshape(shape)
         elif tag == "g":
             state = self.node(rest[0])
             bits = {"PCG64": np.random.PCG64}[state["bit_generator"]]()
@@ -185,11 +206,13 @@ class _Reader:
         elif tag == "u":
             # A struct is its fields, and nothing in one of ours leads back to it.
             fields = {key: self.node(value) for key, value in rest[1]}
-            made = self._made[number] = _class_of(rest[0])(**fields)
+            made = self._made[number] = _class_of(rest[0], msgspec.Struct)(**fields)
         elif tag == "o":
             kind: Any = _class_of(rest[0])
             made = self._made[number] = kind.__new__(kind)
             for key, value in zip(rest[1][::2], rest[1][1::2], strict=True):
+                if not _is_held(kind, key):
+                    raise LookupError(f"not an attribute: {key}")
                 # Frozen ones as well: this is their making.
                 object.__setattr__(made, key, self.node(value))
             parts = [self.node(item) for item in rest[2]]
@@ -256,24 +279,46 @@ def as_descr(descr: Any) -> Any:
     return [tuple(as_descr(part) if isinstance(part, list) else part for part in field) for field in descr]
 
 
+def _is_held(kind: type, key: str) -> bool:
+    """Return whether to set it is to hold it: what is set through a property calls a function."""
+    return key in _slots_of(kind) or not (
+        key.startswith("__") or isinstance(getattr(kind, key, None), property)
+    )
+
+
+def _method(owner: Any, name: str) -> MethodType:
+    function = getattr(type(owner), name)
+    if not isinstance(function, FunctionType):
+        raise LookupError(f"not a method of ours: {name}")
+    return MethodType(function, owner)
+
+
+def _bytes(data: Any) -> bytes:
+    """Return what is bytes. A number in their place would be so many zeros."""
+    if not isinstance(data, bytes):
+        raise TypeError("not bytes")
+    return data
+
+
 def _name_of(kind: type, where: str) -> str:
-    if (
-        kind.__module__.partition(".")[0] != _PACKAGE
-        or _class_of(f"{kind.__module__}:{kind.__qualname__}") is not kind
-    ):
-        raise ShapeError(
-            "cannot be written into a checkpoint", where=where, value=f"{kind.__module__}.{kind.__qualname__}"
-        )
-    return f"{kind.__module__}:{kind.__qualname__}"
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        if _class_of(name) is kind:
+            return name
+    except (LookupError, AttributeError):
+        pass
+    raise ShapeError("cannot be written into a checkpoint", where=where, value=name.replace(":", "."))
 
 
-def _class_of(name: str) -> type:
+def _class_of(name: str, base: type = object) -> type:
     module, _, qualified = name.partition(":")
-    if module.partition(".")[0] != _PACKAGE:
-        raise LookupError(f"not a class of ours: {name}")
+    if module not in MODULES:
+        raise LookupError(f"not a class of a session's state: {name}")
     found: Any = sys.modules[module]
     for part in qualified.split("."):
         found = getattr(found, part)
-    if not isinstance(found, type):
+    if not isinstance(found, type) or f"{found.__module__}:{found.__qualname__}" != name:
         raise LookupError(f"not a class: {name}")
+    if not issubclass(found, base):
+        raise LookupError(f"another kind of class: {name}")
     return found

@@ -53,7 +53,7 @@ def process_pool(count: int, *, where: str, fix: str) -> Iterator[Submit]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     try:
-        with _stopped_as_interrupted():
+        with stopped_as_interrupted():
             yield submit
     except Exception as error:
         _end(pool)
@@ -73,8 +73,12 @@ def process_pool(count: int, *, where: str, fix: str) -> Iterator[Submit]:
 
 
 @contextmanager
-def _stopped_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM interrupt the block, so that what it has begun is ended."""
+def stopped_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM interrupt the block, so that what it has begun is ended.
+
+    Otherwise it would end the process at once; or nothing, where that is the first one of a container: the
+    kernel sends it no signal that it has not asked for.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled by the main thread only
         return

@@ -65,14 +65,12 @@ class Sharpe:
     value : mean / standard deviation (n − 1); NaN for fewer than two or for constant returns
     error : standard error, Mertens (2002): √((1 + ½SR² − γ₃SR + ¼(γ₄ − 3)SR²) / n); with γ₃ = 0, γ₄ = 3 this
         is Lo (2002) for independent normal returns; NaN where too few results are behind the returns
-    error_lo : the same by Lo (2002), for comparison
     count : n
     skew, kurtosis : γ₃ and γ₄ (3 for the normal), moments of the sample
     """
 
     value: float
     error: float
-    error_lo: float
     count: int
     skew: float
     kurtosis: float
@@ -97,7 +95,7 @@ def sharpe(returns: F64, *, results: int | None = None) -> Sharpe:
     varied = count >= 2 and float(np.ptp(returns)) > 0
     deviation = float(np.std(returns, ddof=1)) if varied else 0.0
     if not deviation > 0:
-        return Sharpe(math.nan, math.nan, math.nan, count, math.nan, math.nan)
+        return Sharpe(math.nan, math.nan, count, math.nan, math.nan)
     mean = float(np.mean(returns))
     standard = (returns - mean) / float(np.std(returns))
     skew, kurtosis = float(np.mean(standard**3)), float(np.mean(standard**4))
@@ -107,7 +105,6 @@ def sharpe(returns: F64, *, results: int | None = None) -> Sharpe:
     return Sharpe(
         value=value,
         error=math.nan if few else math.sqrt(max(variance, 0.0) / count),
-        error_lo=math.nan if few else math.sqrt((1 + 0.5 * value**2) / count),
         count=count,
         skew=skew,
         kurtosis=kurtosis,

@@ -5,13 +5,15 @@ test starts would stand still for half a minute at its first message. What the t
 for is done on the way: see ``tests/test_warm.py``. Of the other kernels one worker compiles each, and the
 others wait for it.
 
-The controller of a run calls ``begin`` before it starts its workers, each of them ``wait`` when it has
-collected. They wait for locks, which are let go when the process that compiles ends, however it ends.
+The controller of a run calls ``begin`` before it starts its workers, each of them ``wait`` before its first
+test that may need a kernel. They wait for locks, which are let go when the process that compiles ends,
+however it ends.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import subprocess
@@ -62,6 +64,7 @@ def begin() -> subprocess.Popen[bytes]:
     return process
 
 
+@functools.cache
 def wait() -> None:
     """Wait until what ``begin`` has started is done; from then on compile nothing twice."""
     if ANSWER not in os.environ:

@@ -14,7 +14,7 @@ import os
 import subprocess
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,8 +64,14 @@ def missing_gpu() -> str | None:
     return None if cupy.cuda.is_available() else "CuPy finds no CUDA device or no driver"
 
 
-# Files of more than half a minute, the longest first: a run begins with them. A wait comes before work: what
-# waits for a minute to pass leaves the cores to the others.
+# Files that run no kernel of the CPU: a run begins with them, while those of a session are compiled.
+FIRST_FILES = (
+    "host_shim/test_host_shim.py",
+    "ops/test_kernels_compile.py",
+    "ops/test_cuda_module.py",
+)
+# Files of more than half a minute, the longest first, come next. A wait comes before work: what waits for
+# a minute to pass leaves the cores to the others.
 LONG_FILES = (
     "live/test_prometheus.py",
     "live/test_kill.py",
@@ -91,6 +97,9 @@ LONG_FILES = (
     "worker/test_scarcity.py",
     "test_planted_lag.py",
 )
+
+
+_FIRST_PATHS = {ROOT / "tests" / name for name in FIRST_FILES}
 
 
 def _is_whole_run(config: pytest.Config) -> bool:
@@ -120,7 +129,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long: one that came last would leave the other processes idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    place = {ROOT / "tests" / name: number for number, name in enumerate(LONG_FILES)}
+    place = {ROOT / "tests" / name: number for number, name in enumerate((*FIRST_FILES, *LONG_FILES))}
     items.sort(key=lambda item: place.get(item.path, len(place) + (item.path not in slow)))
 
 
@@ -130,11 +139,18 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    compiled_ahead.wait()
     # What has been collected and imported stays to the end: nothing to look at again and again.
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    # Before the test's limit on time begins.
+    if item.path not in _FIRST_PATHS:
+        compiled_ahead.wait()
+    return (yield)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

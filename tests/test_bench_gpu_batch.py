@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import numpy as np
@@ -61,19 +62,53 @@ def test_ticks_to_features_gives_the_same_on_both_devices():
     assert found["ratio_cpu"] > 0
 
 
-@needs_compiler
-def test_cudf_is_skipped_with_its_reason_where_it_cannot_be_used(monkeypatch):
-    """It imports without a GPU and fails at its first use."""
+CUDF = """
+import pandas
+class DataFrame(pandas.DataFrame):
+    __slots__ = ()
+"""
+CUPY = """
+class cuda:
+    class runtime:
+        deviceSynchronize = staticmethod(lambda: None)
+"""
 
-    def table(_):
-        raise RuntimeError("libcudart.so was not found")
 
-    monkeypatch.setattr(bench_gpu_batch, "_cudf_table", table)
+@pytest.fixture
+def other_python(tmp_path, monkeypatch):
+    """An interpreter of its own, where ``cudf`` is what a test writes into its file."""
+    (tmp_path / "cudf.py").write_text(CUDF)
+    (tmp_path / "cupy.py").write_text(CUPY)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("GPUSCALP_CUDF_PYTHON", str(python))
     monkeypatch.setattr(bench_gpu_batch.shared_set, "_largest_error", lambda *_: 0.0)
+    return tmp_path / "cudf.py"
+
+
+@needs_compiler
+def test_cudf_is_run_by_another_interpreter_and_its_columns_are_checked(other_python):
     with gpu_on_host():
         found = bench_gpu_batch.against_cudf(frames=600, repeats=1)
+        assert found["ratio_cudf"] == found["cudf_s"] / found["gpuscalp_s"] > 0
+        other_python.write_text(CUDF + "    def rolling(self, window): return super().rolling(window + 1)\n")
+        with pytest.raises(ParityError, match="not ours") as caught:
+            bench_gpu_batch.against_cudf(frames=600, repeats=1)
+    assert caught.value.where == "mean.8"
+
+
+@needs_compiler
+def test_cudf_is_skipped_with_its_reason_where_it_cannot_be_used(other_python, monkeypatch):
+    """It imports without a GPU and fails at its first use."""
+    other_python.write_text("def DataFrame(_): raise RuntimeError('libcudart.so was not found')\n")
+    with gpu_on_host():
+        found = bench_gpu_batch.against_cudf(frames=600, repeats=1)
+        monkeypatch.delenv("GPUSCALP_CUDF_PYTHON")
+        unnamed = bench_gpu_batch.against_cudf(frames=600, repeats=1)
     assert found["cudf"] == "skipped: RuntimeError: libcudart.so was not found"
-    assert "ratio_cudf" not in found
+    assert unnamed["cudf"].startswith("skipped: GPUSCALP_CUDF_PYTHON names no interpreter")
+    assert "ratio_cudf" not in found | unnamed
 
 
 def test_peak_is_the_largest_above_what_was_there_before():
@@ -94,7 +129,9 @@ def test_synthetic_rows_have_all_classes_and_join_without_a_jump():
     assert len(direction) == 5 * (3 * 400 - 5)
     times = np.concatenate([chunk.end_ns for chunk in chunks])
     assert set(np.diff(times)) == {100_000_000}
-    assert np.isnan(chunks[0].chunk.features).any()
+    missing = np.isnan(chunks[0].chunk.features)
+    assert (missing.sum(axis=1) == 1).all()  # of every row one column, each column in its turn
+    assert missing.any(axis=2).all()
     assert len(chunks[0].chunk.features) == 5
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from gpuscalp.cli import command_tree
 from gpuscalp.config import LiveConfig, load
+from gpuscalp.doctor.machine import MEMORY_WARN_BYTES
 from gpuscalp.errors import (
     ConfigError,
     DeviceError,
@@ -24,6 +25,7 @@ from gpuscalp.errors import (
     RiskHaltedError,
     UsageError,
 )
+from gpuscalp.monitoring.channel import FILE_VARIABLE, URLS_VARIABLE
 from gpuscalp.monitoring.server import HEALTH, READY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -177,6 +179,8 @@ def test_container_may_do_little_and_is_the_image_s_user(pod, container):
     uid = DOCKERFILE.read_text().partition("\nUSER ")[2].split()[0]
     assert pod["securityContext"]["runAsUser"] == int(uid)
     assert pod["securityContext"]["runAsNonRoot"]
+    # Done at each start it gave the group the dashboard's token, which is then refused.
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -185,6 +189,29 @@ def test_container_may_do_little_and_is_the_image_s_user(pod, container):
     assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
     assert "memory" in container["resources"]["limits"]
     assert not pod["automountServiceAccountToken"]
+
+
+def test_memory_is_enough_for_a_session_and_for_the_training_of_its_next_model(objects, container):
+    """The limit was what a training alone may take: a kernel that ends groups ended the session with it."""
+    mib = {"Mi": 1, "Gi": 1 << 10}
+    session_mb, limit_mb = (
+        int(container["resources"][each]["memory"][:-2]) * mib[container["resources"][each]["memory"][-2:]]
+        for each in ("requests", "limits")
+    )
+    assert session_mb << 20 >= MEMORY_WARN_BYTES  # what the doctor wants
+    assert limit_mb >= session_mb + load_map(objects).retraining.memory_mb
+
+
+def test_whom_to_tell_comes_from_the_secret_as_a_variable(container):
+    """A file of a secret belongs to root, and to a group where another user is to read it: mode 0440."""
+    assert container["envFrom"] == [{"secretRef": {"name": "gpuscalp-keys", "optional": True}}]
+    assert URLS_VARIABLE in MANIFEST.read_text()
+    assert FILE_VARIABLE not in MANIFEST.read_text()
+
+
+def test_training_that_is_ended_for_memory_does_not_end_the_service():
+    """systemd stops all of a unit when the kernel has ended one process of it, unless it is told not to."""
+    assert unit()["OOMPolicy"] == ["continue"]
 
 
 def test_stop_has_the_same_time_everywhere(pod):

@@ -18,8 +18,8 @@ from gpuscalp.account import Account
 from gpuscalp.config import PaperConfig
 from gpuscalp.errors import DataError, ShapeError
 from gpuscalp.execution.latency import legs
+from gpuscalp.feeds.merge import Passed
 from gpuscalp.feeds.messages import Trade
-from gpuscalp.journal.blocks import Record
 from gpuscalp.orders import Intent, IntentKind
 from gpuscalp.schema import TICK
 
@@ -66,7 +66,7 @@ def test_plain_values_come_back_as_they_were(value: Any) -> None:
         IntentKind.EXIT,
         Trade("BTCUSDT", 1, 2, 3, 4, -1, aggregate=False, market=True),
         Intent(0, 1, IntentKind.ENTER, None, "edge", 0.5, 1.0, 2.0, 3.0),
-        Record(1, 2, 3, 4, b"5"),
+        Passed(1, "2", gap=True),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -164,6 +164,32 @@ def test_what_is_not_ours_is_refused(value: Any) -> None:
         ["o", 0, "gpuscalp.nowhere:Thing", [], []],
         ["u", 0, "subprocess:Popen", []],
         ["e", "signal:Signals", "SIGKILL"],
+        # By way of what a module of ours has imported, or of the class of something in it.
+        ["u", 0, "gpuscalp.live.retrainer:subprocess.Popen", [["args", ["l", 1, ["false"]]]]],
+        ["o", 0, "gpuscalp.live.market:Batcher", [], []],
+        ["o", 0, "gpuscalp.feeds.binance:re.Pattern", [], []],
+        ["u", 0, "gpuscalp.live.market:np.ndarray", [["shape", 1]]],
+        ["e", "gpuscalp.trader:IntentKind", "EXIT"],
+        ["o", 0, "gpuscalp.account:Account.__class__", [], []],
+        # Of ours, and no part of a session's state.
+        ["o", 0, "gpuscalp.live.checkpoints:Checkpoints", [], []],
+        ["o", 0, "gpuscalp.errors:DataError", [], []],
+        # Of another kind than the bytes say.
+        ["u", 0, "gpuscalp.account:Account", [["start_e8", 1], ["symbol_count", 1]]],
+        ["n", "gpuscalp.account:Account", []],
+        ["e", "gpuscalp.account:Account", "EXIT"],
+        ["o", 0, "gpuscalp.orders:IntentKind", [], []],
+        # What is no method, and what is no attribute.
+        ["m", ["l", 0, []], "append"],
+        ["m", ["o", 0, "gpuscalp.account:Account", [], []], "__class__"],
+        ["m", ["o", 0, "gpuscalp.execution.display:Display", [], []], "last_e8"],
+        ["o", 0, "gpuscalp.execution.display:Display", ["last_e8", 5], []],
+        ["o", 0, "gpuscalp.account:Account", ["__class__", 5], []],
+        # Memory that the bytes only speak of.
+        ["b", 0, 1 << 20],
+        ["a", 0, "|u1", [1 << 20], 1 << 20],
+        ["a", 0, "|O", [1], bytes(8)],
+        ["v", "|O", bytes(8)],
         ["@", 5],
         ["?", 0],
         ["x", "nobody"],
@@ -175,6 +201,7 @@ def test_bytes_that_name_something_else_are_refused(node: Any) -> None:
         object_graph.decode(msgspec.msgpack.encode(node))
 
 
-def test_bytes_that_are_none_are_refused() -> None:
+@pytest.mark.parametrize("data", [b"\xc1\x00", b"\x91" * 100_000 + b"\xc0"], ids=["none", "deep"])
+def test_bytes_that_are_none_are_refused(data: bytes) -> None:
     with pytest.raises(DataError, match="not a graph"):
-        object_graph.decode(b"\xc1\x00")
+        object_graph.decode(data)

@@ -22,12 +22,12 @@ from gpuscalp.backtest import metrics
 from gpuscalp.backtest.levels import configured_levels
 from gpuscalp.backtest.scene import Scene, play_kept
 from gpuscalp.backtest.session import Session
+from gpuscalp.backtest.summary import measured
 from gpuscalp.config import BacktestConfig, LegConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.execution.latency import at_quantile
 from gpuscalp.files import pretty
 from gpuscalp.process_pool import process_pool
-from gpuscalp.schema import E8
 
 BAND_FILE: Final = "band.json"
 CELLS_FILE: Final = "band.parquet"
@@ -72,7 +72,8 @@ class Figures(Struct, frozen=True):
     """What a session came to; names and units as in ``result.json``. ``sharpe_low`` to ``sharpe_high``: 95 %,
     None where too few trades were closed.
 
-    ``fill_ratio``: orders that were filled as a whole, of all that came to an end; None without any.
+    ``fill_ratio``: orders that were filled as a whole, of all that came to an end, targets and stops aside;
+    None without any.
     """
 
     trades: int
@@ -95,33 +96,13 @@ class Figures(Struct, frozen=True):
     @classmethod
     def of(cls, session: Session, config: BacktestConfig) -> Figures:
         """Measure a finished session."""
-        recorder, trader = session.recorder, session.trader
-        account, totals = trader.account, metrics.total(recorder.ledger.closed)
-        estimate = metrics.performance(
-            recorder.time_ns,
-            recorder.equity_usdt,
-            start_usdt=config.account.start_usdt,
-            trials=config.trials,
-            trades=totals.count,
-        ).sharpe
-        ended = sum(recorder.outcomes.values())
+        _, result, figures = measured(config, session)
+        estimate = result.sharpe
         return cls(
-            trades=totals.count,
-            pnl_usdt=(trader.equity_e8() - account.start_e8) / E8,
-            gross_usdt=totals.gross,
-            delay_usdt=totals.delay,
-            spread_usdt=totals.spread,
-            impact_usdt=totals.impact,
-            fees_usdt=account.fees_e8 / E8,
-            funding_usdt=account.funding_e8 / E8,
-            turnover_usdt=account.turnover_e8 / E8,
-            max_drawdown_pct=recorder.max_drawdown_pct,
-            sharpe=metrics.number(estimate.value),
+            **figures,
             sharpe_low=metrics.number(estimate.value - _Z * estimate.error),
             sharpe_high=metrics.number(estimate.value + _Z * estimate.error),
-            fill_ratio=recorder.outcomes["filled"] / ended if ended else None,
-            liquidations=recorder.liquidation_count,
-            risk_state=trader.gate.state.value,
+            fill_ratio=session.recorder.fill_ratio,
         )
 
 

@@ -12,16 +12,18 @@ split the profit without a remainder:
     impact = −Σ (value at the price − above)          levels walked behind the best one; never positive
     profit = gross + delay + spread + impact − fees + funding
 
-Delay and impact together are the slippage. What a liquidation closes had no decision of ours: the book's mid
-stands in for that of the decision, so the price it was closed at counts as spread and impact.
+Delay and impact together are the slippage. No decision chose the moment of a target, a stop or a liquidation:
+the mid of the book stands in for that of the decision, so what the market moved until then is the signal's,
+and the price it was closed at counts as spread and impact.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import final
+from typing import TypeGuard, final
 
 from gpuscalp.account import divide_half_even, notional_e8
+from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import Fill, Intent, Order
 from gpuscalp.schema import E8
 
@@ -32,7 +34,8 @@ class Execution:
 
     Attributes
     ----------
-    decided_ns, decision_mid2_e8 : of the order; of the fill itself where no order of ours asked for it
+    decided_ns : of the order; of the fill itself where no order of ours asked for it
+    decision_mid2_e8 : mid from which delay is measured; that of the book where nothing chose the moment
     maker : whether the order had been resting
     gross_e8, delay_e8, spread_e8, impact_e8 : their sum is what was received (positive) or paid
     """
@@ -51,7 +54,7 @@ class Execution:
     def of(cls, fill: Fill, order: Order | None, *, is_entry: bool, maker: bool) -> Execution:
         """Split what one fill paid; a fill that does not know the best price has no impact."""
         signed = fill.side * fill.qty_e8
-        decision_mid2_e8 = fill.mid2_e8 if order is None else order.mid2_e8
+        decision_mid2_e8 = order.mid2_e8 if is_chosen(order) else fill.mid2_e8
         at_decision = divide_half_even(decision_mid2_e8 * signed, 2 * E8)
         at_book = divide_half_even(fill.mid2_e8 * signed, 2 * E8)
         at_touch = notional_e8(fill.touch_e8 or fill.price_e8, signed)
@@ -73,7 +76,8 @@ class Trade:
     """One round trip of one symbol. Money in 1e-8 of the quote currency.
 
     ``entry`` is the intent that opened it; times are exchange times, ``*_ns`` of the decision and of the
-    first (entry) or last (exit) fill; ``executions`` are in their order.
+    first (entry) or last (exit) fill, which stands in for a decision where none chose its moment;
+    ``executions`` are in their order.
     """
 
     symbol_index: int
@@ -162,7 +166,7 @@ class Ledger:
             trade.exit_qty_e8 += fill.qty_e8
             trade.exit_notional_e8 += abs(paid)
             trade.exit_ns = fill.exec_ns
-            trade.exit_decided_ns = done.decided_ns
+            trade.exit_decided_ns = order.decided_ns if is_chosen(order) else fill.exec_ns
             trade.exit_reason = "liquidation" if order is None else order.intent.reason
         if held == 0:
             self.closed.append(self.open.pop(index))
@@ -171,3 +175,11 @@ class Ledger:
         """Book funding into the open trade of a symbol."""
         if payment_e8:
             self.open[symbol_index].funding_e8 += payment_e8
+
+
+def is_chosen(order: Order | None) -> TypeGuard[Order]:
+    """Whether a decision chose the moment of a fill: not of a liquidation, nor of a target or a stop.
+
+    Those were placed long before, at a price; that the market came to it is no delay of theirs.
+    """
+    return order is not None and not is_protective(order)

@@ -20,6 +20,7 @@ from gpuscalp.execution.booking import BookedFill
 from gpuscalp.execution.filters import Reject
 from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import Report, ReportKind
+from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import IntentKind, Order
 from gpuscalp.risk import RiskEvent, RiskState
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
@@ -30,7 +31,11 @@ SAMPLE_NS: Final = NS_PER_S
 _STATES: Final = tuple(RiskState)
 
 # What became of an order. "expired": it has met no sound book; "cancelled": the data ended, or a liquidation.
-Outcome = Literal["filled", "partial", "unfilled", "expired", "cancelled", "rejected"]
+# Targets and stops stand apart: most of them are there not to be filled.
+Outcome = Literal[
+    "filled", "partial", "unfilled", "expired", "cancelled", "rejected",
+    "protective_filled", "protective_ended", "protective_rejected",
+]  # fmt: skip
 
 
 @final
@@ -39,6 +44,7 @@ class Recorder:
 
     Attributes
     ----------
+    cancelled_usdt : what orders that were accepted, targets and stops aside, have not got
     entries : the rows behind the entries; None where whoever runs the backtest does not keep them
     """
 
@@ -98,8 +104,10 @@ class Recorder:
             self.liquidation_count += 1
         if order is None or report.state not in ENDED:
             return
-        self.outcomes[_outcome(report, order)] += 1
-        self.cancelled_usdt += report.left_e8 / E8 * order.mid2_e8 / 2 / E8
+        outcome = _outcome(report, order)
+        self.outcomes[outcome] += 1
+        if outcome in ("partial", "unfilled", "expired", "cancelled"):
+            self.cancelled_usdt += report.left_e8 / E8 * order.mid2_e8 / 2 / E8
         if report.code:
             self.rejections[Reject(report.code).name] += 1
 
@@ -109,6 +117,12 @@ class Recorder:
         self._equity.append(equity_e8)
         self._gross.append(gross_e8)
         self._state.append(_STATES.index(state))
+
+    @property
+    def fill_ratio(self) -> float | None:
+        """Share of the orders that were filled as a whole, targets and stops aside; None without any."""
+        ended = sum(count for name, count in self.outcomes.items() if not name.startswith("protective"))
+        return self.outcomes["filled"] / ended if ended else None
 
     @property
     def time_ns(self) -> I64:
@@ -147,10 +161,13 @@ class Recorder:
 
 
 def _outcome(report: Report, order: Order) -> Outcome:
+    protects = is_protective(order)
     if report.state is OrderState.FILLED:
-        return "filled"
+        return "protective_filled" if protects else "filled"
     if report.state is OrderState.REJECTED:
-        return "rejected"
+        return "protective_rejected" if protects else "rejected"
+    if protects:
+        return "protective_ended"
     if report.state is OrderState.CANCELED or report.reason == "liquidation":
         return "cancelled"
     if report.reason == "no_market":

@@ -97,16 +97,18 @@ def _equity(outcome: Outcome) -> Section:
 
 def _origin(outcome: Outcome) -> Section:
     totals = outcome.totals
-    unclosed = outcome.summary["pnl_usdt"] - totals.pnl
     paragraphs = [
-        "Gross is the move from mid to mid between the two decisions: all that the signal can be credited "
-        "with. Slippage has two parts: delay is what the mid did while orders were on their way, impact what "
-        "the levels behind the best one cost. Spread is half a spread for every fill, paid by who takes and "
-        "earned by who rested. The six columns add up to the net P&L exactly, trade by trade.",
+        "Gross is the move from mid to mid between the two decisions, or until a target, a stop or a "
+        "liquidation was filled: all that the signal can be credited with. Slippage has two parts: delay is "
+        "what the mid did while orders were on their way, impact what the levels behind the best one cost. "
+        "Spread is half a spread for every fill, paid by who takes and earned by who rested. The six columns "
+        "add up to the net P&L exactly, trade by trade.",
     ]
     if outcome.recorder.ledger.open:
         paragraphs.append(
-            f"Positions that could not be closed account for a further {_money(unclosed)} USDT."
+            "Positions that could not be closed account for a further "
+            f"{_money(outcome.summary['unclosed_usdt'])} USDT before their own fees and funding, which the "
+            "summary counts as well."
         )
     if not totals.count:
         paragraphs.append("No trade was closed, so there is nothing to draw.")
@@ -129,7 +131,6 @@ def _certainty(outcome: Outcome) -> Section:
     rows = [
         ("Returns", f"{estimate.count:,}, one per {_span(outcome.performance.interval_s)}"),
         ("Sharpe ratio of these returns", _with_error(outcome)),
-        ("Standard error after Lo (2002), normal returns", _number(estimate.error_lo, 4, unknown)),
         (
             "Skewness, kurtosis (normal: 0, 3)",
             f"{estimate.skew:.2f}, {estimate.kurtosis:.1f}"
@@ -226,7 +227,8 @@ def _decisions(outcome: Outcome) -> Section:
             Table(
                 ("orders", "count"),
                 sorted(result["orders"].items()),
-                caption=f"Not filled and cancelled: {_amount(result['cancelled_usdt'])} USDT in all.",
+                caption="Accepted, targets and stops aside, and not filled: "
+                f"{_amount(result['cancelled_usdt'])} USDT in all.",
             ),
             Table(("rejected by the exchange because of", "count"), sorted(result["rejections"].items())),
         ],

@@ -110,17 +110,8 @@ def summarise(config: BacktestConfig, scope: Scope, session: Course, check: Pred
     """Measure a finished session."""
     recorder, trader = session.recorder, session.trader
     trades = recorder.ledger.closed
-    totals = metrics.total(trades)
-    result = metrics.performance(
-        recorder.time_ns,
-        recorder.equity_usdt,
-        start_usdt=config.account.start_usdt,
-        trials=config.trials,
-        trades=len(trades),
-    )
+    totals, result, money = measured(config, session)
     warnings = tuple(_warnings(config, scope, session, result))
-    account = trader.account
-    pnl = (trader.equity_e8() - account.start_e8) / E8
     (won, share), mean = metrics.hits(trades), metrics.mean_pnl_interval(trades)
     frames = max(1, recorder.frame_count)
     summary: dict[str, Any] = {
@@ -133,16 +124,10 @@ def summarise(config: BacktestConfig, scope: Scope, session: Course, check: Pred
         "in_sample_share": scope.in_sample_share,
         "recorded_s": result.recorded_s,
         "frames": recorder.frame_count,
-        "trades": len(trades),
-        "pnl_usdt": pnl,
-        **{f"{part}_usdt": getattr(totals, part) for part in ("gross", "delay", "spread", "impact")},
-        "fees_usdt": account.fees_e8 / E8,
-        "funding_usdt": account.funding_e8 / E8,
+        **money,
         "unclosed_usdt": _unclosed_e8(session) / E8,
-        "start_usdt": account.start_e8 / E8,
+        "start_usdt": trader.account.start_e8 / E8,
         "equity_usdt": trader.equity_e8() / E8,
-        "max_drawdown_pct": recorder.max_drawdown_pct,
-        "sharpe": metrics.number(result.sharpe.value),
         "sharpe_error": metrics.number(result.sharpe.error),
         "sharpe_interval_s": result.interval_s,
         "sharpe_returns": result.sharpe.count,
@@ -156,7 +141,6 @@ def summarise(config: BacktestConfig, scope: Scope, session: Course, check: Pred
         "mean_pnl_usdt": totals.pnl / len(trades) if trades else None,
         "mean_pnl_low_usdt": metrics.number(mean.low),
         "mean_pnl_high_usdt": metrics.number(mean.high),
-        "turnover_usdt": account.turnover_e8 / E8,
         "exposed_share": recorder.held_frame_count / frames,
         "mean_gross_usdt": recorder.gross_sum_e8 / frames / E8,
         "predictions": check.row_count,
@@ -165,10 +149,8 @@ def summarise(config: BacktestConfig, scope: Scope, session: Course, check: Pred
         "refusals": dict(recorder.refusals),
         "orders": dict(recorder.outcomes),
         "rejections": dict(recorder.rejections),
-        "liquidations": recorder.liquidation_count,
         "no_intent": dict(zip(SKIP_REASONS[:-1], recorder.skips[:-1].tolist(), strict=True)),
         "cancelled_usdt": recorder.cancelled_usdt,
-        "risk_state": trader.gate.state.value,
         "risk_events": [{"at": utc(at), "event": event.value} for at, event in recorder.events],
         "feed_delay_ms": session.feed_delay_ms(),
         "data_digest": scope.data_digest,
@@ -188,6 +170,32 @@ def summarise(config: BacktestConfig, scope: Scope, session: Course, check: Pred
         warnings=warnings,
         summary=summary,
     )
+
+
+def measured(config: BacktestConfig, session: Course) -> tuple[Group, Performance, dict[str, Any]]:
+    """Return the sums of the closed trades, what the equity says, and the figures that any run has."""
+    recorder, trader = session.recorder, session.trader
+    account, totals = trader.account, metrics.total(recorder.ledger.closed)
+    result = metrics.performance(
+        recorder.time_ns,
+        recorder.equity_usdt,
+        start_usdt=config.account.start_usdt,
+        trials=config.trials,
+        trades=totals.count,
+    )
+    figures = {
+        "trades": totals.count,
+        "pnl_usdt": (trader.equity_e8() - account.start_e8) / E8,
+        **{f"{part}_usdt": getattr(totals, part) for part in ("gross", "delay", "spread", "impact")},
+        "fees_usdt": account.fees_e8 / E8,
+        "funding_usdt": account.funding_e8 / E8,
+        "turnover_usdt": account.turnover_e8 / E8,
+        "max_drawdown_pct": recorder.max_drawdown_pct,
+        "sharpe": metrics.number(result.sharpe.value),
+        "liquidations": recorder.liquidation_count,
+        "risk_state": trader.gate.state.value,
+    }
+    return totals, result, figures
 
 
 def _unclosed_e8(session: Course) -> int:
@@ -277,8 +285,9 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
         )
     if recorder.liquidation_count:
         found.append(
-            f"The account was liquidated {recorder.liquidation_count} time(s): its balance at the mark price "
-            "no longer covered the maintenance margin (docs/paper_broker.md, Money)."
+            f"The account was liquidated {recorder.liquidation_count} time(s): its balance at the mark, or "
+            "at the mid where none was known, no longer covered the maintenance margin "
+            "(docs/paper_broker.md, Money)."
         )
     if recorder.ledger.open:
         found.append(

@@ -4,10 +4,11 @@ Owns: which recorded rows the broker is told of, and when. Never: fills (the bro
 ahead of the position that it is asked to play to.
 
 Rows happen in the order of arrival, as in a live session. The broker is told of all marks (margin,
-liquidation, funding), of the row at whose time something is due (an arrival, funding), and of the rows of a
-symbol that may fill an order or that an order has waited for. All others are skimmed: the broker's own book
-and queues of the symbol take them, nothing else would have changed. That waits until somebody looks: an order
-of the symbol that is about to be sent, or is alive. The broker's clock is driven by all rows.
+liquidation, funding), of the row at whose time something is due (an arrival, funding, the value of what is
+held), and of the rows of a symbol that may fill an order or that an order has waited for. All others are
+skimmed: the broker's own book and queues of the symbol take them, nothing else would have changed. That waits
+until somebody looks: the broker, or an order of the symbol that is about to be sent, or is alive. All rows
+drive the broker's clock.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Venue:
         read_books: ReadBooks,
     ) -> None:
         self.broker = PaperBroker(instruments, cost=cost, paper=paper, start_e8=start_e8)
-        self.broker.before_close = self._look
+        self.broker.before_look = self._look
         self.inbox = Inbox()
         self.announced: set[int] = set()
         self.position = self.resting_count = 0

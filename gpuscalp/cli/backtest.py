@@ -145,6 +145,12 @@ def result_text(summary: dict[str, Any]) -> Group:
         value = summary[key]
         return "not known" if value is None else f"{value:,.{digits}f}"
 
+    def between(key: str, low: str, high: str, digits: int, scale: float = 1.0) -> str:
+        known = [summary[name] for name in (key, low, high) if summary[name] is not None]
+        told = [f"{scale * value:,.{digits}f}" for value in known]
+        return f"{told[0]} (95 %: {told[1]} to {told[2]})" if len(told) == 3 else shown(key, digits)
+
+    left_open = summary["unclosed_usdt"]
     rows = (
         ("time", f"{summary['start']} to {summary['end']} UTC"),
         ("trades", f"{summary['trades']:,}"),
@@ -155,6 +161,12 @@ def result_text(summary: dict[str, Any]) -> Group:
         ("  impact (levels walked)", shown("impact_usdt", 4)),
         ("  fees", f"{0.0 - summary['fees_usdt']:,.4f}"),  # as all parts: the sum of them is the net P&L
         ("  funding received", shown("funding_usdt", 4)),
+        *([("  positions left open", f"{left_open:,.4f}")] if left_open else ()),
+        ("trades with a profit, %", between("hit_rate", "hit_rate_low", "hit_rate_high", 1, 100.0)),
+        (
+            "mean P&L per trade, USDT",
+            between("mean_pnl_usdt", "mean_pnl_low_usdt", "mean_pnl_high_usdt", 4),
+        ),
         ("largest drawdown, %", shown("max_drawdown_pct", 4)),
         (f"Sharpe per {summary['sharpe_interval_s']} s", shown("sharpe", 4)),
         ("  standard error", shown("sharpe_error", 4)),
@@ -166,10 +178,9 @@ def result_text(summary: dict[str, Any]) -> Group:
         table.add_row(*row)
     told = [*summary.get("band", {}).get("warnings", ()), *summary["warnings"]]
     warnings = [Text(f"! {warning}", style="bold yellow") for warning in told]
-    parts: list[Any] = [*warnings, table]
-    if "band" in summary:
-        parts.append(_band(summary["band"]))
-    return Group(*parts)
+    # A result is judged by the least kind assumptions, so these come first.
+    band: list[Any] = [_band(summary["band"]), ""] if "band" in summary else []
+    return Group(*warnings, *band, table)
 
 
 def _like(like: dict[str, Any] | None) -> tuple[tuple[str, str], ...]:
@@ -183,15 +194,20 @@ def _band(band: dict[str, Any]) -> Table:
     from rich.table import Table
 
     title = f"{band['cells']} combinations of assumptions, {band['earning_cells']} with a profit"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("", "net P&L, USDT", "trades", "drawdown, %", "latency", "compute", "maker / taker"):
-        table.add_column(name, justify="right" if name else "left")
-    for name in ("worst", "base", "best"):
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+    names = ("net P&L,\nUSDT", "trades", "drawdown,\n%", "queue", "latency", "compute", "maker /\ntaker")
+    for name in ("", *names):
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for name in ("worst", "hardest", "base", "best"):
         row = band[name]
+        if name == "hardest" and row == band["worst"]:
+            continue
         if name == "base":
-            held = [row["levels"][title] for title in ("latency quantile", "compute latency", "fee tier")]
+            titles = ("queue model", "latency quantile", "compute latency", "fee tier")
+            held = [row["levels"][title] for title in titles]
         else:
             held = [
+                row["queue"],
                 f"{row['request_ms']:.4g} + {row['reply_ms']:.4g} ms",
                 f"{row['compute_ms']:g} ms",
                 f"{row['maker_fee_bps']:g} / {row['taker_fee_bps']:g} bps",

@@ -20,6 +20,7 @@ from gpuscalp.errors import (
     RiskHaltedError,
     UsageError,
 )
+from gpuscalp.process_pool import stopped_as_interrupted
 
 if TYPE_CHECKING:
     from gpuscalp.config import LiveConfig
@@ -29,6 +30,7 @@ SessionArgument = Annotated[Path, typer.Argument(help="Directory of the session.
 
 
 @app.command("live")
+@stopped_as_interrupted()  # already while it imports what it needs, which takes a second
 def live(
     session: Annotated[
         Path, typer.Option("--session", help="Directory of the session: new, or one to go on with.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,8 @@ def retrain(
     ] = None,
     device: DeviceOption = "cpu",
     gpu_memory_mb: Annotated[
-        int, typer.Option("--gpu-memory-mb", min=256, help="That training on a GPU is made to fit into, MiB.")
+        int,
+        typer.Option("--gpu-memory-mb", min=1_024, help="That training on a GPU is made to fit into, MiB."),
     ] = 4_096,
     attended: Annotated[
         bool, typer.Option("--attended", hidden=True, help="End when standard input closes.")
@@ -48,11 +50,12 @@ def retrain(
     if [retraining] says so (docs/retraining.md).
     """
     # First: threads that are there already would keep their processors.
-    from gpuscalp.retrain.caps import confine, end_with_input, fitting
+    from gpuscalp.lifeline import end_with
+    from gpuscalp.retrain.caps import confine, fitting
 
     caps = confine(cores, memory_mb)
     if attended:
-        end_with_input()
+        end_with(sys.stdin.fileno())
     with fitting(caps):
         from gpuscalp.live.directory import lead_of
         from gpuscalp.registry import model_path

@@ -209,7 +209,7 @@ class RetrainingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cores: Annotated[int, Meta(ge=1, le=1_024)] = 1
     memory_mb: Annotated[int, Meta(ge=256)] = 4_096
     device: Literal["cpu", "cuda"] = "cpu"
-    gpu_memory_mb: Annotated[int, Meta(ge=256)] = 4_096  # that training on a GPU is made to fit into
+    gpu_memory_mb: Annotated[int, Meta(ge=1_024)] = 4_096  # that training on a GPU is made to fit into
     registry: str = ""  # folder, / or ~/ before it; "" = the candidate is kept in the session alone
 
 

@@ -42,6 +42,13 @@ class Access:
         host = headers.get("Host", "").lower()
         return any(_with_port(host, port) in self._hosts for port in _OWN_PORT.values())
 
+    def is_fetched_by_us(self, headers: Mapping[str, str]) -> bool:
+        """Whether it is not some other page that makes a browser fetch this: it would take our pages' places.
+
+        Browsers say so where the name is loopback or the line is encrypted; programs say nothing.
+        """
+        return headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+
     def is_ours(self, headers: Mapping[str, str]) -> bool:
         """Whether a request that may change something comes from our own page."""
         scheme, _, name = headers.get("Origin", "").lower().partition("://")

@@ -279,6 +279,8 @@ class DashboardServer:
         """Let in who names us; bear the headers that keep others' pages out."""
         if not self._access.knows_host(request.headers):
             return web.Response(status=421, text="not the name of this server\n", headers=_HEADERS)
+        if request.path != "/" and not self._access.is_fetched_by_us(request.headers):
+            return web.Response(status=403, text="another page asks for this\n", headers=_HEADERS)
         try:
             answer = await handler(request)
         except web.HTTPException as error:

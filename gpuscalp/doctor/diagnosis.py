@@ -31,6 +31,7 @@ from gpuscalp.doctor.streams import PATIENCE, Patience, socket_count
 from gpuscalp.errors import ConfigError
 from gpuscalp.live.control import OWN_MARKET, SESSION_FILE
 from gpuscalp.live.directory import SessionFile, lead_of, read_about
+from gpuscalp.locks import read_lock
 from gpuscalp.monitoring.nvml import import_nvml, survey
 from gpuscalp.schema import Instrument
 
@@ -222,7 +223,7 @@ def _session(journal_dir: Path | None, *, running: bool) -> list[Check]:
     if journal_dir is None:
         return [skip(name, "no session was named") for name in names]
     try:
-        lock = session.read_lock(journal_dir)
+        lock = read_lock(journal_dir / "lock")
         checks = [session.check_lock(journal_dir, lock, running=running)]
         if lock.held:
             return checks + [skip(name, "the journal is being written") for name in names[1:]]

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -22,6 +22,8 @@ from gpuscalp.schema import NS_PER_MS, NS_PER_S
 # few busy symbols.
 SEGMENTS_FAIL: Final = 2
 SEGMENTS_WARN: Final = 40
+# A session makes some hundreds: segments, checkpoints, logs, models.
+FILES_MIN: Final = 1_000
 SYNC_COUNT: Final = 20
 SYNC_BYTES: Final = 64 << 10  # about what 200 ms of a busy market take in the journal
 _SYNC_LIMIT_NS: Final = NS_PER_S
@@ -34,6 +36,7 @@ _DISTANT: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", 
 class Disk:
     """``folder``: where it was measured: the session's, or the nearest one above that is there.
 
+    ``free_files``: that may be made; None: the file system does not count them.
     ``refusal``: why it could not be written to; ``sync_ns``: durations of write and fsync, in order.
     """
 
@@ -42,6 +45,7 @@ class Disk:
     free_bytes: int
     sync_ns: tuple[int, ...] = ()
     refusal: str | None = None
+    free_files: int | None = None
 
 
 def read_disk(
@@ -60,11 +64,16 @@ def read_disk(
         place = place.parent
     file_system = _file_system(place, mounts)
     figures = os.statvfs(place)
-    free_bytes = figures.f_bavail * figures.f_frsize
+    found = Disk(
+        place,
+        file_system,
+        figures.f_bavail * figures.f_frsize,
+        free_files=figures.f_favail if figures.f_files else None,
+    )
     try:
-        return Disk(place, file_system, free_bytes, _sync_times(place, clock))
+        return replace(found, sync_ns=_sync_times(place, clock))
     except OSError as error:
-        return Disk(place, file_system, free_bytes, refusal=error.strerror or str(error))
+        return replace(found, refusal=error.strerror or str(error))
 
 
 def check_space(disk: Disk, journal: JournalConfig) -> Check:
@@ -73,6 +82,7 @@ def check_space(disk: Disk, journal: JournalConfig) -> Check:
         "folder": str(disk.folder),
         "file_system": disk.file_system,
         "free_bytes": disk.free_bytes,
+        "free_files": disk.free_files,
     }
     title = f"{disk.free_bytes / 2**30:.1f} GiB free in {disk.folder}"
     if disk.file_system in _FORGETFUL:
@@ -83,6 +93,9 @@ def check_space(disk: Disk, journal: JournalConfig) -> Check:
         return fail(
             "disk_space", f"{title}: not enough for {SEGMENTS_FAIL} segments of the journal", fix, value
         )
+    if disk.free_files is not None and disk.free_files < FILES_MIN:
+        fix = "remove files (df -i counts them), or choose another folder"
+        return fail("disk_space", f"only {disk.free_files} files more fit into {disk.folder}", fix, value)
     if disk.free_bytes < SEGMENTS_WARN * journal.segment_bytes:
         return warn("disk_space", f"{title}: enough for hours only", "make room", value)
     if disk.file_system in _DISTANT:

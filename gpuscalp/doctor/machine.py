@@ -2,7 +2,8 @@
 
 Owns: the checks ``cpu``, ``memory`` and ``open_files``. Never: looks at a disk (``gpuscalp.doctor.disk``).
 
-A container may use less than the machine has; its limits stand in the control groups (version 2, or 1).
+A container may use less of the processors than the machine has; that stands in the control groups (version 2,
+or 1), as its limit of memory does (``gpuscalp.monitoring.resources``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 
 from gpuscalp.device import core_count
 from gpuscalp.doctor.check import Check, fail, ok, skip, warn
+from gpuscalp.monitoring.resources import read_memory, words_in
 
 # One core for the sockets, the journal and the frames, one for everything else on the machine.
 CORES_MIN: Final = 2
@@ -23,7 +25,7 @@ MEMORY_FAIL_BYTES: Final = 256 << 20
 MEMORY_WARN_BYTES: Final = 1 << 30
 # Interpreter, libraries, journal, event loop, database, with room.
 FILES_OWN: Final = 64
-_NO_LIMIT_BYTES: Final = 1 << 60  # control groups of version 1 say "none" by a huge number
+_NO_LIMIT: Final = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,16 @@ class Machine:
 
 def read_machine(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Machine:
     """Read the facts from the kernel's own files."""
-    load = _words(proc / "loadavg")
-    available = _meminfo_bytes(proc / "meminfo", "MemAvailable:")
-    room = _cgroup_room_bytes(cgroup)
-    known = [each for each in (available, room) if each is not None]
+    load = words_in(proc / "loadavg")
+    memory = read_memory(proc, cgroup)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Machine(
         core_count=core_count(),
         quota_cores=_quota_cores(cgroup),
         load_1min=float(load[0]) if load else None,
-        memory_bytes=min(known) if known else None,
-        files_soft=soft if soft >= 0 else _NO_LIMIT_BYTES,
-        files_hard=hard if hard >= 0 else _NO_LIMIT_BYTES,
+        memory_bytes=None if memory is None else memory.available_bytes,
+        files_soft=soft if soft >= 0 else _NO_LIMIT,
+        files_hard=hard if hard >= 0 else _NO_LIMIT,
     )
 
 
@@ -115,44 +115,12 @@ def check_open_files(machine: Machine, *, socket_count: int) -> Check:
 
 
 def _quota_cores(cgroup: Path) -> float | None:
-    words = _words(cgroup / "cpu.max")
+    words = words_in(cgroup / "cpu.max")
     if not words:
         words = [
-            *_words(cgroup / "cpu" / "cpu.cfs_quota_us"),
-            *_words(cgroup / "cpu" / "cpu.cfs_period_us"),
+            *words_in(cgroup / "cpu" / "cpu.cfs_quota_us"),
+            *words_in(cgroup / "cpu" / "cpu.cfs_period_us"),
         ]
     if len(words) != 2 or words[0] in ("max", "-1"):
         return None
     return int(words[0]) / int(words[1])
-
-
-def _cgroup_room_bytes(cgroup: Path) -> int | None:
-    """Return what a container may still take; what is only cached files can be dropped and counts as room."""
-    for limit, used, stat, cached in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        (
-            "memory/memory.limit_in_bytes",
-            "memory/memory.usage_in_bytes",
-            "memory/memory.stat",
-            "total_inactive_file",
-        ),
-    ):
-        most, taken = _words(cgroup / limit), _words(cgroup / used)
-        if not most or not taken or most[0] == "max" or int(most[0]) >= _NO_LIMIT_BYTES:
-            continue
-        words = _words(cgroup / stat)
-        freeable = int(words[words.index(cached) + 1]) if cached in words else 0
-        return max(0, int(most[0]) - int(taken[0]) + freeable)
-    return None
-
-
-def _meminfo_bytes(path: Path, name: str) -> int | None:
-    words = _words(path)
-    return int(words[words.index(name) + 1]) << 10 if name in words else None
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return []

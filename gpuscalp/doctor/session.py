@@ -6,11 +6,8 @@ writes anything into it.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,48 +17,16 @@ from gpuscalp.doctor.check import Check, fail, failed_by, ok, skip, warn
 from gpuscalp.errors import DeadlineError, JournalError
 from gpuscalp.journal import Record, RecordKind, Tail, inspect, newest, segments_of
 from gpuscalp.live.records import StateRecord
+from gpuscalp.locks import Lock
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import NS_PER_S
 
-_LOCK: Final = "lock"
 _SEARCH_NS: Final = 4 * NS_PER_S  # a full segment of six million messages takes two
-
-
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """``pid``: who holds it, where the kernel says so; 0 for a process of another container."""
-
-    held: bool
-    pid: int | None = None
 
 
 def journal_folder(session: Path) -> Path:
     """Return the folder of a session's journal: ``journal`` in it, or itself where the segments lie there."""
     return session if segments_of(session) or session.name == "journal" else session / "journal"
-
-
-def read_lock(journal: Path, *, locks: Path = Path("/proc/locks")) -> Lock:
-    """Look whether somebody writes the journal.
-
-    The kernel's list is asked first. Where it is not sure the lock is tried, shared and for a moment: a
-    session that starts in that very moment would find its directory in use.
-    """
-    path = journal / _LOCK
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return Lock(False)
-    try:
-        pid, certain = _holder(os.fstat(handle), locks)
-        if certain:
-            return Lock(True, pid)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return Lock(True, pid)
-        return Lock(False)
-    finally:
-        os.close(handle)
 
 
 def check_lock(journal: Path, lock: Lock, *, running: bool = False) -> Check:
@@ -151,28 +116,3 @@ def risk_state(body: bytes) -> RiskState | None:
         return RiskState(msgspec.json.decode(body, type=StateRecord).risk.state)
     except (msgspec.DecodeError, ValueError):
         return None
-
-
-def _holder(file: os.stat_result, locks: Path) -> tuple[int | None, bool]:
-    """Return which process the kernel's list shows with a lock of flock(2) on a file, and whether it is sure.
-
-    A line: ``1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF``; one that waits has ``->`` behind its number.
-    On btrfs and overlays the device there is not the one that stat tells, so a file that has only the number
-    in common may be another one.
-    """
-    try:
-        lines = locks.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None, False
-    place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
-    alike = None
-    for line in lines:
-        words = line.split()
-        if len(words) < 6 or words[1] != "FLOCK":
-            continue
-        pid = max(0, int(words[4]))
-        if words[5] == place:
-            return pid, True
-        if words[5].rpartition(":")[2] == str(file.st_ino):
-            alike = pid
-    return alike, False

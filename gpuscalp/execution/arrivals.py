@@ -63,29 +63,29 @@ class Arrivals:
         held = self._custody.held_e8(order.symbol_index)
         return min(order.left_e8, abs(held)) if held * order.side < 0 else 0
 
-    def limit_e8(self, order: WorkingOrder) -> int:
+    def limit_e8(self, order: WorkingOrder, at_ns: int) -> int:
         """Return the worst price at which an order may take."""
         if order.kind is OrderKind.LIMIT:
             return order.price_e8
         bound = self._rules[order.symbol_index].take_bound_e8
-        mark = self._custody.known_mark_e8(order.symbol_index)
+        mark = self._custody.known_mark_e8(order.symbol_index, at_ns)
         if not bound or not mark:
             return _NO_LIMIT if order.side > 0 else 1
         return mark * (E8 + order.side * bound) // E8
 
-    def judge_stop(self, order: WorkingOrder) -> Reject:
+    def judge_stop(self, order: WorkingOrder, at_ns: int) -> Reject:
         """Return why a new stop is refused, or NONE. What it would meet is asked when it goes off."""
         index = order.symbol_index
-        code = check(self._rules[index], self._question(order, order.trigger_e8))
+        code = check(self._rules[index], self._question(order, order.trigger_e8, at_ns))
         if code is not Reject.NONE:
             return code
-        return self.stops.judge(order, self._custody.known_mark_e8(index))
+        return self.stops.judge(order, self._custody.known_mark_e8(index, at_ns))
 
     def judge(self, order: WorkingOrder, at_ns: int) -> Reject:
         """Return why a new order, or a stop that has gone off, is refused, or NONE."""
         index = order.symbol_index
         matcher = self._matchers[index]
-        code = check(self._rules[index], self._question(order, order.price_e8))
+        code = check(self._rules[index], self._question(order, order.price_e8, at_ns))
         if code is not Reject.NONE:
             return code
         if order.reduce_only and not self.most_of(order):
@@ -94,7 +94,7 @@ class Arrivals:
             return Reject.MAX_ORDERS
         if not self._affords(order):
             return Reject.MARGIN
-        limit = self.limit_e8(order)
+        limit = self.limit_e8(order, at_ns)
         if order.kind is OrderKind.MARKET and not matcher.crosses(order.side, limit):
             return Reject.TAKE_BOUND
         if order.time_in_force is TimeInForce.GTX and matcher.crosses(order.side, limit):
@@ -139,8 +139,8 @@ class Arrivals:
         if order.left_e8:
             yield worst, order.left_e8
 
-    def _question(self, order: WorkingOrder, price_e8: int) -> Question:
-        mark = self._custody.known_mark_e8(order.symbol_index)
+    def _question(self, order: WorkingOrder, price_e8: int, at_ns: int) -> Question:
+        mark = self._custody.known_mark_e8(order.symbol_index, at_ns)
         return Question(order.kind, order.side, order.qty_e8, price_e8, order.reduce_only, mark)
 
     def _affords(self, order: WorkingOrder) -> bool:

@@ -5,7 +5,7 @@ elsewhere: display and matching (one symbol), queueing, filters, custody (money)
 Never: reads a clock, draws unseeded numbers, or lets an order be earlier than its arrival.
 
 At one instant the market comes first: a state of the book and its fills, then requests that arrive, then
-funding. See docs/paper_broker.md for every assumption.
+funding, then a look at the margin of what has no mark price. See docs/paper_broker.md for every assumption.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gpuscalp.execution.outbox import Outbox, execution
 from gpuscalp.execution.timetable import Due, RequestKind, Timetable
 from gpuscalp.execution.working import WorkingOrder
 from gpuscalp.orders import OrderKind
-from gpuscalp.schema import NS_PER_MS, Instrument
+from gpuscalp.schema import NS_PER_MS, NS_PER_S, Instrument
 
 
 @final
@@ -49,7 +49,7 @@ class PaperBroker:
     account : exact; what is true at the exchange, before its reports have come back
     orders : open or on their way, by id
     displays : S books as the broker has been told of them
-    before_close : called with each symbol whose position a liquidation is about to close, if not None
+    before_look : called with each symbol whose book is about to be read out of its turn, if not None
     now_ns : exchange time of the last event
     """
 
@@ -80,12 +80,14 @@ class PaperBroker:
             for rules in each_rules
         )
         self.displays = tuple(matcher.display for matcher in self._matchers)
-        self.before_close: Callable[[int], None] | None = None
+        self.before_look: Callable[[int], None] | None = None
         self.orders: dict[int, WorkingOrder] = {}
         self._arrivals = Arrivals(each_rules, self._custody, self._matchers, self.orders, paper)
         # By symbol: what has arrived and waits for a state of the book to meet.
         self._waiting: tuple[list[Due], ...] = tuple([] for _ in range(count))
         self._last_id = self._own_id = 0
+        # The next whole second at which positions are valued; NEVER while there are none.
+        self._value_ns = NEVER
         self.now_ns = -1
 
     # What we ask for. Nothing happens before the request has arrived.
@@ -180,8 +182,8 @@ class PaperBroker:
 
     @property
     def due_ns(self) -> int:
-        """When the next request arrives; NEVER if none is on its way."""
-        return self._timetable.next_ns(NEVER)
+        """When time alone may change something; NEVER if no request is on its way and nothing is held."""
+        return min(self._timetable.next_ns(NEVER), self._value_ns + 1)
 
     def busy(self) -> set[int]:
         """Return the symbols, by index, with an order, or a request that waits for a book."""
@@ -195,13 +197,19 @@ class PaperBroker:
         last_ns = until_ns if inclusive else until_ns - 1
         while True:
             arrival, funding = self._timetable.next_ns(last_ns + 1), self._custody.funding_due_ns
-            if arrival <= last_ns and arrival <= funding:
+            value = self._value_ns
+            if arrival <= last_ns and arrival <= min(funding, value):
                 due = self._timetable.pop()
                 self.now_ns = max(self.now_ns, due.at_ns)
                 self._arrive(due)
-            elif funding < until_ns:
+            elif funding < until_ns and funding <= value:
                 self.now_ns = max(self.now_ns, funding)
                 self._fund(self._custody.next_due())
+            elif value < until_ns:
+                # Until the next event no book moves: of all whole seconds the last one says the most.
+                last_second = (min(arrival, funding, until_ns) - 1) // NS_PER_S * NS_PER_S
+                self.now_ns = max(self.now_ns, value, last_second)
+                self._value_unmarked()
             else:
                 break
         self.now_ns = max(self.now_ns, until_ns)
@@ -218,6 +226,20 @@ class PaperBroker:
             self._outbox.add(
                 ReportKind.FUNDING, self.now_ns, symbol_index=symbol_index, money_e8=paid, reason=unsaid
             )
+
+    def _value_unmarked(self) -> None:
+        """See whether the account still stands where no mark price would say so: the mid stands in."""
+        unmarked = self._custody.unmarked(self.now_ns)
+        for index in unmarked:
+            if self.before_look is not None:
+                self.before_look(index)
+            display = self.displays[index]
+            if display.sound:
+                self._custody.stand_in(index, self.now_ns, display.mid2_e8 // 2)
+        if unmarked and self._custody.is_liquidated():
+            self._liquidate()
+        held = any(position.qty_e8 for position in self.account.positions)
+        self._value_ns = (self.now_ns // NS_PER_S + 1) * NS_PER_S if held else NEVER
 
     # Requests at the exchange
 
@@ -255,7 +277,7 @@ class PaperBroker:
             self._end(order, OrderEvent.REJECT, code=Reject.TOO_MANY)
         elif order.kind is not OrderKind.STOP_MARKET:
             self._meet(due, order)
-        elif code := self._arrivals.judge_stop(order):
+        elif code := self._arrivals.judge_stop(order, self.now_ns):
             self._end(order, OrderEvent.REJECT, code=code)
         else:
             self._accept(order)
@@ -284,14 +306,14 @@ class PaperBroker:
         if order is None:
             return  # it was cancelled, or gave up, while it waited
         matcher = self._matchers[order.symbol_index]
-        self._custody.stand_in(order.symbol_index, matcher.display.mid2_e8 // 2)
+        self._custody.stand_in(order.symbol_index, self.now_ns, matcher.display.mid2_e8 // 2)
         new = due.kind is RequestKind.SUBMIT  # else a stop, which is accepted already
         if code := self._arrivals.judge(order, self.now_ns):
             self._end(order, OrderEvent.REJECT if new else OrderEvent.EXPIRE, code=code)
             return
         if new:
             self._accept(order)
-        limit = self._arrivals.limit_e8(order)
+        limit = self._arrivals.limit_e8(order, self.now_ns)
         matcher.take(order, limit, self.now_ns)
         if not order.is_open:
             return
@@ -324,6 +346,8 @@ class PaperBroker:
         index = order.symbol_index
         fee = self._custody.fee_e8(price_e8, qty_e8, maker=maker, liquidation=liquidation)
         realised = self.account.apply_fill(index, order.side * qty_e8, price_e8, fee)
+        if self._value_ns == NEVER:
+            self._value_ns = (self.now_ns // NS_PER_S + 1) * NS_PER_S
         fill = execution(
             order, self.displays[index], price_e8, qty_e8, maker=maker, fee_e8=fee, at_ns=self.now_ns
         )
@@ -350,8 +374,8 @@ class PaperBroker:
         for index in range(len(self._matchers)):
             held = self._custody.held_e8(index)
             if held:
-                if self.before_close is not None:
-                    self.before_close(index)
+                if self.before_look is not None:
+                    self.before_look(index)
                 self._own_id -= 1
                 order = self._arrivals.closing_order(self._own_id, index, held)
                 for price, qty in self._arrivals.closing_fills(order, self.now_ns):

@@ -16,6 +16,8 @@ NEVER: Final = 1 << 62
 # Between two fundings of a symbol (Binance USD-M, GET /fapi/v1/fundingInfo): 8 hours unless it says fewer.
 USUAL_INTERVAL_NS: Final = 8 * 3_600 * 10**9
 SHORTEST_INTERVAL_NS: Final = 3_600 * 10**9
+# The venue sends a mark price every one to three seconds: after a minute without one it is known no more.
+MARK_AGE_MAX_NS: Final = 60 * 10**9
 
 
 @final
@@ -32,7 +34,7 @@ class Custody:
 
     Attributes
     ----------
-    mark_e8 : list of S prices that value positions: the mark, or what stands in until there is one; 0 = none
+    mark_e8 : list of S prices that value positions: the mark, or what stands in while none is known; 0 = none
     funding_due_ns : when the next funding of any symbol is due
     """
 
@@ -47,7 +49,8 @@ class Custody:
     ) -> None:
         self.account = Account(start_e8, symbol_count)
         self.mark_e8 = [0] * symbol_count
-        self._marked = [False] * symbol_count
+        self._told_e8 = [0] * symbol_count  # the last mark
+        self._told_ns = [-NEVER] * symbol_count
         self._leverage = leverage
         self._maker_e8 = fee_rate_e8(cost.maker_fee_bps)
         self._taker_e8 = fee_rate_e8(cost.taker_fee_bps)
@@ -60,14 +63,20 @@ class Custody:
         # What the next funding takes for granted; "" where it was announced.
         self._unsaid = [""] * symbol_count
 
-    def known_mark_e8(self, symbol_index: int) -> int:
-        """Return the mark price; 0 before the first."""
-        return self.mark_e8[symbol_index] if self._marked[symbol_index] else 0
+    def known_mark_e8(self, symbol_index: int, now_ns: int) -> int:
+        """Return the mark price; 0 before the first, and where none has come for ``MARK_AGE_MAX_NS``."""
+        fresh = now_ns - self._told_ns[symbol_index] <= MARK_AGE_MAX_NS
+        return self._told_e8[symbol_index] if fresh else 0
 
-    def stand_in(self, symbol_index: int, price_e8: int) -> None:
-        """Value a symbol at another price, the mid, until its first mark."""
-        if not self._marked[symbol_index]:
+    def stand_in(self, symbol_index: int, now_ns: int, price_e8: int) -> None:
+        """Value a symbol at another price, the mid, while its mark is not known."""
+        if not self.known_mark_e8(symbol_index, now_ns):
             self.mark_e8[symbol_index] = price_e8
+
+    def unmarked(self, now_ns: int) -> list[int]:
+        """Return the symbols that are held and whose mark price is not known."""
+        held = (index for index, position in enumerate(self.account.positions) if position.qty_e8)
+        return [index for index in held if not self.known_mark_e8(index, now_ns)]
 
     def held_e8(self, symbol_index: int) -> int:
         return self.account.positions[symbol_index].qty_e8
@@ -81,8 +90,8 @@ class Custody:
         self, symbol_index: int, at_ns: int, mark_e8: int, rate_e8: int | None, next_funding_ns: int
     ) -> None:
         """Take a mark message; the rate that counts is the last one announced before its time."""
-        self.mark_e8[symbol_index] = mark_e8
-        self._marked[symbol_index] = True
+        self.mark_e8[symbol_index] = self._told_e8[symbol_index] = mark_e8
+        self._told_ns[symbol_index] = at_ns
         settled_ns = self._settled_ns[symbol_index]
         if rate_e8 is None or next_funding_ns <= max(settled_ns, at_ns):
             return
@@ -117,7 +126,7 @@ class Custody:
         self._due_ns[index] = due_ns + (interval_ns or USUAL_INTERVAL_NS)
         self._unsaid[index] = "not announced: the last rate" + ("" if interval_ns else ", every 8 hours")
         self.funding_due_ns = min(self._due_ns)
-        return self.account.apply_funding(index, self.mark_e8[index], self._rate_e8[index]), unsaid
+        return self.account.apply_funding(index, self._told_e8[index], self._rate_e8[index]), unsaid
 
     def affords(self, symbol_index: int, before_e8: int, after_e8: int, others: dict[int, int]) -> bool:
         """Whether the balance covers the initial margin once a symbol's exposure has grown.

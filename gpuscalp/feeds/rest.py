@@ -11,6 +11,7 @@ for those who go on.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
@@ -39,7 +40,7 @@ _DEPTH_WEIGHT: Final = ((50, 2), (100, 5), (500, 10), (1000, 20))
 
 @final
 class WeightBudget:
-    """What may still be asked this minute. Pure; times by the wall clock.
+    """What may still be asked this minute. Times by the wall clock; any thread may call.
 
     Parameters
     ----------
@@ -59,6 +60,7 @@ class WeightBudget:
         self.used = 0
         self.blocked_until_ns = 0
         self.refusals = 0
+        self._lock = threading.Lock()
 
     def ready_ns(self, weight: int, now_ns: int) -> int:
         """Return when a call may be made: ``now_ns`` or later."""
@@ -67,29 +69,35 @@ class WeightBudget:
         used = self.used if now_ns // _MINUTE_NS <= self._minute else 0
         return now_ns if used + weight <= self._limit - self._reserve else (self._minute + 1) * _MINUTE_NS
 
-    def spend(self, weight: int, now_ns: int) -> None:
-        """A call is made now."""
-        self._turn(now_ns)
-        self.used += weight
+    def spend(self, weight: int, now_ns: int) -> int:
+        """Count a call if it may be made now; return when it may: ``now_ns``, or later."""
+        with self._lock:
+            ready_ns = self.ready_ns(weight, now_ns)
+            if ready_ns == now_ns:
+                self._turn(now_ns)
+                self.used += weight
+        return ready_ns
 
     def on_reply(self, status: int, headers: Mapping[str, str], body: bytes, now_ns: int) -> None:
         """Learn from a reply, good or bad. Header names are matched without case."""
-        self._turn(now_ns)
         lower = {name.lower(): value for name, value in headers.items()}
         told = lower.get("x-mbx-used-weight-1m", "")
-        if told.isdigit():
-            # Other programs behind the same address count as well; what is on its way is not in it yet.
-            self.used = max(self.used, int(told))
+        with self._lock:
+            self._turn(now_ns)
+            if told.isdigit():
+                # Other programs behind the same address count as well; what is on its way is not in it yet.
+                self.used = max(self.used, int(told))
         if status not in _PATIENCE_S:
             return
-        self.refusals += 1
         asked = lower.get("retry-after", "")
         wait_s = int(asked) if asked.isdigit() else _PATIENCE_S[status]
         until_ns = now_ns + min(wait_s, _BAN_MAX_S) * NS_PER_S
         ban = _BANNED_UNTIL.search(body)
         if ban is not None:
             until_ns = max(until_ns, min(int(ban.group(1)) * NS_PER_MS, now_ns + _BAN_MAX_S * NS_PER_S))
-        self.blocked_until_ns = max(self.blocked_until_ns, until_ns)
+        with self._lock:
+            self.refusals += 1
+            self.blocked_until_ns = max(self.blocked_until_ns, until_ns)
 
     def _turn(self, now_ns: int) -> None:
         minute = now_ns // _MINUTE_NS
@@ -152,16 +160,15 @@ class RestClient:
         """
         import urllib3
 
-        now_ns = self._clock()
-        ready_ns = self.budget.ready_ns(weight, now_ns)
         url = self._base + path + (f"?{urlencode(params)}" if params else "")
+        now_ns = self._clock()
+        ready_ns = self.budget.spend(weight, now_ns)
         if ready_ns > now_ns:
             raise FeedError(
                 "the venue's limit allows no call now",
                 where=url,
                 value=f"{(ready_ns - now_ns) / NS_PER_S:.1f} s to wait",
             )
-        self.budget.spend(weight, now_ns)
         if self._pool is None:
             timeout = urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s)
             self._pool = (

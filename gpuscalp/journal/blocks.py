@@ -29,6 +29,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import zstandard
 
 from gpuscalp.errors import JournalError
 
@@ -233,6 +234,13 @@ def check_payload(header: BlockHeader, payload: bytes, where: str) -> None:
         raise JournalError("block is cut short", where=where, value=len(payload))
     if zlib.crc32(payload) != header.payload_crc:
         raise JournalError("block is damaged: its checksum differs", where=where)
+    # What the frame itself says is what unpacking takes, whatever limit the library is given.
+    try:
+        raw_bytes = zstandard.frame_content_size(payload)
+    except zstandard.ZstdError as error:
+        raise JournalError("block cannot be unpacked", where=where, value=str(error)) from None
+    if raw_bytes != header.raw_bytes:
+        raise JournalError("block is damaged: it would unpack to another size", where=where, value=raw_bytes)
 
 
 def _records(first_seq: int, entries: Any, raw: bytes, at: int) -> Iterator[Record]:

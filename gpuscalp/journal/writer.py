@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +77,9 @@ class JournalWriter:
         self._compress = zstandard.ZstdCompressor(level=config.level).compress
         self._lock = _locked(self.path)
         self._file = -1
+        # Who waits for the disk: the file must not be closed or change meanwhile, or what is known to be
+        # durable of one segment would be believed of the next.
+        self._settling = threading.Lock()
         try:
             self.repaired: Repair | None = repair(self.path)
             segments = segments_of(self.path)
@@ -151,16 +155,16 @@ class JournalWriter:
 
     def pending_sync(self) -> tuple[int, int, int]:
         """Return what ``settle`` needs to make durable all that is flushed by now."""
-        return self._file, self._size, self.flushed_seq
+        return self._segment, self._size, self.flushed_seq
 
-    def settle(self, file: int, size: int, seq: int) -> None:
-        """Wait for the disk. May run in another thread while records go on being appended and flushed."""
-        if file != self._file or size <= self._durable_bytes:
-            return
-        _fsync(file, self.path)
-        if file == self._file:
-            self._durable_bytes = max(self._durable_bytes, size)
-            self.durable_seq = max(self.durable_seq, seq)
+    def settle(self, segment: int, size: int, seq: int) -> None:
+        """Wait for the disk. May run in other threads while records go on being appended and flushed; the end
+        of a segment waits for it. What is closed by then was made durable, or given up."""
+        with self._settling:
+            if self._file < 0 or segment != self._segment or size <= self._durable_bytes:
+                return
+            _fsync(self._file, self.path)
+            self._durable_bytes, self.durable_seq = size, seq
 
     def close(self, *, now_ns: int) -> None:
         """End the segment with an END record, durable. Further calls do nothing."""
@@ -170,16 +174,15 @@ class JournalWriter:
             self.append(RecordKind.END, b"", recv_ns=now_ns)
             self.sync()
         finally:
-            os.close(self._file)
-            self._file = -1
-            self._unlock()
+            self.abandon()
 
     def abandon(self) -> None:
         """Leave as a killed process would: what is not flushed is lost. For tests of recovery."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            self._unlock()
+        with self._settling:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+                self._unlock()
 
     def __enter__(self) -> JournalWriter:
         return self
@@ -214,11 +217,12 @@ class JournalWriter:
 
     def _rotate(self) -> None:
         """Make the full segment durable and go on in the next."""
-        full = self._file
-        _fsync(full, self.path)
-        self.durable_seq, self._durable_bytes = self.flushed_seq, self._size
-        self._open_segment(self._segment + 1, self._parts[0].recv_ns)
-        os.close(full)
+        with self._settling:
+            full = self._file
+            _fsync(full, self.path)
+            self.durable_seq, self._durable_bytes = self.flushed_seq, self._size
+            self._open_segment(self._segment + 1, self._parts[0].recv_ns)
+            os.close(full)
 
     def _write(self, data: bytes) -> None:
         try:

@@ -118,7 +118,8 @@ def backup(sources: Sequence[Path], out: Path, *, told: Progress | None = None) 
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     files: list[SavedFile] = []
     try:
-        with partial.open("xb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        partial.touch(mode=0o600, exist_ok=False)  # a session's folder is its owner's alone
+        with partial.open("wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
             for source in named:
                 with tempfile.TemporaryDirectory(prefix="gpuscalp-backup-") as scratch:
                     for piece in _pieces(source, Path(scratch)):

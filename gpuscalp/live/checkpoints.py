@@ -34,6 +34,8 @@ _SUFFIX: Final = ".ckpt"
 _PARTIAL: Final = ".partial"
 _LENGTH: Final = struct.Struct("<q")
 _PIECE_BYTES: Final = 1 << 20
+# What stands before the arrays: more is no state of ours, and the memory for it is not taken.
+_HEAD_BYTES_MAX: Final = 1 << 29
 _BREATH_S: Final = 0.003
 # What an engine knows beside its stream; of its models only the names.
 _STATE: Final = (
@@ -138,19 +140,22 @@ class Checkpoints:
         digest = hashlib.sha256()
         target = self._path / f"{seq:016d}{_SUFFIX}"
         partial = target.with_suffix(_PARTIAL)
-        with partial.open("wb") as file:
-            file.write(_MAGIC + bytes(digest.digest_size))
-            for part in _compressed(packed):
-                digest.update(part)
-                file.write(part)
-                # Nobody waits for this, and many wait for the processor.
-                time.sleep(_BREATH_S)
-            file.seek(len(_MAGIC))
-            file.write(digest.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        self._spare = packed.arrays
-        partial.rename(target)
+        try:
+            with partial.open("wb") as file:
+                file.write(_MAGIC + bytes(digest.digest_size))
+                for part in _compressed(packed):
+                    digest.update(part)
+                    file.write(part)
+                    # Nobody waits for this, and many wait for the processor.
+                    time.sleep(_BREATH_S)
+                file.seek(len(_MAGIC))
+                file.write(digest.digest())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(target)
+        finally:
+            self._spare = packed.arrays
+            partial.unlink(missing_ok=True)  # of a full disk, which must not be filled by what nobody reads
         sync_folder(self._path)
         for old in sorted(self._path.glob(f"*{_SUFFIX}"))[: -self._kept]:
             old.unlink(missing_ok=True)
@@ -168,8 +173,9 @@ class Checkpoints:
         DataError     the newest one is of another version of the program
         ModelError    a model that it names is not there, or is not what it was
         """
+        stream_bytes = sum(array.nbytes for array in engine.stream.checkpoint(copy=False).values())
         for path in sorted(self._path.glob(f"*{_SUFFIX}"), reverse=True):
-            found = _read(path)
+            found = _read(path, bytes_max=_HEAD_BYTES_MAX + stream_bytes)
             if found is None or found[0].seq > until_seq:
                 continue
             content, stream = found
@@ -199,11 +205,13 @@ def _compressed(packed: Packed) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def _read(path: Path) -> tuple[_Content, dict[str, np.ndarray]] | None:
-    """Return what a file holds; None if it is damaged or of another format."""
+def _read(path: Path, *, bytes_max: int) -> tuple[_Content, dict[str, np.ndarray]] | None:
+    """Return what a file holds; None if it is damaged, of another format, or larger once unpacked."""
     data = path.read_bytes()
     body = data[len(_MAGIC) + 32 :]
     if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != data[len(_MAGIC) : len(_MAGIC) + 32]:
+        return None
+    if not 0 <= zstandard.frame_content_size(body) <= bytes_max:
         return None
     plain = zstandard.ZstdDecompressor().decompress(body)
     start = _LENGTH.size + _LENGTH.unpack_from(plain)[0]

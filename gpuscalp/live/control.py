@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import shlex
@@ -21,6 +20,7 @@ import msgspec
 
 from gpuscalp.errors import DeadlineError, GpuscalpError, NotRunningError, UsageError, from_dict
 from gpuscalp.files import replace_file
+from gpuscalp.locks import read_lock
 from gpuscalp.redaction import redact
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
@@ -193,16 +193,9 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
 def is_running(path: Path) -> bool:
     """Whether some process holds the session's lock."""
     try:
-        file = os.open(path / "lock", os.O_RDONLY)
+        return read_lock(path / "lock").held
     except OSError:
         return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(file)
-    return False
 
 
 def write_status(path: Path, status: dict[str, Any]) -> None:

@@ -121,7 +121,7 @@ def create(
     device_reason: str = "",
     market: str = OWN_MARKET,
 ) -> None:
-    """Lay out the directory of a new session.
+    """Lay out the directory of a new session, for its owner alone: who can open the lock can hold it.
 
     Raises
     ------
@@ -129,7 +129,9 @@ def create(
     """
     if path.exists() and any(path.iterdir()):
         raise UsageError("there is something here already", where=str(path), fix="name a new directory")
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(PermissionError):  # somebody else has made it, and knows who may look into it
+        path.chmod(0o700)
     note_session(bundle, path, now_ns=now_ns)
     (path / "bundle").mkdir()  # fails for all but one of those that begin here at once
     with ExitStack() as undo:

@@ -62,14 +62,14 @@ _STATES: Final = {"active": 0.0, "reducing": 1.0, "halted": 2.0}
 
 @final
 class Monitor:
-    """Watches one session that runs. It is the engine's watcher.
+    """Watches one session that runs, as the engine's watcher.
 
     Order of calls: ``on_step`` and ``on_report`` in the engine's thread; everything else while the engine is
     at rest.
 
     Parameters
     ----------
-    session : recovered; its engine is told to whom it tells
+    session : recovered
     latency : by stage, of this process
     promotion : the rules that lead and shadow are held to; None: those of the session's configuration
 
@@ -78,6 +78,7 @@ class Monitor:
     outcomes, trading, batches, drift, late_trades, rivals : to be read
     framed_ns : when a frame was last decided on (monotonic clock); 0 = not yet
     adapt : told what has matured, if it is there; may be set
+    measured : what ``status`` returned last; {} before the first
     """
 
     def __init__(
@@ -107,11 +108,11 @@ class Monitor:
         self._turn = self._rows = self._doubtful = 0
         self._began_ns = self._end_ns = 0
         self.framed_ns = 0
+        self.measured: dict[str, Any] = {}
         self._before: dict[str, float] | None = None
         self._trend = RollingSum((len(_TREND),), **_HOUR)
         self._durations = RollingSum(latency.counts.shape, **_MINUTES)
         self._counted = latency.counts.copy()
-        session.engine.watcher = self
 
     # In the engine's thread
 
@@ -139,6 +140,8 @@ class Monitor:
 
     def on_work(self, work: Work, outcome: Outcome) -> None:
         """Take in what the engine was given, and what it made of it."""
+        if outcome.frames:
+            self.framed_ns = time.monotonic_ns()
         if len(work.ticks):
             self.batches.add(np.array([len(work.ticks)], np.float64))
         self.trading.on_records(outcome.records)
@@ -146,8 +149,6 @@ class Monitor:
             if isinstance(body, SignalRecord):
                 for stage, spent_ns in zip(_STAGES, body.stages_ns, strict=True):
                     self._latency.add(stage, spent_ns)
-        if outcome.frames:
-            self.framed_ns = time.monotonic_ns()
 
     def status(self, status: Mapping[str, Any], exch_ns: int) -> dict[str, Any]:
         """Return the keys ``predictions``, ``drift``, ``trading``, ``results`` and ``score`` of a status.
@@ -165,13 +166,14 @@ class Monitor:
         quality = self.outcomes.quality(self._end_ns)
         drift = self.drift.status(self._end_ns)
         trend = self._observe(status)
-        return {
+        self.measured = {
             "predictions": self._predictions(quality),
             "drift": drift,
             "trading": self._trading(),
             "results": self._results(),
             "score": _shown(score(self._numbers(status, quality, drift, trend))),
         }
+        return self.measured
 
     def comparison(self) -> Callable[[], None] | None:
         """Return what is due and has to be done in another thread (``DriftWatch.comparison``)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -94,6 +95,10 @@ def _telling(notifier: Notifier, who: str, status: Callable[[], Mapping[str, Any
     notifier.start()
     try:
         yield
+    except (KeyboardInterrupt, CancelledError):  # Ctrl-C or SIGTERM
+        stopped = "It was stopped before it ran."
+        notifier.say(Message(f"gpuscalp {who}: the session ended", stopped, "info"))
+        raise
     except BaseException as error:
         # The error itself may name a file or a URL: its kind is enough to come and look.
         what = error.what if isinstance(error, GpuscalpError) else type(error).__name__

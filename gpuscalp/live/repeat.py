@@ -220,9 +220,7 @@ class Repeater:
         work, self._work = self._work, None
         if work is None:
             raise JournalError("an outcome without a batch", where=f"record {records[0].seq}")
-        written: list[Written] = [
-            (record.seq, RecordKind(record.kind), decode(record, OUTPUTS[record.kind])) for record in records
-        ]
+        written = written_of(records)
         outcome = self._engine.step(work, recorded_clock(written), recorded_device(written))
         compare(outcome, written, records, self.differences)
         self._market.send(outcome.orders, outcome.cancels)
@@ -232,6 +230,11 @@ class Repeater:
             self._on_outputs(written)
         if self._on_step is not None:
             self._on_step(outcome)
+
+
+def written_of(records: Iterable[Record]) -> list[Written]:
+    """Return records of outputs with what they say."""
+    return [(each.seq, RecordKind(each.kind), decode(each, OUTPUTS[each.kind])) for each in records]
 
 
 def halt_at_start(trader: Trader, event: str, last_order_id: int, now_ns: int) -> StateRecord:

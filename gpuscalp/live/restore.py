@@ -55,6 +55,9 @@ def restore(file: Path, folder: Path | None, *, told: Progress | None = None) ->
                 raise UsageError(
                     "there is something here already", where=str(taken), fix="restore into another folder"
                 )
+            for source in manifest.sources:
+                if source.kind == "session":
+                    (staging / source.name).chmod(0o700)  # its owner's alone, as it was begun
             restored = _lay_out(staging, targets)
     return answer_of(file, manifest) | {"restored": restored}
 

@@ -46,6 +46,7 @@ from gpuscalp.live.workers import look_for_gpus, predicting
 from gpuscalp.logs import LogWriter
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
 from gpuscalp.monitoring.nvml import CardSample
+from gpuscalp.process_pool import stopped_as_interrupted
 from gpuscalp.progress import Progress
 from gpuscalp.redaction import keep_environment
 from gpuscalp.rehearsal import open_source
@@ -107,6 +108,7 @@ class SocketWay:
         return SocketSource(session, config, routes, rest, clock)
 
 
+@stopped_as_interrupted()
 def run_live(
     path: Path,
     config: LiveConfig | None,
@@ -125,6 +127,9 @@ def run_live(
     way: Way | None = None,
 ) -> dict[str, Any]:
     """Run a session and return how it stood at its end.
+
+    In the main thread SIGTERM ends the preparation as Ctrl-C does, and what it has begun is undone; from then
+    on both are a clean stop.
 
     Parameters
     ----------

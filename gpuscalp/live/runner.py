@@ -30,9 +30,11 @@ from gpuscalp.live.gpu_watch import GpuWatch
 from gpuscalp.live.market import Work
 from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.narration import Narrator
+from gpuscalp.live.onlookers import Harmless, Onlookers
 from gpuscalp.live.placement import Placement
 from gpuscalp.live.probes import Pulse
 from gpuscalp.live.records import Command
+from gpuscalp.live.saving import Saving
 from gpuscalp.live.session import Session
 from gpuscalp.live.source import TIME_IS_UP, Source
 from gpuscalp.live.status import status_of
@@ -86,6 +88,8 @@ class Runner:
     ) -> None:
         self.session, self.latency = session, LatencyHistogram()
         self.monitor = Monitor(session, self.latency, config.promotion)
+        self._onlookers = Onlookers()
+        session.engine.watcher = Harmless(self.monitor, self._onlookers)
         self.failure: BaseException | None = None
         self.stop_reason = ""
         self.last_status: dict[str, Any] = {}
@@ -103,7 +107,13 @@ class Runner:
         self._stopping = asyncio.Event()
         self._started_ns = time.monotonic_ns()
         self._due: dict[str, int] = {}
-        self._settled = self._owed = self._untold = False  # the heap; a checkpoint; a status
+        self._untold = False  # a status is due
+        self._saving = Saving(
+            session,
+            self._onlookers,
+            background=partial(self._in_background, pool=self._slow),
+            guarded=self.guarded,
+        )
         self._commands = Commands(session, self, self._disk)
         self.use = self._commands.use
         self._succession = Succession(session, config, self.monitor, self.use)
@@ -122,40 +132,49 @@ class Runner:
             _LOG.warning(
                 "a crash had left %d bytes at the journal's end, which were cut off", start.torn_bytes
             )
-        self._pulse.phase = "running"
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
-        self.watch_signals()
-        self._source.attach(self)
-        heap.settle()
-        await self._control.start()
-        if self._gpu is not None:
-            self._gpu.start()
-        tasks = [asyncio.create_task(work) for work in (self._source.run(), self._tick())]
-        for task in tasks:
-            task.add_done_callback(self._ended)
         try:
+            async with contextlib.AsyncExitStack() as ending:  # each step, whatever becomes of the others
+                ending.callback(heap.release)
+                ending.callback(sys.setswitchinterval, sys.getswitchinterval())
+                for pool in (self._slow, self._disk, self._engine):
+                    ending.callback(pool.shutdown, wait=True, cancel_futures=True)
+                ending.push_async_callback(self._control.close)
+                ending.push_async_callback(self._finish)
+                ending.push_async_callback(self._source.close)
+                await self._run(seconds)
+        except Exception as error:
+            self._fail(error)
+        if self.failure is not None:
+            raise self.failure
+
+    async def _run(self, seconds: float | None) -> None:
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            self._pulse.phase = "running"
+            sys.setswitchinterval(_SWITCH_S)
+            self.watch_signals()
+            self._source.attach(self)
+            heap.settle()
+            await self._control.start()
+            if self._gpu is not None:
+                self._gpu.start()
+            tasks += [asyncio.create_task(work) for work in (self._source.run(), self._tick())]
+            for task in tasks:
+                task.add_done_callback(self._ended)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._stopping.wait()
             self.stop_reason = self.stop_reason or TIME_IS_UP
+        except Exception as error:
+            self._fail(error)
         finally:
             self._pulse.phase = "stopping"
             self._stopping.set()  # time may be up: from now on no command is taken
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._source.close()
             if self._gpu is not None:
                 self._gpu.stop()
-            await self._finish()
-            await self._control.close()
-            for pool in (self._engine, self._disk, self._slow):
-                pool.shutdown(wait=True, cancel_futures=True)
-            sys.setswitchinterval(before)
-            heap.release()
-        if self.failure is not None:
-            raise self.failure
 
     def watch_signals(self) -> None:
         """End the session by SIGINT and SIGTERM."""
@@ -196,6 +215,7 @@ class Runner:
             succession=self._succession.status(),
             gpu=None if self._gpu is None else self._gpu.status(),
             logs=None if self._logs is None else self._logs.status(),
+            onlookers=self._onlookers,
         )
 
     def set_log_level(self, level: str, logger: str) -> dict[str, str]:
@@ -239,34 +259,33 @@ class Runner:
             if (error := future.exception()) is not None:
                 self._fail(error)
             else:
-                then(future.result())
+                self.guarded(lambda: then(future.result()))
 
         self.busy = True
         self._pulse.working_ns = time.monotonic_ns()
         self._engine.submit(job).add_done_callback(lambda future: loop.call_soon_threadsafe(done, future))
 
     def _done(self, work: Work, taken_ns: int, outcome: Outcome) -> None:
-        began = time.perf_counter_ns()
-        self.guarded(lambda: self.session.apply(outcome, time.time_ns()))
-        if self.failure is not None:
-            return
-        self.guarded(self._source.send)
+        began, look_on = time.perf_counter_ns(), self._onlookers.run
+        self.session.apply(outcome, time.time_ns())
+        self._source.send()
+        self._commands.answered(outcome)
         if outcome.frames and work.recv_ns:
             self.latency.add(Stage.BATCH, taken_ns - work.recv_ns)
             self.latency.add(Stage.ORDER, time.perf_counter_ns() - began)
             self.latency.add(Stage.TOTAL, time.time_ns() - work.recv_ns)
-        self.monitor.on_work(work, outcome)
-        self.guarded(partial(self._narrator.tell, outcome))
-        self._commands.answered(outcome)
+        look_on("monitor", partial(self.monitor.on_work, work, outcome))
+        look_on("log", partial(self._narrator.tell, outcome))
         if outcome.frames:  # now: everything stands still, and the next frame is farthest away
-            if self._owed:
-                self.guarded(self._checkpoint)
+            if self._saving.owed:
+                self._saving.save()
             if self._untold:
-                self.guarded(self._tell)
+                self._tell()
             self._pulse.frame_done.set()
-        if self.session.engine.shadow_waits and self.failure is None:
+        if self.session.engine.shadow_waits:
             # Now that the frame's orders have left. The next batch waits for it.
-            self._let_work(self.session.engine.predict_shadow, lambda _: self._go_on())
+            shadow = partial(look_on, "shadow", self.session.engine.predict_shadow)
+            self._let_work(shadow, lambda _: self._go_on())
         else:
             self._go_on()
 
@@ -290,10 +309,10 @@ class Runner:
             if self._is_due("health", _HEALTH_NS):
                 device = () if self._gpu is None else self._gpu.reasons()
                 session.on_health(self._source.health(device), now_ns)
-                self._placement.poll()
+                self._onlookers.run("placement", self._placement.poll)
                 if not self.busy:
                     self.guarded(partial(self._succession.poll, now_ns))
-            self._owed |= self._is_due("checkpoint", round(config.session.checkpoint_s * NS_PER_S))
+            self._saving.owed |= self._is_due("checkpoint", round(config.session.checkpoint_s * NS_PER_S))
             if self._is_due("status", config.session.status_ms * NS_PER_MS):
                 if self._untold:  # no frame has closed since it was due
                     self._tell()
@@ -309,37 +328,26 @@ class Runner:
         self._due[what] = now_ns + every_ns
         return True
 
-    def _checkpoint(self) -> None:
-        session = self.session
-        if not self._settled:
-            self._settled = True  # once more: by now the books are there
-            heap.settle()
-        self._owed = False
-        content, seq = session.checkpoint()
-        pending = session.journal.pending_sync()
-
-        def write() -> None:
-            # The journal first: a checkpoint that is ahead of it would be worth nothing.
-            session.journal.settle(*pending)
-            name, digest = session.checkpoints.write(content, seq)
-            session.store.tidy()
-            loop.call_soon_threadsafe(session.note_checkpoint, name, digest, time.time_ns())
-
-        loop = asyncio.get_running_loop()
-        self._in_background(write, self._slow)
-
     def _tell(self) -> None:
         if self.busy:  # the engine is changing what the status reads: a moment later
             self._due["status"] = time.monotonic_ns()
             return
         self._untold = False
-        status = self.status()
-        self.detail = self.monitor.detail(self._source.stream_ages_s())
-        self._in_background(lambda: write_status(self.session.path, status))
-        if (comparison := self.monitor.comparison()) is not None:
-            self._in_background(comparison, self._slow)
+        self._onlookers.run("status", self._look)
+
+    def _look(self) -> None:
+        self._renew()
+        status = self.last_status
+        written = partial(write_status, self.session.path, status)
+        self._in_background(partial(self._onlookers.run, "status_file", written))
         if self._on_status is not None:
-            self._on_status(status)
+            self._onlookers.run("terminal", partial(self._on_status, status))
+        self.detail = self.monitor.detail(self._source.stream_ages_s())
+        if (comparison := self.monitor.comparison()) is not None:
+            self._in_background(partial(self._onlookers.run, "drift", comparison), self._slow)
+
+    def _renew(self) -> None:
+        self.last_status = self.status()
 
     # Beginning and end
 
@@ -348,20 +356,19 @@ class Runner:
         while self.busy:
             await asyncio.sleep(_TICK_S)
         self._commands.give_up()  # there are some only after a failure
-        self._succession.close()
-        # A checkpoint that is being written has to be noted while there is a journal.
-        await asyncio.get_running_loop().run_in_executor(self._slow, int)
-        session, clean = self.session, self.failure is None
-        try:
-            if clean:
-                content, seq = session.checkpoint()
-                session.journal.sync()
-                name, digest = session.checkpoints.write(content, seq)
-                session.note_checkpoint(name, digest, time.time_ns())
-            self.last_status = self.status() | {"running": False, "reason": self.stop_reason}
-            write_status(session.path, self.last_status)
-        finally:
-            session.close(now_ns=time.time_ns(), clean=clean)
+        self.guarded(self._succession.close)
+        # A checkpoint has to be noted while there is a journal; the last status must come last.
+        for pool in (self._slow, self._disk):
+            await asyncio.get_running_loop().run_in_executor(pool, int)
+        session, look_on = self.session, self._onlookers.run
+        if self.failure is None:
+            self.guarded(session.journal.sync)
+        if clean := self.failure is None:
+            self._saving.save_last()
+        look_on("status", self._renew)
+        self.last_status = self.last_status | {"running": False, "reason": self.stop_reason}
+        look_on("status_file", partial(write_status, session.path, self.last_status))
+        self.guarded(partial(session.close, now_ns=time.time_ns(), clean=clean))
 
     def guarded(self, action: Callable[[], None]) -> None:
         """Do something that must succeed for the session to go on."""

@@ -41,12 +41,10 @@ from gpuscalp.live.records import (
     HealthRecord,
     ModelRecord,
     SessionRecord,
-    decode,
     encode,
     model_text,
 )
 from gpuscalp.live.repeat import (
-    OUTPUTS,
     Differences,
     Repeater,
     Tail,
@@ -54,6 +52,7 @@ from gpuscalp.live.repeat import (
     halt_at_start,
     recorded_clock,
     recorded_device,
+    written_of,
 )
 from gpuscalp.live.roles import as_written
 from gpuscalp.live.store import Store, Written
@@ -343,10 +342,7 @@ class Session:
 
     def _finish(self, tail: Tail, clock: Clock, now_ns: int) -> None:
         """Finish the step that a crash has cut short: what it had not written is written now."""
-        recorded: list[Written] = [
-            (record.seq, RecordKind(record.kind), decode(record, OUTPUTS[record.kind]))
-            for record in tail.outputs
-        ]
+        recorded = written_of(tail.outputs)
         outcome = self.engine.step(tail.work, recorded_clock(recorded, clock), recorded_device(recorded))
         differences = Differences()
         begun = Outcome(records=outcome.records[: len(recorded)])
@@ -367,12 +363,9 @@ class Session:
 
     def _restore_store(self, end_seq: int) -> None:
         """Make the database again from the journal."""
-        written: list[Written] = [
-            (record.seq, RecordKind(record.kind), decode(record, OUTPUTS[record.kind]))
-            for record in read_records(self.path / "journal")
-            if record.kind in _DURABLE and record.seq < end_seq
-        ]
-        self.store.write(written, self.engine.trader.account)
+        records = read_records(self.path / "journal")
+        kept = (each for each in records if each.kind in _DURABLE and each.seq < end_seq)
+        self.store.write(written_of(kept), self.engine.trader.account)
 
     def _begin(self, now_ns: int) -> None:
         about = self.about

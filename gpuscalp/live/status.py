@@ -16,6 +16,7 @@ from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.latency import LatencyHistogram, Stage
 from gpuscalp.live.latest_rows import features_of, quotes_of
 from gpuscalp.live.monitor import Monitor
+from gpuscalp.live.onlookers import Onlookers
 from gpuscalp.live.roles import InRole
 from gpuscalp.live.session import Session
 from gpuscalp.live.snapshots import Snapshots
@@ -39,6 +40,7 @@ def status_of(
     succession: dict[str, Any],
     gpu: dict[str, Any] | None,
     logs: dict[str, Any] | None,
+    onlookers: Onlookers,
 ) -> dict[str, Any]:
     """Return the status of a session that runs. Call it while the engine is at rest.
 
@@ -47,6 +49,7 @@ def status_of(
     source : what the source says of itself (``gpuscalp.live.source``)
     succession : how retraining, shadow and promotion stand (``gpuscalp.live.succession``)
     gpu, logs : the same of the GPUs' watch and of the log; None where there is none
+    onlookers : measure what can be measured; what cannot is shown as it last was
     """
     about, engine, market = session.about, session.engine, session.market
     trader, gate = engine.trader, engine.trader.gate
@@ -108,7 +111,11 @@ def status_of(
         "gpu": gpu,
         "logs": logs,
     }
-    return found | monitor.status(found, exch_ns)
+    if monitor.measured:
+        onlookers.run("monitor", lambda: monitor.status(found, exch_ns))
+    else:
+        monitor.status(found, exch_ns)
+    return found | monitor.measured | {"onlookers": onlookers.status()}
 
 
 def _frame_age_ms(session: Session, exch_ns: int, framed_ns: int) -> float | None:

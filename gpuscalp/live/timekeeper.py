@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -32,20 +33,24 @@ def exchange_clock(clock: ClockOffset, newest: Callable[[], int]) -> Callable[[]
     the monotonic clock, and of the messages too, is a wall clock that was set: time goes on without it, or
     whatever is true would come too late until it has passed. (After a sleep of the machine the monotonic
     clock is behind; there the first message shows that the wall clock is right.)
+
+    Any thread may ask: the engine's dates its decisions by it while the loop closes frames.
     """
     told = 0
     trusted: tuple[int, int] | None = None  # the last estimate that was, and when it was (monotonic)
+    asking = threading.Lock()  # of two at once, the slower would take back what the other was told
 
     def now() -> int:
         nonlocal told, trusted
-        exch_ns, now_ns, least_ns = clock.exchange_ns(time.time_ns()), time.monotonic_ns(), newest()
-        if trusted is not None:
-            least_ns = max(least_ns, trusted[0] + now_ns - trusted[1])
-        if exch_ns is not None and (trusted is None or exch_ns - least_ns <= clock.limit_ns):
-            trusted = (exch_ns, now_ns)
-            least_ns = max(exch_ns, newest())
-        told = max(told, least_ns)
-        return told
+        with asking:
+            exch_ns, now_ns, least_ns = clock.exchange_ns(time.time_ns()), time.monotonic_ns(), newest()
+            if trusted is not None:
+                least_ns = max(least_ns, trusted[0] + now_ns - trusted[1])
+            if exch_ns is not None and (trusted is None or exch_ns - least_ns <= clock.limit_ns):
+                trusted = (exch_ns, now_ns)
+                least_ns = max(exch_ns, newest())
+            told = max(told, least_ns)
+            return told
 
     return now
 

@@ -15,7 +15,7 @@ from typing import Final, final
 import numpy as np
 from msgspec import Struct
 
-from gpuscalp.backtest.ledger import Execution
+from gpuscalp.backtest.ledger import Execution, is_chosen
 from gpuscalp.execution.booking import BookedFill
 from gpuscalp.execution.lifecycle import ENDED
 from gpuscalp.execution.messages import Report, ReportKind
@@ -179,7 +179,7 @@ class TradingRecord:
         if fill.mid2_e8 and self._spread_e8 is not None:
             self._spread_e8 += done.spread_e8
             self.slippage_e8 += done.delay_e8 + done.impact_e8
-        elif order is not None:
+        elif is_chosen(order):
             self.slippage_e8 += self._spread_e8 or 0
             self._spread_e8 = None
             self.slippage_e8 += done.delay_e8 + done.spread_e8 + done.impact_e8

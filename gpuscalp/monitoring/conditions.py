@@ -169,8 +169,8 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpDiskFull",
         "critical",
-        _below(Ratio(Series("gpuscalp_disk_free_bytes"), Series("gpuscalp_disk_size_bytes")), 0.05),
-        "Less than 5 % of the disk is free; a session whose journal cannot be written ends.",
+        _below(Series("gpuscalp_disk_free_ratio"), 0.05),
+        "Less than 5 % of the disk (bytes or files) is free; a session whose journal cannot be written ends.",
         hold_s=30,
     ),
     # Warning: it goes on, worse than it should. Look today.
@@ -236,8 +236,8 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpDiskLow",
         "warning",
-        _below(Ratio(Series("gpuscalp_disk_free_bytes"), Series("gpuscalp_disk_size_bytes")), 0.15),
-        "Less than 15 % of the disk is free.",
+        _below(Series("gpuscalp_disk_free_ratio"), 0.15),
+        "Less than 15 % of the disk (bytes or files) is free.",
         hold_s=60,
     ),
     Condition(
@@ -245,6 +245,12 @@ CONDITIONS: Final = (
         "warning",
         _above(Rise(Series("gpuscalp_overloads_total"), _FIVE), 0),
         "More ticks came than could be worked on; quotes and books gave way to newer ones.",
+    ),
+    Condition(
+        "GpuscalpUnwatched",
+        "warning",
+        _above(Rise(Series("gpuscalp_onlooker_errors_total"), _FIVE), 0),
+        "Something that only looks on has failed: what it shows is old. The session goes on.",
     ),
     Condition(
         "GpuscalpTradesLate",

@@ -73,12 +73,20 @@ NUMBERS: Final = (
         "Free on the disk that the session lies on, bytes.",
     ),
     Number(
+        "gpuscalp_disk_free_ratio",
+        ("resources", "disk_free_ratio"),
+        "Free share of the disk that the session lies on: of its bytes or files, whichever is the less.",
+    ),
+    Number(
         "gpuscalp_journal_bytes",
         ("journal", "bytes"),
         "Written to the journal by this process, bytes.",
         counts=True,
     ),
     Number("gpuscalp_journal_records", ("journal", "records"), "Records of the journal.", counts=True),
+    Number(
+        "gpuscalp_onlooker_errors", ("onlookers", "errors"), "Failures of what only looks on.", counts=True
+    ),
     Number("gpuscalp_frames", ("frames",), "Frames decided on.", counts=True),
     Number(
         "gpuscalp_last_frame_age_seconds",

@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from typing import Any, Final, final
+from urllib.parse import urlsplit
 
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -98,6 +100,7 @@ class _Server(ThreadingHTTPServer):
         self._room = threading.BoundedSemaphore(_REQUESTS_MAX)
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, port), _Answer)
+        self.is_loopback = ip_address(str(self.server_address[0])).is_loopback
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._room.acquire(blocking=False):
@@ -149,6 +152,8 @@ class _Answer(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815  # the library's name
 
     def _answer(self, path: str) -> tuple[int, str, str]:
+        if self.server.is_loopback and not _is_loopback(self.headers.get("Host", "localhost")):
+            return 421, "application/json", _json({"error": "not a name of this machine for itself"})
         if path == METRICS:
             self.server.before_scrape()
             encoder, kind = choose_encoder(self.headers.get("Accept", ""))
@@ -184,6 +189,18 @@ class _Patient(io.RawIOBase):
             return self._connection.recv_into(buffer)
         finally:
             self._connection.settimeout(self._patience_s)  # of the answer
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a request asks for this machine as it knows itself, at whatever port: a tunnel has its own.
+
+    A foreign name that was made to point here is a page's way around the browser's rules.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _json(answer: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Final, final
 
 import numpy as np
 
+from gpuscalp.account import divide_half_even
 from gpuscalp.archive import Archive
 from gpuscalp.backtest.saved import SavedRun, exact_utc, times, units
 from gpuscalp.errors import UsageError
@@ -59,6 +60,12 @@ class _Filled:
     def price(self) -> float:
         return self.notional / self.qty_e8
 
+    def measure_from(self, other: _Filled) -> None:
+        """Take the mid of another run's fills: that of a target or a stop is the fill's own."""
+        gross_e8 = divide_half_even(other.gross_e8 * self.qty_e8, other.qty_e8)
+        self.price_e8 += self.gross_e8 - gross_e8
+        self.gross_e8 = gross_e8
+
 
 def compare_fills(ours: Path, theirs: Path, archive: Path) -> dict[str, Any]:
     """Return what ``gpuscalp nautilus compare`` prints.
@@ -79,6 +86,8 @@ def compare_fills(ours: Path, theirs: Path, archive: Path) -> dict[str, Any]:
     rows, causes, sums = [], dict[str, list[int]](), dict.fromkeys(("gross_e8", "price_e8", "fee_e8"), 0)
     for key in sorted(mine.keys() | other.keys(), key=lambda each: (each[1], each[0], each[2])):
         pair = mine.get(key), other.get(key)
+        if pair[0] is not None and pair[1] is not None:
+            pair[1].measure_from(pair[0])
         for name in sums:
             sums[name] += getattr(pair[1], name, 0) - getattr(pair[0], name, 0)
         change = _costs(pair[1]) - _costs(pair[0])

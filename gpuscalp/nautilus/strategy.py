@@ -6,11 +6,14 @@ engine does, the very one of ``gpuscalp live``.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from nautilus_trader.common.component import LiveClock
 from nautilus_trader.config import StrategyConfig
 from nautilus_trader.model.data import DataType
 from nautilus_trader.model.enums import BookType, TimeInForce
@@ -133,13 +136,7 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
         )
         self._subscribe()
         if config.poll_ms:
-            self.clock.set_timer_ns(
-                _TIMER,
-                interval_ns=config.poll_ms * 1_000_000,
-                start_time_ns=0,
-                stop_time_ns=0,
-                callback=lambda _event: self.poke(),
-            )
+            self._poll(config.poll_ms)
 
     def on_stop(self) -> None:
         if _TIMER in self.clock.timer_names:
@@ -247,6 +244,19 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
         index = self._index[update.instrument_id]
         for name, value in parts.items():
             self.rows.mark_part(index, name, int(value.scaleb(8)), update.ts_event, update.ts_init)
+
+    def _poll(self, every_ms: int) -> None:
+        """Have the desk asked now and then. A live clock rings in a thread of its own; the loop asks."""
+        poke: Callable[[], object] = self.poke
+        if isinstance(self.clock, LiveClock):
+            poke = partial(asyncio.get_running_loop().call_soon_threadsafe, self.poke)
+        self.clock.set_timer_ns(
+            _TIMER,
+            interval_ns=every_ms * 1_000_000,
+            start_time_ns=0,
+            stop_time_ns=0,
+            callback=lambda _event: poke(),
+        )
 
     def _make_desk(self) -> Desk:
         from gpuscalp.bundle import load_bundle, read_contract

@@ -79,3 +79,13 @@ def bare(function: Function) -> Function:
             inline="always",
         )(function),
     )  # fmt: skip
+
+
+def aside(function: Function) -> Function:
+    """Compile as ``bare`` does, but once: for what is long and seldom called, by several."""
+    return cast(
+        Function,
+        numba.njit(
+            nogil=True, cache=True, fastmath=False, error_model="numpy", boundscheck=False, _nrt=False
+        )(function),
+    )

@@ -82,8 +82,9 @@ def set_quote(
     usable = sound and 0 < bid < ask and bid_qty > 0 and ask_qty > 0
     head[SOUND] = usable
     if usable:
-        _set_best(head, book, BIDS, -bid, bid_qty)
-        _set_best(head, book, ASKS, ask, ask_qty)
+        for side in range(2):  # a loop: each call is compiled here
+            key, qty = (-bid, bid_qty) if side == BIDS else (ask, ask_qty)
+            _set_best(head, book, side, key, qty)
     return usable
 
 
@@ -110,8 +111,8 @@ def set_book(head: I64, book: I64, at_ns: int, tops: I64, place: int, sound: boo
     if not usable or not head[SOUND]:
         return False
     head[BOOK_NS] = at_ns
-    _replace(head, book, BIDS, tops, place, newest)
-    _replace(head, book, ASKS, tops, place, newest)
+    for side in range(2):  # a loop: each call is compiled here
+        _replace(head, book, side, tops, place, newest)
     return newest  # type: ignore[no-any-return]
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from gpuscalp.ops._numba import bare
+from gpuscalp.ops._numba import aside, bare
 from gpuscalp.ops.display import END, FIRST, KEY, LIMBS, PLACES, QTY, QUEUES, SCRATCH, UNTOLD
 from gpuscalp.schema import I64
 
@@ -194,25 +194,7 @@ def share(drop: int, ahead: int, shown: int, power: int, scratch: I64) -> int:
             a *= ahead
             b *= behind
         return min(ahead, drop * a // (a + b))
-    limbs = 2 * power  # the base is below 2^62: what is left, at most three times the whole, fits
-    part, whole = scratch[:limbs], scratch[LIMBS : LIMBS + limbs]
-    rest, spare = scratch[2 * LIMBS : 2 * LIMBS + limbs], scratch[3 * LIMBS : 3 * LIMBS + limbs]
-    _raise(part, spare, ahead, power)
-    _raise(whole, spare, behind, power)
-    _add(whole, part)
-    for limb in range(limbs):
-        rest[limb] = 0
-    # Long division bit by bit: the part is less than the whole, so two subtractions are always enough.
-    found = 0
-    for bit in range(62, -1, -1):
-        _add(rest, rest)
-        found *= 2
-        if (drop >> bit) & 1:
-            _add(rest, part)
-        while _reaches(rest, whole):
-            _subtract(rest, whole)
-            found += 1
-    return min(ahead, found)
+    return min(ahead, _divide(drop, ahead, behind, power, scratch))  # type: ignore[no-any-return]
 
 
 @bare
@@ -268,6 +250,30 @@ def _close(rows, at, count):  # type: ignore[no-untyped-def]
     for row in range(len(rows)):
         for to in range(at, count - 1):
             rows[row, to] = rows[row, to + 1]
+
+
+@aside
+def _divide(drop, ahead, behind, power, scratch):  # type: ignore[no-untyped-def]
+    """Return drop · Aⁿ / (Aⁿ + Bⁿ), rounded down, by numbers of any length."""
+    limbs = 2 * power  # the base is below 2^62: what is left, at most three times the whole, fits
+    part, whole = scratch[:limbs], scratch[LIMBS : LIMBS + limbs]
+    rest, spare = scratch[2 * LIMBS : 2 * LIMBS + limbs], scratch[3 * LIMBS : 3 * LIMBS + limbs]
+    _raise(part, spare, ahead, power)
+    _raise(whole, spare, behind, power)
+    _add(whole, part)
+    for limb in range(limbs):
+        rest[limb] = 0
+    # Long division bit by bit: the part is less than the whole, so two subtractions are always enough.
+    found = 0
+    for bit in range(62, -1, -1):
+        _add(rest, rest)
+        found *= 2
+        if (drop >> bit) & 1:
+            _add(rest, part)
+        while _reaches(rest, whole):
+            _subtract(rest, whole)
+            found += 1
+    return found
 
 
 # Numbers of any length: limbs of 32 bits, the lowest first, each in an int64 that cannot overflow.

@@ -285,8 +285,8 @@ def scan(data: Bytes, ends: I64, names: Bytes, lengths: I64, table: I64, heads: 
     types = np.zeros(SLOTS, np.int64)
     values = np.zeros(SLOTS, np.int64)
     sizes = np.zeros(SLOTS, np.int64)
-    count = 0
-    start = 0
+    # No literals: Numba would compile what they go into a second time, for them.
+    count = start = np.int64(0)
     for index in range(ends.size):
         head = heads[index]
         reached = _message(
@@ -309,4 +309,4 @@ def scan(data: Bytes, ends: I64, names: Bytes, lengths: I64, table: I64, heads: 
         else:
             count = reached
         start = ends[index]
-    return count
+    return count  # type: ignore[return-value]

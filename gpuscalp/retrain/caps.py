@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import resource
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -112,18 +111,8 @@ def take_blas_buffers(caps: Caps) -> None:
     import numpy as np
     from scipy.linalg import blas
 
-    square = np.ones((64, 64))
+    # Large enough: on newer processors products of small matrices have kernels that need no buffer.
+    square = np.ones((256, 256))
     for multiply in (np.matmul, lambda a, b: blas.dgemm(1.0, a, b)):  # each has a library of its own
         np.empty((len(caps.cores) + 1) * _BLAS_BUFFER_BYTES, np.uint8)  # raises
         multiply(square, square)
-
-
-def end_with_input() -> None:
-    """End this process as soon as its standard input closes: whoever began it is gone."""
-
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait, name="attended", daemon=True).start()

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Final
 
 from gpuscalp.errors import UsageError
+from gpuscalp.locks import read_lock
 
 FOLDER: Final = "retraining"
 CANDIDATE: Final = "candidate"
 _WORK: Final = "work"
 _LOCK: Final = "lock"
 HELD: Final = "another process retrains this session"
-# Who looks whether the lock is held (``_told``) holds it for some microseconds.
+# Who looks whether the lock is held (``read_lock``) may hold it for some microseconds.
 _AGAIN_S: Final = 0.01
 _BYTES_MAX: Final = 16_384
 
@@ -77,20 +78,13 @@ def busy_cores(folder: Path) -> frozenset[int]:
 
 def _told(folder: Path) -> bytes | None:
     """Return what stands in the lock; None where nobody holds it."""
+    path = folder / _LOCK
     try:
-        lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        if read_lock(path).held:
+            with path.open("rb") as file:
+                return file.read(_BYTES_MAX)
     except OSError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with suppress(OSError):
-            return os.read(lock, _BYTES_MAX)
-        return b""
-    except OSError:  # a file system without locks: nobody can hold one
-        return None
-    finally:
-        os.close(lock)
+        pass
     return None
 
 

@@ -39,7 +39,7 @@ COUNT_BUCKET_NS = 10 * NS_PER_S
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """R labelled rows of one symbol.
+    """R labelled rows.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Rows:
     return_bps : float64[R]    realised mid return over the label
     weight : float64[R]        average uniqueness of the label
     end_ns, label_end_ns : int64[R]   entry and end of the label
-    symbol : index of the symbol
+    symbol : int32[R]          index of the symbol
     """
 
     x: Any
@@ -57,7 +57,7 @@ class Rows:
     weight: F64
     end_ns: I64
     label_end_ns: I64
-    symbol: int
+    symbol: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.direction)
@@ -116,7 +116,7 @@ class LabelledChunk:
                 weight=self.weight[at, symbol],
                 end_ns=self.end_ns[at],
                 label_end_ns=self.labels.end_ns[at, symbol],
-                symbol=symbol,
+                symbol=np.full(len(at), symbol, np.int32),
             )
 
 

@@ -30,8 +30,15 @@ GPU_CHUNK_BYTES: Final = 512_000_000
 CHUNK_SHARE: Final = 1 / 32
 POOL_SHARE: Final = 1 / 4
 BINNED_SHARE: Final = 0.4
-# XGBoost sketches block by block: one of few rows costs a GPU as much as one of many.
-GPU_BLOCK_ROWS: Final = 262_144
+# XGBoost would size a page by the whole card. Up to four lie there: two of the matrix that is trained on, two
+# of the one that stops the training.
+PAGE_SHARE: Final = 1 / 16
+# Less than this is for so few symbols that it is not offered.
+MEMORY_MIN_MB: Final = 1_024
+# XGBoost sketches block by block: one of few rows costs a GPU as much as one of many. The pool holds up to
+# four chunks and, while rows are joined, two blocks.
+GPU_BLOCK_BYTES: Final = 256_000_000
+BLOCK_SHARE: Final = POOL_SHARE / 8
 
 
 class TrainingDevice(Protocol):
@@ -41,7 +48,8 @@ class TrainingDevice(Protocol):
     ----------
     name : "cpu" or "cuda"
     chunk_bytes : of the features of one chunk
-    block_rows : rows to hand to XGBoost at once, at least, while there are more
+    page_bytes : of binned rows that pass through a GPU page by page; None on a CPU
+    block_bytes : of the rows that are handed over at once, to XGBoost or a predictor, while there are more
     comparison_reason : why predictions are, or are not, compared with another device's
     """
 
@@ -50,7 +58,9 @@ class TrainingDevice(Protocol):
     @property
     def chunk_bytes(self) -> int: ...
     @property
-    def block_rows(self) -> int: ...
+    def block_bytes(self) -> int: ...
+    @property
+    def page_bytes(self) -> int | None: ...
     @property
     def comparison_reason(self) -> str: ...
 
@@ -72,8 +82,12 @@ class TrainingDevice(Protocol):
 
     def to_host(self, array: Any) -> Any: ...
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
-        """Return the name of XGBoost's class that keeps the binned rows."""
+    def taken(self, rows: Any, at: I64) -> F32:
+        """Return float32[N, F] on the host: the rows ``at`` alone, of float32[R, F]."""
+        ...
+
+    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:
+        """Return the name of XGBoost's class for the binned rows, of which ``first`` are some, or None."""
         ...
 
     def predictor(self, forest: Forest) -> Predictor:
@@ -94,19 +108,20 @@ def training_device(name: str, *, gpu_memory_mb: int | None = None) -> TrainingD
 
     Raises
     ------
-    DeviceError    there is no such device, or it cannot run here
+    DeviceError    there is no such device, it cannot run here, or too little of its memory is free
     """
     ops = ops_for(name)
     return _Host(ops) if ops.device == "cpu" else _Gpu(ops, gpu_memory_mb)
 
 
-def binned_bytes(rows: int, columns: int, max_bin: int) -> int:
-    """Return what XGBoost keeps of binned rows on a GPU, in bytes, where values are missing in every row.
+def binned_bytes(rows: int, columns: int, max_bin: int, *, complete: bool) -> int:
+    """Return the most that XGBoost keeps of binned rows on a GPU, in bytes.
 
-    It then numbers the bins of all columns together, and one more for nothing, in as many bits as that takes
-    (XGBoost 3, ``ellpack_page.cu``); without missing values a value takes the bits of one column's bins.
+    Where every row misses something it numbers the bins of all columns together, and one more for nothing, in
+    as many bits as that takes; with one ``complete`` row among them, those of one column and one for nothing
+    (XGBoost 3, ``CalcNumSymbols`` in ``ellpack_page.cu``).
     """
-    return rows * columns * (columns * max_bin).bit_length() // 8
+    return rows * columns * (max_bin if complete else columns * max_bin).bit_length() // 8
 
 
 def predict_host(forest: Forest) -> Predictor:
@@ -118,7 +133,8 @@ def predict_host(forest: Forest) -> Predictor:
 class _Host:
     name = "cpu"
     chunk_bytes = HOST_CHUNK_BYTES
-    block_rows = 1
+    block_bytes = 1
+    page_bytes: int | None = None
     comparison_reason = "not made: this run used no GPU, so there are no predictions of a second device"
 
     def __init__(self, ops: Ops) -> None:
@@ -139,7 +155,10 @@ class _Host:
     def to_host(self, array: Any) -> Any:
         return array
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:  # noqa: ARG002
+    def taken(self, rows: Any, at: I64) -> F32:
+        return rows[at]  # type: ignore[no-any-return]
+
+    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:  # noqa: ARG002
         return "QuantileDMatrix"
 
     def predictor(self, forest: Forest) -> Predictor:
@@ -156,7 +175,6 @@ class _Host:
 @final
 class _Gpu:
     name = "cuda"
-    block_rows = GPU_BLOCK_ROWS
     comparison_reason = (
         "the held-out rows were predicted by the forest on both devices, and by XGBoost on CUDA"
     )
@@ -165,8 +183,17 @@ class _Gpu:
         self._ops = ops
         self._limit_bytes = None if memory_mb is None else memory_mb << 20
         free_bytes = self._free_bytes()
+        if free_bytes < MEMORY_MIN_MB << 20:
+            raise DeviceError(
+                "training needs more of the GPU's memory",
+                where="free, or given by --gpu-memory-mb",
+                value=f"{free_bytes >> 20} MiB",
+                fix=f"at least {MEMORY_MIN_MB} MiB: free the GPU, or use --device cpu",
+            )
         self._pool_bytes = int(POOL_SHARE * free_bytes)
         self.chunk_bytes = min(GPU_CHUNK_BYTES, int(CHUNK_SHARE * free_bytes))
+        self.page_bytes: int | None = int(PAGE_SHARE * free_bytes)
+        self.block_bytes = min(GPU_BLOCK_BYTES, int(BLOCK_SHARE * free_bytes))
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -191,7 +218,7 @@ class _Gpu:
                 "features do not fit the GPU",
                 where=f"CuPy's pool of {self._pool_bytes >> 20} MiB",
                 value=error,
-                fix="fewer symbols (a chunk has 1,024 frames of all of them), free the GPU, or --device cpu",
+                fix="fewer symbols (a chunk has 1,024 frames of all of them), more memory, or --device cpu",
             ) from error
         except xgboost.core.XGBoostError as error:
             if "cudaErrorMemoryAllocation" not in str(error):
@@ -222,9 +249,13 @@ class _Gpu:
     def to_host(self, array: Any) -> Any:
         return self._ops.to_host(array)
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
+    def taken(self, rows: Any, at: I64) -> F32:
+        return self.to_host(rows[self.put(at)])  # type: ignore[no-any-return]
+
+    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:
         """In the GPU's memory where there is room, else in the host's, page by page on its way through."""
-        fits = binned_bytes(rows, columns, max_bin) <= BINNED_SHARE * self._free_bytes()
+        complete = first is not None and not bool(self._ops.xp.isnan(first).any(axis=1).all())
+        fits = binned_bytes(rows, columns, max_bin, complete=complete) <= BINNED_SHARE * self._free_bytes()
         return "QuantileDMatrix" if fits else "ExtMemQuantileDMatrix"
 
     def predictor(self, forest: Forest) -> Predictor:

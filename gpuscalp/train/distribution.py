@@ -133,14 +133,15 @@ class RowSample:
     def _keep(self, rows: Rows) -> None:
         kept = np.flatnonzero(on_stride(rows.end_ns, self._grid, self._stride))
         if len(kept):
-            self._parts.append((rows.end_ns[kept], self._device.to_host(rows.x)[kept]))
+            self._parts.append((rows.end_ns[kept], self._device.taken(rows.x, kept)))
 
     def _count(self, rows: Rows) -> None:
         blocks = rows.end_ns // self._blocks.block_ns
         wanted = on_stride(rows.end_ns, self._grid, self._blocks.stride) & (blocks % self._blocks.every == 0)
         if self._distribution is None or not wanted.any():
             return
-        x = self._device.to_host(rows.x)
-        for block in np.unique(blocks[wanted]).tolist():
-            found = bin_counts(self._distribution.edges, x[wanted & (blocks == block)])
+        x = self._device.taken(rows.x, np.flatnonzero(wanted))
+        blocks = blocks[wanted]
+        for block in np.unique(blocks).tolist():
+            found = bin_counts(self._distribution.edges, x[blocks == block])
             self._counts[block] = self._counts[block] + found if block in self._counts else found

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -127,9 +127,9 @@ def binned_matrix(
     xgboost = import_xgboost()
 
     tally = Tally()
-    walk = _blocks(stream(), device)
-    first = next(walk, None)
-    columns = max(gather(0 if first is None else int(first.x.shape[1])))
+    walk = in_blocks(stream(), device, device.block_bytes)
+    ahead = list(islice(walk, 1))
+    columns = max(gather(int(ahead[0].x.shape[1]) if ahead else 0))
     if columns == 0:
         raise DataError(
             "no row can be used", where=what, fix="more data, fewer folds, or a smaller stride; see data info"
@@ -139,10 +139,10 @@ def binned_matrix(
         """Hands one block of rows to XGBoost per call."""
 
         def __init__(self) -> None:
-            self._rows = _at_least_one(walk if first is None else chain([first], walk), columns, device)
+            self._rows = _at_least_one(ahead, walk, columns, device)
             self._untouched = True
             self._first_walk = True
-            super().__init__(release_data=True)
+            super().__init__(release_data=True, min_cache_page_bytes=device.page_bytes)
 
         def next(self, input_data: Any) -> bool:
             self._untouched = False
@@ -162,14 +162,21 @@ def binned_matrix(
         def reset(self) -> None:
             # XGBoost resets before its first walk too; the block that was looked at is not made twice.
             if not self._untouched:
-                self._rows = _at_least_one(_blocks(stream(), device), columns, device)
+                walk = in_blocks(stream(), device, device.block_bytes)
+                self._rows = _at_least_one(list(islice(walk, 1)), walk, columns, device)
 
     if reference is None:
-        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin))
+        some = ahead[0].x if ahead else None
+        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin, some))
+        del some  # else it would live as long as the matrix is built
     else:
         form = type(reference)
+    options: dict[str, Any] = {"max_bin": max_bin, "nthread": threads, "ref": reference, "missing": np.nan}
+    if form is xgboost.ExtMemQuantileDMatrix and device.page_bytes is not None:
+        # By itself it fills up to half of a card on PCIe with pages, whoever else is there.
+        options["cache_host_ratio"] = 1.0
     with _held_interrupt() as interrupt:
-        matrix = form(Walk(), max_bin=max_bin, nthread=threads, ref=reference, missing=np.nan)
+        matrix = form(Walk(), **options)
     tally = Tally.joined(gather(tally))
     if reference is None and np.count_nonzero(tally.count) < 2:
         raise DataError(
@@ -204,25 +211,36 @@ def _level_classes(matrix: Any, count: I64) -> None:
         matrix.set_weight(weight * factor.astype(np.float32)[direction])
 
 
-def _blocks(rows: Iterator[Rows], device: TrainingDevice) -> Iterator[Rows]:
-    """Join blocks of few rows until there are as many as the device wants at once."""
+def in_blocks(rows: Iterator[Rows], device: TrainingDevice, block_bytes: int) -> Iterator[Rows]:
+    """Join blocks of few rows while they fit into so many bytes.
+
+    A GPU has little memory: nothing here holds a block that is handed out, or what it was joined from.
+    """
     waiting: list[Rows] = []
-    count = 0
+    waiting_bytes = 0
     for block in rows:
-        waiting.append(block)
-        count += len(block)
-        if count >= device.block_rows:
+        if waiting and waiting_bytes + block.x.nbytes > block_bytes:
             yield _joined(waiting, device)
-            waiting, count = [], 0
+            waiting_bytes = 0
+        waiting.append(block)
+        waiting_bytes += block.x.nbytes
+        del block
+        if waiting_bytes >= block_bytes:
+            yield _joined(waiting, device)
+            waiting_bytes = 0
     if waiting:
         yield _joined(waiting, device)
 
 
-def _at_least_one(blocks: Iterator[Rows], columns: int, device: TrainingDevice) -> Iterator[Rows]:
-    """Yield an empty block where there is none: XGBoost wants one of every worker."""
-    first = next(blocks, None)
-    if first is not None:
-        yield first
+def _at_least_one(
+    ahead: list[Rows], blocks: Iterator[Rows], columns: int, device: TrainingDevice
+) -> Iterator[Rows]:
+    """Yield the first block, taken out of its list, and the others; an empty one where there is none.
+
+    XGBoost wants one of every worker.
+    """
+    if ahead:
+        yield ahead.pop()
         yield from blocks
         return
     none = np.empty(0, np.int64)
@@ -233,22 +251,20 @@ def _at_least_one(blocks: Iterator[Rows], columns: int, device: TrainingDevice) 
         weight=np.empty(0),
         end_ns=none,
         label_end_ns=none,
-        symbol=0,
+        symbol=np.empty(0, np.int32),
     )
 
 
 def _joined(blocks: list[Rows], device: TrainingDevice) -> Rows:
+    """Join blocks, and empty their list."""
     if len(blocks) == 1:
-        return blocks[0]
-    return Rows(
-        x=device.join([block.x for block in blocks]),
-        direction=np.concatenate([block.direction for block in blocks]),
-        return_bps=np.concatenate([block.return_bps for block in blocks]),
-        weight=np.concatenate([block.weight for block in blocks]),
-        end_ns=np.concatenate([block.end_ns for block in blocks]),
-        label_end_ns=np.concatenate([block.label_end_ns for block in blocks]),
-        symbol=blocks[-1].symbol,
+        return blocks.pop()
+    joined = Rows(
+        device.join([block.x for block in blocks]),
+        *(np.concatenate([getattr(block, name) for block in blocks]) for name in Rows.__slots__[1:]),
     )
+    blocks.clear()
+    return joined
 
 
 @dataclass(slots=True)

@@ -203,7 +203,8 @@ def held_rows(
         for fold, parts in zip(folds, found, strict=True):
             chosen = kept & chunk.inside(fold.test_rows)
             for rows in chunk.rows(chosen, device):
-                at = np.flatnonzero(chosen[:, rows.symbol])
+                symbol = rows.symbol[0]
+                at = np.flatnonzero(chosen[:, symbol])
                 parts.append(
                     HeldRows(
                         x=rows.x,
@@ -211,9 +212,9 @@ def held_rows(
                         return_bps=rows.return_bps,
                         weight=rows.weight,
                         end_ns=rows.end_ns,
-                        symbol=np.full(len(rows), rows.symbol, np.int32),
-                        bid_px=frames.bid_px[at, rows.symbol],
-                        ask_px=frames.ask_px[at, rows.symbol],
+                        symbol=rows.symbol,
+                        bid_px=frames.bid_px[at, symbol],
+                        ask_px=frames.ask_px[at, symbol],
                         frame_ns=frame_ns,
                     )
                 )

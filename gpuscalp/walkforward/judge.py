@@ -24,6 +24,7 @@ from gpuscalp.stats import (
     Interval,
     block_length,
     deflated_sharpe,
+    sharpe,
     stationary_bootstrap,
     wilson,
 )
@@ -80,7 +81,8 @@ def judge(plan: Plan, recorded: Sequence[tuple[Run, Recorded]], random: RandomEn
     )
     returns = returns_of([found for _, found in tried], result.interval_s)
     overfitting, why = _overfitting(returns, config.judge.blocks)
-    ratios = _ratios(returns)
+    # 0 for a configuration that did nothing.
+    ratios = np.nan_to_num([sharpe(each).value for each in returns.T])
     variance = float(np.var(ratios, ddof=1)) if len(ratios) > 1 else math.nan
     measured = (
         deflated_sharpe(result.sharpe, trials=trials, variance=variance) if len(ratios) > 1 else math.nan
@@ -140,14 +142,6 @@ def _overfitting(returns: F64, blocks: int) -> tuple[Overfitting | None, str]:
         return backtest_overfitting(returns, blocks=blocks), ""
     except DataError as error:
         return None, f"{error.what} ({error.where}: {error.value})"
-
-
-def _ratios(returns: F64) -> F64:
-    """float64[N]: Sharpe ratio per interval of each configuration, 0 for one that did nothing."""
-    deviation = np.std(returns, axis=0, ddof=1) if len(returns) > 1 else np.zeros(returns.shape[1])
-    varied = deviation > 0
-    means = returns.mean(axis=0) if len(returns) else np.zeros(returns.shape[1])
-    return np.where(varied, means / np.where(varied, deviation, 1.0), 0.0)
 
 
 def _step(step: Step, base: Recorded, *, last: bool) -> dict[str, Any]:

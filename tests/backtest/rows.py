@@ -63,7 +63,17 @@ class Rows:
         return broker.on_book(symbol, at_ns, *top, sound=sound)
 
 
-def random_rows(seed: int, *, count: int, symbols: int, late_ms: int, wander: int, book_share: float) -> Rows:
+def random_rows(
+    seed: int,
+    *,
+    count: int,
+    symbols: int,
+    late_ms: int,
+    wander: int,
+    book_share: float,
+    mark_share: float = 0.08,
+    pause_ms: int = 900,
+) -> Rows:
     """Make a market.
 
     Parameters
@@ -71,6 +81,8 @@ def random_rows(seed: int, *, count: int, symbols: int, late_ms: int, wander: in
     late_ms : rows are dated up to so long before they arrive, so they overtake each other
     wander : how far the mid moves at most from one row to the next, in ticks
     book_share : of the states that are books
+    mark_share : of all rows that are mark prices, at most 0.2
+    pause_ms : the longest time between two rows
     """
     rng = np.random.default_rng(seed)
     ticks = np.zeros(count, TICK)
@@ -79,7 +91,7 @@ def random_rows(seed: int, *, count: int, symbols: int, late_ms: int, wander: in
     qty = {}
     at = 0
     for row in range(count):
-        at += int(rng.choice((0, 0, 1, 2, 5, 40, 900), p=(0.2, 0.1, 0.3, 0.2, 0.15, 0.04, 0.01)))
+        at += int(rng.choice((0, 0, 1, 2, 5, 40, pause_ms), p=(0.2, 0.1, 0.3, 0.2, 0.15, 0.04, 0.01)))
         symbol = int(rng.integers(symbols))
         mid[symbol] += int(rng.integers(-wander, wander + 1))
         tick = ticks[row]
@@ -87,7 +99,7 @@ def random_rows(seed: int, *, count: int, symbols: int, late_ms: int, wander: in
         tick["exch_ns"] = NOW + (at - int(rng.integers(0, late_ms + 1))) * MS
         tick["symbol"] = symbol
         kind = rng.random()
-        if kind < 0.08:
+        if kind < mark_share:
             tick["kind"], tick["q0"] = TickKind.MARK, mid[symbol] + int(rng.integers(-3, 4))
             tick["q1"], tick["q2"] = np.nan, int(rng.integers(-300, 300)) / 1e5
             tick["q3"] = NOW // MS + (at // 200 + 1) * 200

@@ -23,7 +23,7 @@ from rich.console import Console
 from gpuscalp.backtest import backtest_archive, run_backtest
 from gpuscalp.backtest.band import Assumptions, Band, Cell, Figures, band_plan, cells_of
 from gpuscalp.backtest.band_report import band_section, band_warnings, band_words
-from gpuscalp.cli.backtest import result_text
+from gpuscalp.cli.backtest import _band, result_text
 from gpuscalp.config import (
     BacktestConfig,
     BandConfig,
@@ -128,7 +128,7 @@ def test_cell_equals_an_ordinary_run_of_its_assumptions(
     assert {name: row[name] for name in shared} == {name: found[name] for name in shared}
     assert row["trades"] > 100
     assert row["sharpe_high"] - row["sharpe_low"] == pytest.approx(2 * 1.96 * found["sharpe_error"], rel=1e-3)
-    assert row["fill_ratio"] == found["orders"]["filled"] / sum(found["orders"].values())
+    assert row["fill_ratio"] == found["orders"]["filled"] / sum(found["orders"].values())  # without a bracket
 
 
 def test_processes_do_not_change_the_result(
@@ -292,35 +292,42 @@ def test_tile_that_is_worst_and_best_is_marked_as_both() -> None:
 def test_terminal_begins_with_the_warning_and_fills_the_row_of_the_base() -> None:
     cells = (cell("pessimistic", -3.0), cell("pessimistic", -1.0, 1.7))
     band = Band(cell("pessimistic", 2.0).figures, LEVELS, cells, queue_matters=False)
-    money = ("pnl", "gross", "delay", "spread", "impact", "fees", "funding")
+    money = ("pnl", "gross", "delay", "spread", "impact", "fees", "funding", "unclosed")
     summary = {
         **{f"{name}_usdt": 0.0 for name in money}, "start": "", "end": "", "trades": 1, "trials": 1,
         "max_drawdown_pct": 0.0, "sharpe": None, "sharpe_error": None, "sharpe_interval_s": 1,
         "deflated_sharpe": None, "report": "", "warnings": ["Only 1 trade"],
+        "hit_rate": 0.25, "hit_rate_low": 0.125, "hit_rate_high": 0.5, "mean_pnl_usdt": -1.5,
+        "mean_pnl_low_usdt": None, "mean_pnl_high_usdt": None,
         "band": {**band.summary(), "warnings": band_warnings(band)},
     }  # fmt: skip
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(result_text(summary))
     lines = console.export_text().splitlines()
     assert lines[0].startswith("! The configuration as it is ends at +2.0000 USDT")
+    # What a result is judged by comes before the result.
+    names = [line.split()[0] for line in lines if line.strip()]
+    assert [name for name in names if name in {"worst", "hardest", "base", "best", "time"}] == [
+        "worst", "base", "best", "time"
+    ]  # fmt: skip
     (base,) = (line for line in lines if line.startswith("base"))
-    assert base.split() == [
-        "base",
-        "2.0000",
-        "1",
-        "0.0000",
-        "8",
-        "ms",
-        "+",
-        "9",
-        "ms",
-        "3",
-        "ms",
-        "1",
-        "/",
-        "0.2",
-        "bps",
-    ]
+    assert " ".join(base.split()) == "base 2.0000 1 0.0000 pessimistic 8 ms + 9 ms 3 ms 1 / 0.2 bps"
+    assert any(line.endswith("25.0 (95 %: 12.5 to 50.0)") for line in lines)
+    (mean,) = (line for line in lines if line.startswith("mean P&L per trade"))
+    assert mean.split()[-1] == "-1.5000"
+
+
+def test_terminal_has_the_hardest_corner_where_it_is_not_the_worst() -> None:
+    cells = (cell("proportional", -3.0, 1.7), cell("pessimistic", -1.0), cell("pessimistic", 4.0, 1.7))
+    band = Band(cell("pessimistic", 2.0).figures, LEVELS, cells, queue_matters=True)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(_band(band.summary()))
+    rows = [line.split() for line in console.export_text().splitlines()]
+    shown = [row[:2] + row[4:5] for row in rows if row and row[0] in {"worst", "hardest", "base", "best"}]
+    assert shown == [
+        ["worst", "-3.0000", "proportional"], ["hardest", "-1.0000", "pessimistic"],
+        ["base", "2.0000", "pessimistic"], ["best", "4.0000", "pessimistic"],
+    ]  # fmt: skip
 
 
 def test_grid_that_makes_no_sense_is_refused_before_anything_is_traded(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from rich.console import Console
 
 from gpuscalp.archive import BookSeries
+from gpuscalp.backtest.calibration import PredictionCheck
 from gpuscalp.backtest.record import Recorder
+from gpuscalp.backtest.report import sections
 from gpuscalp.backtest.session import Session
+from gpuscalp.backtest.summary import summarise
+from gpuscalp.cli.backtest import result_text
+from gpuscalp.config import LabelConfig
 from gpuscalp.execution.messages import Report
 from gpuscalp.orders import BUY, SELL, Fill, Order
 from tests.backtest.market import COIN, E8, NOW, MarkSeries
-from tests.backtest.test_session import MadeMarket, made_market, replace_frames, run
+from tests.backtest.test_session import CONFIG, GRID, MadeMarket, made_market, replace_frames, run, scope
 
 Series = TypeVar("Series", BookSeries, MarkSeries)
 
@@ -81,6 +88,26 @@ def test_what_the_last_state_does_not_show_stays_open(closing: list[Fill]) -> No
     assert all(fill.qty_e8 == E8 // 1_000 for fill in closing)
     assert any(held(session))
     assert session.recorder.outcomes["partial"] > 0
+
+
+def test_printed_parts_add_up_with_what_stays_open() -> None:
+    """Their sum was another number than the net P&L above them, and nothing said why."""
+    session = run(ended(made_market(), 100, last_qty=0.001))
+    outcome = summarise(CONFIG, scope(), session, PredictionCheck(LabelConfig(), GRID))
+    console = Console(width=80, file=io.StringIO())
+    console.print(result_text(outcome.summary))
+    printed = [line.rsplit(maxsplit=1) for line in console.file.getvalue().splitlines()]
+    rows = {words[0].strip(): words[1] for words in printed if len(words) == 2}
+    names = (
+        "gross (mid to mid)", "delay", "spread", "impact (levels walked)", "fees", "funding received",
+        "positions left open",
+    )  # fmt: skip
+    parts = [float(rows[name].replace(",", "")) for name in names]
+    assert parts[-1] != 0
+    assert sum(parts) == pytest.approx(float(rows["net P&L, USDT"].replace(",", "")), abs=4e-4)
+    # The page says the same of them.
+    (origin,) = (each for each in sections(outcome) if each.title == "Where the P&L comes from")
+    assert f"a further {parts[-1]:+,.4f} USDT before" in " ".join(origin.paragraphs)
 
 
 def test_books_of_trader_and_exchange_agree_at_the_end() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuscalp.account import Account
 from gpuscalp.backtest.ledger import Ledger
-from gpuscalp.orders import Fill
+from gpuscalp.orders import Fill, OrderKind
 from tests.backtest.market import E8, MS, NOW, order
 
 
@@ -84,6 +86,25 @@ def test_liquidation_closes_a_trade_that_no_decision_of_ours_closed() -> None:
     assert (trade.exit_reason, trade.exit_decided_ns, trade.exit_ns) == (
         "liquidation", NOW + 70 * MS, NOW + 70 * MS,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [OrderKind.LIMIT, OrderKind.STOP_MARKET])
+def test_what_the_market_moved_until_a_target_or_a_stop_is_the_signals(kind: OrderKind) -> None:
+    """All of it was delay, and the exit was decided on when the order was placed, a frame after the entry."""
+    ledger = Ledger()
+    ledger.on_fill(fill(1, 2 * E8, 101 * E8, 200 * E8, touch_e8=101 * E8), order(1, 2.0, mid=100.0))
+    placed = replace(order(-1, 2.0, mid=100.0, reduce_only=True, decided_ms=100), kind=kind, price_e8=E8)
+    # The market has come to 110; a target earns half the spread, a stop pays it and walks a level.
+    rested = kind is OrderKind.LIMIT
+    touch, price = (111, 111) if rested else (109, 108)
+    done = fill(-1, 2 * E8, price * E8, 2 * 110 * E8, at_ms=9_000, touch_e8=touch * E8)
+    ledger.on_fill(done, placed, maker=rested)
+    (trade,) = ledger.closed
+    assert (trade.gross_e8, trade.delay_e8) == (2 * 10 * E8, 0)
+    assert (trade.spread_e8, trade.impact_e8) == ((0, 0) if rested else (-4 * E8, -2 * E8))
+    assert (trade.exit_decided_ns, trade.exit_ns) == (NOW + 9_000 * MS, NOW + 9_000 * MS)
+    # In the files the order is still known by the frame that placed it.
+    assert trade.executions[-1].decided_ns == NOW + 100 * MS
 
 
 PRICE = st.integers(10**6, 10**12)

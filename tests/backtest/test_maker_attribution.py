@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuscalp.backtest.ledger import Ledger
+from gpuscalp.open_orders import is_protective
 from tests.street import E8, FRAME, LATENCY, ORDERS, Street, quiet
 
 FRAMES = st.lists(FRAME, min_size=5, max_size=25)
@@ -43,6 +44,9 @@ def test_parts_add_up_and_who_rested_pays_the_makers_fee(
     assert sum(trade.pnl_e8 for trade in ledger.closed) == account.cash_e8 - account.start_e8
     assert sum(trade.fees_e8 for trade in ledger.closed) == account.fees_e8
     taker, maker = (Fraction(str(fee)) / 10_000 for fee in fees)
+    protective = {
+        booked.fill.order_id for booked in street.booked if booked.order and is_protective(booked.order)
+    }
     for trade in ledger.closed:
         parts = trade.gross_e8 + trade.delay_e8 + trade.spread_e8 + trade.impact_e8
         assert trade.pnl_e8 == parts - trade.fees_e8 + trade.funding_e8
@@ -54,7 +58,11 @@ def test_parts_add_up_and_who_rested_pays_the_makers_fee(
             assert fill.fee_e8 == math.ceil(round(value) * (maker if done.maker else taker))
             if done.maker:
                 assert done.impact_e8 == 0
+            if fill.order_id in protective:
+                assert done.delay_e8 == 0
         assert trade.pnl_e8 == cash
+        if trade.executions[-1].fill.order_id in protective:
+            assert trade.exit_decided_ns == trade.exit_ns
         assert trade.qty_e8 == sum(done.fill.qty_e8 for done in trade.executions if done.is_entry)
         assert trade.qty_e8 == trade.exit_qty_e8
 

@@ -12,6 +12,7 @@ import pytest
 
 from gpuscalp.archive import BookSeries
 from gpuscalp.backtest.calibration import PredictionCheck
+from gpuscalp.backtest.record import Recorder
 from gpuscalp.backtest.session import Prediction, Session
 from gpuscalp.backtest.summary import Scope, summarise
 from gpuscalp.config import (
@@ -21,10 +22,15 @@ from gpuscalp.config import (
     GridConfig,
     LabelConfig,
     LegConfig,
+    OrdersConfig,
     PaperConfig,
     RiskConfig,
     StrategyConfig,
 )
+from gpuscalp.execution.booking import BookedFill
+from gpuscalp.execution.lifecycle import ENDED, OrderState
+from gpuscalp.execution.messages import Report
+from gpuscalp.orders import Order, OrderKind
 from gpuscalp.risk import RiskState
 from gpuscalp.schema import Channel, FrameBlock, Instrument, Ticks
 from gpuscalp.trader import Trader
@@ -305,6 +311,31 @@ def test_loss_limit_stops_entries_and_lets_positions_out() -> None:
 
 def replace_section(config: BacktestConfig, **sections: RiskConfig) -> BacktestConfig:
     return msgspec.structs.replace(config, **sections)
+
+
+def test_brackets_that_were_not_needed_count_as_nothing_that_was_not_filled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The size of each of them was "not filled", in the capacity of a walk-forward too, and a miss."""
+    left: list[float] = []
+    ended = 0
+    on_report = Recorder.on_report
+
+    def spy(self: Recorder, report: Report, order: Order | None, booked: BookedFill | None) -> None:
+        nonlocal ended
+        if report.state in ENDED and order is not None and order.kind is OrderKind.MARKET:
+            ended += 1
+            if report.state is not OrderState.REJECTED:
+                left.append(report.left_e8 / E8 * order.mid2_e8 / 2 / E8)
+        on_report(self, report, order, booked)
+
+    monkeypatch.setattr(Recorder, "on_report", spy)
+    orders = OrdersConfig(take_profit_bps=6.0, stop_loss_bps=300.0)
+    recorder = run(made_market(), config=msgspec.structs.replace(CONFIG, orders=orders)).recorder
+    assert recorder.outcomes["protective_filled"] > 3
+    assert recorder.outcomes["protective_ended"] > 30
+    assert 0 < recorder.cancelled_usdt == pytest.approx(sum(left))
+    assert recorder.fill_ratio == recorder.outcomes["filled"] / ended
 
 
 def test_no_frames_is_no_error() -> None:

@@ -33,6 +33,9 @@ MARKET = st.fixed_dictionaries(
         "late_ms": st.sampled_from((0, 0, 3, 60)),
         "wander": st.sampled_from((0, 1, 1, 4)),
         "book_share": st.sampled_from((0.0, 0.2, 0.5, 1.0)),
+        # Positions are valued at the mid where no mark price has come, or none for a minute.
+        "mark_share": st.sampled_from((0.0, 0.02, 0.08)),
+        "pause_ms": st.sampled_from((900, 900, 70_000)),
     }
 )
 PAPER = st.builds(
@@ -202,6 +205,21 @@ def test_resting_orders_move_in_their_queues_while_rows_are_skimmed(
     kinds = Counter((report.kind, report.maker) for report in expected)
     assert kinds[ReportKind.FILL, True] > 100, "hardly an order was filled where it rested"
     assert kinds[ReportKind.CANCELED, False] > 50
+
+
+def test_account_is_liquidated_at_the_same_moment_where_no_mark_price_says_so() -> None:
+    """The law above is not empty of it: hardly an example leaves an account near its end."""
+    paper = PaperConfig(request=LegConfig(low_ms=1.0), leverage=125, market_take_bound=0.0)
+    seen = 0
+    for seed in range(8):
+        rows = random_rows(seed, count=3_000, symbols=2, late_ms=4, wander=4, book_share=0.3, mark_share=0.0)
+        sent = many_orders(60, 3_000, seed)
+        expected, full = told_everything(rows, sent, paper, 2, 500)
+        found, venue = told_what_matters(rows, sent, paper, 2, 500, list(range(0, 3_000, 400)))
+        assert found == expected
+        assert venue.broker.account.cash_e8 == full.account.cash_e8
+        seen += sum(report.kind is ReportKind.LIQUIDATION for report in expected)
+    assert seen > 3
 
 
 def test_order_without_latency_meets_the_state_of_its_own_instant() -> None:

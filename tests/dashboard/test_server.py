@@ -204,6 +204,16 @@ def test_pages_are_bounded_and_a_symbol_must_exist(own_server):
             page.close()
 
 
+def test_pages_of_others_take_no_place_of_ours(server):
+    """Sixteen pictures of an advertisement took all of them: the operator's stops were out of reach."""
+    for path in ("/events", "/page/app.js", "/nowhere"):
+        for site in ("cross-site", "same-site", "unheard-of"):
+            assert _ask(server, "GET", path, **{"Sec-Fetch-Site": site})[0] == 403
+    for site in ("none", "same-origin"):
+        assert _ask(server, "GET", "/page/app.js", **{"Sec-Fetch-Site": site})[0] == 200
+    assert _ask(server, "GET", "/", **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # a link may lead here
+
+
 def test_events_bring_everything_first_and_news_after_it(server):
     client = HTTPConnection("127.0.0.1", server.port, timeout=20)
     client.request("GET", "/events?symbol=ETHUSDT")

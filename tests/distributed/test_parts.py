@@ -75,7 +75,7 @@ def by_symbol(blocks: Iterator[Rows]) -> dict[int, list[np.ndarray]]:
     """All rows of each symbol, in order of time, as bits."""
     found: dict[int, list[Rows]] = {}
     for rows in blocks:
-        found.setdefault(rows.symbol, []).append(rows)
+        found.setdefault(int(rows.symbol[0]), []).append(rows)
     return {
         symbol: [
             np.concatenate([getattr(rows, name) for rows in parts]).view(np.uint8)

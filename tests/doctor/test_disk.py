@@ -22,6 +22,8 @@ GOOD = Disk(Path("/data"), "ext4", 100 * GIB, (2 * MS, 3 * MS, 9 * MS))
         ({}, "ok"),
         ({"free_bytes": 5 * GIB}, "warn"),
         ({"free_bytes": 2 * JOURNAL.segment_bytes - 1}, "fail"),
+        ({"free_files": 999}, "fail"),
+        ({"free_files": 1_000}, "ok"),
         ({"file_system": "tmpfs"}, "warn"),
         ({"file_system": "nfs4"}, "warn"),
         ({"file_system": None}, "ok"),

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from gpuscalp.config import JournalConfig, RiskConfig
 from gpuscalp.doctor.session import (
-    Lock,
     check_journal,
     check_lock,
     check_state,
     journal_folder,
     judge_state,
-    read_lock,
     risk_state,
 )
 from gpuscalp.journal import JournalWriter, RecordKind, segments_of
 from gpuscalp.live.records import StateRecord, encode
+from gpuscalp.locks import Lock
 from gpuscalp.risk import RiskGate, RiskState
 
 
@@ -53,64 +48,15 @@ def test_folder_of_the_journal_is_found_in_the_session_or_is_it(tmp_path):
 # The lock.
 
 
-def test_lock_is_free_where_there_is_none_and_where_nobody_holds_it(tmp_path):
-    assert read_lock(tmp_path / "nothing") == Lock(False)
-    _write(tmp_path)
-    assert (tmp_path / "lock").exists()
-    assert read_lock(tmp_path) == Lock(False)
+def test_lock_that_nobody_holds_lets_a_session_begin(tmp_path):
     assert check_lock(tmp_path, Lock(False)).status == "ok"
 
 
-def test_lock_of_another_process_is_found_and_not_disturbed(tmp_path):
-    code = (
-        "import sys; from gpuscalp.config import JournalConfig; from gpuscalp.journal import JournalWriter\n"
-        "journal = JournalWriter(sys.argv[1], JournalConfig(), now_ns=1)\n"
-        "print('open', flush=True); sys.stdin.readline()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "open\n"
-        found = read_lock(tmp_path)
-        assert found.held
-        assert found.pid in (None, 0, other.pid)  # None or 0: the kernel of some containers keeps it back
-        check = check_lock(tmp_path, found)
-        assert (check.status, check.code) == ("fail", 1)
-        other.communicate("\n")
-    assert not read_lock(tmp_path).held
-
-
-def test_holder_is_read_from_the_kernels_list(tmp_path):
-    (tmp_path / "lock").touch()
-    place = _place(tmp_path / "lock")
-    locks = tmp_path / "locks"
-    locks.write_text(
-        f"1: POSIX  ADVISORY  WRITE 11 {place} 0 EOF\n"
-        f"2: FLOCK  ADVISORY  WRITE 22 {place}9 0 EOF\n"
-        f"3: FLOCK  ADVISORY  WRITE 33 {place} 0 EOF\n"
-        f"3: -> FLOCK  ADVISORY  WRITE 44 {place} 0 EOF\n"
-    )
-    found = read_lock(tmp_path, locks=locks)
-    assert found == Lock(True, 33)
-    assert "process 33" in check_lock(tmp_path, found).what
-
-
-def test_file_of_the_same_number_on_another_device_is_no_proof(tmp_path):
-    (tmp_path / "lock").touch()
-    locks = tmp_path / "locks"
-    locks.write_text(f"1: FLOCK  ADVISORY  WRITE 33 fe:fe:{(tmp_path / 'lock').stat().st_ino} 0 EOF\n")
-    assert read_lock(tmp_path, locks=locks) == Lock(False)
-    with (tmp_path / "lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert read_lock(tmp_path, locks=locks) == Lock(True, 33)
-
-
-def test_lock_is_tried_where_the_list_is_silent(tmp_path):
-    (tmp_path / "lock").touch()
-    with (tmp_path / "lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert read_lock(tmp_path, locks=tmp_path / "nothing") == Lock(True)
-        assert "not visible" in check_lock(tmp_path, Lock(True, 0)).what
+@pytest.mark.parametrize(("pid", "who"), [(33, "process 33"), (0, "not visible"), (None, "not visible")])
+def test_lock_of_another_process_fails_and_names_it(tmp_path, pid, who):
+    check = check_lock(tmp_path, Lock(True, pid))
+    assert (check.status, check.code) == ("fail", 1)
+    assert who in check.what
 
 
 def test_session_that_runs_may_hold_its_own_directory(tmp_path):
@@ -118,11 +64,6 @@ def test_session_that_runs_may_hold_its_own_directory(tmp_path):
     check = check_lock(tmp_path, Lock(True, 33), running=True)
     assert (check.status, check.fix) == ("ok", None)
     assert "process 33" in check.what
-
-
-def _place(path) -> str:
-    told = path.stat()
-    return f"{os.major(told.st_dev):02x}:{os.minor(told.st_dev):02x}:{told.st_ino}"
 
 
 # The journal.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gpuscalp.config import LegConfig
@@ -299,6 +301,49 @@ def test_account_is_liquidated_at_the_book_and_then_at_the_worse_price() -> None
     # 5 bps of 711 and 1 % of 604.
     assert target.account.fees_e8 == 35_550_000 + 604_000_000
     assert target.on_mark(0, 5 * MS, 80 * E8) == ()
+
+
+def test_account_without_mark_prices_is_liquidated_at_the_mid() -> None:
+    """It went on with a balance far below zero: only a mark price asked whether it still stood."""
+    target = broker(start=100, leverage=20)
+    target.submit(request(1, 1, 7), 0)
+    book(target, 1, BIDS, ASKS)
+    for second, bid in ((1, 95), (2, 92)):
+        assert quote(target, second * 1_000 - 1, bid, 50, bid + 1, 50) == ()
+    assert quote(target, 2_500, 86, 50, 87, 50) == ()  # valued at whole seconds
+    reports = quote(target, 3_001, 86, 50, 87, 50)
+    assert _kinds(reports) == [K.LIQUIDATION, K.FILL]
+    assert reports[0].at_ns == 3_000 * MS
+    assert target.account.positions[0].qty_e8 == 0
+
+
+def test_mark_price_says_what_the_account_stands_until_it_is_a_minute_old() -> None:
+    """A stream of mark prices that had fallen silent decided for hours over orders and liquidations."""
+    target = broker(start=100, leverage=20, market_take_bound=0.05)
+    target.on_mark(0, 0, 100 * E8)
+    target.submit(request(1, 1, 7), 0)
+    book(target, 1, BIDS, ASKS)
+    quote(target, 500, 80, 50, 81, 50)
+    # The mid alone would have ended it; the mark is still known, and what is far from it is refused.
+    assert quote(target, 59_999, 80, 50, 81, 50) == ()
+    target.submit(request(2, -1, 1, reduce_only=True), 59_999 * MS)
+    assert [report.code for report in quote(target, 60_000, 80, 50, 81, 50)] == [Reject.TAKE_BOUND]
+    assert quote(target, 61_000, 80, 50, 81, 50) == ()
+    assert _kinds(quote(target, 61_001, 80, 50, 81, 50)) == [K.LIQUIDATION, K.FILL]
+    target.submit(request(3, 1, 1), 62_000 * MS)
+    assert Reject.TAKE_BOUND not in [report.code for report in quote(target, 62_001, 80, 50, 81, 50)]
+
+
+def test_silence_of_days_is_valued_once() -> None:
+    """Second by second a hole of a year between two files would take minutes."""
+    target = broker(start=10_000)
+    target.submit(request(1, 1, 3), 0)
+    book(target, 1, BIDS, ASKS)
+    year_ms = 365 * 86_400_000
+    began = time.process_time()
+    assert quote(target, year_ms, 99, 5, 100, 5) == ()
+    assert time.process_time() - began < 1
+    assert target.account.positions[0].qty_e8 == 3 * E8
 
 
 def test_maker_and_taker_pay_their_own_fee() -> None:

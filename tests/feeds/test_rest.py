@@ -135,6 +135,33 @@ def test_after_429_nothing_is_sent_until_it_is_time(server, client):
     assert len(server.requests) == 1
 
 
+def test_two_threads_do_not_both_spend_the_last_weight(server, client):
+    """Snapshots are fetched two at once: both had looked before either had spent, into what orders need."""
+    refused = []
+
+    def ask(weight):
+        try:
+            client.get("/fapi/v1/depth", {}, weight=weight)
+        except FeedError as error:
+            refused.append(error)
+
+    class Watched(int):
+        def __radd__(self, used):  # the budget looks whether there is so much
+            if other.ident is None:
+                other.start()
+                other.join(0.2)
+            return used + int(self)
+
+    config = FeedConfig()
+    last = config.weight_per_minute - config.weight_reserve
+    server.replies += [(200, {}, b"{}")] * 2
+    other = threading.Thread(target=ask, args=(last,))
+    ask(Watched(last))
+    other.join()
+    assert [error.what for error in refused] == ["the venue's limit allows no call now"]
+    assert len(server.requests) == 1
+
+
 def test_server_that_is_gone_is_an_error_with_the_address():
     config = FeedConfig(rest_url="http://127.0.0.1:9")
     with pytest.raises(FeedError, match="cannot be reached"):

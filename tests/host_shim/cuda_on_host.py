@@ -20,7 +20,7 @@ import numpy as np
 from gpuscalp.ops import cuda_module
 from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, Kernel
 from tests.host_shim.build import Defines, ShimError, Watch
-from tests.host_shim.host_device import DeviceArray, Event, HostDevice, Pool, Stream
+from tests.host_shim.host_device import DeviceArray, Event, HostDevice, Stream
 from tests.host_shim.host_kernel import Argument, HostKernel
 
 # Preprocessor constants of sources that are not to be built as they are shipped, by stem.
@@ -107,10 +107,9 @@ class _NumpyAsCupy(ModuleType):
 
     def __init__(self, device: HostDevice) -> None:
         super().__init__("cupy")
-        pool = Pool()
         self._device = device
         self.ndarray = DeviceArray
-        self.get_default_memory_pool = lambda: pool
+        self.get_default_memory_pool = lambda: device.pool
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(
                 getDevice=lambda: 0,

@@ -110,12 +110,15 @@ class HostDevice:
         self.graph_launches = 0
         self.free_bytes, self.total_bytes = 30 << 30, 32 << 30
         self.allocation_count = 0
+        self.pool = Pool()
 
     def array(self, values: np.ndarray) -> DeviceArray:
         """Return new memory of the device with these values."""
         self.settle("allocate")
         self.allocation_count += 1
-        made = np.array(values, order="C").view(DeviceArray)
+        memory = np.array(values, order="C", subok=False)
+        self.pool.hold(memory)
+        made = memory.view(DeviceArray)
         made.gpu = self
         return made
 
@@ -242,16 +245,30 @@ def _finish(at: tuple[Stream, _Mark] | None) -> None:
 
 
 class Pool:
-    """``cupy.get_default_memory_pool()``: a limit that is remembered."""
+    """``cupy.get_default_memory_pool()``: what lives of its memory never exceeds its limit (0: none)."""
 
     def __init__(self) -> None:
-        self._limit = 0
+        self._limit = self._live_bytes = self.peak_bytes = 0
+
+    def hold(self, array: np.ndarray) -> None:
+        """Count new memory until it is gone; ``MemoryError`` is what CuPy's ``OutOfMemoryError`` is here."""
+        if self._limit and self._live_bytes + array.nbytes > self._limit:
+            raise MemoryError(f"out of memory allocating {array.nbytes} bytes, {self._live_bytes} are in use")
+        self._drop(-array.nbytes)
+        self.peak_bytes = max(self.peak_bytes, self._live_bytes)
+        weakref.finalize(array, self._drop, array.nbytes)
+
+    def _drop(self, byte_count: int) -> None:
+        self._live_bytes -= byte_count
 
     def get_limit(self) -> int:
         return self._limit
 
     def set_limit(self, *, size: int) -> None:
         self._limit = size
+
+    def free_all_blocks(self) -> None:
+        """Give back what is kept for later: nothing is."""
 
 
 class Graph:

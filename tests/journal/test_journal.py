@@ -11,13 +11,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuscalp.config import JournalConfig
+from gpuscalp.dashboard.follower import JournalFollower
 from gpuscalp.errors import JournalError
 from gpuscalp.journal import JournalReader, JournalWriter, RecordKind, read_records, repair, segments_of
-from gpuscalp.journal.blocks import BLOCK_HEADER_BYTES, SEGMENT_BYTES, decode_header, decode_segment
+from gpuscalp.journal.blocks import (
+    BLOCK_HEADER_BYTES,
+    SEGMENT_BYTES,
+    Part,
+    SegmentHeader,
+    decode_header,
+    decode_segment,
+    encode_block,
+    encode_segment,
+)
+from gpuscalp.journal.reader import end_of, segment_path
+from gpuscalp.journal.search import newest
 
 CONFIG = JournalConfig()
 SMALL = JournalConfig(block_bytes=4_096, segment_bytes=65_536)
@@ -108,6 +121,24 @@ def test_every_altered_byte_is_caught(tmp_path):
         copy.write_bytes(data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :])
         with pytest.raises(JournalError):
             list(read_records(copy))
+
+
+@pytest.mark.parametrize("named", [1 << 26, -1], ids=["more", "nothing"])
+def test_payload_that_would_unpack_to_another_size_is_refused_before_it_does(tmp_path, named):
+    """A journal of 98 KB took 3 GiB: a frame that names its own size is unpacked to that, limit or not."""
+    packer = zstandard.ZstdCompressor(write_content_size=named > 0)
+    block = encode_block(
+        [Part(RecordKind.RAW, 0, 1, [b"a"])], 0, 0, lambda _: packer.compress(bytes(1 << 26))
+    )
+    segment = segment_path(tmp_path, 0)
+    segment.write_bytes(encode_segment(SegmentHeader(0, 0, 1)) + block)
+    for read in (lambda: list(read_records(tmp_path)), lambda: end_of(segment)):
+        with pytest.raises(JournalError, match="unpack to another size"):
+            read()
+    assert newest(tmp_path) is None
+    follower = JournalFollower(tmp_path, since_ns=0)
+    assert list(follower.read({RecordKind.RAW})) == []
+    assert "unpack to another size" in follower.damage
 
 
 def test_altered_byte_is_not_repaired_away(tmp_path):
@@ -297,22 +328,6 @@ def test_a_segment_says_when_its_first_record_came(tmp_path):
     for each in others:
         came_ns = next(iter(read_records(each))).recv_ns
         assert decode_segment(each.read_bytes(), "").created_ns == came_ns > 1_000
-
-
-def test_sync_in_another_thread_makes_durable_what_it_was_asked_for(tmp_path):
-    writer = JournalWriter(tmp_path, CONFIG, now_ns=1)
-    writer.append(RecordKind.RAW, b"one", recv_ns=1)
-    writer.flush()
-    asked = writer.pending_sync()
-    writer.append(RecordKind.RAW, b"two", recv_ns=2)
-    writer.flush()
-    writer.settle(*asked)
-    assert writer.durable_seq == 1
-    writer.sync()
-    assert writer.durable_seq == 2
-    writer.settle(*asked)
-    assert writer.durable_seq == 2
-    writer.close(now_ns=1)
 
 
 def test_reader_tells_a_clean_stop(tmp_path):

@@ -312,6 +312,29 @@ def test_a_session_is_not_gone_on_with_under_another_configuration_or_model(
 # Ends of other kinds.
 
 
+def test_sigterm_before_a_session_runs_ends_its_start_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the process at once, whose folders stayed. In a container it was lost, and a session began to
+    trade that had been told to stop."""
+    (folder := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    process = Process(tmp_path / "session")
+    try:
+        until = time.monotonic() + 4 * PATIENCE_S
+        while not list(folder.glob("gpuscalp-embedded-*")):  # from here on it trains its model
+            assert process.child.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        process.child.send_signal(signal.SIGTERM)
+        code, _, err = process.end()
+    finally:
+        process.child.kill()
+    assert code == 130, err
+    assert not list(folder.glob("gpuscalp-embedded-*"))
+    assert not (tmp_path / "session").exists()
+
+
 def test_sigterm_is_a_clean_stop_and_the_next_start_goes_on(home: Path, tmp_path: Path) -> None:
     session = tmp_path / "session"
     with started(home, session) as process:

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpuscalp.config import SessionConfig
 from gpuscalp.errors import JournalError, NotRunningError, UsageError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.journal import JournalWriter
+from gpuscalp.live import checkpoints, runner
+from gpuscalp.live.commands import Commands
+from gpuscalp.live.control import SOCKET_FILE, ControlServer, read_status, write_status
+from gpuscalp.live.drift_watch import DriftWatch
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.health import Health
+from gpuscalp.live.monitor import Monitor
+from gpuscalp.live.narration import Narrator
+from gpuscalp.live.placement import Placement
+from gpuscalp.live.store import Store
 from tests.live.sessions import Running, eager_config, feed_of
 
+# Every second frame a checkpoint, and a status.
+_BUSY = SessionConfig(status_ms=100, checkpoint_s=0.1)
 
-def _session(path: Path, exchange: Exchange, bundle: Path) -> Running:
-    return Running(path / "session", eager_config(feed_of(exchange, redundancy=1)), bundle)
+
+def _session(path: Path, exchange: Exchange, bundle: Path, **parts: Any) -> Running:
+    config = eager_config(feed_of(exchange, redundancy=1), **parts)
+    return Running(path / "session", config, bundle)
 
 
 def _refuse(error: Exception) -> Any:
@@ -54,6 +69,99 @@ def test_a_disk_that_refuses_ends_the_session_and_nothing_is_done_that_is_not_wr
     with _session(tmp_path, exchange, bundle) as running:
         running.wait_trading()
         running.stop().check()
+
+
+def test_what_only_looks_on_ends_no_session_and_keeps_no_answer_back(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statistic without memory, or a status file without room, ended a session that held positions; one
+    that failed behind a batch took the answers to its commands with it."""
+    full, no_memory = _refuse(OSError(errno.ENOSPC, "No space left on device")), _refuse(MemoryError())
+    with _session(tmp_path, exchange, bundle, session=_BUSY) as running:
+        running.wait(lambda status: bool(status["trading"]["fills"]), "a fill")
+        for owner, name, error in (
+            (Monitor, "on_step", no_memory),
+            (Monitor, "on_work", no_memory),
+            (Monitor, "_predictions", no_memory),
+            (Narrator, "tell", no_memory),
+            (Placement, "poll", full),
+            (Store, "tidy", full),
+            (checkpoints, "_compressed", full),
+            (runner, "write_status", full),
+        ):
+            monkeypatch.setattr(owner, name, error)
+        monkeypatch.setattr(DriftWatch, "comparison", lambda *_: no_memory)
+        failing = {"monitor", "log", "placement", "database", "checkpoint", "status_file", "drift"}
+        status = running.wait(lambda status: failing <= {*status["onlookers"]["last"]}, "every failure")
+        assert status["onlookers"]["last"]["status_file"] == "OSError: [Errno 28] No space left on device"
+        assert status["onlookers"]["errors"] >= len(failing)
+        assert status["trading"]["fills"], "what was measured before is shown"
+        running.wait_trading()
+        assert running.ask("halt")["state"] == "reducing"
+        assert not list((running.path / "checkpoints").glob("*.partial"))
+        ended = running.stop()
+    ended.check()
+    assert ended.status["reason"].startswith("stop")
+    # As it stands on a full disk: without a newer checkpoint, from the journal.
+    monkeypatch.undo()
+    with _session(tmp_path, exchange, bundle, session=_BUSY) as running:
+        running.wait(lambda status: status["frames"] > 0, "a start")
+        running.ask("resume")
+        running.wait_trading()
+        running.stop().check()
+
+
+def test_a_defect_behind_a_batch_ends_the_session(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went to the event loop's handler and was seen by nobody; checkpoint and status of the batch, too."""
+    with _session(tmp_path, exchange, bundle) as running:
+        running.wait_trading()
+        monkeypatch.setattr(Commands, "answered", _refuse(RuntimeError("a defect")))
+        assert isinstance(running.join(), RuntimeError)
+
+
+def test_a_disk_that_refuses_everything_is_told_of_with_its_place_and_leaves_no_socket(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last status could not be written either, and that was what one was told."""
+    with _session(tmp_path, exchange, bundle) as running:
+        running.wait_trading()
+        refused = JournalError("cannot write", where="the journal", fix="make room")
+        monkeypatch.setattr(runner, "write_status", _refuse(OSError(errno.ENOSPC, "no space left")))
+        monkeypatch.setattr(JournalWriter, "flush", _refuse(refused))
+        assert running.join() is refused
+        assert not (running.path / SOCKET_FILE).exists()
+
+
+def test_a_start_that_fails_at_its_socket_lets_go_of_the_session(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal and its lock stayed open: a second start in the same process was refused."""
+    monkeypatch.setattr(ControlServer, "start", _refuse(OSError(errno.ENOSPC, "no space left")))
+    with _session(tmp_path, exchange, bundle) as running:
+        assert isinstance(running.join(), OSError)
+    monkeypatch.undo()
+    with _session(tmp_path, exchange, bundle) as running:
+        running.wait_trading()
+        running.stop().check()
+
+
+def test_the_last_status_is_the_one_that_stays(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that a slow disk was still writing came after it, and said that the session runs."""
+
+    def slow(path: Path, status: dict[str, Any]) -> None:
+        if status["running"]:
+            time.sleep(0.5)
+        write_status(path, status)
+
+    monkeypatch.setattr(runner, "write_status", slow)
+    with _session(tmp_path, exchange, bundle) as running:
+        running.wait(lambda status: status["frames"] > 5, "some frames")
+        running.stop()
+    assert read_status(running.path)["running"] is False
 
 
 def test_whoever_waits_for_a_command_is_told_that_the_session_has_ended(

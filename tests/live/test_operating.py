@@ -33,9 +33,9 @@ from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.backup import backup
 from gpuscalp.live.chain import chain
+from gpuscalp.live.commands import Commands
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.directory import read_about
-from gpuscalp.live.narration import Narrator
 from gpuscalp.live.records import SignalRecord, decode
 from gpuscalp.live.restore import restore
 from gpuscalp.logs import Wanted, read
@@ -250,7 +250,7 @@ def test_crash_leaves_a_report_without_secrets(operated, tmp_path):
     def broken(*_: object) -> None:
         raise RuntimeError(EVERYTHING)
 
-    with patch.dict(os.environ, ENVIRONMENT), patch.object(Narrator, "tell", broken):
+    with patch.dict(os.environ, ENVIRONMENT), patch.object(Commands, "answered", broken):
         running = Running(tmp_path / "session", operated.config, operated.bundle)
         with running:
             error = running.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,9 @@ from gpuscalp.doctor.diagnosis import examine
 from gpuscalp.errors import ConfigError, ModelError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.live import directory
+from gpuscalp.live.backup import backup
 from gpuscalp.live.directory import create, lock, read_about, remove_unbegun
+from gpuscalp.live.restore import restore
 from gpuscalp.live.run import check_same, run_live
 from gpuscalp.live.session import Session
 from gpuscalp.logs import Wanted, read
@@ -77,6 +80,24 @@ def test_copy_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         create(tmp_path / "session", eager_config(), bundle, instruments(), now_ns=1)
     assert _made(tmp_path / "session") == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_session_is_its_owners_alone_and_so_are_its_backup_and_what_is_restored(bundle, tmp_path, there):
+    """Everybody on the machine could read journal and database, and hold the lock against every start."""
+    before = os.umask(0o022)
+    try:
+        path = tmp_path / "session"
+        if there:
+            path.mkdir()
+        create(path, eager_config(), bundle, instruments(), now_ns=1)
+        backup([path, bundle], tmp_path / "saved.tar")
+        session, model = map(Path, restore(tmp_path / "saved.tar", tmp_path / "restored")["restored"])
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, tmp_path / "saved.tar", session)]
+    assert [f"{mode:o}" for mode in modes] == ["700", "600", "700"]
+    assert stat.S_IMODE(model.stat().st_mode) & 0o055 == 0o055  # what is others' to read stays so
 
 
 def test_session_that_has_begun_or_is_in_use_is_not_removed(bundle, tmp_path):

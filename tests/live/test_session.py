@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -10,16 +11,19 @@ from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 
 from gpuscalp.errors import ConfigError, DataError, ModelError, ParityError, UsageError
 from gpuscalp.journal import RecordKind, read_records, segments_of
-from gpuscalp.live import checkpoints
+from gpuscalp.live import checkpoints, retrainer
+from gpuscalp.live.backup import backup
 from gpuscalp.live.control import is_running
 from gpuscalp.live.directory import create, read_about
 from gpuscalp.live.market import Work
 from gpuscalp.live.moments import likeness
 from gpuscalp.live.records import Command, HealthRecord, StateRecord, decode
 from gpuscalp.live.replay import run_replay
+from gpuscalp.live.restore import restore
 from gpuscalp.live.run import check_same
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
@@ -132,6 +136,42 @@ def test_checkpoint_ahead_of_the_journal_is_passed_by(
     segment = segments_of(broken / "journal")[0]
     segment.write_bytes(segment.read_bytes()[: len(segment.read_bytes()) // 3])
     (broken / "state.sqlite").unlink()
+    run(material, broken)
+    assert outputs(broken) == outputs(whole)
+
+
+def write_checkpoint(path: Path, content: checkpoints._Content, more: bytes = b"") -> None:
+    """Write one whose digest is right, as somebody may who wants it to be read."""
+    head = msgspec.msgpack.encode(content)
+    body = zstandard.compress(len(head).to_bytes(8, "little") + head + more)
+    path.write_bytes(checkpoints._MAGIC + hashlib.sha256(body).digest() + body)
+
+
+def test_checkpoint_in_a_backup_that_names_a_program_is_refused(
+    material: dict[str, Path], broken: Path, tmp_path: Path
+) -> None:
+    """The name led through a module of ours to what that had imported: a restored session ran anything."""
+    assert "subprocess" in vars(retrainer)
+    arguments = [["args", ["l", 1, ["touch", str(tmp_path / "run")]]]]
+    graph = msgspec.msgpack.encode(["u", 0, f"{retrainer.__name__}:subprocess.Popen", arguments])
+    content = checkpoints._Content(checkpoints.code_digest(), int(ckpts(broken)[-1].stem), graph, {}, ())
+    write_checkpoint(ckpts(broken)[-1], content)
+    backup([broken], tmp_path / "backup.tar")
+    (restored,) = restore(tmp_path / "backup.tar", tmp_path / "restored")["restored"]
+    with pytest.raises(DataError, match="not a graph"):
+        run(material, Path(restored))
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoint_that_unpacks_to_more_than_a_state_is_passed_by(
+    material: dict[str, Path], broken: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of 100 KB took 3 GiB."""
+    monkeypatch.setattr(checkpoints, "_HEAD_BYTES_MAX", 1 << 22)
+    newest = ckpts(broken)[-1]
+    content = checkpoints._Content(checkpoints.code_digest(), int(newest.stem), b"\xc1", {}, ())
+    write_checkpoint(newest, content, bytes(1 << 26))
+    assert newest.stat().st_size < 1 << 16
     run(material, broken)
     assert outputs(broken) == outputs(whole)
 
@@ -354,7 +394,7 @@ def test_health_that_has_not_changed_is_not_written(broken: Path) -> None:
 def test_every_byte_of_a_checkpoint_is_plain_data(broken: Path) -> None:
     """No checkpoint is ever read by something that could run what it says."""
     for path in ckpts(broken):
-        found = checkpoints._read(path)
+        found = checkpoints._read(path, bytes_max=1 << 30)
         assert found is not None
         assert isinstance(msgspec.msgpack.decode(found[0].graph), list)
         assert all(not array.dtype.hasobject for array in found[1].values())

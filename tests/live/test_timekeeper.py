@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from gpuscalp.config import FeedConfig, GridConfig, LiveConfig
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.live import timekeeper
 from gpuscalp.live.status import _frame_age_ms
-from gpuscalp.live.timekeeper import Timekeeper
+from gpuscalp.live.timekeeper import Timekeeper, exchange_clock
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
 
 BEGIN_NS = 1_700_000_000 * NS_PER_S
@@ -118,6 +119,27 @@ def test_first_message_after_a_sleep_of_the_machine_brings_the_time_back(world: 
     assert abs(world.behind_ns) <= NS_PER_MS
     world.run(1)
     assert abs(world.behind_ns) <= NS_PER_MS
+
+
+def test_time_does_not_go_back_to_what_another_thread_was_told_before() -> None:
+    """The loop was told a moment while the engine's thread was being told an earlier one, which was kept."""
+    told: list[int] = []
+    loop = threading.Thread(target=lambda: told.append(now()))
+
+    class Moment(int):
+        def __gt__(self, other: int) -> bool:
+            if loop.ident is None:  # the engine's thread compares what it was told with what is known
+                loop.start()
+                loop.join(0.2)
+            return int(self) > other
+
+    newest = iter((Moment(BEGIN_NS), BEGIN_NS + STEP_NS, 0))
+    unmeasured = ClockOffset(FeedConfig())
+    now = exchange_clock(unmeasured, lambda: next(newest))
+    assert now() == BEGIN_NS
+    loop.join()
+    assert told == [BEGIN_NS + STEP_NS]
+    assert now() == BEGIN_NS + STEP_NS
 
 
 def test_age_of_the_last_frame_grows_though_the_exchanges_clock_stands_still() -> None:

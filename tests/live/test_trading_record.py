@@ -13,7 +13,7 @@ from gpuscalp.execution.booking import BookedFill
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.live.trading_record import RETURNS_MIN, SAMPLE_NS, TradingRecord
-from gpuscalp.orders import BUY, SELL, Fill, Intent, IntentKind, Order
+from gpuscalp.orders import BUY, SELL, Fill, Intent, IntentKind, Order, OrderKind
 from gpuscalp.schema import E8
 from gpuscalp.stats import OBSERVATIONS_MIN, sharpe
 from gpuscalp.strategy import SKIP_REASONS
@@ -42,13 +42,16 @@ class Desk:
 
     def fill(self, side: int, price: float, *, qty: float = 1.0, decided: float = 100.0, mid: float = 100.0,
              touch: float = 0.0, fee: float = 0.0, reason: str = "edge", maker: bool = False,
-             ours: bool = True) -> None:  # fmt: skip
+             ours: bool = True, protects: OrderKind | None = None) -> None:  # fmt: skip
         self.number += 1
         units = [round(value * E8) for value in (qty, price, fee)]
         qty_e8, price_e8, fee_e8 = units
         intent = Intent(0, side, IntentKind.ENTER, 100.0, reason, 0.9, 1.0, 5.0, 1.0)
+        kind, reduces = protects or OrderKind.MARKET, protects is not None
         order = (
-            Order(self.number, 0, side, qty_e8, False, 1, round(2 * decided * E8), intent) if ours else None
+            Order(self.number, 0, side, qty_e8, reduces, 1, round(2 * decided * E8), intent, kind)
+            if ours
+            else None
         )
         fill = Fill(self.number, 0, side, qty_e8, price_e8, fee_e8, 2, round(2 * mid * E8), round(touch * E8))
         realised = self.money.account.apply_fill(0, side * qty_e8, price_e8, fee_e8)
@@ -96,6 +99,20 @@ def test_without_a_book_the_spread_is_part_of_the_slippage():
     assert found["spread"] is None
     assert found["slippage"] == pytest.approx(-0.4)
     assert found["signal"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("mid", [106.0, 0.0])
+@pytest.mark.parametrize(("side", "kind"), [(SELL, OrderKind.LIMIT), (BUY, OrderKind.STOP_MARKET)])
+def test_way_of_the_market_to_a_target_or_a_stop_is_no_slippage(side: int, kind: OrderKind, mid: float):
+    """A target counted as six to the good, a stop as six to the bad, whether the book was told or not."""
+    desk = Desk(Money())
+    paid = 100.0 - 0.05 * side
+    desk.fill(-side, paid, mid=mid and 100.0, touch=mid and paid)
+    desk.fill(side, 106.0, mid=mid, touch=mid, protects=kind)
+    found = desk.components()
+    assert found["slippage"] == pytest.approx(0.0 if mid else -0.05)
+    assert found["signal"] == pytest.approx(-6.0 * side)
+    assert found["spread"] == (pytest.approx(-0.05) if mid else None)
 
 
 def test_trade_that_was_open_before_is_not_counted_and_the_next_one_is():

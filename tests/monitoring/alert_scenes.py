@@ -52,16 +52,15 @@ def _appears(alert: str, series: str, labels: dict[str, str], *, hold_s: int = 0
     return Scene(alert, {series: values}, (20 + hold_s, end_s - STEP_S), silent, labels)
 
 
-def _share(alert: str, upper: str, lower: str, limit_low: float, *, hold_s: int) -> Scene:
-    """Of 1000, more than enough at first, too little from 20 s on."""
+def _short(alert: str, series: str, limit: float, *, of: str = "", hold_s: int) -> Scene:
+    """More than enough at first, too little from 20 s on; of 1000, where ``of`` names a series."""
     count = hold_s // STEP_S + 9
-    too_little, enough = 1_000 * limit_low - 1, 1_000 * limit_low + 1
-    return Scene(
-        alert,
-        {upper: _flat((enough, 4), (too_little, count - 4)), lower: _flat((1_000, count))},
-        (20 + hold_s, 5 * (count - 1)),
-        (15, 20 + hold_s - STEP_S),
-    )
+    whole = 1_000 if of else 1
+    too_little, enough = whole * (limit - 0.001), whole * (limit + 0.001)
+    values = {series: _flat((enough, 4), (too_little, count - 4))}
+    if of:
+        values[of] = _flat((whole, count))
+    return Scene(alert, values, (20 + hold_s, 5 * (count - 1)), (15, 20 + hold_s - STEP_S))
 
 
 def _counter(alert: str, series: str, labels: dict[str, str]) -> Scene:
@@ -137,7 +136,7 @@ SCENES = (
         {"source": "venue", "reason": "account:unseen"},
         hold_s=60,
     ),
-    _share("GpuscalpDiskFull", "gpuscalp_disk_free_bytes", "gpuscalp_disk_size_bytes", 0.05, hold_s=30),
+    _short("GpuscalpDiskFull", "gpuscalp_disk_free_ratio", 0.05, hold_s=30),
     _switch("GpuscalpReducing", 'gpuscalp_risk_state{state="reducing"}', {"state": "reducing"}, hold_s=30),
     _slow(),
     Scene(
@@ -181,14 +180,14 @@ SCENES = (
         (590, 620),
         (195, 455, 560),
     ),
-    _share(
+    _short(
         "GpuscalpMemoryLow",
         "gpuscalp_machine_memory_available_bytes",
-        "gpuscalp_machine_memory_bytes",
         0.1,
+        of="gpuscalp_machine_memory_bytes",
         hold_s=60,
     ),
-    _share("GpuscalpDiskLow", "gpuscalp_disk_free_bytes", "gpuscalp_disk_size_bytes", 0.15, hold_s=60),
+    _short("GpuscalpDiskLow", "gpuscalp_disk_free_ratio", 0.15, hold_s=60),
     Scene(
         "GpuscalpTradesLate",
         {"gpuscalp_late_trades_ratio": _flat((None, 2), (0.05, 4), (0.06, 12), (0.05, 4))},
@@ -196,6 +195,7 @@ SCENES = (
         (5, 25, 30, 55, 90),
     ),
     _counter("GpuscalpOverload", "gpuscalp_overloads_total", {}),
+    _counter("GpuscalpUnwatched", "gpuscalp_onlooker_errors_total", {}),
     Scene(
         "GpuscalpWinRateLow",  # not before there are 50 of them
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 import json
 import logging
@@ -321,6 +322,16 @@ def test_stop_is_not_told_where_only_trouble_is_wanted_and_a_failure_is(hook, tm
     (message,) = hook.got
     assert message["title"] == "gpuscalp s7: critical: the session failed"
     assert message["message"] == "It ended: the disk is full"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, asyncio.CancelledError])
+def test_start_that_somebody_stops_is_no_failure(hook, tmp_path, stop):
+    """Ctrl-C while the journal was repeated was told of as "critical: the session failed"."""
+    with pytest.raises(stop), _observed(tmp_path, hook, severity="info"):
+        raise stop
+    (message,) = hook.got
+    assert message["title"] == "gpuscalp s7: the session ended"
+    assert "stopped" in message["message"]
 
 
 @pytest.mark.parametrize("runs", [True, False])

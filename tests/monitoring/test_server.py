@@ -20,9 +20,9 @@ from gpuscalp.redaction import keep
 from tests.planted import BY_PLACE, words_in
 
 
-def get(port: int, path: str, *, method: str = "GET", accept: str = "") -> tuple[int, str, str]:
+def get(port: int, path: str, *, method: str = "GET", **headers: str) -> tuple[int, str, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(method, path, headers={"Accept": accept} if accept else {})
+    connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     body = answer.read().decode()
     connection.close()
@@ -66,11 +66,30 @@ def test_metrics_are_read_in_both_forms_and_hold_no_secret():
     keep(["k2PELICANk2k2"])
     with served("127.0.0.1", 0, [Leaky()]) as port:
         for accept in ("text/plain", "application/openmetrics-text; version=1.0.0"):
-            code, kind, body = get(port, METRICS, accept=accept)
+            code, kind, body = get(port, METRICS, Accept=accept)
             assert (code, kind.split(";")[0]) == (200, accept.split(";")[0])
             assert not words_in(body)
         names = [each.name for each in text_string_to_metric_families(get(port, METRICS)[2])]
         assert [name for name in names if not name.startswith("process_")] == ["leak_info"]
+
+
+@pytest.mark.parametrize("host", ["evil.example:9100", "localhost.evil.example", "10.0.0.1:9100", "[::1", ""])
+def test_foreign_name_that_leads_to_loopback_is_told_nothing(host: str) -> None:
+    """A page whose name was made to point here could read every number of the session."""
+    with served("127.0.0.1", 0, [], {HEALTH: lambda: {"ok": True}}) as port:
+        for path in (METRICS, HEALTH):
+            assert get(port, path, Host=host)[0] == 421
+    with served("0.0.0.0", 0, [], {HEALTH: lambda: {"ok": True}}) as port:  # as a container does
+        assert get(port, METRICS, Host=host)[0] == get(port, HEALTH, Host=host)[0] == 200
+
+
+def test_loopback_is_known_by_its_names_at_any_port() -> None:
+    with served("127.0.0.1", 0, []) as port:
+        for host in ("127.0.0.1", "LOCALHOST:19100", "[::1]:9100", f"127.0.0.1:{port}"):
+            assert get(port, METRICS, Host=host)[0] == 200
+        with connected(port) as old:  # a probe that names nobody is no browser
+            old.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert old.recv(100).startswith(b"HTTP/1.0 200")
 
 
 def test_probe_answers_while_a_scrape_stands_still():

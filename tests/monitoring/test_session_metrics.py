@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpuscalp.latency import LatencyHistogram, Stage
+from gpuscalp.monitoring import resources
 from gpuscalp.monitoring.alarms import Alarms
 from gpuscalp.monitoring.conditions import CONDITIONS
 from gpuscalp.monitoring.expressions import Scrapes
-from gpuscalp.monitoring.resources import peak_resident_bytes, read_resources
+from gpuscalp.monitoring.resources import peak_resident_bytes, read_memory, read_resources
 from gpuscalp.monitoring.session_metrics import SessionCollector
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -47,6 +49,7 @@ def full_status() -> dict[str, Any]:
         },
         "written_ns": 1_700_003_600 * 10**9,
         "uptime_s": 60.0,
+        "onlookers": {"errors": 2, "last": {"drift": "MemoryError: "}},
         "state": "reducing",
         "cause": "daily_loss",
         "causes": ["daily_loss", "alarm"],
@@ -302,11 +305,46 @@ def test_peak_of_memory_is_not_that_of_the_process_that_started_this_one():
     assert 1 << 20 < int(done.stdout) < held.nbytes <= peak_resident_bytes()
 
 
+def test_memory_is_that_of_the_container_where_it_leaves_less(tmp_path, monkeypatch):
+    """A container that was almost full told of the whole machine, and no alarm came before its end."""
+    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
+    for folder in (proc, cgroup):
+        folder.mkdir()
+    (proc / "meminfo").write_text("MemTotal: 64000000 kB\nMemFree: 1 kB\nMemAvailable: 60000000 kB\n")
+    (cgroup / "memory.max").write_text("4000000000\n")
+    (cgroup / "memory.current").write_text("3900000000\n")
+    (cgroup / "memory.stat").write_text("anon 1\ninactive_file 100000000\n")
+    monkeypatch.setattr(resources, "read_memory", lambda: read_memory(proc, cgroup))
+    found = read_resources(tmp_path)
+    told = (found["machine_memory_available_bytes"], found["machine_memory_bytes"])
+    assert told == (200_000_000, 4_000_000_000)
+    (proc / "meminfo").write_text("MemTotal: 64000000 kB\nMemFree: 1 kB\nMemAvailable: 100000 kB\n")
+    assert read_memory(proc, cgroup) == (102_400_000, 65_536_000_000), "the machine has less left"
+    assert read_memory(proc, tmp_path) == (102_400_000, 65_536_000_000)
+    assert read_memory(tmp_path, cgroup) == (200_000_000, 4_000_000_000)
+    assert read_memory(tmp_path, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "free_files", "ratio"), [(1_000, 20, 0.02), (1_000, 900, 0.5), (0, 0, 0.5)]
+)
+def test_disk_without_files_to_be_made_is_as_full_as_one_without_bytes(
+    tmp_path, monkeypatch, files, free_files, ratio
+):
+    """A disk of small files had half of its bytes free when no segment could be begun any more."""
+    disk = SimpleNamespace(f_blocks=100, f_bavail=50, f_frsize=4_096, f_files=files, f_favail=free_files)
+    monkeypatch.setattr(resources.os, "statvfs", lambda _: disk)
+    found = read_resources(tmp_path)
+    assert found["disk_free_ratio"] == ratio
+    assert (found["disk_free_bytes"], found["disk_bytes"]) == (204_800, 409_600)
+
+
 def test_resources_are_those_of_this_process(tmp_path):
     found = read_resources(tmp_path)
     assert found["cpus"] == len(os.sched_getaffinity(0))
     assert found["cpu_s"] > 0
     assert 0 < found["disk_free_bytes"] <= found["disk_bytes"]
+    assert 0 < found["disk_free_ratio"] <= found["disk_free_bytes"] / found["disk_bytes"]
     if found["memory_bytes"] is not None:
         assert 1 << 20 < found["memory_bytes"] < found["machine_memory_bytes"]
         assert found["machine_memory_available_bytes"] < found["machine_memory_bytes"]

@@ -57,7 +57,7 @@ def test_rows_carry_the_columns_of_their_own_frame():
     source = FakeSource(frame_count=300, cut=100)
     for chunk in labelled_chunks(source.chunks(), config):
         chosen = chunk.select(lambda end_ns, _: end_ns % 3 == 0)
-        rows = {block.symbol: block for block in chunk.rows(chosen, training_device("cpu"))}
+        rows = {int(block.symbol[0]): block for block in chunk.rows(chosen, training_device("cpu"))}
         for symbol, block in rows.items():
             at = np.searchsorted(chunk.end_ns, block.end_ns)
             assert block.x.flags.c_contiguous

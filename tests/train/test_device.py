@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -15,11 +16,13 @@ import pytest
 from gpuscalp.boosters import Boosters
 from gpuscalp.bundle import read_contract
 from gpuscalp.errors import DeviceError, ParityError
+from gpuscalp.ops.ledger import LEDGER
 from gpuscalp.schema import FeatureChunk
 from gpuscalp.train import device as place
-from gpuscalp.train import train
-from gpuscalp.train.dataset import labelled_chunks
+from gpuscalp.train import distribution, train
+from gpuscalp.train.dataset import count_rows, labelled_chunks
 from gpuscalp.train.device import binned_bytes, training_device
+from gpuscalp.train.distribution import RowSample
 from gpuscalp.train.iterator import binned_matrix
 from gpuscalp.train.source import chunk_frames
 from tests.host_shim.build import compiler
@@ -72,7 +75,7 @@ def trained_on_host(seed=None):
         mock.patch.object(xgboost, "build_info", return_value={"USE_CUDA": True}),
         mock.patch.object(xgboost, "config_context", return_value=nullcontext()),
         mock.patch.object(place, "Boosters", BoostersOnHost),
-        mock.patch.object(place._Gpu, "block_rows", 1),
+        mock.patch.object(place, "GPU_BLOCK_BYTES", 1),
     ):
         yield device
 
@@ -179,8 +182,8 @@ def test_a_limit_makes_the_gpu_look_smaller_and_never_larger():
         with gpu.session():
             assert cupy.get_default_memory_pool().get_limit() == (2 << 30) // 4
         rows, columns = 3_000_000, 214  # more than 0.4 of 2 GiB, less than that of 8
-        assert gpu.matrix_type(rows, columns, 256) == "ExtMemQuantileDMatrix"
-        assert training_device("cuda").matrix_type(rows, columns, 256) == "QuantileDMatrix"
+        assert gpu.matrix_type(rows, columns, 256, None) == "ExtMemQuantileDMatrix"
+        assert training_device("cuda").matrix_type(rows, columns, 256, None) == "QuantileDMatrix"
         assert training_device("cuda", gpu_memory_mb=1 << 20).chunk_bytes == (8 << 30) // 32
 
 
@@ -221,10 +224,11 @@ def test_memory_that_xgboost_does_not_get_is_said_too_and_its_other_errors_are_i
 
 
 def test_binned_rows_take_the_bits_that_number_all_bins_and_nothing():
-    assert binned_bytes(1_000, 214, 256) == 1_000 * 214 * 2  # 54,785 symbols: 16 bits
-    assert binned_bytes(8, 1, 255) == 8  # 256 symbols: 8 bits
-    assert binned_bytes(8, 1, 256) == 9  # 257 symbols: 9 bits
-    assert binned_bytes(10**8, 214, 64) == 10**8 * 214 * 14 // 8
+    assert binned_bytes(1_000, 214, 256, complete=False) == 1_000 * 214 * 2  # 54,785 symbols: 16 bits
+    assert binned_bytes(8, 1, 255, complete=False) == 8  # 256 symbols: 8 bits
+    assert binned_bytes(8, 1, 256, complete=False) == 9  # 257 symbols: 9 bits
+    assert binned_bytes(10**8, 214, 64, complete=False) == 10**8 * 214 * 14 // 8
+    assert binned_bytes(8_000, 214, 256, complete=True) == 9_000 * 214  # 257 of a column: 9 bits
 
 
 @needs_compiler
@@ -232,9 +236,14 @@ def test_rows_that_do_not_fit_the_gpu_are_kept_in_the_memory_of_the_host():
     with trained_on_host() as device:
         gpu = training_device("cuda")
         most = int(0.4 * device.free_bytes) // (214 * 2)
-        assert gpu.matrix_type(most, 214, 256) == "QuantileDMatrix"
-        assert gpu.matrix_type(most + 1, 214, 256) == "ExtMemQuantileDMatrix"
-    assert training_device("cpu").matrix_type(10**12, 214, 256) == "QuantileDMatrix"
+        assert gpu.matrix_type(most, 214, 256, None) == "QuantileDMatrix"
+        assert gpu.matrix_type(most + 1, 214, 256, None) == "ExtMemQuantileDMatrix"
+        rows = np.array([[1.0, np.nan], [np.nan, 1.0]], np.float32)
+        assert gpu.matrix_type(most + 1, 214, 256, gpu.put(rows)) == "ExtMemQuantileDMatrix"
+        rows[0, 1] = 2.0  # one row that misses nothing
+        assert gpu.matrix_type(most + 1, 214, 256, gpu.put(rows)) == "QuantileDMatrix"
+        assert gpu.matrix_type(most * 16 // 9 + 9, 214, 256, gpu.put(rows)) == "ExtMemQuantileDMatrix"
+    assert training_device("cpu").matrix_type(10**12, 214, 256, None) == "QuantileDMatrix"
 
 
 def stream_of(source, device):
@@ -250,16 +259,17 @@ def stream_of(source, device):
 class Altered:
     """The CPU's device with a matrix of a given form, and blocks of a given size."""
 
-    def __init__(self, form, block_rows=1):
+    def __init__(self, form, block_bytes=1):
         self._host = training_device("cpu")
         self._form = form
-        self.block_rows = block_rows
+        self.block_bytes = block_bytes
         self.asked = []
 
     def __getattr__(self, name):
         return getattr(self._host, name)
 
-    def matrix_type(self, rows, columns, max_bin):
+    def matrix_type(self, rows, columns, max_bin, first):
+        assert first is not None
         self.asked.append((rows, columns, max_bin))
         return self._form
 
@@ -284,9 +294,34 @@ def test_matrix_of_the_other_form_trains_the_same_model(tmp_path, monkeypatch):
     assert found["QuantileDMatrix"] == found["ExtMemQuantileDMatrix"]
 
 
+@needs_compiler
+def test_pages_on_a_gpu_lie_in_the_memory_of_the_host_and_are_sized_by_the_limit():
+    """XGBoost sized them by the whole card, and kept them there up to half of it."""
+    import xgboost
+
+    told = []
+
+    class Matrix(xgboost.QuantileDMatrix):
+        def __init__(self, walk, *, cache_host_ratio, **options):
+            told.append((cache_host_ratio, walk.min_cache_page_bytes))
+            super().__init__(walk, **options)
+
+    with (
+        trained_on_host(),
+        mock.patch.object(place, "BINNED_SHARE", 0.0),
+        mock.patch.object(xgboost, "ExtMemQuantileDMatrix", Matrix),
+    ):
+        device = training_device("cuda", gpu_memory_mb=2_048)
+        given = {"device": device, "max_bin": 32, "threads": 1}
+        stream = stream_of(SourceOnGpu(frame_count=900), device)
+        matrix, _ = binned_matrix(stream, what="rows", expected_rows=900, **given)
+        binned_matrix(stream, what="stopping rows", reference=matrix, **given)
+    assert told == [(1.0, 128 << 20)] * 2
+
+
 def test_small_blocks_are_joined_and_no_row_is_lost():
     source = FakeSource(frame_count=900, cut=100)
-    device = Altered("QuantileDMatrix", block_rows=450)
+    device = Altered("QuantileDMatrix", block_bytes=450 * 6 * 4)
     whole = np.concatenate([rows.x for rows in stream_of(source, device)()])
     sizes = []
     device.join = lambda blocks: sizes.append(len(blocks)) or np.concatenate(blocks)
@@ -327,3 +362,29 @@ def test_run_on_a_gpu(tmp_path, monkeypatch, share):
     assert found.made
     assert found.margin < 1e-5
     assert found.class_flips_per_million < 1_000
+
+
+@needs_compiler
+def test_no_more_rows_come_to_the_host_than_are_kept():
+    """Each walk of the reference sample fetched the float matrix nearly whole, and chose on the host."""
+    config = quick_config()
+    source = FakeSource(frame_count=1_500)
+    counts = count_rows(labelled_chunks(source.chunks(), config))
+    sample_of = partial(RowSample, grid=config.grid, stride=1, counts=counts, names=["f"] * 6, window=8)
+    with (
+        trained_on_host(),
+        mock.patch.object(distribution, "ROWS_MAX", 100),
+        mock.patch.object(distribution, "BLOCKS_MAX", 4),
+    ):
+        on_cpu, on_gpu = (sample_of(training_device(name)) for name in ("cpu", "cuda"))
+        moved = []
+        for _ in range(2):
+            list(on_cpu.watch(stream_of(source, training_device("cpu"))()))
+            before = LEDGER.total("device_to_host").bytes
+            list(on_gpu.watch(stream_of(SourceOnGpu(frame_count=1_500), training_device("cuda"))()))
+            moved.append(LEDGER.total("device_to_host").bytes - before)
+        found, wanted = on_gpu.kept(), on_cpu.kept()
+    assert found.x.tobytes() == wanted.x.tobytes()
+    assert moved[0] == found.x.nbytes
+    # Of 23 blocks of time every fifth is counted.
+    assert 0 < moved[1] < counts.total * 6 * 4 / 4

@@ -65,9 +65,9 @@ def test_sample_of_the_last_fold_is_bounded_and_the_same_however_rows_are_cut(mo
         def __getattr__(self, name):
             return getattr(CPU, name)
 
-        def to_host(self, array):
-            self.moved += len(array)
-            return CPU.to_host(array)
+        def taken(self, rows, at):
+            self.moved += len(at)
+            return CPU.taken(rows, at)
 
     monkeypatch.setattr("gpuscalp.train.held_out.SAMPLED_ROWS_MAX", 64)
     monkeypatch.setattr("gpuscalp.train.held_out.SAMPLE_ROWS_MAX", 80)
@@ -87,3 +87,34 @@ def test_sample_of_the_last_fold_is_bounded_and_the_same_however_rows_are_cut(mo
     assert found[0][0] > 900
     assert 50 < found[0][1] <= 70
     assert found[0][2] == found[1][2]
+
+
+@pytest.mark.parametrize("together_bytes", [1, 40 * 6 * 4])
+def test_held_out_rows_are_predicted_together_and_come_out_the_same(monkeypatch, together_bytes):
+    """Each symbol of each chunk was a call of its own: 81,380 of six rows for 1e8 rows of 512 symbols."""
+    sizes: list[int] = []
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(CPU, name)
+
+        def predictor(self, forest):
+            predict = CPU.predictor(forest)
+            return lambda x: sizes.append(len(x)) or predict(x)
+
+    config = quick_config()
+    source = FakeSource(frame_count=1_500, cut=20)
+    passes = Passes(source, config, device=Counting(), threads=1, progress=lambda *_, **__: None)
+    counts, folds = passes.split()
+    fitted = [passes.fit_fold(fold, counts) for fold in folds]
+    whole, whole_sample, _ = passes.held_out(fitted, counts)
+    assert len(sizes) == len(folds)  # 1 MB has room for all of them
+    sizes.clear()
+    monkeypatch.setattr("gpuscalp.train.held_out.TOGETHER_BYTES", together_bytes)
+    cut, cut_sample, _ = passes.held_out(fitted, counts)
+    assert max(sizes) <= max(20, together_bytes // 24)
+    assert sum(sizes) == sum(map(len, whole))
+    for name in whole[0].__slots__:
+        for one, other in zip(whole, cut, strict=True):
+            assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
+    assert whole_sample.x.tobytes() == cut_sample.x.tobytes()

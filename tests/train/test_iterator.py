@@ -37,7 +37,7 @@ def constant_rows(direction: int) -> Rows:
         weight=np.ones(50),
         end_ns=np.arange(50),
         label_end_ns=np.arange(50) + 5,
-        symbol=0,
+        symbol=np.zeros(50, np.int32),
     )
 
 
@@ -68,7 +68,7 @@ def barrier_rows(frames: int, horizon: int, barrier: float, *, seed: int) -> Row
         weight=np.array(weight),
         end_ns=np.arange(frames),
         label_end_ns=np.array(last),
-        symbol=0,
+        symbol=np.zeros(frames, np.int32),
     )
 
 
@@ -94,7 +94,7 @@ def test_model_that_knows_nothing_says_how_often_each_class_comes_under_a_barrie
 def test_weights_give_each_class_its_share_of_the_rows_and_keep_their_sum():
     rows = barrier_rows(2_000, 20, 4.0, seed=12)
     cut = [
-        Rows(rows.x[at], *(getattr(rows, name)[at] for name in Rows.__slots__[1:-1]), symbol=0)
+        Rows(*(getattr(rows, name)[at] for name in Rows.__slots__))
         for at in (slice(0, 700), slice(700, None))
     ]
     matrix, tally = levelled(cut)

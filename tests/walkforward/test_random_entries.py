@@ -5,12 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from gpuscalp.arrow import pa
+from gpuscalp.backtest.ledger import Ledger, Trade
+from gpuscalp.backtest.record import trade_columns
 from gpuscalp.config import GridConfig
+from gpuscalp.orders import Fill, OrderKind
 from gpuscalp.schema import NS_PER_S, Quality
+from gpuscalp.walkforward import recorded
 from gpuscalp.walkforward.random_entries import Quotes, RandomEntries, random_entries, read_quotes
 from gpuscalp.walkforward.recorded import Trades
 from tests.backtest import market
@@ -124,6 +130,51 @@ def test_entries_that_come_together_count_as_one_chance():
         one_by_one.append((1 + int((moved >= run).sum())) / 201)
     assert np.mean(np.array(together) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
     assert np.mean(np.array(one_by_one) < 0.05) > 0.2
+
+
+def _bracketed(
+    mid: np.ndarray, at: list[int], sides: list[int], distance: float
+) -> tuple[list[Trade], Trades]:
+    """Return trades that a target or a stop has ended, as the ledger has them and as a judge reads them."""
+    ledger = Ledger()
+    for number, (first, side) in enumerate(zip(at, sides, strict=True)):
+        reached = np.flatnonzero(np.abs(mid[first:] / mid[first] - 1) >= distance)
+        last = first + int(reached[0])
+        won = side * (mid[last] - mid[first]) > 0
+        for place, frame, kind in (
+            (0, first, OrderKind.MARKET),
+            (1, last, OrderKind.LIMIT if won else OrderKind.STOP_MARKET),
+        ):
+            now, turn = START + FRAME * frame, side if place == 0 else -side
+            placed = market.order(turn, 1.0, order_id=2 * number + place + 1, reduce_only=bool(place))
+            # The bracket is placed at the frame behind the entry.
+            decided_ns, mid2_e8 = START + FRAME * (first + place), round(2e8 * mid[first + place])
+            placed = replace(placed, decided_ns=decided_ns, mid2_e8=mid2_e8, kind=kind)
+            here = round(2e8 * mid[frame])
+            fill = Fill(placed.order_id, 0, turn, market.E8, here // 2, 0, now, here, here // 2)
+            ledger.on_fill(fill, placed)
+    closed = sorted(ledger.closed, key=lambda trade: trade.exit_ns)
+    return closed, recorded._trades(pa.table(trade_columns(closed, ["A"])), ["A"])
+
+
+def test_trades_that_a_bracket_ends_are_held_until_it_does(rng):
+    """Run and draws left one frame behind the entry, when the bracket had been placed: luck was never met."""
+    mid = _walk(6_000, rng)
+    at = sorted(rng.choice(3_000, 40, replace=False).tolist())
+    later = [int(np.flatnonzero(np.abs(mid[first:] / mid[first] - 1) >= 1e-3)[0]) for first in at]
+    knows = [1 if mid[first + held] > mid[first] else -1 for first, held in zip(at, later, strict=True)]
+    for sides, skilled in ((knows, True), (rng.choice([-1, 1], 40).tolist(), False)):
+        closed, trades = _bracketed(mid, at, sides, 1e-3)
+        held = (trades.exit_ns - trades.entry_ns) // FRAME
+        assert sorted(held.tolist()) == sorted(later)
+        assert float(np.median(held)) > 20
+        found = compare(trades, _quotes(mid, 0.0), fee_bps=0.0, draws=200, rng=rng)
+        assert found is not None
+        assert found.compared == 40
+        assert found.run == pytest.approx(sum(trade.pnl_e8 for trade in closed) / market.E8)
+        assert (found.p_value == 1 / 201) is skilled
+        # The draws hold as long: they move as far.
+        assert np.std(found.totals) > 0.3 * np.sqrt(40) * 1e-3 * 100
 
 
 def test_rising_market_is_no_merit_of_who_was_long(rng):

@@ -1,0 +1,134 @@
+"""What training keeps of a GPU's memory fits into the pool that it is given, however long the recording is.
+
+The iterator, the labels and the sizes are the real ones; arrays take room in a pool that enforces its limit,
+and are never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest import mock
+
+import msgspec
+import numpy as np
+import pytest
+import xgboost
+
+from gpuscalp.config.live import RetrainingConfig
+from gpuscalp.errors import DeviceError
+from gpuscalp.schema import FeatureChunk, FrameBlock
+from gpuscalp.train import device as place
+from gpuscalp.train.dataset import labelled_chunks
+from gpuscalp.train.device import MEMORY_MIN_MB, training_device
+from gpuscalp.train.iterator import binned_matrix
+from gpuscalp.train.source import chunk_frames
+from tests.host_shim.host_device import Pool
+from tests.train.market import FRAME_NS, START_NS, quick_config
+from tests.train.test_device import trained_on_host
+
+COLUMNS = 214
+BLOCK_BYTES = place.GPU_BLOCK_BYTES  # a GPU on the host joins no rows
+
+
+class Untouched:
+    """A GPU's training device; its rows and chunks take room in the pool and are never written."""
+
+    def __init__(self, gpu, pool: Pool) -> None:
+        self._gpu, self._pool = gpu, pool
+
+    def __getattr__(self, name):
+        return getattr(self._gpu, name)
+
+    def room(self, *shape: int) -> np.ndarray:
+        array = np.zeros(shape, np.float32)
+        self._pool.hold(array)
+        return array
+
+    def gather(self, features, at):
+        whole = self.room(features.shape[1], features.shape[0])
+        return whole if len(at) == len(whole) else self.room(len(at), whole.shape[1])
+
+    def join(self, blocks):
+        return self.room(sum(map(len, blocks)), blocks[0].shape[1])
+
+    def put(self, array):
+        return array
+
+    def matrix_type(self, rows, columns, max_bin, first):
+        self.room(len(first), columns // 4)  # whether a value is missing: one byte each
+        return "QuantileDMatrix"
+
+
+class TwoWalks(xgboost.DMatrix):
+    """What XGBoost does on a GPU: one walk for the quantiles, one for the bins."""
+
+    def __init__(self, walk, **_) -> None:
+        for _ in range(2):
+            walk._reset_wrapper(None)
+            while walk._next_wrapper(None):
+                pass
+        walk.reraise()
+
+
+def chunks(device: Untouched, symbols: int, frames: int, count: int) -> Iterator[FeatureChunk]:
+    """Yield chunks as a pipeline does on a GPU: the next one is under way when one is handed out."""
+    steps = np.random.default_rng(3).integers(-40, 41, (frames, symbols))
+    bid = (600_000 + steps.cumsum(axis=0)).astype(np.int32)
+    under_way = None
+    for number in range(count):
+        block = FrameBlock(
+            end_ns=START_NS + FRAME_NS * (1 + number * frames + np.arange(frames)),
+            channels=np.zeros((frames, 0, symbols), np.float32),
+            quality=np.zeros((frames, symbols), np.uint32),
+            bid_px=bid,
+            ask_px=bid + np.int32(1),
+            mark=np.full((frames, symbols), np.nan),
+        )
+        begun = FeatureChunk(block, device.room(symbols, COLUMNS, frames))
+        if under_way is not None:
+            yield under_way
+        under_way = begun
+    yield under_way
+
+
+def walk_twice(memory_mb: int, symbols: int) -> tuple[int, Pool]:
+    """Return the rows of eight chunks, and the pool that they went through."""
+    with trained_on_host() as gpu, mock.patch.object(place, "GPU_BLOCK_BYTES", BLOCK_BYTES):
+        device = Untouched(training_device("cuda", gpu_memory_mb=memory_mb), gpu.pool)
+        frames = chunk_frames(symbols, device.chunk_bytes)
+
+        def stream():
+            for chunk in labelled_chunks(chunks(device, symbols, frames, 8), quick_config()):
+                yield from chunk.rows(chunk.taken, device)
+
+        with device.session(), mock.patch.object(xgboost, "QuantileDMatrix", TwoWalks):
+            _, tally = binned_matrix(stream, device=device, max_bin=16, threads=1, what="rows")
+        return tally.rows, gpu.pool
+
+
+@pytest.mark.parametrize("memory_mb", [MEMORY_MIN_MB, 2_048, 4_096])
+@pytest.mark.parametrize("symbols", [1, 10, 25])
+def test_training_fits_the_memory_that_it_is_given(memory_mb, symbols):
+    """Blocks had 262,144 rows, whatever the pool, and four of them lived in the walk for the bins."""
+    rows, pool = walk_twice(memory_mb, symbols)
+    chunk_rows = symbols * chunk_frames(symbols, (memory_mb << 20) // 32)
+    assert rows == 8 * chunk_rows - 5 * symbols
+    # The other quarter is for ticks, frames and channels of the chunk that is computed.
+    assert pool.peak_bytes < 0.75 * (memory_mb << 20) / 4
+
+
+def test_symbols_that_no_chunk_has_room_for_are_said():
+    with pytest.raises(DeviceError, match="features do not fit the GPU") as caught:
+        walk_twice(MEMORY_MIN_MB, 100)
+    assert "fewer symbols" in caught.value.fix
+
+
+def test_too_little_memory_is_an_error_before_anything_is_read():
+    with trained_on_host() as gpu:
+        for given, free_mb in ((MEMORY_MIN_MB - 1, 30_000), (None, MEMORY_MIN_MB - 1)):
+            gpu.free_bytes = free_mb << 20
+            with pytest.raises(DeviceError, match="more of the GPU's memory") as caught:
+                training_device("cuda", gpu_memory_mb=given)
+            assert caught.value.value == "1023 MiB"
+    with pytest.raises(msgspec.ValidationError, match=f">= {MEMORY_MIN_MB}"):
+        msgspec.convert({"gpu_memory_mb": MEMORY_MIN_MB - 1}, RetrainingConfig)
