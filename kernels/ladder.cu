@@ -4,12 +4,11 @@
 // step           one frame of all symbols: one thread per (symbol, group), its element in registers
 // advance_clock  ends a step: apart, because every block of it reads the clock; in memory, so that a captured
 //                graph of both can be replayed
-// batch          many frames of all symbols: one block per (symbol, tile of frames, group); its threads walk along
-//                the tile together, each with the elements of a few frames in registers; what a level looks back
-//                at lies in shared memory
-// batch_spectrum the same for SPECTRUM, whose many registers the other families need not pay for
+// batch_…        many frames of all symbols, an entry point for each family: one block per (symbol, tile of frames,
+//                group); its threads walk along the tile together, each with the elements of a few frames in
+//                registers; what a level looks back at lies in shared memory
 //
-// step, batch and the CPU's rows do the same operations on an element, in the same order. The functions below bear
+// step, batch_… and the CPU's rows do the same operations on an element, in the same order. The functions below bear
 // the names of those in ladder_families.py (lift, merge) and ladder_finish.py (finish).
 
 #ifndef STEP_THREADS
@@ -182,7 +181,7 @@ __device__ __forceinline__ float time_m2_of(int frames) {
 // N registers hold an element; `row` is the row of memory that register i stands for (-1: none in this group).
 // `Work` is what the statistics of one window share. A statistic that a family does not know is NaN.
 //
-// For `batch`: a thread has FRAMES frames at a time, so that what is found out once for all of them (levels, tables,
+// For `batch_…`: a thread has FRAMES frames at a time, so that what is found out once for all of them (levels, tables,
 // addresses) costs that much less of each; more would take registers and shared memory from other blocks. An element
 // has WORDS floats in shared memory, moved 4 at a time if 4 divides it, else 2, and such that the threads of a warp do
 // not meet in a bank; `word` is where register i is among them (-1: nowhere). Known are the cases of `finish`.
@@ -654,11 +653,6 @@ extern "C" __global__ void advance_clock(long long* clock) { clock[0] += 1; }
 
 // ---- batch ----------------------------------------------------------------------------------------------
 
-// Which frames a block computes, and the way of one symbol's rows: channels[row * stride + halo + frame].
-struct Stretch {
-    long long first, last, halo, stride;
-};
-
 // An element from its words in shared memory.
 template <class Family>
 __device__ __forceinline__ void take_words(const float* at, float (&e)[Family::N]) {
@@ -703,7 +697,7 @@ __device__ __forceinline__ void put_words(const float (&e)[Family::N], float* at
 }
 
 // The frames that a thread has in one step: number j is `first` + j * BATCH_THREADS. They count from the first frame
-// of the stretch, where the rows of channels and `out` begin; of `out` those from 0 up to `count` are written.
+// of the tile, where the rows of channels and `out` begin; of `out` those from 0 up to `count` are written.
 struct Frames {
     int first, count;
     ConstRows channels;
@@ -752,8 +746,21 @@ __device__ __forceinline__ void finish_level_of_frames(const float* constants, c
     }
 }
 
-// One group over one stretch of one symbol. The threads take FRAMES * BATCH_THREADS neighbouring frames at a time, a
-// step, and go up the levels together. `memory` is the block's shared memory:
+// channels float32[S, C, H + T], out float32[S, F, T]; frames first to last, `tile` at a time; chosen: the groups
+// of this launch. Grid: (S * ceil((last - first) / tile), number of chosen groups). Block: a power of two.
+// Dynamic shared memory: what cuda_ladder._shared_bytes says for the chosen group that needs most.
+#define BATCH_PARAMETERS                                                                                              \
+    const long long *__restrict__ groups, const int *__restrict__ chosen, const long long *__restrict__ finishes,     \
+        const float *__restrict__ constants, const float *__restrict__ channels, long long channel_count,             \
+        long long halo, long long first, long long last, long long tile, float *__restrict__ out,                     \
+        long long column_count, long long frame_count
+#define BATCH_ARGUMENTS                                                                                               \
+    groups, chosen, finishes, constants, channels, channel_count, halo, first, last, tile, out, column_count,         \
+        frame_count
+
+// One group over one tile of one symbol; SIZE is the group's size where it is known when this is compiled: then nothing
+// asks for each number whether it is there. The threads take FRAMES * BATCH_THREADS neighbouring frames at a time, a
+// step, and go up the levels together. In the block's shared memory lie
 //
 //   2 buffers of a step's elements, to hand them to later frames of the same step, used in turn;
 //   for each level, with h = 2^(level - 1) frames to look back:
@@ -768,24 +775,31 @@ __device__ __forceinline__ void finish_level_of_frames(const float* constants, c
 // buffer can be written. Likewise the elements kept of a step are read by the next one behind the barrier of
 // the same level, and overwritten by the one after that, behind it once more.
 //
-// The stretch begins 2^top - 1 frames early, rounded up to whole steps, so that every window is filled; until
+// The tile begins 2^top - 1 frames early, rounded up to whole steps, so that every window is filled; until
 // then shared memory holds anything, and what comes of that is not written.
-template <class Family>
-__device__ __forceinline__ void batch_group(const float* constants, const long long* finishes, const Group& group,
-                                            const float* channels, const Stretch& stretch, float* memory,
-                                            float* out, long long out_stride) {
+template <class Family, int SIZE = 0>
+__device__ __forceinline__ void batch_group(BATCH_PARAMETERS) {
+    extern __shared__ float4 shared[];
+    float* memory = (float*)shared;
     constexpr int COUNT = Family::FRAMES;
     constexpr int WORDS = Family::WORDS;
     constexpr int STEP = COUNT * BATCH_THREADS;
     const int thread = threadIdx.x;
+    const long long tiles = (last - first + tile - 1) / tile;
+    const long long symbol = blockIdx.x / tiles;
+    const long long start = first + blockIdx.x % tiles * tile;
+    const long long stride = halo + frame_count;
+    Group group = read_group(groups, chosen[blockIdx.y]);
+    if (SIZE > 0) group.size = SIZE;
     const int reach = (1 << group.top) - 1;
     const int lead = (reach + STEP - 1) / STEP * STEP;
     const int past_finishes = group.finish + group.finish_count;
     Frames frames = {0,
-                     (int)(stretch.last - stretch.first),
-                     {channels + stretch.halo + stretch.first, stretch.stride},
-                     {out + stretch.first, out_stride}};
-    int turn = 0;
+                     (int)(min(start + tile, last) - start),
+                     {channels + symbol * channel_count * stride + halo + start, stride},
+                     {out + symbol * column_count * frame_count + start, frame_count}};
+    float* handed = memory + thread * WORDS;
+    float* next = handed + STEP * WORDS;
     int parity = 0;
     for (int at = -lead; at < frames.count; at += STEP) {
         frames.first = at + thread;
@@ -811,7 +825,6 @@ __device__ __forceinline__ void batch_group(const float* constants, const long l
                     }
                     level_memory += half * WORDS;
                 } else {
-                    float* handed = memory + turn * STEP * WORDS + thread * WORDS;
                     float* kept = level_memory + parity * half * WORDS;
                     const float* before = level_memory + (parity ^ 1) * half * WORDS;
 #pragma unroll
@@ -824,7 +837,9 @@ __device__ __forceinline__ void batch_group(const float* constants, const long l
 #pragma unroll
                     for (int j = 1; j < COUNT; ++j) take_words<Family>(earlier + j * BATCH_THREADS * WORDS, older[j]);
                     level_memory += 2 * half * WORDS;
-                    turn ^= 1;
+                    float* const used = handed;
+                    handed = next;
+                    next = used;
                 }
 #pragma unroll
                 for (int j = 0; j < COUNT; ++j) {
@@ -845,66 +860,29 @@ __device__ __forceinline__ void batch_group(const float* constants, const long l
     }
 }
 
-// The piece of a block: blockIdx.x counts symbols and, within one, tiles; blockIdx.y the groups of a launch.
-struct Piece {
-    Group group;
-    const float* channels;
-    Stretch stretch;
-    float* out;
-};
-
-__device__ __forceinline__ Piece read_piece(const long long* groups, const int* chosen, const float* channels,
-                                            long long channel_count, long long halo, long long first,
-                                            long long last, long long tile, float* out, long long column_count,
-                                            long long frame_count) {
-    const long long tiles = (last - first + tile - 1) / tile;
-    const long long symbol = blockIdx.x / tiles;
-    const long long start = first + blockIdx.x % tiles * tile;
-    const long long stride = halo + frame_count;
-    return {read_group(groups, chosen[blockIdx.y]),
-            channels + symbol * channel_count * stride,
-            {start, min(start + tile, last), halo, stride},
-            out + symbol * column_count * frame_count};
+// An entry point for each family: a block takes as many registers as the most demanding code of its kernel, and the
+// more registers it takes the fewer blocks a multiprocessor has room for.
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_moments(BATCH_PARAMETERS) {
+    batch_group<Moments>(BATCH_ARGUMENTS);
 }
-
-// channels float32[S, C, H + T], out float32[S, F, T]; frames first to last, `tile` at a time; chosen: the groups
-// of this launch. Grid: (S * ceil((last - first) / tile), number of chosen groups). Block: a power of two.
-// Dynamic shared memory: what cuda_ladder._shared_bytes says for the chosen group that needs most.
-extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1)
-    batch(const long long* __restrict__ groups, const int* __restrict__ chosen,
-          const long long* __restrict__ finishes, const float* __restrict__ constants,
-          const float* __restrict__ channels, long long channel_count, long long halo, long long first,
-          long long last, long long tile, float* __restrict__ out, long long column_count, long long frame_count) {
-    extern __shared__ float4 memory[];
-    const Piece own = read_piece(groups, chosen, channels, channel_count, halo, first, last, tile, out,
-                                 column_count, frame_count);
-#define BATCH_GROUP(FAMILY) \
-    batch_group<FAMILY>(constants, finishes, own.group, own.channels, own.stretch, (float*)memory, own.out, frame_count)
-    switch (own.group.op) {
-        case MOMENTS: BATCH_GROUP(Moments); break;
-        case EXTREMES: BATCH_GROUP(Extremes); break;
-        case SUMS: BATCH_GROUP(Sums); break;
-        case CROSS: BATCH_GROUP(Cross); break;
-        case PATH: BATCH_GROUP(Path); break;
-        case DECAY:
-            if (own.group.size <= 4) {
-                BATCH_GROUP(Decay<4>);
-            } else {
-                BATCH_GROUP(Decay<MAX_SPANS>);
-            }
-            break;
-    }
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_extremes(BATCH_PARAMETERS) {
+    batch_group<Extremes>(BATCH_ARGUMENTS);
 }
-
-extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1)
-    batch_spectrum(const long long* __restrict__ groups, const int* __restrict__ chosen,
-                   const long long* __restrict__ finishes, const float* __restrict__ constants,
-                   const float* __restrict__ channels, long long channel_count, long long halo, long long first,
-                   long long last, long long tile, float* __restrict__ out, long long column_count,
-                   long long frame_count) {
-    extern __shared__ float4 memory[];
-    Piece own = read_piece(groups, chosen, channels, channel_count, halo, first, last, tile, out, column_count,
-                           frame_count);
-    own.group.size = 2 * SPECTRUM_BINS;  // known when it is compiled: nothing asks for each bin whether it is there
-    BATCH_GROUP(Spectrum);
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_sums(BATCH_PARAMETERS) {
+    batch_group<Sums>(BATCH_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_cross(BATCH_PARAMETERS) {
+    batch_group<Cross>(BATCH_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_path(BATCH_PARAMETERS) {
+    batch_group<Path>(BATCH_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_decay4(BATCH_PARAMETERS) {
+    batch_group<Decay<4>>(BATCH_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_decay8(BATCH_PARAMETERS) {
+    batch_group<Decay<MAX_SPANS>>(BATCH_ARGUMENTS);
+}
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_spectrum(BATCH_PARAMETERS) {
+    batch_group<Spectrum, 2 * SPECTRUM_BINS>(BATCH_ARGUMENTS);
 }

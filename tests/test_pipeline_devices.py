@@ -100,7 +100,7 @@ def _copied(chunk):
 @needs_compiler
 @pytest.mark.parametrize("seed", [None, 1])
 @covers("frames", "fold")
-@covers("ladder", "batch")
+@covers("ladder", "batch_moments", "batch_spectrum")
 @covers("context", "context")
 def test_batch_gives_the_bits_of_the_cpu(seed):
     with gpu_on_host(seed):

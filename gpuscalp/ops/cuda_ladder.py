@@ -27,8 +27,8 @@ from gpuscalp.ops.ladder_codes import (
 )
 
 STEP_THREADS = 64  # of a block of `step`, as in the kernel; one thread per symbol
-BATCH_THREADS = 64  # of a block of `batch`, as in the kernel: a power of two; they are neighbouring frames
-# Frames that a block of `batch` walks along. Before them it computes the halo of its windows, which another
+BATCH_THREADS = 64  # of a block of `batch_…`, as in the kernel: a power of two; they are neighbouring frames
+# Frames that a block of `batch_…` walks along. Before them it computes the halo of its windows, which another
 # block computes too: 12 % more for the longest windows of the default graph (511 frames), 1.5 to 6 % for its
 # spectra.
 TILE_FRAMES = 4096
@@ -38,17 +38,19 @@ BATCH_BLOCKS = 1024
 
 MAX_SPANS = 8  # registers that the kernel has for the elements of a DECAY
 
-# FRAMES and WORDS of the families in ladder.cu: frames that a thread of `batch` has at a time, and floats of
-# an element in shared memory. DECAY is compiled twice: for up to so many spans.
+# FRAMES and WORDS of the families in ladder.cu, by how the names of their entry points end: frames that a
+# thread has at a time, and floats of an element in shared memory. DECAY is compiled twice: for up to so many
+# spans.
 _LAYOUTS = {
-    Op.MOMENTS: (4, 2),
-    Op.EXTREMES: (4, 2),
-    Op.SUMS: (2, 10),
-    Op.CROSS: (2, 6),
-    Op.PATH: (2, 6),
-    Op.SPECTRUM: (2, 20),
+    "moments": (4, 2),
+    "extremes": (4, 2),
+    "sums": (2, 10),
+    "cross": (2, 6),
+    "path": (2, 6),
+    "decay4": (4, 4),
+    f"decay{MAX_SPANS}": (2, 10),
+    "spectrum": (2, 20),
 }
-_DECAY_LAYOUTS = {4: (4, 4), MAX_SPANS: (2, 10)}
 
 
 def ring_rows(program: Program) -> int:
@@ -69,7 +71,7 @@ def new_step_state(program: Program, symbol_count: int) -> StepState:
 
 
 class Launch(NamedTuple):
-    """The groups of one family: what one launch of the batch computes.
+    """The groups of one entry point: what one launch of the batch computes.
 
     entry : the kernel's name
     chosen : int32[n]     CuPy; rows of Program.groups
@@ -86,23 +88,24 @@ class Launch(NamedTuple):
 def batch_scratch(program: Program, tile: int) -> tuple[Launch, ...]:  # noqa: ARG001
     """Return the launches of a batch: what is worked with lies in registers and shared memory.
 
-    One for each family, because a launch reserves shared memory for its most demanding group.
+    One for each entry point, the longest windows first: their blocks take longest, and at the end of a launch
+    short ones leave fewer multiprocessors idle.
     """
     groups = _on_host(program).groups
     _check_program(groups)
-    launches = []
-    for op in sorted(set(groups[:, OP].tolist())):
-        chosen = np.flatnonzero(groups[:, OP] == op).astype(np.int32)
-        own = groups[chosen]
-        launches.append(
-            Launch(
-                "batch_spectrum" if op == Op.SPECTRUM else "batch",
-                to_device(chosen),
-                int((1 << own[:, TOP].max()) - 1),
-                max(_shared_bytes(Op(op), int(group[SIZE]), int(group[TOP])) for group in own),
-            )
+    by_entry: dict[str, list[int]] = {}
+    for row in np.argsort(-groups[:, TOP], kind="stable").tolist():
+        name = _family(Op(groups[row, OP]), int(groups[row, SIZE]))
+        by_entry.setdefault(f"batch_{name}", []).append(row)
+    return tuple(
+        Launch(
+            entry,
+            to_device(np.array(rows, np.int32)),
+            int((1 << groups[rows[0], TOP]) - 1),
+            max(_shared_bytes(Op(group[OP]), int(group[SIZE]), int(group[TOP])) for group in groups[rows]),
         )
-    return tuple(launches)
+        for entry, rows in sorted(by_entry.items())
+    )
 
 
 def _shared_bytes(op: Op, size: int, top: int) -> int:
@@ -114,28 +117,28 @@ def _shared_bytes(op: Op, size: int, top: int) -> int:
     size : its numbers in an element
     top : its highest level
     """
-    _, words = _layout(op, size)
+    _, words = _LAYOUTS[_family(op, size)]
     halves = [1 << level for level in range(top)]
     elements = sum(half if half >= BATCH_THREADS else 2 * half for half in halves)
     return 4 * words * (2 * step_frames(op, size) + elements)
 
 
 def step_frames(op: Op, size: int) -> int:
-    """Return how many frames a block of ``batch`` computes at a time.
+    """Return how many frames a block of ``batch_…`` computes at a time.
 
     Parameters
     ----------
     op : family of a group
     size : its numbers in an element
     """
-    frames, _ = _layout(op, size)
+    frames, _ = _LAYOUTS[_family(op, size)]
     return frames * BATCH_THREADS
 
 
-def _layout(op: Op, size: int) -> tuple[int, int]:
+def _family(op: Op, size: int) -> str:
     if op == Op.DECAY:
-        return next(layout for spans, layout in _DECAY_LAYOUTS.items() if size <= spans)
-    return _LAYOUTS[op]
+        return "decay4" if size <= 4 else f"decay{MAX_SPANS}"
+    return op.name.lower()
 
 
 def _tile_frames(launch: Launch, symbol_count: int, frame_count: int, tile: int) -> int:

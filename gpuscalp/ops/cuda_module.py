@@ -11,9 +11,7 @@ and differ from its CPU twin. Here NVRTC is called directly and CuPy gets the fi
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,10 +33,6 @@ NVRTC_OPTIONS = (
 
 # What a block may use without asking; more must be named when the function is fetched.
 DEFAULT_DYNAMIC_SHARED_BYTES = 48 * 1024
-
-Defines = Mapping[str, int | str]
-
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +71,18 @@ class KernelModule(Protocol):
     def get_function(self, name: str, *, max_dynamic_shared_bytes: int = ...) -> Kernel: ...
 
 
-def load_module(stem: str, defines: Defines | None = None) -> KernelModule:
+def load_module(stem: str) -> KernelModule:
     """Return ``kernels/<stem>.cu``, compiled for and loaded on the current device.
 
     Parameters
     ----------
     stem : str
         Name of the kernel file without its suffix.
-    defines : mapping of str to int or str, optional
-        Preprocessor constants; the source has a default for each under ``#ifndef``.
 
     Returns
     -------
     KernelModule
-        The same object for the same arguments and device; it lives as long as the process.
+        The same object for the same source and device; it lives as long as the process.
 
     Raises
     ------
@@ -101,52 +93,35 @@ def load_module(stem: str, defines: Defines | None = None) -> KernelModule:
     """
     cupy = import_cupy()
     device_index = int(cupy.cuda.runtime.getDevice())
-    key = (stem, define_options(defines), device_index)
+    key = (stem, device_index)
     with _LOCK:
         module = _MODULES.get(key)
         if module is None:
-            module = _MODULES[key] = _build(cupy, stem, defines)
+            module = _MODULES[key] = _build(cupy, stem)
     return module
 
 
-def compile_kernel(
-    stem: str, *, arch: str, defines: Defines | None = None, binary: bool = True
-) -> CompiledSource:
+def compile_kernel(stem: str, *, arch: str, binary: bool = True) -> CompiledSource:
     """Return ``kernels/<stem>.cu`` compiled, from the disk if this compiler has made it before.
 
     Parameters and errors are those of ``compile_source``, and KernelNotFoundError.
     """
-    path, source = _entry(stem, arch=arch, defines=defines, binary=binary)
+    path, source = _entry(stem, arch=arch, binary=binary)
     kept = load_entry(path)
     if kept is not None:
         return msgspec.msgpack.decode(kept, type=CompiledSource)
-    compiled = compile_source(source, f"{stem}.cu", arch=arch, defines=defines, binary=binary)
+    compiled = compile_source(source, f"{stem}.cu", arch=arch, binary=binary)
     store_entry(path, msgspec.msgpack.encode(compiled))
     return compiled
 
 
 def is_compiled(stem: str, *, arch: str, binary: bool = True) -> bool:
-    """Say whether ``compile_kernel`` would find a source, without constants of its own, on the disk."""
-    path, _ = _entry(stem, arch=arch, defines=None, binary=binary)
+    """Say whether ``compile_kernel`` would find a source on the disk."""
+    path, _ = _entry(stem, arch=arch, binary=binary)
     return load_entry(path) is not None
 
 
-def define_options(defines: Defines | None) -> tuple[str, ...]:
-    """Return ``-DNAME=VALUE`` options in the order of the names.
-
-    NVRTC and the host compiler of the tests read the same form.
-    """
-    options = []
-    for name, value in sorted((defines or {}).items()):
-        assert _IDENTIFIER.fullmatch(name), name
-        assert isinstance(value, int | str), (name, value)
-        options.append(f"-D{name}={int(value) if isinstance(value, int) else value}")
-    return tuple(options)
-
-
-def compile_source(
-    source: str, name: str, *, arch: str, defines: Defines | None = None, binary: bool = True
-) -> CompiledSource:
+def compile_source(source: str, name: str, *, arch: str, binary: bool = True) -> CompiledSource:
     """Compile CUDA C++ with NVRTC; needs no GPU and no driver.
 
     Parameters
@@ -157,8 +132,6 @@ def compile_source(
         Stands in messages, for instance ``"forest.cu"``.
     arch : str
         Digits of a compute capability: ``"90"`` is 9.0, ``"120"`` is 12.0.
-    defines : mapping, optional
-        Preprocessor constants.
     binary : bool
         False makes PTX only, which a newer driver finishes itself.
 
@@ -180,7 +153,7 @@ def compile_source(
             fix="make setup DEVICE=cuda13 or DEVICE=cuda12 in the checkout",
         ) from error
     try:
-        nvrtc.compileProgram(program, _options(target, binary, defines))
+        nvrtc.compileProgram(program, _options(target, binary))
         ptx = _text(nvrtc.getPTX(program))
         made = nvrtc.getCUBIN(program) if binary else ptx.encode()
         log = _text(nvrtc.getProgramLog(program))
@@ -246,13 +219,13 @@ class _CudaModule:
 
 
 _LOCK = threading.Lock()
-_MODULES: dict[tuple[str, tuple[str, ...], int], KernelModule] = {}
+_MODULES: dict[tuple[str, int], KernelModule] = {}
 
 
-def _build(cupy: Any, stem: str, defines: Defines | None) -> KernelModule:
+def _build(cupy: Any, stem: str) -> KernelModule:
     capability = str(cupy.cuda.Device().compute_capability)
     arch, binary = target_of(capability)
-    compiled = compile_kernel(stem, arch=arch, defines=defines, binary=binary)
+    compiled = compile_kernel(stem, arch=arch, binary=binary)
     module = cupy.cuda.Module()
     try:
         module.load(compiled.binary)
@@ -304,10 +277,10 @@ def target_of(capability: str) -> tuple[str, bool]:
     return str(older[-1]), False
 
 
-def _entry(stem: str, *, arch: str, defines: Defines | None, binary: bool) -> tuple[Path, str]:
+def _entry(stem: str, *, arch: str, binary: bool) -> tuple[Path, str]:
     """Return where a compiled source is kept, and the source."""
     source, target = load_kernel_source(stem), _target_name(arch, binary)
-    parts = (source, nvrtc_version(), *_options(target, binary, defines))
+    parts = (source, nvrtc_version(), *_options(target, binary))
     return entry_path(cache_folder(), stem, target, parts), source
 
 
@@ -315,9 +288,9 @@ def _target_name(arch: str, binary: bool) -> str:
     return f"{'sm' if binary else 'compute'}_{arch}"
 
 
-def _options(target: str, binary: bool, defines: Defines | None) -> tuple[str, ...]:
+def _options(target: str, binary: bool) -> tuple[str, ...]:
     verbose = ("--ptxas-options=-v",) if binary else ()
-    return (f"--gpu-architecture={target}", *NVRTC_OPTIONS, *verbose, *define_options(defines))
+    return (f"--gpu-architecture={target}", *NVRTC_OPTIONS, *verbose)
 
 
 def _text(message: str | bytes) -> str:

@@ -15,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from gpuscalp.ops.cuda_module import Defines, define_options
-
 SHIM_DIR = Path(__file__).parent
 SOURCES = ("cuda_shim.h", "block_runner.h", "race_check.h", "race_check.cpp")
 
@@ -51,6 +49,9 @@ WATCH_OPTIONS: Mapping[Watch | None, tuple[str, ...]] = {
     "races": ("-O1", "-g", "-fsanitize=thread"),
 }
 
+Defines = Mapping[str, int | str]
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _ENTRY = re.compile(
     r"__global__\s+(?:__launch_bounds__\s*\(([^;{]*?)\)\s*)?void\s+"
@@ -151,6 +152,16 @@ def build(source: str, name: str, *, defines: Defines | None = None, watch: Watc
         # Other test processes may build the same file: each renames a complete one into place.
         made.replace(library)
     return library
+
+
+def define_options(defines: Defines | None) -> tuple[str, ...]:
+    """Return ``-DNAME=VALUE`` options in the order of the names."""
+    options = []
+    for name, value in sorted((defines or {}).items()):
+        assert _IDENTIFIER.fullmatch(name), name
+        assert isinstance(value, int | str), (name, value)
+        options.append(f"-D{name}={int(value) if isinstance(value, int) else value}")
+    return tuple(options)
 
 
 def _without_comments(source: str) -> str:

@@ -18,10 +18,13 @@ from unittest import mock
 import numpy as np
 
 from gpuscalp.ops import cuda_module
-from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, Defines, Kernel
-from tests.host_shim.build import ShimError, Watch
+from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, Kernel
+from tests.host_shim.build import Defines, ShimError, Watch
 from tests.host_shim.host_device import DeviceArray, Event, HostDevice, Stream
 from tests.host_shim.host_kernel import Argument, HostKernel
+
+# Preprocessor constants of sources that are not to be built as they are shipped, by stem.
+DEFINES: dict[str, Defines] = {}
 
 
 @contextmanager
@@ -42,8 +45,8 @@ def cuda_on_host(*, seed: int | None = None, watch: Watch | None = None) -> Iter
     """
     device = HostDevice()
 
-    def build(_cupy: Any, stem: str, defines: Defines | None) -> _HostModule:
-        return _HostModule(HostKernel(stem, defines=defines, watch=watch), seed, device)
+    def build(_cupy: Any, stem: str) -> _HostModule:
+        return _HostModule(HostKernel(stem, defines=DEFINES.get(stem), watch=watch), seed, device)
 
     with (
         _numpy_as_cupy(device),

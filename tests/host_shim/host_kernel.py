@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, Defines
+from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES
 from gpuscalp.ops.kernel_source import load_kernel_source
-from tests.host_shim.build import ShimError, Watch, build, entries_of, with_lines
+from tests.host_shim.build import Defines, ShimError, Watch, build, entries_of, with_lines
 
 # As cudaMalloc; a vector load in a kernel may rely on it.
 _ALIGNMENT = 256
@@ -56,7 +56,7 @@ class HostKernel:
     source : str, optional
         Text to use instead of that file's.
     defines : mapping, optional
-        Preprocessor constants, as for ``cuda_module.load_module``.
+        Preprocessor constants; the source has a default for each under ``#ifndef``.
     watch : {"memory", "races"}, optional
         ``memory``: with the address and undefined-behaviour sanitizers; the process must have been started
         with their runtime preloaded (see ``sanitized.py``). ``races``: two threads that access a byte with

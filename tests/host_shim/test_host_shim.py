@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpuscalp.ops import cuda_module
-from tests.host_shim.build import Entry, ShimError, compiler, entries_of
+from tests.host_shim.build import Entry, ShimError, compiler, define_options, entries_of
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.host_kernel import HostKernel
 from tests.host_shim.sanitized import run_sanitized, sanitizer_missing
@@ -232,6 +232,12 @@ def test_cuda_on_host_runs_a_launcher_as_it_is(monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises(ShimError, match="no entry point"):
                 cuda_module.load_module("selftest").get_function("forward")
     assert not any(stem == "selftest" for stem, *_ in cuda_module._MODULES)
+
+
+def test_define_options_are_ordered_by_name() -> None:
+    assert define_options({"B": 2, "A": "x"}) == ("-DA=x", "-DB=2")
+    assert define_options({"ON": True}) == ("-DON=1",)
+    assert define_options(None) == ()
 
 
 @needs_compiler

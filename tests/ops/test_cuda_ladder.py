@@ -26,7 +26,7 @@ from gpuscalp.ops.ladder_codes import (
     Stat,
 )
 from gpuscalp.schema import Channel
-from tests.host_shim.build import compiler
+from tests.host_shim.build import compiler, entries_of
 from tests.host_shim.covers import covers
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.ladder_threads import ladder_threads
@@ -187,7 +187,7 @@ def test_batch_gives_the_bits_of_the_cpu(rng, drop, seed):
 @needs_compiler
 @pytest.mark.parametrize("seed", [None, 1, 2])
 @pytest.mark.parametrize("threads", [1, 2, 8, 64])
-@covers("ladder", "batch", "batch_spectrum")
+@covers("ladder", "batch_moments", "batch_spectrum")
 def test_batch_does_not_depend_on_the_threads_of_a_block(rng, threads, seed):
     """Levels that look back further than a block has threads take the other way through shared memory."""
     program = program_of(("*.512", "*.256", "*.ewm.*", "*.macd.*", *CONTEXT, "price.*", *FLOWS))
@@ -196,14 +196,14 @@ def test_batch_does_not_depend_on_the_threads_of_a_block(rng, threads, seed):
 
 
 @needs_compiler
-@covers("ladder", "batch", "batch_spectrum")
+@covers("ladder", "batch_moments", "batch_spectrum")
 def test_batch_of_many_symbols_keeps_them_apart(rng):
     with cuda_on_host(seed=3):
         check_batch(rng, program_of(DROPS["no long windows"]), 130, tile=50, cuts=[(3, 130)], symbol_count=5)
 
 
 @needs_compiler
-@covers("ladder", "batch")
+@covers("ladder", "batch_extremes", "batch_moments", "batch_sums")
 def test_batch_asks_for_the_shared_memory_of_the_longest_windows(rng):
     """4096 frames back take more than a block gets unasked; the shim refuses what was not asked for."""
     low = (Output("low", "bps", Stat.MIN, 4096),)
@@ -220,8 +220,29 @@ def test_batch_asks_for_the_shared_memory_of_the_longest_windows(rng):
         check_batch(rng, program, 100, tile=4096, cuts=[(0, 100)])
 
 
+def test_batch_is_one_launch_for_each_family_the_longest_windows_first():
+    program = program_of()
+    with cuda_on_host():
+        launches = cuda_ladder.batch_scratch(program, 64)
+    found = {}
+    for entry, chosen, reach, shared_bytes in launches:
+        tops = program.groups[np.asarray(chosen), TOP].tolist()
+        assert tops == sorted(tops, reverse=True)
+        assert reach == (1 << tops[0]) - 1
+        found[entry] = (len(chosen), shared_bytes)
+    assert found == {
+        "batch_moments": (19, 8688),
+        "batch_decay4": (2, 17376),
+        "batch_cross": (2, 19920),
+        "batch_path": (1, 19920),
+        "batch_sums": (1, 33200),
+        "batch_spectrum": (3, 45920),
+    }
+    assert sum(count for count, _ in found.values()) == len(program.groups)
+
+
 def test_tiles_are_shortened_until_there_are_blocks_enough_but_not_below_the_halo():
-    launch = cuda_ladder.Launch("batch", np.zeros(10, np.int32), 511, 0)
+    launch = cuda_ladder.Launch("batch_moments", np.zeros(10, np.int32), 511, 0)
     assert cuda_ladder._tile_frames(launch, 500, 8192, 4096) == 4096  # 5000 strips: enough blocks
     assert cuda_ladder._tile_frames(launch, 50, 8192, 4096) == 2731  # 500 strips of three tiles
     assert cuda_ladder._tile_frames(launch, 1, 8192, 4096) == 511
@@ -251,14 +272,22 @@ def test_default_graph_fits_the_shared_memory_that_a_block_gets_unasked():
 @needs_compiler
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("tile", [1, 31, 64, 65, 1000])
-@covers("ladder", "batch", "batch_spectrum")
+@covers("ladder", "batch_moments", "batch_spectrum")
 def test_batch_does_not_depend_on_the_tile(rng, tile):
     with cuda_on_host():
         check_batch(rng, program_of(DROPS["no long windows"]), 130, tile=tile, cuts=[(0, 130)])
 
 
 @needs_compiler
-@covers("ladder", "batch", "batch_spectrum")
+@covers(
+    "ladder",
+    "batch_moments",
+    "batch_sums",
+    "batch_cross",
+    "batch_path",
+    "batch_decay4",
+    "batch_spectrum",
+)
 def test_batch_gives_the_bits_of_the_cpu_with_the_shipped_geometry(rng):
     with cuda_on_host():
         graph = FeatureGraph(GridConfig(), FeatureConfig())
@@ -269,7 +298,7 @@ def test_batch_gives_the_bits_of_the_cpu_with_the_shipped_geometry(rng):
 
 @needs_compiler
 @pytest.mark.usefixtures("small")
-@covers("ladder", "batch")
+@covers("ladder", "batch_extremes", "batch_cross", "batch_decay8")
 def test_batch_knows_families_that_the_default_graph_does_not_use(rng):
     with cuda_on_host(seed=3):
         check_batch(rng, unused_families(), 200, tile=64, cuts=[(0, 200)])
@@ -338,15 +367,18 @@ def test_codes_of_the_kernel_are_those_of_the_program():
 
 def test_layouts_of_the_kernel_are_those_that_the_launcher_reckons_with():
     source = load_kernel_source("ladder")
-    found = {}
-    for family, frames, words in re.findall(
-        r"struct (\w+) {\n.* N = .*\n.* FRAMES = (.+);\n.* WORDS = (.+);",
-        source,
-    ):
-        found[Op[family.upper()]] = (frames, words)
-    assert found.pop(Op.DECAY) == ("SPANS <= 4 ? 4 : 2", "SPANS <= 4 ? 4 : 10")
-    assert cuda_ladder._DECAY_LAYOUTS == {4: (4, 4), cuda_ladder.MAX_SPANS: (2, 10)}
-    assert found.pop(Op.SPECTRUM) == ("2", "2 * SPECTRUM_BINS")
-    assert {**found, Op.SPECTRUM: ("2", "20")} == {
-        op: (str(frames), str(words)) for op, (frames, words) in cuda_ladder._LAYOUTS.items()
+    found = {
+        family.lower(): (frames, words)
+        for family, frames, words in re.findall(
+            r"struct (\w+) {\n.* N = .*\n.* FRAMES = (.+);\n.* WORDS = (.+);",
+            source,
+        )
     }
+    assert found.pop("decay") == ("SPANS <= 4 ? 4 : 2", "SPANS <= 4 ? 4 : 10")
+    assert found.pop("spectrum") == ("2", "2 * SPECTRUM_BINS")
+    found |= {"decay4": ("4", "4"), "decay8": ("2", "10"), "spectrum": ("2", str(2 * SPECTRUM_BINS))}
+    assert found == {
+        family: (str(frames), str(words)) for family, (frames, words) in cuda_ladder._LAYOUTS.items()
+    }
+    entries = {entry.name for entry in entries_of(source)}
+    assert entries == {"step", "advance_clock", *(f"batch_{family}" for family in found)}

@@ -12,10 +12,10 @@ import pytest
 
 from gpuscalp.errors import DeviceError
 from gpuscalp.ops import cuda_module
-from gpuscalp.ops.cuda_module import NVRTC_OPTIONS, compile_source, define_options, load_module
+from gpuscalp.ops.cuda_module import NVRTC_OPTIONS, compile_source, load_module
 from gpuscalp.ops.kernel_source import load_kernel_source
 
-SOURCE = 'extern "C" __global__ void scale(float* x) { x[0] *= FACTOR; }'
+SOURCE = 'extern "C" __global__ void scale(float* x) { x[0] *= 2.0f; }'
 
 needs_cupy = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
 
@@ -85,54 +85,43 @@ def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCupy:
     return fake
 
 
-def test_define_options_are_ordered_by_name() -> None:
-    assert define_options({"B": 2, "A": "x"}) == ("-DA=x", "-DB=2")
-    assert define_options({"ON": True}) == ("-DON=1",)
-    assert define_options(None) == ()
-
-
-def test_load_module_loads_once_for_each_source_constants_and_device(cupy: FakeCupy) -> None:
-    first = load_module("scale", {"FACTOR": 2})
-    assert load_module("scale", {"FACTOR": 2}) is first
-    assert load_module("scale", {"FACTOR": 3}) is not first
+def test_load_module_loads_once_for_each_source_and_device(cupy: FakeCupy) -> None:
+    first = load_module("scale")
+    assert load_module("scale") is first
     cupy.device_index = 1
-    assert load_module("scale", {"FACTOR": 2}) is not first
-    assert len(cupy.loaded) == 3
-    assert len(cupy.compiled) == 2, "two devices of one kind share a binary"
+    assert load_module("scale") is not first
+    assert len(cupy.loaded) == 2
+    assert len(cupy.compiled) == 1, "two devices of one kind share a binary"
     options = cupy.compiled[0]
     assert options[0] == "--gpu-architecture=sm_90"
     assert set(NVRTC_OPTIONS) <= set(options)
-    assert options[-1] == "-DFACTOR=2"
 
 
 def test_compiled_source_is_found_on_the_disk_by_the_next_process(
     cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_module("scale", {"FACTOR": 2})
+    load_module("scale")
     monkeypatch.setattr(cuda_module, "_MODULES", {})
-    load_module("scale", {"FACTOR": 2})
+    load_module("scale")
     assert len(cupy.compiled) == 1
     assert cupy.loaded == [b"cubin", b"cubin"]
 
 
-@pytest.mark.parametrize("what", ["source", "constants", "options", "compiler", "architecture", "kind"])
+@pytest.mark.parametrize("what", ["source", "options", "compiler", "architecture", "kind"])
 def test_whatever_changes_the_binary_is_compiled_anew(
     cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     load_module("scale")
     monkeypatch.setattr(cuda_module, "_MODULES", {})
-    defines: dict[str, int | str] | None = None
     if what == "source":
         monkeypatch.setattr(cuda_module, "load_kernel_source", lambda _: SOURCE + " ")
-    elif what == "constants":
-        defines = {"FACTOR": 1}
     elif what == "options":
         monkeypatch.setattr(cuda_module, "NVRTC_OPTIONS", (*NVRTC_OPTIONS, "--dopt=on"))
     elif what == "compiler":
         cupy.nvrtc_version = (13, 1)
     else:
         cupy.capability = {"architecture": "80", "kind": "100"}[what]
-    load_module("scale", defines)
+    load_module("scale")
     assert len(cupy.compiled) == 2
 
 
@@ -180,12 +169,12 @@ def test_load_module_refuses_a_device_older_than_the_compiler(cupy: FakeCupy) ->
 
 
 def test_load_module_shows_the_log_of_a_source_that_does_not_compile(cupy: FakeCupy) -> None:
-    cupy.log = "scale.cu(1): error: FACTOR is undefined"
+    cupy.log = "scale.cu(1): error: y is undefined"
     with pytest.raises(DeviceError, match=r"scale\.cu does not compile for sm_90") as caught:
         load_module("scale")
     assert caught.value.value == cupy.log
     cupy.log = ""
-    load_module("scale", {"FACTOR": 1})
+    load_module("scale")
 
 
 def test_load_module_names_what_to_install_where_cupy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
