@@ -17,7 +17,7 @@ from msgspec import structs
 
 from gpuscalp.config import FeatureConfig, GridConfig, to_dict
 from gpuscalp.contract import ColumnSpec
-from gpuscalp.errors import ConfigError
+from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.feature_columns import (
     CHANNEL_DELAY,
     CONTEXT,
@@ -111,6 +111,26 @@ class FeatureGraph:
             near = difflib.get_close_matches(name, self.names, n=5)
             fix = f"near it: {', '.join(near)}" if near else "gpuscalp features list shows all columns"
             raise ConfigError("no such column", value=name, fix=fix) from None
+
+    def matching(self, patterns: Iterable[str]) -> tuple[ColumnSpec, ...]:
+        """Return the columns that match any of the shell patterns, in order; all without one.
+
+        Raises
+        ------
+        UsageError    a pattern matches no column
+        """
+        wanted: set[str] = set()
+        for pattern in patterns:
+            found = fnmatch.filter(self.names, pattern)
+            if not found:
+                raise UsageError(
+                    "pattern matches no column",
+                    where="columns",
+                    value=pattern,
+                    fix="quote it for the shell; gpuscalp features list shows all columns",
+                )
+            wanted.update(found)
+        return tuple(column for column in self.columns if not wanted or column.name in wanted)
 
     def _digest(self) -> str:
         digest = hashlib.sha256()
