@@ -32,7 +32,6 @@ from gpuscalp.contract import (
     TrainingSpec,
     check_form,
     check_graph,
-    column_specs,
     decode,
     distribution_spec,
     encode,
@@ -127,7 +126,7 @@ def write_bundle(
     contract = Contract(
         format=FORMAT,
         dtype=DTYPE,
-        columns=column_specs(graph),
+        columns=graph.columns,
         graph_hash=graph.hash,
         classes=CLASSES,
         training=training,

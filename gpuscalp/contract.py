@@ -7,7 +7,6 @@ Never: touches a disk or a model.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Annotated, Final, Protocol
 
 import msgspec
@@ -28,12 +27,16 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ColumnSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """One column, as it was declared when the model was trained."""
+    """One column of a feature graph, and of a bundle as it was declared when the model was trained.
+
+    window : int    frames that the value looks back over
+    warm_up : int   frames after a symbol's first quote until the value can be there
+    """
 
     name: str
     unit: str
-    window: int  # frames
-    warm_up: int  # frames
+    window: int
+    warm_up: int
     source: str
 
 
@@ -229,26 +232,11 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
         return self.digest == _digest(self)
 
 
-class ColumnLike(Protocol):
-    """One column of a feature graph."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def window(self) -> int: ...
-    @property
-    def warm_up(self) -> int: ...
-    @property
-    def source(self) -> str: ...
-
-
 class GraphLike(Protocol):
     """What a contract needs to know of a feature graph."""
 
     @property
-    def columns(self) -> Sequence[ColumnLike]: ...
+    def columns(self) -> tuple[ColumnSpec, ...]: ...
     @property
     def hash(self) -> str: ...
 
@@ -279,14 +267,6 @@ def decode(data: bytes, where: str) -> Contract:
         return msgspec.json.decode(data, type=Contract)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"not a contract: {error}", where=where) from None
-
-
-def column_specs(graph: GraphLike) -> tuple[ColumnSpec, ...]:
-    """Return the columns of a graph in the form that a contract keeps."""
-    return tuple(
-        ColumnSpec(column.name, column.unit, column.window, column.warm_up, column.source)
-        for column in graph.columns
-    )
 
 
 def distribution_spec(found: Distribution | None) -> DistributionSpec | UnsetType:
@@ -322,7 +302,7 @@ def check_graph(contract: Contract, graph: GraphLike) -> None:
     FeatureMismatchError
         naming the first column that differs
     """
-    ours, theirs = column_specs(graph), contract.columns
+    ours, theirs = graph.columns, contract.columns
     fix = "use the configuration the bundle was trained with (gpuscalp model show), or train again"
     our_names, their_names = [c.name for c in ours], [c.name for c in theirs]
     if our_names != their_names and sorted(our_names) == sorted(their_names):

@@ -14,7 +14,7 @@ import numpy as np
 from gpuscalp.archive import Archive, choose_venue
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import DataError, UsageError
-from gpuscalp.feature_table import mid_price, select_columns
+from gpuscalp.feature_table import mid_price
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import F32, F64, I64, NS_PER_MS, NS_PER_S, U32, Quality
 
@@ -78,19 +78,19 @@ def plot_features(
         raise UsageError("the archive has no such symbol", value=chosen, fix=f"it has: {', '.join(known)}")
     archive.span(name, (), start_ns, end_ns)
     pipeline = FeaturePipeline(grid=grid or GridConfig(), features=config, instruments=instruments)
-    names = select_columns(pipeline.graph, columns)
-    if len(names) > PANELS_MAX:
+    drawn = pipeline.graph.matching(columns)
+    if len(drawn) > PANELS_MAX:
         raise UsageError(
             "too many columns for one picture",
-            value=len(names),
+            value=len(drawn),
             fix=f"choose at most {PANELS_MAX} with --columns",
         )
+    names = [column.name for column in drawn]
     series = _series(pipeline, archive, name, known.index(chosen), names, start_ns, end_ns)
-    units = {column.name: column.unit for column in pipeline.graph.columns}
     # Of a contract that is delivered the day stands behind the currency.
     quote = "USDT" if chosen.partition("_")[0].endswith("USDT") else "quote currency"
-    _draw(out, f"{chosen}, {name}", quote, series, [(column, units[column]) for column in names])
-    return {"out": out, "symbol": chosen, "columns": list(names), "frames": len(series[0])}
+    _draw(out, f"{chosen}, {name}", quote, series, [(column.name, column.unit) for column in drawn])
+    return {"out": out, "symbol": chosen, "columns": names, "frames": len(series[0])}
 
 
 Series = tuple[I64, F64, U32, F32]  # end_ns[T], mid[T], quality[T], features[F, T]

@@ -5,7 +5,6 @@ Owns: the layout of the file. Never: holds more than one chunk in memory.
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,30 +16,9 @@ import numpy as np
 from gpuscalp.archive import Archive, choose_venue
 from gpuscalp.config import FeatureConfig, GridConfig, to_dict
 from gpuscalp.errors import DataError, UsageError
-from gpuscalp.features import FeatureGraph
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.progress import Progress
 from gpuscalp.schema import F64, FeatureChunk
-
-
-def select_columns(graph: FeatureGraph, patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns that match any of the shell patterns, in the order of the graph; all without one.
-
-    Raises
-    ------
-    UsageError    a pattern matches no column
-    """
-    if not patterns:
-        return graph.names
-    wanted: set[str] = set()
-    for pattern in patterns:
-        found = fnmatch.filter(graph.names, pattern)
-        if not found:
-            raise UsageError(
-                "pattern matches no column", where="columns", value=pattern, fix="see gpuscalp features list"
-            )
-        wanted.update(found)
-    return tuple(name for name in graph.names if name in wanted)
 
 
 def write_features(
@@ -98,7 +76,7 @@ def write_features(
         device=device,
     )
     graph = pipeline.graph
-    chosen = select_columns(graph, columns)
+    chosen = [column.name for column in graph.matching(columns)]
     schema = _schema(pa, pipeline, name, chosen)
     at = [graph.index(column) for column in chosen]
     first_ns, last_ns = archive.time_range(name, symbols)

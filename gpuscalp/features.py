@@ -10,13 +10,14 @@ import fnmatch
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Final, final
 
 import numpy as np
+from msgspec import structs
 
 from gpuscalp.config import FeatureConfig, GridConfig, to_dict
-from gpuscalp.errors import ConfigError
+from gpuscalp.contract import ColumnSpec
+from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.feature_columns import (
     CHANNEL_DELAY,
     CONTEXT,
@@ -42,21 +43,6 @@ from gpuscalp.schema import F32
 # Raised whenever the meaning of a number between a tick and a feature, or that of a label, changes: old
 # bundles are then refused.
 CONTRACT_VERSION: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One feature as users see it.
-
-    window : int    frames that the value looks back over
-    warm_up : int   frames after a symbol's first quote until the value can be there
-    """
-
-    name: str
-    unit: str
-    window: int
-    warm_up: int
-    source: str
 
 
 @final
@@ -104,7 +90,7 @@ class FeatureGraph:
             builder.add_context(item)
         for cycle in cycles:
             builder.add_cycle(cycle)
-        self.columns: tuple[Column, ...] = tuple(builder.columns)
+        self.columns: tuple[ColumnSpec, ...] = tuple(builder.columns)
         self.program = builder.program()
         self.context = builder.context_program(leader)
         self.warm_up_frames = max(column.warm_up for column in self.columns)
@@ -126,13 +112,33 @@ class FeatureGraph:
             fix = f"near it: {', '.join(near)}" if near else "gpuscalp features list shows all columns"
             raise ConfigError("no such column", value=name, fix=fix) from None
 
+    def matching(self, patterns: Iterable[str]) -> tuple[ColumnSpec, ...]:
+        """Return the columns that match any of the shell patterns, in order; all without one.
+
+        Raises
+        ------
+        UsageError    a pattern matches no column
+        """
+        wanted: set[str] = set()
+        for pattern in patterns:
+            found = fnmatch.filter(self.names, pattern)
+            if not found:
+                raise UsageError(
+                    "pattern matches no column",
+                    where="columns",
+                    value=pattern,
+                    fix="quote it for the shell; gpuscalp features list shows all columns",
+                )
+            wanted.update(found)
+        return tuple(column for column in self.columns if not wanted or column.name in wanted)
+
     def _digest(self) -> str:
         digest = hashlib.sha256()
         described = {
             "contract": CONTRACT_VERSION,
             "grid": to_dict(self.grid),
             "leader": self.config.leader,
-            "columns": [asdict(column) for column in self.columns],
+            "columns": [structs.asdict(column) for column in self.columns],
         }
         digest.update(json.dumps(described, sort_keys=True).encode())
         for table in (self.program.groups, self.program.finishes, self.program.constants, self.context.table):
@@ -176,7 +182,7 @@ class _Builder:
 
     def __init__(self, dropped: frozenset[str]) -> None:
         self.dropped = dropped
-        self.columns: list[Column] = []
+        self.columns: list[ColumnSpec] = []
         self.groups: list[list[int]] = []
         self.finishes: list[list[int]] = []
         self.constants: list[F32] = []
@@ -196,7 +202,7 @@ class _Builder:
         base = len(self.columns)
         for output in outputs:
             self.columns.append(
-                Column(output.name, output.unit, output.window, output.window + delay, group.source)
+                ColumnSpec(output.name, output.unit, output.window, output.window + delay, group.source)
             )
         # Finishes run in the order of levels; columns keep the order of declaration.
         order = sorted(range(len(outputs)), key=lambda index: outputs[index].window)
@@ -234,7 +240,7 @@ class _Builder:
         made_from = self.columns[source]
         self.context_rows[item.kind].append([source, len(self.columns)])
         self.columns.append(
-            Column(
+            ColumnSpec(
                 item.name, made_from.unit, made_from.window, made_from.warm_up, f"{item.kind}({item.source})"
             )
         )
@@ -252,7 +258,7 @@ class _Builder:
         self.steps.append(cycle.step_s)
         # Rounded to 1e-6: libraries differ in the last places of a sine, and the table is in the hash.
         self.table.append(np.round(values, 6).astype(np.float32))
-        self.columns.append(Column(cycle.name, "ratio", 1, 1, f"clock({cycle.period_s} s)"))
+        self.columns.append(ColumnSpec(cycle.name, "ratio", 1, 1, f"clock({cycle.period_s} s)"))
 
     def program(self) -> Program:
         return Program(

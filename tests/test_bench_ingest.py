@@ -11,6 +11,7 @@ def test_every_message_sent_is_received_journalled_and_accounted_for():
     answer = ingest.run(messages=6_000, symbols=5, rounds=2)
     assert answer["lost"] == answer["rejects"] == answer["gaps"] == answer["off_tick"] == 0
     assert answer["messages"] == 6_000
+    assert answer["unsynced"] == 0
     assert 5_000 < answer["ticks"] <= 6_000 + 5
     assert answer["frames"] > 0
     assert answer["messages_per_s"] > 0

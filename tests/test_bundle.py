@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -26,7 +25,7 @@ from gpuscalp.errors import (
     UsageError,
 )
 from gpuscalp.train import train
-from tests.train.market import GRAPH, FakeColumn, FakeGraph, FakeSource, graph_of, quick_config
+from tests.train.market import GRAPH, FakeGraph, FakeSource, graph_of, quick_config
 
 NAMES = [column.name for column in GRAPH.columns]
 
@@ -101,7 +100,7 @@ def test_missing_column_is_refused_by_name(bundle):
 
 
 def test_changed_window_is_refused_by_column(bundle):
-    columns = tuple(replace(c, window=16) if c.name == "sparse" else c for c in GRAPH.columns)
+    columns = tuple(msgspec.structs.replace(c, window=16) if c.name == "sparse" else c for c in GRAPH.columns)
     error = refusal(bundle, FakeGraph(columns, GRAPH.hash))
     assert isinstance(error, FeatureMismatchError)
     assert "another window" in error.what
@@ -256,12 +255,6 @@ def test_live_path_imports_neither_xgboost_nor_scipy_nor_sklearn(made):
     )
     done = subprocess.run([sys.executable, "-c", code, str(made)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_fake_column_has_the_fields_of_a_real_one():
-    from gpuscalp.features import Column
-
-    assert set(FakeColumn.__dataclass_fields__) == set(Column.__dataclass_fields__)
 
 
 def test_bundle_says_how_the_columns_of_its_training_rows_are_distributed(made):

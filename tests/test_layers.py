@@ -100,7 +100,6 @@ LAYERS: dict[int, frozenset[str]] = {
             "doctor",
             "drift_report",
             "excerpt",
-            "feature_list",
             "feature_plot",
             "feature_table",
             "leakage",

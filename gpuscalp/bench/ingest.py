@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from msgspec import structs
 
 from gpuscalp.batcher import Batcher
+from gpuscalp.bench.flow import Flow
+from gpuscalp.bench.sender import text_frame
 from gpuscalp.bench.timing import step_by_step
 from gpuscalp.config import BatchConfig, FeedConfig, GridConfig, JournalConfig
 from gpuscalp.errors import UsageError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.ingest import Ingest
-from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Ticker
+from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Message, Ticker
 from gpuscalp.feeds.socket import open_socket
 from gpuscalp.frames import Framer, Grid
 from gpuscalp.journal import JournalWriter, RecordKind
@@ -33,6 +36,7 @@ from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import E8, NS_PER_MS, Instrument
 
 START_MS: Final = 1_700_000_000_000
+_PER_MS: Final = 20  # messages of the made-up market in one millisecond of its time
 _STOP: Final = b"stop"
 # Run by the second process: accept a client, send the file of frames that was made before, once.
 _SENDER: Final = """
@@ -90,8 +94,7 @@ def run(
     begin = step_by_step(told, 2 + rounds)
     begin("making the messages" if recording is None else "reading the recording")
     if recording is None:
-        bodies, names, snapshots = _market(messages, symbols), _names(symbols), _snapshots(symbols)
-        tick_e8 = E8 // 10
+        bodies, names, snapshots, tick_e8 = _made_up(messages, symbols)
     else:
         bodies, names, snapshots, tick_e8 = _recorded(recording, messages)
     instruments = [Instrument(name, "bench", tick_e8, 1, 1, 1, "observed") for name in names]
@@ -115,7 +118,7 @@ def _feed(
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "frames"
-        frames.write_bytes(b"".join(map(_frame, [*bodies, _STOP])))
+        frames.write_bytes(b"".join(map(text_frame, [*bodies, _STOP])))
         sender = subprocess.Popen(
             [sys.executable, "-c", _SENDER, str(frames)], stdout=subprocess.PIPE, env={**os.environ}
         )
@@ -214,70 +217,20 @@ class _Chain:
             self._frames += len(self._framer.fold(closed))
 
 
-def _frame(body: bytes) -> bytes:
-    """Return a text frame as a server sends it."""
-    size = len(body)
-    if size < 126:
-        return bytes((0x81, size)) + body
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + body
-    return b"\x81\x7f" + size.to_bytes(8, "big") + body
-
-
-def _names(symbols: int) -> list[str]:
-    return [f"S{index:03d}USDT" for index in range(symbols)]
-
-
-def _market(count: int, symbols: int) -> list[bytes]:
-    """Return made-up messages in the mix of USD-M recordings: 70 % quotes, 18 % trades, 11 % updates of about
-    12 levels, 1 % marks."""
-    rng = np.random.default_rng(7)
-    kinds = rng.choice(4, count, p=[0.7, 0.18, 0.11, 0.01]).tolist()
-    places = rng.integers(0, symbols, count).tolist()
-    steps = rng.integers(-20, 21, count).tolist()
-    last, updates = [0] * symbols, [0] * symbols
-    names = _names(symbols)
-    made = []
-    for number, (kind, place, step) in enumerate(zip(kinds, places, steps, strict=True), 1):
-        name, ms = names[place], START_MS + number // 20
-        head = f'{{"stream":"{name.lower()}@'
-        tail = f'"E":{ms},"T":{ms},"s":"{name}",'
-        price = 600_000 + step
-        if kind == 0:
-            body = (
-                f'bookTicker","data":{{"e":"bookTicker","u":{number},{tail}"b":"{price / 10:.1f}",'
-                f'"B":"8.430","a":"{price / 10 + 0.1:.1f}","A":"4.470"}}}}'
-            )
-        elif kind == 1:
-            last[place] += 1
-            body = (
-                f'trade","data":{{"e":"trade",{tail}"t":{last[place]},"p":"{price / 10:.1f}","q":"0.013",'
-                f'"X":"MARKET","m":{"true" if step > 0 else "false"}}}}}'
-            )
-        elif kind == 2:
-            updates[place] += 1
-            update = updates[place]
-            bids = ",".join(f'["{(600_000 - step - 9 * n) / 10:.1f}","{n + 1}.250"]' for n in range(6))
-            asks = ",".join(f'["{(600_030 + step + 9 * n) / 10:.1f}","{n + 1}.750"]' for n in range(6))
-            body = (
-                f'depth@100ms","data":{{"e":"depthUpdate",{tail}"U":{update},"u":{update},"pu":{update - 1},'
-                f'"b":[{bids}],"a":[{asks}]}}}}'
-            )
-        else:
-            body = (
-                f'markPrice@1s","data":{{"e":"markPriceUpdate",{tail}"p":"{price / 10:.1f}","i":"60000.1",'
-                f'"r":"0.0001","T":{START_MS}}}}}'
-            )
-        made.append((head + body).encode())
-    return made
-
-
-def _snapshots(symbols: int) -> list[DepthSnapshot]:
-    """Return the books before the first update, 1,000 levels a side."""
-    tick_e8 = E8 // 10
-    bids = [((599_970 - level) * tick_e8, E8) for level in range(1_000)]
-    asks = [((600_060 + level) * tick_e8, E8) for level in range(1_000)]
-    return [DepthSnapshot(name, START_MS * NS_PER_MS, 0, bids, asks) for name in _names(symbols)]
+def _made_up(count: int, symbols: int) -> tuple[list[bytes], list[str], list[DepthSnapshot], int]:
+    """Return messages of the made-up market, its symbols, their books before the first message, and the tick
+    size."""
+    flow, decoder = Flow(symbols, _PER_MS * 1_000), Decoder()
+    snapshots = [
+        _named(name, decoder.decode(flow.snapshot(index, 1_000, START_MS)))
+        for index, name in enumerate(flow.names)
+    ]
+    bodies = [
+        body
+        for first in range(0, count, _PER_MS)
+        for _, body in flow.draw(min(_PER_MS, count - first), START_MS + first // _PER_MS)
+    ]
+    return bodies, list(flow.names), snapshots, E8 // 10
 
 
 def _recorded(path: Path, most: int) -> tuple[list[bytes], list[str], list[DepthSnapshot], int]:
@@ -285,7 +238,7 @@ def _recorded(path: Path, most: int) -> tuple[list[bytes], list[str], list[Depth
     tick size."""
     decoder = Decoder()
     bodies: list[bytes] = []
-    snapshots: list[DepthSnapshot] = []
+    snapshots: list[Message] = []
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for line in file:
@@ -293,9 +246,7 @@ def _recorded(path: Path, most: int) -> tuple[list[bytes], list[str], list[Depth
                 if body.startswith(b'{"stream"'):
                     bodies.append(body)
                 elif body.startswith(b'{"lastUpdateId"') and not snapshots:
-                    message = decoder.decode(body)
-                    assert isinstance(message, DepthSnapshot)
-                    snapshots.append(message)
+                    snapshots.append(decoder.decode(body))
                 if len(bodies) == most:
                     break
     except OSError as error:
@@ -307,9 +258,15 @@ def _recorded(path: Path, most: int) -> tuple[list[bytes], list[str], list[Depth
         update = next((decoder.decode(body) for body in bodies if b"@depth" in body[:60]), None)
         if isinstance(update, DepthUpdate):
             snapshots = [DepthSnapshot(name, update.exch_ns, update.previous_id, [], [])]
-    own = [DepthSnapshot(name, each.exch_ns, each.last_id, each.bids, each.asks) for each in snapshots]
+    own = [_named(name, each) for each in snapshots]
     tickers = [body for body in bodies[:5_000] if b"@bookTicker" in body[:60]]
     quotes = [quote for quote in map(decoder.decode, tickers) if isinstance(quote, Ticker)]
     prices = [price for each in own for price, _ in (*each.bids, *each.asks)]
     prices += [price for quote in quotes for price in (quote.bid_price_e8, quote.ask_price_e8)]
     return bodies, [name], own, int(np.gcd.reduce(np.array(prices or [1], np.int64)))
+
+
+def _named(name: str, message: Message) -> DepthSnapshot:
+    """Return a snapshot with the symbol that the reply does not tell."""
+    assert isinstance(message, DepthSnapshot)
+    return structs.replace(message, symbol=name)

@@ -143,7 +143,7 @@ class Sender:
             for client in clients[stream]:
                 self.sent += 1
                 if not held:
-                    frames.setdefault(client, []).append(_head(len(body)) + body)
+                    frames.setdefault(client, []).append(text_frame(body))
         for client, parts in frames.items():
             transport: Any = client.transport
             transport.write(b"".join(parts))
@@ -157,9 +157,14 @@ def _told(pump: asyncio.Task[None]) -> None:
         pump.result()
 
 
-def _head(size: int) -> bytes:
-    """Return the beginning of a text frame as a server sends it."""
-    return bytes((0x81, size)) if size < 126 else b"\x81\x7e" + size.to_bytes(2, "big")
+def text_frame(body: bytes) -> bytes:
+    """Return a text frame as a server sends it."""
+    size = len(body)
+    if size < 126:
+        return bytes((0x81, size)) + body
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + body
+    return b"\x81\x7f" + size.to_bytes(8, "big") + body
 
 
 async def _main(sender: Sender) -> None:

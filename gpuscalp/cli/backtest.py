@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpuscalp.cli.app import backtest_app
-from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import MODEL_HELP, FromOption, ToOption, parse_model
+from gpuscalp.cli.output import JsonFlag, emit, plain_table, progress
+from gpuscalp.cli.words import (
+    MODEL_HELP,
+    BacktestConfigOption,
+    BundleVenueOption,
+    FromOption,
+    RunDirOption,
+    ToOption,
+    TrialsOption,
+    parse_model,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -27,21 +36,12 @@ def backtest(
             "--model", parser=parse_model, metavar="MODEL", help=f"{MODEL_HELP} Default: that of --like."
         ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file, such as configs/backtest.toml.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="New directory for the run; default runs/<time>-<hash>.")
-    ] = None,
-    venue: Annotated[
-        str | None, typer.Option("--venue", help="Venue of the archive; default: the bundle's.")
-    ] = None,
+    config: BacktestConfigOption = None,
+    out: RunDirOption = None,
+    venue: BundleVenueOption = None,
     start_ns: FromOption = None,
     end_ns: ToOption = None,
-    trials: Annotated[
-        int | None,
-        typer.Option("--trials", help="Configurations tried so far, this one included; overrides the file."),
-    ] = None,
+    trials: TrialsOption = None,
     band: Annotated[
         bool,
         typer.Option("--band", help="Trade a grid of assumptions too: how much of the result is theirs?"),
@@ -315,14 +315,3 @@ def _compared(answer: dict[str, Any]) -> Group:
     warnings: list[Any] = [Text(f"! {each}", style="bold yellow") for each in told]
     page = ["", f"report {answer['report']}"] if "report" in answer else []
     return Group(*warnings, *([""] if told else []), runs, "", settings, "", figures, "", matches, *page)
-
-
-def plain_table(first: str, *others: str) -> Table:
-    """Return a table whose first column is text and whose others are numbers."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="right")
-    return table

@@ -31,10 +31,18 @@ MaxTicksOption = Annotated[
 @features_app.command("list")
 def list_(config: ConfigOption = None, columns: ColumnsOption = None, json: JsonFlag = False) -> None:
     """List every column with its unit, window, warm-up and source."""
-    from gpuscalp.feature_list import describe
+    from msgspec import structs
+
+    from gpuscalp.features import FeatureGraph
 
     configured = _config(config)
-    answer = describe(configured.grid, configured.features, words(columns))
+    graph = FeatureGraph(configured.grid, configured.features)
+    answer = {
+        "features": [structs.asdict(column) for column in graph.matching(words(columns))],
+        "hash": graph.hash,
+        "frame_ms": configured.grid.frame_ms,
+        "warm_up_frames": graph.warm_up_frames,
+    }
     emit(answer, json=json, text=lambda: _columns_table(answer))
 
 

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gpuscalp.cli.app import nautilus_app
-from gpuscalp.cli.output import JsonFlag, emit, progress
-from gpuscalp.cli.words import MODEL_HELP, FromOption, ToOption, VenueOption, parse_model
+from gpuscalp.cli.output import JsonFlag, emit, plain_table, progress
+from gpuscalp.cli.words import (
+    MODEL_HELP,
+    BacktestConfigOption,
+    BundleVenueOption,
+    FromOption,
+    RunDirOption,
+    ToOption,
+    TrialsOption,
+    VenueOption,
+    parse_model,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -19,15 +29,9 @@ if TYPE_CHECKING:
 def backtest(
     archive: Annotated[Path, typer.Argument(help="Archive made by `gpuscalp data import`.")],
     model: Annotated[Path, typer.Option("--model", parser=parse_model, metavar="MODEL", help=MODEL_HELP)],
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file, such as configs/backtest.toml.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="New directory for the run; default runs/<time>-<hash>.")
-    ] = None,
-    venue: Annotated[
-        str | None, typer.Option("--venue", help="Venue of the archive; default: the bundle's.")
-    ] = None,
+    config: BacktestConfigOption = None,
+    out: RunDirOption = None,
+    venue: BundleVenueOption = None,
     start_ns: FromOption = None,
     end_ns: ToOption = None,
     catalog: Annotated[
@@ -38,10 +42,7 @@ def backtest(
         Literal["books", "quotes"],
         typer.Option("--book", help="What fills orders: recorded books, or the best level of quotes."),
     ] = "books",
-    trials: Annotated[
-        int | None,
-        typer.Option("--trials", help="Configurations tried so far, this one included; overrides the file."),
-    ] = None,
+    trials: TrialsOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Trade an archive with a bundle in NautilusTrader's BacktestEngine.
@@ -141,8 +142,6 @@ def import_(
 def _account(answer: dict[str, Any]) -> Group:
     from rich.console import Group
 
-    from gpuscalp.cli.backtest import plain_table
-
     table = plain_table("what", "")
     for name, value in answer.items():
         if isinstance(value, dict):
@@ -167,8 +166,6 @@ def _run(summary: dict[str, Any]) -> Group:
 
 def _compared(answer: dict[str, Any]) -> Group:
     from rich.console import Group
-
-    from gpuscalp.cli.backtest import plain_table
 
     money = plain_table("net P&L", "USDT")
     for name, value in answer["pnl_usdt"].items():

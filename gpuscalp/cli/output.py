@@ -21,6 +21,7 @@ from gpuscalp.terminal import visible
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.segment import Segment
+    from rich.table import Table
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -85,6 +86,17 @@ class _Visible:
 def emit_line(line: str) -> None:
     """Print one of many lines, for the few commands that go on until they are stopped."""
     _print(visible(line, but="\n") + "\n", encoded=line.startswith("{"))
+
+
+def plain_table(first: str, *others: str) -> Table:
+    """Return a table whose first column is text and whose others are numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _print(text: str, *, encoded: bool = False) -> None:

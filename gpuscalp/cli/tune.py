@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from gpuscalp.cli.app import DeviceOption, app
-from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.output import JsonFlag, emit, plain_table, progress
 from gpuscalp.cli.words import FromOption, RegistryOption, ToOption
 
 _SHOWN = 15
@@ -98,8 +98,6 @@ def tune(
 def _text(summary: dict[str, Any], digest: str | None) -> Any:
     from rich.console import Group
     from rich.text import Text
-
-    from gpuscalp.cli.backtest import plain_table
 
     best = summary["best"]
     # A column for each parameter would be wider than any terminal: those of the best go below.

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gpuscalp.cli.app import DeviceOption, walkforward_app
-from gpuscalp.cli.output import JsonFlag, emit, progress
+from gpuscalp.cli.output import JsonFlag, emit, plain_table, progress
 
 
 @walkforward_app.command("run")
@@ -69,8 +69,6 @@ def _text(summary: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
-
-    from gpuscalp.cli.backtest import plain_table
 
     steps = plain_table("step", "from, UTC", "to, UTC", "trades", "P&L, USDT", "gross", "fees")
     for row in summary["steps"]:

@@ -33,7 +33,21 @@ ToOption = Annotated[int | None, typer.Option("--to", parser=_to, help="End, UTC
 VenueOption = Annotated[
     str | None, typer.Option("--venue", help="May be left out where the archive has only one.")
 ]
+BundleVenueOption = Annotated[
+    str | None, typer.Option("--venue", help="Venue of the archive; default: the bundle's.")
+]
 SymbolsOption = Annotated[str | None, typer.Option("--symbols", help="Comma-separated; default: all.")]
+
+BacktestConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file, such as configs/backtest.toml.")
+]
+RunDirOption = Annotated[
+    Path | None, typer.Option("--out", help="New directory for the run; default runs/<time>-<hash>.")
+]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option("--trials", help="Configurations tried so far, this one included; overrides the file."),
+]
 
 RegistryOption = Annotated[
     Path | None,

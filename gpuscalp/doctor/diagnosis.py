@@ -14,7 +14,7 @@ from typing import Any, Final
 from gpuscalp.config import FeedConfig, JournalConfig, LiveConfig, MetricsConfig
 from gpuscalp.device import DeviceName, RequestedDevice, describe
 from gpuscalp.device_choice import describe_choice
-from gpuscalp.doctor import clock, compiled, disk, gpu, interpreter, machine, network, packages, session
+from gpuscalp.doctor import clock, compiled, disk, gpu, machine, network, packages, session
 from gpuscalp.doctor import model as bundle
 from gpuscalp.doctor.check import Check, Diagnosis, fail, skip
 from gpuscalp.doctor.configuration import read_config
@@ -138,7 +138,6 @@ def diagnose(
 def _software() -> list[Check]:
     installed = packages.read_installed()
     return [
-        interpreter.check_python(interpreter.read_interpreter()),
         packages.check_packages(packages.read_requirements(), installed),
         packages.check_xgboost(installed, has_driver=packages.driver_present()),
         compiled.check_kernels(compiled.read_kernel_cache()),

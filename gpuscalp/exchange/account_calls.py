@@ -340,11 +340,6 @@ def _set_margin_type(call: Call) -> dict[str, Any]:
     return {"code": 200, "msg": "success"}
 
 
-def _order_limits(call: Call) -> list[dict[str, Any]]:
-    rows = call.limits.order_rows(call.user.number, call.now_ms)
-    return [{name: value for name, value in row.items() if name != "count"} for row in rows]
-
-
 def start_listening(call: Call) -> dict[str, Any]:
     """Answer POST /fapi/v1/listenKey, and ``userDataStream.start``: the same key while it lives."""
     return {"listenKey": call.user.start_listening(call.now_ms)}
@@ -387,7 +382,6 @@ ACCOUNT_CALLS: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/fapi/v1/leverageBracket"): Endpoint(_brackets, "SIGNED"),
     ("POST", _LEVERAGE): Endpoint(_set_leverage, "SIGNED"),
     ("POST", "/fapi/v1/marginType"): Endpoint(_set_margin_type, "SIGNED"),
-    ("GET", "/fapi/v1/rateLimit/order"): Endpoint(_order_limits, "SIGNED"),
     ("POST", _KEY): Endpoint(start_listening, "KEY"),
     ("PUT", _KEY): Endpoint(keep_listening, "KEY"),
     ("DELETE", _KEY): Endpoint(stop_listening, "KEY"),

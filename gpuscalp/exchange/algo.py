@@ -4,8 +4,7 @@ Owns: waiting conditional orders and the moment at which they trigger. A trigger
 order at the desk. Never: matches.
 
 A stop triggers when the price has moved against the position that it protects (a stop to buy: price at or
-above the trigger), a take-profit when it has moved for it. A trailing stop follows the best price since its
-activation at the distance of its callback rate.
+above the trigger), a take-profit when it has moved for it. There are no trailing stops.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ from gpuscalp.exchange.rules import MAX_ALGO_ORDERS, SymbolRules
 from gpuscalp.exchange.userdata import side_name
 from gpuscalp.exchange.users import User
 
-_TYPES: Final = frozenset(
-    {"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"}
-)
-_RATE_UNIT: Final = 10**10  # callbackRate is in percent, here in 1e-8 of a percent
+_TYPES: Final = frozenset({"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET"})
 
 
 @dataclass(slots=True, eq=False)
@@ -45,8 +41,6 @@ class AlgoOrder:
     qty_e8: int
     price_e8: int
     trigger_e8: int
-    callback_e8: int
-    activate_e8: int
     working_type: str
     price_protect: bool
     close_position: bool
@@ -59,24 +53,12 @@ class AlgoOrder:
     executed_e8: int = 0
     average_e8: int = 0
     reason: str = ""
-    extreme_e8: int = 0
 
     def triggers(self, price_e8: int) -> bool:
-        """Whether a price sets the order off; a trailing one also follows the price."""
-        if self.type == "TRAILING_STOP_MARKET":
-            return self._trails(price_e8)
+        """Whether a price sets the order off."""
         against = self.type in ("STOP", "STOP_MARKET")
         rises = (self.side > 0) == against
         return price_e8 >= self.trigger_e8 if rises else price_e8 <= self.trigger_e8
-
-    def _trails(self, price_e8: int) -> bool:
-        if not self.extreme_e8:
-            if self.activate_e8 and self.side * (price_e8 - self.activate_e8) > 0:
-                return False
-            self.extreme_e8 = price_e8
-        self.extreme_e8 = min(self.extreme_e8, price_e8) if self.side > 0 else max(self.extreme_e8, price_e8)
-        moved = self.side * (price_e8 - self.extreme_e8)
-        return moved * _RATE_UNIT >= self.extreme_e8 * self.callback_e8
 
 
 class AlgoDesk:
@@ -126,8 +108,7 @@ class AlgoDesk:
             raise ApiError(-2025)
         if any(item.client_id == order.client_id for item in self.open_orders(user)):
             raise ApiError(-4116)
-        trailing = order.type == "TRAILING_STOP_MARKET"
-        if not trailing and order.triggers(self._price(order, listing)):
+        if order.triggers(self._price(order, listing)):
             raise ApiError(-2021)
         self._count += 1
         order.algo_id = 2_000_000_000 + self._count
@@ -225,10 +206,6 @@ class AlgoDesk:
         if not closes:
             qty = params.amount("quantity")
             check_quantity(rules, qty, market=kind.endswith("MARKET"))
-        trailing = kind == "TRAILING_STOP_MARKET"
-        rate = params.amount("callbackRate") if trailing else 0
-        if trailing and not 10_000_000 <= rate <= 20 * 100_000_000:
-            raise ApiError(-1130, "callbackRate")
         return AlgoOrder(
             algo_id=0,
             client_id=params.client_id("clientAlgoId", f"algo{self._count + 1}"),
@@ -240,9 +217,7 @@ class AlgoDesk:
             position_side=position_side,
             qty_e8=qty,
             price_e8=params.amount("price") if kind in ("STOP", "TAKE_PROFIT") else 0,
-            trigger_e8=0 if trailing else params.amount("triggerPrice"),
-            callback_e8=rate,
-            activate_e8=params.amount("activatePrice") if "activatePrice" in params else 0,
+            trigger_e8=params.amount("triggerPrice"),
             working_type=params.choice("workingType", frozenset({"MARK_PRICE"}), "CONTRACT_PRICE", -1128),
             price_protect=params.boolean("priceProtect"),
             close_position=closes,
@@ -291,14 +266,10 @@ def algo_event(order: AlgoOrder, rules: SymbolRules, now_ms: int) -> dict[str, A
 def algo_row(order: AlgoOrder, rules: SymbolRules) -> dict[str, Any]:
     """Return an order as GET and the lists of the algo service give it.
 
-    Activation price and callback rate stand there for trailing stops only, and in the reply to POST empty for
-    all others (Binance USD-M, Query Algo Order and New Algo Order): NautilusTrader 1.231 takes an empty rate
-    for a number, and does not start.
+    Activation price and callback rate stand there for trailing stops only, and empty in the reply to POST
+    (Binance USD-M, Query Algo Order and New Algo Order): NautilusTrader 1.231 takes an empty rate for a
+    number, and does not start.
     """
-    trailing = {
-        "activatePrice": rules.price(order.activate_e8) if order.activate_e8 else "",
-        "callbackRate": rules.price(order.callback_e8),
-    }
     return {
         "algoId": order.algo_id,
         "clientAlgoId": order.client_id,
@@ -326,7 +297,6 @@ def algo_row(order: AlgoOrder, rules: SymbolRules) -> dict[str, Any]:
         "closePosition": order.close_position,
         "priceProtect": order.price_protect,
         "reduceOnly": order.reduce_only,
-        **(trailing if order.callback_e8 else {}),
         "createTime": order.created_ms,
         "updateTime": order.updated_ms,
         "triggerTime": order.triggered_ms,

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpuscalp.exchange.limits import Limits
 from gpuscalp.exchange.listing import Listing
 from gpuscalp.exchange.params import Params
 from gpuscalp.exchange.refusals import ApiError
@@ -27,7 +26,6 @@ class Call:
     venue: Venue
     params: Params
     now_ms: int
-    limits: Limits
     holder: User | None = None
 
     @property

@@ -113,7 +113,7 @@ class Gateway:
                 check_signature(user, *split_signature(request.query, request.body))
             if endpoint.orders is not None and user is not None:
                 headers |= self.limits.count_orders(user.number, endpoint.orders, now_ms)
-            answer = endpoint.run(Call(self._venue, params, now_ms, self.limits, user))
+            answer = endpoint.run(Call(self._venue, params, now_ms, user))
         except ApiError as error:
             return Reply(error.status, msgspec.json.encode(error.body()), headers | error.headers)
         return Reply(200, msgspec.json.encode(answer), headers)
@@ -175,7 +175,7 @@ class Gateway:
                 check_signature(user, _sorted_payload(values), params.optional("signature"))
         if endpoint.orders is not None and user is not None:
             self.limits.count_orders(user.number, endpoint.orders, now_ms)
-        result = endpoint.run(Call(self._venue, params, now_ms, self.limits, user))
+        result = endpoint.run(Call(self._venue, params, now_ms, user))
         answer = {"id": number, "status": 200, "result": result}
         return msgspec.json.encode({**answer, "rateLimits": self._rows(user, now_ms)})
 

@@ -185,8 +185,6 @@ def _by_symbol(one: int, all_symbols: int) -> Any:
 
 
 MARKET_CALLS: Final[dict[tuple[str, str], Endpoint]] = {
-    ("GET", "/api/v3/ping"): Endpoint(_ping),
-    ("GET", "/api/v3/time"): Endpoint(_time),
     ("GET", "/fapi/v1/ping"): Endpoint(_ping),
     ("GET", "/fapi/v1/time"): Endpoint(_time),
     ("GET", "/fapi/v1/exchangeInfo"): Endpoint(_exchange_info),

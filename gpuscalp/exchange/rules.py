@@ -23,10 +23,7 @@ MAX_ALGO_ORDERS: Final = 200
 # Where the source does not tell a least notional or quantity.
 _MIN_NOTIONAL_E8: Final = 5 * E8
 _QUOTES: Final = ("USDT", "USDC", "BUSD", "FDUSD")
-ORDER_TYPES: Final = (
-    *("LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET"),
-    "TRAILING_STOP_MARKET",
-)
+ORDER_TYPES: Final = ("LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET")
 TIMES_IN_FORCE: Final = ("GTC", "IOC", "FOK", "GTX", "GTD")
 
 

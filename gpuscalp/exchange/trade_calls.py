@@ -173,7 +173,7 @@ def _batch(call: Call, run: Any) -> list[dict[str, Any]]:
 
 def _each(call: Call, run: Any, values: dict[str, Any]) -> dict[str, Any]:
     """Run one of several; a refusal takes the place of its answer and does not touch the others."""
-    one = Call(call.venue, Params(values), call.now_ms, call.limits, call.holder)
+    one = Call(call.venue, Params(values), call.now_ms, call.holder)
     try:
         answer: dict[str, Any] = run(one)
     except ApiError as error:

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from gpuscalp.ops._numba import jit
-from gpuscalp.ops.variates import exp_minus, exponential
+from gpuscalp.ops.elementary import exp
+from gpuscalp.ops.variates import exponential
 from gpuscalp.schema import BOOK_LEVELS, F64, I64
 
 BID: Final = 0
@@ -222,7 +223,7 @@ def _opening_hz(rules: Rules, state: Progress) -> float:
 def _advance(rules: Rules, state: Progress, to_ns: float) -> None:
     elapsed_s = (to_ns - state.times_ns[NOW]) * 1e-9
     for j in range(len(rules.decay_hz)):
-        factor = exp_minus(rules.decay_hz[j] * elapsed_s)
+        factor = exp(-rules.decay_hz[j] * elapsed_s)
         for side in range(2):
             state.excitation_hz[side, j] *= factor
     state.times_ns[NOW] = to_ns

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, final
@@ -37,39 +37,21 @@ class WorkerSpec:
 
     Attributes
     ----------
-    archive : its directory, which every machine of the cluster sees under this path
-    digest, versions : of the data and of what decides the numbers; every machine compares them
-    start_ns, end_ns : half-open part of it; None is open
-    device, threads, gpus : of one trial
+    job : the data, the device and the threads of a trial; each trial has a configuration of its own
+    gpus : of one trial
     """
 
-    archive: Path
-    digest: str
-    versions: tuple[tuple[str, str], ...]
-    start_ns: int | None
-    end_ns: int | None
-    device: str
-    threads: int
+    job: Job
     gpus: float
     cost: CostConfig
     kept: int
 
     def evaluator(self) -> Evaluator:
-        return Evaluator(
-            self._source, device=self.device, threads=self.threads, cost=self.cost, kept=self.kept
-        )
+        job = self.job
+        return Evaluator(self._source, device=job.device, threads=job.threads, cost=self.cost, kept=self.kept)
 
     def _source(self, config: TrainConfig) -> FeatureSource:
-        return Job(
-            archive=self.archive,
-            config=config,
-            start_ns=self.start_ns,
-            end_ns=self.end_ns,
-            digest=self.digest,
-            versions=self.versions,
-            device=self.device,
-            threads=self.threads,
-        ).open()
+        return replace(self.job, config=config).open()
 
 
 def require() -> None:
@@ -117,9 +99,10 @@ class RayPool:
         # Ray prints what it has to say of dead workers to stdout, which is for the answer.
         self._stack.enter_context(redirect_stdout(sys.stderr))
         spec, note = self._spec, self._folder / _FOLDER_FILE
+        cpus = spec.job.threads
         ray = self._ray = self._stack.enter_context(connected(self._address, cpus=core_count(), note=note))
         found = ray.cluster_resources()
-        room = int(found.get("CPU", 0.0) // spec.threads)
+        room = int(found.get("CPU", 0.0) // cpus)
         if spec.gpus:
             room = min(room, int(found.get("GPU", 0.0) / spec.gpus + 1e-9))
         if room < 1:
@@ -127,7 +110,7 @@ class RayPool:
                 "the cluster has no room for a trial",
                 where="Ray",
                 value=f"{found.get('CPU', 0.0):g} CPUs, {found.get('GPU', 0.0):g} GPUs",
-                fix=f"a trial takes {spec.threads} CPUs and {spec.gpus:g} GPUs: --cpus, --gpus",
+                fix=f"a trial takes {cpus} CPUs and {spec.gpus:g} GPUs: --cpus, --gpus",
             )
         self._count = min(room, self._asked or room)
 
@@ -175,7 +158,7 @@ class RayPool:
     def _worker(self, index: int) -> Any:
         while len(self._workers) <= index:
             kind = self._ray.remote(
-                num_cpus=self._spec.threads,
+                num_cpus=self._spec.job.threads,
                 num_gpus=self._spec.gpus,
                 max_restarts=_RETRIES,
                 max_task_retries=_RETRIES,

@@ -22,7 +22,7 @@ from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import StrategyConfig, TrainConfig, TuneConfig, to_dict
 from gpuscalp.device import RequestedDevice, core_count, resolve
-from gpuscalp.distributed.job import versions
+from gpuscalp.distributed.job import Job, versions
 from gpuscalp.errors import GpuscalpError
 from gpuscalp.files import pretty, replace_file
 from gpuscalp.progress import Progress, silent
@@ -110,13 +110,16 @@ def tune_archive(
     out = Path("runs") / f"tune-{frozen['hash'][:12]}" if out is None else out
     _open(out, frozen, resume=resume)
     spec = WorkerSpec(
-        archive=archive.resolve(),
-        digest=source.digest(),
-        versions=versions(),
-        start_ns=source.start_ns,
-        end_ns=source.end_ns,
-        device=chosen.name,
-        threads=config.trial.cpus,
+        Job(
+            archive=archive.resolve(),
+            config=config.train,
+            start_ns=source.start_ns,
+            end_ns=source.end_ns,
+            digest=source.digest(),
+            versions=versions(),
+            device=chosen.name,
+            threads=config.trial.cpus,
+        ),
         gpus=config.trial.gpus if chosen.name == "cuda" else 0.0,
         cost=config.cost,
         kept=config.trial.kept,

@@ -232,6 +232,16 @@ def test_a_stop_that_would_trigger_at_once_is_refused(bench: Bench) -> None:
     assert answer["code"] == -2021
 
 
+def test_a_trailing_stop_is_refused_and_not_listed_among_the_types(bench: Bench) -> None:
+    stop = {"algoType": "CONDITIONAL", "symbol": "BTCUSDT", "side": "SELL", "type": "TRAILING_STOP_MARKET"}
+    answer = bench.call("POST", "/fapi/v1/algoOrder", **stop, callbackRate="1", quantity="1")
+    assert answer["code"] == -1116
+    assert bench.call("GET", "/fapi/v1/openAlgoOrders") == []
+    types = bench.call("GET", "/fapi/v1/exchangeInfo")["symbols"][0]["orderTypes"]
+    assert "STOP_MARKET" in types
+    assert "TRAILING_STOP_MARKET" not in types
+
+
 def test_funding_is_charged_at_its_time_and_told(bench: Bench) -> None:
     bench.order("BUY", 1)
     due = bench.call("GET", "/fapi/v1/premiumIndex", symbol="BTCUSDT")["nextFundingTime"]

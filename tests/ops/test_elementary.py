@@ -32,6 +32,13 @@ def test_exp_is_right_to_the_last_place(rng, low, high):
     assert errors(elementary.exp, DIGITS.exp, rng.uniform(low, high, 1_500)).max() < 1.5
 
 
+def test_exp_never_falls():
+    """A rate that decays by it stays below the one that a candidate was drawn by."""
+    values = np.array([elementary.exp(x) for x in np.linspace(-46.0, 0.0, 20_001)])
+    assert (np.diff(values) >= 0).all()
+    assert values[-1] == 1.0
+
+
 @pytest.mark.parametrize(
     "draw",
     [

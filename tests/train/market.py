@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuscalp.config import BoosterConfig, EnsembleConfig, LabelConfig, SplitConfig, TrainConfig
+from gpuscalp.contract import ColumnSpec
 from gpuscalp.schema import FeatureChunk, FrameBlock, Quality
 
 FRAME_NS = 100_000_000
@@ -20,22 +21,13 @@ LAG_FRAMES = 3
 
 
 @dataclass(frozen=True)
-class FakeColumn:
-    name: str
-    unit: str = "bps"
-    window: int = 8
-    warm_up: int = 8
-    source: str = "test"
-
-
-@dataclass(frozen=True)
 class FakeGraph:
-    columns: tuple[FakeColumn, ...]
+    columns: tuple[ColumnSpec, ...]
     hash: str
 
 
 def graph_of(*names: str) -> FakeGraph:
-    columns = tuple(FakeColumn(name) for name in names)
+    columns = tuple(ColumnSpec(name, "bps", 8, 8, "test") for name in names)
     return FakeGraph(columns, hashlib.sha256(repr(columns).encode()).hexdigest())
 
 

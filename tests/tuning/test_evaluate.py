@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from gpuscalp.config import CostConfig, LabelConfig, StrategyConfig
-from gpuscalp.distributed.job import versions
+from gpuscalp.distributed.job import Job, versions
 from gpuscalp.ensemble import Signals
 from gpuscalp.errors import UsageError
 from gpuscalp.splits import Fold
@@ -79,7 +79,8 @@ def test_values_that_the_data_do_not_allow_are_a_failure_of_the_trial(source):
 
 def test_archive_that_cannot_be_read_here_is_no_failure_of_the_trial(tmp_path):
     # On a machine that does not see the archive every trial would have "failed", and been kept as that.
-    spec = WorkerSpec(tmp_path / "nothing", "", versions(), None, None, "cpu", 1, 0.0, CostConfig(), kept=1)
+    job = Job(tmp_path / "nothing", CONFIG, None, None, "", versions(), "cpu", 1)
+    spec = WorkerSpec(job, 0.0, CostConfig(), kept=1)
     with pytest.raises(UsageError, match="cannot open the archive"):
         spec.evaluator().make(task())
 
@@ -87,7 +88,8 @@ def test_archive_that_cannot_be_read_here_is_no_failure_of_the_trial(tmp_path):
 def test_machine_with_other_versions_makes_no_trial(tmp_path):
     """Another library on one machine would have changed the best trial without a word."""
     others = (("gpuscalp", "0"), *versions()[1:])
-    spec = WorkerSpec(tmp_path, "", others, None, None, "cpu", 1, 0.0, CostConfig(), kept=1)
+    job = Job(tmp_path, CONFIG, None, None, "", others, "cpu", 1)
+    spec = WorkerSpec(job, 0.0, CostConfig(), kept=1)
     with pytest.raises(UsageError, match="other versions"):
         spec.evaluator().make(task())
 

@@ -23,7 +23,7 @@ from gpuscalp.backtest import run_backtest
 from gpuscalp.backtest.models import counted
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.config import BacktestConfig, TrainConfig, TuneConfig, load
-from gpuscalp.distributed.job import versions
+from gpuscalp.distributed.job import Job, versions
 from gpuscalp.train import ArchiveSource
 from gpuscalp.tuning.cluster import WorkerSpec
 from gpuscalp.tuning.search import Task, best_of, search
@@ -157,7 +157,8 @@ def _compare(market: Path, config: Path, folder: Path, answer: dict) -> None:
     """Make the same search in this process, without Ray and without an end in between."""
     tune = load(TuneConfig, config)
     source = ArchiveSource.open(Archive.open(market), tune.train)
-    spec = WorkerSpec(market, source.digest(), versions(), None, None, "cpu", 1, 0.0, tune.cost, kept=2)
+    job = Job(market, tune.train, None, None, source.digest(), versions(), "cpu", 1)
+    spec = WorkerSpec(job, 0.0, tune.cost, kept=2)
     evaluator = spec.evaluator()
 
     def pool(tasks: Sequence[Task]) -> Iterator[Rung]:
