@@ -51,9 +51,8 @@ class Narrator:
     def __init__(self, session_id: str, symbols: Sequence[str]) -> None:
         self._session_id, self._symbols = session_id, tuple(symbols)
         self._frames: dict[int, str] = {}
-        self._refused: dict[
-            int, tuple[str, str]
-        ] = {}  # by symbol: what the newest verdict has refused, and why
+        # By symbol, if the newest verdict is a refusal: of what, and by which rule.
+        self._refused: dict[int, tuple[str, str]] = {}
 
     def tell(self, outcome: Outcome) -> None:
         """Tell of one outcome; call it when it is written and sent."""
