@@ -25,8 +25,8 @@ from gpuscalp.archive import Archive
 from gpuscalp.bundle import load_bundle
 from gpuscalp.config import AdaptationConfig, BoosterConfig, EnsembleConfig, SplitConfig, TrainConfig
 from gpuscalp.labels import horizon_frames
-from gpuscalp.recalibration import Correction, Recalibrator, propose
 from gpuscalp.schema import NS_PER_S, FeatureChunk
+from gpuscalp.succession.recalibration import Correction, Recalibrator, propose
 from gpuscalp.synthetic import VENUE, MarketSpec, write
 from gpuscalp.train import train
 from gpuscalp.train.dataset import labelled_chunks

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from gpuscalp.adversarial import compare, training_floors
 from gpuscalp.config import FeatureConfig, GridConfig
-from gpuscalp.drift import Distribution, bin_counts
-from gpuscalp.drift_alarm import BLOCKS_BETWEEN_ALARMS, WINDOWS_PER_BLOCK, DriftAlarm, Floor
+from gpuscalp.drift.adversarial import compare, training_floors
+from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS, WINDOWS_PER_BLOCK, DriftAlarm, Floor
+from gpuscalp.drift.stability import Distribution, bin_counts
 from gpuscalp.labels import quality_mask
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import NS_PER_MS

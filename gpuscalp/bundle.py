@@ -36,14 +36,14 @@ from gpuscalp.contract import (
     distribution_spec,
     encode,
 )
-from gpuscalp.drift import Distribution
+from gpuscalp.drift.reference import Reference
+from gpuscalp.drift.stability import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import CanaryError, FeatureMismatchError, MemberError, ModelError, UsageError
 from gpuscalp.files import make_writable
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 from gpuscalp.ops.packed import Field
-from gpuscalp.reference import Reference
 from gpuscalp.schema import F32
 
 CONTRACT_FILE: Final = "contract.json"

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gpuscalp.config import TrainConfig
-from gpuscalp.drift import BINS, TENTHS, Distribution
+from gpuscalp.drift.stability import BINS, TENTHS, Distribution
 from gpuscalp.errors import FeatureMismatchError, ModelError
 from gpuscalp.labels import CLASSES
 from gpuscalp.schema import F32, F64
@@ -113,7 +113,7 @@ class CanarySpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DistributionSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the columns of the training rows were distributed (``gpuscalp.drift.Distribution``).
+    """How the columns of the training rows were distributed (``gpuscalp.drift.stability.Distribution``).
 
     edges : float32[F, 9] · shares : float64[F, 11]
     """

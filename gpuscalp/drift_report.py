@@ -1,7 +1,7 @@
 """How far an archive, or what a session heard, is from what a model was trained on: `gpuscalp drift`.
 
 Owns: the walk over the rows, the intervals, the picture. The figures are those of gpuscalp.drift,
-gpuscalp.adversarial and gpuscalp.drift_alarm, as a running session has them.
+gpuscalp.drift.adversarial and gpuscalp.drift.alarm, as a running session has them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from gpuscalp.adversarial import ROWS_MIN, GroupAuc, compare, training_floors
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import Bundle, load_bundle, read_contract
-from gpuscalp.drift import BINS, Distribution, bin_counts, group_columns, psi
-from gpuscalp.drift_alarm import BLOCKS_BETWEEN_ALARMS, WINDOWS_PER_BLOCK, Alarm, DriftAlarm
+from gpuscalp.drift.adversarial import ROWS_MIN, GroupAuc, compare, training_floors
+from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS, WINDOWS_PER_BLOCK, Alarm, DriftAlarm
+from gpuscalp.drift.reference import ROWS_MAX, Reference
+from gpuscalp.drift.stability import BINS, Distribution, bin_counts, group_columns, psi
 from gpuscalp.errors import DataError, ModelError, UsageError
 from gpuscalp.labels import quality_mask
 from gpuscalp.live.control import SESSION_FILE
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.progress import Progress
-from gpuscalp.reference import ROWS_MAX, Reference
 from gpuscalp.schema import F32, F64, I64, NS_PER_MS, Quality
 
 _RESAMPLES: Final = 400

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gpuscalp.drift.guard import Guard
 from gpuscalp.errors import ModelError, ShapeError
-from gpuscalp.guard import Guard
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 from gpuscalp.ops.probability import combine

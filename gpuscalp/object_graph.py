@@ -30,14 +30,14 @@ from gpuscalp.errors import DataError, ShapeError
 # What the state of a session is made of, and nothing else. A name that leads through one of them to what it
 # has imported (`...:subprocess.Popen`) is none of its own.
 _STATE: Final = """
-    account batcher breakers config.live config.trading exposure inquiry open_orders order_policy orders
-    risk risk_rules schema sizing strategy trader volatility live.market live.records live.roles
+    account batcher open_orders order_policy orders schema strategy trader config.live config.trading
     execution.arrivals execution.booking execution.broker execution.conditional execution.custody
     execution.display execution.filters execution.inbox execution.latency execution.lifecycle
     execution.margin execution.matching execution.messages execution.outbox execution.queueing
-    execution.rates execution.remote execution.timetable execution.working
-    feeds.binance feeds.book feeds.chain feeds.decimals feeds.ingest feeds.lead feeds.market
-    feeds.merge feeds.messages feeds.ticks
+    execution.rates execution.remote execution.timetable execution.working feeds.binance feeds.book
+    feeds.chain feeds.decimals feeds.ingest feeds.lead feeds.market feeds.merge feeds.messages feeds.ticks
+    live.market live.records live.roles risk.breakers risk.exposure risk.gate risk.inquiry risk.rules
+    risk.sizing risk.volatility
 """
 MODULES: Final = frozenset(f"gpuscalp.{name}" for name in _STATE.split())
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1

@@ -61,7 +61,7 @@ class Quality(IntFlag):
     CLOCK_DRIFT = 1 << 5  # the clock offset is outside its band
     WARM_UP = 1 << 6  # fewer frames seen than the longest window needs
     FALLBACK = 1 << 7  # computed by another device than the one asked for; never set
-    OUTLIER = 1 << 8  # unlike everything that the model was trained on (gpuscalp.guard)
+    OUTLIER = 1 << 8  # unlike everything that the model was trained on (gpuscalp.drift.guard)
 
 
 TICK: Final = np.dtype(

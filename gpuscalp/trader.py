@@ -15,8 +15,6 @@ import numpy as np
 
 from gpuscalp.account import Account
 from gpuscalp.config import TradingConfig
-from gpuscalp.exposure import Exposure
-from gpuscalp.inquiry import Inquiry
 from gpuscalp.open_orders import OpenOrders
 from gpuscalp.order_policy import OrderPolicy, Wanted
 from gpuscalp.orders import (
@@ -30,11 +28,13 @@ from gpuscalp.orders import (
     SignalRow,
     Verdict,
 )
-from gpuscalp.risk import RiskEvent, RiskGate, RiskState
+from gpuscalp.risk.exposure import Exposure
+from gpuscalp.risk.gate import RiskEvent, RiskGate, RiskState
+from gpuscalp.risk.inquiry import Inquiry
+from gpuscalp.risk.sizing import Factors, Sizing, Surroundings
+from gpuscalp.risk.volatility import Volatility
 from gpuscalp.schema import E8, I64, Instrument
-from gpuscalp.sizing import Factors, Sizing, Surroundings
 from gpuscalp.strategy import Holdings, Strategy
-from gpuscalp.volatility import Volatility
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ LONG_FILES = (
     "live/test_exchange_faults.py",
     "live/test_succession.py",
     "tracking/test_mlflow.py",
-    "test_risk_machine.py",
+    "risk/test_machine.py",
     "test_order_laws.py",
     "archive/test_export_hftbacktest.py",
     "live/test_workers.py",

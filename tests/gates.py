@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from gpuscalp.config import RiskConfig
-from gpuscalp.risk import Question, RiskGate
+from gpuscalp.risk.gate import Question, RiskGate
 from gpuscalp.schema import NS_PER_DAY
 
 E8 = 10**8

@@ -10,10 +10,10 @@ import numpy as np
 from gpuscalp.bundle import MemberFile, write_bundle
 from gpuscalp.config import TrainConfig
 from gpuscalp.contract import Interval, TrainingSpec
+from gpuscalp.drift.reference import Reference
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops.forest import Forest
-from gpuscalp.reference import Reference
 
 # Without the long windows the features are warm after a few seconds.
 DROP = ("*.128", "*.512", "*.ewm.*", "*.macd.*", "*.spectrum.*")

@@ -25,7 +25,7 @@ from gpuscalp.execution.booking import BookedFill, book, request_of
 from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.execution.inbox import Inbox
 from gpuscalp.orders import Conditions, Fill, IntentKind, MarketRow, Order, SignalRow
-from gpuscalp.risk import RiskEvent
+from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import StepReport, Trader
 

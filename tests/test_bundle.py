@@ -16,7 +16,7 @@ import pytest
 
 from gpuscalp.bundle import load_bundle, read_contract, write_bundle
 from gpuscalp.contract import Block, Contract, distribution_spec, encode
-from gpuscalp.drift import Distribution
+from gpuscalp.drift.stability import Distribution
 from gpuscalp.errors import (
     CanaryError,
     FeatureMismatchError,

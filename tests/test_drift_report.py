@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from gpuscalp.drift_alarm import BLOCKS_BETWEEN_ALARMS
+from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS
 from gpuscalp.drift_report import _draw, _draw_alarm, _draw_auc
 
 AUC = {"auc": 0.55, "low": 0.12, "high": 1.08, "floor": 0.52, "floor_max": 0.58, "stands_out": False}

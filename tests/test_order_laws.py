@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import OrderKind
-from gpuscalp.risk import RiskEvent
+from gpuscalp.risk.gate import RiskEvent
 from tests.street import E8, FRAME, FRAME_MS, HOLD_MS, LATENCY, ORDERS, Street, quiet
 
 FRAMES = st.lists(FRAME, min_size=5, max_size=30)

@@ -10,7 +10,7 @@ import pytest
 from gpuscalp.config import OrdersConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.orders import BUY, SELL, IntentKind, Order, OrderKind, TimeInForce
-from gpuscalp.risk import RiskEvent
+from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import Quality
 from gpuscalp.trader import StepReport, Trader
 from tests.trading import NOTHING, fill, market, signals, step, trader

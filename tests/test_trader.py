@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpuscalp.orders import Fill, OrderKind
-from gpuscalp.risk import RiskEvent, RiskState
+from gpuscalp.risk.gate import RiskEvent, RiskState
 from gpuscalp.schema import Quality
 from tests.trading import E8, MS, NOTHING, NOW, fill, held, market, signals, step, trader
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuscalp.orders import IntentKind, MarketRow, Order
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from gpuscalp.trader import StepReport, Trader
 from tests.trading import E8, INSTRUMENTS, fill, market, signals, step, trader
 

@@ -29,7 +29,7 @@ INSTRUMENTS = (
 )
 
 
-# Sizes as asked for; tests/test_sizing.py has the factors.
+# Sizes as asked for; tests/risk/test_sizing.py has the factors.
 PLAIN: dict[str, Any] = {"target_volatility_bps": "off", "kelly_fraction": "off", "drawdown": False}
 
 

@@ -22,7 +22,7 @@ from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import IntentKind, Order
-from gpuscalp.risk import RiskEvent, RiskState
+from gpuscalp.risk.gate import RiskEvent, RiskState
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
 from gpuscalp.strategy import SKIP_REASONS
 from gpuscalp.trader import StepReport

@@ -18,7 +18,7 @@ from gpuscalp.backtest.trade_report import trade_section
 from gpuscalp.config import OrdersConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
-from gpuscalp.risk_rules import RULES
+from gpuscalp.risk.rules import RULES
 from gpuscalp.stats import OBSERVATIONS_MIN
 from gpuscalp.times import utc
 

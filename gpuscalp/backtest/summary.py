@@ -16,7 +16,7 @@ from gpuscalp.backtest.calibration import PredictionCheck
 from gpuscalp.backtest.metrics import Group, Performance
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.config import BacktestConfig
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 from gpuscalp.stats import OBSERVATIONS_MIN
 from gpuscalp.strategy import SKIP_REASONS

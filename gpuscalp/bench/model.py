@@ -17,7 +17,7 @@ from gpuscalp.bench.flow import VENUE, Flow, instruments
 from gpuscalp.bundle import MemberFile, write_bundle
 from gpuscalp.config import FeedConfig, TrainConfig
 from gpuscalp.contract import Interval, TrainingSpec
-from gpuscalp.drift import Distribution
+from gpuscalp.drift.stability import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.labels import CLASSES

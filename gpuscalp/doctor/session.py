@@ -18,7 +18,7 @@ from gpuscalp.errors import DeadlineError, JournalError
 from gpuscalp.journal import Record, RecordKind, Tail, inspect, newest, segments_of
 from gpuscalp.live.records import StateRecord
 from gpuscalp.locks import Lock
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from gpuscalp.schema import NS_PER_S
 
 _SEARCH_NS: Final = 4 * NS_PER_S  # a full segment of six million messages takes two

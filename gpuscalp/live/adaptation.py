@@ -1,8 +1,8 @@
 """Corrects the calibration of the model that leads a session, as far as its configuration allows.
 
-Owns: when a correction is due, and the record that makes it (``gpuscalp.recalibration`` has the arithmetic).
-Never: changes a calibration that somebody else has set, or anything but by a record of the journal: a
-verification and a restart repeat it from there.
+Owns: when a correction is due, and the record that makes it (the arithmetic is that of
+``gpuscalp.succession.recalibration``). Never: changes a calibration that somebody else has set, or anything
+but by a record of the journal: a verification and a restart repeat it from there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from gpuscalp.labels import CLASSES, NO_CLASS, horizon_frames
 from gpuscalp.live.records import ModelRecord, Scaling
 from gpuscalp.live.roles import InRole
 from gpuscalp.live.session import Session
-from gpuscalp.outcomes import Matured
-from gpuscalp.recalibration import Correction, Proposal, Recalibrator, correction_in, propose
 from gpuscalp.schema import NS_PER_S
+from gpuscalp.succession.outcomes import Matured
+from gpuscalp.succession.recalibration import Correction, Proposal, Recalibrator, correction_in, propose
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
 BY: Final = "adaptation"

@@ -12,10 +12,10 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from gpuscalp.adversarial import ROWS_MIN, GroupAuc, compare, training_floors
 from gpuscalp.bundle import Bundle
-from gpuscalp.drift import Drift
-from gpuscalp.drift_alarm import BLOCKS_BETWEEN_ALARMS, DriftAlarm
+from gpuscalp.drift.adversarial import ROWS_MIN, GroupAuc, compare, training_floors
+from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS, DriftAlarm
+from gpuscalp.drift.stability import Drift
 from gpuscalp.rolling import RollingSum
 from gpuscalp.schema import F32, I64, NS_PER_S
 

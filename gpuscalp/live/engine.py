@@ -43,7 +43,7 @@ from gpuscalp.live.signal_rows import blank, market_row, proved, signal_record, 
 from gpuscalp.orders import Conditions, MarketRow, Order, SignalRow
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.registry.names import SHORT
-from gpuscalp.risk import RiskEvent
+from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import F32, NS_PER_MS, NS_PER_S, U32, FeatureChunk, Quality
 from gpuscalp.trader import StepReport, Trader
 

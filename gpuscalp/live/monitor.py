@@ -31,11 +31,11 @@ from gpuscalp.live.roles import Roles
 from gpuscalp.live.session import Session
 from gpuscalp.live.trading_record import TradingRecord
 from gpuscalp.orders import MarketRow, Order, SignalRow
-from gpuscalp.outcomes import Histogram, LiveQuality, Matured, Outcomes, Predicted
 from gpuscalp.rolling import RollingSum
 from gpuscalp.schema import E8, F32, NS_PER_MS, NS_PER_S, Quality
 from gpuscalp.score import score
 from gpuscalp.strategy import SKIP_REASONS
+from gpuscalp.succession.outcomes import Histogram, LiveQuality, Matured, Outcomes, Predicted
 from gpuscalp.trader import StepReport
 
 _HOUR: Final = {"bucket_ns": 300 * NS_PER_S, "buckets": 12}

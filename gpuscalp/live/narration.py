@@ -23,7 +23,7 @@ from gpuscalp.live.records import (
     client_id,
     model_text,
 )
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from gpuscalp.schema import E8, NS_PER_MS
 
 _FRAMES: Final = logging.getLogger("gpuscalp.frames")

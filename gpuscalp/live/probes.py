@@ -104,7 +104,7 @@ def ready(pulse: Pulse, status: Mapping[str, Any], now_ns: int, wall_ns: int) ->
         reasons.append(_reason("model", "is not loaded"))
     elif model["expires_in_s"] is not None and model["expires_in_s"] <= 0:
         reasons.append(_reason("model", f"is older than it may be by {-model['expires_in_s'] / 3_600:.1f} h"))
-    # Each of their words alone makes the gate refuse every entry (risk_rules.py, DEVICE).
+    # Each of their words alone makes the gate refuse every entry (risk/rules.py, DEVICE).
     reasons += [
         _reason(what, f"is not trusted: {word}") for what in ("device", "venue") for word in health[what]
     ]

@@ -18,7 +18,7 @@ from gpuscalp.errors import JournalError
 from gpuscalp.execution.messages import Report
 from gpuscalp.journal.blocks import Record
 from gpuscalp.orders import Intent, OrderKind, TimeInForce, Verdict
-from gpuscalp.risk import RiskSnapshot
+from gpuscalp.risk.gate import RiskSnapshot
 
 
 class Command(StrEnum):

@@ -39,7 +39,7 @@ from gpuscalp.live.records import (
     encode,
 )
 from gpuscalp.live.store import Written
-from gpuscalp.risk import RiskEvent
+from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import TICK, Ticks
 from gpuscalp.trader import Trader
 

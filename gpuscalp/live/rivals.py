@@ -10,14 +10,14 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final, final
 
-from gpuscalp.calibration_band import CalibrationBand
 from gpuscalp.config import GridConfig, LabelConfig, LiveConfig, PromotionConfig
-from gpuscalp.contest import Contest
 from gpuscalp.live.roles import BY_RULE, InRole, Roles
 from gpuscalp.orders import SignalRow
-from gpuscalp.outcomes import Matured
-from gpuscalp.promotion import Evidence, Rule
 from gpuscalp.strategy import Strategy
+from gpuscalp.succession.calibration_band import CalibrationBand
+from gpuscalp.succession.contest import Contest
+from gpuscalp.succession.outcomes import Matured
+from gpuscalp.succession.promotion import Evidence, Rule
 
 # Who asked for a step back (``ModelRecord.by``).
 BY_ROLLBACK: Final = "rollback"

@@ -57,7 +57,7 @@ from gpuscalp.live.repeat import (
 from gpuscalp.live.roles import as_written
 from gpuscalp.live.store import Store, Written
 from gpuscalp.redaction import redact
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from gpuscalp.schema import Ticks
 
 _LOG: Final = logging.getLogger("gpuscalp.session")

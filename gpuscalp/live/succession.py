@@ -25,7 +25,7 @@ from gpuscalp.live.rivals import BY_ROLLBACK
 from gpuscalp.live.roles import BY_RETRAINING, BY_RULE, InRole, Roles
 from gpuscalp.live.session import Session
 from gpuscalp.registry.names import SHORT
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from gpuscalp.schema import NS_PER_MS
 
 _LOG: Final = logging.getLogger("gpuscalp.models")

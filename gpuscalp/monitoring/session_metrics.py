@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from gpuscalp import __version__
 from gpuscalp.latency import OCTAVES_NS
 from gpuscalp.monitoring.families import labelled, plain_metrics
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 
 _NS: Final = 1e9
 # From 8 µs on; durations below that are of no interest, and each bound is a series for every stage.

@@ -14,8 +14,8 @@ from typing import Final, final
 import numpy as np
 
 from gpuscalp.config import GridConfig
-from gpuscalp.drift import BINS, Distribution, bin_counts
-from gpuscalp.drift_alarm import WINDOWS_PER_BLOCK, Floor
+from gpuscalp.drift.alarm import WINDOWS_PER_BLOCK, Floor
+from gpuscalp.drift.stability import BINS, Distribution, bin_counts
 from gpuscalp.schema import F32, I64, NS_PER_MS
 from gpuscalp.splits import RowCounts
 from gpuscalp.train.dataset import Rows, on_stride

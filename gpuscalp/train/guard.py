@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from gpuscalp.drift import group_columns
-from gpuscalp.guard import Guard
+from gpuscalp.drift.guard import Guard
+from gpuscalp.drift.stability import group_columns
 from gpuscalp.schema import F32, F64
 
 COLUMNS_MAX: Final = 16

@@ -25,11 +25,11 @@ from gpuscalp.bundle import MemberFile, check_free, write_bundle
 from gpuscalp.config import TrainConfig
 from gpuscalp.contract import CANARY_ROWS, FoldSpec, Interval, TrainingSpec
 from gpuscalp.device import DeviceChoice, RequestedDevice, core_count, resolve
+from gpuscalp.drift.reference import ROWS_MAX as REFERENCE_ROWS_MAX
+from gpuscalp.drift.reference import Reference
 from gpuscalp.ensemble import Ensemble
 from gpuscalp.monitoring.resources import peak_resident_bytes
 from gpuscalp.progress import Progress, silent
-from gpuscalp.reference import ROWS_MAX as REFERENCE_ROWS_MAX
-from gpuscalp.reference import Reference
 from gpuscalp.schema import F32, F64
 from gpuscalp.splits import Fold
 from gpuscalp.train.device import training_device

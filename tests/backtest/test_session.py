@@ -31,7 +31,7 @@ from gpuscalp.execution.booking import BookedFill
 from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import Report
 from gpuscalp.orders import Order, OrderKind
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from gpuscalp.schema import Channel, FrameBlock, Instrument, Ticks
 from gpuscalp.trader import Trader
 from tests.backtest.market import COIN, E8, MS, NOW, MarkSeries, books, marks, quotes, ticks_of

@@ -21,7 +21,7 @@ from gpuscalp.live.records import (
     StateRecord,
     VerdictRecord,
 )
-from gpuscalp.risk import RiskSnapshot
+from gpuscalp.risk.gate import RiskSnapshot
 from tests.live.sessions import instruments
 
 MS = 1_000_000

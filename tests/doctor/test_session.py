@@ -18,7 +18,7 @@ from gpuscalp.doctor.session import (
 from gpuscalp.journal import JournalWriter, RecordKind, segments_of
 from gpuscalp.live.records import StateRecord, encode
 from gpuscalp.locks import Lock
-from gpuscalp.risk import RiskGate, RiskState
+from gpuscalp.risk.gate import RiskGate, RiskState
 
 
 def _state(name):

@@ -25,7 +25,7 @@ from gpuscalp.live.control import is_running
 from gpuscalp.live.records import Command, ModelRecord, Scaling
 from gpuscalp.live.replay import run_replay
 from gpuscalp.live.session import Session
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from tests.live import script
 
 HALT_AT, RESUME_AT = 250, 350

@@ -11,8 +11,8 @@ import numpy as np
 
 from gpuscalp.config import FeatureConfig, LabelConfig, LiveConfig, TrainConfig, load
 from gpuscalp.contract import Interval
-from gpuscalp.guard import Guard
-from gpuscalp.reference import Reference
+from gpuscalp.drift.guard import Guard
+from gpuscalp.drift.reference import Reference
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S, Instrument
 from tests.handmade import DROP, follows, write_handmade
 

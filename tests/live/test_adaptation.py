@@ -16,8 +16,8 @@ from gpuscalp.live.records import ModelRecord, Scaling, decode
 from gpuscalp.live.replay import run_replay
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
-from gpuscalp.outcomes import Outcomes, Predicted
 from gpuscalp.schema import NS_PER_S
+from gpuscalp.succession.outcomes import Outcomes, Predicted
 from tests.live import script
 
 # Steps every half second of a market of twelve: shorter than a session would be allowed to have.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuscalp.drift import Distribution, bin_counts
-from gpuscalp.drift_alarm import Floor
+from gpuscalp.drift.alarm import Floor
+from gpuscalp.drift.reference import Reference
+from gpuscalp.drift.stability import Distribution, bin_counts
 from gpuscalp.live.drift_watch import DriftWatch
-from gpuscalp.reference import Reference
 from gpuscalp.schema import NS_PER_S
 
 NAMES = ("price.a", "flow.b", "time.hour")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpuscalp.bench import frame_close
-from gpuscalp.drift import bin_counts, psi
+from gpuscalp.drift.stability import bin_counts, psi
 from gpuscalp.labels import label_frames, quality_mask
 from gpuscalp.live import monitor as monitor_module
 from gpuscalp.live.monitor import Monitor

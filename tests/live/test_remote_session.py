@@ -25,7 +25,7 @@ from gpuscalp.live.directory import create
 from gpuscalp.live.records import Command, HealthRecord, OrderRecord, StateRecord, decode
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
-from gpuscalp.risk import RiskEvent, RiskState
+from gpuscalp.risk.gate import RiskEvent, RiskState
 from gpuscalp.schema import E8, NS_PER_MS, Ticks
 from tests.live.sessions import LOT_E8, SYMBOLS, TICK_E8, eager_config, instruments, write_eager_bundle
 

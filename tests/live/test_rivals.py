@@ -9,8 +9,8 @@ from gpuscalp.live.records import ModelRecord
 from gpuscalp.live.rivals import Rivals
 from gpuscalp.live.roles import Roles
 from gpuscalp.orders import SignalRow
-from gpuscalp.outcomes import Matured
 from gpuscalp.strategy import Strategy
+from gpuscalp.succession.outcomes import Matured
 
 FIRST, SECOND = "1" * 64, "2" * 64
 FRAME_NS, LABEL = 100_000_000, LabelConfig()

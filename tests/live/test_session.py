@@ -27,7 +27,7 @@ from gpuscalp.live.restore import restore
 from gpuscalp.live.run import check_same
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 from tests.live import script
 from tests.live.test_replay import outputs
 

@@ -13,7 +13,7 @@ from gpuscalp.errors import DataError
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.records import FillRecord, OrderRecord, StateRecord
 from gpuscalp.live.store import Store, Witness, Written
-from gpuscalp.risk import RiskEvent, RiskGate
+from gpuscalp.risk.gate import RiskEvent, RiskGate
 
 E8 = 10**8
 

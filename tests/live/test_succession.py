@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from gpuscalp import promotion
 from gpuscalp.bundle import read_contract
 from gpuscalp.cli.app import app
 from gpuscalp.config import (
@@ -53,6 +52,7 @@ from gpuscalp.live.verify import verify
 from gpuscalp.registry import Registry
 from gpuscalp.retrain.caps import Caps
 from gpuscalp.retrain.run import retrain
+from gpuscalp.succession import promotion
 from gpuscalp.synthetic import VENUE, MarketSpec
 from tests.handmade import one_split, write_handmade
 

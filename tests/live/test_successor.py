@@ -16,7 +16,7 @@ from gpuscalp.errors import ModelError
 from gpuscalp.live.records import ModelRecord
 from gpuscalp.live.roles import BY_RETRAINING, BY_RULE, Roles
 from gpuscalp.live.succession import Succession
-from gpuscalp.risk import RiskState
+from gpuscalp.risk.gate import RiskState
 
 A, B, C = (letter * 64 for letter in "abc")
 NOW_NS = 1_700_000_000 * 10**9

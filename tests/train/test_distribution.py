@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gpuscalp.config import GridConfig
-from gpuscalp.drift import bin_counts, psi
-from gpuscalp.drift_alarm import WINDOWS_PER_BLOCK
+from gpuscalp.drift.alarm import WINDOWS_PER_BLOCK
+from gpuscalp.drift.stability import bin_counts, psi
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.splits import RowCounts
 from gpuscalp.train.dataset import Rows, labelled_chunks

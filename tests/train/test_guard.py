@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from gpuscalp.drift.guard import Guard
 from gpuscalp.errors import ModelError
-from gpuscalp.guard import Guard
 from gpuscalp.schema import Quality
 from gpuscalp.train.guard import COLUMNS_MAX, OUTLIERS, ROWS_MIN, fit_guard
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpuscalp.calibration_band import NAMES, PARTS, CalibrationBand
-from gpuscalp.outcomes import Matured
+from gpuscalp.succession.calibration_band import NAMES, PARTS, CalibrationBand
+from gpuscalp.succession.outcomes import Matured
 
 FRAME_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000

@@ -1,12 +1,12 @@
 """Lead and shadow on the same rows: what each said, what came, and which of them did better.
 
-Owns: the pairing, the score after costs, the blocks. Never: decides (gpuscalp.promotion), or labels
-(gpuscalp.outcomes tells what has matured).
+Owns: the pairing, the score after costs, the blocks. Never: decides
+(gpuscalp.succession.promotion), or labels (gpuscalp.succession.outcomes tells what has matured).
 
 Labels of neighbouring frames overlap, so rows are no independent pieces of evidence. They are averaged over
 the symbols of a frame, then over the frames of a block of five horizons, of which the last horizon is left
 out: every label of a block has ended when the next block begins, and what is known before a block is all that
-the test may stake on (``gpuscalp.promotion.Evidence``).
+the test may stake on (``gpuscalp.succession.promotion.Evidence``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from gpuscalp.config import CostConfig, GridConfig, LabelConfig
 from gpuscalp.labels import NO_CLASS, horizon_frames
 from gpuscalp.orders import SignalRow
-from gpuscalp.outcomes import Matured
-from gpuscalp.promotion import Evidence
 from gpuscalp.schema import F64, NS_PER_MS
 from gpuscalp.strategy import Strategy
+from gpuscalp.succession.outcomes import Matured
+from gpuscalp.succession.promotion import Evidence
 
 HORIZONS: Final = 5
 # Frames beyond the horizon that may wait for their labels: as many as may come in one go.

@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuscalp.config import GridConfig, LabelConfig
-from gpuscalp.outcomes import AGREEMENT_BOUNDS, BUCKET_NS, BUCKETS, CONFIDENCE_BOUNDS, Outcomes, Predicted
 from gpuscalp.schema import Quality
+from gpuscalp.succession.outcomes import (
+    AGREEMENT_BOUNDS,
+    BUCKET_NS,
+    BUCKETS,
+    CONFIDENCE_BOUNDS,
+    Outcomes,
+    Predicted,
+)
 
 GRID = GridConfig(frame_ms=100)
 FRAME_NS = 100_000_000

@@ -9,7 +9,8 @@ from scipy.optimize import minimize
 from gpuscalp.config import AdaptationConfig
 from gpuscalp.ensemble import Calibration
 from gpuscalp.ops.probability import calibrate
-from gpuscalp.recalibration import (
+from gpuscalp.schema import NS_PER_S
+from gpuscalp.succession.recalibration import (
     BIAS_SD,
     LOG_SCALE_SD,
     ROWS_MAX,
@@ -20,7 +21,6 @@ from gpuscalp.recalibration import (
     fit,
     propose,
 )
-from gpuscalp.schema import NS_PER_S
 
 OWN = Calibration("vector", np.array([1.1, 0.9, 1.0]), np.array([0.05, -0.1, 0.0]))
 TRUE = Correction(0.1, (0.2, -0.3, 0.1))

@@ -25,7 +25,7 @@ from typing import Final, final
 
 from gpuscalp.config import OFF, RiskConfig, SizingConfig
 from gpuscalp.orders import Intent
-from gpuscalp.risk_rules import trade_risk_pct
+from gpuscalp.risk.rules import trade_risk_pct
 from gpuscalp.schema import E8, Instrument
 
 _NO_LIMIT: Final = 1 << 100

@@ -1,6 +1,6 @@
 """Trader, gate and paper broker under whatever comes: markets, signals, doubts, latencies, stops, restarts.
 
-After every step an oracle (tests/risk_oracle.py) that only saw what went in and out says whether any limit
+After every step an oracle (tests/risk/oracle.py) that only saw what went in and out says whether any limit
 was passed, whether any refusal was without reason, and whether money, liquidity and time are as they must be.
 """
 
@@ -36,11 +36,11 @@ from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.execution.inbox import Inbox
 from gpuscalp.execution.messages import Report
 from gpuscalp.orders import Conditions, MarketRow, Order
-from gpuscalp.risk import RiskEvent
+from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import Trader
-from tests.risk_oracle import E8, Oracle
-from tests.risk_scenes import CONDITIONS, FIXED, LIMITS, MOVE, SIDE_LEVELS, VIEW, Shown, signals
+from tests.risk.oracle import E8, Oracle
+from tests.risk.scenes import CONDITIONS, FIXED, LIMITS, MOVE, SIDE_LEVELS, VIEW, Shown, signals
 
 MS = 1_000_000
 NOON = (19_700 * 86_400 + 43_200) * 10**9

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuscalp.volatility import Volatility
+from gpuscalp.risk.volatility import Volatility
 
 MS = 1_000_000
 NOW = 1_700_000_000 * 10**9

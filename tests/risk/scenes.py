@@ -1,4 +1,4 @@
-"""What tests/risk_machine.py draws: limits, books, views of a frame, conditions; a memory of each book."""
+"""What tests/risk/machine.py draws: limits, books, views of a frame, conditions; a memory of each book."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from gpuscalp.adversarial import _auc, compare, training_floors
-from gpuscalp.drift import Distribution
+from gpuscalp.drift.adversarial import _auc, compare, training_floors
+from gpuscalp.drift.stability import Distribution
 
 NAMES = ("price.level", "price.noise", "flow.spread", "flow.noise", "rare.sometimes", "time.hour")
 

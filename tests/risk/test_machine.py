@@ -1,4 +1,4 @@
-"""At least 10,000 steps of the machine in tests/risk_machine.py, and what chance may not bring each time."""
+"""At least 10,000 steps of the machine in tests/risk/machine.py, and what chance may not bring each time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.risk_machine import MS, RiskMachine
+from tests.risk.machine import MS, RiskMachine
 
 # The test fails if Hypothesis ran fewer rules than that.
 STEPS_MIN = 10_000

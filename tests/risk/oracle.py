@@ -1,7 +1,7 @@
 """What the risk gate must know, worked out again from what was sent and reported, in plain loops.
 
-It shares no code with risk.py, risk_rules.py, breakers.py, volatility.py, sizing.py or the trader: it is told
-limits as plain numbers, market rows, signals and conditions as they were given, orders as they were sent and
+It shares no code with gpuscalp.risk or the trader: it is told limits as
+plain numbers, market rows, signals and conditions as they were given, orders as they were sent and
 reports as they were delivered. Floats are compared with a margin of 1e-9, so that another order of operations
 is no mistake; whole numbers exactly.
 """

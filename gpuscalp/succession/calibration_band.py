@@ -20,8 +20,8 @@ from typing import Final, final
 import numpy as np
 
 from gpuscalp.labels import CLASSES
-from gpuscalp.outcomes import Matured
 from gpuscalp.schema import F64, NS_PER_S
+from gpuscalp.succession.outcomes import Matured
 
 PARTS: Final = 40
 # Fewer say too little of their own spread.

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gpuscalp.config import CostConfig, GridConfig, LabelConfig, StrategyConfig
-from gpuscalp.contest import Contest
 from gpuscalp.orders import SignalRow
-from gpuscalp.outcomes import Matured, Outcomes, Predicted
 from gpuscalp.strategy import Strategy
+from gpuscalp.succession.contest import Contest
+from gpuscalp.succession.outcomes import Matured, Outcomes, Predicted
 
 GRID, LABEL = GridConfig(frame_ms=100), LabelConfig(horizon_ms=500, threshold_bps=2.0)
 STEPS, BLOCK_NS, GAP_NS = 5, 2_500_000_000, 500_000_000

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from gpuscalp.account import notional_e8
-from gpuscalp.exposure import Exposure
 from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import Conditions, MarketRow, Order, SignalRow
-from gpuscalp.risk import RiskGate
-from gpuscalp.risk_rules import Question, trade_risk_pct
+from gpuscalp.risk.exposure import Exposure
+from gpuscalp.risk.gate import RiskGate
+from gpuscalp.risk.rules import Question, trade_risk_pct
+from gpuscalp.risk.sizing import Sizing, Surroundings
+from gpuscalp.risk.volatility import Volatility
 from gpuscalp.schema import E8, F64, NS_PER_MS, NS_PER_S, Instrument
-from gpuscalp.sizing import Sizing, Surroundings
 from gpuscalp.strategy import PREDICTED_REASONS
-from gpuscalp.volatility import Volatility
 
 _NS_PER_H: Final = 3_600 * NS_PER_S
 _UNKNOWN: Final = float("nan")

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from gpuscalp.drift import BINS, BUCKET_NS, BUCKETS, LEAST_SHARE, ROWS_MIN, TENTHS, Distribution, Drift
-from gpuscalp.drift import psi as psi_of
+from gpuscalp.drift.stability import (
+    BINS,
+    BUCKET_NS,
+    BUCKETS,
+    LEAST_SHARE,
+    ROWS_MIN,
+    TENTHS,
+    Distribution,
+    Drift,
+)
+from gpuscalp.drift.stability import psi as psi_of
 
 NOW_NS = 1_700_000_000_000_000_000
 NAMES = ("price.move", "price.flat", "flow.sum", "flow.rare", "time.hour_sin", "empty.never")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gpuscalp.config import RiskConfig, SizingConfig
 from gpuscalp.orders import Intent, IntentKind
+from gpuscalp.risk.sizing import Sizing, Surroundings
 from gpuscalp.schema import Instrument
-from gpuscalp.sizing import Sizing, Surroundings
 
 E8 = 10**8
 # Tick 0.01, step 0.001, at least 0.002 a piece.

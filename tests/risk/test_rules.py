@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpuscalp.config import RiskConfig
-from gpuscalp.risk import RULES, Question
+from gpuscalp.risk.gate import RULES, Question
 from tests.gates import GOOD, exit_of, gate, with_limits
 
 # code: (what is compared, its limit, the side on which it passes, the scope), from docs/risk.md.
@@ -144,7 +144,7 @@ def test_unknown_loss_refuses(name: str) -> None:
 
 
 def test_documentation_has_every_code_and_every_limit() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "risk.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parent.parent.parent / "docs" / "risk.md").read_text(encoding="utf-8")
     shown = text.replace("`ORDER_RATE_*`", "")
     for rule in RULES:
         assert f"`{rule.code}`" in shown

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpuscalp import object_graph
 from gpuscalp.config import RiskConfig
 from gpuscalp.errors import ConfigError, UsageError
-from gpuscalp.risk import RiskEvent, RiskGate, RiskState
+from gpuscalp.risk.gate import RiskEvent, RiskGate, RiskState
 from gpuscalp.schema import NS_PER_DAY, Quality
 from tests.gates import E8, GOOD, NOON, START, exit_of, gate, wild, with_limits
 

@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from gpuscalp.drift import TENTHS, group_columns
+from gpuscalp.drift.stability import TENTHS, group_columns
 from gpuscalp.schema import F32, F64, I64
 
 FOLDS: Final = 5

@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from gpuscalp.drift_alarm import Floor
+from gpuscalp.drift.alarm import Floor
+from gpuscalp.drift.guard import Guard
 from gpuscalp.errors import ModelError
-from gpuscalp.guard import Guard
 from gpuscalp.schema import F32, I64
 
 # Of 214 columns 1.8 MB.

@@ -1,7 +1,7 @@
 """When drift is more than chance: whole blocks of rows, held against blocks of the training itself.
 
 Owns: the figure of a block, the rank that it has among others, and the evidence that such ranks add up to.
-Never: says how large a drift is (gpuscalp.drift, gpuscalp.adversarial).
+Never: says how large a drift is (gpuscalp.drift, gpuscalp.drift.adversarial).
 
 The population stability index of a few minutes is never zero: neighbouring rows resemble each other, and how
 much they do nobody knows beforehand. So a block of live rows is not held against a threshold, but against
@@ -27,7 +27,7 @@ from typing import Final, final
 
 import numpy as np
 
-from gpuscalp.drift import BINS, bin_counts, group_columns, psi
+from gpuscalp.drift.stability import BINS, bin_counts, group_columns, psi
 from gpuscalp.errors import ModelError
 from gpuscalp.schema import F32, F64, I64
 
@@ -142,7 +142,7 @@ class DriftAlarm:
     Parameters
     ----------
     floor : of the training
-    edges : float32[F, TENTHS - 1]   of the training (``gpuscalp.drift.Distribution``)
+    edges : float32[F, TENTHS - 1]   of the training (``gpuscalp.drift.stability.Distribution``)
     names : of the columns
 
     Attributes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpuscalp.errors import ConfigError
-from gpuscalp.promotion import BLOCKS_BEFORE, Evidence, Rule
+from gpuscalp.succession.promotion import BLOCKS_BEFORE, Evidence, Rule
 
 RUNS, BLOCKS = 200, 700
 CONFIDENCE = 0.9

@@ -1,7 +1,7 @@
 """The risk gate: states, what latches, and the memory that its rules look at.
 
 Owns: the states ACTIVE, REDUCING and HALTED, the table of what leads there, loss and drawdown, the breakers.
-Never: places an order, raises for a refusal, or knows a clock. The rules are in risk_rules.py; a refusal is a
+Never: places an order, raises for a refusal, or knows a clock. The rules are in rules.py; a refusal is a
 :class:`~gpuscalp.orders.Verdict` with the code of the first rule that was not met.
 
 Four ways for an operator to stop. Three are events of the gate: HALT_ENTRIES (nothing is opened, positions
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, final
 
-from gpuscalp.breakers import LossStreak, OrderRate, VolatilityPauses
 from gpuscalp.config import OFF, RiskConfig
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.orders import Verdict
-from gpuscalp.risk_rules import RULES, Question, judge
+from gpuscalp.risk.breakers import LossStreak, OrderRate, VolatilityPauses
+from gpuscalp.risk.rules import RULES, Question, judge
 from gpuscalp.schema import E8, F64, NS_PER_DAY, NS_PER_S, Quality
 
 __all__ = ["RULES", "Question", "RiskEvent", "RiskGate", "RiskSnapshot", "RiskState"]

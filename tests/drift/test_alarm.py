@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from gpuscalp.drift import BINS, Distribution, bin_counts, psi
-from gpuscalp.drift_alarm import BLOCKS_BETWEEN_ALARMS, BLOCKS_MIN, DriftAlarm, Floor, e_value
+from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS, BLOCKS_MIN, DriftAlarm, Floor, e_value
+from gpuscalp.drift.stability import BINS, Distribution, bin_counts, psi
 from gpuscalp.errors import ModelError
 
 NAMES = ("price.a", "price.b", "flow.c", "time.hour")
