@@ -173,12 +173,16 @@ class Ended:
     def verification(self) -> dict[str, Any]:
         return verify(self.path)
 
-    def check(self) -> Story:
-        """Assert what holds for every session whatever the exchange did; return the story."""
+    def check(self, *, whole: bool = True) -> Story:
+        """Assert what holds for every session whatever the exchange did; return the story.
+
+        ``whole``: not even what a session can do without has failed.
+        """
         found = self.verification
         assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]
         assert found["ended"]
         assert found["frames"] > 0
+        assert not whole or self.status["onlookers"] == {"errors": 0, "last": {}}
         self.story.check_no_entry_in_doubt()
         return self.story
 

@@ -100,7 +100,7 @@ def test_what_only_looks_on_ends_no_session_and_keeps_no_answer_back(
         assert running.ask("halt")["state"] == "reducing"
         assert not list((running.path / "checkpoints").glob("*.partial"))
         ended = running.stop()
-    ended.check()
+    ended.check(whole=False)
     assert ended.status["reason"].startswith("stop")
     # As it stands on a full disk: without a newer checkpoint, from the journal.
     monkeypatch.undo()

@@ -117,6 +117,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
             status = running.wait(lambda status: status["model"]["shadow"] is not None, "a shadow")
             logging.getLogger("gpuscalp.feeds").warning("%s", EVERYTHING)
             logging.getLogger("websockets").warning("of others: %s", EVERYTHING)
+            running.wait(lambda _: any((path / "checkpoints").glob("*.ckpt")), "a checkpoint")
             backup([path], saved)
             running.ask("flatten")
             until = time.monotonic() + PATIENCE_S
