@@ -322,10 +322,11 @@ def test_sigterm_before_a_session_runs_ends_its_start_and_leaves_nothing(
     process = Process(tmp_path / "session")
     try:
         until = time.monotonic() + 4 * PATIENCE_S
-        while not list(folder.glob("gpuscalp-embedded-*/archive")):  # which its model is trained on
+        while not list(folder.glob("gpuscalp-embedded-*")):  # from here on it trains its model
             assert process.child.poll() is None
             assert time.monotonic() < until
             time.sleep(0.005)
+        time.sleep(0.05)  # not in the very instant in which the folder is made
         process.child.send_signal(signal.SIGTERM)
         code, _, err = process.end()
     finally:
