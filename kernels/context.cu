@@ -4,12 +4,17 @@
 // context    every such column is one value per frame that goes to all symbols (or is taken from each symbol's
 //            own): the leader's, the mean over symbols, an entry of a table. One block per (column, stretch of
 //            frames): the first row of threads makes the values, a sum in the order of the symbols; all write.
-//            What is summed all bring into shared memory: one thread that fetched it itself would wait for memory
-//            once for every few symbols.
+//            What is summed all bring into shared memory, the next symbols while the last ones are summed: one
+//            thread that fetched it itself would wait for memory once for every few symbols. Means take longest:
+//            their blocks come first.
 // transpose  float32[F, S] to float32[S, F] through shared memory
 
 #ifndef CONTEXT_THREADS
 #define CONTEXT_THREADS 256
+#endif
+// Symbols that a thread has under way from memory at a time.
+#ifndef CONTEXT_FETCHES
+#define CONTEXT_FETCHES 4
 #endif
 #ifndef TRANSPOSE_TILE
 #define TRANSPOSE_TILE 32
@@ -23,25 +28,39 @@ __device__ __forceinline__ long long floor_div(long long a, long long b) {
     return quotient - (a % b != 0 && (a < 0) != (b < 0));
 }
 
-// Mean over the symbols that have a value, float32 in their order; for the first row of threads, of their frames.
+// The values of CONTEXT_FETCHES symbols from `first` + threadIdx.y on, blockDim.y apart; NaN behind the last one.
 // `values` points at symbol 0 of the thread's frame.
+__device__ __forceinline__ void fetch_symbols(const float* values, long long stride, long long symbol_count,
+                                              bool inside, long long first, float (&fetched)[CONTEXT_FETCHES]) {
+#pragma unroll
+    for (int i = 0; i < CONTEXT_FETCHES; ++i) {
+        const long long symbol = first + i * blockDim.y + threadIdx.y;
+        fetched[i] = inside && symbol < symbol_count ? values[symbol * stride] : nan32();
+    }
+}
+
+// Mean over the symbols that have a value, float32 in their order; for the first row of threads, of their frames.
+// shared: CONTEXT_FETCHES values of each thread of the block.
 __device__ __forceinline__ float mean_of(const float* values, long long stride, long long symbol_count,
                                          bool inside, float* shared) {
+    const int symbols = CONTEXT_FETCHES * blockDim.y;  // at a time
     float total = 0.0f;
     int count = 0;
-    for (long long first = 0; first < symbol_count; first += blockDim.y) {
-        if (inside && first + threadIdx.y < symbol_count) {
-            shared[threadIdx.y * blockDim.x + threadIdx.x] = values[(first + threadIdx.y) * stride];
+    float fetched[CONTEXT_FETCHES];
+    fetch_symbols(values, stride, symbol_count, inside, 0, fetched);
+    for (long long first = 0; first < symbol_count; first += symbols) {
+#pragma unroll
+        for (int i = 0; i < CONTEXT_FETCHES; ++i) {
+            shared[(i * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x] = fetched[i];
         }
         __syncthreads();
-        if (threadIdx.y == 0 && inside) {
-            const int there = (int)min((long long)blockDim.y, symbol_count - first);
-            for (int i = 0; i < there; ++i) {
+        fetch_symbols(values, stride, symbol_count, inside, first + symbols, fetched);
+        if (threadIdx.y == 0) {
+#pragma unroll 8
+            for (int i = 0; i < symbols; ++i) {
                 const float value = shared[i * blockDim.x + threadIdx.x];
-                if (value == value) {
-                    total = total + value;
-                    ++count;
-                }
+                total = value == value ? total + value : total;
+                count += value == value;
             }
         }
         __syncthreads();
@@ -66,20 +85,13 @@ extern "C" __global__ void __launch_bounds__(CONTEXT_THREADS)
             const long long* __restrict__ time_columns, const long long* __restrict__ time_steps,
             const float* __restrict__ table, const long long* __restrict__ end_ns, float* features,
             long long symbol_count, long long feature_count, long long frame_count) {
-    __shared__ float values[CONTEXT_THREADS];
+    __shared__ float values[CONTEXT_FETCHES * CONTEXT_THREADS];
     const long long frame = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     const long long stride = feature_count * frame_count;  // from one symbol to the next
     long long row = blockIdx.y;
     long long source = -1;  // the column that the value is taken off, per symbol
     long long target;
-    if (row < leader_count) {
-        target = leader_columns[2 * row + 1];
-        if (threadIdx.y == 0 && frame < frame_count) {
-            const long long column = leader_columns[2 * row];
-            values[threadIdx.x] =
-                leader[0] < 0 ? nan32() : features[leader[0] * stride + column * frame_count + frame];
-        }
-    } else if ((row -= leader_count) < mean_count + relative_count) {
+    if (row < mean_count + relative_count) {
         const bool relative = row >= mean_count;
         const long long* pair = relative ? relative_columns + 2 * (row - mean_count) : mean_columns + 2 * row;
         target = pair[1];
@@ -87,8 +99,15 @@ extern "C" __global__ void __launch_bounds__(CONTEXT_THREADS)
         const float mean = mean_of(features + pair[0] * frame_count + frame, stride, symbol_count,
                                    frame < frame_count, values);
         if (threadIdx.y == 0) values[threadIdx.x] = mean;
+    } else if ((row -= mean_count + relative_count) < leader_count) {
+        target = leader_columns[2 * row + 1];
+        if (threadIdx.y == 0 && frame < frame_count) {
+            const long long column = leader_columns[2 * row];
+            values[threadIdx.x] =
+                leader[0] < 0 ? nan32() : features[leader[0] * stride + column * frame_count + frame];
+        }
     } else {
-        row -= mean_count + relative_count;
+        row -= leader_count;
         target = time_columns[3 * row];
         if (threadIdx.y == 0 && frame < frame_count) {
             values[threadIdx.x] = time_of(time_columns + 3 * row, time_steps[row], table, end_ns[frame]);
@@ -97,9 +116,20 @@ extern "C" __global__ void __launch_bounds__(CONTEXT_THREADS)
     __syncthreads();
     if (frame >= frame_count) return;
     const float value = values[threadIdx.x];
-    for (long long symbol = threadIdx.y; symbol < symbol_count; symbol += blockDim.y) {
-        float* own = features + symbol * stride + frame;
-        own[target * frame_count] = source < 0 ? value : own[source * frame_count] - value;
+    float* const out = features + target * frame_count + frame;
+    if (source < 0) {
+        for (long long symbol = threadIdx.y; symbol < symbol_count; symbol += blockDim.y) out[symbol * stride] = value;
+        return;
+    }
+    const float* const from = features + source * frame_count + frame;
+    for (long long first = 0; first < symbol_count; first += CONTEXT_FETCHES * blockDim.y) {
+        float fetched[CONTEXT_FETCHES];
+        fetch_symbols(from, stride, symbol_count, true, first, fetched);
+#pragma unroll
+        for (int i = 0; i < CONTEXT_FETCHES; ++i) {
+            const long long symbol = first + i * blockDim.y + threadIdx.y;
+            if (symbol < symbol_count) out[symbol * stride] = fetched[i] - value;
+        }
     }
 }
 

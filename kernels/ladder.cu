@@ -15,7 +15,7 @@
 #define STEP_THREADS 64
 #endif
 #ifndef BATCH_THREADS
-#define BATCH_THREADS 64
+#define BATCH_THREADS 128
 #endif
 
 // ---- codes and layouts: ladder_codes.py ---------------------------------------------------------------
@@ -197,28 +197,32 @@ struct NoWork {
 
 struct Moments {
     static constexpr int N = 2;  // mean, M2
+    static constexpr int INPUTS = 1;
     static constexpr int FRAMES = 4;
     static constexpr int WORDS = 2;
     using Known = Statistics<LAST, MEAN, STD, ZSCORE>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
     static __device__ constexpr int word(int i) { return i; }
-    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
-        e[0] = channels[group.x];
+    static __device__ __forceinline__ void read(const Group& group, const ConstRows& channels, float (&x)[INPUTS]) {
+        x[0] = channels[group.x];
+    }
+    static __device__ __forceinline__ void lift(const float (&x)[INPUTS], float (&e)[N]) {
+        e[0] = x[0];
         e[1] = 0.0f;
     }
     static __device__ __forceinline__ void merge(const Group&, const float*, int level, const float (&a)[N],
                                                  const float (&b)[N], float (&out)[N]) {
         merge_moments(a[0], a[1], b[0], b[1], out[0], out[1], 1 << (level - 1));
     }
-    static __device__ __forceinline__ float finish(const float*, const Group& group, const Finish& row,
-                                                   const float (&e)[N], const Work&, const ConstRows& channels) {
+    static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
+                                                   const float (&e)[N], const Work&, const float (&x)[INPUTS]) {
         const float less_one = (float)((1 << row.level) - 1);
         switch (row.stat) {
             case LAST:
             case MEAN: return e[0];
             case STD: return scaled_root(e[1], less_one);
-            case ZSCORE: return zscore(channels[group.x] - e[0], e[1], less_one, e[0] * e[0] * (1.0f / 1024.0f));
+            case ZSCORE: return zscore(x[0] - e[0], e[1], less_one, e[0] * e[0] * (1.0f / 1024.0f));
             default: return nan32();
         }
     }
@@ -226,15 +230,19 @@ struct Moments {
 
 struct Extremes {
     static constexpr int N = 2;  // min, max
+    static constexpr int INPUTS = 1;
     static constexpr int FRAMES = 4;
     static constexpr int WORDS = 2;
     using Known = Statistics<LAST, MIN, MAX>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
     static __device__ constexpr int word(int i) { return i; }
-    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
-        e[0] = channels[group.x];
-        e[1] = e[0];
+    static __device__ __forceinline__ void read(const Group& group, const ConstRows& channels, float (&x)[INPUTS]) {
+        x[0] = channels[group.x];
+    }
+    static __device__ __forceinline__ void lift(const float (&x)[INPUTS], float (&e)[N]) {
+        e[0] = x[0];
+        e[1] = x[0];
     }
     static __device__ __forceinline__ void merge(const Group&, const float*, int, const float (&a)[N],
                                                  const float (&b)[N], float (&out)[N]) {
@@ -242,7 +250,7 @@ struct Extremes {
         out[1] = merge_max(a[1], b[1]);
     }
     static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
-                                                   const float (&e)[N], const Work&, const ConstRows&) {
+                                                   const float (&e)[N], const Work&, const float (&)[INPUTS]) {
         switch (row.stat) {
             case LAST:
             case MIN: return e[0];
@@ -254,26 +262,33 @@ struct Extremes {
 
 struct Sums {
     static constexpr int N = 8;  // gains, losses, |return|, notional, flow, |flow|, VWAP flow, variance
+    static constexpr int INPUTS = 6;
     static constexpr int FRAMES = 2;
     static constexpr int WORDS = 10;
     using Known = Statistics<FLOW_IMBALANCE, RSI, ILLIQUIDITY, TOXICITY, VWAP_DEVIATION, VOLATILITY>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
     static __device__ constexpr int word(int i) { return i; }
-    static __device__ __forceinline__ void lift(const Group&, const ConstRows& channels, float (&e)[N]) {
-        const float r = channels[RETURN_BPS];
-        const float buy = channels[BUY_KUSDT];
-        const float sell = channels[SELL_KUSDT];
-        const float flow = channels[FLOW_KUSDT];
+    static __device__ __forceinline__ void read(const Group&, const ConstRows& channels, float (&x)[INPUTS]) {
+        x[0] = channels[RETURN_BPS];
+        x[1] = channels[BUY_KUSDT];
+        x[2] = channels[SELL_KUSDT];
+        x[3] = channels[FLOW_KUSDT];
+        x[4] = channels[VWAP_FLOW];
+        x[5] = channels[VARIANCE_BPS2];
+    }
+    static __device__ __forceinline__ void lift(const float (&x)[INPUTS], float (&e)[N]) {
+        const float r = x[0];
+        const float flow = x[3];
         const float size = fabsf(r);
         e[0] = (size + r) * 0.5f;
         e[1] = (size - r) * 0.5f;
         e[2] = size;
-        e[3] = buy + sell;
+        e[3] = x[1] + x[2];
         e[4] = flow;
         e[5] = fabsf(flow);
-        e[6] = channels[VWAP_FLOW];
-        e[7] = channels[VARIANCE_BPS2];
+        e[6] = x[4];
+        e[7] = x[5];
     }
     static __device__ __forceinline__ void merge(const Group&, const float*, int, const float (&a)[N],
                                                  const float (&b)[N], float (&out)[N]) {
@@ -281,7 +296,7 @@ struct Sums {
         for (int i = 0; i < N; ++i) out[i] = a[i] + b[i];
     }
     static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
-                                                   const float (&e)[N], const Work&, const ConstRows&) {
+                                                   const float (&e)[N], const Work&, const float (&)[INPUTS]) {
         switch (row.stat) {
             case FLOW_IMBALANCE: return ratio(e[4], e[3], 1.0f);
             case RSI: return ratio(e[0], e[2], 100.0f);
@@ -296,15 +311,20 @@ struct Sums {
 
 struct Cross {
     static constexpr int N = 5;  // mean x, mean y, M2 x, M2 y, co-moment
-    static constexpr int FRAMES = 2;
+    static constexpr int INPUTS = 2;
+    static constexpr int FRAMES = 4;
     static constexpr int WORDS = 6;
     using Known = Statistics<BETA, CORRELATION, ROLL_MEASURE>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
     static __device__ constexpr int word(int i) { return i; }
-    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
-        e[0] = channels[group.x];
-        e[1] = channels[group.y];
+    static __device__ __forceinline__ void read(const Group& group, const ConstRows& channels, float (&x)[INPUTS]) {
+        x[0] = channels[group.x];
+        x[1] = channels[group.y];
+    }
+    static __device__ __forceinline__ void lift(const float (&x)[INPUTS], float (&e)[N]) {
+        e[0] = x[0];
+        e[1] = x[1];
         e[2] = 0.0f;
         e[3] = 0.0f;
         e[4] = 0.0f;
@@ -317,7 +337,7 @@ struct Cross {
         merge_moments(a[1], a[3], b[1], b[3], out[1], out[3], half_count);
     }
     static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
-                                                   const float (&e)[N], const Work&, const ConstRows&) {
+                                                   const float (&e)[N], const Work&, const float (&)[INPUTS]) {
         switch (row.stat) {
             case BETA: return ratio(e[4], e[3], 1.0f);
             case CORRELATION: return correlation(e[2], e[3], e[4]);
@@ -329,14 +349,18 @@ struct Cross {
 
 struct Path {
     static constexpr int N = 6;  // of the price relative to the newest: move, mean, M2, min, max, co-moment with time
-    static constexpr int FRAMES = 2;
+    static constexpr int INPUTS = 1;
+    static constexpr int FRAMES = 4;
     static constexpr int WORDS = 6;
     using Known = Statistics<MOVE, PATH_ZSCORE, RANGE_POSITION, RANGE_WIDTH, SLOPE, RESIDUAL_STD>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group&, int i) { return i; }
     static __device__ constexpr int word(int i) { return i; }
-    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
-        e[0] = channels[group.x];
+    static __device__ __forceinline__ void read(const Group& group, const ConstRows& channels, float (&x)[INPUTS]) {
+        x[0] = channels[group.x];
+    }
+    static __device__ __forceinline__ void lift(const float (&x)[INPUTS], float (&e)[N]) {
+        e[0] = x[0];
         // Zero where the return is known, else NaN: an offset from an unknown price is unknown.
 #pragma unroll
         for (int i = 1; i < N; ++i) e[i] = e[0] - e[0];
@@ -359,7 +383,7 @@ struct Path {
         out[5] = (a[5] + b[5]) + d * time_weight;
     }
     static __device__ __forceinline__ float finish(const float*, const Group&, const Finish& row,
-                                                   const float (&e)[N], const Work&, const ConstRows&) {
+                                                   const float (&e)[N], const Work&, const float (&)[INPUTS]) {
         const int frames = 1 << row.level;
         switch (row.stat) {
             case MOVE: return e[0];
@@ -376,16 +400,19 @@ struct Path {
 template <int SPANS>
 struct Decay {
     static constexpr int N = SPANS;  // sum of lambda^age x, one element per lambda
+    static constexpr int INPUTS = 1;
     static constexpr int FRAMES = SPANS <= 4 ? 4 : 2;
     static constexpr int WORDS = SPANS <= 4 ? 4 : 10;
     using Known = Statistics<DECAYED_MEAN, DECAYED_DIFFERENCE>;
     using Work = NoWork;
     static __device__ __forceinline__ int row(const Group& group, int i) { return i < group.size ? i : -1; }
     static __device__ constexpr int word(int i) { return i; }
-    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
-        const float x = channels[group.x];
+    static __device__ __forceinline__ void read(const Group& group, const ConstRows& channels, float (&x)[INPUTS]) {
+        x[0] = channels[group.x];
+    }
+    static __device__ __forceinline__ void lift(const float (&x)[INPUTS], float (&e)[N]) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) e[i] = x;
+        for (int i = 0; i < N; ++i) e[i] = x[0];
     }
     static __device__ __forceinline__ void merge(const Group& group, const float* constants, int level,
                                                  const float (&a)[N], const float (&b)[N], float (&out)[N]) {
@@ -403,7 +430,7 @@ struct Decay {
         return found;
     }
     static __device__ __forceinline__ float finish(const float* constants, const Group& group, const Finish& row,
-                                                   const float (&e)[N], const Work&, const ConstRows&) {
+                                                   const float (&e)[N], const Work&, const float (&)[INPUTS]) {
         const float* norms = constants + group.constants + group.size * LEVELS + row.level;
         switch (row.stat) {
             case DECAYED_MEAN: return pick(e, row.a) * norms[row.a * LEVELS];
@@ -416,6 +443,7 @@ struct Decay {
 
 struct Spectrum {
     static constexpr int N = 2 * MAX_BINS;  // real parts, then imaginary parts from MAX_BINS on
+    static constexpr int INPUTS = 1;
     static constexpr int FRAMES = 2;
     static constexpr int WORDS = 2 * SPECTRUM_BINS;
     using Known = Statistics<AMPLITUDE, BAND_SHARE, CENTROID, PARTICIPATION, DOMINANT_FREQUENCY, DOMINANT_SHARE, PHASE_COS,
@@ -462,11 +490,13 @@ struct Spectrum {
         if (i < MAX_BINS) return i < SPECTRUM_BINS ? i : -1;
         return i - MAX_BINS < SPECTRUM_BINS ? SPECTRUM_BINS + i - MAX_BINS : -1;
     }
-    static __device__ __forceinline__ void lift(const Group& group, const ConstRows& channels, float (&e)[N]) {
-        const float x = channels[group.x];
+    static __device__ __forceinline__ void read(const Group& group, const ConstRows& channels, float (&x)[INPUTS]) {
+        x[0] = channels[group.x];
+    }
+    static __device__ __forceinline__ void lift(const float (&x)[INPUTS], float (&e)[N]) {
 #pragma unroll
         for (int k = 0; k < MAX_BINS; ++k) {
-            e[k] = x;
+            e[k] = x[0];
             e[MAX_BINS + k] = 0.0f;
         }
     }
@@ -486,7 +516,7 @@ struct Spectrum {
         }
     }
     static __device__ __forceinline__ float finish(const float*, const Group& group, const Finish& row,
-                                                   const float (&)[N], const Work& work, const ConstRows&) {
+                                                   const float (&)[N], const Work& work, const float (&)[INPUTS]) {
         const int bins = group.size / 2;
         const float window = (float)(1 << row.level);
         switch (row.stat) {
@@ -504,15 +534,15 @@ struct Spectrum {
     static __device__ __forceinline__ float defined(float quotient, float denominator) {
         return denominator > 0.0f ? quotient : nan32();
     }
+    // Bins a to b - 1. What is outside is added as 0: that changes no sum of powers, as none is below 0; and where the
+    // band is the same for many frames, a mask costs them one instruction for each bin.
     static __device__ __forceinline__ float band_share(const Work& work, int a, int b) {
+        const unsigned band = (1u << b) - (1u << a);
         float sum = 0.0f;
 #pragma unroll
         for (int k = 1; k < MAX_BINS - 1; ++k) {
-            if (k == a) {
-                sum = work.power[k - 1];
-            } else if (k > a && k < b) {
-                sum = sum + work.power[k - 1];
-            }
+            const int inside = (int)(band << (31 - k)) >> 31;  // all bits or none
+            sum = sum + __int_as_float(__float_as_int(work.power[k - 1]) & inside);
         }
         return defined(sum / work.resolved, work.resolved);
     }
@@ -569,12 +599,12 @@ __device__ __forceinline__ long long past_level(const long long* finishes, const
 template <class Family>
 __device__ __forceinline__ void finish_level(const float* constants, const long long* finishes,
                                              const Group& group, long long at, long long past,
-                                             const float (&e)[Family::N], const ConstRows& channels,
+                                             const float (&e)[Family::N], const float (&x)[Family::INPUTS],
                                              const Rows& out) {
     const typename Family::Work work(group, e);
     for (; at < past; ++at) {
         const Finish row = read_finish(finishes, at);
-        out[row.column] = Family::finish(constants, group, row, e, work, channels);
+        out[row.column] = Family::finish(constants, group, row, e, work, x);
     }
 }
 
@@ -594,8 +624,10 @@ __device__ __forceinline__ void step_group(const float* constants, const long lo
                                            const ConstRows& channels, float* rings, long long now,
                                            const Rows& out) {
     const long long symbol_count = out.stride;
+    float x[Family::INPUTS];
+    Family::read(group, channels, x);
     float e[Family::N];
-    Family::lift(group, channels, e);
+    Family::lift(x, e);
     Cursor cursor = {group.finish, group.finish + group.finish_count};
     long long ring = group.ring;
     float older[Family::N] = {};
@@ -615,7 +647,7 @@ __device__ __forceinline__ void step_group(const float* constants, const long lo
         }
         const long long past = past_level(finishes, cursor, level);
         if (past > cursor.at) {
-            finish_level<Family>(constants, finishes, group, cursor.at, past, e, channels, out);
+            finish_level<Family>(constants, finishes, group, cursor.at, past, e, x, out);
             cursor.at = past;
         }
     }
@@ -696,8 +728,8 @@ __device__ __forceinline__ void put_words(const float (&e)[Family::N], float* at
     }
 }
 
-// The frames that a thread has in one step: number j is `first` + j * BATCH_THREADS. They count from the first frame
-// of the tile, where the rows of channels and `out` begin; of `out` those from 0 up to `count` are written.
+// The frames that a thread has in one step: number j is `first` + j * BATCH_THREADS. They count from the first frame of
+// the tile, where the rows of channels and `out` begin; of `out` those from 0 up to `count` are written.
 struct Frames {
     int first, count;
     ConstRows channels;
@@ -706,48 +738,81 @@ struct Frames {
     __device__ __forceinline__ ConstRows newest(int j) const { return {channels.at + (*this)[j], channels.stride}; }
 };
 
+// What the elements of a thread's frames come of; nothing for those that no window of the tile reaches.
+template <class Family>
+__device__ __forceinline__ void read_frames(const Group& group, const Frames& frames, int reach,
+                                            float (&x)[Family::FRAMES][Family::INPUTS]) {
+#pragma unroll
+    for (int j = 0; j < Family::FRAMES; ++j) {
+#pragma unroll
+        for (int i = 0; i < Family::INPUTS; ++i) x[j][i] = 0.0f;
+        if (frames[j] >= -reach && frames[j] < frames.count) Family::read(group, frames.newest(j), x[j]);
+    }
+}
+
 // One statistic of all frames of a thread. `stat` is a constant where this is inlined: it is chosen once, not by frame.
 template <class Family>
 __device__ __forceinline__ void finish_frames(const float* constants, const Group& group, Finish row, Stat stat,
                                               const float (&e)[Family::FRAMES][Family::N],
                                               const typename Family::Work (&work)[Family::FRAMES],
+                                              const float (&x)[Family::FRAMES][Family::INPUTS],
                                               const Frames& frames) {
     row.stat = stat;
     float* column = frames.out.at + row.column * frames.out.stride;
 #pragma unroll
     for (int j = 0; j < Family::FRAMES; ++j) {
-        if (frames[j] < 0 || frames[j] >= frames.count) continue;
-        column[frames[j]] = Family::finish(constants, group, row, e[j], work[j], frames.newest(j));
+        const float value = Family::finish(constants, group, row, e[j], work[j], x[j]);
+        if (frames[j] >= 0 && frames[j] < frames.count) column[frames[j]] = value;
     }
 }
+
 // The one of a family's statistics that a row asks for.
 template <class Family, Stat... STATS>
 __device__ __forceinline__ void finish_one_of(Statistics<STATS...>, const float* constants, const Group& group,
                                               const Finish& row, const float (&e)[Family::FRAMES][Family::N],
                                               const typename Family::Work (&work)[Family::FRAMES],
+                                              const float (&x)[Family::FRAMES][Family::INPUTS],
                                               const Frames& frames) {
     const bool known =
-        ((row.stat == STATS && (finish_frames<Family>(constants, group, row, STATS, e, work, frames), true)) || ...);
-    if (!known) finish_frames<Family>(constants, group, row, UNKNOWN, e, work, frames);
+        ((row.stat == STATS && (finish_frames<Family>(constants, group, row, STATS, e, work, x, frames), true)) || ...);
+    if (!known) finish_frames<Family>(constants, group, row, UNKNOWN, e, work, x, frames);
 }
 
-// What finish_level does for one frame, for all frames of a thread.
+// A row of Program.finishes as it lies in shared memory.
+__device__ __forceinline__ int4 pack_finish(const Finish& row) {
+    int4 packed;
+    packed.x = row.level;
+    packed.y = row.stat;
+    packed.z = row.column;
+    packed.w = row.a << 16 | row.b;
+    return packed;
+}
+__device__ __forceinline__ Finish unpack_finish(const int4& packed) {
+    return {packed.x, packed.y, packed.z, packed.w >> 16, packed.w & 0xffff};
+}
+
+// What finish_level does for one frame, for all frames of a thread; `row` is the first one of the level. Behind the
+// last row of a group stands one of no level.
 template <class Family>
-__device__ __forceinline__ void finish_level_of_frames(const float* constants, const long long* finishes,
-                                                       const Group& group, int at, int past,
-                                                       const float (&e)[Family::FRAMES][Family::N],
-                                                       const Frames& frames) {
+__device__ __forceinline__ const int4* finish_level_of_frames(const float* constants, const int4* row,
+                                                              const Group& group, int level,
+                                                              const float (&e)[Family::FRAMES][Family::N],
+                                                              const float (&x)[Family::FRAMES][Family::INPUTS],
+                                                              const Frames& frames) {
     typename Family::Work work[Family::FRAMES];
 #pragma unroll
     for (int j = 0; j < Family::FRAMES; ++j) work[j] = typename Family::Work(group, e[j]);
-    for (; at < past; ++at) {
-        const Finish row = read_finish(finishes, at);
-        finish_one_of<Family>(typename Family::Known{}, constants, group, row, e, work, frames);
-    }
+    Finish next = unpack_finish(*row);
+    do {
+        const Finish found = next;
+        next = unpack_finish(*++row);
+        finish_one_of<Family>(typename Family::Known{}, constants, group, found, e, work, x, frames);
+    } while (next.level == level);
+    return row;
 }
 
 // channels float32[S, C, H + T], out float32[S, F, T]; frames first to last, `tile` at a time; chosen: the groups
-// of this launch. Grid: (S * ceil((last - first) / tile), number of chosen groups). Block: a power of two.
+// of this launch. Grid: (S * ceil((last - first) / tile), number of chosen groups). Block: BATCH_THREADS.
 // Dynamic shared memory: what cuda_ladder._shared_bytes says for the chosen group that needs most.
 #define BATCH_PARAMETERS                                                                                              \
     const long long *__restrict__ groups, const int *__restrict__ chosen, const long long *__restrict__ finishes,     \
@@ -762,25 +827,23 @@ __device__ __forceinline__ void finish_level_of_frames(const float* constants, c
 // asks for each number whether it is there. The threads take FRAMES * BATCH_THREADS neighbouring frames at a time, a
 // step, and go up the levels together. In the block's shared memory lie
 //
-//   2 buffers of a step's elements, to hand them to later frames of the same step, used in turn;
-//   for each level, with h = 2^(level - 1) frames to look back:
-//     h >= BATCH_THREADS   h elements, a ring as in `step`. As both are powers of two, a slot belongs to one thread
-//                          for good: it reads what it wrote h frames ago and writes its newest there, and there is
-//                          nothing to wait for. Frames of one step that meet in a slot are the same thread's, and
-//                          go in their order.
-//     h < BATCH_THREADS    2 of h elements, used in turn: the last ones of the step before.
+//   the group's rows of Program.finishes, and one of no level;
+//   a step's elements, to hand them to later frames of the same step;
+//   for each level, h = 2^(level - 1) elements, as many as frames to look back:
+//     h >= BATCH_THREADS   a ring as in `step`. As both are powers of two, a slot belongs to one thread for good: it
+//                          reads what it wrote h frames ago and writes its newest there, and there is nothing to wait
+//                          for. Frames of one step that meet in a slot are the same thread's, and go in their order.
+//     h < BATCH_THREADS    the last ones of the step before.
 //
-// One barrier for each level with h < BATCH_THREADS is enough. A thread that passes it has read what the others handed
-// over at the level before, in the other buffer; so at the next such level, which may be the next step's, that
-// buffer can be written. Likewise the elements kept of a step are read by the next one behind the barrier of
-// the same level, and overwritten by the one after that, behind it once more.
+// Each level with h < BATCH_THREADS has two barriers: what was handed over is read between them, and so are the elements
+// kept of the step before, which are then overwritten. Two of either, used in turn, would save one barrier; but with
+// half the shared memory a multiprocessor has room for more blocks, and on an H100 that is worth more.
 //
 // The tile begins 2^top - 1 frames early, rounded up to whole steps, so that every window is filled; until
 // then shared memory holds anything, and what comes of that is not written.
 template <class Family, int SIZE = 0>
 __device__ __forceinline__ void batch_group(BATCH_PARAMETERS) {
     extern __shared__ float4 shared[];
-    float* memory = (float*)shared;
     constexpr int COUNT = Family::FRAMES;
     constexpr int WORDS = Family::WORDS;
     constexpr int STEP = COUNT * BATCH_THREADS;
@@ -791,27 +854,38 @@ __device__ __forceinline__ void batch_group(BATCH_PARAMETERS) {
     const long long stride = halo + frame_count;
     Group group = read_group(groups, chosen[blockIdx.y]);
     if (SIZE > 0) group.size = SIZE;
+    int4* const rows = (int4*)shared;
+    float* const memory = (float*)(rows + group.finish_count + 1);
+    for (int i = thread; i <= group.finish_count; i += BATCH_THREADS) {
+        rows[i] = pack_finish(i < group.finish_count ? read_finish(finishes, group.finish + i) : Finish{-1, 0, 0, 0, 0});
+    }
+    __syncthreads();
+    unsigned finishing = 0;  // a bit for each level that has rows
+    for (int i = 0; i < group.finish_count; ++i) finishing |= 1u << rows[i].x;
     const int reach = (1 << group.top) - 1;
     const int lead = (reach + STEP - 1) / STEP * STEP;
-    const int past_finishes = group.finish + group.finish_count;
-    Frames frames = {0,
+    Frames frames = {thread - lead,
                      (int)(min(start + tile, last) - start),
                      {channels + symbol * channel_count * stride + halo + start, stride},
                      {out + symbol * column_count * frame_count + start, frame_count}};
-    float* handed = memory + thread * WORDS;
-    float* next = handed + STEP * WORDS;
-    int parity = 0;
+    float* const handed = memory + thread * WORDS;
+    float ahead[COUNT][Family::INPUTS];
+    read_frames<Family>(group, frames, reach, ahead);
     for (int at = -lead; at < frames.count; at += STEP) {
-        frames.first = at + thread;
+        float x[COUNT][Family::INPUTS];
         float e[COUNT][Family::N];
 #pragma unroll
         for (int j = 0; j < COUNT; ++j) {
 #pragma unroll
-            for (int i = 0; i < Family::N; ++i) e[j][i] = 0.0f;
-            if (frames[j] >= -reach && frames[j] < frames.count) Family::lift(group, frames.newest(j), e[j]);
+            for (int i = 0; i < Family::INPUTS; ++i) x[j][i] = ahead[j][i];
+            Family::lift(x[j], e[j]);
         }
-        int finish = group.finish;
-        float* level_memory = memory + 2 * STEP * WORDS;
+        // Those of the next step are on their way while this one is computed.
+        frames.first = at + STEP + thread;
+        read_frames<Family>(group, frames, reach, ahead);
+        frames.first = at + thread;
+        const int4* row = rows;
+        float* level_memory = memory + STEP * WORDS;
         for (int level = 0; level <= group.top; ++level) {
             if (level > 0) {
                 const int half = 1 << (level - 1);
@@ -823,24 +897,19 @@ __device__ __forceinline__ void batch_group(BATCH_PARAMETERS) {
                         take_words<Family>(slot, older[j]);
                         put_words<Family>(e[j], slot);
                     }
-                    level_memory += half * WORDS;
                 } else {
-                    float* kept = level_memory + parity * half * WORDS;
-                    const float* before = level_memory + (parity ^ 1) * half * WORDS;
 #pragma unroll
                     for (int j = 0; j < COUNT; ++j) put_words<Family>(e[j], handed + j * BATCH_THREADS * WORDS);
                     __syncthreads();
-                    const int late = thread - (BATCH_THREADS - half);
-                    if (late >= 0) put_words<Family>(e[COUNT - 1], kept + late * WORDS);
                     const float* earlier = handed - half * WORDS;
-                    take_words<Family>(thread >= half ? earlier : before + thread * WORDS, older[0]);
+                    take_words<Family>(thread >= half ? earlier : level_memory + thread * WORDS, older[0]);
 #pragma unroll
                     for (int j = 1; j < COUNT; ++j) take_words<Family>(earlier + j * BATCH_THREADS * WORDS, older[j]);
-                    level_memory += 2 * half * WORDS;
-                    float* const used = handed;
-                    handed = next;
-                    next = used;
+                    __syncthreads();
+                    const int late = thread - (BATCH_THREADS - half);
+                    if (late >= 0) put_words<Family>(e[COUNT - 1], level_memory + late * WORDS);
                 }
+                level_memory += half * WORDS;
 #pragma unroll
                 for (int j = 0; j < COUNT; ++j) {
                     float merged[Family::N];
@@ -849,14 +918,10 @@ __device__ __forceinline__ void batch_group(BATCH_PARAMETERS) {
                     for (int i = 0; i < Family::N; ++i) e[j][i] = merged[i];
                 }
             }
-            int past = finish;
-            while (past < past_finishes && read_finish(finishes, past).level == level) ++past;
-            if (past > finish && at + STEP > 0) {
-                finish_level_of_frames<Family>(constants, finishes, group, finish, past, e, frames);
+            if (at + STEP > 0 && (finishing >> level & 1)) {
+                row = finish_level_of_frames<Family>(constants, row, group, level, e, x, frames);
             }
-            finish = past;
         }
-        parity ^= 1;
     }
 }
 

@@ -18,6 +18,7 @@ from gpuscalp.ops.ladder import StepState
 from gpuscalp.ops.ladder_codes import (
     FINISH_FIELDS,
     GROUP_FIELDS,
+    FINISH_COUNT,
     OP,
     SIZE,
     SPECTRUM_BINS,
@@ -27,7 +28,7 @@ from gpuscalp.ops.ladder_codes import (
 )
 
 STEP_THREADS = 64  # of a block of `step`, as in the kernel; one thread per symbol
-BATCH_THREADS = 64  # of a block of `batch_…`, as in the kernel: a power of two; they are neighbouring frames
+BATCH_THREADS = 128  # of a block of `batch_…`, as in the kernel: a power of two; they are neighbouring frames
 # Frames that a block of `batch_…` walks along. Before them it computes the halo of its windows, which another
 # block computes too: 12 % more for the longest windows of the default graph (511 frames), 1.5 to 6 % for its
 # spectra.
@@ -38,19 +39,19 @@ BATCH_BLOCKS = 1024
 
 MAX_SPANS = 8  # registers that the kernel has for the elements of a DECAY
 
-# FRAMES and WORDS of the families in ladder.cu, by how the names of their entry points end: frames that a
-# thread has at a time, and floats of an element in shared memory. DECAY is compiled twice: for up to so many
-# spans.
+# FRAMES and WORDS of the families in ladder.cu, by how the names of their entry points end: frames that a thread has
+# at a time, and floats of an element in shared memory. DECAY is compiled twice: for up to so many spans.
 _LAYOUTS = {
     "moments": (4, 2),
     "extremes": (4, 2),
     "sums": (2, 10),
-    "cross": (2, 6),
-    "path": (2, 6),
+    "cross": (4, 6),
+    "path": (4, 6),
     "decay4": (4, 4),
     f"decay{MAX_SPANS}": (2, 10),
     "spectrum": (2, 20),
 }
+_ROW_BYTES = 16  # of a finish in shared memory
 
 
 def ring_rows(program: Program) -> int:
@@ -71,56 +72,59 @@ def new_step_state(program: Program, symbol_count: int) -> StepState:
 
 
 class Launch(NamedTuple):
-    """The groups of one entry point: what one launch of the batch computes.
+    """The groups of one entry point whose longest windows are alike: what one launch of the batch computes.
 
     entry : the kernel's name
     chosen : int32[n]     CuPy; rows of Program.groups
-    reach : frames that its longest window looks back
+    reach : frames that a window looks back
     shared_bytes : shared memory of a block
+    stream : CuPy; where it is launched
     """
 
     entry: str
     chosen: Any
     reach: int
     shared_bytes: int
+    stream: Any
 
 
 def batch_scratch(program: Program, tile: int) -> tuple[Launch, ...]:  # noqa: ARG001
     """Return the launches of a batch: what is worked with lies in registers and shared memory.
 
-    One for each entry point, the longest windows first: their blocks take longest, and at the end of a launch
-    short ones leave fewer multiprocessors idle.
+    One for each entry point and length of windows: a block gets no more shared memory than its group needs. Those
+    that need the most come first: at the end small blocks fill up the multiprocessors.
     """
     groups = _on_host(program).groups
     _check_program(groups)
-    by_entry: dict[str, list[int]] = {}
-    for row in np.argsort(-groups[:, TOP], kind="stable").tolist():
-        name = _family(Op(groups[row, OP]), int(groups[row, SIZE]))
-        by_entry.setdefault(f"batch_{name}", []).append(row)
-    return tuple(
+    stream = import_cupy().cuda.Stream
+    alike: dict[tuple[str, int], list[int]] = {}
+    for row, group in enumerate(groups):
+        alike.setdefault((_family(Op(group[OP]), int(group[SIZE])), int(group[TOP])), []).append(row)
+    launches = [
         Launch(
-            entry,
+            f"batch_{family}",
             to_device(np.array(rows, np.int32)),
-            int((1 << groups[rows[0], TOP]) - 1),
-            max(_shared_bytes(Op(group[OP]), int(group[SIZE]), int(group[TOP])) for group in groups[rows]),
+            (1 << top) - 1,
+            _shared_bytes(family, top, int(groups[rows, FINISH_COUNT].max())),
+            stream(non_blocking=True),
         )
-        for entry, rows in sorted(by_entry.items())
-    )
+        for (family, top), rows in alike.items()
+    ]
+    return tuple(sorted(launches, key=lambda launch: -launch.shared_bytes))
 
 
-def _shared_bytes(op: Op, size: int, top: int) -> int:
+def _shared_bytes(family: str, top: int, finish_count: int) -> int:
     """Return the bytes of shared memory of a block; batch_group in ladder.cu says what lies there.
 
     Parameters
     ----------
-    op : family of a group
-    size : its numbers in an element
+    family : of a group
     top : its highest level
+    finish_count : its columns
     """
-    _, words = _LAYOUTS[_family(op, size)]
-    halves = [1 << level for level in range(top)]
-    elements = sum(half if half >= BATCH_THREADS else 2 * half for half in halves)
-    return 4 * words * (2 * step_frames(op, size) + elements)
+    frames, words = _LAYOUTS[family]
+    elements = frames * BATCH_THREADS + (1 << top) - 1
+    return _ROW_BYTES * (finish_count + 1) + 4 * words * elements
 
 
 def step_frames(op: Op, size: int) -> int:
@@ -141,9 +145,13 @@ def _family(op: Op, size: int) -> str:
     return op.name.lower()
 
 
-def _tile_frames(launch: Launch, symbol_count: int, frame_count: int, tile: int) -> int:
-    """Return the frames for each block: ``tile``, or fewer where there would be too few blocks."""
-    strips = symbol_count * len(launch.chosen)
+def _tile_frames(launch: Launch, strips: int, frame_count: int, tile: int) -> int:
+    """Return the frames for each block: ``tile``, or fewer where there would be too few blocks.
+
+    Parameters
+    ----------
+    strips : symbols × groups
+    """
     wanted = -(-BATCH_BLOCKS // strips)  # tiles of each strip
     return max(min(tile, -(-frame_count // wanted)), min(tile, launch.reach), 1)
 
@@ -175,30 +183,39 @@ def batch(program: Program, channels: Any, first: int, last: int, tile: int, scr
     assert tile > 0, tile
     if first == last or symbol_count == 0:
         return
-    module = load_module("ladder")
+    module, cuda = load_module("ladder"), import_cupy().cuda
+    current, begun = cuda.get_current_stream(), cuda.Event(disable_timing=True)
+    begun.record(current)
+    # Side by side: no launch fills the GPU to its end, nor needs the same of it, registers or shared memory, as another.
     for launch in scratch:
-        own = _tile_frames(launch, symbol_count, last - first, tile)
+        own = _tile_frames(launch, symbol_count * len(program.groups), last - first, tile)
         most = max(launch.shared_bytes, DEFAULT_DYNAMIC_SHARED_BYTES)
-        module.get_function(launch.entry, max_dynamic_shared_bytes=most)(
-            (symbol_count * -(-(last - first) // own), len(launch.chosen)),
-            (BATCH_THREADS,),
-            (
-                program.groups,
-                launch.chosen,
-                program.finishes,
-                program.constants,
-                channels,
-                np.int64(channel_count),
-                np.int64(frames_with_halo - frame_count),
-                np.int64(first),
-                np.int64(last),
-                np.int64(own),
-                out,
-                np.int64(column_count),
-                np.int64(frame_count),
-            ),
-            shared_mem=launch.shared_bytes,
-        )
+        kernel = module.get_function(launch.entry, max_dynamic_shared_bytes=most)
+        launch.stream.wait_event(begun)
+        with launch.stream:
+            kernel(
+                (symbol_count * -(-(last - first) // own), len(launch.chosen)),
+                (BATCH_THREADS,),
+                (
+                    program.groups,
+                    launch.chosen,
+                    program.finishes,
+                    program.constants,
+                    channels,
+                    np.int64(channel_count),
+                    np.int64(frames_with_halo - frame_count),
+                    np.int64(first),
+                    np.int64(last),
+                    np.int64(own),
+                    out,
+                    np.int64(column_count),
+                    np.int64(frame_count),
+                ),
+                shared_mem=launch.shared_bytes,
+            )
+        done = cuda.Event(disable_timing=True)
+        done.record(launch.stream)
+        current.wait_event(done)
 
 
 def step(program: Program, channels: Any, state: StepState, scratch: Any, out: Any) -> None:
