@@ -77,7 +77,7 @@ def run(
 # ---- features -------------------------------------------------------------------------------------------
 
 
-def features(symbol_frames: float, *, symbols: int = SYMBOLS, frames: int = 4096) -> dict[str, Any]:
+def features(symbol_frames: float, *, symbols: int = SYMBOLS, frames: int = 8192) -> dict[str, Any]:
     """Time the ladder and the context over one chunk of ``symbols × frames``, computed again and again."""
     cpu, cuda = ops_for("cpu"), ops_for("cuda")
     graph = FeatureGraph(GridConfig(), FeatureConfig(), [item.symbol for item in stream.instruments(symbols)])

@@ -827,7 +827,7 @@ __device__ __forceinline__ const int4* finish_level_of_frames(const float* const
 // asks for each number whether it is there. The threads take FRAMES * BATCH_THREADS neighbouring frames at a time, a
 // step, and go up the levels together. In the block's shared memory lie
 //
-//   the group's rows of Program.finishes, and one of no level;
+//   the group's rows of Program.finishes, and one of no level; where SIZE is given, its numbers for each level too;
 //   a step's elements, to hand them to later frames of the same step;
 //   for each level, h = 2^(level - 1) elements, as many as frames to look back:
 //     h >= BATCH_THREADS   a ring as in `step`. As both are powers of two, a slot belongs to one thread for good: it
@@ -855,9 +855,15 @@ __device__ __forceinline__ void batch_group(BATCH_PARAMETERS) {
     Group group = read_group(groups, chosen[blockIdx.y]);
     if (SIZE > 0) group.size = SIZE;
     int4* const rows = (int4*)shared;
-    float* const memory = (float*)(rows + group.finish_count + 1);
+    float* const table = (float*)(rows + group.finish_count + 1);
+    float* const memory = table + (group.top + 1) * SIZE;
     for (int i = thread; i <= group.finish_count; i += BATCH_THREADS) {
         rows[i] = pack_finish(i < group.finish_count ? read_finish(finishes, group.finish + i) : Finish{-1, 0, 0, 0, 0});
+    }
+    if (SIZE > 0) {
+        for (int i = thread; i < (group.top + 1) * SIZE; i += BATCH_THREADS) table[i] = constants[group.constants + i];
+        constants = table;
+        group.constants = 0;
     }
     __syncthreads();
     unsigned finishing = 0;  // a bit for each level that has rows
@@ -948,6 +954,6 @@ extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_decay4(BATC
 extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_decay8(BATCH_PARAMETERS) {
     batch_group<Decay<MAX_SPANS>>(BATCH_ARGUMENTS);
 }
-extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 1) batch_spectrum(BATCH_PARAMETERS) {
+extern "C" __global__ void __launch_bounds__(BATCH_THREADS, 4) batch_spectrum(BATCH_PARAMETERS) {
     batch_group<Spectrum, 2 * SPECTRUM_BINS>(BATCH_ARGUMENTS);
 }

@@ -30,9 +30,8 @@ from gpuscalp.ops.ladder_codes import (
 STEP_THREADS = 64  # of a block of `step`, as in the kernel; one thread per symbol
 BATCH_THREADS = 128  # of a block of `batch_…`, as in the kernel: a power of two; they are neighbouring frames
 # Frames that a block of `batch_…` walks along. Before them it computes the halo of its windows, which another
-# block computes too: 12 % more for the longest windows of the default graph (511 frames), 1.5 to 6 % for its
-# spectra.
-TILE_FRAMES = 4096
+# block computes too: 6 % more for the longest windows of the default graph (511 frames), 3 % for its spectra.
+TILE_FRAMES = 8192
 # Fewer blocks leave multiprocessors idle: then tiles are shortened, down to the length of the halo. An H100
 # has room for about as many at a time of the families that take the most shared memory.
 BATCH_BLOCKS = 1024
@@ -124,6 +123,8 @@ def _shared_bytes(family: str, top: int, finish_count: int) -> int:
     """
     frames, words = _LAYOUTS[family]
     elements = frames * BATCH_THREADS + (1 << top) - 1
+    if family == "spectrum":
+        elements += top + 1  # its table of twiddles, as many numbers for each level
     return _ROW_BYTES * (finish_count + 1) + 4 * words * elements
 
 

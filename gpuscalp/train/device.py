@@ -24,7 +24,7 @@ Predictor = Callable[[Any], F32]
 
 # Bytes of one chunk's features; the look-ahead of the labels keeps two or three chunks.
 HOST_CHUNK_BYTES: Final = 16_000_000
-GPU_CHUNK_BYTES: Final = 512_000_000
+GPU_CHUNK_BYTES: Final = 2_048_000_000
 # Of the GPU's free memory: for one chunk, for everything CuPy allocates, and for the binned rows. The rest is
 # XGBoost's: gradients, predictions and histograms.
 CHUNK_SHARE: Final = 1 / 32

@@ -230,9 +230,9 @@ def test_batch_is_one_launch_for_each_family_and_length_the_largest_blocks_first
         assert {(1 << top) - 1 for top in tops} == {launch.reach}
         found.append((launch.entry, launch.reach, len(launch.chosen), launch.shared_bytes))
     assert found == [
-        ("batch_spectrum", 255, 1, 41072),
+        ("batch_spectrum", 255, 1, 41792),
         ("batch_sums", 511, 1, 31080),
-        ("batch_spectrum", 63, 2, 25712),
+        ("batch_spectrum", 63, 2, 26272),
         ("batch_path", 511, 1, 24984),
         ("batch_cross", 511, 2, 24664),
         ("batch_decay4", 511, 2, 16464),
