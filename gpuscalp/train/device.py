@@ -86,8 +86,12 @@ class TrainingDevice(Protocol):
         """Return float32[N, F] on the host: the rows ``at`` alone, of float32[R, F]."""
         ...
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:
-        """Return the name of XGBoost's class for the binned rows, of which ``first`` are some, or None."""
+    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
+        """Return the name of XGBoost's class for the binned rows."""
+        ...
+
+    def complete_row(self, block: Any) -> Any:
+        """Return float32[1, F] that misses nothing, of values of a block of rows; None where it is of no use."""
         ...
 
     def predictor(self, forest: Forest) -> Predictor:
@@ -114,14 +118,14 @@ def training_device(name: str, *, gpu_memory_mb: int | None = None) -> TrainingD
     return _Host(ops) if ops.device == "cpu" else _Gpu(ops, gpu_memory_mb)
 
 
-def binned_bytes(rows: int, columns: int, max_bin: int, *, complete: bool) -> int:
-    """Return the most that XGBoost keeps of binned rows on a GPU, in bytes.
+def binned_bytes(rows: int, columns: int, max_bin: int) -> int:
+    """Return the most that XGBoost keeps of binned rows on a GPU, in bytes; one of them misses nothing.
 
-    Where every row misses something it numbers the bins of all columns together, and one more for nothing, in
-    as many bits as that takes; with one ``complete`` row among them, those of one column and one for nothing
-    (XGBoost 3, ``CalcNumSymbols`` in ``ellpack_page.cu``).
+    Then it numbers the bins of one column, and one more for nothing, in as many bits as that takes; where
+    every row misses something those of all columns together, nearly twice as many bits (XGBoost 3,
+    ``CalcNumSymbols`` in ``ellpack_page.cu``).
     """
-    return rows * columns * (max_bin if complete else columns * max_bin).bit_length() // 8
+    return rows * columns * max_bin.bit_length() // 8
 
 
 def predict_host(forest: Forest) -> Predictor:
@@ -158,8 +162,11 @@ class _Host:
     def taken(self, rows: Any, at: I64) -> F32:
         return rows[at]  # type: ignore[no-any-return]
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:  # noqa: ARG002
+    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:  # noqa: ARG002
         return "QuantileDMatrix"
+
+    def complete_row(self, block: Any) -> Any:  # noqa: ARG002
+        return None
 
     def predictor(self, forest: Forest) -> Predictor:
         return _predictor(self._ops, forest)
@@ -252,11 +259,16 @@ class _Gpu:
     def taken(self, rows: Any, at: I64) -> F32:
         return self.to_host(rows[self.put(at)])  # type: ignore[no-any-return]
 
-    def matrix_type(self, rows: int, columns: int, max_bin: int, first: Any) -> str:
+    def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
         """In the GPU's memory where there is room, else in the host's, page by page on its way through."""
-        complete = first is not None and not bool(self._ops.xp.isnan(first).any(axis=1).all())
-        fits = binned_bytes(rows, columns, max_bin, complete=complete) <= BINNED_SHARE * self._free_bytes()
+        fits = binned_bytes(rows, columns, max_bin) <= BINNED_SHARE * self._free_bytes()
         return "QuantileDMatrix" if fits else "ExtMemQuantileDMatrix"
+
+    def complete_row(self, block: Any) -> Any:
+        xp = self._ops.xp
+        known = ~xp.isnan(block)
+        row = block[known.argmax(axis=0), xp.arange(block.shape[1])]
+        return xp.where(known.any(axis=0), row, np.float32(0.0))[None]
 
     def predictor(self, forest: Forest) -> Predictor:
         return _predictor(self._ops, forest)

@@ -130,16 +130,18 @@ def binned_matrix(
     walk = in_blocks(stream(), device, device.block_bytes)
     ahead = list(islice(walk, 1))
     columns = max(gather(int(ahead[0].x.shape[1]) if ahead else 0))
+    complete = device.complete_row(ahead[0].x) if ahead else None
     if columns == 0:
         raise DataError(
             "no row can be used", where=what, fix="more data, fewer folds, or a smaller stride; see data info"
         )
 
     class Walk(xgboost.DataIter):  # type: ignore[misc, name-defined]
-        """Hands one block of rows to XGBoost per call."""
+        """Hands one block of rows to XGBoost per call; at the end one row of no weight, for its form."""
 
         def __init__(self) -> None:
             self._rows = _at_least_one(ahead, walk, columns, device)
+            self._complete = complete
             self._untouched = True
             self._first_walk = True
             super().__init__(release_data=True, min_cache_page_bytes=device.page_bytes)
@@ -149,7 +151,12 @@ def binned_matrix(
             rows = None if interrupt.wanted else next(self._rows, None)
             if rows is None:
                 self._first_walk = False
-                return False
+                if self._complete is None or interrupt.wanted:
+                    return False
+                nothing = device.put(np.zeros(1, np.float32))
+                input_data(data=self._complete, label=nothing, weight=nothing)
+                self._complete = None
+                return True
             if self._first_walk and len(rows):
                 tally.add(rows)
             input_data(
@@ -162,13 +169,12 @@ def binned_matrix(
         def reset(self) -> None:
             # XGBoost resets before its first walk too; the block that was looked at is not made twice.
             if not self._untouched:
+                self._complete = complete
                 walk = in_blocks(stream(), device, device.block_bytes)
                 self._rows = _at_least_one(list(islice(walk, 1)), walk, columns, device)
 
     if reference is None:
-        some = ahead[0].x if ahead else None
-        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin, some))
-        del some  # else it would live as long as the matrix is built
+        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin))
     else:
         form = type(reference)
     options: dict[str, Any] = {"max_bin": max_bin, "nthread": threads, "ref": reference, "missing": np.nan}

@@ -181,9 +181,9 @@ def test_a_limit_makes_the_gpu_look_smaller_and_never_larger():
         assert gpu.chunk_bytes == (2 << 30) // 32
         with gpu.session():
             assert cupy.get_default_memory_pool().get_limit() == (2 << 30) // 4
-        rows, columns = 3_000_000, 214  # more than 0.4 of 2 GiB, less than that of 8
-        assert gpu.matrix_type(rows, columns, 256, None) == "ExtMemQuantileDMatrix"
-        assert training_device("cuda").matrix_type(rows, columns, 256, None) == "QuantileDMatrix"
+        rows, columns = 5_000_000, 214  # more than 0.4 of 2 GiB, less than that of 8
+        assert gpu.matrix_type(rows, columns, 256) == "ExtMemQuantileDMatrix"
+        assert training_device("cuda").matrix_type(rows, columns, 256) == "QuantileDMatrix"
         assert training_device("cuda", gpu_memory_mb=1 << 20).chunk_bytes == (8 << 30) // 32
 
 
@@ -224,26 +224,41 @@ def test_memory_that_xgboost_does_not_get_is_said_too_and_its_other_errors_are_i
 
 
 def test_binned_rows_take_the_bits_that_number_all_bins_and_nothing():
-    assert binned_bytes(1_000, 214, 256, complete=False) == 1_000 * 214 * 2  # 54,785 symbols: 16 bits
-    assert binned_bytes(8, 1, 255, complete=False) == 8  # 256 symbols: 8 bits
-    assert binned_bytes(8, 1, 256, complete=False) == 9  # 257 symbols: 9 bits
-    assert binned_bytes(10**8, 214, 64, complete=False) == 10**8 * 214 * 14 // 8
-    assert binned_bytes(8_000, 214, 256, complete=True) == 9_000 * 214  # 257 of a column: 9 bits
+    assert binned_bytes(8, 1, 255) == 8  # 256 symbols: 8 bits
+    assert binned_bytes(8, 1, 256) == 9  # 257 symbols: 9 bits
+    assert binned_bytes(8_000, 214, 256) == 9_000 * 214
+    assert binned_bytes(10**8, 214, 64) == 10**8 * 214 * 7 // 8
 
 
 @needs_compiler
 def test_rows_that_do_not_fit_the_gpu_are_kept_in_the_memory_of_the_host():
     with trained_on_host() as device:
         gpu = training_device("cuda")
-        most = int(0.4 * device.free_bytes) // (214 * 2)
-        assert gpu.matrix_type(most, 214, 256, None) == "QuantileDMatrix"
-        assert gpu.matrix_type(most + 1, 214, 256, None) == "ExtMemQuantileDMatrix"
-        rows = np.array([[1.0, np.nan], [np.nan, 1.0]], np.float32)
-        assert gpu.matrix_type(most + 1, 214, 256, gpu.put(rows)) == "ExtMemQuantileDMatrix"
-        rows[0, 1] = 2.0  # one row that misses nothing
-        assert gpu.matrix_type(most + 1, 214, 256, gpu.put(rows)) == "QuantileDMatrix"
-        assert gpu.matrix_type(most * 16 // 9 + 9, 214, 256, gpu.put(rows)) == "ExtMemQuantileDMatrix"
-    assert training_device("cpu").matrix_type(10**12, 214, 256, None) == "QuantileDMatrix"
+        most = int(0.4 * device.free_bytes) * 8 // (214 * 9)
+        assert gpu.matrix_type(most, 214, 256) == "QuantileDMatrix"
+        assert gpu.matrix_type(most + 1, 214, 256) == "ExtMemQuantileDMatrix"
+    assert training_device("cpu").matrix_type(10**12, 214, 256) == "QuantileDMatrix"
+
+
+@needs_compiler
+@covers("context", "transpose")
+def test_one_row_of_no_weight_that_misses_nothing_is_added_on_a_gpu():
+    """Without it XGBoost keeps 16 bits of a value where 9 are enough."""
+    with trained_on_host():
+        device = training_device("cuda")
+        stream = stream_of(SourceOnGpu(frame_count=900), device)
+        matrix, tally = binned_matrix(stream, device=device, max_bin=32, threads=1, what="rows")
+        whole = np.concatenate([device.to_host(rows.x) for rows in stream()])
+        whole[:, -1] = np.nan
+        added = device.complete_row(device.put(whole))
+        assert added.shape == (1, whole.shape[1])
+        assert not np.isnan(added).any()
+        for column, value in enumerate(device.to_host(added)[0]):
+            known = whole[~np.isnan(whole[:, column]), column]
+            assert value == (known[0] if len(known) else 0.0)
+    assert matrix.num_row() == tally.rows + 1
+    assert matrix.get_weight()[-1] == 0.0
+    assert (matrix.get_weight()[:-1] > 0.0).all()
 
 
 def stream_of(source, device):
@@ -268,8 +283,7 @@ class Altered:
     def __getattr__(self, name):
         return getattr(self._host, name)
 
-    def matrix_type(self, rows, columns, max_bin, first):
-        assert first is not None
+    def matrix_type(self, rows, columns, max_bin):
         self.asked.append((rows, columns, max_bin))
         return self._form
 
