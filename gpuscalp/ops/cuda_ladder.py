@@ -16,9 +16,9 @@ from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, load_module
 from gpuscalp.ops.device_arrays import require
 from gpuscalp.ops.ladder import StepState
 from gpuscalp.ops.ladder_codes import (
+    FINISH_COUNT,
     FINISH_FIELDS,
     GROUP_FIELDS,
-    FINISH_COUNT,
     OP,
     SIZE,
     SPECTRUM_BINS,
@@ -28,7 +28,7 @@ from gpuscalp.ops.ladder_codes import (
 )
 
 STEP_THREADS = 64  # of a block of `step`, as in the kernel; one thread per symbol
-BATCH_THREADS = 128  # of a block of `batch_…`, as in the kernel: a power of two; they are neighbouring frames
+BATCH_THREADS = 128  # of a block of `batch_…`, as in the kernel: a power of two; neighbouring frames
 # Frames that a block of `batch_…` walks along. Before them it computes the halo of its windows, which another
 # block computes too: 6 % more for the longest windows of the default graph (511 frames), 3 % for its spectra.
 TILE_FRAMES = 8192
@@ -38,8 +38,9 @@ BATCH_BLOCKS = 1024
 
 MAX_SPANS = 8  # registers that the kernel has for the elements of a DECAY
 
-# FRAMES and WORDS of the families in ladder.cu, by how the names of their entry points end: frames that a thread has
-# at a time, and floats of an element in shared memory. DECAY is compiled twice: for up to so many spans.
+# FRAMES and WORDS of the families in ladder.cu, by how the names of their entry points end: frames that a
+# thread has at a time, and floats of an element in shared memory. DECAY is compiled twice: for up to so many
+# spans.
 _LAYOUTS = {
     "moments": (4, 2),
     "extremes": (4, 2),
@@ -90,8 +91,8 @@ class Launch(NamedTuple):
 def batch_scratch(program: Program, tile: int) -> tuple[Launch, ...]:  # noqa: ARG001
     """Return the launches of a batch: what is worked with lies in registers and shared memory.
 
-    One for each entry point and length of windows: a block gets no more shared memory than its group needs. Those
-    that need the most come first: at the end small blocks fill up the multiprocessors.
+    One for each entry point and length of windows: a block gets no more shared memory than its group needs.
+    Those that need the most come first: at the end small blocks fill up the multiprocessors.
     """
     groups = _on_host(program).groups
     _check_program(groups)
@@ -187,7 +188,8 @@ def batch(program: Program, channels: Any, first: int, last: int, tile: int, scr
     module, cuda = load_module("ladder"), import_cupy().cuda
     current, begun = cuda.get_current_stream(), cuda.Event(disable_timing=True)
     begun.record(current)
-    # Side by side: no launch fills the GPU to its end, nor needs the same of it, registers or shared memory, as another.
+    # Side by side: no launch fills the GPU to its end, and of what one leaves (registers, shared memory, and the
+    # time in which it waits) another makes use.
     for launch in scratch:
         own = _tile_frames(launch, symbol_count * len(program.groups), last - first, tile)
         most = max(launch.shared_bytes, DEFAULT_DYNAMIC_SHARED_BYTES)

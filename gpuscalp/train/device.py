@@ -91,7 +91,7 @@ class TrainingDevice(Protocol):
         ...
 
     def complete_row(self, block: Any) -> Any:
-        """Return float32[1, F] that misses nothing, of values of a block of rows; None where it is of no use."""
+        """Return float32[1, F] that misses nothing, of values of a block; None where it is of no use."""
         ...
 
     def predictor(self, forest: Forest) -> Predictor:

@@ -18,8 +18,6 @@ from gpuscalp.ops.ladder_codes import (
     FINISH_FIELDS,
     GROUP_FIELDS,
     LEVELS,
-    OP,
-    SIZE,
     SPECTRUM_BINS,
     TOP,
     Op,
