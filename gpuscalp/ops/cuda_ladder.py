@@ -188,8 +188,8 @@ def batch(program: Program, channels: Any, first: int, last: int, tile: int, scr
     module, cuda = load_module("ladder"), import_cupy().cuda
     current, begun = cuda.get_current_stream(), cuda.Event(disable_timing=True)
     begun.record(current)
-    # Side by side: no launch fills the GPU to its end, and of what one leaves (registers, shared memory, and the
-    # time in which it waits) another makes use.
+    # Side by side: no launch fills the GPU to its end, and what one leaves (registers, shared memory, time in
+    # which it waits) another can use.
     for launch in scratch:
         own = _tile_frames(launch, symbol_count * len(program.groups), last - first, tile)
         most = max(launch.shared_bytes, DEFAULT_DYNAMIC_SHARED_BYTES)
