@@ -10,10 +10,10 @@ given the frames its horizon needs (``look_ahead_frames``, ``look_back_frames``)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ _READABLE: Final = Quality.WARM_UP | Quality.STALE
 # Fixed point of 1 / concurrency: integer sums have one value in any order, so a weight has the same bits
 # however the recording is cut. 40 bits leave room for the sum over 8 million frames.
 _UNIT: Final = 1 << 40
+_BLOCK: Final = 1 << 14  # rows whose labels are made at once: what is made on the way stays in the cache
 
 
 class Direction(IntEnum):
@@ -44,6 +45,7 @@ class Direction(IntEnum):
     UP = 2
 
 
+_FLAT: Final = np.int8(Direction.FLAT)
 CLASSES: Final = tuple(direction.name for direction in Direction)
 
 
@@ -144,7 +146,7 @@ def label_frames(
     entry = quoted & ((frames.quality & np.uint32(mask)) == 0)
     path = quoted & ((frames.quality & np.uint32(mask & ~int(_READABLE))) == 0)
     # Twice the mid, in ticks: an exact integer, and the factor two cancels in the return.
-    mid2 = frames.bid_px.astype(np.int64) + frames.ask_px
+    mid2 = np.add(frames.bid_px, frames.ask_px, dtype=np.int64)
     if label.kind == "forward":
         return forward(
             frames.end_ns, mid2, entry, path, steps=steps, frame_ns=grid.frame_ms * NS_PER_MS,
@@ -179,12 +181,14 @@ def forward(
     if count <= 0:
         return labels
     whole = end_ns[steps:] - end_ns[:count] == steps * frame_ns
-    valid = entry[:count] & path[steps:] & whole[:, None]
-    returns = _return_bps(mid2[:count], mid2[steps:], valid)
-    labels.return_bps[:count] = returns
-    labels.direction[:count] = np.where(valid, _classes(returns, threshold_bps, -threshold_bps), NO_CLASS)
-    labels.end_ns[:count] = np.where(valid, end_ns[steps:, None], 0)
-    labels.span_frames[:count] = np.where(valid, steps, 0)
+    for some, ahead in _blocks(count, mid2.shape[1], steps):
+        valid = entry[some] & path[ahead] & whole[some, None]
+        returns = _return_bps(mid2[some], mid2[ahead], valid)
+        direction = _classes(np.greater, returns, threshold_bps, -threshold_bps)
+        labels.return_bps[some] = returns
+        labels.direction[some] = np.where(valid, direction, NO_CLASS)
+        labels.end_ns[some] = np.where(valid, end_ns[ahead, None], 0)
+        labels.span_frames[some] = np.where(valid, np.int32(steps), np.int32(0))
     return labels
 
 
@@ -217,45 +221,30 @@ def triple_barrier(
 
     Notes
     -----
-    López de Prado (2018), Advances in Financial Machine Learning, ch. 3. Cost O(T·S·log steps), and a look at
-    every frame until the touch for the rows that have one.
+    López de Prado (2018), Advances in Financial Machine Learning, ch. 3. Cost O(T·S·log steps).
     """
     labels = _none(entry)
     count = len(end_ns) - steps
     if count <= 0:
         return labels
     whole = end_ns[steps:] - end_ns[:count] == steps * frame_ns
-    # Were frames looked at up to the touch only, a row that waits for its touch would meet a doubtful frame
-    # more often than one that is touched at once, and FLAT would be rarer among the labels than it comes.
-    doubtful = np.zeros((len(end_ns) + 1, mid2.shape[1]), np.int32)
-    np.cumsum(~path, axis=0, out=doubtful[1:])
-    clear = doubtful[steps + 1 :] == doubtful[1 : count + 1]
-    rows, symbols = np.nonzero(entry[:count] & clear & whole[:, None])
-    start, span = mid2[rows, symbols], np.full(len(rows), steps)
-
-    def touches(mid2: I64, entered: I64) -> Flags:
-        returns = BPS * (mid2 - entered) / entered
-        return np.asarray((returns >= upper_bps) | (returns <= -lower_bps))
-
-    # Most rows of a quiet market touch nothing: their extremes tell it, without a look at every step.
-    ever = [touches(_ahead(pick, mid2, steps)[rows, symbols], start) for pick in (np.maximum, np.minimum)]
-    waiting = np.flatnonzero(ever[0] | ever[1])
-    for step in range(1, steps + 1):
-        if len(waiting) == 0:
-            break
-        hit = touches(mid2[rows[waiting] + step, symbols[waiting]], start[waiting])
-        span[waiting[hit]] = step
-        waiting = waiting[~hit]
-    ends = rows + span
-    returns = BPS * (mid2[ends, symbols] - start) / start
-    labels.direction[rows, symbols] = np.where(
-        returns >= upper_bps,
-        Direction.UP,
-        np.where(returns <= -lower_bps, Direction.DOWN, Direction.FLAT),
-    )
-    labels.return_bps[rows, symbols] = returns
-    labels.end_ns[rows, symbols] = end_ns[ends]
-    labels.span_frames[rows, symbols] = span
+    width = max(_BLOCK // len(end_ns), 1)
+    for left in range(0, mid2.shape[1], width):
+        some = slice(left, left + width)
+        mids = np.ascontiguousarray(mid2[:, some])
+        # Were frames looked at up to the touch only, a row that waits for its touch would meet a doubtful
+        # frame more often than one that is touched at once, and FLAT would be rarer than it comes.
+        clear = _ahead(np.logical_and, _doubled(np.logical_and, path[:, some], steps), steps)
+        valid = entry[:count, some] & clear & whole[:, None]
+        span = np.where(valid, np.int32(steps), np.int32(0))
+        _shorten(span, mids, steps, upper_bps, lower_bps)
+        ends = np.arange(count)[:, None] + span
+        returns = _return_bps(mids[:count], np.take_along_axis(mids, ends, axis=0), valid)
+        direction = _classes(np.greater_equal, returns, upper_bps, -lower_bps)
+        labels.direction[:count, some] = np.where(valid, direction, NO_CLASS)
+        labels.return_bps[:count, some] = returns
+        labels.end_ns[:count, some] = np.where(valid, end_ns[ends], 0)
+        labels.span_frames[:count, some] = span
     return labels
 
 
@@ -278,21 +267,12 @@ def uniqueness(labels: Labels, taken: Flags) -> F64:
     -----
     López de Prado (2018), Advances in Financial Machine Learning, ch. 4.
     """
-    used = taken & labels.valid
-    frame_count, symbol_count = used.shape
-    rows, symbols = np.nonzero(used)
-    ends = rows + labels.span_frames[rows, symbols]
-    change = np.zeros((frame_count + 2, symbol_count), np.int64)
-    # A label entered at the close of frame t lives in frames t+1 … end.
-    np.add.at(change, (rows + 1, symbols), 1)
-    np.add.at(change, (ends + 1, symbols), -1)
-    open_count = np.cumsum(change, axis=0)
-    share = np.where(open_count > 0, _UNIT // np.maximum(open_count, 1), 0)
-    total = np.cumsum(share, axis=0)
-    weight = np.zeros(used.shape)
-    spanned = total[ends, symbols] - total[rows, symbols]
-    weight[rows, symbols] = spanned / (_UNIT * (ends - rows).astype(np.float64))
-    return weight
+    from gpuscalp.ops.overlap import mean_share  # here: what only names labels does not wait for Numba
+
+    used = np.ascontiguousarray(taken & labels.valid)
+    shares = np.zeros(len(used) + 1, np.int64)
+    shares[1:] = _UNIT // np.arange(1, len(shares))
+    return mean_share(used, np.ascontiguousarray(labels.span_frames), shares, float(_UNIT))
 
 
 def _none(entry: Flags) -> Labels:
@@ -306,20 +286,58 @@ def _none(entry: Flags) -> Labels:
     )
 
 
-def _ahead(pick: np.ufunc, mid2: I64, steps: int) -> I64:
-    """Return int64[T - steps, S]: the greatest or the least of the mids of frames t+1 … t+steps."""
-    found, width = mid2[1:], 1
+def _shorten(span: npt.NDArray[np.int32], mids: I64, steps: int, upper_bps: float, lower_bps: float) -> None:
+    """Shorten the spans above 0, int32[T - steps, S], to the first touch of the mids int64[T, S]."""
+
+    def touched(highest: I64, lowest: I64, entered: I64) -> Flags:
+        up, down = (BPS * (extreme - entered) / entered for extreme in (highest, lowest))
+        return np.asarray((up >= upper_bps) | (down <= -lower_bps))
+
+    # Most rows of a quiet market touch nothing: their extremes tell it.
+    high, low = (_doubled(pick, mids, steps) for pick in (np.maximum, np.minimum))
+    entered = np.where(span > 0, mids[: len(span)], 1)
+    ever = touched(_ahead(np.maximum, high, steps), _ahead(np.minimum, low, steps), entered)
+    rows, symbols = np.nonzero(ever & (span > 0))
+    entered = entered[rows, symbols]
+    at = rows + 1
+    for highest, lowest in zip(reversed(high), reversed(low), strict=True):
+        # At the end of the frames the window begins earlier, but behind the entry: where nothing was touched.
+        window = np.minimum(at, len(highest) - 1), symbols
+        missed = ~touched(highest[window], lowest[window], entered)
+        at += missed * (len(mids) - len(highest) + 1)
+    span[rows, symbols] = at - rows
+
+
+def _doubled(pick: np.ufunc, values: npt.NDArray[Any], steps: int) -> list[npt.NDArray[Any]]:
+    """Return [T, S], [T - 1, S], [T - 3, S] …: ``pick`` over 1, 2, 4 … ≤ ``steps`` frames from each on."""
+    found = [values]
+    width = 1
     while 2 * width <= steps:
-        found = pick(found[:-width], found[width:])
+        found.append(pick(found[-1][:-width], found[-1][width:]))
         width *= 2
-    rest = steps - width
+    return found
+
+
+def _ahead(pick: np.ufunc, doubled: list[npt.NDArray[Any]], steps: int) -> npt.NDArray[Any]:
+    """Return [T - steps, S]: ``pick`` over frames t+1 … t+steps."""
+    found = doubled[-1][1:]
+    rest = steps - (1 << (len(doubled) - 1))
     return np.asarray(pick(found[: len(found) - rest], found[rest:]))
+
+
+def _blocks(count: int, width: int, steps: int) -> Iterator[tuple[slice, slice]]:
+    """Yield frames whose arrays fit a processor's cache, and those ``steps`` behind them."""
+    length = max(_BLOCK // max(width, 1), 1)
+    for start in range(0, count, length):
+        stop = min(start + length, count)
+        yield slice(start, stop), slice(start + steps, stop + steps)
 
 
 def _return_bps(start: I64, stop: I64, valid: Flags) -> F64:
     return np.where(valid, BPS * (stop - start) / np.where(valid, start, 1), np.nan)
 
 
-def _classes(returns: F64, above: float, below: float) -> I8:
-    up, down = returns > above, returns < below
-    return np.where(up, Direction.UP, np.where(down, Direction.DOWN, Direction.FLAT)).astype(np.int8)
+def _classes(beyond: np.ufunc, returns: F64, upper: float, lower: float) -> I8:
+    """Return int8[...]: UP where a return is ``beyond`` the upper limit, DOWN where beyond the lower one."""
+    up, down = beyond(returns, upper), beyond(-returns, -lower)
+    return np.asarray(_FLAT + up.view(np.int8) - (down & ~up).view(np.int8))

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuscalp import labels as made
 from gpuscalp.config import GridConfig, LabelConfig, RiskConfig
 from gpuscalp.errors import ConfigError
-from gpuscalp.labels import NO_CLASS, Direction, horizon_frames, label_frames, quality_mask, uniqueness
+from gpuscalp.labels import (
+    NO_CLASS,
+    Direction,
+    Labels,
+    horizon_frames,
+    label_frames,
+    quality_mask,
+    uniqueness,
+)
 from gpuscalp.schema import FrameBlock, Quality
 
 FRAME_NS = 100_000_000
@@ -115,6 +125,42 @@ def test_labels_equal_a_loop_over_one_path(moves, doubts, steps, kind):
     np.testing.assert_array_equal(labels.end_ns[:, 0], np.where(direction == NO_CLASS, 0, ends))
     sound = [bool(mid > 0 and not names & KEEPS_OUT) for mid, names in zip(mid2.tolist(), bits, strict=True)]
     assert labels.entry[:, 0].tolist() == sound
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(0, 40),
+    symbols=st.integers(1, 5),
+    steps=st.integers(1, 45),
+    kind=kinds,
+    block=st.sampled_from([1, 40, 90, 1 << 14]),
+)
+def test_symbols_with_holes_in_the_grid_equal_a_loop_over_each(seed, count, symbols, steps, kind, block):
+    rng = np.random.default_rng(seed)
+    step = rng.choice([0, 1, 9], symbols)  # a mid that stands, one that seldom touches, one that always does
+    mid2 = 20_000 + np.cumsum(rng.integers(-step, step + 1, (count, symbols)), axis=0)
+    mid2[rng.random((count, symbols)) < rng.choice([0.0, 0.05])] = 0
+    names = np.array(["OUTLIER", "WARM_UP", "STALE", "GAP"])[rng.integers(0, 4, (count, symbols))]
+    quality = np.vectorize(lambda name: int(Quality[name]), otypes=[np.uint32])(names)
+    quality[rng.random((count, symbols)) < rng.choice([0.9, 1.0])] = 0
+    end_ns = START_NS + FRAME_NS * np.cumsum(rng.choice([1, 1, 2], count, p=[0.5, 0.46, 0.04]))
+
+    with mock.patch.object(made, "_BLOCK", block):
+        labels = label_frames(frames_of(mid2, quality, end_ns), label_of(kind, steps), GRID)
+
+    whole = [t + steps < count and end_ns[t + steps] - end_ns[t] == steps * FRAME_NS for t in range(count)]
+    for symbol in range(symbols):
+        bits = [{bit.name for bit in Quality if word & bit} for word in quality[:, symbol].tolist()]
+        rows = oracle(kind, mid2[:, symbol].tolist(), bits, steps)
+        wanted = [row if good else (NO_CLASS, math.nan, 0) for row, good in zip(rows, whole, strict=True)]
+        ends = [end_ns[t + span] if span else 0 for t, (_, _, span) in enumerate(wanted)]
+        # To the bit, as is what no row of other symbols may change.
+        assert labels.direction[:, symbol].tolist() == [row[0] for row in wanted]
+        np.testing.assert_array_equal(labels.return_bps[:, symbol], [row[1] for row in wanted])
+        assert labels.span_frames[:, symbol].tolist() == [row[2] for row in wanted]
+        assert labels.end_ns[:, symbol].tolist() == ends
+    types = [getattr(labels, name).dtype for name in Labels.__slots__]
+    assert types == [np.int8, np.float64, np.int64, np.int32, np.bool_]
 
 
 @given(seed=st.integers(0, 2**31), doubts=doubts.filter(bool), steps=st.integers(1, 12), kind=kinds)
@@ -268,6 +314,41 @@ def test_uniqueness_equals_the_mean_share_of_open_labels(moves, steps, taken):
             shares = [1.0 / sum(u in other for other in spans.values()) for u in spans[t]]
             wanted = sum(shares) / len(shares)
         assert weight[t, 0] == pytest.approx(wanted, abs=1e-9)
+
+
+def labels_over(span, direction) -> Labels:
+    """Labels int[T, S] of which only the spans, and whether there is one, matter."""
+    nothing = np.zeros(span.shape)
+    return Labels(direction, nothing, nothing.astype(np.int64), span, nothing.astype(bool))
+
+
+@given(seed=st.integers(0, 2**31), count=st.integers(0, 30), symbols=st.integers(1, 4), turned=st.booleans())
+def test_uniqueness_has_the_bits_of_whole_numbers(seed, count, symbols, turned):
+    rng = np.random.default_rng(seed)
+    left = np.arange(count)[::-1, None]  # frames behind each row
+    span = np.minimum(rng.integers(1, 20, (count, symbols)), left).astype(np.int32)
+    direction = np.where((span > 0) & (rng.random(span.shape) < 0.8), 1, NO_CLASS).astype(np.int8)
+    taken = rng.random(span.shape) < rng.choice([0.0, 0.5, 1.0])
+    given_span, given_taken = (np.asfortranarray(each) if turned else each for each in (span, taken))
+
+    weight = uniqueness(labels_over(given_span, direction), given_taken)
+
+    assert weight.shape == span.shape
+    for symbol in range(symbols):
+        used = np.flatnonzero(taken[:, symbol] & (direction[:, symbol] != NO_CLASS)).tolist()
+        spans = {t: range(t + 1, t + 1 + int(span[t, symbol])) for t in used}
+        wanted = [0.0] * count
+        for t, frames in spans.items():
+            spanned = sum(2**40 // sum(u in other for other in spans.values()) for u in frames)
+            wanted[t] = spanned / (2.0**40 * len(frames))
+        assert weight[:, symbol].tolist() == wanted
+
+
+@pytest.mark.parametrize("span", [-1, 2, 2**31 - 1])
+def test_uniqueness_of_a_label_that_ends_outside_the_frames_is_refused(span):
+    spans = np.array([[1], [span], [0]], np.int32)
+    with pytest.raises(IndexError, match="ends outside"):
+        uniqueness(labels_over(spans, np.array([[1], [1], [NO_CLASS]], np.int8)), np.ones((3, 1), bool))
 
 
 def test_labels_that_do_not_overlap_weigh_one():

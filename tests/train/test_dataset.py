@@ -66,6 +66,29 @@ def test_rows_carry_the_columns_of_their_own_frame():
         assert sum(map(len, rows.values())) == chosen.sum()
 
 
+def test_rows_of_many_symbols_carry_what_their_chunk_says_of_them():
+    source = FakeSource(frame_count=120, symbol_count=35, gap_at=80)
+    chunk = next(labelled_chunks(source.chunks(), quick_config()))
+    chosen = chunk.taken & (np.random.default_rng(2).random(chunk.taken.shape) < 0.3)
+    chosen[:, [0, 17, 34]] = False
+    blocks = list(chunk.rows(chosen, training_device("cpu")))
+    assert [int(rows.symbol[0]) for rows in blocks] == np.flatnonzero(chosen.any(axis=0)).tolist()
+    for rows in blocks:
+        symbol = int(rows.symbol[0])
+        at = np.flatnonzero(chosen[:, symbol])
+        for got, wanted in (
+            (rows.x, chunk.chunk.features[symbol][:, at].T),
+            (rows.direction, chunk.labels.direction[at, symbol]),
+            (rows.return_bps, chunk.labels.return_bps[at, symbol]),
+            (rows.weight, chunk.weight[at, symbol]),
+            (rows.end_ns, chunk.end_ns[at]),
+            (rows.label_end_ns, chunk.labels.end_ns[at, symbol]),
+            (rows.symbol, np.full(len(at), symbol, np.int32)),
+        ):
+            assert got.dtype == wanted.dtype
+            np.testing.assert_array_equal(got, wanted)
+
+
 def test_blocked_and_warming_frames_are_no_rows():
     config = quick_config()
     chunks = list(labelled_chunks(FakeSource(frame_count=400, gap_at=200).chunks(), config))
