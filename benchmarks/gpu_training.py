@@ -29,7 +29,7 @@ from gpuscalp.train.device import training_device
 from gpuscalp.train.source import chunk_frames
 
 FRAME_NS: Final = 100 * NS_PER_MS
-ROUNDS: Final = 20
+ROUNDS: Final = 10
 
 
 def training_config() -> TrainConfig:
