@@ -286,7 +286,10 @@ class _Gpu:
         return lambda x: on_host(self.to_host(x)), by_xgboost
 
     def _free_bytes(self) -> int:
-        free_bytes = int(self._ops.xp.cuda.runtime.memGetInfo()[0])
+        # What CuPy's pool has taken is free for what has a share of its own: by the end of a fold that is all
+        # of the pool, and rows that had room would be told that they have none.
+        own_bytes = int(self._ops.xp.get_default_memory_pool().total_bytes())
+        free_bytes = int(self._ops.xp.cuda.runtime.memGetInfo()[0]) + own_bytes
         return free_bytes if self._limit_bytes is None else min(free_bytes, self._limit_bytes)
 
 

@@ -261,6 +261,9 @@ class Pool:
     def _drop(self, byte_count: int) -> None:
         self._live_bytes -= byte_count
 
+    def total_bytes(self) -> int:
+        return self._live_bytes
+
     def get_limit(self) -> int:
         return self._limit
 

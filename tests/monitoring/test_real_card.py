@@ -52,17 +52,23 @@ def test_memory_that_is_taken_is_missed(nvml):
     import cupy
 
     card = _visible(nvml)[0]
+    missed = []
     with cupy.cuda.Device(0):
         held = cupy.cuda.alloc(MIB)  # the context, before the first look
-        before = read_card(nvml, card, at_ns=0, pids=(os.getpid(),))
-        more = cupy.cuda.Memory(512 * MIB)
-        after = read_card(nvml, card, at_ns=0, pids=(os.getpid(),))
-        assert before.free_bytes is not None
-        assert after.free_bytes is not None
-        assert before.free_bytes - after.free_bytes >= 500 * MIB
-        if after.own_bytes is not None:  # in a container the driver may name other processes
-            assert after.own_bytes >= 512 * MIB
-        del more, held
+        for _ in range(20):  # whoever else uses the card may give some back meanwhile
+            before = read_card(nvml, card, at_ns=0, pids=(os.getpid(),))
+            more = cupy.cuda.Memory(512 * MIB)
+            after = read_card(nvml, card, at_ns=0, pids=(os.getpid(),))
+            assert before.free_bytes is not None
+            assert after.free_bytes is not None
+            missed.append((before.free_bytes - after.free_bytes) // MIB)
+            if after.own_bytes is not None:  # in a container the driver may name other processes
+                assert after.own_bytes >= 512 * MIB
+            del more
+            if 500 <= missed[-1] < 600:
+                break
+        del held
+    assert 500 <= missed[-1] < 600, missed
 
 
 def test_events_can_be_listened_to_and_none_comes_from_a_card_that_is_well(nvml):

@@ -118,6 +118,17 @@ def test_training_fits_the_memory_that_it_is_given(memory_mb, symbols):
     assert pool.peak_bytes < 0.75 * (memory_mb << 20) / 4
 
 
+def test_what_the_pool_has_taken_leaves_the_binned_rows_their_share():
+    """At the end of a fold it had taken all of its share, and the next matrix went to the host's memory."""
+    with trained_on_host() as device:
+        gpu = training_device("cuda")
+        most = int(0.4 * device.free_bytes) * 8 // (COLUMNS * 9)
+        held = device.array(np.zeros(1 << 20))
+        device.free_bytes -= held.nbytes
+        assert gpu.matrix_type(most, COLUMNS, 256) == "QuantileDMatrix"
+        assert gpu.matrix_type(most + 1, COLUMNS, 256) == "ExtMemQuantileDMatrix"
+
+
 def test_symbols_that_no_chunk_has_room_for_are_said():
     with pytest.raises(DeviceError, match="features do not fit the GPU") as caught:
         walk_twice(MEMORY_MIN_MB, 100)
