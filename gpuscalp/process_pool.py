@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 from gpuscalp.errors import GpuscalpError, is_out_of_memory
 from gpuscalp.lifeline import end_with
@@ -82,11 +83,38 @@ def stopped_as_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled by the main thread only
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    # A block inside another one notes for both.
+    signal.signal(signal.SIGTERM, before if isinstance(before, _Stop) else _Stop())
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def interrupt_if_stopped() -> None:
+    """Interrupt a block of ``stopped_as_interrupted`` that has been told to stop, and went on.
+
+    An interrupt is lost in a callback of which Python passes no error on, and where a library catches it.
+
+    Raises
+    ------
+    KeyboardInterrupt    SIGTERM has come since the outermost block began
+    """
+    stop = signal.getsignal(signal.SIGTERM)
+    if isinstance(stop, _Stop) and stop.wanted:
+        raise KeyboardInterrupt
+
+
+class _Stop:
+    """Takes SIGTERM as Ctrl-C, and notes that it came."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
+        self.wanted = True
+        signal.default_int_handler(number, frame)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

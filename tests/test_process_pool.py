@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from gpuscalp.errors import GpuscalpError
-from gpuscalp.process_pool import process_pool
+from gpuscalp.process_pool import interrupt_if_stopped, process_pool, stopped_as_interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120.0
@@ -132,3 +132,16 @@ def test_other_errors_are_passed_on_and_signals_are_as_before():
         assert submit(abs, -1).result() == 1
     assert signal.getsignal(signal.SIGTERM) is before
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
+
+
+def test_stop_is_remembered_until_the_outermost_block_ends():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopped_as_interrupted():
+        interrupt_if_stopped()
+        with stopped_as_interrupted(), suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_if_stopped()
+    assert signal.getsignal(signal.SIGTERM) is before
+    with stopped_as_interrupted():
+        interrupt_if_stopped()

@@ -49,7 +49,12 @@ SYSTEM_FIXES = {
 def main() -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
     sys.unraisablehook = _interrupt_again
-    sys.exit(run(sys.argv[1:]))
+    code = INTERRUPTED
+    with suppress(KeyboardInterrupt):  # once more, while it is told of the first
+        code = run(sys.argv[1:])
+    if code == INTERRUPTED:
+        _hear_no_more()
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -95,6 +100,15 @@ def command_tree() -> Any:
     return get_command(app)
 
 
+def _hear_no_more() -> None:
+    """Let nothing but the exit code end this process, which is on its way out."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # Python remembers an interrupt that has passed through the exec of a text, as some libraries do when they
+    # are imported, and at its end under ``python -m`` kills itself by SIGINT. The next text makes it forget.
+    exec("")  # noqa: S102
+
+
 def _interrupt_again(swallowed: sys.UnraisableHookArgs) -> None:
     """Let Ctrl-C come once more where it has hit a callback of which Python passes no error on.
 
@@ -106,7 +120,9 @@ def _interrupt_again(swallowed: sys.UnraisableHookArgs) -> None:
         return
     # Later, and from outside: a signal that is raised here would be taken here.
     main_thread = threading.main_thread().ident
-    again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main_thread, signal.SIGINT))
+    # What a shell has put into the background hears no Ctrl-C: there it was SIGTERM.
+    number = signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
+    again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main_thread, number))
     again.daemon = True
     with suppress(RuntimeError):  # no thread starts any more: the process is ending
         again.start()

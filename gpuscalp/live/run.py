@@ -46,7 +46,7 @@ from gpuscalp.live.workers import look_for_gpus, predicting
 from gpuscalp.logs import LogWriter
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
 from gpuscalp.monitoring.nvml import CardSample
-from gpuscalp.process_pool import stopped_as_interrupted
+from gpuscalp.process_pool import interrupt_if_stopped, stopped_as_interrupted
 from gpuscalp.progress import Progress
 from gpuscalp.redaction import keep_environment
 from gpuscalp.rehearsal import open_source
@@ -244,6 +244,7 @@ def _run(
                 )
                 # A start that comes to nothing must not tie the name to its model and its configuration.
                 undo.callback(remove_unbegun, path)
+            interrupt_if_stopped()  # nothing has begun yet
             return asyncio.run(
                 _session(path, running, rest, seconds, worker_faults, told, on_status, way, notes)
             )
@@ -316,6 +317,7 @@ async def _session(
         source = way.source(session, config, rest, clock)
         runner = Runner(session, config, source, on_status=show, gpu=gpu, logs=logs, pulse=pulse)
         runners.append(runner)
+        interrupt_if_stopped()  # from here on it trades
         unstarted.pop_all()
         await runner.run(seconds)
         newest = runner.last_status

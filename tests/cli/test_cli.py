@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from rich.text import Text
 
 from gpuscalp import __version__, errors
 from gpuscalp.cli import app as app_module
-from gpuscalp.cli import command_tree, main, output, run
+from gpuscalp.cli import command_tree, output, run
 from gpuscalp.cli.app import app
 
 HEAVY = (
@@ -110,46 +108,6 @@ def test_interrupt_exits_130(cli, failing):
     error = json.loads(cli("fail", "--json").stdout)["error"]
     assert error["code"] == 130
     assert set(error) == {"code", "kind", "what", "where", "value", "fix"}
-
-
-class Lock:
-    """Something that can be referred to weakly."""
-
-
-def test_interrupt_that_python_swallows_comes_again(monkeypatch):
-    """Ctrl-C in the first seconds of a start hit a weak reference of the import system, and was gone."""
-
-    def run(_):
-        lock = Lock()
-        reference = weakref.ref(lock, lambda _: signal.raise_signal(signal.SIGINT))
-        del lock
-        assert reference() is None
-        time.sleep(30)
-
-    monkeypatch.setattr("gpuscalp.cli.run", run)
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    # A shell starts what it puts into the background without it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            main()
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_other_errors_that_python_swallows_are_told(monkeypatch, capsys):
-    def run(_):
-        lock = Lock()
-        reference = weakref.ref(lock, lambda _: 1 / 0)
-        del lock
-        return int(reference() is not None)
-
-    monkeypatch.setattr("gpuscalp.cli.run", run)
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

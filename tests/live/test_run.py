@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+import signal
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,30 @@ def test_start_that_is_refused_by_the_session_leaves_nothing(exchange, bundle, t
     with pytest.raises(ModelError):
         _run(tmp_path / "session", exchange, bundle)
     assert _made(tmp_path / "session") == []
+
+
+@pytest.mark.parametrize(
+    ("step", "begun"), [("instruments_of", False), ("open_watch", True)], ids=["not begun", "begun"]
+)
+def test_start_that_was_told_to_stop_never_runs(exchange, bundle, tmp_path, monkeypatch, step, begun):
+    """SIGTERM was lost where a library let the interrupt go, and the session began to trade."""
+    path, module = tmp_path / "session", importlib.import_module("gpuscalp.live.run")
+    real = getattr(module, step)
+
+    def careless(*arguments: Any) -> Any:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, step, careless)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        _run(path, exchange, bundle)
+    assert signal.getsignal(signal.SIGTERM) is before
+    if not begun:
+        assert _made(path) == []
+    monkeypatch.undo()
+    assert _run(path, exchange, bundle)["reason"] == "time is up"
 
 
 def test_copy_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):
