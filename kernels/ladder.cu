@@ -179,6 +179,7 @@ __device__ __forceinline__ float time_m2_of(int frames) {
 
 // ---- families -------------------------------------------------------------------------------------------
 // N registers hold an element; `row` is the row of memory that register i stands for (-1: none in this group).
+// INPUTS channels are read for a frame, which `lift` makes an element of, and which `finish` may ask for.
 // `Work` is what the statistics of one window share. A statistic that a family does not know is NaN.
 //
 // For `batch_…`: a thread has FRAMES frames at a time, so that what is found out once for all of them (levels, tables,
