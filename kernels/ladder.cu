@@ -863,10 +863,10 @@ __device__ __forceinline__ void batch_group(BATCH_PARAMETERS) {
     }
     if (SIZE > 0) {
         for (int i = thread; i < (group.top + 1) * SIZE; i += BATCH_THREADS) table[i] = constants[group.constants + i];
-        constants = table;
         group.constants = 0;
     }
     __syncthreads();
+    const float* const numbers = SIZE > 0 ? table : constants;
     unsigned finishing = 0;  // a bit for each level that has rows
     for (int i = 0; i < group.finish_count; ++i) finishing |= 1u << rows[i].x;
     const int reach = (1 << group.top) - 1;
@@ -920,13 +920,13 @@ __device__ __forceinline__ void batch_group(BATCH_PARAMETERS) {
 #pragma unroll
                 for (int j = 0; j < COUNT; ++j) {
                     float merged[Family::N];
-                    Family::merge(group, constants, level, older[j], e[j], merged);
+                    Family::merge(group, numbers, level, older[j], e[j], merged);
 #pragma unroll
                     for (int i = 0; i < Family::N; ++i) e[j][i] = merged[i];
                 }
             }
             if (at + STEP > 0 && (finishing >> level & 1)) {
-                row = finish_level_of_frames<Family>(constants, row, group, level, e, x, frames);
+                row = finish_level_of_frames<Family>(numbers, row, group, level, e, x, frames);
             }
         }
     }

@@ -115,7 +115,7 @@ def _cuda() -> Ops:
         context=cuda_context,
         forest=cuda_forest,
         tile_frames=cuda_ladder.TILE_FRAMES,
-        threaded=False,  # launches queue on one stream
+        threaded=False,  # the launches of one call fill the card
         ahead=4,
         staging=PinnedStaging,
         upload=upload_frames,

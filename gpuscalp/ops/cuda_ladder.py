@@ -1,6 +1,7 @@
 """The ladder on a GPU. Twin: ladder, whose docstrings say what is computed; kernel: kernels/ladder.cu.
 
 Nothing here waits for the device: calls queue on the current stream, and their order there is their order.
+What a batch launches runs on streams of its own, between what was queued there before and what comes after.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ def batch(program: Program, channels: Any, first: int, last: int, tile: int, scr
 
     Parameters
     ----------
-    scratch : from batch_scratch; may be shared
+    scratch : from batch_scratch, on the device that is current now; may be shared
 
     Raises
     ------

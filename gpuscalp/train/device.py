@@ -24,7 +24,7 @@ Predictor = Callable[[Any], F32]
 
 # Bytes of one chunk's features; the look-ahead of the labels keeps two or three chunks.
 HOST_CHUNK_BYTES: Final = 16_000_000
-GPU_CHUNK_BYTES: Final = 2_048_000_000
+GPU_CHUNK_BYTES: Final = 2 << 30
 # Of the GPU's free memory: for one chunk, for everything CuPy allocates, and for the binned rows. The rest is
 # XGBoost's: gradients, predictions and histograms.
 CHUNK_SHARE: Final = 1 / 32
@@ -188,8 +188,9 @@ class _Gpu:
 
     def __init__(self, ops: Ops, memory_mb: int | None) -> None:
         self._ops = ops
+        self._pool = ops.xp.get_default_memory_pool()
         self._limit_bytes = None if memory_mb is None else memory_mb << 20
-        free_bytes = self._free_bytes()
+        free_bytes = self._free_bytes(self._pool.free_bytes())
         if free_bytes < MEMORY_MIN_MB << 20:
             raise DeviceError(
                 "training needs more of the GPU's memory",
@@ -212,7 +213,7 @@ class _Gpu:
                 value=xgboost.__version__,
                 fix="install the CUDA build of XGBoost (docs/install.md), or use --device cpu",
             )
-        pool = self._ops.xp.get_default_memory_pool()
+        pool = self._pool
         out_of_memory = self._ops.xp.cuda.memory.OutOfMemoryError
         before = pool.get_limit()
         pool.set_limit(size=self._pool_bytes)
@@ -261,7 +262,10 @@ class _Gpu:
 
     def matrix_type(self, rows: int, columns: int, max_bin: int) -> str:
         """In the GPU's memory where there is room, else in the host's, page by page on its way through."""
-        fits = binned_bytes(rows, columns, max_bin) <= BINNED_SHARE * self._free_bytes()
+        # What CuPy's pool has taken is no matter, as it has a share of its own: by the end of a fold it has
+        # taken all of that, and rows that had room would be told that they have none.
+        free_bytes = self._free_bytes(self._pool.total_bytes())
+        fits = binned_bytes(rows, columns, max_bin) <= BINNED_SHARE * free_bytes
         return "QuantileDMatrix" if fits else "ExtMemQuantileDMatrix"
 
     def complete_row(self, block: Any) -> Any:
@@ -285,11 +289,9 @@ class _Gpu:
 
         return lambda x: on_host(self.to_host(x)), by_xgboost
 
-    def _free_bytes(self) -> int:
-        # What CuPy's pool has taken is free for what has a share of its own: by the end of a fold that is all
-        # of the pool, and rows that had room would be told that they have none.
-        own_bytes = int(self._ops.xp.get_default_memory_pool().total_bytes())
-        free_bytes = int(self._ops.xp.cuda.runtime.memGetInfo()[0]) + own_bytes
+    def _free_bytes(self, pool_bytes: int) -> int:
+        """Return what is free, with so much of what the pool has taken."""
+        free_bytes = int(self._ops.xp.cuda.runtime.memGetInfo()[0]) + int(pool_bytes)
         return free_bytes if self._limit_bytes is None else min(free_bytes, self._limit_bytes)
 
 

@@ -264,6 +264,9 @@ class Pool:
     def total_bytes(self) -> int:
         return self._live_bytes
 
+    def free_bytes(self) -> int:
+        return 0
+
     def get_limit(self) -> int:
         return self._limit
 

@@ -242,6 +242,26 @@ def test_batch_is_one_launch_for_each_family_and_length_the_largest_blocks_first
     assert max(size for *_, size in found) <= DEFAULT_DYNAMIC_SHARED_BYTES
 
 
+@needs_compiler
+@pytest.mark.usefixtures("small")
+@covers("ladder", "batch_moments", "batch_spectrum")
+def test_launches_of_a_batch_wait_for_what_was_queued_before_it(rng):
+    """They run on streams of their own."""
+    program, frame_count = program_of(DROPS["no long windows"]), 20
+    channels = random_channels(rng, ladder.halo(program) + frame_count, 1).transpose(2, 1, 0).copy()
+    out = garbage((1, int(program.finishes[:, 2].max()) + 1, frame_count), np.float32)
+    with cuda_on_host():
+        tables = up_tuple(program)
+        scratch = cuda_ladder.batch_scratch(tables, 64)
+        cuda_channels, cuda_out = up([np.zeros_like(channels), out])
+        cuda_channels.set(channels)
+        cuda_ladder.batch(tables, cuda_channels, 0, frame_count, 64, scratch, cuda_out)
+        for launch in scratch:
+            launch.stream.synchronize()  # and not the one on which they were queued
+        ladder.batch(program, channels, 0, frame_count, 64, ladder.batch_scratch(program, 64), out)
+        assert_twins([cuda_out], [out], ["columns"])
+
+
 def test_tiles_are_shortened_until_there_are_blocks_enough_but_not_below_the_halo():
     launch = cuda_ladder.Launch("batch_moments", np.zeros(10, np.int32), 511, 0, None)
     assert cuda_ladder._tile_frames(launch, 5000, 8192, 4096) == 4096  # enough blocks
