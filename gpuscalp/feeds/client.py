@@ -225,12 +225,15 @@ class FeedClient:
         connection.on_heard(now_ns)
         if not messages:
             return
+        names = {message[11 : message.find(b'"', 11)].decode("utf-8", "replace") for message in messages}
         watchdog = self._watch.watchdogs.get(number)
+        for name in names:
+            if watchdog is None:
+                self._watch.on_early(number, name, now_ns)
+            else:
+                watchdog.on_message(name, now_ns)
         if watchdog is None:
             self._on_replies(connection, messages, now_ns)
-        else:
-            for name in {message[11 : message.find(b'"', 11)] for message in messages}:
-                watchdog.on_message(name.decode("utf-8", "replace"), now_ns)
         self._receiver.on_messages(number, recv_ns, messages)
 
     def _on_replies(self, connection: Connection, messages: list[bytes], now_ns: int) -> None:

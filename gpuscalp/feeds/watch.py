@@ -34,7 +34,8 @@ class Watch:
     """The watchdogs of all connections.
 
     Call ``start`` when the venue has acknowledged the streams of a connection, ``stop`` when it has ended,
-    the watchdog's ``on_message`` for every message, and ``overdue`` about once a second.
+    ``on_early`` for every message before ``start`` and the watchdog's ``on_message`` for every one after it,
+    and ``overdue`` about once a second.
 
     Parameters
     ----------
@@ -49,15 +50,24 @@ class Watch:
         self._config = config
         self._copies = Counter(name for each in streams for name in each)
         self.watchdogs: dict[int, Watchdog] = {}
+        self._early_ns: dict[int, dict[str, int]] = {}
         self._pauses: dict[str, Pauses] = {}
         self._heard_ns: dict[str, int] = {}  # of connections that have ended
         self._newest_ns: dict[str, int] = {}  # as ``heard_ns`` was at the last judgement
         self._patience_ns: dict[str, int] = {}
 
+    def on_early(self, number: int, stream: str, now_ns: int) -> None:
+        """Take the time of a message of a connection that is not acknowledged as a whole: a stream delivers
+        from the reply to its own request on, and its next message may be long in coming."""
+        self._early_ns.setdefault(number, {})[stream] = now_ns
+
     def start(self, number: int, streams: Iterable[str], now_ns: int) -> None:
-        self.watchdogs[number] = Watchdog(self._config, streams, self._pauses, now_ns)
+        watchdog = self.watchdogs[number] = Watchdog(self._config, streams, self._pauses, now_ns)
+        for name, at_ns in self._early_ns.pop(number, {}).items():
+            watchdog.on_message(name, at_ns)
 
     def stop(self, number: int) -> None:
+        self._early_ns.pop(number, None)
         watchdog = self.watchdogs.pop(number, None)
         if watchdog is not None:
             _keep_newest(self._heard_ns, watchdog)

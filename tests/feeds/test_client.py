@@ -127,6 +127,27 @@ def test_age_of_a_stream_is_that_of_its_newest_message_and_grows_without_a_conne
     asyncio.run(run())
 
 
+def test_what_came_before_the_reply_counts_as_delivered():
+    """With many streams the first ones deliver while the last request is not answered yet."""
+
+    async def run():
+        async with local_venue() as venue, running(venue, first_message_ms=300) as (client, recorder):
+            venue.acknowledge = False
+            await until(lambda: venue.requests)
+            await venue.clients[0].send(_message(1))
+            await until(lambda: recorder.data())
+            assert client.delivering_streams() == set(), "of a connection that is not acknowledged"
+            mark = _message(2, stream="btcusdt@markPrice@1s")
+            await venue.clients[0].send(f'{{"result":null,"id":{venue.requests[0]["id"]}}}')
+            await venue.clients[0].send(mark)
+            await until(lambda: _live(client) and len(recorder.data()) == 2)
+            assert client.delivering_streams() == set(STREAMS)
+            await asyncio.sleep(0.6)
+            assert (client.status()[0].silent, recorder.lost) == ((), [])
+
+    asyncio.run(run())
+
+
 def _heard_s(client):
     """Return between which two times the newest message came, by its age."""
     before = time.monotonic()

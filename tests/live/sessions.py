@@ -151,6 +151,7 @@ def feed_of(exchange: Exchange, **changes: Any) -> FeedConfig:
             "redundancy": 2,
             "backoff_min_ms": 50,
             "backoff_max_ms": 200,
+            "reply_timeout_ms": 30_000,
             "clock_interval_ms": 200,
             "clock_limit_ms": 1_500,
         }

@@ -26,9 +26,9 @@ _KILLS = 24
 def test_rotation_before_the_venues_cut_loses_no_tick_and_doubles_none(
     exchange: Exchange, bundle: Path, tmp_path: Path, copies: int
 ) -> None:
-    """A day of three seconds: the venue cuts at its end, and each connection is exchanged after one."""
-    exchange.set_fault(Fault("cut", life_s=3.0))
-    config = eager_config(feed_of(exchange, redundancy=copies, rotate_ms=1_000, overlap_max_ms=2_000))
+    """A day of 20 seconds: the venue cuts at its end, and each connection is exchanged after one."""
+    exchange.set_fault(Fault("cut", life_s=20.0))
+    config = eager_config(feed_of(exchange, redundancy=copies, rotate_ms=1_000, overlap_max_ms=15_000))
     with Running(tmp_path / "session", config, bundle) as running:
         # Two routes for each copy; their first connections have the numbers 0 … 2 · copies − 1. Of each route
         # one may be on its way, beside the one that it is to replace.
