@@ -131,11 +131,10 @@ class Strategy:
             held &= elapsed | (holdings.rests_e8 == 0) | (np.sign(edge) != np.sign(holdings.rests_e8))
 
         # What is held is let go of without a quote too: a market order needs none.
-        code = np.select(
-            [~quoted & ~held, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth],
-            range(_INTENT),
-            default=_INTENT,
-        )
+        true = (~quoted & ~held, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth)
+        code = np.full(len(edge), _INTENT, np.int64)
+        for number in reversed(range(_INTENT)):  # the first that is true counts
+            code[true[number]] = number
         intents: list[Intent] = []
         active = (code == _INTENT) | (code == _HOLDING)
         if active.any():

@@ -185,10 +185,12 @@ def in_ticks(price_e8: I64, instrument: Instrument, what: str) -> I32:
     ArchiveError
         there is a remainder, or a quotient needs more than 31 bits
     """
-    quotient, remainder = np.divmod(price_e8, instrument.tick_size_e8)
+    # Twice as fast as np.divmod, of which the remainder is hardly ever needed.
+    quotient = price_e8 // instrument.tick_size_e8
+    off = quotient * instrument.tick_size_e8 != price_e8
     where = f"{what} of {instrument.symbol}"
-    if remainder.any():
-        wrong = price_e8[remainder != 0].flat[0]
+    if off.any():
+        wrong = price_e8[off].flat[0]
         raise ArchiveError(
             f"price is no multiple of the tick size {instrument.tick_size}",
             where=where,
@@ -227,7 +229,7 @@ class _Stream:
         made = self._make(rows, self.reader.table, self.symbol_index)
         if len(self._made):
             recv_ns, seq = np.concatenate([self._recv_ns, recv_ns]), np.concatenate([self._seq, seq])
-            made = np.concatenate([self._made, made])
+            made = _joined([self._made, made])
         self._recv_ns, self._seq, self._made = recv_ns, seq, made
 
     def take_before(self, recv_ns: int) -> tuple[I64, I64, npt.NDArray[Any]]:
@@ -289,7 +291,15 @@ def _in_order(streams: Sequence[_Stream], bound: int) -> npt.NDArray[Any]:
     recv_ns, seq, made, symbol_index = zip(*pieces, strict=True)
     symbol = np.repeat(symbol_index, [len(piece) for piece in made])
     order = np.lexsort((symbol, np.concatenate(seq), np.concatenate(recv_ns)))
-    return np.concatenate(made)[order]
+    return _joined(made).take(order)  # an index would copy field by field
+
+
+def _joined(pieces: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Join arrays of one type, as memory where that may be: NumPy copies a structure field by field."""
+    dtype = pieces[0].dtype
+    if dtype.hasobject:
+        return np.concatenate(pieces)
+    return np.concatenate([piece.view(f"V{dtype.itemsize}") for piece in pieces]).view(dtype)
 
 
 def in_batches(pieces: Iterable[Ticks], *, max_ticks: int) -> Iterator[Ticks]:
@@ -300,13 +310,13 @@ def in_batches(pieces: Iterable[Ticks], *, max_ticks: int) -> Iterator[Ticks]:
         pending.append(piece)
         pending_count += len(piece)
         if pending_count >= max_ticks:
-            joined = np.concatenate(pending)
+            joined = _joined(pending)
             whole = pending_count - pending_count % max_ticks
             for start in range(0, whole, max_ticks):
                 yield joined[start : start + max_ticks]
             pending, pending_count = [joined[whole:]], pending_count - whole
     if pending_count:
-        yield np.concatenate(pending)
+        yield _joined(pending)
 
 
 def _damaged(path: Path, error: Exception) -> ArchiveError:

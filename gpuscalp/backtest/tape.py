@@ -78,7 +78,7 @@ class Tape:
         for track, first, last in zip(self.tracks, edges[:-1], edges[1:], strict=True):
             if first < last:
                 rows = order[first:last]
-                track.add(ticks[rows], positions[rows])
+                track.add(ticks.take(rows), positions[rows])
 
     def clock_before(self, position: int) -> int:
         """Return the largest exchange time of the rows before a position; -1 before the first row."""

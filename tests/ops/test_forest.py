@@ -16,7 +16,20 @@ from tests.host_shim.same_bits import assert_same_bits
 from tests.ops.forests import random_forest, random_rows, walk
 
 # At, below and over the edges between the two kernels, of a vector, and of a tile.
-ROW_COUNTS = (0, 1, WALK_ROWS_MAX, WALK_ROWS_MAX + 1, 7, 8, 63, TILE_ROWS, 65, 127, 128, 129)
+ROW_COUNTS = (
+    0,
+    1,
+    WALK_ROWS_MAX,
+    WALK_ROWS_MAX + 1,
+    7,
+    8,
+    63,
+    64,
+    65,
+    TILE_ROWS - 1,
+    TILE_ROWS,
+    TILE_ROWS + 1,
+)
 
 
 def predict(forest: Forest, x: np.ndarray) -> np.ndarray:
