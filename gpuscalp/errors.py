@@ -6,6 +6,7 @@
     ├── NotRunningError         exit 3
     ├── ConfigError             exit 4
     ├── DeadlineError           exit 5
+    │   └── StartingError
     ├── DeviceError             exit 6
     │   └── KernelNotFoundError
     ├── ParityError             exit 7   bits differ, or a feature saw the future
@@ -102,6 +103,10 @@ class ConfigError(GpuscalpError):
 
 class DeadlineError(GpuscalpError):
     exit_code = 5
+
+
+class StartingError(DeadlineError):
+    """A process holds a session and takes no commands yet: most often it still repeats its journal."""
 
 
 class DeviceError(GpuscalpError):

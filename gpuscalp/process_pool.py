@@ -75,21 +75,29 @@ def process_pool(count: int, *, where: str, fix: str) -> Iterator[Submit]:
 
 @contextmanager
 def stopped_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM interrupt the block, so that what it has begun is ended.
+    """Let SIGTERM interrupt the block as Ctrl-C does, at once, so that what it has begun is ended.
 
-    Otherwise it would end the process at once; or nothing, where that is the first one of a container: the
-    kernel sends it no signal that it has not asked for.
+    Otherwise SIGTERM would end the process; or nothing, where that is the first one of a container: the
+    kernel sends it no signal that it has not asked for. And Ctrl-C would wait for the next ``await`` of a
+    coroutine: asyncio takes it from Python's own handler, and from no other.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled by the main thread only
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = {signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+    outer, ctrl_c = before[signal.SIGTERM], signal.getsignal(signal.SIGINT)
     # A block inside another one notes for both.
-    signal.signal(signal.SIGTERM, before if isinstance(before, _Stop) else _Stop())
+    stop = outer if isinstance(outer, _Stop) else _Stop()
+    # A process that a shell has put into the background hears none.
+    if ctrl_c in (signal.default_int_handler, stop):
+        before[signal.SIGINT] = ctrl_c
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def interrupt_if_stopped() -> None:
@@ -99,7 +107,7 @@ def interrupt_if_stopped() -> None:
 
     Raises
     ------
-    KeyboardInterrupt    SIGTERM has come since the outermost block began
+    KeyboardInterrupt    a signal has come since the outermost block began
     """
     stop = signal.getsignal(signal.SIGTERM)
     if isinstance(stop, _Stop) and stop.wanted:
@@ -107,7 +115,7 @@ def interrupt_if_stopped() -> None:
 
 
 class _Stop:
-    """Takes SIGTERM as Ctrl-C, and notes that it came."""
+    """Takes SIGTERM as Ctrl-C, and notes that one of them came."""
 
     def __init__(self) -> None:
         self.wanted = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from gpuscalp.process_pool import interrupt_if_stopped, process_pool, stopped_as
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120.0
+STOPS = (signal.SIGINT, signal.SIGTERM)
 # The workers say who they are, then compute without letting go of the interpreter: no thread of theirs runs.
 PARENT = """
 import os, sys
@@ -87,7 +89,7 @@ def test_no_process_outlives_the_one_that_it_works_for(tmp_path, number):
         assert code == (-number if number == signal.SIGKILL else 130)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPS)
 @pytest.mark.parametrize("begun", [True, False], ids=["at work", "while they begin"])
 def test_interrupt_of_the_whole_group_is_told_once(tmp_path, begun, number):
     """A terminal sends Ctrl-C to all: the workers printed a traceback each."""
@@ -134,14 +136,41 @@ def test_other_errors_are_passed_on_and_signals_are_as_before():
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
 
 
-def test_stop_is_remembered_until_the_outermost_block_ends():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", STOPS)
+def test_stop_is_remembered_until_the_outermost_block_ends(number):
+    """Ctrl-C was not, where a library had let it go."""
+    before = [signal.getsignal(each) for each in STOPS]
     with stopped_as_interrupted():
         interrupt_if_stopped()
         with stopped_as_interrupted(), suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             interrupt_if_stopped()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(each) for each in STOPS] == before
     with stopped_as_interrupted():
         interrupt_if_stopped()
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_stop_does_not_wait_for_a_coroutine(number):
+    """Ctrl-C in a start that repeated its journal was taken when all of it was repeated: after minutes."""
+    gone_on = []
+
+    async def start():
+        signal.raise_signal(number)
+        gone_on.append("the whole journal")
+
+    with pytest.raises(KeyboardInterrupt), stopped_as_interrupted(), stopped_as_interrupted():
+        asyncio.run(start())
+    assert not gone_on
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None], ids=["in the background", "taken"])
+def test_ctrl_c_that_somebody_has_taken_stays_his(handler):
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with stopped_as_interrupted():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)

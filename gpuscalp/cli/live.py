@@ -345,7 +345,7 @@ def _command(session: Path, command: str, json: bool, *, flatten: bool = False) 
         raise DeadlineError(
             "stopped, but not every position could be closed",
             where=str(session),
-            fix="the next start goes on closing them; gpuscalp status shows what is left",
+            fix="the next start goes on closing them, unless it was resumed; gpuscalp status shows them",
         )
     if answer.get("left"):
         raise DeadlineError(

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gpuscalp.config import LiveConfig
 from gpuscalp.doctor.check import Check, fail, failed_by, ok, skip, warn
-from gpuscalp.errors import ConfigError, GpuscalpError, UsageError
+from gpuscalp.errors import ConfigError, GpuscalpError, StartingError, UsageError
 from gpuscalp.live.control import Request, ask, is_running
 from gpuscalp.live.directory import SESSION_FILE
 from gpuscalp.logs import LOG_FOLDER
@@ -101,6 +101,8 @@ def check_running(status: dict[str, Any] | GpuscalpError | None) -> Check:
         return skip(name, "no process runs a session here")
     if isinstance(status, UsageError):  # it does not hang: this user may not ask it
         return failed_by(name, status, fix="run it as the session's user")
+    if isinstance(status, StartingError):
+        return warn(name, status.what, status.fix or "")
     if isinstance(status, GpuscalpError):
         fix = "look at gpuscalp logs; if it does not come round, end the process: nothing is lost by that"
         return fail(name, f"a process holds the session and does not answer: {status.what}", fix)

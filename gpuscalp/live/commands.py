@@ -81,7 +81,9 @@ class Commands:
 
     def answered(self, outcome: Outcome) -> None:
         asked, self._asked = self._asked, []
-        for future, answer in zip(asked, outcome.answers, strict=False):
+        # Before ours are those that a process before this one has written and not given the engine.
+        answers = outcome.answers[len(outcome.answers) - len(asked) :]
+        for future, answer in zip(asked, answers, strict=True):
             if future.done():
                 continue
             if isinstance(answer, UsageError):
@@ -225,12 +227,14 @@ class Commands:
 
     async def _until_flat(self) -> bool:
         """Return whether every position has been closed in time."""
-        deadline = time.monotonic() + _FLAT_S
-        while self._driver.busy or self._session.engine.flattening:
+        deadline, engine = time.monotonic() + _FLAT_S, self._session.engine
+        while self._driver.busy or engine.flattening:
             if self._driver.stopping or time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(_LOOK_S)
-        return True
+        # It may have ended by a ``resume`` of somebody else.
+        positions = engine.trader.account.positions
+        return not engine.trader.open_orders and not any(each.qty_e8 for each in positions)
 
     def _gone(self) -> NotRunningError:
         return NotRunningError("the session is ending", where=str(self._session.path))

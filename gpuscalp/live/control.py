@@ -12,13 +12,21 @@ import logging
 import os
 import shlex
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, final
 
 import msgspec
 
-from gpuscalp.errors import DeadlineError, GpuscalpError, NotRunningError, UsageError, from_dict
+from gpuscalp.errors import (
+    DeadlineError,
+    GpuscalpError,
+    NotRunningError,
+    StartingError,
+    UsageError,
+    from_dict,
+)
 from gpuscalp.files import replace_file
 from gpuscalp.locks import read_lock
 from gpuscalp.redaction import redact
@@ -35,6 +43,7 @@ SYNTHETIC_MARKET: Final = "synthetic"
 _LINE_BYTES_MAX: Final = 1 << 20
 # For what is being answered when the session ends.
 _LAST_WORDS_S: Final = 1.0
+_LOOK_S: Final = 0.05
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,9 +149,12 @@ class ControlServer:
 def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, Any]:
     """Send a request to the process that runs a session, and return its answer.
 
+    One that is starting takes it when it has repeated its journal, if that comes in time.
+
     Raises
     ------
     NotRunningError    no process runs it
+    StartingError      one does, and does not take the request in time: it was not sent
     DeadlineError      it does not answer in time
     UsageError         there is no session at ``path``, this user may not command it, or the request makes no
         sense to it
@@ -151,8 +163,7 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout_s)
         try:
-            with _short(path) as name:
-                client.connect(name)
+            _connect(client, path, timeout_s)
             client.sendall(msgspec.json.encode(request) + b"\n")
             data = b"".join(iter(lambda: client.recv(65_536), b""))
         except TimeoutError:
@@ -188,6 +199,29 @@ def ask(path: Path, request: Request, *, timeout_s: float = 10.0) -> dict[str, A
     if "error" in answer:
         raise from_dict(answer["error"])
     return answer
+
+
+def _connect(client: socket.socket, path: Path, timeout_s: float) -> None:
+    """Connect to a session; to one that starts, as soon as it listens."""
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            with _short(path) as name:
+                client.connect(name)
+            return
+        except PermissionError:
+            raise
+        except OSError:
+            if not is_running(path):
+                raise
+        if time.monotonic() >= until:
+            raise StartingError(
+                "a process holds the session and takes no commands yet",
+                where=str(path),
+                value=f"{timeout_s:g} s",
+                fix="the same command again in a while: a start repeats its journal, and a replay takes none",
+            )
+        time.sleep(_LOOK_S)
 
 
 def is_running(path: Path) -> bool:

@@ -19,9 +19,11 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +43,9 @@ from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.registry.store import note_session
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import Trader
+
+# Who asks whether the lock is held (gpuscalp.locks) may hold it, for much less than this.
+_ASKED_S: Final = 0.05
 
 
 class SessionFile(Struct, frozen=True):
@@ -212,7 +217,11 @@ def lock(path: Path) -> int:
     """Take the session's lock; it falls with the process, however that ends."""
     file = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_ASKED_S)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         owner = os.read(file, 32).decode("ascii", "replace").strip()
         os.close(file)

@@ -5,6 +5,7 @@ Owns: which entries are wanted, the order of rotated files, following. Never: wr
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,8 +73,7 @@ def follow(session: Path, wanted: Wanted, *, idle_s: float | None = None) -> Ite
     ----------
     idle_s : end when nothing has been written for so long; None: never
     """
-    path = files_of(session)[-1]
-    file = path.open("rb")
+    file: IO[bytes] = files_of(session)[-1].open("rb")
     file.seek(0, 2)
     last = time.monotonic()
     try:
@@ -81,16 +81,15 @@ def follow(session: Path, wanted: Wanted, *, idle_s: float | None = None) -> Ite
             for entry in _entries(file, wanted):
                 last = time.monotonic()
                 yield entry
-            try:
-                moved = path.stat().st_ino != _inode(file)
-            except FileNotFoundError:  # between two files
-                moved = False
-            if moved:
-                yield from _entries(file, wanted)  # what came between the last look and the rotation
-                file.close()
-                file = path.open("rb")
+            newer = _newer(session, file)
+            if newer is None:
+                time.sleep(_LOOK_S)
                 continue
-            time.sleep(_LOOK_S)
+            try:
+                yield from _entries(file, wanted)  # what came between the last look and the rotation
+            finally:
+                file.close()
+                file = newer
     finally:
         file.close()
 
@@ -152,7 +151,30 @@ def _gravity(level: str) -> int:
     return LEVELS.index(level) if level in LEVELS else len(LEVELS)
 
 
-def _inode(file: IO[bytes]) -> int:
-    import os
+def _newer(session: Path, file: IO[bytes]) -> IO[bytes] | None:
+    """Open the file that was begun after one; None where there is none, or while names change.
 
-    return os.fstat(file.fileno()).st_ino
+    Whoever reads slowly, such as a pager, is several files behind.
+    """
+    ours = os.fstat(file.fileno())
+    try:
+        named = _named(session)
+        inodes = list(named)
+        if ours.st_ino in named:
+            inodes = inodes[inodes.index(ours.st_ino) + 1 :]
+        elif ours.st_nlink:  # else the rotation has taken it: on with the oldest that is left
+            return None
+        if not inodes:
+            return None
+        newer = named[inodes[0]].open("rb")
+        if _named(session) == named:
+            return newer
+        newer.close()
+    except (FileNotFoundError, UsageError):
+        pass
+    return None
+
+
+def _named(session: Path) -> dict[int, Path]:
+    """Return the files of a log by what stays when their names change, the oldest first."""
+    return {path.stat().st_ino: path for path in files_of(session)}

@@ -20,7 +20,7 @@ from gpuscalp.doctor.operation import (
     read_running,
 )
 from gpuscalp.doctor.port import check_port
-from gpuscalp.errors import ConfigError, DeadlineError, UsageError
+from gpuscalp.errors import ConfigError, DeadlineError, StartingError, UsageError
 from gpuscalp.monitoring.server import HEALTH, served
 from tests.planted import ENVIRONMENT, words_in
 
@@ -140,6 +140,15 @@ def test_session_that_runs_badly(changes, word):
 def test_session_that_does_not_answer_fails():
     found = check_running(DeadlineError("the session does not answer"))
     assert (found.status, found.code) == ("fail", 1)
+
+
+def test_session_that_is_starting_need_not_be_ended():
+    found = check_running(StartingError("a process holds the session", fix="again in a while"))
+    assert (found.status, found.what, found.fix) == (
+        "warn",
+        "a process holds the session",
+        "again in a while",
+    )
 
 
 def test_session_that_this_user_may_not_ask_is_not_said_to_hang():

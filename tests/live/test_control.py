@@ -10,9 +10,10 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,9 @@ from gpuscalp.errors import (
     UsageError,
 )
 from gpuscalp.feeds.socket import SocketError
+from gpuscalp.live import control
 from gpuscalp.live.control import SESSION_FILE, SOCKET_FILE, STATUS_FILE, ControlServer, Request, ask
+from gpuscalp.live.directory import lock
 from gpuscalp.user import user_name
 
 
@@ -201,3 +204,63 @@ def test_session_without_a_status_has_never_run(tmp_path: Path, capsys: pytest.C
     (tmp_path / SESSION_FILE).write_text("{}")
     assert run(["status", str(tmp_path), "--json"]) == UsageError.exit_code
     assert "never run" in json.loads(capsys.readouterr().out)["error"]["what"]
+
+
+class Clock:
+    """Time that passes by waiting alone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, passed: Callable[[], object] = lambda: None) -> None:
+        self.waited_s, self._passed = 0.0, passed
+        fake = SimpleNamespace(monotonic=lambda: self.waited_s, sleep=self._wait)
+        monkeypatch.setattr(control, "time", fake)
+
+    def _wait(self, seconds: float) -> None:
+        self.waited_s += seconds
+        self._passed()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_command_is_taken_by_a_session_that_is_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """A halt after a crash was told that nothing runs, and how to start it; a second later it traded."""
+    if killed:
+        monkeypatch.chdir(tmp_path)  # the whole name may be too long
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as dead:
+            dead.bind(SOCKET_FILE)
+    with ExitStack() as running:
+        running.callback(os.close, lock(tmp_path))
+
+        def begin() -> None:  # it has repeated its journal
+            running.enter_context(served(tmp_path, AssertionError(), halt={"state": "reducing"}))
+
+        clock = Clock(monkeypatch, begin)
+        assert ask(tmp_path, Request("halt")) == {"state": "reducing"}
+    assert clock.waited_s > 0
+
+
+@pytest.mark.parametrize(("command", "patience_s"), [("halt", 60), ("status", 10)])
+def test_session_that_is_long_in_starting_is_not_said_to_be_gone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    patience_s: float,
+) -> None:
+    (tmp_path / SESSION_FILE).write_text("{}")
+    clock = Clock(monkeypatch)
+    with ExitStack() as running:
+        running.callback(os.close, lock(tmp_path))
+        assert run([command, str(tmp_path), "--json"]) == DeadlineError.exit_code
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "StartingError"
+    assert patience_s <= clock.waited_s < patience_s + 1
+    assert run(["halt", str(tmp_path), "--json"]) == NotRunningError.exit_code
+
+
+def test_who_asks_whether_a_session_runs_refuses_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask is to hold the lock for a moment."""
+    asking = lock(tmp_path)
+    monkeypatch.setattr("gpuscalp.live.directory.time", SimpleNamespace(sleep=lambda _: os.close(asking)))
+    os.close(lock(tmp_path))

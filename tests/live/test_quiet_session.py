@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 
 from gpuscalp.errors import UsageError
+from gpuscalp.live.commands import Commands
+from gpuscalp.live.control import Request
 from gpuscalp.live.directory import create
 from gpuscalp.live.records import Command, ModelRecord
 from gpuscalp.live.roles import BY_RETRAINING
 from gpuscalp.live.session import Session
-from gpuscalp.schema import NS_PER_MS, TICK, TickKind
+from gpuscalp.schema import E8, NS_PER_MS, TICK, TickKind
 from tests.live import script
 
 
@@ -30,6 +34,36 @@ def open_session(path: Path) -> Session:
 def created(path: Path, model: Path, **config: Any) -> Session:
     create(path, script.trading_config(**config), model, script.INSTRUMENTS, now_ns=1)
     return open_session(path)
+
+
+class Stepping:
+    """Drives a session by its commands alone (``gpuscalp.live.commands.Driver``)."""
+
+    busy = stopping = False
+
+    def __init__(self, session: Session, disk: ThreadPoolExecutor) -> None:
+        self.commands = Commands(session, self, disk)
+        self._session = session
+
+    def kick(self, *, force: bool = False) -> None:
+        work = self._session.take(5, 5, force=force)
+        assert work is not None
+        self.commands.given()
+        outcome = self._session.engine.step(work, lambda: 5)
+        self._session.apply(outcome, 5)
+        self.commands.answered(outcome)
+
+    def stop(self, reason: str) -> None:
+        self.stopping = True
+
+    def objection(self, command: Command) -> str:
+        return ""
+
+
+@pytest.fixture
+def disk() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
 
 
 @pytest.fixture
@@ -118,3 +152,40 @@ def test_a_weaker_command_never_loosens_a_stronger_state(
     assert work is not None
     told = quiet.engine.step(work, lambda: 5).answers[-1]
     assert isinstance(told, UsageError) if answer == "refused" else told == answer
+
+
+def test_nobody_is_given_the_answer_to_a_command_of_the_process_before(
+    model: Path, tmp_path: Path, disk: ThreadPoolExecutor
+) -> None:
+    """After a kill `flatten` was refused, in the words that an earlier `resume` should have got."""
+    session = created(tmp_path / "session", model)
+    session.on_command(Command.RESUME, "before", 2)
+    session.flush()
+    session.close(now_ns=3, clean=False)
+    session = open_session(tmp_path / "session")
+    assert session.market.commands_waiting == 1
+    driver = Stepping(session, disk)
+    told = [asyncio.run(driver.commands.answer(Request(each))) for each in ("flatten", "halt", "resume")]
+    assert [each["state"] for each in told] == ["halted", "halted", "active"]
+    session.close(now_ns=5)
+
+
+def test_stop_flatten_is_not_done_where_somebody_has_resumed(
+    quiet: Session, disk: ThreadPoolExecutor
+) -> None:
+    """A `resume` before the positions were closed was taken for their end: code 0, and they stayed."""
+    driver, engine = Stepping(quiet, disk), quiet.engine
+    engine.trader.account.positions[0].qty_e8 = E8
+
+    async def both() -> tuple[dict[str, Any], dict[str, Any]]:
+        stopping = asyncio.create_task(driver.commands.answer(Request("stop", flatten=True)))
+        while not (engine.flattening or stopping.done()):
+            await asyncio.sleep(0)
+        assert not stopping.done()
+        resumed = await driver.commands.answer(Request("resume"))
+        return await stopping, resumed
+
+    stopped, resumed = asyncio.run(both())
+    assert stopped == {"command": "stop", "state": "active", "flat": False}
+    assert resumed["state"] == "active"
+    assert driver.stopping

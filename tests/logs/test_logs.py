@@ -6,13 +6,17 @@ import json
 import logging
 import threading
 import time
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gpuscalp.config import LogsConfig
 from gpuscalp.errors import UsageError
-from gpuscalp.logs import LogWriter, Wanted, follow, frames_of, read
+from gpuscalp.logs import LogWriter, Wanted, follow, frames_of, read, reading
+from gpuscalp.logs.entry import JsonForm
+from gpuscalp.logs.writing import LOG_FILE
 from gpuscalp.redaction import keep_environment
 from tests.planted import ENVIRONMENT, EVERYTHING, words_in
 
@@ -165,6 +169,31 @@ def test_range_that_ends_before_it_begins_is_refused(told, cli):
 
 def test_no_log_is_said(tmp_path, cli):
     assert cli("logs", str(tmp_path)).code == 2
+
+
+@pytest.mark.parametrize(("kept", "left"), [(5, ["1", "2", "3", "4"]), (1, ["3", "4"])])
+def test_log_is_followed_by_who_is_several_files_behind(request, tmp_path, monkeypatch, kept, left):
+    """Whoever had looked at one page of a pager for long got the newest file, and none of those before it."""
+    (tmp_path / "logs").mkdir()
+    log = RotatingFileHandler(tmp_path / "logs" / LOG_FILE, maxBytes=150, backupCount=kept)
+    request.addfinalizer(log.close)
+    log.setFormatter(JsonForm())
+    waited = [0.0]
+
+    def write(text):
+        log.emit(logging.makeLogRecord({"name": ORDERS.name, "levelname": "INFO", "msg": text}))
+
+    def wait(seconds):
+        if not waited[0]:
+            write("0")
+        waited[0] += seconds
+
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: waited[0], sleep=wait))
+    told = follow(tmp_path, Wanted(), idle_s=1.0)
+    assert next(told).text == "0"
+    for number in range(1, 5):  # each of them has a file to itself
+        write(str(number))
+    assert [entry.text for entry in told] == left
 
 
 def test_log_is_followed_over_a_rotation(tmp_path):
