@@ -312,7 +312,7 @@ def test_no_limit_on_entries_holds_up_a_bracket() -> None:
     """Neither what entries leave to exits, nor open orders, nor a gate that lets nothing be opened."""
     machine = trader(
         orders=BRACKET,
-        risk={"max_orders_per_s": 4, "exit_reserve": 0.75, "max_open_orders": 1, "max_open_orders_total": 1},
+        risk={"max_orders_per_s": 4, "exit_reserve": 0.75, "max_open_orders_total": 1},
     )
     (order,) = step(machine, market(0), UP).orders
     machine.on_fill(fill(order, 6_000_010_000_000))

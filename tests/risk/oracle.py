@@ -205,6 +205,8 @@ class Oracle:
         intent = order.intent
         reducing = order.side * one.qty < 0 and order.qty_e8 <= abs(one.qty)
         assert reducing == order.reduce_only
+        alone = all(other.symbol_index != order.symbol_index for other, _ in self.open.values())
+        assert reducing or alone, "no rule counts the open orders of a symbol"
         values = self._values(intent, order.qty_e8, row, said, what)
         rules = set(values)
         if reducing:
@@ -281,11 +283,6 @@ class Oracle:
                 math.inf if one.traded_ns is None else (now - one.traded_ns) / 1e6,
                 limits["min_interval_ms"],
                 "min",
-            ),
-            "OPEN_ORDERS": (
-                1 + sum(order.symbol_index == index for order, _ in self.open.values()),
-                limits["max_open_orders"],
-                "max",
             ),
             "OPEN_ORDERS_TOTAL": (1 + len(self.open), limits["max_open_orders_total"], "max"),
             "MIN_NOTIONAL": (value, instrument.min_notional_e8 / E8, "min"),
