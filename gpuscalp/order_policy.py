@@ -30,6 +30,9 @@ TAKE_PROFIT: Final = "take_profit"
 STOP_LOSS: Final = "stop_loss"
 # How long the answer to a cancellation is waited for before the next try, or a refused take-profit or exit.
 _AGAIN_NS: Final = 2 * NS_PER_S
+# So often that doubles while all entries of a symbol are refused: to half a minute, or GpuscalpOrderRejects
+# would fall silent while the exchange still refuses.
+_DOUBLINGS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class OrderPolicy:
     Attributes
     ----------
     rests_e8 : int64[S] or None  signed rest of an entry that may be taken at this step; None = never
-    again_ns : int64[S]          until then no exit of a symbol follows one that was refused
+    again_ns : int64[S]          until then no entry or exit of a symbol follows one that was refused
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class OrderPolicy:
         takes = config.entry == "post_only" and config.then == "take"
         self.rests_e8: I64 | None = np.zeros(len(instruments), np.int64) if takes else None
         self.again_ns = np.zeros(len(instruments), np.int64)
+        self._refusals = [0] * len(instruments)  # of entries, one after the other
         # Symbols whose stop has ended unasked, and until when no new take-profit is tried.
         self._bare: set[int] = set()
         self._later_ns: dict[int, int] = {}
@@ -146,9 +150,11 @@ class OrderPolicy:
         Parameters
         ----------
         held : there is a position; without one nothing needs protection
-        refused : the exchange has not taken it
+        refused : the exchange has not taken it, and not because it would not have rested
         """
         order, index = alive.order, alive.order.symbol_index
+        if not (refused or order.reduce_only):
+            self._refusals[index] = 0
         if not alive.left_e8:
             return
         if is_protective(order):
@@ -161,6 +167,10 @@ class OrderPolicy:
         elif order.reduce_only:
             if refused and held:
                 self.again_ns[index] = now_ns + _AGAIN_NS
+        elif refused:
+            if not held:  # else the exit would wait for an entry; and a rest is taken once
+                self.again_ns[index] = now_ns + (_AGAIN_NS << self._refusals[index])
+                self._refusals[index] = min(self._refusals[index] + 1, _DOUBLINGS)
         elif order.kind is OrderKind.LIMIT and self.rests_e8 is not None:
             self.rests_e8[index] = order.side * alive.left_e8
 

@@ -191,7 +191,7 @@ class Trader:
         return self._book(fill, fill.exec_ns)
 
     def on_done(self, order_id: int, *, refused: bool = False) -> Order:
-        """Forget an order that has ended, or that was ``refused``; its symbol is free for the next intent."""
+        """Forget an order that has ended; its symbol is free, or a while later if it was ``refused``."""
         alive = self.orders.remove(order_id)
         held = self.account.positions[alive.order.symbol_index].qty_e8 != 0
         self.policy.on_done(alive, self._now_ns, held=held, refused=refused)

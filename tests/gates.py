@@ -27,7 +27,6 @@ GOOD = Question(
     leverage=0.1,
     trade_risk_pct=0.01,
     min_notional_usdt=100.0,
-    open_orders=1,
     open_orders_total=1,
     since_trade_ms=1_000.0,
     spread_bps=1.0,
@@ -49,7 +48,7 @@ GOOD = Question(
 LIMITS = RiskConfig(
     max_position_usdt=5_000.0, max_gross_usdt=20_000.0, max_order_usdt=2_000.0, max_leverage=3.0,
     max_trade_risk_pct=0.5, max_daily_loss_usdt=500.0, max_drawdown_pct=10.0, max_orders_per_s=8,
-    max_orders_per_minute=40, exit_reserve=0.25, min_interval_ms=200, max_open_orders=2,
+    max_orders_per_minute=40, exit_reserve=0.25, min_interval_ms=200,
     max_open_orders_total=6, max_spread_bps=5.0, max_quote_age_ms=2_000, max_collar_bps=100.0,
     max_jump_bps=50.0, max_volatility_bps=30.0, volatility_pause_ms=1_000, max_clock_error_ms=250.0,
     max_prediction_age_ms=300.0, max_model_age_h=168.0, max_edge_bps=80.0, min_confidence=0.34,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpuscalp.config import CostConfig, LegConfig, PaperConfig
+from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import OrderKind
 from gpuscalp.risk.gate import RiskEvent
-from tests.street import E8, FRAME, FRAME_MS, HOLD_MS, LATENCY, ORDERS, Street, quiet
+from tests.street import E8, FRAME, FRAME_MS, HOLD_MS, INSTRUMENTS, LATENCY, ORDERS, Street, quiet
 
 FRAMES = st.lists(FRAME, min_size=5, max_size=30)
 STOPS = st.none() | st.tuples(
@@ -165,6 +168,27 @@ def test_entry_is_no_larger_than_what_can_close_it() -> None:
         street.frame(quiet(edges=(30.0, -30.0)))
         assert [order.qty_e8 for order in street.sent] == [E8, E8]
         check_end(street)
+
+
+@pytest.mark.parametrize("entry", ["taker", "post_only"])
+def test_symbol_that_the_exchange_refuses_leaves_the_others_their_orders(entry: str) -> None:
+    """It took a third of them from a healthy one: its entries were sent at every frame."""
+    sent = []
+    for refused in (False, True):
+        risk = {"max_orders_per_s": 20, "max_orders_per_minute": 100, "max_jump_bps": "off"}
+        street = Street({"entry": entry, "then": "leave", "post_only_ms": 500}, risk=risk)
+        # Its minimum was raised after the session has read it.
+        instruments = [replace(INSTRUMENTS[0], min_notional_e8=10**6 * E8), INSTRUMENTS[1]]
+        leg = LegConfig(low_ms=0.0, high_ms=0.0)
+        paper = PaperConfig(request=leg, reply=leg)
+        street.broker = PaperBroker(instruments, cost=CostConfig(), paper=paper, start_e8=10_000 * E8)
+        for number in range(300):
+            edge = 30.0 if refused else 0.0
+            street.frame(quiet(edges=(edge, -30.0), moves=(0, (40, -40)[number % 2])))
+        sent.append([order.decided_ns for order in street.sent if order.symbol_index])
+        assert street.seen["rejected-4164"] == (4 if refused else 0), "after 0, 2, 6 and 14 seconds"
+    assert sent[0] == sent[1]
+    assert len(sent[0]) > 30
 
 
 def test_laws_are_tried_on_what_they_are_about() -> None:

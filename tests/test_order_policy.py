@@ -256,6 +256,34 @@ def test_refused_exit_is_tried_again_later_and_leaves_room_for_others() -> None:
     assert len(step(machine, market(3_200), UP).orders) == 1, "a position that is gone holds up nothing"
 
 
+@pytest.mark.parametrize("orders", [{}, RESTS, {**RESTS, "then": "take"}])
+def test_entry_that_is_refused_again_and_again_is_tried_ever_later(orders: dict[str, Any]) -> None:
+    """It was sent at every frame, for ever."""
+    machine = trader(orders=orders)
+
+    def refused_at(begin_s: int, end_s: int) -> list[int]:
+        tried = []
+        for second in range(begin_s, end_s):
+            for order in step(machine, market(1_000 * second), UP).orders:
+                tried.append(second)
+                machine.on_done(order.order_id, refused=True)
+        return tried
+
+    assert refused_at(0, 120) == [0, 2, 6, 14, 30, 62, 94]
+    (order,) = step(machine, market(126_000), UP).orders
+    machine.on_done(order.order_id)  # taken by the exchange, if not filled
+    assert [at for at in refused_at(127, 140) if at > 127] == [129, 133]
+
+
+def test_refused_rest_of_an_entry_does_not_hold_up_its_exit() -> None:
+    machine, order = resting(then="take")
+    machine.on_fill(fill(order, order.price_e8, order.qty_e8 // 4))
+    machine.on_done(order.order_id)
+    (rest,) = step(machine, market(600), UP).orders
+    machine.on_done(rest.order_id, refused=True)
+    assert [each.side for each in step(machine, market(700), DOWN).orders] == [SELL]
+
+
 def test_exit_that_was_filled_in_part_is_not_held_up() -> None:
     machine, _ = entered(orders={})
     (leave,) = step(machine, market(1_000), NOTHING).orders
@@ -284,7 +312,7 @@ def test_no_limit_on_entries_holds_up_a_bracket() -> None:
     """Neither what entries leave to exits, nor open orders, nor a gate that lets nothing be opened."""
     machine = trader(
         orders=BRACKET,
-        risk={"max_orders_per_s": 4, "exit_reserve": 0.75, "max_open_orders": 1, "max_open_orders_total": 1},
+        risk={"max_orders_per_s": 4, "exit_reserve": 0.75, "max_open_orders_total": 1},
     )
     (order,) = step(machine, market(0), UP).orders
     machine.on_fill(fill(order, 6_000_010_000_000))

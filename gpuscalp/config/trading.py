@@ -39,7 +39,6 @@ class RiskConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_orders_per_minute: PositiveInt = 600
     exit_reserve: Annotated[float, Meta(ge=0, lt=1)] = 0.25  # share of both that entries leave to exits
     min_interval_ms: Count = 0  # from the last execution in a symbol to its next entry
-    max_open_orders: PositiveInt = 2  # per symbol
     max_open_orders_total: PositiveInt = 100
     # Market
     max_spread_bps: Positive = 5.0

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gpuscalp.errors import ExecutionError
+from gpuscalp.execution.filters import Reject
 from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import OrderRequest, Report, ReportKind
 from gpuscalp.orders import Fill, Order
@@ -85,7 +86,9 @@ def book(trader: Trader, report: Report) -> BookedFill | None:
     if report.kind is not ReportKind.FILL or report.fill is None:
         if ended:
             _known(order, report)
-            trader.on_done(report.order_id, refused=report.state is OrderState.REJECTED)
+            # A post-only order that would have taken is an ordinary one that got nothing: the next may rest.
+            refused = report.state is OrderState.REJECTED and report.code != Reject.POST_ONLY
+            trader.on_done(report.order_id, refused=refused)
         return None
     if report.order_id < 0:
         return BookedFill(report.fill, None, trader.on_foreign_fill(report.fill), report.maker)

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from gpuscalp.backtest.ledger import Execution, is_chosen
 from gpuscalp.execution.booking import BookedFill
+from gpuscalp.execution.filters import Reject
 from gpuscalp.execution.lifecycle import ENDED
 from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.journal.blocks import RecordKind
@@ -62,7 +63,7 @@ class TradingRecord:
     ----------
     intents, refusals, sent : by reason, by code of the rule, by reason
     ended : orders by (state, reason)
-    rejects : refusals of the exchange by its code
+    rejects : refusals of the exchange by its code, without post-only orders that would have taken
     fills : by "maker" and "taker"
     skips : int64[len(SKIP_REASONS)]
     turnover_e8, won, lost : value of all fills; closed round trips by what they earned after all costs
@@ -116,11 +117,13 @@ class TradingRecord:
         """Take in one report of the broker; see ``gpuscalp.live.engine.Watcher``."""
         if booked is not None:
             self._on_fill(booked)
-        elif report.kind is ReportKind.FUNDING and report.symbol_index >= 0:
-            self._result_e8[report.symbol_index] += report.money_e8
+        elif report.kind is ReportKind.FUNDING and (index := report.symbol_index) >= 0:
+            # That of a real account may be heard when its position is closed: it is none of the next one's.
+            held = self._trader.account.positions[index].qty_e8 != 0
+            self._result_e8[index] += report.money_e8 * held
         if order is not None and report.state in ENDED:
             self.ended[str(report.state), order.intent.reason] += 1
-        if report.code and report.kind is ReportKind.REJECTED:
+        if report.code not in (Reject.NONE, Reject.POST_ONLY) and report.kind is ReportKind.REJECTED:
             code = str(report.code)
             if code not in self.rejects and len(self.rejects) >= _CODES_MAX:
                 code = "other"

@@ -253,7 +253,7 @@ NUMBERS: Final = (
     Number(
         "gpuscalp_daily_loss_usdt",
         ("daily_loss_usdt",),
-        "Loss since 00:00 UTC or the last re-arming, USDT; negative is a gain.",
+        "Loss since 00:00 UTC or the last re-arming at its limit, USDT; negative is a gain.",
     ),
     Number(
         "gpuscalp_win_ratio",

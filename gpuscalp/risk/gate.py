@@ -108,9 +108,9 @@ class RiskGate:
         ACTIVE), and when
     causes : every event since the gate was last armed, whether it led anywhere or not: an alarm in a gate
         that is closed already is one too. Of this gate alone: no rule reads it, and no snapshot has it
-    daily_loss_usdt : equity at 00:00 UTC, or at the last re-arming if that was later, less equity now;
-        negative is a gain
-    drawdown_pct : distance from the highest equity seen, in percent of it
+    daily_loss_usdt : equity at 00:00 UTC, or at the last re-arming at its limit if that was later, less
+        equity now; negative is a gain
+    drawdown_pct : distance from the highest equity since the last re-arming at its limit, in percent of it
     streak, pauses : the breakers that end by themselves
 
     Raises
@@ -243,8 +243,9 @@ class RiskGate:
     def apply(self, event: RiskEvent, now_ns: int) -> RiskState:
         """Go where an event leads; return the state, which is a milder one only by REARM.
 
-        Re-arming takes the equity of now as the new reference of loss and drawdown, or the gate would latch
-        again at once, and ends all pauses.
+        Re-arming ends all pauses. Of loss and drawdown, the one whose limit has been reached is measured from
+        the equity of now, or the gate would latch again at once; the other counts on, or whoever pauses and
+        goes on would be given its limit anew.
 
         Raises
         ------
@@ -299,7 +300,11 @@ class RiskGate:
             raise UsageError(refused, where="risk gate", fix=fix)
         if self._last_e8 <= 0:
             raise UsageError(f"{refused}: no equity is left", where="risk gate", value=self._last_e8 / E8)
-        self._day_start_e8 = self._high_e8 = self._last_e8
+        config, causes = self.config, self.causes
+        if RiskEvent.DAILY_LOSS in causes or self.daily_loss_usdt >= config.max_daily_loss_usdt:
+            self._day_start_e8 = self._last_e8
+        if RiskEvent.DRAWDOWN in causes or self.drawdown_pct >= config.max_drawdown_pct:
+            self._high_e8 = self._last_e8
         self._measure(self._last_e8)
         self.streak = LossStreak()
         self.pauses = VolatilityPauses(len(self.pauses.until_ns))

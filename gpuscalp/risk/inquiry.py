@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from gpuscalp.account import notional_e8
-from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import Conditions, MarketRow, Order, SignalRow
 from gpuscalp.risk.exposure import Exposure
 from gpuscalp.risk.gate import RiskGate
@@ -107,7 +106,6 @@ class Inquiry:
                 order_usdt, self._sizing.distance_bps(around.volatility_bps), equity / E8
             ),
             min_notional_usdt=self._min_usdt[index],
-            open_orders=1 + sum(not is_protective(other.order) for other in exposure.orders.of(index)),
             open_orders_total=1 + len(exposure.orders),
             since_trade_ms=float("inf") if traded_ns < 0 else (conditions.now_ns - traded_ns) / NS_PER_MS,
             spread_bps=2e4 * (ask - bid) / (ask + bid) if bid + ask > 0 else _UNKNOWN,

@@ -41,7 +41,7 @@ class Question:
     leverage : gross after the order over equity
     trade_risk_pct : what the order would lose if it went wrong, in percent of the equity
     min_notional_usdt : the exchange's smallest order for this symbol
-    open_orders, open_orders_total : with this one, of the symbol and of all
+    open_orders_total : with this one
     since_trade_ms : since the last execution in this symbol; infinite before the first
     collar_bps : distance of the price that is crossed to from the mark price
     jump_bps : move of the mid since the last frame
@@ -63,7 +63,6 @@ class Question:
     leverage: float
     trade_risk_pct: float
     min_notional_usdt: float
-    open_orders: int
     open_orders_total: int
     since_trade_ms: float
     spread_bps: float
@@ -199,8 +198,6 @@ RULES: Final[tuple[Rule, ...]] = (
          "gate.orders_per_s", "max", "gate.entries_per_s_max", "times of orders"),
     Rule("orders per minute, entries", "ENTRY_RATE_M", "orders", "opening",
          "gate.orders_per_minute", "max", "gate.entries_per_minute_max", "times of orders"),
-    Rule("open orders of the symbol", "OPEN_ORDERS", "orders", "opening",
-         "question.open_orders", "max", "config.max_open_orders", "open orders"),
     Rule("open orders", "OPEN_ORDERS_TOTAL", "orders", "opening",
          "question.open_orders_total", "max", "config.max_open_orders_total", "open orders"),
     Rule("exchange minimum", "MIN_NOTIONAL", "USDT", "opening",

@@ -34,7 +34,7 @@ from gpuscalp.walkforward.random_entries import RandomEntries
 from gpuscalp.walkforward.recorded import Recorded, Trades, returns_of
 
 _DAY_S: Final = 86_400.0
-_PARTS: Final = ("gross", "delay", "spread", "fees", "funding", "pnl")
+_PARTS: Final = ("gross", "delay", "spread", "fees", "funding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def _step(step: Step, base: Recorded, *, last: bool) -> dict[str, Any]:
         "test_end": utc(step.test_end_ns),
         "trades": len(entered),
         "pnl_usdt": after - before,
-        **{f"{name}_usdt": float(getattr(entered, name).sum()) for name in _PARTS[:-1]},
+        **{f"{name}_usdt": float(getattr(entered, name).sum()) for name in _PARTS},
         "hit_rate": won / len(entered) if len(entered) else None,
         "hit_rate_low": share.low,
         "hit_rate_high": share.high,

@@ -93,7 +93,7 @@ def test_a_gain_is_no_negative_loss_and_the_day_may_begin_with_a_rearming(
     assert page.text("#headline dd[data-key=daily_loss_usdt]") == shown
     _called(page, "panels", "showRisk", status, LIMITS, {})
     assert page.text("#limits .bar") == f"day's loss{shown} / 500 USDT"
-    assert "since 00:00 UTC or the last re-arming" in page.text("#limits > p:last-child")
+    assert "since 00:00 UTC or the last re-arming at its limit" in page.text("#limits > p:last-child")
 
 
 def test_times_are_utc_with_the_date_where_it_is_not_today(page: Page) -> None:

@@ -63,10 +63,10 @@ class Desk:
         self._frames = 0
         self.frame()  # without a frame before it nobody knows whether the mid has jumped
 
-    def frame(self) -> tuple[tuple[Order, ...], dict[str, int]]:
+    def frame(self, later_s: int = 0) -> tuple[tuple[Order, ...], dict[str, int]]:
         """Decide on the next frame; return the orders, and why there were none."""
         self._frames += 1
-        now_ns = time.time_ns() + self._frames
+        now_ns = time.time_ns() + self._frames + later_s * 10**9
         market = MarketRow(
             end_ns=now_ns,
             bid_px=np.array([600_000], np.int32),
@@ -145,8 +145,9 @@ def test_an_order_without_an_answer_has_not_failed_and_blocks_until_a_query_by_i
         executed = kind.endswith("executed")
         assert desk.state is (OrderState.FILLED if executed else OrderState.REJECTED)
         assert desk.trader.account.positions[0].qty_e8 == (order.qty_e8 if executed else 0)
-        again, skips = desk.frame()
-        # Held, or free for a new order, which gets a name of its own.
+        # Held, or free for a new order after a while, which gets a name of its own.
+        assert desk.frame()[0] == ()
+        again, skips = desk.frame(later_s=0 if executed else 2)
         assert (again == ()) is executed
         assert all(each.order_id > order.order_id for each in again)
         assert skips["order_open"] == 0

@@ -59,18 +59,24 @@ def test_executions_are_booked_and_the_last_one_ends_the_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "state"),
+    ("kind", "state", "code", "free_ms"),
     [
-        (ReportKind.REJECTED, OrderState.REJECTED),
-        (ReportKind.CANCELED, OrderState.CANCELED),
-        (ReportKind.EXPIRED, OrderState.EXPIRED),
+        (ReportKind.REJECTED, OrderState.REJECTED, -2019, 2_000),
+        (ReportKind.REJECTED, OrderState.REJECTED, 0, 2_000),
+        (ReportKind.REJECTED, OrderState.REJECTED, -5022, 100),  # it would have taken
+        (ReportKind.CANCELED, OrderState.CANCELED, 0, 100),
+        (ReportKind.EXPIRED, OrderState.EXPIRED, 0, 100),
     ],
 )
-def test_an_end_frees_the_symbol(kind: ReportKind, state: OrderState) -> None:
+def test_an_end_frees_the_symbol_at_once_and_a_refusal_later(
+    kind: ReportKind, state: OrderState, code: int, free_ms: int
+) -> None:
     machine, _ = sent()
-    assert book(machine, plain(kind, 1, state)) is None
+    assert book(machine, replace(plain(kind, 1, state), code=code)) is None
     assert machine.open_orders == {}
-    assert len(step(machine, market(100), signals(50.0, float("nan"))).orders) == 1
+    said = signals(50.0, float("nan"))
+    assert not any(step(machine, market(at), said).orders for at in range(100, free_ms, 100))
+    assert len(step(machine, market(free_ms), said).orders) == 1
 
 
 @pytest.mark.parametrize(

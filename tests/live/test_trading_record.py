@@ -138,6 +138,15 @@ def test_fees_and_funding_decide_what_was_won():
     assert desk.components()["funding"] == pytest.approx(-1.0)
 
 
+def test_funding_that_is_heard_after_the_end_of_a_trade_is_none_of_the_next_ones():
+    desk = Desk(Money())
+    for _ in range(2):
+        desk.fill(BUY, 100.0)
+        desk.fill(SELL, 101.0)
+        desk.record.on_report(Report(ReportKind.FUNDING, 0, 0, 2, 3, money_e8=-2 * E8), None, None)
+    assert (desk.record.won, desk.record.lost) == (2, 0)
+
+
 def test_liquidation_closes_a_trade():
     desk = Desk(Money())
     desk.fill(BUY, 100.0)
@@ -155,6 +164,19 @@ def test_codes_of_refusals_are_bounded():
     assert len(record.rejects) == 65
     assert record.rejects["other"] == 199 - 64
     assert record.rejects.total() == 199
+
+
+def test_post_only_order_that_would_have_taken_is_no_reject():
+    """Each counted: with 60 a minute the alert never ended, and the score lost 7 points."""
+    record = TradingRecord(Money())  # type: ignore[arg-type]
+    order = Order(
+        1, 0, BUY, E8, False, 1, 200 * E8, Intent(0, BUY, IntentKind.ENTER, 100.0, "edge", 0.9, 1.0, 5.0, 1.0)
+    )
+    for code in (-5022, -2019):
+        refusal = Report(ReportKind.REJECTED, 1, 0, 1, 2, OrderState.REJECTED, code=code)
+        record.on_report(refusal, order, None)
+    assert record.rejects == {"-2019": 1}
+    assert record.ended == {("rejected", "edge"): 2}
 
 
 def step(at_ns: int, equity_e8: int) -> StepReport:

@@ -53,7 +53,6 @@ max_clock_error_ms = "off"
 max_prediction_age_ms = "off"
 max_jump_bps = "off"
 max_volatility_bps = "off"
-max_open_orders = 10
 blocked_quality = ["GAP", "RESYNC", "STALE", "CROSSED", "WARM_UP"]
 """
 # Each happens once when its turn comes; the path is the one that orders take.

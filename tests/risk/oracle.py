@@ -67,6 +67,7 @@ class Oracle:
         self.sent_ns: list[int] = []
         self.ids: list[int] = []
         self.state = "active"
+        self.reached = ""  # the limit on losses that has closed the gate, if one has
         self.day = -1
         self.losses = self.loss_trips = 0
         self.cool_ns = 0
@@ -133,14 +134,16 @@ class Oracle:
                 latched = one.trips > limits["breaker_trips_max"]
                 until = math.inf if latched else now_ns + limits["volatility_pause_ms"] * 10**6
                 one.pause_ns = max(one.pause_ns, until)
+        lost, down = self._beyond()
+        if self.state == "active" and (lost or down):
+            self.reached = "lost" if lost else "down"
+            self._close(1)
         if self.losses >= limits["max_losses"]:
             self.losses = 0
             self.loss_trips += 1
             self.cool_ns = now_ns + limits["loss_pause_ms"] * 10**6
             if self.loss_trips > limits["breaker_trips_max"]:
                 self._close(1)
-        if self._lost() >= limits["max_daily_loss_usdt"] or self._drawdown() >= limits["max_drawdown_pct"]:
-            self._close(1)
 
     def apply(self, event: str) -> bool:
         """Follow an operator; return whether that is possible."""
@@ -150,7 +153,12 @@ class Oracle:
         if self.state == "active" or self.last <= 0:
             return False
         self.state = "active"
-        self.day_start = self.high = self.last
+        lost, down = self._beyond()
+        if lost or self.reached == "lost":
+            self.day_start = self.last
+        if down or self.reached == "down":
+            self.high = self.last
+        self.reached = ""
         self.losses = self.loss_trips = self.cool_ns = 0
         for one in self.symbols:
             one.pause_ns, one.trips = 0.0, 0
@@ -158,6 +166,10 @@ class Oracle:
 
     def _close(self, rank: int) -> None:
         self.state = [*RANK][max(rank, RANK[self.state])]
+
+    def _beyond(self) -> tuple[bool, bool]:
+        lost = self._lost() >= self.limits["max_daily_loss_usdt"]
+        return lost, self._drawdown() >= self.limits["max_drawdown_pct"]
 
     def _lost(self) -> Fraction:
         return Fraction(self.day_start - self.last, E8)
@@ -193,6 +205,8 @@ class Oracle:
         intent = order.intent
         reducing = order.side * one.qty < 0 and order.qty_e8 <= abs(one.qty)
         assert reducing == order.reduce_only
+        alone = all(other.symbol_index != order.symbol_index for other, _ in self.open.values())
+        assert reducing or alone, "no rule counts the open orders of a symbol"
         values = self._values(intent, order.qty_e8, row, said, what)
         rules = set(values)
         if reducing:
@@ -269,11 +283,6 @@ class Oracle:
                 math.inf if one.traded_ns is None else (now - one.traded_ns) / 1e6,
                 limits["min_interval_ms"],
                 "min",
-            ),
-            "OPEN_ORDERS": (
-                1 + sum(order.symbol_index == index for order, _ in self.open.values()),
-                limits["max_open_orders"],
-                "max",
             ),
             "OPEN_ORDERS_TOTAL": (1 + len(self.open), limits["max_open_orders_total"], "max"),
             "MIN_NOTIONAL": (value, instrument.min_notional_e8 / E8, "min"),

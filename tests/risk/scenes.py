@@ -32,7 +32,7 @@ LIMITS = st.fixed_dictionaries(
     }
 )
 FIXED: dict[str, Any] = {
-    "risk_sigmas": 4.0, "exit_reserve": 0.25, "max_open_orders": 1, "max_spread_bps": 6.0,
+    "risk_sigmas": 4.0, "exit_reserve": 0.25, "max_spread_bps": 6.0,
     "max_quote_age_ms": 1_000, "max_collar_bps": 200.0, "volatility_ms": 1_000, "volatility_pause_ms": 700,
     "max_clock_error_ms": 300.0, "max_prediction_age_ms": 200.0, "max_edge_bps": 90.0,
     "min_confidence": 0.35, "min_agreement": 0.4, "loss_pause_ms": 900,

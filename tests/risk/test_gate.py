@@ -72,6 +72,40 @@ def test_rearmed_gate_measures_from_the_equity_of_now() -> None:
     assert judge.daily_loss_usdt == 100.0
 
 
+def test_pause_gives_no_limit_anew() -> None:
+    """Whoever halted and resumed in time could lose five times a day's limit on one day."""
+    judge = gate()
+    judge.observe(NOON, START + 100 * E8)
+    judge.observe(NOON + 1, START - 400 * E8)
+    for stop in (RiskEvent.HALT_ENTRIES, RiskEvent.ALARM, RiskEvent.HALT):
+        judge.apply(stop, NOON + 2)
+        judge.apply(RiskEvent.REARM, NOON + 2)
+        assert (judge.daily_loss_usdt, judge.drawdown_pct) == (400.0, 100 * 500 / 10_100)
+    assert judge.observe(NOON + 3, START - 500 * E8) is RiskEvent.DAILY_LOSS
+
+
+@pytest.mark.parametrize("recovered", [0, 1])
+def test_of_loss_and_drawdown_the_one_that_reached_its_limit_begins_anew(recovered: int) -> None:
+    """Also where it lies below again by what the exits brought: it would latch at the next trade."""
+    judge = gate()
+    judge.observe(NOON + 1, START - 500 * E8)
+    judge.observe(NOON + 2, START - 500 * E8 + recovered)
+    judge.apply(RiskEvent.REARM, NOON + 2)
+    assert judge.daily_loss_usdt == 0.0
+    assert judge.drawdown_pct == pytest.approx(5.0)
+    judge = gate(with_limits(max_daily_loss_usdt=5_000.0))
+    judge.observe(NOON + 1, START - 1_000 * E8)
+    judge.observe(NOON + 2, START - 1_000 * E8 + recovered)
+    judge.apply(RiskEvent.REARM, NOON + 2)
+    assert judge.daily_loss_usdt == pytest.approx(1_000.0)
+    assert judge.drawdown_pct == 0.0
+    # Reached while the gate was closed for another reason.
+    judge.apply(RiskEvent.HALT_ENTRIES, NOON + 2)
+    judge.observe(NOON + 3, START - 5_000 * E8)
+    judge.apply(RiskEvent.REARM, NOON + 3)
+    assert judge.observe(NOON + 4, START - 5_000 * E8) is None
+
+
 # What every pair leads to, written out; None = refused.
 A, R, H = RiskState.ACTIVE, RiskState.REDUCING, RiskState.HALTED
 PAIRS: dict[str, tuple[RiskState | None, RiskState | None, RiskState | None]] = {

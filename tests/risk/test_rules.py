@@ -32,7 +32,6 @@ OF_QUESTION: dict[str, tuple[str, float, str, str]] = {
     "LOW_CONFIDENCE": ("confidence", 0.34, "min", "opening"),
     "LOW_AGREEMENT": ("agreement", 0.5, "min", "opening"),
     "MIN_INTERVAL": ("since_trade_ms", 200.0, "min", "opening"),
-    "OPEN_ORDERS": ("open_orders", 2, "max", "opening"),
     "OPEN_ORDERS_TOTAL": ("open_orders_total", 6, "max", "opening"),
     "MIN_NOTIONAL": ("order_usdt", 100.0, "min", "opening"),
     "ORDER_TOO_LARGE": ("order_usdt", 2_000.0, "max", "opening"),

@@ -140,7 +140,7 @@ export function showRisk(status, limits, refusals) {
   if (status.account?.strangers) doubts.push(`nobody here knows: ${status.account.strangers}`);
   if (status.account?.error) doubts.push(`the account cannot be looked at: ${status.account.error}`);
   const notes = doubts.map((text) => element("p", `⚠ ${words(text)}`, "note caution"));
-  const day = element("p", "The day's loss counts since 00:00 UTC or the last re-arming.", "note dim");
+  const day = element("p", "The day's loss counts since 00:00 UTC or the last re-arming at its limit.", "note dim");
   find("limits").replaceChildren(why, ...notes, ...bars, day);
   const rows = Object.entries(refusals).sort((a, b) => b[1] - a[1]).slice(0, 8);
   fill("refusals", [["rule", (row) => words(row[0])], ["times, in the time shown", (row) => number(row[1], 0)]], rows, { empty: "nothing" });
