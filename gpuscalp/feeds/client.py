@@ -89,14 +89,14 @@ class FeedClient:
     ) -> None:
         self._config, self._receiver = config, receiver
         self._wall, self._monotonic = wall, monotonic
-        numbers = itertools.count()
         now_ns = monotonic()
-        self.slots = tuple(
-            Slot(endpoint, config, next_number=lambda: next(numbers), jitter=jitter, now_ns=now_ns)
-            for endpoint in endpoints
-        )
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._sends: set[asyncio.Task[None]] = set()
         self._sockets: dict[int, Socket] = {}
+        self.slots: tuple[Slot, ...] = ()
+        for endpoint in endpoints:
+            slot = Slot(endpoint, config, next_number=self._free_number, jitter=jitter, now_ns=now_ns)
+            self.slots += (slot,)
         self._watch = Watch(config, [each.streams for each in endpoints])
         self.opened: Counter[str] = Counter({each.route: 0 for each in endpoints})
         self.lost = self.opened.copy()
@@ -122,7 +122,7 @@ class FeedClient:
                     async with asyncio.timeout(max(wait_s, 0.001)):
                         await self._wake.wait()
         finally:
-            tasks = list(self._tasks.values())
+            tasks = [*self._tasks.values(), *self._sends]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -164,21 +164,18 @@ class FeedClient:
         elif isinstance(action, Send):
             socket = self._sockets.get(number)
             if socket is not None:
-                self._spawn_send(number, socket, action.text)
+                task = asyncio.create_task(socket.send(action.text))
+                self._sends.add(task)
+                task.add_done_callback(self._sends.discard)
         else:
             self._end(number, action)
 
-    def _spawn_send(self, number: int, socket: Socket, text: str) -> None:
-        # Requests are small and few: the socket takes them at once, and the task is done when it runs.
-        key = -1 - number
-        before = self._tasks.get(key)
-
-        async def send() -> None:
-            if before is not None:
-                await before
-            await socket.send(text)
-
-        self._tasks[key] = asyncio.create_task(send())
+    def _free_number(self) -> int:
+        """Return the smallest number that no connection has: in the journal it has 8 bits."""
+        taken = {connection.number for slot in self.slots for connection in slot.connections()}
+        # One that was retired is told to be lost when its task ends.
+        taken |= self._tasks.keys()
+        return next(number for number in itertools.count() if number not in taken)
 
     def _end(self, number: int, action: Close) -> None:
         """Give up: cancelling the session closes its socket, which must not keep anybody waiting."""
@@ -188,12 +185,13 @@ class FeedClient:
 
     async def _session(self, connection: Connection, url: str, endpoint: Endpoint) -> None:
         """One socket, from opening to its end, of which the machine is told whatever happens."""
-        number, reason, retry_after_ms, socket = connection.number, "", 0, None
+        number, reason, retry_after_ms = connection.number, "", 0
+        socket: Socket | None = None
         try:
             socket = await open_socket(
                 url,
                 self._config,
-                sink=lambda recv_ns, messages: self._on_messages(connection, recv_ns, messages),
+                sink=lambda recv_ns, messages: self._on_messages(connection, socket, recv_ns, messages),
                 clock=self._wall,
             )
             self._sockets[number] = socket
@@ -217,11 +215,13 @@ class FeedClient:
             if socket is not None:
                 await socket.close()
 
-    def _on_messages(self, connection: Connection, recv_ns: int, messages: list[bytes]) -> None:
+    def _on_messages(
+        self, connection: Connection, socket: Socket | None, recv_ns: int, messages: list[bytes]
+    ) -> None:
         now_ns = self._monotonic()
         number = connection.number
-        if number not in self._sockets:
-            return  # already told to be lost
+        if socket is None or self._sockets.get(number) is not socket:
+            return  # already told to be lost, while the number may have another socket
         connection.on_heard(now_ns)
         if not messages:
             return

@@ -60,21 +60,22 @@ class WeightBudget:
         self.used = 0
         self.blocked_until_ns = 0
         self.refusals = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def ready_ns(self, weight: int, now_ns: int) -> int:
         """Return when a call may be made: ``now_ns`` or later."""
-        if now_ns < self.blocked_until_ns:
-            return self.blocked_until_ns
-        used = self.used if now_ns // _MINUTE_NS <= self._minute else 0
-        return now_ns if used + weight <= self._limit - self._reserve else (self._minute + 1) * _MINUTE_NS
+        with self._lock:
+            self._turn(now_ns)
+            if now_ns < self.blocked_until_ns:
+                return self.blocked_until_ns
+            fits = self.used + weight <= self._limit - self._reserve
+            return now_ns if fits else (self._minute + 1) * _MINUTE_NS
 
     def spend(self, weight: int, now_ns: int) -> int:
         """Count a call if it may be made now; return when it may: ``now_ns``, or later."""
         with self._lock:
             ready_ns = self.ready_ns(weight, now_ns)
             if ready_ns == now_ns:
-                self._turn(now_ns)
                 self.used += weight
         return ready_ns
 
@@ -103,6 +104,10 @@ class WeightBudget:
         minute = now_ns // _MINUTE_NS
         if minute > self._minute:
             self._minute, self.used = minute, 0
+        elif minute < self._minute - 1:
+            # The clock was set back: patience is a length of time. What was used still counts this minute.
+            self.blocked_until_ns -= (self._minute - minute - 1) * _MINUTE_NS
+            self._minute = minute
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Slot:
     Parameters
     ----------
     endpoint : where to and what for
-    next_number : returns a number for a new connection, each once
+    next_number : returns a number for a new connection, which no other one has
     jitter, now_ns : see ``Connection``
     """
 
@@ -51,9 +51,11 @@ class Slot:
     @property
     def due_ns(self) -> int:
         due_ns = min(connection.due_ns for connection in self.connections())
-        if self.successor is not None:
+        if self.successor is None:
+            return min(due_ns, self.current.opened_ns + self._rotate_ns if self.current.opened_ns else NEVER)
+        if self.successor.is_live:
             return min(due_ns, self._successor_ns + self._config.overlap_max_ms * NS_PER_MS)
-        return min(due_ns, self.current.opened_ns + self._rotate_ns if self.current.opened_ns else NEVER)
+        return due_ns
 
     def poll(self, now_ns: int, joined: Callable[[int], bool]) -> list[tuple[Connection, Action]]:
         """Return what is to be done now, and for which connection.

@@ -3,7 +3,8 @@
 Owns: what a silence says of its connection. A symbol in which nothing happens is as quiet as a stream that is
 broken, on all redundant connections alike, and a new connection costs what comes while there is none. So
 
-- a connection is renewed for a stream that another one has gone on delivering;
+- a connection is renewed for a stream that another one has gone on delivering, next after four times as
+  long a silence, until it brings it: a server may have lost one stream, and not the others;
 - where nobody delivers it, for one that is never quiet (marks, streams over all symbols), next after four
   times as long a silence, until it delivers again;
 - where nobody delivers one that may well be quiet (trades, quotes, depth): after ``stale_max_ms``, for
@@ -26,7 +27,8 @@ from gpuscalp.feeds.watchdog import Pauses, Watchdog
 from gpuscalp.schema import NS_PER_MS
 
 _PATIENCE: Final = 4
-_QUIET: Final = ""  # key of all streams that may be quiet
+_ANY: Final = -1  # in place of a connection: a stream that nobody delivers
+_QUIET: Final = ("", _ANY)  # all streams that may be quiet
 
 
 @final
@@ -54,7 +56,7 @@ class Watch:
         self._pauses: dict[str, Pauses] = {}
         self._heard_ns: dict[str, int] = {}  # of connections that have ended
         self._newest_ns: dict[str, int] = {}  # as ``heard_ns`` was at the last judgement
-        self._patience_ns: dict[str, int] = {}
+        self._patience_ns: dict[tuple[str, int], int] = {}  # by stream and connection
 
     def on_early(self, number: int, stream: str, now_ns: int) -> None:
         """Take the time of a message of a connection that is not acknowledged as a whole: a stream delivers
@@ -87,14 +89,16 @@ class Watch:
         """Return the connections that are to be renewed now, and why."""
         # What another one had brought a judgement ago should have come over this one as well by now.
         before_ns, self._newest_ns = self._newest_ns, self.heard_ns()
-        for name in self._patience_ns.keys() & self.delivering(now_ns):
-            del self._patience_ns[name]
+        for name, number in list(self._patience_ns):
+            dogs = [dog for each, dog in self.watchdogs.items() if number in (_ANY, each)]
+            if any(dog.is_delivering(name, now_ns) for dog in dogs):
+                del self._patience_ns[name, number]
         there = Counter(name for dog in self.watchdogs.values() for name in dog.streams)
         found = []
         for number, dog in self.watchdogs.items():
             if any(there[name] < self._copies[name] for name in dog.streams):
                 continue
-            because = [name for name in dog.silent(now_ns) if self._is_cause(dog, name, before_ns, now_ns)]
+            because = [name for name in dog.silent(now_ns) if self._is_cause(number, name, before_ns, now_ns)]
             if because:
                 there.subtract(dog.streams)
                 silent_ms = max(now_ns - dog.last_ns(name) for name in because) // NS_PER_MS
@@ -102,13 +106,15 @@ class Watch:
                 found.append((number, f"acknowledged, but silent for {silent_ms} ms: {shown}"))
         return found
 
-    def _is_cause(self, dog: Watchdog, name: str, before_ns: dict[str, int], now_ns: int) -> bool:
+    def _is_cause(self, number: int, name: str, before_ns: dict[str, int], now_ns: int) -> bool:
         """Whether a silent stream is a reason to renew its connection; patience for the next time grows."""
-        last_ns, config = dog.last_ns(name), self._config
-        if before_ns.get(name, last_ns) - last_ns >= config.stale_min_ms * NS_PER_MS:
-            return True
-        key, least_ns = (name, 0) if is_steady(name) else (_QUIET, config.stale_max_ms * NS_PER_MS)
-        silent_ns = now_ns - self._newest_ns.get(name, last_ns)
+        last_ns, config = self.watchdogs[number].last_ns(name), self._config
+        key, least_ns, silent_ns = (name, number), 0, now_ns - last_ns
+        if before_ns.get(name, last_ns) - last_ns < config.stale_min_ms * NS_PER_MS:
+            key, least_ns = (
+                ((name, _ANY), 0) if is_steady(name) else (_QUIET, config.stale_max_ms * NS_PER_MS)
+            )
+            silent_ns = now_ns - self._newest_ns.get(name, last_ns)
         if silent_ns < self._patience_ns.get(key, least_ns):
             return False
         self._patience_ns[key] = _PATIENCE * silent_ns

@@ -69,6 +69,8 @@ class Watchdog:
         self, config: FeedConfig, streams: Iterable[str], pauses: dict[str, Pauses], now_ns: int
     ) -> None:
         self._config = config
+        # No limit is shorter: most streams are younger, and it is asked of thousands several times a second.
+        self._least_ns = NS_PER_MS * min(config.first_message_ms, config.stale_min_ms, config.stale_max_ms)
         self._streams = {
             name: _Stream(now_ns, pauses.setdefault(name, Pauses())) for name in streams if not is_rare(name)
         }
@@ -97,16 +99,20 @@ class Watchdog:
     def delivering(self, now_ns: int) -> list[str]:
         """Return the streams that have brought something since the start and are not silent now. One that
         nothing has come from yet is in neither list: it may be healthy, but nobody can tell."""
-        return [
-            name
-            for name, stream in self._streams.items()
-            if stream.count > 0 and now_ns - stream.last_ns < self.limit_ns(name)
-        ]
+        silent = set(self.silent(now_ns))
+        return [name for name, stream in self._streams.items() if stream.count > 0 and name not in silent]
+
+    def is_delivering(self, stream: str, now_ns: int) -> bool:
+        found = self._streams.get(stream)
+        return found is not None and found.count > 0 and now_ns - found.last_ns < self.limit_ns(stream)
 
     def silent(self, now_ns: int) -> list[str]:
         """Return the streams that are silent now."""
+        latest_ns = now_ns - self._least_ns
         return [
-            name for name, stream in self._streams.items() if now_ns - stream.last_ns >= self.limit_ns(name)
+            name
+            for name, stream in self._streams.items()
+            if stream.last_ns <= latest_ns and now_ns - stream.last_ns >= self.limit_ns(name)
         ]
 
     def heard_ns(self) -> dict[str, int]:

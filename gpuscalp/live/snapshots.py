@@ -124,14 +124,15 @@ class Snapshots:
             self.fetched += 1
             if self._take(reply, snapshot) in ("taken", "snapshot_not_needed"):
                 self._wait_ns.pop(symbol, None)
-                if self._renewed and symbol == self._renewed[0]:
-                    self._renewed.rotate(-1)
-                    self._renew_ns = self._monotonic() + self._pause_ns
+                self._end_turn(symbol, self._pause_ns)
         except GpuscalpError as error:
             self.refused += 1
             self.refusal = str(error)
             # Others would be refused as well: they wait for the next poll.
             self._wanted.clear()
+            if self._wait_ns.get(symbol) == _WAIT_MAX_NS:
+                # One that the venue has delisted is refused for ever.
+                self._end_turn(symbol, _WAIT_MAX_NS)
         finally:
             # Also after a good one: until the symbol is no longer among the unsynced, a breath.
             wait_ns = self._wait_ns.get(symbol, _WAIT_MIN_NS)
@@ -139,3 +140,8 @@ class Snapshots:
             self._wait_ns[symbol] = min(2 * wait_ns, _WAIT_MAX_NS)
             self._running.pop(symbol, None)
             self._begin()
+
+    def _end_turn(self, symbol: str, pause_ns: int) -> None:
+        if self._renewed and symbol == self._renewed[0]:
+            self._renewed.rotate(-1)
+            self._renew_ns = self._monotonic() + pause_ns

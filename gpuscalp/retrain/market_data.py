@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from gpuscalp.archive.assembly import Assembly, SourceRun
@@ -22,6 +23,9 @@ from gpuscalp.live.control import SYNTHETIC_MARKET
 from gpuscalp.live.directory import SessionFile
 from gpuscalp.live.snapshots import brings_changes
 from gpuscalp.schema import NS_PER_MS
+
+# Of a symbol without a snapshot for so many rounds of them (gpuscalp.live.snapshots) there is none to come.
+_ROUNDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +122,11 @@ def _needed(journal: Path, about: SessionFile, since_ns: int) -> tuple[list[Path
     if brings_changes(about.config.feed.streams):
         missing = {each.symbol for each in about.instruments}
     start = first
+    until_ns = begun[first][1] - _ROUNDS * about.config.feed.rotate_ms * NS_PER_MS
     while True:
         if missing:
             missing -= _snapshots_in(segments[start])
-        if not missing or start == 0:
+        if not missing or start == 0 or begun[start][1] <= until_ns:
             return segments[start:], first - start
         start -= 1
 

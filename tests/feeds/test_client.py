@@ -105,6 +105,46 @@ def test_cut_connection_is_lost_once_and_comes_back():
     asyncio.run(run())
 
 
+class _Lingering:
+    """A socket that takes long to close, and delivers meanwhile."""
+
+    def __init__(self, sink):
+        self.sink, self.ended, self.closed = sink, asyncio.Event(), asyncio.Event()
+
+    async def send(self, text):
+        pass
+
+    async def wait_closed(self):
+        await self.ended.wait()
+        return "cut"
+
+    async def close(self):
+        await self.closed.wait()
+
+
+def test_what_a_socket_delivers_after_its_end_is_not_taken_for_the_next_ones(monkeypatch):
+    sockets = []
+
+    async def open_lingering(url, config, *, sink, clock):
+        sockets.append(_Lingering(sink))
+        return sockets[-1]
+
+    monkeypatch.setattr("gpuscalp.feeds.client.open_socket", open_lingering)
+
+    async def run():
+        async with local_venue() as venue, running(venue) as (_, recorder):
+            await until(lambda: recorder.opened == [0])
+            sockets[0].ended.set()
+            await until(lambda: recorder.opened == [0, 0])
+            sockets[0].sink(1, [_message("old").encode()])
+            sockets[1].sink(2, [_message("new").encode()])
+            assert recorder.messages == [(0, _message("new").encode())]
+            for socket in sockets:
+                socket.closed.set()
+
+    asyncio.run(run())
+
+
 def test_age_of_a_stream_is_that_of_its_newest_message_and_grows_without_a_connection():
     async def run():
         async with local_venue() as venue, running(venue, copies=2) as (client, recorder):
@@ -239,6 +279,20 @@ def test_rotation_opens_the_successor_first_and_retires_the_old_one():
             await until(lambda: recorder.lost)
             assert [number for number, _ in recorder.lost] == [0]
             assert next(c.number for c in _live(client)) == 1
+
+    asyncio.run(run())
+
+
+def test_numbers_are_given_again_when_nobody_has_them():
+    """The journal has 8 bits for them: after some weeks of rotations two connections were one to it."""
+
+    async def run():
+        async with local_venue() as venue, running(venue, copies=2, rotate_ms=100) as (client, recorder):
+            recorder.ready |= set(range(100))
+            await until(lambda: all(slot.rotation_count >= 3 for slot in client.slots))
+        assert len(recorder.opened) >= 8
+        assert max(recorder.opened) <= 3
+        assert len(recorder.lost) == len(recorder.opened)
 
     asyncio.run(run())
 

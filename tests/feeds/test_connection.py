@@ -248,3 +248,22 @@ def test_old_connection_that_is_cut_during_rotation_is_not_mourned():
     old.on_closed(venue.now_ns, "cut after 24 hours")
     venue.run(1)
     assert venue.slot.connections() == (new,)
+
+
+def test_successor_that_cannot_come_is_not_waited_for_in_a_busy_loop():
+    venue = Venue(FeedConfig(rotate_ms=60_000, overlap_max_ms=5_000))
+    venue.run(60)
+    for _ in range(60):
+        for connection, _ in venue.slot.poll(venue.now_ns, venue.joined.__contains__):
+            connection.on_closed(venue.now_ns, "the connection cannot be opened")
+        assert len(venue.slot.connections()) == 2
+        assert venue.slot.due_ns > venue.now_ns
+        venue.now_ns += NS_PER_S
+        venue.slot.current.on_heard(venue.now_ns)
+
+
+def test_switch_is_due_when_the_overlap_of_a_live_successor_ends():
+    venue = Venue(FeedConfig(rotate_ms=60_000, overlap_max_ms=5_000))
+    venue.run(63)
+    assert [c.is_live for c in venue.slot.connections()] == [True, True]
+    assert venue.slot.due_ns == START_NS + 65 * NS_PER_S

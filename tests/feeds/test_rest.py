@@ -70,6 +70,24 @@ def test_refusals_are_heeded(status, headers, body, wait_s):
     assert budget.refusals == 1
 
 
+def test_a_clock_that_is_set_back_makes_nobody_wait_for_the_old_time():
+    budget = WeightBudget(100, 0)
+    budget.spend(90, NOW_NS)
+    budget.on_reply(418, {}, b"", NOW_NS)
+    back_ns = NOW_NS - 120 * MINUTE_NS
+    assert 120 * NS_PER_S <= budget.ready_ns(1, back_ns) - back_ns <= 240 * NS_PER_S
+    assert budget.used == 90, "what was used this minute still counts"
+    after_ns = back_ns + 4 * MINUTE_NS
+    assert budget.spend(90, after_ns) == after_ns
+    assert budget.spend(90, after_ns) == after_ns + MINUTE_NS
+
+
+def test_a_clock_that_goes_back_over_the_edge_of_a_minute_frees_no_weight():
+    budget = WeightBudget(100, 0)
+    budget.spend(90, NOW_NS)
+    assert budget.spend(90, NOW_NS - NS_PER_S) == NOW_NS + MINUTE_NS
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests.append(self.path)

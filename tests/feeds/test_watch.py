@@ -101,6 +101,27 @@ def test_connection_on_which_a_stream_never_begins_is_renewed_if_another_one_bri
     assert [(second, number) for second, number, _ in market.overdue] == [(15, 0)]
 
 
+def test_stream_that_one_copy_never_brings_costs_its_neighbours_ever_less() -> None:
+    """Its connection lived for 15 s, for ever: half of the time all of its streams had one copy."""
+    market = Venue([TRADES, QUOTES])
+    market.missing.add((1, TRADES))
+    for second in range(1, 1_500):
+        market.every_second([TRADES, QUOTES], [second])
+        if 1 not in market.watch.watchdogs:
+            market.watch.start(1, market.streams, second * NS_PER_S)
+    assert {number for _, number, _ in market.overdue} == {1}
+    lives = [late - soon for (soon, *_), (late, *_) in pairwise([(0, 1, ""), *market.overdue])]
+    assert lives[0] == 15
+    assert all(late >= 4 * soon for soon, late in pairwise(lives))
+    assert len(lives) == 4
+    # It comes back and is lost again: that is another matter.
+    market.missing.clear()
+    market.every_second([TRADES, QUOTES], range(1_500, 1_600))
+    market.missing.add((1, TRADES))
+    market.every_second([TRADES, QUOTES], range(1_600, 1_610))
+    assert len(market.overdue) == 5
+
+
 def test_one_copy_always_stays() -> None:
     market = Venue([TRADES, QUOTES])
     market.every_second([TRADES, QUOTES], range(1, 70))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gpuscalp.config import FeedConfig
 from gpuscalp.feeds.watchdog import Watchdog
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
@@ -114,3 +117,26 @@ def test_stream_of_every_five_seconds_is_not_silent_after_its_first_message():
         watchdog.on_message("!bookTicker", second * NS_PER_S)
         last_s = second
     assert watchdog.silent((last_s + 24) * NS_PER_S) == ["!bookTicker"]
+
+
+@given(
+    first_ms=st.integers(1, 9) | st.integers(50, 90),
+    min_ms=st.integers(1, 30),
+    more_ms=st.integers(0, 30),
+    pauses_ms=st.lists(st.integers(0, 60), max_size=8),
+    later_ms=st.integers(0, 100),
+)
+def test_every_stream_that_has_begun_is_silent_or_delivers_by_its_limit(
+    first_ms, min_ms, more_ms, pauses_ms, later_ms
+):
+    config = FeedConfig(first_message_ms=first_ms, stale_min_ms=min_ms, stale_max_ms=min_ms + more_ms)
+    watchdog, now_ns = Watchdog(config, [A], {}, 0), 0
+    for pause_ms in pauses_ms:
+        now_ns += pause_ms * NS_PER_MS
+        watchdog.on_message(A, now_ns)
+    is_silent = later_ms * NS_PER_MS >= watchdog.limit_ns(A)
+    now_ns += later_ms * NS_PER_MS
+    delivers = bool(pauses_ms) and not is_silent
+    assert watchdog.silent(now_ns) == ([A] if is_silent else [])
+    assert watchdog.delivering(now_ns) == ([A] if delivers else [])
+    assert watchdog.is_delivering(A, now_ns) == delivers

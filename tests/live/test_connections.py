@@ -30,9 +30,8 @@ def test_rotation_before_the_venues_cut_loses_no_tick_and_doubles_none(
     exchange.set_fault(Fault("cut", life_s=20.0))
     config = eager_config(feed_of(exchange, redundancy=copies, rotate_ms=1_000, overlap_max_ms=15_000))
     with Running(tmp_path / "session", config, bundle) as running:
-        # Two routes for each copy; their first connections have the numbers 0 … 2 · copies − 1. Of each route
-        # one may be on its way, beside the one that it is to replace.
-        running.wait(lambda status: _newest(status) >= 6 * copies + 1, "two rotations of all connections")
+        # Two routes for each copy. Of each route one may be on its way, beside the one that it is to replace.
+        running.wait(lambda status: _opened(status) >= 6 * copies + 2, "two rotations of all connections")
         newest = newest_trades(exchange)
         running.wait_messages()
         running.wait_trading()
@@ -79,8 +78,8 @@ def test_either_of_two_connections_may_be_killed_at_any_moment(
     assert _KILLS <= sum(ended.status["feeds"]["connections_lost"].values()) <= ends
 
 
-def _newest(status: dict[str, Any]) -> int:
-    return max(each["number"] for each in status["feeds"]["connections"])
+def _opened(status: dict[str, Any]) -> int:
+    return sum(status["feeds"]["connections_opened"].values())
 
 
 def _all_deliver(status: dict[str, Any], exchange: Exchange, gone: int) -> bool:

@@ -159,6 +159,42 @@ def test_whole_books_are_asked_for_now_and_then_one_after_another() -> None:
     assert [each // NS_PER_S for each in venue.asked_ns] == [10, 15, 25, 36, 46, 56, 66]
 
 
+class _Delisting(_Slow):
+    """Refuses one symbol from the beginning on."""
+
+    def depth(self, symbol: str, limit: int) -> tuple[Any, DepthSnapshot]:
+        self.asked.append(symbol)
+        if symbol == "B":
+            raise FeedError("the venue refuses: HTTP 400", where=symbol, value="-1121 Invalid symbol.")
+        return _Venue.depth(self, symbol, limit)
+
+
+def test_a_symbol_that_is_refused_for_ever_keeps_no_other_one_waiting() -> None:
+    venue = _Delisting(tuple(range(100)))
+    venue.asked = []
+
+    async def run() -> None:
+        snapshots = Snapshots(
+            venue,  # type: ignore[arg-type]
+            _Refusals(),
+            lambda _, __: "snapshot_not_needed",
+            monotonic=lambda: venue.now_ns,
+            symbols=["A", "B", "C"],
+            renew_ns=30 * NS_PER_S,
+            weight_per_minute=2_400,
+        )
+        for second in range(180):
+            venue.now_ns = second * NS_PER_S
+            snapshots.poll([])
+            for _ in range(10):
+                await asyncio.sleep(0)
+        await snapshots.close()
+
+    asyncio.run(run())
+    # Patience with B grows to 30 s, which takes half a minute; from then on it is asked once a round.
+    assert "".join(venue.asked) == "A" + "B" * 8 + "CABCAB"
+
+
 class _Noting(_Venue):
     """Notes whom it was asked about, and for how many levels."""
 

@@ -72,6 +72,12 @@ def test_segments_before_are_read_as_far_as_books_need_it(tmp_path, snapshots_at
     assert _needed(tmp_path, about(), since_ns) == (segments[first:], start - first)
 
 
+def test_a_symbol_that_the_venue_no_longer_has_is_not_looked_for_in_all_the_journal(tmp_path):
+    segments = write(tmp_path, {0})
+    since_ns, feed = START_NS + 330 * SECOND, FeedConfig(rotate_ms=40_000)
+    assert _needed(tmp_path, about(feed=feed), since_ns) == (segments[3:], 2)
+
+
 @pytest.mark.parametrize("rotated", [True, False], ids=["one process", "several"])
 @pytest.mark.parametrize("streams", [("depth@100ms",), ("depth",), ("depth20@100ms",)], ids=lambda it: it[0])
 def test_segments_of_one_process_are_told_apart(tmp_path, rotated, streams):
