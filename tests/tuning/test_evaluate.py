@@ -15,7 +15,7 @@ from gpuscalp.ensemble import Signals
 from gpuscalp.errors import UsageError
 from gpuscalp.splits import Fold
 from gpuscalp.train import train
-from gpuscalp.train.dataset import labelled_chunks
+from gpuscalp.train.dataset import count_rows, labelled_chunks
 from gpuscalp.train.device import training_device
 from gpuscalp.tuning.cluster import WorkerSpec
 from gpuscalp.tuning.evaluate import STRETCH_FRAMES, Evaluator, held_rows
@@ -162,3 +162,21 @@ def test_more_rows_than_the_limit_are_thinned_to_it(source, monkeypatch):
     assert rows[1] == pytest.approx(1_200, rel=0.25)
     rates = [[fold.acts / fold.symbol_hours for fold in line.folds] for line in (whole, thin)]
     assert rates[1] == pytest.approx(rates[0], rel=0.15)
+
+
+def test_trials_of_two_horizons_are_scored_on_the_same_stretches(source, monkeypatch):
+    """A longer horizon leaves a few rows fewer, and they once made every 40th stretch of every 41st."""
+    horizons = (500, 2_000)
+    labels = [LabelConfig(horizon_ms=horizon_ms, threshold_bps=1.0) for horizon_ms in horizons]
+    monkeypatch.setattr("gpuscalp.tuning.evaluate.STRETCH_FRAMES", 5)
+    # Ten times as many as are held out with the longer horizon, so an eleventh with the shorter one.
+    longer = structs.replace(CONFIG, label=labels[1])
+    counted = count_rows(labelled_chunks(source.chunks(), longer)).total
+    rows_max = counted * (1.0 - CONFIG.split.min_train_fraction) / 10
+    monkeypatch.setattr("gpuscalp.tuning.evaluate.HELD_OUT_ROWS_MAX", round(rows_max) + 1)
+    scored = []
+    for label in labels:
+        parts = evaluator(source)._parts(structs.replace(CONFIG, label=label))
+        keys = [zip(part.test.end_ns.tolist(), part.test.symbol.tolist(), strict=True) for part in parts]
+        scored.append(set().union(*keys))
+    assert len(scored[0] & scored[1]) > 0.9 * max(map(len, scored))
