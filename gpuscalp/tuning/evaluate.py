@@ -150,8 +150,8 @@ class Evaluator:
         source = self._open(config)
         passes = Passes(source, config, device=self._device, threads=self._threads, progress=silent)
         counts, folds = passes.split()
-        # With the rows that have no label: fewer for a shorter horizon, and at a border of ``every`` trials of
-        # two horizons would be scored on nearly disjoint stretches.
+        # With the rows that have no label: a longer horizon has more of them, and at a border of ``every``
+        # trials of two horizons would be scored on nearly disjoint stretches.
         sound = counts.total + counts.unlabelled
         held_out = sound * config.stride_frames * (1.0 - config.split.min_train_fraction)
         every = max(-(-round(held_out) // HELD_OUT_ROWS_MAX), 1)

@@ -12,7 +12,7 @@ from msgspec import structs
 from gpuscalp.config import CostConfig, LabelConfig, StrategyConfig
 from gpuscalp.distributed.job import Job, versions
 from gpuscalp.ensemble import Signals
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import DataError, UsageError
 from gpuscalp.splits import Fold
 from gpuscalp.train import train
 from gpuscalp.train.dataset import count_rows, labelled_chunks
@@ -22,6 +22,7 @@ from gpuscalp.tuning.evaluate import STRETCH_FRAMES, Evaluator, held_rows
 from gpuscalp.tuning.score import HeldRows, acts_of
 from gpuscalp.tuning.search import Task
 from tests.train.market import FRAME_NS, START_NS, FakeSource, quick_config
+from tests.train.test_device import needs_compiler, trained_on_host
 
 CONFIG = quick_config()
 STRATEGY = StrategyConfig(min_edge_bps=-50.0, min_confidence=0.34)
@@ -92,6 +93,26 @@ def test_machine_with_other_versions_makes_no_trial(tmp_path):
     spec = WorkerSpec(job, 0.0, CostConfig(), kept=1)
     with pytest.raises(UsageError, match="other versions"):
         spec.evaluator().make(task())
+
+
+@needs_compiler
+def test_rows_that_a_worker_keeps_on_a_gpu_do_not_change_its_next_chunks(tmp_path, monkeypatch):
+    """Each set of rows was walked in chunks by what the sets before it had left free."""
+    asked = []
+
+    def opened(job: Job, chunk_bytes: int) -> FakeSource:
+        asked.append(chunk_bytes)
+        raise DataError("seen")
+
+    monkeypatch.setattr(Job, "open", opened)
+    job = Job(tmp_path, CONFIG, None, None, "", versions(), "cuda", 1)
+    with trained_on_host() as gpu:
+        gpu.free_bytes = 33 << 30
+        worker = WorkerSpec(job, 1.0, CostConfig(), kept=1).evaluator()
+        for free_gb in (33, 31):
+            gpu.free_bytes = free_gb << 30
+            assert "seen" in worker.make(task()).failure
+    assert asked == [1 << 30] * 2
 
 
 FRAMES, SYMBOLS = 30_000, 3
