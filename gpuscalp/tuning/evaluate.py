@@ -176,7 +176,6 @@ def _judged(rows: HeldRows, signals: Signals) -> HeldOut:
         return_bps=rows.return_bps[at],
         weight=rows.weight[at],
         end_ns=rows.end_ns[at],
-        symbol=rows.symbol[at],
     )
 
 
