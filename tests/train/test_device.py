@@ -171,19 +171,6 @@ def test_memory_of_the_pool_is_bounded_during_a_run_and_free_again_after_it():
 
 
 @needs_compiler
-def test_sizes_do_not_follow_what_a_neighbour_takes_of_the_gpu():
-    """At 24 and at 22 GiB free the same data gave two models: other blocks are other bins."""
-    with trained_on_host() as device, mock.patch.object(place, "GPU_BLOCK_BYTES", 256_000_000):
-        found = {}
-        for free_mb in (24 << 10, 22 << 10, 16 << 10, (16 << 10) - 1):
-            device.free_bytes = free_mb << 20
-            gpu = training_device("cuda")
-            found[free_mb] = gpu.chunk_bytes, gpu.page_bytes, gpu.block_bytes
-    whole, half = (512 << 20, 1 << 30, 256_000_000), (256 << 20, 512 << 20, 256_000_000)
-    assert list(found.values()) == [whole, whole, whole, half]
-
-
-@needs_compiler
 def test_a_limit_makes_the_gpu_look_smaller_and_never_larger():
     with trained_on_host() as device:
         import cupy
