@@ -319,7 +319,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise UsageError(
             "this is no bundle, so it is not overwritten", where=str(path), fix="choose another path"
         )
-    make_writable(path.parent)
+    make_writable(path.resolve().parent)
 
 
 def _read_forest(data: bytes, contract: Contract, path: Path) -> Forest:

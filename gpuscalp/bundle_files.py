@@ -83,7 +83,8 @@ def file_spec(name: str, data: bytes) -> FileSpec:
 
 
 def write_atomically(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write a directory of files, in the place of one that is there."""
+    """Write a directory of files, in the place of one that is there; behind a link, where it points."""
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

@@ -213,6 +213,25 @@ def test_bundle_is_not_overwritten_unless_told(bundle):
     assert [path.name for path in bundle.parent.iterdir()] == ["model"], "nothing temporary is left"
 
 
+def test_bundle_behind_a_link_is_written_where_the_link_points(bundle):
+    """The link became a folder, and the training then ended with an error."""
+    loaded = load_bundle(bundle, graph=GRAPH)
+    link = bundle.parent / "current"
+    link.symlink_to(bundle.name)
+    write_bundle(
+        link,
+        graph=GRAPH,
+        training=loaded.contract.training,
+        ensemble=loaded.ensemble,
+        members=(),
+        canary_x=loaded.contract.canary.x.array("float32", "canary"),
+        overwrite=True,
+    )
+    assert link.is_symlink()
+    assert read_contract(bundle).members == ()
+    assert sorted(path.name for path in bundle.parent.iterdir()) == ["current", "model"]
+
+
 def test_directory_that_is_no_bundle_is_never_overwritten(bundle, tmp_path):
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.txt").write_text("years of work")

@@ -43,8 +43,8 @@ class Job:
     device: str
     threads: int
 
-    def open(self) -> ArchiveSource:
-        """Return the whole recording, on this machine.
+    def open(self, chunk_bytes: int | None = None) -> ArchiveSource:
+        """Return the whole recording, on this machine (``ArchiveSource.open``).
 
         Raises
         ------
@@ -64,6 +64,7 @@ class Job:
             end_ns=self.end_ns,
             threads=self.threads,
             device=self.device,
+            chunk_bytes=chunk_bytes,
         )
         if source.digest() != self.digest:
             raise UsageError(

@@ -8,7 +8,8 @@ much they do nobody knows beforehand. So a block of live rows is not held agains
 blocks of the same length of the training, each of them against all others. A block's figure is the largest
 excess over the feature groups, so that many groups are not many chances. Its rank among all blocks, of the
 training and live ones so far, gives a p-value; while live blocks are exchangeable with those of the training
-these are independent and uniform (Vovk, Gammerman and Shafer 2005, ch. 8). Each p-value is turned into an
+these are independent and uniform (Vovk, Gammerman and Shafer 2005, ch. 8); after a training of twenty blocks
+they are a little too large. Each p-value is turned into an
 e-value, and a Shiryaev-Roberts sum of products of them raises the flag at ``BLOCKS_BETWEEN_ALARMS``: without
 drift, the mean number of blocks until the first flag is at least that (Shin, Ramdas and Rinaldo 2022,
 "E-detectors"). While the flag is up no block is remembered.
@@ -155,8 +156,12 @@ class DriftAlarm:
         self._floor, self._edges = floor, edges
         self._columns = group_columns(names)
         logs = _logs(floor.psi)
-        self._mean, self._sd = logs.mean(axis=0), np.maximum(logs.std(axis=0), 1e-3)
-        self._known = sorted(self._excess(each).max() for each in floor.psi)
+        self._usual = _usual(logs)
+        # Each by the others alone, as a live block is: none stands out as far from a mean that it is part of.
+        others = (np.delete(logs, index, axis=0) for index in range(len(logs)))
+        self._known = sorted(
+            float(_excess(own, _usual(rest)).max()) for own, rest in zip(logs, others, strict=True)
+        )
         self._live: list[float] = []
         self._counts: I64 = np.zeros((len(names), BINS), np.int64)
         self._block = -1
@@ -189,7 +194,7 @@ class DriftAlarm:
     def _judge(self, shares: F64, rows: int) -> None:
         by_column = psi(self._floor.shares, shares)
         found = np.array([by_column[own].mean() for own in self._columns.values()])
-        excess = self._excess(found)
+        excess = _excess(_logs(found), self._usual)
         at = int(excess.argmax())
         value = float(excess[at])
         # The block itself is one of those that stand out as much.
@@ -219,10 +224,6 @@ class DriftAlarm:
         for _ in range(min(count, len(self._live))):
             self._known.remove(self._live.pop())
 
-    def _excess(self, found: F64) -> F64:
-        """Return float64[G]: how far each group lies above what is usual, in standard deviations."""
-        return np.asarray((_logs(found) - self._mean) / self._sd)
-
 
 def e_value(p: float) -> float:
     """Return ∫ ε·p^(ε−1) dε over (0, 1): evidence whose mean is 1 where ``p`` is uniform on (0, 1).
@@ -233,6 +234,17 @@ def e_value(p: float) -> float:
         return 0.5
     log = math.log(p)
     return (1.0 - p + p * log) / (p * log * log)
+
+
+def _usual(logs: F64) -> tuple[F64, F64]:
+    """Return mean and standard deviation, float64[G] each, of float64[B, G]."""
+    return logs.mean(axis=0), np.maximum(logs.std(axis=0), 1e-3)
+
+
+def _excess(logs: F64, usual: tuple[F64, F64]) -> F64:
+    """Return float64[G]: how far each group lies above what is usual, in standard deviations."""
+    mean, sd = usual
+    return np.asarray((logs - mean) / sd)
 
 
 def _logs(found: F64) -> F64:

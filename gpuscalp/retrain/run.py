@@ -27,6 +27,7 @@ from gpuscalp.retrain.folder import CANDIDATE, FOLDER, alone
 from gpuscalp.retrain.market_data import import_journal, venue_of
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.train import ArchiveSource, TrainResult, train
+from gpuscalp.train.device import training_device
 
 _HOUR_NS: Final = 3_600 * NS_PER_S
 
@@ -166,13 +167,14 @@ def _train(
     gpu_memory_mb: int | None,
     told: Progress,
 ) -> TrainResult:
+    name = resolve(device).name
     source = ArchiveSource.open(
         archive,
         config,
         start_ns=since_ns,
         threads=threads,
-        device=resolve(device).name,
-        gpu_memory_mb=gpu_memory_mb,
+        device=name,
+        chunk_bytes=training_device(name, gpu_memory_mb=gpu_memory_mb).chunk_bytes,
     )
     return train(
         source,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.ensemble import Calibration
-from gpuscalp.schema import F64
+from gpuscalp.schema import F64, I64
 
 # How far from the identity a calibration is expected to lie, before any row is seen. Overlapping labels make
 # a million rows worth a few hundred labels, and six free parameters cost 6 / (2 · labels) nats on the next
@@ -22,14 +22,15 @@ BIAS_SD: Final = 0.03
 _LOG_FLOOR: Final = -745.0
 
 
-def fit_vector_scaling(raw: F64, direction: npt.NDArray[np.int8], weight: F64) -> Calibration:
+def fit_vector_scaling(raw: F64, direction: npt.NDArray[np.int8], weight: F64, end_ns: I64) -> Calibration:
     """Fit ``softmax(scale · log p + bias)`` to held-out predictions.
 
     Parameters
     ----------
     raw : float64[R, K]     mean probability of the members, held-out rows only
     direction : int8[R]     class that came
-    weight : float64[R]     uniqueness of the labels: their sum is the number of independent labels
+    weight : float64[R]     uniqueness: their sum is the number of labels that do not overlap
+    end_ns : int64[R]       entries: how much symbols move together is seen in the rows of one instant
 
     Returns
     -------
@@ -56,7 +57,8 @@ def fit_vector_scaling(raw: F64, direction: npt.NDArray[np.int8], weight: F64) -
     came = np.zeros_like(logs)
     came[np.arange(len(direction)), direction] = 1.0
     start = np.concatenate([identity.scale, identity.bias])
-    precision = np.repeat([SCALE_SD**-2, BIAS_SD**-2], class_count) / max(float(weight.sum()), 1.0)
+    independent = float(weight.sum()) / _counted_for(came - raw, end_ns)
+    precision = np.repeat([SCALE_SD**-2, BIAS_SD**-2], class_count) / max(independent, 1.0)
 
     def loss(theta: F64) -> tuple[float, F64]:
         scale, bias = theta[:class_count], theta[class_count:]
@@ -76,3 +78,21 @@ def fit_vector_scaling(raw: F64, direction: npt.NDArray[np.int8], weight: F64) -
     scale = np.asarray(found.x[:class_count], np.float64)
     bias = np.asarray(found.x[class_count:] + (1.0 - scale) * centre, np.float64)
     return Calibration(kind="vector", scale=scale, bias=bias)
+
+
+def _counted_for(error: F64, end_ns: I64) -> float:
+    """Return how many labels of an instant tell as much as an independent one; of copies it takes all.
+
+    The design effect of rows that come by instants (Kish 1965, "Survey Sampling"): how much more the
+    sums over instants vary than sums of as many independent rows would.
+
+    Parameters
+    ----------
+    error : float64[R, K]   class that came, less what was said
+    end_ns : int64[R]       entries
+    """
+    error = error - error.mean(axis=0)
+    own = float(np.square(error).sum())
+    _, instant = np.unique(end_ns, return_inverse=True)
+    together = sum(float(np.square(np.bincount(instant, weights=column)).sum()) for column in error.T)
+    return max(together / own, 1.0) if own > 0.0 else 1.0

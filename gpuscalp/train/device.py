@@ -199,9 +199,9 @@ class _Gpu:
                 fix=f"at least {MEMORY_MIN_MB} MiB: free the GPU, or use --device cpu",
             )
         self._pool_bytes = int(POOL_SHARE * free_bytes)
-        self.chunk_bytes = min(GPU_CHUNK_BYTES, int(CHUNK_SHARE * free_bytes))
-        self.page_bytes: int | None = int(PAGE_SHARE * free_bytes)
-        self.block_bytes = min(GPU_BLOCK_BYTES, int(BLOCK_SHARE * free_bytes))
+        self.chunk_bytes = min(GPU_CHUNK_BYTES, _power_of_two(CHUNK_SHARE * free_bytes))
+        self.page_bytes: int | None = _power_of_two(PAGE_SHARE * free_bytes)
+        self.block_bytes = min(GPU_BLOCK_BYTES, _power_of_two(BLOCK_SHARE * free_bytes))
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -293,6 +293,15 @@ class _Gpu:
         """Return what is free, with so much of what the pool has taken."""
         free_bytes = int(self._ops.xp.cuda.runtime.memGetInfo()[0]) + int(pool_bytes)
         return free_bytes if self._limit_bytes is None else min(free_bytes, self._limit_bytes)
+
+
+def _power_of_two(size: float) -> int:
+    """Return the largest that is not above ``size``.
+
+    XGBoost sketches block by block: other sizes are other bins, and another model. So they must not follow
+    every megabyte that somebody else has on the card.
+    """
+    return 1 << int(size).bit_length() - 1
 
 
 def _predictor(ops: Ops, forest: Forest) -> Predictor:

@@ -43,7 +43,7 @@ class HeldOut:
     Attributes
     ----------
     raw : float64[R, K]
-    direction : int8[R] · return_bps, weight : float64[R] · end_ns : int64[R] · symbol : int32[R]
+    direction : int8[R] · return_bps, weight : float64[R] · end_ns : int64[R]
         ``weight`` is the uniqueness of the label among those that are kept
     """
 
@@ -52,7 +52,6 @@ class HeldOut:
     return_bps: F64
     weight: F64
     end_ns: I64
-    symbol: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.direction)
@@ -150,7 +149,7 @@ def predict_held_out(
                 comparers[index].add(rows.x, signals)
             parts[index].raw.append(signals.raw)
             # Of the labels that overlap one in ``every`` is kept, and stands for the others; alone it is
-            # worth one. The sum still is the number of independent labels; with barrier labels, whose
+            # worth one. The sum still is the number of labels that do not overlap; with barrier labels, whose
             # lengths differ, it was up to 7 % above that of a walk on this stride.
             weight = np.minimum(rows.weight * every, 1.0)
             parts[index].rows.append(replace(rows, x=_NO_FEATURES, weight=weight))
@@ -168,5 +167,4 @@ def _joined(part: _Parts) -> HeldOut:
         return_bps=np.concatenate([np.empty(0), *(block.return_bps for block in rows)]),
         weight=np.concatenate([np.empty(0), *(block.weight for block in rows)]),
         end_ns=np.concatenate([np.empty(0, np.int64), *(block.end_ns for block in rows)]),
-        symbol=np.concatenate([np.empty(0, np.int32), *(block.symbol for block in rows)]),
     )

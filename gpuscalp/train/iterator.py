@@ -35,8 +35,9 @@ class Tally:
     ----------
     count : int64[K]           rows by class
     return_sum : float64[K]    Σ of their mid returns, bps
-    weight : Σ of the uniqueness: the number of independent labels
+    weight : Σ of the uniqueness: the number of labels that do not overlap, each symbol's counted
     start_ns, end_ns : first entry and last end of a label
+    by_symbol : float64[≤ S]   ``weight`` of each symbol, up to the last that has rows
     """
 
     count: I64 = field(default_factory=lambda: np.zeros(len(Direction), np.int64))
@@ -44,6 +45,7 @@ class Tally:
     weight: float = 0.0
     start_ns: int = 0
     end_ns: int = 0
+    by_symbol: F64 = field(default_factory=lambda: np.zeros(0))
 
     def add(self, rows: Rows) -> None:
         self.count += np.bincount(rows.direction, minlength=len(Direction))
@@ -52,22 +54,33 @@ class Tally:
         first, last = int(rows.end_ns.min()), int(rows.label_end_ns.max())
         self.start_ns = first if self.start_ns == 0 else min(self.start_ns, first)
         self.end_ns = max(self.end_ns, last)
+        own: F64 = np.bincount(rows.symbol, rows.weight, len(self.by_symbol)).astype(np.float64)
+        own[: len(self.by_symbol)] += self.by_symbol
+        self.by_symbol = own
 
     @classmethod
     def joined(cls, tallies: Sequence[Tally]) -> Tally:
         """Return the tally of all walks together."""
         seen = [tally for tally in tallies if tally.rows]
+        symbols = max((len(tally.by_symbol) for tally in tallies), default=0)
+        padded = [np.pad(tally.by_symbol, (0, symbols - len(tally.by_symbol))) for tally in tallies]
         return cls(
             count=np.sum([tally.count for tally in tallies], axis=0),
             return_sum=np.sum([tally.return_sum for tally in tallies], axis=0),
             weight=sum(tally.weight for tally in tallies),
             start_ns=min((tally.start_ns for tally in seen), default=0),
             end_ns=max((tally.end_ns for tally in seen), default=0),
+            by_symbol=np.sum(padded, axis=0),
         )
 
     @property
     def rows(self) -> int:
         return int(self.count.sum())
+
+    @property
+    def labels_in_time(self) -> float:
+        """Labels that do not overlap, of the symbol with the most: the others move with it."""
+        return float(self.by_symbol.max(initial=0.0))
 
     @property
     def share(self) -> F64:
@@ -76,7 +89,7 @@ class Tally:
 
     @property
     def expected_share(self) -> F64:
-        """float64[K]: share to expect of rows to come, by Laplace's rule over the independent labels.
+        """float64[K]: share to expect of rows to come, by Laplace's rule over the labels that do not overlap.
 
         A class that has not come yet may still come: with a share of zero the base rate's log loss would be
         infinite at its first row, and any model would look good beside it.
@@ -201,7 +214,7 @@ def _level_classes(matrix: Any, count: I64) -> None:
 
     A barrier label that is touched ends early, overlaps few others and is the more unique for it. Left so, UP
     and DOWN would be learned as likelier than they come: a session decides at every frame, and frames have no
-    weight. The sum of the weights, the number of independent labels, stays as it is.
+    weight. The sum of the weights, the number of labels that do not overlap, stays.
 
     Parameters
     ----------

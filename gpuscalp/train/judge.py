@@ -42,6 +42,7 @@ def calibration_of(held_out: Sequence[HeldOut], kind: str) -> Calibration:
         np.concatenate([rows.raw for rows in held_out]),
         np.concatenate([rows.direction for rows in held_out]),
         np.concatenate([rows.weight for rows in held_out]),
+        np.concatenate([rows.end_ns for rows in held_out]),
     )
 
 

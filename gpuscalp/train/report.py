@@ -105,6 +105,7 @@ def _folds(result: TrainResult) -> Section:
             utc(item.fold.test_end_ns),
             item.trained.rows,
             round(item.trained.weight),
+            round(item.trained.labels_in_time),
             item.score.rows,
             f"{min(item.rounds)}–{max(item.rounds)}",
             _fixed(item.score.log_loss),
@@ -119,6 +120,8 @@ def _folds(result: TrainResult) -> Section:
             "Each fold is trained on what came before its test interval; training stops early on the end of "
             "the train interval. Train labels end at least one embargo before the test interval begins "
             f"({result.folds[0].fold.embargo_ns / NS_PER_S:g} s).",
+            "Labels that do not overlap are counted over all symbols, and of the symbol that has the most. "
+            "Symbols move together: as many as are independent lie between the two.",
         ),
         tables=(
             Table(
@@ -127,7 +130,8 @@ def _folds(result: TrainResult) -> Section:
                     "test from (UTC)",
                     "to",
                     "train rows",
-                    "independent labels",
+                    "labels that do not overlap",
+                    "of one symbol",
                     "held-out rows",
                     "rounds",
                     "log loss",

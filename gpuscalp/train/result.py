@@ -18,7 +18,8 @@ from gpuscalp.train.importance import Importance
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.metrics import Score
 
-# Fewer independent labels than this in a fold, and its figures are mostly luck.
+# Fewer labels of one symbol than this in a fold that do not overlap, and its figures are mostly luck. Other
+# symbols do not count: they move with it, and how far is not known of rows that are trained on.
 FEW_LABELS: Final = 500.0
 
 
@@ -89,11 +90,12 @@ class TrainResult:
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader must not overlook."""
         found = []
-        few = [r.fold.index + 1 for r in self.folds if r.trained.weight < FEW_LABELS]
+        few = [r.fold.index + 1 for r in self.folds if r.trained.labels_in_time < FEW_LABELS]
         if few:
             found.append(
-                f"Fold {', '.join(map(str, few))}: fewer than {FEW_LABELS:.0f} independent labels to train "
-                "on (labels overlap; their uniqueness counts). The figures of such a fold are mostly luck."
+                f"Fold {', '.join(map(str, few))}: no symbol has {FEW_LABELS:.0f} labels to train on that do "
+                "not overlap, and those of other symbols, which move with it, do not make up for that. The "
+                "figures of such a fold are mostly luck."
             )
         silent = [r.fold.index + 1 for r in self.folds if not r.score.ic.known]
         if silent:

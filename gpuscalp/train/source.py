@@ -74,9 +74,13 @@ class ArchiveSource:
         end_ns: int | None = None,
         threads: int = 2,
         device: str = "cpu",
-        gpu_memory_mb: int | None = None,
+        chunk_bytes: int | None = None,
     ) -> ArchiveSource:
         """Choose the symbols and build the pipeline, which leaves the features on ``device``.
+
+        Parameters
+        ----------
+        chunk_bytes : of the features of one chunk; None: as the device has room for at this moment
 
         Raises
         ------
@@ -119,9 +123,7 @@ class ArchiveSource:
             instruments=archive.instruments(config.venue, symbols),
             device=device,
             threads=threads,
-            chunk_frames=chunk_frames(
-                len(symbols), training_device(device, gpu_memory_mb=gpu_memory_mb).chunk_bytes
-            ),
+            chunk_frames=chunk_frames(len(symbols), chunk_bytes or training_device(device).chunk_bytes),
             keep_on_device=True,
         )
         return cls(archive, config, tuple(symbols), start_ns, end_ns, pipeline)

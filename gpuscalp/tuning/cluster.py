@@ -19,6 +19,7 @@ from gpuscalp.device import core_count
 from gpuscalp.distributed.job import Job
 from gpuscalp.errors import ConfigError, GpuscalpError, UsageError
 from gpuscalp.ray_cluster import connected
+from gpuscalp.train.device import training_device
 from gpuscalp.train.source import FeatureSource
 from gpuscalp.tuning.evaluate import Evaluator, data_key
 from gpuscalp.tuning.search import Task
@@ -48,10 +49,13 @@ class WorkerSpec:
 
     def evaluator(self) -> Evaluator:
         job = self.job
-        return Evaluator(self._source, device=job.device, threads=job.threads, cost=self.cost, kept=self.kept)
+        # Once, before any rows lie on a GPU: what a worker keeps must not change its next trial's chunks.
+        chunk_bytes = training_device(job.device).chunk_bytes
 
-    def _source(self, config: TrainConfig) -> FeatureSource:
-        return replace(self.job, config=config).open()
+        def source(config: TrainConfig) -> FeatureSource:
+            return replace(job, config=config).open(chunk_bytes)
+
+        return Evaluator(source, device=job.device, threads=job.threads, cost=self.cost, kept=self.kept)
 
 
 def require() -> None:

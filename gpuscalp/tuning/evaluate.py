@@ -150,7 +150,10 @@ class Evaluator:
         source = self._open(config)
         passes = Passes(source, config, device=self._device, threads=self._threads, progress=silent)
         counts, folds = passes.split()
-        held_out = counts.total * config.stride_frames * (1.0 - config.split.min_train_fraction)
+        # With the rows that have no label: a longer horizon has more of them, and at a border of ``every``
+        # trials of two horizons would be scored on nearly disjoint stretches.
+        sound = counts.total + counts.unlabelled
+        held_out = sound * config.stride_frames * (1.0 - config.split.min_train_fraction)
         every = max(-(-round(held_out) // HELD_OUT_ROWS_MAX), 1)
         tests = held_rows(labelled_chunks(source.chunks(), config), folds, self._device, config.grid, every)
         return tuple(
@@ -173,7 +176,6 @@ def _judged(rows: HeldRows, signals: Signals) -> HeldOut:
         return_bps=rows.return_bps[at],
         weight=rows.weight[at],
         end_ns=rows.end_ns[at],
-        symbol=rows.symbol[at],
     )
 
 

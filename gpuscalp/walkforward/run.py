@@ -33,7 +33,7 @@ from gpuscalp.schema import NS_PER_MS
 from gpuscalp.times import utc
 from gpuscalp.walkforward.judge import Judged, judge, to_dict, warnings_of
 from gpuscalp.walkforward.look_ahead import examine_step
-from gpuscalp.walkforward.parts import Parts
+from gpuscalp.walkforward.parts import PARTS_FILE, Parts
 from gpuscalp.walkforward.plan import Plan, make_plan
 from gpuscalp.walkforward.random_entries import RandomEntries, random_entries, read_quotes
 from gpuscalp.walkforward.recorded import Recorded, read_run
@@ -129,6 +129,15 @@ def _threads_of(out: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def _torn(out: Path) -> bool:
+    """Say whether a walk was killed while it wrote its first file: then nothing else was begun."""
+    try:
+        msgspec.json.decode((out / CONFIG_FILE).read_bytes())
+    except msgspec.DecodeError:
+        return not (out / PARTS_FILE).exists()
+    return False
+
+
 @contextmanager
 def _opened(out: Path, frozen: dict[str, Any], *, resume: bool) -> Iterator[Parts]:
     """Be the one process that works in a directory."""
@@ -136,16 +145,18 @@ def _opened(out: Path, frozen: dict[str, Any], *, resume: bool) -> Iterator[Part
     out.mkdir(parents=True, exist_ok=True)
     with path.open("r+b" if resume else "a+b") as file:
         require_alone(file.fileno(), path, "walk-forward")
-        if resume:
+        if resume and not _torn(out):
             require_same(path, frozen["hash"], "walk-forward", "configuration, data, device or a version")
             # What a killed process was writing: runs are *.partial then, bundles are not.
             for partial in [part for part in out.rglob(".*") if part.is_dir()]:
                 shutil.rmtree(partial, ignore_errors=True)
         else:
-            if file.seek(0, os.SEEK_END):
+            if not resume and file.seek(0, os.SEEK_END):
                 raise taken(out)  # another process has begun since it was looked at
+            file.truncate(0)
             file.write(pretty(frozen))
             file.flush()
+            os.fsync(file.fileno())
         yield Parts(out)
 
 

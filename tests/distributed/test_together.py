@@ -136,6 +136,7 @@ def test_workers_that_all_have_no_rows_say_so():
 
 
 def test_joined_tallies_leave_out_the_times_of_empty_ones():
-    some = Tally(np.array([1, 2, 3]), np.array([-1.0, 0.0, 2.0]), 4.0, 100, 900)
-    joined = Tally.joined([Tally(), some, Tally()])
+    some = Tally(np.array([1, 2, 3]), np.array([-1.0, 0.0, 2.0]), 4.0, 100, 900, np.array([1.0, 3.0]))
+    joined = Tally.joined([Tally(), some, Tally(by_symbol=np.array([2.5]))])
     assert (joined.rows, joined.start_ns, joined.end_ns, joined.weight) == (6, 100, 900, 4.0)
+    assert joined.by_symbol.tolist() == [3.5, 3.0]

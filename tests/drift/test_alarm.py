@@ -86,7 +86,7 @@ def test_drift_that_lasts_stays_flagged(trained):
 def test_a_block_says_which_group_stands_out_and_how_seldom_that_is(trained):
     watched, rng = alarm(trained), np.random.default_rng(6)
     x = block(rng)
-    x[:, 2] = 9.0  # flow.c
+    x[:, 2] = np.nan  # flow.c
     feed(watched, 0, x)
     feed(watched, 1, x)
     found = watched.last
@@ -95,6 +95,24 @@ def test_a_block_says_which_group_stands_out_and_how_seldom_that_is(trained):
     assert found.evidence == pytest.approx(e_value(found.p))
     feed(watched, 2, x)
     assert watched.last.p == pytest.approx(2 / (len(trained[1].psi) + 2)), "the block before did"
+
+
+def test_p_values_are_uniform_after_a_training_of_few_blocks(monkeypatch):
+    """Blocks of the training were held against a mean that they were part of: one in five stood out most."""
+    rng = np.random.default_rng(9)
+    names = [f"g{index}.a" for index in range(25)]
+    found = []
+    for _ in range(400):
+        blocks, live = np.exp(rng.normal(size=(BLOCKS_MIN, 25))), np.exp(rng.normal(size=25))
+        floor = Floor(BLOCK_NS, 1, np.full((25, BINS), 1 / BINS), blocks)
+        watched = DriftAlarm(floor, np.zeros((25, BINS - 2), np.float32), names)
+        monkeypatch.setattr("gpuscalp.drift.alarm.psi", lambda *_, live=live: live)
+        for at in range(2):
+            watched.take(np.zeros((1, 25), np.float32), at * BLOCK_NS)
+        found.append(watched.last.p)
+    ranks = np.rint(np.array(found) * (BLOCKS_MIN + 1))
+    assert (ranks == 1).mean() == pytest.approx(1 / (BLOCKS_MIN + 1), abs=0.03)
+    assert np.mean(found) == pytest.approx((BLOCKS_MIN + 2) / (BLOCKS_MIN + 1) / 2, abs=0.05)
 
 
 def test_a_block_with_too_few_rows_says_nothing(trained):

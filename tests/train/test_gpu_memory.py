@@ -118,6 +118,18 @@ def test_training_fits_the_memory_that_it_is_given(memory_mb, symbols):
     assert pool.peak_bytes < 0.75 * (memory_mb << 20) / 4
 
 
+def test_sizes_do_not_follow_what_a_neighbour_takes_of_the_gpu():
+    """At 24 and at 22 GiB free the same data gave two models: other blocks are other bins."""
+    with trained_on_host() as device, mock.patch.object(place, "GPU_BLOCK_BYTES", BLOCK_BYTES):
+        found = {}
+        for free_mb in (24 << 10, 22 << 10, 16 << 10, (16 << 10) - 1):
+            device.free_bytes = free_mb << 20
+            gpu = training_device("cuda")
+            found[free_mb] = gpu.chunk_bytes, gpu.page_bytes, gpu.block_bytes
+    whole, half = (512 << 20, 1 << 30, BLOCK_BYTES), (256 << 20, 512 << 20, BLOCK_BYTES)
+    assert list(found.values()) == [whole, whole, whole, half]
+
+
 def test_what_the_pool_has_taken_leaves_the_binned_rows_their_share():
     """At the end of a fold it had taken all of its share, and the next matrix went to the host's memory."""
     with trained_on_host() as device:

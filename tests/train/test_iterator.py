@@ -140,6 +140,11 @@ def test_tally_is_counted_once_however_often_the_rows_are_walked():
     assert tally.class_return_bps[2] == pytest.approx(returns[direction == 2].mean())
     assert tally.share.sum() == pytest.approx(1.0)
     assert tally.weight == pytest.approx(sum(block.weight.sum() for block in blocks))
+    symbol, weight = (
+        np.concatenate([getattr(block, name) for block in blocks]) for name in ("symbol", "weight")
+    )
+    assert tally.by_symbol == pytest.approx(np.bincount(symbol, weights=weight))
+    assert tally.labels_in_time == tally.by_symbol.max() < 0.6 * tally.weight, "two symbols"
     assert tally.start_ns == min(block.end_ns.min() for block in blocks)
     assert tally.end_ns == max(block.label_end_ns.max() for block in blocks)
 

@@ -30,7 +30,6 @@ def held_out(seed: int, count: int, *, horizon: int = 1, first_frame: int = 0) -
         return_bps=4 * moved,
         weight=np.full(count, 1.0 / horizon),
         end_ns=FRAME_NS * (first_frame + np.arange(1, count + 1)),
-        symbol=np.zeros(count, np.int32),
     )
 
 

@@ -167,11 +167,12 @@ def test_bundle_of_a_run_loads_and_carries_its_intervals(informed):
         assert fold.train.end_ns == fold.test.start_ns - fold.embargo_ns
 
 
-def test_warnings_name_folds_with_few_independent_labels_and_a_synthetic_market(informed):
+def test_warnings_name_folds_with_few_labels_and_a_synthetic_market(informed):
     result, _, _ = informed
-    # 3,000 frames of two symbols, five frames a label: 1,200 independent labels, a quarter of them in fold 1.
-    assert result.folds[0].trained.weight < 500
-    assert any("Fold 1" in text and "independent labels" in text for text in result.warnings)
+    # 3,000 frames, five frames a label: 600 of each of two symbols. They were counted together, as if one
+    # knew nothing of the other, and the second fold had enough of them.
+    assert result.folds[1].trained.labels_in_time < 500 < result.folds[1].trained.weight
+    assert any("Fold 1, 2:" in text and "no symbol has 500 labels" in text for text in result.warnings)
     assert any("synthetic" in text for text in result.warnings)
     assert result.to_dict()["warnings"] == list(result.warnings)
 

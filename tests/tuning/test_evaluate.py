@@ -12,16 +12,17 @@ from msgspec import structs
 from gpuscalp.config import CostConfig, LabelConfig, StrategyConfig
 from gpuscalp.distributed.job import Job, versions
 from gpuscalp.ensemble import Signals
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import DataError, UsageError
 from gpuscalp.splits import Fold
 from gpuscalp.train import train
-from gpuscalp.train.dataset import labelled_chunks
+from gpuscalp.train.dataset import count_rows, labelled_chunks
 from gpuscalp.train.device import training_device
 from gpuscalp.tuning.cluster import WorkerSpec
 from gpuscalp.tuning.evaluate import STRETCH_FRAMES, Evaluator, held_rows
 from gpuscalp.tuning.score import HeldRows, acts_of
 from gpuscalp.tuning.search import Task
 from tests.train.market import FRAME_NS, START_NS, FakeSource, quick_config
+from tests.train.test_device import needs_compiler, trained_on_host
 
 CONFIG = quick_config()
 STRATEGY = StrategyConfig(min_edge_bps=-50.0, min_confidence=0.34)
@@ -94,6 +95,26 @@ def test_machine_with_other_versions_makes_no_trial(tmp_path):
         spec.evaluator().make(task())
 
 
+@needs_compiler
+def test_rows_that_a_worker_keeps_on_a_gpu_do_not_change_its_next_chunks(tmp_path, monkeypatch):
+    """Each set of rows was walked in chunks by what the sets before it had left free."""
+    asked = []
+
+    def opened(job: Job, chunk_bytes: int) -> FakeSource:
+        asked.append(chunk_bytes)
+        raise DataError("seen")
+
+    monkeypatch.setattr(Job, "open", opened)
+    job = Job(tmp_path, CONFIG, None, None, "", versions(), "cuda", 1)
+    with trained_on_host() as gpu:
+        gpu.free_bytes = 33 << 30
+        worker = WorkerSpec(job, 1.0, CostConfig(), kept=1).evaluator()
+        for free_gb in (33, 31):
+            gpu.free_bytes = free_gb << 30
+            assert "seen" in worker.make(task()).failure
+    assert asked == [1 << 30] * 2
+
+
 FRAMES, SYMBOLS = 30_000, 3
 
 
@@ -162,3 +183,21 @@ def test_more_rows_than_the_limit_are_thinned_to_it(source, monkeypatch):
     assert rows[1] == pytest.approx(1_200, rel=0.25)
     rates = [[fold.acts / fold.symbol_hours for fold in line.folds] for line in (whole, thin)]
     assert rates[1] == pytest.approx(rates[0], rel=0.15)
+
+
+def test_trials_of_two_horizons_are_scored_on_the_same_stretches(source, monkeypatch):
+    """A longer horizon leaves a few rows fewer, and they once made every 40th stretch of every 41st."""
+    horizons = (500, 2_000)
+    labels = [LabelConfig(horizon_ms=horizon_ms, threshold_bps=1.0) for horizon_ms in horizons]
+    monkeypatch.setattr("gpuscalp.tuning.evaluate.STRETCH_FRAMES", 5)
+    # Ten times as many as are held out with the longer horizon, so an eleventh with the shorter one.
+    longer = structs.replace(CONFIG, label=labels[1])
+    counted = count_rows(labelled_chunks(source.chunks(), longer)).total
+    rows_max = counted * (1.0 - CONFIG.split.min_train_fraction) / 10
+    monkeypatch.setattr("gpuscalp.tuning.evaluate.HELD_OUT_ROWS_MAX", round(rows_max) + 1)
+    scored = []
+    for label in labels:
+        parts = evaluator(source)._parts(structs.replace(CONFIG, label=label))
+        keys = [zip(part.test.end_ns.tolist(), part.test.symbol.tolist(), strict=True) for part in parts]
+        scored.append(set().union(*keys))
+    assert len(scored[0] & scored[1]) > 0.9 * max(map(len, scored))
