@@ -34,6 +34,7 @@ def train_archive(
     end_ns: int | None = None,
     device: RequestedDevice = "auto",
     threads: int | None = None,
+    gpu_memory_mb: int | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
     warm_start: Path | None = None,
@@ -47,7 +48,7 @@ def train_archive(
     config : TOML file, TrainConfig, or None for the defaults
     overrides : dotted key → value, before the configuration is checked; only with a file or None
     start_ns, end_ns : half-open, exchange time; None is open
-    device, threads, overwrite, on_progress, warm_start : see ``train``
+    device, threads, gpu_memory_mb, overwrite, on_progress, warm_start : see ``train``
 
     Returns
     -------
@@ -70,6 +71,7 @@ def train_archive(
         end_ns=end_ns,
         threads=threads or core_count(),
         device=resolve(device).name,
+        gpu_memory_mb=gpu_memory_mb,
     )
     return train(
         source,
@@ -77,6 +79,7 @@ def train_archive(
         out,
         device=device,
         threads=threads,
+        gpu_memory_mb=gpu_memory_mb,
         overwrite=overwrite,
         on_progress=on_progress,
         warm_start=warm_start,
