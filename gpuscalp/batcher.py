@@ -17,8 +17,6 @@ down both: where batches were taken, and where ``overload_count`` grew; a batche
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
 from typing import final
 
 import numpy as np
@@ -29,35 +27,6 @@ from gpuscalp.errors import DeadlineError, ShapeError
 from gpuscalp.schema import I64, NS_PER_MS, TICK, Quality, TickKind, Ticks
 
 _GAP = int(Quality.GAP)
-
-
-class Close(Enum):
-    """Why a batch closed."""
-
-    COUNT = "count"
-    AGE = "age"
-    FRAME = "frame"
-    ASKED = "asked"
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One micro-batch.
-
-    Attributes
-    ----------
-    ticks : TICK[N]         in arrival order; a view that the next but one ``take`` overwrites
-    reason : Close
-    waited_ns : age of the oldest tick
-    pushed_count : ticks pushed since the batcher was made, up to the end of this batch
-    conflated_count : ticks of this batch that gave way to newer ones
-    """
-
-    ticks: Ticks
-    reason: Close
-    waited_ns: int
-    pushed_count: int
-    conflated_count: int
 
 
 @final
@@ -89,7 +58,6 @@ class Batcher:
         self.by_hand = False
         self._frame: int | None = None  # the open frame
         self._frame_ended = False
-        self._conflated = 0
         self._relief_count = config.conflate_above
         self.pushed_count = self.batch_count = self.conflated_count = self.overload_count = 0
         self.largest_count = 0
@@ -122,29 +90,24 @@ class Batcher:
         if self._count > self._relief_count and not self.by_hand:
             self.relieve()
 
-    def take(self, now_ns: int, *, force: bool = False) -> Batch | None:
-        """Return the batch if it has to close now, or in any case with ``force``; None if nothing waits."""
+    def take(self, now_ns: int, *, force: bool = False) -> Ticks | None:
+        """Return the batch, TICK[N], if it has to close now, or in any case with ``force``.
+
+        It is in arrival order, and a view that the next call but one overwrites. None if nothing waits.
+        """
         if not self._count:
             return None
-        waited_ns = now_ns - self._oldest_ns
-        if self._frame_ended:
-            reason = Close.FRAME
-        elif self._count >= self._config.max_ticks:
-            reason = Close.COUNT
-        elif waited_ns >= self._config.max_age_ms * NS_PER_MS:
-            reason = Close.AGE
-        elif force:
-            reason = Close.ASKED
-        else:
+        config, waited_ns = self._config, now_ns - self._oldest_ns
+        full = self._count >= config.max_ticks or waited_ns >= config.max_age_ms * NS_PER_MS
+        if not (self._frame_ended or full or force):
             return None
         ticks = self._pending()
-        batch = Batch(ticks, reason, waited_ns, self.pushed_count, self._conflated)
         self._buffers.reverse()
-        self._count = self._conflated = 0
-        self._relief_count = self._config.conflate_above
+        self._count = 0
+        self._relief_count = config.conflate_above
         self._frame_ended = False
         self.batch_count += 1
-        return batch
+        return ticks
 
     @property
     def frame_ended(self) -> bool:
@@ -216,7 +179,6 @@ class Batcher:
         given_way = self._count - len(kept)
         self._buffers[0][: len(kept)] = kept
         self._count = len(kept)
-        self._conflated += given_way
         self.conflated_count += given_way
 
 

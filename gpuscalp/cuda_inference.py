@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuscalp.errors import DeviceError
 from gpuscalp.frames import ClosedFrames
-from gpuscalp.inference import Answer
+from gpuscalp.inference import Answer, Margins
 from gpuscalp.ops import cuda_forest
 from gpuscalp.ops.copies import pinned_mirror, to_device
 from gpuscalp.ops.cuda_row_digest import digest_rows
@@ -23,9 +23,6 @@ from gpuscalp.ops.packed import Field
 from gpuscalp.ops.tick_upload import TickUpload
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import F32
-
-# (x float32[R, F], out float32[M, R, K]), both on the device; writes out on the current stream
-Margins = Callable[[Any, Any], None]
 
 
 @final
@@ -77,10 +74,6 @@ class CudaInference:
             self._launch()
             self._stream.restart()
         self._replay = self._capture()
-
-    @property
-    def rows(self) -> range:
-        return self._rows
 
     def step(self, closed: ClosedFrames) -> Answer:
         """Compute the next frame, exactly one; waits for the answer, which the next step overwrites."""

@@ -83,11 +83,6 @@ class Grid:
         """Trades so far, and those of them that were dropped."""
         return int(self._state[grid_ops.TRADE_COUNT]), int(self._state[grid_ops.LATE_TRADE_COUNT])
 
-    @property
-    def pending_count(self) -> int:
-        """Ticks held for frames that are still open."""
-        return self._pending
-
     def push(self, ticks: Ticks) -> list[ClosedFrames]:
         """Take ticks in arrival order and return the frames that they closed.
 

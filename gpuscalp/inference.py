@@ -7,9 +7,9 @@ or decides whose answer counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
 from gpuscalp.ops.row_digest import U64, digest_rows
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import F32, FeatureChunk
+
+# (x float32[R, F], out float32[M, R, K]), both on the device; on CUDA it writes on the current stream
+Margins = Callable[[Any, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,7 @@ class Answer:
 
 
 class Inference(Protocol):
-    """An engine for S symbols of which it predicts R rows, ``rows``. Not safe for two threads."""
-
-    @property
-    def rows(self) -> range: ...
+    """An engine for S symbols of which it predicts R rows. Not safe for two threads."""
 
     def step(self, closed: ClosedFrames) -> Answer:
         """Compute the next frame, exactly one."""
@@ -68,27 +68,32 @@ class HostInference:
     pipeline : on the CPU
     forest : all members
     rows : of S that are predicted; None = all
+    margins : predicts in place of the forest (``Boosters.margins``); None = the forest
     """
 
-    def __init__(self, pipeline: FeaturePipeline, forest: Forest, *, rows: range | None = None) -> None:
-        self._stream = pipeline.stream()
-        self._forest, self._scratch = forest, ForestScratch.of(forest)
+    def __init__(
+        self,
+        pipeline: FeaturePipeline,
+        forest: Forest,
+        *,
+        rows: range | None = None,
+        margins: Margins | None = None,
+    ) -> None:
+        self._stream, self._forest = pipeline.stream(), forest
+        scratch = ForestScratch.of(forest)
+        self._predict = margins or (lambda x, out: predict_margins(forest, x, out=out, scratch=scratch))
         self._rows = range(len(pipeline.instruments)) if rows is None else rows
         self._out = np.empty((forest.member_count, len(self._rows), forest.class_count), np.float32)
-
-    @property
-    def rows(self) -> range:
-        return self._rows
 
     def step(self, closed: ClosedFrames) -> Answer:
         chunk = self._stream.step(closed)
         x = chunk.features[self._rows.start : self._rows.stop, :, 0]
-        predict_margins(self._forest, x, out=self._out, scratch=self._scratch)
+        self._predict(x, self._out)
         return Answer(chunk_digests(chunk), self._out)
 
     def margins(self, x: F32) -> F32:
         out = np.empty((self._forest.member_count, len(x), self._forest.class_count), np.float32)
-        predict_margins(self._forest, x, out=out, scratch=self._scratch)
+        self._predict(x, out)
         return out
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:

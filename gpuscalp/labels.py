@@ -5,7 +5,7 @@ Never: reads features, knows a split, or decides which rows a model is trained o
 
 Every function works on T consecutive frames of S symbols and looks only forward from the entry, which is
 the close of the frame. Results do not depend on how a recording is cut into blocks, provided that a block is
-given the frames its horizon needs (``look_ahead_frames``, ``look_back_frames``).
+given the frames its horizon needs: ``look_ahead_frames`` after a row, and ``horizon_frames`` before it.
 """
 
 from __future__ import annotations
@@ -110,14 +110,19 @@ def horizon_frames(label: LabelConfig, grid: GridConfig) -> int:
     return frames
 
 
+def label_horizon_ns(label: LabelConfig, grid: GridConfig) -> int:
+    """Return the horizon of the labels.
+
+    Raises
+    ------
+    ConfigError    as ``horizon_frames``
+    """
+    return horizon_frames(label, grid) * grid.frame_ms * NS_PER_MS
+
+
 def look_ahead_frames(label: LabelConfig, grid: GridConfig) -> int:
     """Frames after a row that its label and weight need: the weight looks at the labels that overlap."""
     return 2 * horizon_frames(label, grid)
-
-
-def look_back_frames(label: LabelConfig, grid: GridConfig) -> int:
-    """Frames before a row that its weight needs: the labels that are still open at the entry."""
-    return horizon_frames(label, grid)
 
 
 def label_frames(

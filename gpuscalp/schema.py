@@ -1,4 +1,5 @@
-"""Row layouts and vocabularies that every part shares. Behaviour: naming, and cutting and joining frames.
+"""Row layouts and vocabularies that every part shares. Behaviour: naming, places of decimals, and cutting
+and joining frames.
 
 Owns: the packed tick, the tick kinds, the quality bits, the channels of a frame, an instrument.
 Never: reads files, knows a device, or computes a feature.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, Final
 
@@ -184,6 +186,16 @@ class FrameBlock:
     def copied(self) -> FrameBlock:
         """Return the same frames in memory of their own."""
         return FrameBlock(*(values.copy() for values in self.arrays))
+
+
+@lru_cache(maxsize=1 << 10)
+def decimal_places(unit_e8: int) -> int:
+    """Return how many decimal places a multiple of a unit may have."""
+    places = 8
+    while places and unit_e8 % 10 == 0:
+        unit_e8 //= 10
+        places -= 1
+    return places
 
 
 def joined(blocks: Sequence[FrameBlock], xp: ModuleType = np) -> FrameBlock:

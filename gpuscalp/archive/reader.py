@@ -88,6 +88,7 @@ class Archive:
     def time_range(self, venue: str, symbols: Sequence[str] = ()) -> tuple[int, int]:
         """Return the half-open range of exchange time, ns, that the rows of the symbols lie in."""
         parts = self._parts(venue, symbols)
+        assert parts, "a venue with symbols has parts"
         return min(part.first_exch_ns for part in parts), max(part.last_exch_ns for part in parts) + 1
 
     def span(
@@ -126,7 +127,7 @@ class Archive:
         lines = [f"{venue} {start_ns} {end_ns}"]
         for symbol, instrument in zip(names, self.instruments(venue, names), strict=True):
             lines.append(f"{symbol} {instrument.tick_size_e8}")
-            parts = self._parts(venue, (symbol,), start_ns=start_ns, end_ns=end_ns, empty_ok=True)
+            parts = self._parts(venue, (symbol,), start_ns=start_ns, end_ns=end_ns)
             lines.extend(f"{part.table} {part.sha256}" for part in parts)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -208,9 +209,7 @@ class Archive:
         parts = [
             (PartReader(self.path, part, start_ns, end_ns), index)
             for index, symbol in enumerate(symbols)
-            for part in self._parts(
-                venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=tables, empty_ok=True
-            )
+            for part in self._parts(venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=tables)
         ]
         return merged(parts, make)
 
@@ -245,9 +244,7 @@ class Archive:
         self, table: Table, venue: str, symbol: str, start_ns: int | None, end_ns: int | None
     ) -> tuple[Rows, Instrument]:
         self._names(venue, (symbol,))
-        parts = self._parts(
-            venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=(table.name,), empty_ok=True
-        )
+        parts = self._parts(venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=(table.name,))
         pieces: list[Rows] = []
         for part in parts:
             reader = PartReader(self.path, part, start_ns, end_ns)
@@ -290,18 +287,15 @@ class Archive:
         start_ns: int | None = None,
         end_ns: int | None = None,
         tables: Sequence[str] = (),
-        empty_ok: bool = False,
     ) -> list[Part]:
         names = self._names(venue, symbols)
-        parts = [
+        return [
             part
             for part in self.manifest.select(venue, names)
             if (not tables or part.table in tables)
             and (start_ns is None or part.last_exch_ns >= start_ns)
             and (end_ns is None or part.first_exch_ns < end_ns)
         ]
-        assert parts or empty_ok, "a venue with symbols has parts"
-        return parts
 
 
 def choose_venue(archive: Archive, venue: str | None) -> str:

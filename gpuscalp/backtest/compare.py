@@ -235,9 +235,7 @@ FIGURES: Final[tuple[tuple[str, str, _Figure], ...]] = (
 )
 
 
-def _figure(
-    name: str, unit: str, of: _Figure, blocks: Blocks, labels: Sequence[str], *, seed: int = 7
-) -> dict[str, Any]:
+def _figure(name: str, unit: str, of: _Figure, blocks: Blocks, labels: Sequence[str]) -> dict[str, Any]:
     """Return one figure of every run, and its difference to the first with a 95 % interval.
 
     Of fewer trades than ``OBSERVATIONS_MIN`` in one of the two the interval is not known.
@@ -256,7 +254,7 @@ def _figure(
                 pair,
                 lambda both: of(both[:, 1]) - of(both[:, 0]),
                 block=block,
-                rng=np.random.default_rng(seed),
+                rng=np.random.default_rng(7),
             )
         differences.append(
             {

@@ -177,7 +177,7 @@ def total(trades: Sequence[Trade], key: str = "all") -> Group:
     )
 
 
-def mean_pnl_interval(trades: Sequence[Trade], *, seed: int = 7) -> Interval:
+def mean_pnl_interval(trades: Sequence[Trade]) -> Interval:
     """Return a 95 % interval of the mean profit per trade, USDT, by moving-block bootstrap.
 
     Trades follow each other in the order of their exits; blocks of n^⅓ of them keep their dependence. NaN
@@ -185,7 +185,7 @@ def mean_pnl_interval(trades: Sequence[Trade], *, seed: int = 7) -> Interval:
     """
     pnl = np.array([trade.pnl_e8 / E8 for trade in trades])
     block = max(1, round(len(pnl) ** (1 / 3)))
-    return block_bootstrap(pnl, lambda x: float(np.mean(x)), block=block, rng=np.random.default_rng(seed))
+    return block_bootstrap(pnl, lambda x: float(np.mean(x)), block=block, rng=np.random.default_rng(7))
 
 
 def hits(trades: Sequence[Trade]) -> tuple[int, Interval]:

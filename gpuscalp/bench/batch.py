@@ -28,11 +28,11 @@ CHANNELS = tuple(Channel)[:8]
 TILE_FRAMES = 4096
 # The peers and we round differently; an error above this, relative to the column's scale, is a wrong answer.
 TOLERANCE = 1e-5
+_THREADS = 2
+_COMPARED = 20_000  # of the newest frames
 
 
-def run(
-    frames: int = 1_000_000, repeats: int = 5, threads: int = 2, *, told: Progress = silent
-) -> dict[str, Any]:
+def run(frames: int = 1_000_000, repeats: int = 5, *, told: Progress = silent) -> dict[str, Any]:
     """Measure and return the figures; see the keys below.
 
     ``told`` how far it is before each run of a task: nothing is told while one is timed.
@@ -51,11 +51,11 @@ def run(
     shared = shared_graph()
     full = FeatureGraph(GridConfig(), FeatureConfig())
     tasks: dict[str, Callable[[], object]] = {
-        "gpuscalp": lambda: compute(shared.program, len(shared), channels, threads),
-        "gpuscalp_all_columns": lambda: compute(full.program, len(full), channels, threads),
+        "gpuscalp": lambda: compute(shared.program, len(shared), channels, _THREADS),
+        "gpuscalp_all_columns": lambda: compute(full.program, len(full), channels, _THREADS),
     }
     begin("checking gpuscalp")
-    errors = {"gpuscalp": _largest_error(compute(shared.program, len(shared), channels, threads), channels)}
+    errors = {"gpuscalp": _largest_error(compute(shared.program, len(shared), channels, _THREADS), channels)}
     if errors["gpuscalp"] > TOLERANCE:
         raise ParityError("a rolling column is wrong", value=errors["gpuscalp"])
     kept = channels[:, ladder.halo(shared.program) :]
@@ -81,7 +81,7 @@ def run(
         "frames": frames,
         "shared_columns": len(shared),
         "all_columns": len(full),
-        "threads": threads,
+        "threads": _THREADS,
         "ratio_polars": seconds["polars"] / ours,
         "ratio_pandas": seconds["pandas"] / ours,
         "ratio_all_columns": seconds["gpuscalp_all_columns"] / ours,
@@ -140,7 +140,7 @@ def _oracle(x: F64, window: int, name: str) -> F64:
     return np.asarray(getattr(view, name)(axis=1))
 
 
-def _largest_error(out: F32, channels: F32, sample: int = 20_000) -> float:
+def _largest_error(out: F32, channels: F32) -> float:
     """Compare the newest frames of two channels with float64 over every window."""
     graph = shared_graph()
     worst = 0.0
@@ -148,28 +148,29 @@ def _largest_error(out: F32, channels: F32, sample: int = 20_000) -> float:
         x = channels[channel].astype(np.float64)
         for window in WINDOWS:
             for name in ("mean", "std", "min", "max"):
-                wanted = _oracle(x[-sample - window + 1 :], window, name)
-                found = out[graph.index(f"{channel.name}.{name}.{window}"), -sample:]
+                wanted = _oracle(x[-_COMPARED - window + 1 :], window, name)
+                found = out[graph.index(f"{channel.name}.{name}.{window}"), -_COMPARED:]
                 worst = max(worst, float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))))
     return worst
 
 
-def _peer_error(frame: Any, channels: F32, sample: int = 20_000) -> float:
+def _peer_error(frame: Any, channels: F32) -> float:
     worst = 0.0
     channel = CHANNELS[0]
     x = channels[channel].astype(np.float64)
     for window in WINDOWS:
         for name in ("mean", "std", "min", "max"):
-            wanted = _oracle(x[-sample - window + 1 :], window, name)
-            found = frame[f"{channel.name}.{name}.{window}"].to_numpy()[-sample:]
+            wanted = _oracle(x[-_COMPARED - window + 1 :], window, name)
+            found = frame[f"{channel.name}.{name}.{window}"].to_numpy()[-_COMPARED:]
             worst = max(worst, float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))))
     return worst
 
 
-def _spectrum(x: F32, repeats: int, window: int = 64, *, begin: Callable[[str], None]) -> dict[str, float]:
+def _spectrum(x: F32, repeats: int, *, begin: Callable[[str], None]) -> dict[str, float]:
     """Time the Hann-windowed powers of eight bins by the ladder and by a strided rfft."""
     from gpuscalp.feature_columns import spectrum_group
 
+    window = 64
     group = spectrum_group(Channel.RETURN_BPS, window)
     graph = FeatureGraph(GridConfig(), FeatureConfig(), groups=[group], context=(), cycles=())
     channels = np.full((len(Channel), ladder.halo(graph.program) + x.size), np.nan, np.float32)

@@ -210,8 +210,8 @@ class _Chain:
         if batch is None:
             return
         self._journal.flush()
-        self._ticks += len(batch.ticks)
-        for closed in self._grid.push(batch.ticks):
+        self._ticks += len(batch)
+        for closed in self._grid.push(batch):
             if closed.restart:
                 self._framer.restart()
             self._frames += len(self._framer.fold(closed))

@@ -30,6 +30,7 @@ _RATE: Final = 50  # messages a second and symbol
 _STEP_MS: Final = 20
 _KEPT: Final = 200  # frames after all columns are warm
 _CANARIES: Final = 32
+_SEED: Final = 7
 # Standard deviation of a margin: as confident as a model of 300 rounds at a learning rate of 0.05 gets.
 _SPREAD: Final = 0.6
 
@@ -42,7 +43,6 @@ def write_model(
     members: int = 5,
     rounds: int = 300,
     depth: int = 6,
-    seed: int = 7,
 ) -> Path:
     """Write a bundle for some symbols, over the default columns; it says that it was trained an hour ago.
 
@@ -53,7 +53,7 @@ def write_model(
     """
     config = _led(TrainConfig(venue=VENUE, symbols=symbols), symbols[0])
     pipeline = FeaturePipeline(grid=config.grid, features=config.features, instruments=instruments(symbols))
-    sample = _sample(config, seed)
+    sample = _sample(config)
     training = TrainingSpec(
         venue=VENUE,
         symbols=symbols,
@@ -67,13 +67,13 @@ def write_model(
         versions={},
         metrics={},
     )
-    forest = made_up_forest(sample, members=members, rounds=rounds, depth=depth, seed=seed)
+    forest = made_up_forest(sample, members=members, rounds=rounds, depth=depth, seed=_SEED)
     write_bundle(
         path,
         graph=pipeline.graph,
         training=training,
         ensemble=Ensemble(forest, Calibration.identity(), np.array([-100.0, 0.0, 100.0])),
-        members=[MemberFile(b"made up", seed + member, rounds) for member in range(members)],
+        members=[MemberFile(b"made up", _SEED + member, rounds) for member in range(members)],
         canary_x=np.ascontiguousarray(sample[:: max(1, len(sample) // _CANARIES)][:_CANARIES]),
         distribution=Distribution.of(sample),
     )
@@ -117,9 +117,9 @@ def made_up_forest(sample: F32, *, members: int, rounds: int, depth: int, seed: 
     )
 
 
-def _sample(config: TrainConfig, seed: int) -> F32:
+def _sample(config: TrainConfig) -> F32:
     """Return rows of a small made-up market, float32[R, F], all columns warm."""
-    flow = Flow(_SAMPLED, _SAMPLED * _RATE, seed)
+    flow = Flow(_SAMPLED, _SAMPLED * _RATE, _SEED)
     few = _led(config, flow.names[0])
     pipeline = FeaturePipeline(grid=few.grid, features=few.features, instruments=instruments(flow.names))
     warm_up = pipeline.graph.warm_up_frames

@@ -15,6 +15,7 @@ from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import E8, NS_PER_MS, TICK, Instrument, TickKind, Ticks
 
 START_NS = 1_700_000_000_000_000_000
+_HEAP_STEPS = 50
 
 
 def run(
@@ -104,12 +105,12 @@ def _step(stream: FeatureStream, frames: list[Ticks], frame: int) -> int:
     return time.perf_counter_ns() - start
 
 
-def _heap_bytes(stream: FeatureStream, frames: list[Ticks], first: int, steps: int = 50) -> int:
+def _heap_bytes(stream: FeatureStream, frames: list[Ticks], first: int) -> int:
     """Return the largest heap growth inside one step, the caller's own ticks aside."""
     tracemalloc.start()
     try:
         worst = 0
-        for frame in range(first, first + steps):
+        for frame in range(first, first + _HEAP_STEPS):
             ticks = frames[frame % len(frames)].copy()
             ticks["exch_ns"] += START_NS + frame * 100 * NS_PER_MS
             tracemalloc.reset_peak()

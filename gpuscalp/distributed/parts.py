@@ -23,7 +23,7 @@ import numpy as np
 
 from gpuscalp.config import TrainConfig
 from gpuscalp.errors import ParityError
-from gpuscalp.labels import look_back_frames
+from gpuscalp.labels import label_horizon_ns
 from gpuscalp.schema import NS_PER_MS, FeatureChunk
 from gpuscalp.splits import RowCounts
 from gpuscalp.train.dataset import COUNT_BUCKET_NS, LabelledChunk, count_rows, labelled_chunks
@@ -85,7 +85,7 @@ def cut(first_ns: int, end_ns: int, config: TrainConfig, *, warm_up_frames: int)
     warm_up_frames : of the feature graph; a walk is given twice as many before it is compared
     """
     frame_ns = config.grid.frame_ms * NS_PER_MS
-    back_ns = look_back_frames(config.label, config.grid) * frame_ns
+    back_ns = label_horizon_ns(config.label, config.grid)
     lead_ns = 2 * warm_up_frames * frame_ns
     length_ns = max((end_ns - first_ns) // PARTS, lead_ns + back_ns)
     length_ns = -(-length_ns // COUNT_BUCKET_NS) * COUNT_BUCKET_NS

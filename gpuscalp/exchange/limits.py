@@ -68,10 +68,6 @@ class Limits:
         headers["Retry-After"] = str(-(-wait // 1_000))
         raise ApiError(-1003, self.weight_limit, headers=headers)
 
-    def ban(self, address: str, until_ms: int) -> None:
-        """Ban an address by hand."""
-        self._addresses.setdefault(address, _Address()).banned_until_ms = until_ms
-
     def count_orders(self, owner: int, counts: tuple[int, int], now_ms: int) -> dict[str, str]:
         """Count orders of an account (in the windows of 10 s and 1 min) and return the headers.
 

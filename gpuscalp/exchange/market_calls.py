@@ -85,7 +85,8 @@ def _premium(call: Call) -> Any:
 
 
 def _funding_rates(call: Call) -> list[dict[str, Any]]:
-    symbol, limit = call.params.optional("symbol"), call.limit(100, 1_000)
+    params, limit = call.params, call.limit(100, 1_000)
+    symbol, start, end = params.optional("symbol"), params.integer("startTime"), params.integer("endTime")
     rows = [
         {
             "symbol": row["symbol"],
@@ -96,8 +97,10 @@ def _funding_rates(call: Call) -> list[dict[str, Any]]:
         }
         for row in call.venue.funding
         if symbol in ("", row["symbol"])
+        and (start is None or row["time"] >= start)
+        and (end is None or row["time"] <= end)
     ]
-    return rows[-limit:]
+    return rows[-limit:] if start is None else rows[:limit]
 
 
 def _funding_info(call: Call) -> list[dict[str, Any]]:
@@ -113,8 +116,7 @@ def _funding_info(call: Call) -> list[dict[str, Any]]:
     ]
 
 
-def book_ticker(call: Call) -> Any:
-    """Answer GET /fapi/v1/ticker/bookTicker, and ``ticker.book``."""
+def _book_ticker(call: Call) -> Any:
     return _one_or_all(call, lambda listing: _book_row(listing, call.now_ms))
 
 
@@ -132,8 +134,7 @@ def _book_row(listing: Listing, now_ms: int) -> dict[str, Any]:
     }
 
 
-def price_ticker(call: Call) -> Any:
-    """Answer GET /fapi/v1/ticker/price, and ``ticker.price``."""
+def _price_ticker(call: Call) -> Any:
     return _one_or_all(call, lambda listing: _price_row(listing, call.now_ms))
 
 
@@ -189,16 +190,14 @@ MARKET_CALLS: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/fapi/v1/time"): Endpoint(_time),
     ("GET", "/fapi/v1/exchangeInfo"): Endpoint(_exchange_info),
     ("GET", "/fapi/v1/depth"): Endpoint(depth, weight=_depth_weight),
-    ("GET", "/fapi/v1/rpiDepth"): Endpoint(depth, weight=20),
     ("GET", "/fapi/v1/trades"): Endpoint(_trades, weight=5),
-    ("GET", "/fapi/v1/historicalTrades"): Endpoint(_trades, "KEY", 200),
     ("GET", "/fapi/v1/aggTrades"): Endpoint(_aggregates, weight=20),
     ("GET", "/fapi/v1/klines"): Endpoint(_klines, weight=_klines_weight),
     ("GET", "/fapi/v1/premiumIndex"): Endpoint(_premium, weight=_by_symbol(1, 10)),
     ("GET", "/fapi/v1/fundingRate"): Endpoint(_funding_rates),
     ("GET", "/fapi/v1/fundingInfo"): Endpoint(_funding_info),
-    ("GET", "/fapi/v1/ticker/bookTicker"): Endpoint(book_ticker, weight=_by_symbol(2, 5)),
-    ("GET", "/fapi/v1/ticker/price"): Endpoint(price_ticker, weight=_by_symbol(1, 2)),
-    ("GET", "/fapi/v2/ticker/price"): Endpoint(price_ticker, weight=_by_symbol(1, 2)),
+    ("GET", "/fapi/v1/ticker/bookTicker"): Endpoint(_book_ticker, weight=_by_symbol(2, 5)),
+    ("GET", "/fapi/v1/ticker/price"): Endpoint(_price_ticker, weight=_by_symbol(1, 2)),
+    ("GET", "/fapi/v2/ticker/price"): Endpoint(_price_ticker, weight=_by_symbol(1, 2)),
     ("GET", "/fapi/v1/ticker/24hr"): Endpoint(_day_ticker, weight=_by_symbol(1, 40)),
 }

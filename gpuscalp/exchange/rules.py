@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gpuscalp.execution.margin import TIERS
 from gpuscalp.feeds.decimals import format_e8
-from gpuscalp.schema import E8, Instrument
+from gpuscalp.schema import E8, Instrument, decimal_places
 
 MAX_ORDERS: Final = 200
 MAX_ALGO_ORDERS: Final = 200
@@ -78,11 +78,11 @@ class SymbolRules:
 
     @property
     def price_places(self) -> int:
-        return _places(self.tick_e8)
+        return decimal_places(self.tick_e8)
 
     @property
     def qty_places(self) -> int:
-        return _places(self.step_e8)
+        return decimal_places(self.step_e8)
 
     def price(self, value_e8: int) -> str:
         return text(value_e8, self.price_places)
@@ -169,12 +169,3 @@ def exchange_info(rules: Iterable[SymbolRules], *, now_ms: int, onboard_ms: int)
         ],
         "symbols": [item.info(onboard_ms) for item in symbols],
     }
-
-
-@lru_cache(maxsize=1 << 10)
-def _places(unit_e8: int) -> int:
-    places = 8
-    while places and unit_e8 % 10 == 0:
-        unit_e8 //= 10
-        places -= 1
-    return places

@@ -149,11 +149,10 @@ def _countdown(call: Call) -> dict[str, Any]:
 
 
 def _place_batch(call: Call) -> list[dict[str, Any]]:
-    return _batch(call, place)
-
-
-def _amend_batch(call: Call) -> list[dict[str, Any]]:
-    return _batch(call, amend)
+    items = _json_list(call.params, "batchOrders", 5)
+    if not all(isinstance(item, dict) for item in items):
+        raise ApiError(-1130, "batchOrders")
+    return [_each(call, place, item) for item in items]
 
 
 def _cancel_batch(call: Call) -> list[dict[str, Any]]:
@@ -162,13 +161,6 @@ def _cancel_batch(call: Call) -> list[dict[str, Any]]:
     key = "orderId" if name == "orderIdList" else "origClientOrderId"
     items = _json_list(params, name, 10)
     return [_each(call, cancel, {"symbol": symbol, key: item}) for item in items]
-
-
-def _batch(call: Call, run: Any) -> list[dict[str, Any]]:
-    items = _json_list(call.params, "batchOrders", 5)
-    if not all(isinstance(item, dict) for item in items):
-        raise ApiError(-1130, "batchOrders")
-    return [_each(call, run, item) for item in items]
 
 
 def _each(call: Call, run: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -312,7 +304,6 @@ TRADE_CALLS: Final[dict[tuple[str, str], Endpoint]] = {
     ("DELETE", "/fapi/v1/allOpenOrders"): Endpoint(_cancel_all, "SIGNED"),
     ("POST", "/fapi/v1/countdownCancelAll"): Endpoint(_countdown, "SIGNED", 10),
     ("POST", _BATCH): Endpoint(_place_batch, "SIGNED", 5, (5, 1)),
-    ("PUT", _BATCH): Endpoint(_amend_batch, "SIGNED", 5, (5, 1)),
     ("DELETE", _BATCH): Endpoint(_cancel_batch, "SIGNED"),
     ("POST", "/fapi/v1/algoOrder"): Endpoint(algo_place, "SIGNED", 0, (1, 1)),
     ("DELETE", "/fapi/v1/algoOrder"): Endpoint(algo_cancel, "SIGNED"),

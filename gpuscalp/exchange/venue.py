@@ -97,11 +97,6 @@ class Venue:
         if user.listen_key:
             self.hub.publish_user(user.listen_key, event)
 
-    @property
-    def ready(self) -> bool:
-        """Whether every symbol has a bid and an ask."""
-        return all(listing.ready for listing in self.listings.values())
-
     def on_message(self, message: SourceMessage, shift_ms: int) -> None:
         """Take one message of the source at the current time.
 

@@ -49,8 +49,6 @@ class FoundOrder:
     state: OrderState
     venue_id: int = 0
     algo_id: int = 0
-    side: int = 0
-    qty_e8: int = 0
     executed_e8: int = 0
 
 

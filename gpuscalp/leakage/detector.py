@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.errors import ShapeError
-from gpuscalp.leakage.futures import FUTURES, Future, arrived
+from gpuscalp.leakage.futures import FUTURES, arrived
 from gpuscalp.schema import I64, NS_PER_MS, Ticks
 
 Flags = npt.NDArray[np.bool_]
@@ -79,7 +79,6 @@ def examine(
     cuts_ns: Sequence[int] | None = None,
     cut_count: int = 20,
     lateness_ns: int = 20 * NS_PER_MS,
-    futures: Mapping[str, Future] = FUTURES,
     seed: int = 7,
     on_progress: Callable[[float, float | None, str], None] | None = None,
 ) -> dict[str, Finding]:
@@ -92,7 +91,6 @@ def examine(
     cuts_ns : where to cut; by default ``cut_count`` random times between the first tick and the last
     lateness_ns : how long the probes wait for late ticks (GridConfig.lateness_ms): a row known at t may hang
         on the arrival, though not on the content, of ticks dated up to t + lateness
-    futures : name → what comes instead
     seed : of cuts and futures
 
     Returns
@@ -111,12 +109,12 @@ def examine(
     for name, rows in wanted.items():
         _require_unique(_as_records(rows.key), name)
     findings = {name: Finding(name, rows.names) for name, rows in wanted.items()}
-    total = len(cuts_ns) * len(futures)
-    for done, (cut_ns, label) in enumerate((cut, label) for cut in cuts_ns for label in futures):
+    total = len(cuts_ns) * len(FUTURES)
+    for done, (cut_ns, label) in enumerate((cut, label) for cut in cuts_ns for label in FUTURES):
         if on_progress is not None:
             on_progress(done, total, label)
         past = arrived(ticks, cut_ns, lateness_ns)
-        other = futures[label](ticks, past, cut_ns, rng)
+        other = FUTURES[label](ticks, past, cut_ns, rng)
         other.flags.writeable = False
         for name, probe in probes.items():
             got = _checked(name, probe(other))

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gpuscalp.config import TrainConfig
 from gpuscalp.errors import DataError
-from gpuscalp.labels import NO_CLASS, horizon_frames, label_frames
+from gpuscalp.labels import NO_CLASS, label_frames, label_horizon_ns
 from gpuscalp.leakage.detector import Rows
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import I64, NS_PER_MS, Channel, FeatureChunk, FrameBlock, Instrument, Ticks, joined
@@ -89,9 +89,7 @@ class Shipped:
         """Whether there is a label, known once its horizon has passed."""
         frames = self._joined(ticks)
         labels = label_frames(frames, self.config.label, self.config.grid)
-        horizon_ns = (
-            horizon_frames(self.config.label, self.config.grid) * self.config.grid.frame_ms * NS_PER_MS
-        )
+        horizon_ns = label_horizon_ns(self.config.label, self.config.grid)
         key, end_ns = _frame_keys([frames], len(self.instruments))
         valid = (labels.direction != NO_CLASS).astype(np.float64).reshape(-1, 1)
         return Rows(key, end_ns + horizon_ns, valid, ("labelled",))

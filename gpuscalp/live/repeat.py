@@ -203,7 +203,7 @@ class Repeater:
                 "ticks", f"record {record.seq}: {market.batcher.pushed_count} instead of {batch.pushed}"
             )
         taken = market.batcher.take(record.recv_ns, force=True)
-        self._work = market.work(None if taken is None else taken.ticks, batch.now_ns)
+        self._work = market.work(taken, batch.now_ns)
 
     def _halt(self, recorded: StateRecord, record: Record) -> None:
         """Halt as a start did, which had finished what came before it."""

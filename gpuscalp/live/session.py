@@ -254,7 +254,7 @@ class Session:
         if taken is None and not force:
             return None
         self._write(RecordKind.BATCH, BatchRecord(exch_ns, self.market.batcher.pushed_count), now_ns)
-        return self.market.work(None if taken is None else taken.ticks, exch_ns)
+        return self.market.work(taken, exch_ns)
 
     # Outputs: written, and where money is concerned with the kernel and the database, then sent.
 

@@ -311,8 +311,6 @@ class AccountView:
             client_id=name or order.clientOrderId,
             state=_STATES[order.status.value],
             venue_id=int(order.orderId),
-            side=1 if order.side.value == "BUY" else -1,
-            qty_e8=_e8(order.origQty),
             executed_e8=_e8(order.executedQty),
         )
 
@@ -323,8 +321,6 @@ class AccountView:
             state=_STATES[order.algoStatus],
             venue_id=int(order.actualOrderId or 0),
             algo_id=int(order.algoId),
-            side=1 if order.side == "BUY" else -1,
-            qty_e8=_e8(order.quantity or "0"),
         )
 
     def _trade(self, index: int, trade: Any, *, counts: bool = True) -> FoundTrade:

@@ -90,7 +90,7 @@ class Desk:
         recv_ns, self._recv_ns = self._recv_ns, 0
         return Work(
             now_ns=now_ns,
-            ticks=_NO_TICKS if batch is None else batch.ticks,
+            ticks=_NO_TICKS if batch is None else batch,
             reports=tuple(reports),
             commands=(),
             health=_HEALTHY,

@@ -17,20 +17,11 @@ from nautilus_trader.model.objects import FIXED_PRECISION, Currency, Money, Pric
 from gpuscalp.archive.instruments import max_market_qty_e8
 from gpuscalp.errors import UsageError
 from gpuscalp.nautilus.names import instrument_name, symbol_and_venue
-from gpuscalp.schema import E8, Instrument
+from gpuscalp.schema import E8, Instrument, decimal_places
 
 RAW_PER_E8: Final = 10 ** (FIXED_PRECISION - 8)
 _INFO: Final = "gpuscalp"
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "BTC", "ETH", "USD")
-
-
-def digits(unit_e8: int) -> int:
-    """Return how many decimal places a multiple of a unit may have."""
-    places = 8
-    while places and unit_e8 % 10 == 0:
-        unit_e8 //= 10
-        places -= 1
-    return places
 
 
 def price_of(price_e8: int, places: int) -> Any:
@@ -61,8 +52,12 @@ def to_nautilus(
     ts_ns : its date
     """
     base, quote = _currencies(instrument.symbol)
-    price_places = max(digits(instrument.tick_size_e8), digits(price_unit_e8) if price_unit_e8 else 0)
-    qty_places = max(digits(instrument.step_size_e8), digits(qty_unit_e8) if qty_unit_e8 else 0)
+    price_places = max(
+        decimal_places(instrument.tick_size_e8), decimal_places(price_unit_e8) if price_unit_e8 else 0
+    )
+    qty_places = max(
+        decimal_places(instrument.step_size_e8), decimal_places(qty_unit_e8) if qty_unit_e8 else 0
+    )
     min_qty, min_notional = instrument.min_qty_e8, instrument.min_notional_e8
     return CryptoPerpetual(
         instrument_id=InstrumentId.from_str(instrument_name(instrument.venue, instrument.symbol)),

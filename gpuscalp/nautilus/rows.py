@@ -190,13 +190,8 @@ class EventRows:
         """Return the rows that have come, TICK[N], and forget them."""
         return self._buffer.take()
 
-    @property
-    def off_tick_count(self) -> int:
-        """Rows left out because a price is no multiple of the tick size."""
-        return sum(self.off_ticks())
-
     def off_ticks(self) -> tuple[int, ...]:
-        """Return the same by symbol."""
+        """Return by symbol how many rows were left out because a price is no multiple of the tick size."""
         return tuple(sink.off_tick_count for sink in self._sinks)
 
     def _exact(self, exch_ns: int) -> int:

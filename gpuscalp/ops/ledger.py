@@ -1,4 +1,4 @@
-"""Counts every copy between the host and a device, by direction and size.
+"""Counts every copy between the host and a device, by direction.
 
 Owns: the counts, one ledger for the process. Never: copies (gpuscalp.ops.copies does, and records each).
 """
@@ -13,8 +13,6 @@ import numpy as np
 
 Direction = Literal["host_to_device", "device_to_host"]
 DIRECTIONS: Final[tuple[Direction, ...]] = ("host_to_device", "device_to_host")
-
-_CLASSES: Final = 64  # sizes by powers of two: a bounded table, whatever the sizes of frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +29,17 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._table = np.zeros((len(DIRECTIONS), _CLASSES, 2), np.int64)
+        self._table = np.zeros((len(DIRECTIONS), 2), np.int64)
 
     def record(self, direction: Direction, byte_count: int) -> None:
         """Count one copy."""
         with self._lock:
-            row = self._table[DIRECTIONS.index(direction), byte_count.bit_length()]
-            row[0] += 1
-            row[1] += byte_count
+            self._table[DIRECTIONS.index(direction)] += (1, byte_count)
 
     def total(self, direction: Direction) -> Copies:
         """Return all copies of a direction."""
         with self._lock:
-            count, size = self._table[DIRECTIONS.index(direction)].sum(axis=0)
-        return Copies(int(count), int(size))
-
-    def by_size(self, direction: Direction) -> dict[int, Copies]:
-        """Return the copies whose size is below each power of two, and not below the one before."""
-        with self._lock:
-            rows = self._table[DIRECTIONS.index(direction)].tolist()
-        return {1 << index: Copies(*row) for index, row in enumerate(rows) if row[0]}
+            return Copies(*self._table[DIRECTIONS.index(direction)].tolist())
 
 
 LEDGER: Final = Ledger()

@@ -15,8 +15,7 @@ import msgspec
 
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
-from gpuscalp.config import TrainConfig
-from gpuscalp.device import RequestedDevice, resolve
+from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import DataError, DeadlineError, GpuscalpError, UsageError
 from gpuscalp.live.directory import read_about
 from gpuscalp.progress import Progress, silent
@@ -26,8 +25,7 @@ from gpuscalp.retrain.caps import Caps, take_blas_buffers
 from gpuscalp.retrain.folder import CANDIDATE, FOLDER, alone
 from gpuscalp.retrain.market_data import import_journal, venue_of
 from gpuscalp.schema import NS_PER_S
-from gpuscalp.train import ArchiveSource, TrainResult, train
-from gpuscalp.train.device import training_device
+from gpuscalp.train import train_archive
 
 _HOUR_NS: Final = 3_600 * NS_PER_S
 
@@ -98,8 +96,15 @@ def retrain(
             raise DataError(
                 "the journal has nothing of a symbol", where=str(session), value=", ".join(sorted(missing))
             )
-        result = _train(
-            archive, config, work / CANDIDATE, since_ns, len(caps.cores), device, gpu_memory_mb, told
+        result = train_archive(
+            archive,
+            work / CANDIDATE,
+            config=config,
+            start_ns=since_ns,
+            device=device,
+            threads=len(caps.cores),
+            gpu_memory_mb=gpu_memory_mb,
+            on_progress=told,
         )
         trained_s = time.monotonic()
         candidate = folder / CANDIDATE
@@ -155,33 +160,3 @@ def _keep(registry: Path, candidate: Path, digest: str, session: Path) -> str | 
     except (GpuscalpError, OSError, MemoryError) as error:  # what was trained is whole without it
         return redact(str(error)) or type(error).__name__
     return None
-
-
-def _train(
-    archive: Archive,
-    config: TrainConfig,
-    out: Path,
-    since_ns: int,
-    threads: int,
-    device: RequestedDevice,
-    gpu_memory_mb: int | None,
-    told: Progress,
-) -> TrainResult:
-    name = resolve(device).name
-    source = ArchiveSource.open(
-        archive,
-        config,
-        start_ns=since_ns,
-        threads=threads,
-        device=name,
-        chunk_bytes=training_device(name, gpu_memory_mb=gpu_memory_mb).chunk_bytes,
-    )
-    return train(
-        source,
-        config,
-        out,
-        device=device,
-        threads=threads,
-        gpu_memory_mb=gpu_memory_mb,
-        on_progress=told,
-    )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gpuscalp.config import TrainConfig, load
 from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.progress import Progress
+from gpuscalp.train.device import training_device
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource, FeatureSource
@@ -34,6 +35,7 @@ def train_archive(
     end_ns: int | None = None,
     device: RequestedDevice = "auto",
     threads: int | None = None,
+    gpu_memory_mb: int | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
     warm_start: Path | None = None,
@@ -47,7 +49,7 @@ def train_archive(
     config : TOML file, TrainConfig, or None for the defaults
     overrides : dotted key → value, before the configuration is checked; only with a file or None
     start_ns, end_ns : half-open, exchange time; None is open
-    device, threads, overwrite, on_progress, warm_start : see ``train``
+    device, threads, gpu_memory_mb, overwrite, on_progress, warm_start : see ``train``
 
     Returns
     -------
@@ -63,13 +65,15 @@ def train_archive(
     if not isinstance(config, TrainConfig):
         config = load(TrainConfig, config, env=os.environ, overrides=overrides)
     opened = archive if isinstance(archive, Archive) else Archive.open(archive)
+    name = resolve(device).name
     source = ArchiveSource.open(
         opened,
         config,
         start_ns=start_ns,
         end_ns=end_ns,
         threads=threads or core_count(),
-        device=resolve(device).name,
+        device=name,
+        chunk_bytes=training_device(name, gpu_memory_mb=gpu_memory_mb).chunk_bytes,
     )
     return train(
         source,
@@ -77,6 +81,7 @@ def train_archive(
         out,
         device=device,
         threads=threads,
+        gpu_memory_mb=gpu_memory_mb,
         overwrite=overwrite,
         on_progress=on_progress,
         warm_start=warm_start,

@@ -19,8 +19,8 @@ from gpuscalp.labels import (
     Labels,
     horizon_frames,
     label_frames,
+    label_horizon_ns,
     look_ahead_frames,
-    look_back_frames,
     uniqueness,
 )
 from gpuscalp.schema import F64, I64, NS_PER_MS, NS_PER_S, FeatureChunk, FrameBlock
@@ -149,7 +149,8 @@ def labelled_chunks(chunks: Iterable[FeatureChunk], config: TrainConfig) -> Iter
     LabelledChunk, one per chunk, in order
     """
     ahead = look_ahead_frames(config.label, config.grid)
-    back = look_back_frames(config.label, config.grid)
+    # A weight needs the labels that are still open at the entry.
+    back = horizon_frames(config.label, config.grid)
     waiting: deque[FeatureChunk] = deque()
     waiting_frames = 0
     past: FrameBlock | None = None
@@ -222,7 +223,7 @@ def _label(
         weight=weight[inside],
         sound=sound[inside],
         taken=taken[inside],
-        horizon_ns=horizon_frames(config.label, config.grid) * config.grid.frame_ms * NS_PER_MS,
+        horizon_ns=label_horizon_ns(config.label, config.grid),
     )
 
 

@@ -15,9 +15,8 @@ from typing import Any, Final, Protocol, final
 from gpuscalp.config import TrainConfig
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import DataError
-from gpuscalp.labels import CLASSES, horizon_frames
+from gpuscalp.labels import CLASSES, label_horizon_ns
 from gpuscalp.progress import Progress
-from gpuscalp.schema import NS_PER_MS
 from gpuscalp.splits import Fold, RowCounts, walk_forward
 from gpuscalp.train.compare import Comparer, DeviceComparison, total
 from gpuscalp.train.dataset import RowFilter, Rows, count_rows
@@ -305,11 +304,6 @@ class Passes:
         return f"fold {fold.index + 1} of {self._config.split.folds}"
 
 
-def label_horizon_ns(config: TrainConfig) -> int:
-    """Return the horizon of the labels."""
-    return horizon_frames(config.label, config.grid) * config.grid.frame_ms * NS_PER_MS
-
-
 def lengths_differ(config: TrainConfig) -> bool:
     """Tell whether a label's length, and so its uniqueness, goes with its class.
 
@@ -333,7 +327,7 @@ def folds_of(counts: RowCounts, config: TrainConfig, source: FeatureSource) -> t
             fix="a row needs a warm, unblocked frame and quotes over the whole label horizon: see "
             "`gpuscalp data info` for length and gaps",
         )
-    return walk_forward(counts, config.split, horizon_ns=label_horizon_ns(config))
+    return walk_forward(counts, config.split, horizon_ns=label_horizon_ns(config.label, config.grid))
 
 
 def check_held_out(folds: Sequence[Fold], held_out: Sequence[HeldOut]) -> None:

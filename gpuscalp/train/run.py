@@ -28,6 +28,7 @@ from gpuscalp.device import DeviceChoice, RequestedDevice, core_count, resolve
 from gpuscalp.drift.reference import ROWS_MAX as REFERENCE_ROWS_MAX
 from gpuscalp.drift.reference import Reference
 from gpuscalp.ensemble import Ensemble
+from gpuscalp.labels import label_horizon_ns
 from gpuscalp.monitoring.resources import peak_resident_bytes
 from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import F32, F64
@@ -41,7 +42,7 @@ from gpuscalp.train.importance import gain_shares, importances
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.judge import calibration_of, judge
 from gpuscalp.train.metrics import Score
-from gpuscalp.train.passes import FittedFinal, Passes, Steps, label_horizon_ns
+from gpuscalp.train.passes import FittedFinal, Passes, Steps
 from gpuscalp.train.report import report_html
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.source import FeatureSource
@@ -141,7 +142,7 @@ def train_by(
         held_out,
         [item.trained for item in fitted],
         kind=config.ensemble.calibration,
-        horizon_ns=label_horizon_ns(config),
+        horizon_ns=label_horizon_ns(config.label, config.grid),
         seed=config.ensemble.seed,
     )
     calibration = calibration_of(held_out, config.ensemble.calibration)

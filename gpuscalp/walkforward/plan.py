@@ -29,8 +29,7 @@ from gpuscalp.config import (
 )
 from gpuscalp.distributed.job import versions
 from gpuscalp.errors import ConfigError
-from gpuscalp.labels import horizon_frames
-from gpuscalp.schema import NS_PER_MS
+from gpuscalp.labels import label_horizon_ns
 from gpuscalp.splits import walk_forward
 from gpuscalp.train.dataset import count_rows, labelled_chunks
 from gpuscalp.train.source import ArchiveSource
@@ -151,9 +150,7 @@ def make_plan(archive_path: Path, config: WalkForwardConfig, *, device: str, thr
     archive = Archive.open(archive_path)
     source = ArchiveSource.open(archive, config.train, threads=threads)
     counts = count_rows(labelled_chunks(source.chunks(), config.train))
-    horizon_ns = (
-        horizon_frames(config.train.label, config.train.grid) * config.train.grid.frame_ms * NS_PER_MS
-    )
+    horizon_ns = label_horizon_ns(config.train.label, config.train.grid)
     folds = walk_forward(counts, config.steps, horizon_ns=horizon_ns)
     return Plan(
         archive=archive_path,

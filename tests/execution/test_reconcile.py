@@ -61,7 +61,7 @@ def names(book: RemoteBroker) -> dict[str, int]:
 
 
 def gone(number: int, venue_id: int, state: OrderState, executed: int) -> FoundOrder:
-    return FoundOrder(0, f"ours-{number}", state, venue_id, 0, 1, 10 * E8, executed * E8)
+    return FoundOrder(0, f"ours-{number}", state, venue_id, 0, executed * E8)
 
 
 def test_fills_while_we_were_dead_are_booked_once_and_end_their_order() -> None:
@@ -92,7 +92,7 @@ def test_fills_while_we_were_dead_are_booked_once_and_end_their_order() -> None:
 
 def test_an_order_whose_sending_is_unknown_is_found_by_its_name() -> None:
     book = broker(1)
-    open_order = FoundOrder(0, "ours-1", OrderState.ACCEPTED, 7, 0, 1, 10 * E8)
+    open_order = FoundOrder(0, "ours-1", OrderState.ACCEPTED, 7)
     learn(book, found(orders=[open_order]))
     assert (book.orders[1].state, book.orders[1].venue_id) == (OrderState.ACCEPTED, 7)
 
@@ -147,7 +147,7 @@ def test_what_is_taken_over_is_booked_as_it_was(rule: str) -> None:
 
 def test_our_trade_behind_a_strangers_is_booked_and_the_strangers_stays_new() -> None:
     book = broker(1)
-    ours = FoundOrder(0, "ours-1", OrderState.PARTIALLY_FILLED, 7, 0, 1, 10 * E8)
+    ours = FoundOrder(0, "ours-1", OrderState.PARTIALLY_FILLED, 7)
     look = found(trade(21, 99, 4), trade(22, 7, 3), held=7, orders=[ours])
     learn(book, look)
     assert book.account.positions[0].qty_e8 == 3 * E8

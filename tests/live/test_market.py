@@ -23,7 +23,7 @@ def test_time_to_a_decision_runs_from_the_message_that_ended_the_frame() -> None
     def taken() -> int:
         batch = market.batcher.take(0, force=True)
         assert batch is not None
-        return market.work(batch.ticks, (_START_MS + 500) * NS_PER_MS).recv_ns
+        return market.work(batch, (_START_MS + 500) * NS_PER_MS).recv_ns
 
     come(10, 1_000)
     come(60, 2_000)

@@ -43,12 +43,12 @@ def retrain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[str]) -
         return Imported(1, 1, 0)
 
     def call(meanwhile: Callable[[], object] = lambda: None) -> dict[str, Any]:
-        def train(_: object, __: object, out: Path, *___: object) -> SimpleNamespace:
+        def train(_: object, out: Path, **__: object) -> SimpleNamespace:
             meanwhile()
             shutil.copytree(made, out)
             return SimpleNamespace(training=read_contract(out).training, peak_rss_mb=1.0)
 
-        monkeypatch.setattr(run, "_train", train)
+        monkeypatch.setattr(run, "train_archive", train)
         caps = Caps(cores=(0,), memory_mb=400, idle=False)
         return run.retrain(session, like=made, train_hours=1.0, caps=caps, registry=tmp_path / "models")
 
