@@ -14,11 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from gpuscalp.device import describe
 from gpuscalp.errors import UsageError
 from gpuscalp.ops.cuda_module import compile_kernel, is_compiled, known_archs, target_of
 from gpuscalp.ops.kernel_cache import cache_folder, clear_entries, list_entries, load_entry
 from gpuscalp.ops.kernel_source import kernel_stems
+from gpuscalp.process_pool import process_pool
 from gpuscalp.progress import Progress
 from gpuscalp.times import utc
 
@@ -101,15 +104,48 @@ def compile_cuda(stem: str, arch: str, *, binary: bool = True) -> WarmKernel:
     )
 
 
+def compile_missing(*, told: Progress | None = None) -> None:
+    """Compile the CPU's kernels for a session that is about to connect, unless they are there.
+
+    It would do so at its first messages else, and the market would not wait for it.
+    """
+    from gpuscalp.ops._numba import compiled_mark
+
+    if compiled_mark().exists():
+        return
+    if told is not None:
+        told(0, None, "compiling kernels for this processor, once: up to a minute")
+    compile_cpu()
+
+
 def compile_cpu() -> dict[str, Any]:
-    """Compile the CPU's kernels by using them: a few frames of a session, messages to orders."""
-    from gpuscalp.bench import frame_close
+    """Compile the CPU's kernels, in a process of its own: an interrupt is lost in LLVM's callbacks.
+
+    Raises
+    ------
+    GpuscalpError    memory ran out, or the process died
+    """
     from gpuscalp.ops._numba import CACHE_FOLDER
 
     begin_s = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="gpuscalp-warm-") as folder:
-        frame_close.measure(Path(folder), symbols=8, rate=400, frames=2, warm_up=1, rounds=1)
+    with (
+        tempfile.TemporaryDirectory(prefix="gpuscalp-warm-") as folder,
+        process_pool(1, where="kernels", fix="free some memory, then run the command again") as submit,
+    ):
+        submit(use_kernels, Path(folder)).result()
     return {"folder": CACHE_FOLDER, "seconds": round(time.perf_counter() - begin_s, 3)}
+
+
+def use_kernels(folder: Path) -> None:
+    """Run a few frames of a session, messages to orders, in an empty folder: what it uses is compiled."""
+    from gpuscalp.bench import frame_close
+    from gpuscalp.drift.guard import Guard
+    from gpuscalp.ops._numba import compiled_mark
+
+    frame_close.measure(folder, symbols=8, rate=400, frames=2, warm_up=1, rounds=1)
+    one = np.ones((1, 1), np.float32)  # of a model with a reference, which that one has not
+    Guard(np.zeros(1, np.int32), one[0], one[0], one, 1.0).mark(one, np.zeros(1, np.uint32))
+    compiled_mark().touch()
 
 
 def describe_cache(*, clear: bool = False) -> dict[str, Any]:

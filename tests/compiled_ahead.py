@@ -31,14 +31,14 @@ _COMPILE = """
 import json
 from gpuscalp.doctor.compiled import read_kernel_cache
 from gpuscalp.warm import compile_cpu
-before = read_kernel_cache().stems
+before = read_kernel_cache().compiled
 compile_cpu()
-print(json.dumps([sorted(before), sorted(read_kernel_cache().stems)]))
+print(json.dumps([before, read_kernel_cache().compiled]))
 """
 
 
-def compile_into(folder: Path) -> list[list[str]]:
-    """Compile in a process of its own whose cache is a folder; return the stems in it before and after."""
+def compile_into(folder: Path) -> list[bool]:
+    """Compile in a process of its own whose cache is a folder; return whether it was there before, and is."""
     done = subprocess.run(
         [sys.executable, "-c", _COMPILE],
         capture_output=True,
@@ -47,7 +47,7 @@ def compile_into(folder: Path) -> list[list[str]]:
         env={**os.environ, "NUMBA_CACHE_DIR": str(folder)},
     )
     assert done.returncode == 0, done.stderr
-    found: list[list[str]] = json.loads(done.stdout)
+    found: list[bool] = json.loads(done.stdout)
     return found
 
 
@@ -90,7 +90,7 @@ def wait() -> None:
     Dispatcher.compile = compile_once
 
 
-def answer_of_run() -> list[list[str]] | None:
+def answer_of_run() -> list[bool] | None:
     """Return what ``compile_into`` said of an empty folder at the beginning of this run, if it was called."""
     path = Path(os.environ.get(ANSWER, ""))
     return json.loads(path.read_text()) if path.is_file() else None
@@ -116,9 +116,10 @@ def _locked(cache: Path, how: int, name: str = "all") -> Iterator[int]:
 
 
 def _main(answer: Path) -> None:
-    from gpuscalp.doctor.compiled import NEEDED, read_kernel_cache
+    from gpuscalp.ops._numba import compiled_mark
+    from gpuscalp.warm import compile_missing
 
-    if set(NEEDED) <= read_kernel_cache().stems:
+    if compiled_mark().exists():
         return
     cache = answer.parent
     with tempfile.TemporaryDirectory(dir=cache, prefix="compiled-ahead-") as folder:
@@ -131,6 +132,7 @@ def _main(answer: Path) -> None:
             # Numba's index of a function comes after the code that it names.
             for path in (*index.parent.glob(f"{index.stem}.*.nbc"), index):
                 path.replace(target.parent / path.name)
+    compile_missing()  # what was there and is of another time; it leaves the mark
     answer.write_text(json.dumps(told))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 
 from gpuscalp import warm
-from gpuscalp.doctor.compiled import NEEDED
 from gpuscalp.errors import DeviceError, UsageError
 from gpuscalp.ops.cuda_module import compile_source
 from gpuscalp.ops.kernel_source import load_kernel_source
@@ -160,9 +160,65 @@ def test_launchers_ask_for_sources_without_constants_of_their_own() -> None:
     assert asked
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_start_compiles_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    done: list[str] = []
+    mark = tmp_path / "mark"
+    if there:
+        mark.touch()
+    monkeypatch.setattr("gpuscalp.ops._numba.compiled_mark", lambda: mark)
+    monkeypatch.setattr(warm, "compile_cpu", lambda: done.append("compiled"))
+    warm.compile_missing(told=lambda done_, total=None, note="": done.append(note))
+    assert done == (
+        [] if there else ["compiling kernels for this processor, once: up to a minute", "compiled"]
+    )
+
+
 @pytest.mark.slow
 def test_cpu_kernels_of_a_session_are_compiled_into_an_empty_folder(tmp_path: Path) -> None:
     """A run of all tests has begun with that, unless the kernels were there."""
     before, after = answer_of_run() or compile_into(tmp_path)
-    assert before == []
-    assert set(NEEDED) <= set(after)
+    assert not before
+    assert after
+
+
+_COVERED = """
+import sys
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from gpuscalp.live.replay import run_replay
+from gpuscalp.warm import use_kernels
+from tests.live import script
+
+def compiled():
+    ours = [vars(module) for name, module in sys.modules.items() if name.startswith("gpuscalp.")]
+    kernels = {each for names in ours for each in names.values() if isinstance(each, Dispatcher)}
+    return {f"{each.py_func.__name__}{types}" for each in kernels for types in each.overloads}
+
+folder = Path(sys.argv[1])
+use_kernels(folder / "ahead")
+before = compiled()
+status = run_replay(
+    [script.write_recording(folder / "market.txt", seconds=15)],
+    folder / "session",
+    model=script.write_model(folder / "model", reference=script.guarded),
+    config=script.trading_config(),
+    exchange_info=script.write_exchange_info(folder / "info.json"),
+)
+print(status["frames"], len(before), *(compiled() - before), sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_session_compiles_nothing_that_was_not_compiled_ahead(tmp_path: Path) -> None:
+    """The outlier guard of a trained model was left out."""
+    done = subprocess.run(
+        [sys.executable, "-c", _COVERED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    frames, count, *more = done.stdout.splitlines()
+    assert int(frames) > 50
+    assert int(count) > 20
+    assert more == []

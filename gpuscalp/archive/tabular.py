@@ -287,6 +287,12 @@ def _columns(
             if synonym in names:
                 found[meaning] = names.index(synonym)
                 break
+    if not found:
+        raise UsageError(
+            "it has no column of trades or quotes",
+            value=header[:200],
+            fix="take it out of the folder, or name the files",
+        )
     missing = [meaning for meaning in required if meaning not in found]
     if missing:
         raise UsageError(

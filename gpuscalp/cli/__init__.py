@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from gpuscalp.errors import GpuscalpError
@@ -137,21 +138,29 @@ def _report_interrupt(as_json: bool) -> int:
     return _report({"code": INTERRUPTED, **error}, as_json)
 
 
-def _report_system(error: OSError, as_json: bool) -> int:
+def _report_system(error: OSError, argv: Sequence[str], as_json: bool) -> int:
     assert error.errno is not None
-    named = error.filename2 or error.filename
+    # A write to a file that is open does not tell which one.
+    named = error.filename2 or error.filename or _out_of(argv)
+    what = os.strerror(error.errno)
     return _report(
         {
             "code": 1,
             "kind": type(error).__name__,
-            "what": f"the system refused: {os.strerror(error.errno)}",
+            "what": f"the system refused: {what}",
             "where": os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else None,
             # Libraries put the path into the text only.
-            "value": None if named else redact(str(error.strerror)),
+            "value": None if error.filename or error.strerror == what else redact(str(error.strerror)),
             "fix": SYSTEM_FIXES[error.errno],
         },
         as_json,
     )
+
+
+def _out_of(argv: Sequence[str]) -> str | None:
+    """Return what follows ``--out``."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--out=") else [word])]
+    return next((after for word, after in pairwise(words) if word == "--out"), None)
 
 
 def _report_foreign(error: Exception, argv: Sequence[str], as_json: bool) -> int:
@@ -179,7 +188,7 @@ def _report_foreign(error: Exception, argv: Sequence[str], as_json: bool) -> int
     if name == "Abort":
         return _report_interrupt(as_json)
     if isinstance(error, OSError) and error.errno in SYSTEM_FIXES:
-        return _report_system(error, as_json)
+        return _report_system(error, argv, as_json)
     import traceback
 
     from gpuscalp.crash import report_of

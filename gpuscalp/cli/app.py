@@ -32,7 +32,9 @@ Adding a command
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
@@ -79,6 +81,9 @@ class DefaultCommand(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            meant = get_close_matches(args[0], self.commands, 1)
+            if meant and not Path(args[0]).exists():
+                ctx.fail(f"No such command '{args[0]}', and nothing of that name. Did you mean '{meant[0]}'?")
             args = [next(iter(self.commands)), *args]
         return super().parse_args(ctx, args)
 
@@ -165,9 +170,14 @@ walkforward_app = Commands(no_args_is_help=True, rich_markup_mode=None)
 notify_app = Commands(no_args_is_help=True, rich_markup_mode=None)
 bench_app = Commands(no_args_is_help=True, rich_markup_mode=None)
 
+_BACKTEST_HELP = """Backtest a model; show and compare finished runs.
+
+The word `run` may be left out: gpuscalp backtest ARCHIVE --model BUNDLE. Its options: gpuscalp backtest run
+--help."""
+
 app.add_typer(data_app, name="data", help="Import, download and check market data.")
 app.add_typer(features_app, name="features", help="List, compute and check features.")
-app.add_typer(backtest_app, name="backtest", help="Backtest a model; show and compare finished runs.")
+app.add_typer(backtest_app, name="backtest", help=_BACKTEST_HELP)
 app.add_typer(model_app, name="model", help="Keep trained models: show, check, compare, promote.")
 app.add_typer(walkforward_app, name="walkforward", help="Retrain and trade step by step; judge the result.")
 app.add_typer(nautilus_app, name="nautilus", help="Backtest in NautilusTrader; read and write its catalogs.")

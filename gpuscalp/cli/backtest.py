@@ -228,9 +228,10 @@ def _shown_run(answer: dict[str, Any]) -> Group:
         money = (f"{row[f'{part}_usdt']:+,.2f}" for part in (*COMPONENTS, "pnl"))
         parts.add_row(name, f"{row['trades']:,}", *money)
     counts = plain_table("decisions and orders", "count")
-    for kind in ("intents", "refusals", "orders", "rejections"):
+    for kind in ("no_intent", "intents", "refusals", "orders", "rejections"):
         for name, count in sorted(result[kind].items()):
-            counts.add_row(f"{kind}: {name}", f"{count:,}")
+            if count:
+                counts.add_row(f"{kind.replace('_', ' ')}: {name}", f"{count:,}")
     trades = plain_table(
         "trade", "decided, UTC", "symbol", "side", "quantity", "in at", "out at", "P&L, USDT"
     )

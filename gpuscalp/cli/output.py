@@ -107,8 +107,12 @@ def _print(text: str, *, encoded: bool = False) -> None:
     """
     encoding = sys.stdout.encoding or "utf-8"
     text = redact(text, encoded=encoded)
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def write_error(error: Mapping[str, Any], *, json: bool) -> None:

@@ -81,14 +81,7 @@ def _model(record: Record, _: Sequence[str]) -> Event:
 
 
 def _health(record: Record, symbols: Sequence[str]) -> Event:
-    body = decode(record, HealthRecord)
-    found = [*body.device, *body.venue]
-    if body.silent:
-        found.append("silent: " + ", ".join(symbols[index] for index in body.silent[:4]))
-    if body.off_tick:
-        found.append("prices off the tick size: " + ", ".join(symbols[index] for index in body.off_tick[:4]))
-    if body.drifted:
-        found.append("the clock is not to be trusted")
+    found = decode(record, HealthRecord).complaints(symbols)
     return ("warn", f"health: {'; '.join(found)}") if found else ("info", "health: nothing to complain of")
 
 

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from gpuscalp.dashboard.access import TOKEN_FILE, Access, hosts_of, open_token
 from gpuscalp.dashboard.watch import Watch
-from gpuscalp.errors import DeadlineError, FeedError, GpuscalpError, NotRunningError, UsageError
+from gpuscalp.errors import DeadlineError, GpuscalpError, NotRunningError, UsageError
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.records import Command
 from gpuscalp.user import user_name
@@ -91,9 +91,8 @@ def serve(
 
     Raises
     ------
-    UsageError     there is no session, or the address can be reached from elsewhere
+    UsageError     there is no session, the address can be reached from elsewhere, or the port is taken
     ConfigError    others can read the token's file
-    FeedError      the port is taken
     """
     hosts_of(address, port, names)  # before anything is made
     watch = Watch(session, wall=time.time_ns, monotonic=time.monotonic_ns)
@@ -178,7 +177,7 @@ class DashboardServer:
         try:
             listening = await asyncio.get_running_loop().create_server(accept, address, port, backlog=128)
         except OSError as error:
-            raise FeedError(
+            raise UsageError(
                 f"cannot listen here: {error.strerror}", where=f"{address}:{port}", fix="name another --port"
             ) from None
         port = listening.sockets[0].getsockname()[1]

@@ -5,41 +5,32 @@ Owns: the checks ``kernels``, of the CPU's, and ``cuda_kernels``. Never: compile
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from gpuscalp.doctor.check import Check, fail, ok, skip, warn
-
-# Stems of `gpuscalp/ops` that every session runs on a CPU: messages to ticks to frames to columns to margins.
-NEEDED: Final = ("wire", "frames", "ladder", "context", "forest")
 
 
 @dataclass(frozen=True, slots=True)
 class KernelCache:
-    """``refusal``: why nothing can be written there, or None; ``stems``: what is compiled for this Python."""
+    """``refusal``: why nothing can be written there, or None; ``compiled``: all that a session runs is."""
 
     folder: Path
     refusal: str | None
-    stems: frozenset[str]
+    compiled: bool
 
 
-def read_kernel_cache(folder: Path | None = None) -> KernelCache:
-    """Look at the folder of the present sources, or at the one that is named."""
-    if folder is None:
-        from gpuscalp.ops._numba import CACHE_FOLDER
+def read_kernel_cache() -> KernelCache:
+    """Look for the kernels of the present sources, for this Python and this processor."""
+    from gpuscalp.ops._numba import CACHE_FOLDER, compiled_mark
 
-        folder = CACHE_FOLDER
-    tag = f".py{sys.version_info.major}{sys.version_info.minor}.nbi"
-    stems = frozenset(path.name.partition(".")[0] for path in folder.glob(f"*/*{tag}"))
-    return KernelCache(folder, _refusal(folder), stems)
+    return KernelCache(CACHE_FOLDER, _refusal(CACHE_FOLDER), compiled_mark().exists())
 
 
 def check_kernels(cache: KernelCache) -> Check:
     """Numba refuses to start where it cannot write its cache, and compiles for a minute into an empty one."""
-    value = {"folder": str(cache.folder), "compiled": sorted(cache.stems)}
+    value = {"folder": str(cache.folder), "compiled": cache.compiled}
     if cache.refusal is not None:
         return fail(
             "kernels",
@@ -47,11 +38,11 @@ def check_kernels(cache: KernelCache) -> Check:
             "name a folder that can be written to with NUMBA_CACHE_DIR",
             value,
         )
-    cold = [stem for stem in NEEDED if stem not in cache.stems]
-    if cold:
+    if not cache.compiled:
         return warn(
             "kernels",
-            f"not compiled yet: {', '.join(cold)}; the first session spends up to a minute on it",
+            "not all compiled yet for this processor and this Python: the next session does that before it"
+            " connects, for up to a minute",
             "run gpuscalp kernels compile once, with the same NUMBA_CACHE_DIR and the same Python",
             value,
         )

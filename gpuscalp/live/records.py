@@ -8,6 +8,7 @@ device whether it failed and what it alone had computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, Literal, TypeVar
 
@@ -72,6 +73,15 @@ class HealthRecord(Struct, frozen=True):
     def device_ok(self) -> bool:
         """Whether the device that predicts is trusted, and the exchange that orders go to."""
         return not self.device and not self.venue
+
+    def complaints(self, symbols: Sequence[str]) -> list[str]:
+        """Return in words what is doubtful, with the names of the symbols; nothing where all is well."""
+        found = [*self.device, *self.venue]
+        for what, indices in (("silent", self.silent), ("prices off the tick size", self.off_tick)):
+            if indices:
+                more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
+                found.append(f"{what}: {', '.join(symbols[index] for index in indices[:_NAMED])}{more}")
+        return [*found, "the clock is not to be trusted"] if self.drifted else found
 
 
 class ControlRecord(Struct, frozen=True):
@@ -222,6 +232,7 @@ class FillRecord(Struct, frozen=True, omit_defaults=True):
 
 
 # Why a start halts: the database knows more than the journal, or knew the gate as closed.
+_NAMED: Final = 4  # symbols, in words about health
 AHEAD: Final = "database ahead of the journal"
 CLOSED_BEFORE: Final = "gate was closed before"
 

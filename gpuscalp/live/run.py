@@ -50,10 +50,10 @@ from gpuscalp.process_pool import interrupt_if_stopped, stopped_as_interrupted
 from gpuscalp.progress import Progress
 from gpuscalp.redaction import keep_environment
 from gpuscalp.rehearsal import open_source
+from gpuscalp.warm import compile_missing
 from gpuscalp.worker import WorkerFault
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
-_PROGRESS: Final = "repeating the journal"
 # What a session is watched with may be another at every start, and so may who changes its models: nothing in
 # its journal follows from it but what is written there.
 OPERATING: Final = ("metrics", "logs", "notify", "retraining", "promotion", "adaptation")
@@ -244,6 +244,7 @@ def _run(
                 )
                 # A start that comes to nothing must not tie the name to its model and its configuration.
                 undo.callback(remove_unbegun, path)
+            compile_missing(told=told)  # here, where no connection waits, and not at the first message
             interrupt_if_stopped()  # nothing has begun yet
             return asyncio.run(
                 _session(path, running, rest, seconds, worker_faults, told, on_status, way, notes)
@@ -277,7 +278,7 @@ async def _session(
     def repeated(count: int) -> None:
         pulse.beat_ns = time.monotonic_ns()
         if told is not None:
-            told(count, None, _PROGRESS)
+            told(count, None, "repeating the journal")
 
     def show(status: dict[str, Any]) -> None:
         nonlocal newest

@@ -58,9 +58,10 @@ from gpuscalp.live.roles import as_written
 from gpuscalp.live.store import Store, Written
 from gpuscalp.redaction import redact
 from gpuscalp.risk.gate import RiskState
-from gpuscalp.schema import Ticks
+from gpuscalp.schema import NS_PER_S, Ticks
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
+_FIRST_MESSAGES_NS: Final = 15 * NS_PER_S  # until then a stream that is silent is no news (docs/feeds.md)
 _DURABLE: Final = frozenset({RecordKind.ORDER, RecordKind.FILL, RecordKind.STATE})
 
 
@@ -143,6 +144,7 @@ class Session:
             self.checkpoints.prepare(self.engine)
             undo.pop_all()
         self.recorder = Recorder(self.market.ingest, self.journal)
+        self._began_ns, self._complaints = now_ns, list[str]()
 
     # Inputs: written, then taken. Whatever makes ticks hands them on at once: a journal repeats it so.
 
@@ -212,10 +214,15 @@ class Session:
         """Take the health if it has changed."""
         if health != self.market.health:
             self._write(RecordKind.HEALTH, health, now_ns)
-            reasons = (health.drifted, health.silent, health.device, health.venue, health.off_tick)
-            doubtful = any(reasons)
-            _LOG.log(logging.WARNING if doubtful else logging.DEBUG, "health: %s", health)
             self.market.health = health
+        if now_ns - self._began_ns < _FIRST_MESSAGES_NS:
+            health = structs.replace(health, silent=())
+        found = health.complaints([each.symbol for each in self.about.instruments])
+        if found != self._complaints:
+            self._complaints = found
+            _LOG.log(
+                logging.WARNING if found else logging.INFO, "health: %s", "; ".join(found) or "well again"
+            )
 
     def on_command(self, command: Command, by: str, now_ns: int) -> None:
         by = redact(by)

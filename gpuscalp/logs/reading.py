@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gpuscalp.errors import UsageError
 from gpuscalp.logs.entry import Entry
-from gpuscalp.logs.writing import LEVELS, LOG_FILE, LOG_FOLDER
+from gpuscalp.logs.writing import LEVELS, LOG_FILE, LOG_FOLDER, check_part
 
 _LOOK_S: Final = 0.1
 _DECODER: Final = msgspec.json.Decoder(Entry)
@@ -56,8 +56,9 @@ def read(session: Path, wanted: Wanted) -> Iterator[Entry]:
 
     Raises
     ------
-    UsageError    there is no log
+    UsageError    there is no log, or no such part of the program
     """
+    check_part(wanted.logger)
     for path in files_of(session):
         try:
             with path.open("rb") as file:

@@ -23,6 +23,8 @@ LOG_FOLDER: Final = "logs"
 LOG_FILE: Final = "gpuscalp.jsonl"
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 OURS: Final = "gpuscalp"
+# What has a log of its own, below `OURS`.
+PARTS: Final = ("frames", "logs", "models", "ops", "orders", "retraining", "risk", "session", "worker")
 # So many of the newest entries are at hand for a crash report.
 _KEPT: Final = 200
 _LOOK_S: Final = 0.05
@@ -145,10 +147,11 @@ class LogWriter:
 
         Raises
         ------
-        UsageError    there is no such level
+        UsageError    there is no such level, or no such part
         """
         if level not in LEVELS:
             raise UsageError("no such level", where="log level", value=level, fix=", ".join(LEVELS))
+        check_part(logger)
         chosen = logging.getLogger(logger)
         self._levels.setdefault(logger, chosen.level)
         chosen.setLevel(level)
@@ -167,6 +170,21 @@ class LogWriter:
 
     def _on_error(self, record: logging.LogRecord) -> None:  # noqa: ARG002
         self._intake.dropped += 1
+
+
+def check_part(logger: str) -> None:
+    """Refuse a name below ours under which nothing is ever said. Those of libraries are not known.
+
+    Raises
+    ------
+    UsageError
+    """
+    ours, _, part = logger.partition(".")
+    if ours == OURS and part and part.partition(".")[0] not in PARTS:
+        known = ", ".join(f"{OURS}.{each}" for each in PARTS)
+        raise UsageError(
+            "no such part of the program", where="--logger", value=logger, fix=f"one of: {known}"
+        )
 
 
 def _end_line(path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import numba
 from numba.core import event
+from numba.core.registry import cpu_target
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,6 +36,22 @@ CACHE_FOLDER: Final = Path(_cache_folder())
 numba.config.CACHE_DIR = str(CACHE_FOLDER)
 
 _LOG: Final = logging.getLogger(__name__)
+
+
+def compiled_mark() -> Path:
+    """Return the file that says that what a session runs on a CPU is compiled (``gpuscalp.warm``).
+
+    Numba compiles anew where the processor, the versions, or place and time of a file of the sources are
+    others, although code of the same names lies there. So all of them make the name of this file.
+    """
+    made_of: list[object] = [
+        sys.version,
+        numba.__version__,
+        cpu_target.target_context.codegen().magic_tuple(),
+    ]
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        made_of.append((str(path), path.stat().st_mtime_ns))
+    return CACHE_FOLDER / f"session-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}"
 
 
 class _Compilation(event.Listener):  # type: ignore[misc]  # of Numba, which has no types

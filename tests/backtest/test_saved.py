@@ -292,6 +292,18 @@ def test_a_run_and_a_trade_can_be_read_at_80_columns(folder: Path, monkeypatch: 
     assert trade["features"][0]["name"][:20] in text
 
 
+def test_run_without_trades_says_why(folder: Path, capsys: Any) -> None:
+    """Only the report did; the table of decisions was empty."""
+    answer = show_run(folder / "a")
+    nothing = {kind: {} for kind in ("intents", "refusals", "orders", "rejections")}
+    answer["result"] |= nothing | {"no_intent": {"low_confidence": 2_444, "low_agreement": 0}}
+    emit({}, json=False, text=lambda: _shown_run(answer))
+    lines = capsys.readouterr().out.split("decisions and orders")[1].splitlines()
+    assert [line.split() for line in lines if "no intent" in line] == [
+        ["no", "intent:", "low_confidence", "2,444"]
+    ]
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_large_sums_lose_no_digit_in_a_narrow_terminal(
     folder: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,7 +133,43 @@ def test_full_disk_under_stdout_is_reported_on_stderr():
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode != 0
-    assert done.stderr.startswith("Error: the system refused: No space left on device")
+    assert done.stderr.splitlines() == [
+        "Error: the system refused: No space left on device (code 1)",
+        "  where: standard output",
+        "  fix: free some space, then run the command again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [(("--out", "runs/a"), "runs/a"), (("--out=runs/a",), "runs/a"), ((), None)],
+)
+def test_write_that_is_refused_says_where_and_nothing_twice(words, where, monkeypatch, capsys):
+    """What is already open is not named by the system: nobody knew which disk is full."""
+
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gpuscalp.cli.command_tree", lambda: SimpleNamespace(main=full))
+    assert run(["train", "archive", *words, "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["what"], error["where"], error["value"]) == (
+        "the system refused: No space left on device",
+        where,
+        None,
+    )
+
+
+def test_misspelled_command_of_a_group_with_a_default_is_told_of(cli, tmp_path, monkeypatch):
+    """`backtest shw RUN` was a backtest of the archive shw, with one word too many."""
+    monkeypatch.chdir(tmp_path)
+    answer = cli("backtest", "shw", "run-7")
+    assert answer.code == 2
+    assert "'shw'" in answer.stderr
+    assert "Did you mean 'show'?" in answer.stderr
+    (tmp_path / "shw").mkdir()  # it may be an archive all the same
+    assert "Did you mean" not in cli("backtest", "shw").stderr
+    assert "gpuscalp backtest run" in cli("backtest", "--help").stdout
 
 
 def test_value_out_of_a_file_cannot_steer_the_terminal(cli, failing):

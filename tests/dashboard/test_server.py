@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gpuscalp.dashboard.access import TOKEN_FILE, Access, hosts_of, open_token
-from gpuscalp.dashboard.server import PAGES_MAX
+from gpuscalp.dashboard.server import PAGES_MAX, serve
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.live.control import ControlServer
 from tests.dashboard.conftest import make_still
@@ -58,6 +58,11 @@ def _stop(server: Served, command: str = "halt", **changed: str | None) -> tuple
     given = {name: value for name, value in headers.items() if value is not None}
     status, _, text = _ask(server, "POST", "/stop", body, **given)
     return status, text.decode()
+
+
+def test_port_that_is_taken_is_wrong_usage_as_in_other_commands(server, session):
+    with pytest.raises(UsageError, match="cannot listen here"):
+        serve(session, address="127.0.0.1", port=server.port, seconds=0.0, on_ready=print)
 
 
 def test_every_file_of_the_page_is_served_with_headers_that_keep_others_out(server):

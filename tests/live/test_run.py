@@ -23,7 +23,7 @@ from gpuscalp.live import directory
 from gpuscalp.live.backup import backup
 from gpuscalp.live.directory import create, lock, read_about, remove_unbegun
 from gpuscalp.live.restore import restore
-from gpuscalp.live.run import check_same, run_live
+from gpuscalp.live.run import SocketWay, check_same, run_live
 from gpuscalp.live.session import Session
 from gpuscalp.logs import Wanted, read
 from tests.live.sessions import Running, eager_config, feed_of, instruments, write_eager_bundle
@@ -74,17 +74,19 @@ def test_start_that_is_refused_by_the_session_leaves_nothing(exchange, bundle, t
 
 
 @pytest.mark.parametrize(
-    ("step", "begun"), [("instruments_of", False), ("open_watch", True)], ids=["not begun", "begun"]
+    ("step", "begun"),
+    [("instruments_of", False), ("compile_missing", False), ("open_watch", True)],
+    ids=["not begun", "compiling", "begun"],
 )
 def test_start_that_was_told_to_stop_never_runs(exchange, bundle, tmp_path, monkeypatch, step, begun):
     """SIGTERM was lost where a library let the interrupt go, and the session began to trade."""
     path, module = tmp_path / "session", importlib.import_module("gpuscalp.live.run")
     real = getattr(module, step)
 
-    def careless(*arguments: Any) -> Any:
+    def careless(*arguments: Any, **named: Any) -> Any:
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(module, step, careless)
     before = signal.getsignal(signal.SIGTERM)
@@ -95,6 +97,18 @@ def test_start_that_was_told_to_stop_never_runs(exchange, bundle, tmp_path, monk
         assert _made(path) == []
     monkeypatch.undo()
     assert _run(path, exchange, bundle)["reason"] == "time is up"
+
+
+def test_what_is_not_compiled_is_compiled_before_a_start_connects(exchange, bundle, tmp_path, monkeypatch):
+    """The first session on a machine compiled at its first messages: blind for 20 s, and trading then."""
+    steps: list[str] = []
+    source = SocketWay.source
+    monkeypatch.setattr("gpuscalp.ops._numba.compiled_mark", lambda: tmp_path / "none")
+    monkeypatch.setattr("gpuscalp.warm.compile_cpu", lambda: steps.append("compiled"))
+    monkeypatch.setattr(SocketWay, "source", lambda *args: steps.append("source") or source(*args))
+    for _ in ("new", "again"):
+        _run(tmp_path / "session", exchange, bundle)
+    assert steps == ["compiled", "source"] * 2
 
 
 def test_copy_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import threading
@@ -16,10 +17,11 @@ from gpuscalp.config import LogsConfig
 from gpuscalp.errors import UsageError
 from gpuscalp.logs import LogWriter, Wanted, follow, frames_of, read, reading
 from gpuscalp.logs.entry import JsonForm
-from gpuscalp.logs.writing import LOG_FILE
+from gpuscalp.logs.writing import LOG_FILE, PARTS
 from gpuscalp.redaction import keep_environment
 from tests.planted import ENVIRONMENT, EVERYTHING, words_in
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 ORDERS = logging.getLogger("gpuscalp.orders")
 
 
@@ -70,6 +72,35 @@ def test_levels_change_while_it_runs_and_are_put_back(tmp_path):
     made.close()
     assert [each["text"] for each in lines(tmp_path)] == ["seen", "seen too"]
     assert ORDERS.level == before
+
+
+def test_part_that_says_nothing_is_refused_by_its_name(writer, tmp_path):
+    """The level of gpuscalp.feeds, which is in no log, was said to be DEBUG: an operator saw nothing."""
+    before = writer.levels()
+    for name in ("gpuscalp.feeds", "gpuscalp.order", "gpuscalp.order.x"):
+        with pytest.raises(UsageError, match="no such part") as caught:
+            writer.set_level("DEBUG", name)
+        assert "gpuscalp.orders" in (caught.value.fix or "")
+        with pytest.raises(UsageError, match="no such part"):
+            list(read(tmp_path, Wanted(logger=name)))
+    assert writer.levels() == before
+    for name in ("gpuscalp", "gpuscalp.orders", "gpuscalp.ops.kernel_cache", "nautilus", "asyncio"):
+        writer.set_level("INFO", name)
+
+
+def test_parts_are_those_that_the_sources_name():
+    named = set()
+    for path in (ROOT / "gpuscalp").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "getLogger" and node.args:
+                own = f"gpuscalp.{path.relative_to(ROOT / 'gpuscalp').parts[0]}"
+                named.add(
+                    own
+                    if getattr(node.args[0], "id", "") == "__name__"
+                    else getattr(node.args[0], "value", "")
+                )
+    ours = {str(name).split(".")[1] for name in named if str(name).startswith("gpuscalp.")}
+    assert ours == set(PARTS)
 
 
 def test_full_queue_drops_and_counts_and_never_waits(tmp_path):
@@ -139,7 +170,7 @@ def told(tmp_path):
     [
         (Wanted(level="WARNING"), ["other", "refused"]),
         (Wanted(logger="gpuscalp.orders"), ["send", "refused"]),
-        (Wanted(logger="gpuscalp.ord"), []),
+        (Wanted(logger="gpu"), []),
         (Wanted(ids=("12",)), ["send"]),
         (Wanted(ids=("2",)), ["refused"]),
         (Wanted(ids=("BTCUSDT@5",)), ["frame", "verdict", "send"]),
