@@ -45,6 +45,14 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(autouse=True)
+def hears_ctrl_c() -> Iterator[None]:
+    """A test run that a shell has put into the background ignores it, and so would all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def parent(
     folder: Path, *, wait: bool = True
