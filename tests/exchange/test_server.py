@@ -148,17 +148,17 @@ def test_lenient_serves_everything_on_the_old_paths() -> None:
 
 
 def test_the_venue_pings_and_closes_who_does_not_answer() -> None:
-    with Exchange(ScriptedSource(), ServeSpec(ping_s=0.1, pong_s=0.5)) as served:
+    with Exchange(ScriptedSource(), ServeSpec(ping_s=0.1, pong_s=3.0)) as served:
 
         async def work(client: Client) -> None:
             url = client.urls["stream"] + "/public/ws"
             async with client.http.ws_connect(url, autoping=False) as socket:
                 kinds = []
                 while not kinds or kinds[-1] is aiohttp.WSMsgType.PING:
-                    kinds.append((await socket.receive(timeout=5)).type)
+                    kinds.append((await socket.receive(timeout=30)).type)
                 assert kinds[0] is aiohttp.WSMsgType.PING
             async with client.http.ws_connect(url) as socket:
-                assert await silence(socket, 1.0)
+                assert await silence(socket, 4.0)
 
         talk(served, work)
 
