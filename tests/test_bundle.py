@@ -213,13 +213,9 @@ def test_bundle_is_not_overwritten_unless_told(bundle):
     assert [path.name for path in bundle.parent.iterdir()] == ["model"], "nothing temporary is left"
 
 
-def test_bundle_behind_a_link_is_written_where_the_link_points(bundle):
-    """The link became a folder, and the training then ended with an error."""
-    loaded = load_bundle(bundle, graph=GRAPH)
-    link = bundle.parent / "current"
-    link.symlink_to(bundle.name)
+def _write_again(path, loaded):
     write_bundle(
-        link,
+        path,
         graph=GRAPH,
         training=loaded.contract.training,
         ensemble=loaded.ensemble,
@@ -227,6 +223,14 @@ def test_bundle_behind_a_link_is_written_where_the_link_points(bundle):
         canary_x=loaded.contract.canary.x.array("float32", "canary"),
         overwrite=True,
     )
+
+
+def test_bundle_behind_a_link_is_written_where_the_link_points(bundle):
+    """The link became a folder, and the training then ended with an error."""
+    loaded = load_bundle(bundle, graph=GRAPH)
+    link = bundle.parent / "current"
+    link.symlink_to(bundle.name)
+    _write_again(link, loaded)
     assert link.is_symlink()
     assert read_contract(bundle).members == ()
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["current", "model"]
@@ -249,15 +253,7 @@ def test_failure_while_writing_leaves_the_old_bundle(bundle, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_bundle(
-            bundle,
-            graph=GRAPH,
-            training=loaded.contract.training,
-            ensemble=loaded.ensemble,
-            members=(),
-            canary_x=loaded.contract.canary.x.array("float32", "canary"),
-            overwrite=True,
-        )
+        _write_again(bundle, loaded)
     assert sorted(path.read_bytes() for path in bundle.rglob("*") if path.is_file()) == before
     assert [path.name for path in bundle.parent.iterdir()] == ["model"]
 

@@ -111,9 +111,9 @@ class Watch:
         last_ns, config = self.watchdogs[number].last_ns(name), self._config
         key, least_ns, silent_ns = (name, number), 0, now_ns - last_ns
         if before_ns.get(name, last_ns) - last_ns < config.stale_min_ms * NS_PER_MS:
-            key, least_ns = (
-                ((name, _ANY), 0) if is_steady(name) else (_QUIET, config.stale_max_ms * NS_PER_MS)
-            )
+            key = (name, _ANY)
+            if not is_steady(name):
+                key, least_ns = _QUIET, config.stale_max_ms * NS_PER_MS
             silent_ns = now_ns - self._newest_ns.get(name, last_ns)
         if silent_ns < self._patience_ns.get(key, least_ns):
             return False

@@ -21,6 +21,8 @@ from gpuscalp.journal.blocks import Record
 from gpuscalp.orders import Intent, OrderKind, TimeInForce, Verdict
 from gpuscalp.risk.gate import RiskSnapshot
 
+_NAMED: Final = 4  # symbols, in words about health
+
 
 class Command(StrEnum):
     """What an operator can ask for."""
@@ -232,7 +234,6 @@ class FillRecord(Struct, frozen=True, omit_defaults=True):
 
 
 # Why a start halts: the database knows more than the journal, or knew the gate as closed.
-_NAMED: Final = 4  # symbols, in words about health
 AHEAD: Final = "database ahead of the journal"
 CLOSED_BEFORE: Final = "gate was closed before"
 

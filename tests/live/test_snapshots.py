@@ -131,9 +131,8 @@ class _Slow(_Venue):
     asked: list[str]
 
 
-def test_whole_books_are_asked_for_now_and_then_one_after_another() -> None:
-    """Without, a journal of weeks had snapshots at its beginning alone, and was read from there."""
-    venue = _Slow(tuple(range(100)))
+def _renew(venue: _Slow, seconds: int, needed: dict[int, list[str]]) -> None:
+    """Let snapshots of three symbols be renewed, and ask at some seconds for those that are needed."""
     venue.asked = []
 
     async def run() -> None:
@@ -146,14 +145,20 @@ def test_whole_books_are_asked_for_now_and_then_one_after_another() -> None:
             renew_ns=30 * NS_PER_S,
             weight_per_minute=2_400,
         )
-        for second in range(75):
+        for second in range(seconds):
             venue.now_ns = second * NS_PER_S
-            snapshots.poll(["B"] if second == 15 else [])
+            snapshots.poll(needed.get(second, []))
             for _ in range(10):
                 await asyncio.sleep(0)
         await snapshots.close()
 
     asyncio.run(run())
+
+
+def test_whole_books_are_asked_for_now_and_then_one_after_another() -> None:
+    """Without, a journal of weeks had snapshots at its beginning alone, and was read from there."""
+    venue = _Slow(tuple(range(100)))
+    _renew(venue, 75, needed={15: ["B"]})
     # At 10 s, at 15 s because it was needed, 25, 35 refused, 36 again, 46, 56, 66 s.
     assert venue.asked == ["A", "B", "C", "A", "A", "B", "C", "A"]
     assert [each // NS_PER_S for each in venue.asked_ns] == [10, 15, 25, 36, 46, 56, 66]
@@ -171,26 +176,7 @@ class _Delisting(_Slow):
 
 def test_a_symbol_that_is_refused_for_ever_keeps_no_other_one_waiting() -> None:
     venue = _Delisting(tuple(range(100)))
-    venue.asked = []
-
-    async def run() -> None:
-        snapshots = Snapshots(
-            venue,  # type: ignore[arg-type]
-            _Refusals(),
-            lambda _, __: "snapshot_not_needed",
-            monotonic=lambda: venue.now_ns,
-            symbols=["A", "B", "C"],
-            renew_ns=30 * NS_PER_S,
-            weight_per_minute=2_400,
-        )
-        for second in range(180):
-            venue.now_ns = second * NS_PER_S
-            snapshots.poll([])
-            for _ in range(10):
-                await asyncio.sleep(0)
-        await snapshots.close()
-
-    asyncio.run(run())
+    _renew(venue, 180, needed={})
     # Patience with B grows to 30 s, which takes half a minute; from then on it is asked once a round.
     assert "".join(venue.asked) == "A" + "B" * 8 + "CABCAB"
 
