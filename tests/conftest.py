@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 import os
 import subprocess
 import warnings
@@ -122,8 +123,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use one process more than there are cores: many tests wait, for sockets, processes and time to pass."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+    """Use one process more than there are cores: many tests wait, for sockets, processes and time to pass.
+
+    Cores by the quota of a container too: its processes stand still together when that is used up.
+    """
+    from gpuscalp.doctor.machine import read_machine
+
+    machine = read_machine()
+    return math.ceil(min(machine.core_count, machine.quota_cores or machine.core_count)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,7 +27,7 @@ from gpuscalp.rehearsal import open_source
 from tests.doctor import bundle as made
 
 NETWORK = ("rest", "clock_offset", "symbols", "stream_market", "stream_public")
-HURRY = Patience(rest_s=1.0, open_s=1.0, reply_s=0.5, data_s=0.6)
+HURRY = Patience(rest_s=20.0, open_s=20.0, reply_s=0.5, data_s=0.6)
 
 
 @pytest.fixture(scope="module")

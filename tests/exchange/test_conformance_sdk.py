@@ -43,7 +43,7 @@ async def _first(count: int, subscribe: Callable[[Callable[[Any], None]], Awaita
     """Return the first messages that a subscription delivers."""
     heard: asyncio.Queue[Any] = asyncio.Queue()
     await subscribe(heard.put_nowait)
-    return [await asyncio.wait_for(heard.get(), 5) for _ in range(count)]
+    return [await asyncio.wait_for(heard.get(), 30) for _ in range(count)]
 
 
 def test_market_calls_parse(client: Any) -> None:
@@ -137,7 +137,7 @@ def test_streams_and_fills_arrive(client: Any) -> None:
             order = answer.data()
             kinds: list[str] = []
             while kinds.count("OrderTradeUpdate") < 2:
-                message = await asyncio.wait_for(heard.get(), 5)
+                message = await asyncio.wait_for(heard.get(), 30)
                 event = getattr(message, "actual_instance", message)
                 kinds.append(type(event).__name__)
             assert kinds == ["OrderTradeUpdate", "TradeLite", "AccountUpdate", "OrderTradeUpdate"]

@@ -133,7 +133,7 @@ def test_gap_breaks_the_chain_and_a_new_snapshot_mends_it(run: Run) -> None:
         async with client.stream("/public/ws/btcusdt@depth@100ms") as socket:
 
             async def difference() -> BookEvent:
-                return book.on_diff(decoder.decode((await socket.receive(timeout=5)).data.encode()))
+                return book.on_diff(decoder.decode((await socket.receive(timeout=30)).data.encode()))
 
             await difference()
             assert await snapshot() is BookEvent.SYNCED
@@ -184,7 +184,7 @@ def test_cut_closes_the_named_connection_only(run: Run) -> None:
             status = (await client.control("GET", "status"))[1]
             first = min(item["number"] for item in status["connections"])
             await client.control("POST", "faults", kind="cut", connection=first)
-            while (message := await one.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+            while (message := await one.receive(timeout=30)).type is aiohttp.WSMsgType.TEXT:
                 pass
             assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
             await take(two, 30)
@@ -197,7 +197,7 @@ def test_a_connection_ends_when_its_life_is_over(run: Run) -> None:
         await client.control("POST", "faults", kind="cut", life_s=0.3)
         began = time.monotonic()
         async with client.stream("/public/ws") as socket:
-            message = await socket.receive(timeout=5)
+            message = await socket.receive(timeout=30)
         assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
         assert time.monotonic() - began >= 0.3
 
@@ -233,7 +233,7 @@ def test_maintenance_closes_connections_and_refuses_new_ones(run: Run) -> None:
     async def work(client: Client) -> None:
         async with client.stream("/public/ws") as socket:
             await client.control("POST", "faults", kind="maintenance")
-            message = await socket.receive(timeout=5)
+            message = await socket.receive(timeout=30)
             assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await client.stream("/public/ws")
@@ -255,8 +255,9 @@ def test_listen_keys_expire_at_once_and_the_stream_says_so(run: Run) -> None:
 def test_clock_skew_shows_in_the_server_time_and_refuses_timestamps(run: Run) -> None:
     async def work(client: Client) -> None:
         await client.control("POST", "faults", kind="clock_skew", skew_ms=7_000)
-        ahead = (await client.get("/fapi/v1/time"))["serverTime"] - time.time() * 1_000
-        assert 6_500 < ahead < 7_500
+        before_ms = time.time() * 1_000
+        skewed_ms = (await client.get("/fapi/v1/time"))["serverTime"] - 7_000
+        assert before_ms - 2 <= skewed_ms <= time.time() * 1_000 + 2
         assert (await client.order())[1]["code"] == -1021
 
     run(work)

@@ -197,9 +197,12 @@ def _heard_s(client):
 
 def test_acknowledged_but_silent_streams_lead_to_a_new_connection():
     async def run():
-        async with local_venue() as venue, running(venue, first_message_ms=300) as (client, recorder):
-            await until(lambda: _live(client))
+        async with local_venue() as venue, running(venue, first_message_ms=300) as (_client, recorder):
+            venue.acknowledge = False
+            await until(lambda: venue.requests)
             await venue.clients[0].send(_message(1))  # the other stream says nothing
+            venue.acknowledge = True
+            await venue.clients[0].send(f'{{"result":null,"id":{venue.requests[0]["id"]}}}')
             await until(lambda: recorder.lost)
             assert "btcusdt@markPrice@1s" in recorder.lost[0][1]
             assert "btcusdt@aggTrade" not in recorder.lost[0][1]
@@ -212,7 +215,7 @@ def test_stream_that_is_quiet_on_both_connections_cuts_neither():
     """Both saw the same silence, and one look closed both: all their streams lost what came meanwhile."""
 
     async def run():
-        quiet = {"first_message_ms": 200, "stale_min_ms": 200, "stale_max_ms": 60_000}
+        quiet = {"first_message_ms": 1_000, "stale_min_ms": 1_000, "stale_max_ms": 60_000}
         async with local_venue() as venue, running(venue, copies=2, **quiet) as (client, recorder):
             await until(lambda: len(_live(client)) == 2)
             marks = _message(1, "btcusdt@markPrice@1s")
@@ -229,7 +232,7 @@ def test_stream_that_is_quiet_on_both_connections_cuts_neither():
 
 def test_connection_that_misses_what_the_other_one_brings_is_cut_alone():
     async def run():
-        sharp = {"first_message_ms": 500, "stale_min_ms": 500, "stale_max_ms": 60_000}
+        sharp = {"first_message_ms": 1_500, "stale_min_ms": 1_500, "stale_max_ms": 60_000}
         async with local_venue() as venue, running(venue, copies=2, **sharp) as (client, recorder):
             await until(lambda: len(_live(client)) == 2)
             whole, numbers = venue.clients[0], {each.number for each in _live(client)}

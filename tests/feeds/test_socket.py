@@ -77,7 +77,7 @@ def test_pings_are_answered_with_their_payload_and_heard():
                 venue.url, CONFIG, sink=lambda recv_ns, found: calls.append((recv_ns, found)), clock=lambda: 7
             )
             await until(lambda: venue.clients)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await (await venue.clients[0].ping(b"payload"))  # done when the same payload comes back
             assert (7, []) in calls
             await socket.close()
@@ -91,7 +91,7 @@ def test_closing_by_the_server_is_told_with_its_reason():
             socket = await open_socket(venue.url, CONFIG, sink=lambda *_: None, clock=time.time_ns)
             await until(lambda: venue.clients)
             await venue.clients[0].close(1001, "24 hours")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert "received 1001 (going away) 24 hours" in await socket.wait_closed()
             await socket.send("after the end")
 
@@ -111,7 +111,7 @@ def test_cut_without_a_word_is_told():
             )
             await until(lambda: got)
             venue.clients[0].transport.abort()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert "no close frame received" in await socket.wait_closed()
         assert got == [b"whole"]
 
@@ -124,7 +124,7 @@ def test_frame_beyond_the_limit_ends_the_connection_and_takes_no_memory():
             socket = await open_socket(venue.url, CONFIG, sink=lambda *_: None, clock=time.time_ns)
             await until(lambda: venue.clients)
             venue.clients[0].transport.write(b"\x81\x7f" + (1 << 40).to_bytes(8, "big") + b"x" * 100)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert "1009" in await socket.wait_closed()
 
     asyncio.run(run())
@@ -136,7 +136,7 @@ def test_masked_frame_of_a_server_is_an_error():
             socket = await open_socket(venue.url, CONFIG, sink=lambda *_: None, clock=time.time_ns)
             await until(lambda: venue.clients)
             venue.clients[0].transport.write(Frame(Opcode.TEXT, b"masked").serialize(mask=True))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert "1002" in await socket.wait_closed()
 
     asyncio.run(run())

@@ -152,7 +152,7 @@ def test_status_tells_people_and_programs_how_it_stands(process: Process, cli: C
 
 def test_halt_stops_entries_reduce_only_too_and_resume_lets_them_again(process: Process, cli: Cli) -> None:
     assert answer("halt", process.session) == (0, {"command": "halt", "state": "reducing"})
-    status = process.wait(lambda status: not status["positions"], "exits")
+    status = process.wait(lambda status: not status["positions"] and not status["open_orders"], "exits")
     assert status["state"] == "reducing"
     told = cli("halt", process.session, "--reduce-only")
     assert (told.code, told.stdout) == (0, "reduce: the gate is reducing.\n")

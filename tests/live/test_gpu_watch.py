@@ -27,6 +27,7 @@ from gpuscalp.monitoring.nvml_cards import visible_cards
 from tests.fake_nvml import MIB, FakeCard, FakeNvml
 from tests.live.sessions import Ended, Running, eager_config, feed_of
 from tests.live.test_health import OWN, SYMBOLS, _client
+from tests.ports import free_port
 
 CONFIG = GpuHealthConfig(poll_ms=100)
 PATIENCE_S = 20.0
@@ -171,9 +172,7 @@ def test_sick_card_stops_entries_until_it_is_well_and_the_session_verifies(
     watch = _watch(nvml, on_failed=lambda index, why: told.append((index, why)))
     monkeypatch.setattr(run, "open_watch", lambda *_: watch)
     path = tmp_path / "session"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = eager_config(feed_of(exchange), metrics=MetricsConfig(port=port))
     with Running(path, config, bundle) as running:
         running.wait_trading()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from gpuscalp.live.verify import verify
 from gpuscalp.strategy import PREDICTED_REASONS
 from tests.live.journals import Story
 from tests.live.sessions import Running, eager_config, feed_of
+from tests.ports import free_port
 from tests.worker.test_failures import _alive
 
 _RUN = """
@@ -87,9 +87,7 @@ def _pids(engine: dict[str, Any]) -> list[int]:
 
 def test_session_whose_workers_fail_is_killed_and_goes_on(exchange: Exchange, bundle: Path, tmp_path: Path):
     path = tmp_path / "session"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = eager_config(
         feed_of(exchange),
         engine=ENGINE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import socket
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -25,6 +24,7 @@ from gpuscalp.risk.gate import RULES, RiskState
 from gpuscalp.schema import E8
 from gpuscalp.strategy import SKIP_REASONS
 from tests.live.sessions import SYMBOLS, TICK_E8, Market, Running, eager_config, feed_of, write_eager_bundle
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _HALTED = ("gpuscalp_risk_state", (("state", "halted"),))
@@ -59,12 +59,6 @@ def series(samples: Samples, name: str, *labels: str) -> dict[Any, float]:
 
 def single(samples: Samples, name: str) -> float:
     return samples[name, ()]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def scrape(port: int) -> Samples:

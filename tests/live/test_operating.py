@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import sqlite3
 import tarfile
 import time
@@ -50,6 +49,7 @@ from tests.live.sessions import (
     write_eager_bundle,
 )
 from tests.planted import BY_PLACE, ENVIRONMENT, EVERYTHING, files_with_words, words_in
+from tests.ports import free_port
 
 
 class Operated(NamedTuple):
@@ -64,12 +64,6 @@ class Operated(NamedTuple):
     levels: dict[str, Any]
     used: dict[str, Any]
     status: dict[str, Any]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def get(port: int, path: str) -> tuple[int, str]:

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import socket
 import sys
 import threading
 import time
@@ -33,6 +32,7 @@ from gpuscalp.monitoring.notifier import Notifier
 from tests.live.sessions import instruments, write_eager_bundle
 from tests.monitoring.notifying import CONFIG, HELLO, SECRET, Session, running
 from tests.monitoring.receivers import PATIENCE_S, Webhook, until, webhook
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -66,9 +66,7 @@ def test_alert_arrives_as_mail():
             got.append(email.message_from_bytes(envelope.content))
             return "250 OK"
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = Controller(Keeper(), hostname="127.0.0.1", port=port)
     server.start()
     session = Session()
@@ -134,9 +132,7 @@ def test_service_that_hangs_holds_up_nobody(hook):
 
 
 def test_service_that_is_not_there_is_counted():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with running(f"json://{SECRET}@127.0.0.1:{port}/{SECRET}") as notifier:
         notifier.say(HELLO)
         until(lambda: notifier.counts["JSON", "dropped"] == 1, "the end of the tries")

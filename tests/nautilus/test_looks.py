@@ -84,7 +84,7 @@ class Scene:
         self.broker.take(heard)
 
     def first(self) -> None:
-        asyncio.run(asyncio.wait_for(self.looks.first(), 10))
+        asyncio.run(asyncio.wait_for(self.looks.first(), 30))
 
     def kinds(self) -> list[ReportKind]:
         return [each.kind for each in self.heard if each.kind is not ReportKind.SEEN]

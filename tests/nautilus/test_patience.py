@@ -73,7 +73,7 @@ def test_no_look_is_made_while_the_exchange_takes_no_calls(way: str) -> None:
         else:
             await (scene.looks.first() if way == "first" else scene.looks.take_over("adopt"))
 
-    asyncio.run(asyncio.wait_for(work(), 10))
+    asyncio.run(asyncio.wait_for(work(), 30))
     assert len(asked) == 2
     assert asked[1] - asked[0] >= 0.9
 
@@ -91,7 +91,7 @@ def test_a_look_without_an_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         return await look(broker, number_of)
 
     scene.account.look = hangs_once  # type: ignore[method-assign]
-    asyncio.run(asyncio.wait_for(scene.looks.first(), 10))
+    asyncio.run(asyncio.wait_for(scene.looks.first(), 30))
     assert (len(asked), scene.looks.counts.failed, scene.looks.counts.looks) == (2, 1, 1)
 
 
@@ -118,7 +118,7 @@ def test_a_session_waits_for_an_exchange_that_does_not_answer(error: Exception, 
     """A restart during the exchange's maintenance ended as a defect of ours, with a position open."""
     scene = Scene(found())
     scene.account.checks = [error, None]
-    asyncio.run(asyncio.wait_for(scene.looks.check(), 10))
+    asyncio.run(asyncio.wait_for(scene.looks.check(), 30))
     first, second = scene.account.checked
     assert second - first >= wait_s
     assert (scene.looks.counts.failed, scene.looks.error) == (1, "")
@@ -130,7 +130,7 @@ def test_refused_keys_are_not_waited_for(code: int) -> None:
     scene = Scene(found())
     scene.account.checks = [RefusedError(401, {"code": code, "msg": "no"}, {})]
     with pytest.raises(FeedError, match=f"refuses the keys.*testnet.*{code}"):
-        asyncio.run(asyncio.wait_for(scene.looks.check(), 10))
+        asyncio.run(asyncio.wait_for(scene.looks.check(), 30))
     assert len(scene.account.checked) == 1
 
 
@@ -138,7 +138,7 @@ def test_an_account_that_cannot_be_traded_is_not_waited_for() -> None:
     scene = Scene(found())
     scene.account.checks = [ConnectionError("refused"), ConfigError("hedge mode", where="account")]
     with pytest.raises(ConfigError, match="hedge mode"):
-        asyncio.run(asyncio.wait_for(scene.looks.check(), 10))
+        asyncio.run(asyncio.wait_for(scene.looks.check(), 30))
 
 
 def test_an_exchange_that_stays_away_is_asked_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_a_check_outlives_what_the_adapter_raises_of_an_exchange(monkeypatch: py
     async def work(_: Client) -> None:
         away = asyncio.create_task(looks_of("http://127.0.0.1:9", "any").check())
         one = looks_of(exchange.urls["rest"], DEMO_ACCOUNT.secret)
-        await asyncio.wait_for(one.check(), 10)
+        await asyncio.wait_for(one.check(), 30)
         assert one.counts.failed == 2
         with pytest.raises(FeedError, match="refuses the keys.*-1022"):
             await looks_of(exchange.urls["rest"], "other").check()

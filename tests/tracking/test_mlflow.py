@@ -23,8 +23,9 @@ from gpuscalp.bundle import read_contract
 from gpuscalp.config import TrainConfig, load
 from gpuscalp.registry import Registry
 from gpuscalp.tracking import connection
+from tests.ports import free_port
 from tests.registry.models import tiny_bundles
-from tests.tracking.server import Server, free_port, serving
+from tests.tracking.server import Server, serving
 
 pytestmark = [
     pytest.mark.skipif(
