@@ -11,7 +11,7 @@ that another one raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
@@ -109,9 +109,7 @@ def keep(values: Iterable[str]) -> None:
     from urllib.parse import quote, quote_plus
 
     found = set(_kept)
-    for value in values:
-        if len(value) < LENGTH_MIN:
-            continue
+    for value in _parts(values):
         in_html = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         # As it is, as Python shows it in a list, and both of them as JSON writes them.
         for text in (value, repr(value)[1:-1]):
@@ -122,6 +120,16 @@ def keep(values: Iterable[str]) -> None:
             found.add(in_html.replace('"', double).replace("'", single))
     # The longest first: a value may be the beginning of another one.
     _kept = tuple(sorted(found, key=len, reverse=True))
+
+
+def _parts(values: Iterable[str]) -> Iterator[str]:
+    """Give values that are long enough, and the lines of each: whoever shows a key of several lines (PEM) may
+    break them elsewhere, and a value that comes from a file may end with a line's end that nobody shows."""
+    for value in values:
+        lines = (line.strip() for line in value.splitlines())
+        for part in (value, *(line for line in lines if not line.startswith("-----"))):  # PEM's frame
+            if len(part) >= LENGTH_MIN:
+                yield part
 
 
 def keep_environment(env: Mapping[str, str]) -> None:

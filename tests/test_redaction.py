@@ -40,6 +40,23 @@ def test_secret_is_known_by_its_value_in_every_form(name, form):
     assert not words_in(redact(f"a {form(ENVIRONMENT[name])} b"))
 
 
+@pytest.mark.parametrize("form", [str, json.dumps, repr, lambda text: text.replace("\n", " | "), str.split])
+def test_key_of_several_lines_is_known_however_they_are_broken(form):
+    """A log has " | " for the end of a line: the private key stood in it in full."""
+    key = "-----BEGIN PRIVATE KEY-----\nMC4HOOPOE\r\n MC5/CRAKE= \n-----END PRIVATE KEY-----\n"
+    keep_environment({"BINANCE_API_SECRET": key})
+    shown = redact(f"refused: {form(key)}")
+    assert "HOOPOE" not in shown
+    assert "CRAKE" not in shown
+    assert redact("-----BEGIN PRIVATE KEY-----") == "-----BEGIN PRIVATE KEY-----"
+
+
+def test_value_that_ends_with_a_line_is_known_without_it():
+    """Such is the usual secret of Kubernetes that was made from a file."""
+    keep_environment({"BINANCE_API_SECRET": "k2CORNCRAKEk2\n", "SHORT_TOKEN": "live\n\n\n\n"})
+    assert redact("bad key k2CORNCRAKEk2 given live") == "bad key *** given live"
+
+
 def test_every_planted_word_is_searched_for():
     assert sorted(words_in(EVERYTHING)) == sorted(WORDS)
 
