@@ -21,7 +21,8 @@ LENGTH_MIN: Final = 8
 
 # Also at the end of a longer word, as in PGPASSWORD; KEY and DSN end too many others, such as MONKEY.
 _SECRET_NAME: Final = re.compile(
-    r"(?:API_?KEY|SECRET(?:KEY)?|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|WEBHOOK|(?:^|_)(?:KEY|DSN))"
+    r"(?:API_?KEY|SECRET(?:KEY)?|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|WEBHOOK|NOTIFY(?=_URLS?$)"
+    r"|(?:^|_)(?:KEY|DSN))"
     r"(?:[_0-9]|$|S$|_?URLS?$)",
     re.IGNORECASE,
 )
@@ -140,6 +141,15 @@ def keep_environment(env: Mapping[str, str]) -> None:
             for word in value.split():
                 found += _userinfo(word)
     keep(found)
+
+
+def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for a process that this one starts: without variables with the name of a secret.
+
+    What computes needs no keys. Whatever shows the environment of a process, such as a dump of its memory,
+    has them then for the session's own alone.
+    """
+    return {name: value for name, value in env.items() if not _SECRET_NAME.search(name)}
 
 
 def redact(text: str, *, encoded: bool = False) -> str:

@@ -113,6 +113,7 @@ def test_unit_does_not_restart_what_a_start_does_not_mend():
     assert unit()["Restart"] == ["on-failure"]
     assert unit()["KillSignal"] == ["SIGTERM"]
     assert "MemoryDenyWriteExecute" not in unit(), "kernels are compiled"
+    assert unit()["LimitCORE"] == ["0"], "a dump of its memory would hold the keys"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

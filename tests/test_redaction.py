@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 from pathlib import Path
@@ -13,8 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from gpuscalp import redaction
 from gpuscalp.config import LiveConfig, load
 from gpuscalp.errors import ConfigError, FeedError
-from gpuscalp.redaction import keep, keep_environment, redact
+from gpuscalp.redaction import keep, keep_environment, redact, without_secrets
 from gpuscalp.report import Section, render
+from gpuscalp.worker import WorkerSpec
+from gpuscalp.worker.process import environment_of
 from tests.planted import BY_PLACE, ENVIRONMENT, EVERYTHING, WORDS, words_in
 
 
@@ -106,6 +109,29 @@ def test_name_of_a_secret_may_be_part_of_a_longer_word(name):
 def test_name_that_only_sounds_like_a_secret_is_none(name):
     keep_environment({name: "/var/cache/of-this-1"})
     assert redact("/var/cache/of-this-1") == "/var/cache/of-this-1"
+
+
+def test_process_that_a_session_starts_has_no_keys():
+    """Whoever trained or predicted had the account's in its memory, which a dump of it shows."""
+    ours = {"PATH": "/bin", "NOTIFY_SOCKET": "/run/n", "CUDA_VISIBLE_DEVICES": "0", "GPUSCALP_REGISTRY": "/r"}
+    urls = {"HTTPS_PROXY": "http://127.0.0.1:1"}
+    secrets = {**ENVIRONMENT, "GPUSCALP_NOTIFY_URLS": "tgram://1/2"}
+    assert without_secrets({**secrets, **ours, **urls}) == ours | urls
+    worker = WorkerSpec("", (), "cpu", 0, (0, 1), "forest", 1)
+    assert not words_in(str(environment_of(worker, ENVIRONMENT | urls)))
+
+
+def test_every_process_that_the_package_starts_is_without_them():
+    root = Path(redaction.__file__).parent
+    starts = []
+    for path in root.rglob("*.py"):
+        for call in (each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)):
+            if ast.unparse(call.func) in ("subprocess.Popen", "subprocess.run"):
+                given = [ast.unparse(each.value) for each in call.keywords if each.arg == "env"]
+                starts.append((path.name, call.lineno, *given))
+    assert len(starts) >= 7
+    known = ("without_secrets(os.environ)", "environment_of(spec, os.environ)")
+    assert [each for each in starts if not "".join(map(str, each[2:])).startswith(known)] == []
 
 
 def test_password_of_a_url_is_known_as_it_is_typed():
