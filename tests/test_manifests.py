@@ -5,6 +5,8 @@ Their words are read by parsers, and every command line in them by the program's
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +29,8 @@ from gpuscalp.errors import (
 )
 from gpuscalp.monitoring.channel import FILE_VARIABLE, URLS_VARIABLE
 from gpuscalp.monitoring.server import HEALTH, READY
+from gpuscalp.nautilus.installed import LIVE
+from gpuscalp.nautilus.keys import permit
 
 ROOT = Path(__file__).resolve().parent.parent
 UNIT = ROOT / "configs" / "systemd" / "gpuscalp@.service"
@@ -82,6 +86,30 @@ def test_unit_starts_a_session_that_exists_in_the_program():
     states = {f"/var/lib/{each}" for line in unit()["StateDirectory"] for each in line.split()}
     assert str(Path(options["session"]).parent) in states
     assert str(Path(options["model"]).parent) in states
+
+
+def test_real_orders_need_no_more_than_the_runbook_says(container):
+    """Unit and manifest named the keys of an account, and every start with it ended: nothing confirmed it."""
+    text = (
+        (ROOT / "docs" / "operations.md").read_text().partition("\n## Real orders\n")[2].partition("\n## ")[0]
+    )
+    empty, start = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    (on_paper,) = unit()["ExecStart"]
+    assert (empty, start) == ("", f"{on_paper} --confirm-live")
+    (patch,) = json.loads(re.findall(r"-p '(\[.+\])'", text)[0])
+    assert patch.items() >= {"op": "add", "path": "/spec/template/spec/containers/0/args/-"}.items()
+    config = load(LiveConfig, ROOT / "configs" / "nautilus.toml", env={})
+    for words in (shlex.split(start)[1:], [*container["args"], patch["value"]]):
+        confirmed = parsed(words)["confirm_live"]
+        with pytest.raises(
+            ConfigError, match="NautilusTrader|no API key"
+        ):  # not that nobody has confirmed it
+            permit(config, {}, confirmed=confirmed)
+    (extras,) = re.findall(r"whl\)\[([a-z,]+)\]", text)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"nautilus", "notify"} <= set(extras.split(",")) <= known.keys()
+    assert "python3.12" in text, "the least for which such a NautilusTrader is declared"
+    assert f"nautilus_trader>={LIVE}; python_version >= '3.12'" in known["nautilus"]
 
 
 def test_environment_of_the_unit_is_understood():
