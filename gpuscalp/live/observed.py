@@ -112,8 +112,8 @@ def refusal_told(path: Path, *, environment: Mapping[str, str] = os.environ) -> 
         from gpuscalp.monitoring.notifier import Notifier
 
         channels: Sequence[Channel] = ()
-        if known and not read_lock(path / "lock").held:
-            with suppress(ConfigError):  # what the start was refused for is what is worth telling
+        with suppress(ConfigError, OSError):  # what the start was refused for is what is worth telling
+            if known and not read_lock(path / "lock").held:
                 channels = open_channels(read_urls(environment))
         if not channels:
             raise
