@@ -294,10 +294,10 @@ async def _session(
         held = lock(path)
         refused = around.enter_context(ExitStack())
         refused.callback(os.close, held)
-        # A port that is taken is found before anything has begun.
-        around.enter_context(observed(path, config, lambda: newest, detail, judged, pulse, onlookers))
         logs = LogWriter(config.logs)
         around.callback(logs.close)
+        # A port that is taken is found before anything has begun.
+        around.enter_context(observed(path, config, lambda: newest, detail, judged, pulse, onlookers))
         around.enter_context(reported(path, logs.newest))
         refused.pop_all()  # it is the session's from here on
         session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated, held=held)

@@ -114,7 +114,7 @@ class Notifier(Collector):
         ending = False
         while not ending:
             ending = self._stopping.is_set()
-            self._look_on("notifications", partial(self._turn, time.monotonic(), ending=ending))
+            self._look_on("notifier", partial(self._turn, time.monotonic(), ending=ending))
             if not ending:
                 self._stopping.wait(min(1.0, self._config.every_s))
         for courier in self._couriers:

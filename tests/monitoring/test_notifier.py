@@ -150,7 +150,7 @@ def test_defect_in_what_is_read_does_not_end_the_thread_and_is_counted(hook):
     with running(hook.url(SECRET), session=session, onlookers=onlookers):
         session.defect = True
         until(lambda: onlookers.status()["errors"], "the defect")
-        assert onlookers.status()["last"] == {"notifications": "RuntimeError: a defect of ours"}
+        assert onlookers.status()["last"] == {"notifier": "RuntimeError: a defect of ours"}
         session.defect, session.halted = False, 1
         until(lambda: hook.got, "the alert")
 
