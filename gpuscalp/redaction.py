@@ -11,7 +11,7 @@ that another one raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
@@ -21,7 +21,8 @@ LENGTH_MIN: Final = 8
 
 # Also at the end of a longer word, as in PGPASSWORD; KEY and DSN end too many others, such as MONKEY.
 _SECRET_NAME: Final = re.compile(
-    r"(?:API_?KEY|SECRET(?:KEY)?|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|WEBHOOK|(?:^|_)(?:KEY|DSN))"
+    r"(?:API_?KEY|SECRET(?:KEY)?|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|WEBHOOK|NOTIFY(?=_URLS?$)"
+    r"|(?:^|_)(?:KEY|DSN))"
     r"(?:[_0-9]|$|S$|_?URLS?$)",
     re.IGNORECASE,
 )
@@ -109,9 +110,7 @@ def keep(values: Iterable[str]) -> None:
     from urllib.parse import quote, quote_plus
 
     found = set(_kept)
-    for value in values:
-        if len(value) < LENGTH_MIN:
-            continue
+    for value in _parts(values):
         in_html = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         # As it is, as Python shows it in a list, and both of them as JSON writes them.
         for text in (value, repr(value)[1:-1]):
@@ -124,6 +123,16 @@ def keep(values: Iterable[str]) -> None:
     _kept = tuple(sorted(found, key=len, reverse=True))
 
 
+def _parts(values: Iterable[str]) -> Iterator[str]:
+    """Give values that are long enough, and the lines of each: whoever shows a key of several lines (PEM) may
+    break them elsewhere, and a value that comes from a file may end with a line's end that nobody shows."""
+    for value in values:
+        lines = (line.strip() for line in value.splitlines())
+        for part in (value, *(line for line in lines if not line.startswith("-----"))):  # PEM's frame
+            if len(part) >= LENGTH_MIN:
+                yield part
+
+
 def keep_environment(env: Mapping[str, str]) -> None:
     """Keep the values of variables with the name of a secret, and passwords in URLs such as a proxy's."""
     found = [value for name, value in env.items() if _SECRET_NAME.search(name)]
@@ -132,6 +141,15 @@ def keep_environment(env: Mapping[str, str]) -> None:
             for word in value.split():
                 found += _userinfo(word)
     keep(found)
+
+
+def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for a process that this one starts: without variables with the name of a secret.
+
+    What computes needs no keys. Whatever shows the environment of a process, such as a dump of its memory,
+    has them then for the session's own alone.
+    """
+    return {name: value for name, value in env.items() if not _SECRET_NAME.search(name)}
 
 
 def redact(text: str, *, encoded: bool = False) -> str:

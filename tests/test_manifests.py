@@ -5,6 +5,8 @@ Their words are read by parsers, and every command line in them by the program's
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +29,8 @@ from gpuscalp.errors import (
 )
 from gpuscalp.monitoring.channel import FILE_VARIABLE, URLS_VARIABLE
 from gpuscalp.monitoring.server import HEALTH, READY
+from gpuscalp.nautilus.installed import LIVE
+from gpuscalp.nautilus.keys import permit
 
 ROOT = Path(__file__).resolve().parent.parent
 UNIT = ROOT / "configs" / "systemd" / "gpuscalp@.service"
@@ -84,6 +88,30 @@ def test_unit_starts_a_session_that_exists_in_the_program():
     assert str(Path(options["model"]).parent) in states
 
 
+def test_real_orders_need_no_more_than_the_runbook_says(container):
+    """Unit and manifest named the keys of an account, and every start with it ended: nothing confirmed it."""
+    text = (
+        (ROOT / "docs" / "operations.md").read_text().partition("\n## Real orders\n")[2].partition("\n## ")[0]
+    )
+    empty, start = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    (on_paper,) = unit()["ExecStart"]
+    assert (empty, start) == ("", f"{on_paper} --confirm-live")
+    (patch,) = json.loads(re.findall(r"-p '(\[.+\])'", text)[0])
+    assert patch.items() >= {"op": "add", "path": "/spec/template/spec/containers/0/args/-"}.items()
+    config = load(LiveConfig, ROOT / "configs" / "nautilus.toml", env={})
+    for words in (shlex.split(start)[1:], [*container["args"], patch["value"]]):
+        confirmed = parsed(words)["confirm_live"]
+        with pytest.raises(
+            ConfigError, match="NautilusTrader|no API key"
+        ):  # not that nobody has confirmed it
+            permit(config, {}, confirmed=confirmed)
+    (extras,) = re.findall(r"whl\)\[([a-z,]+)\]", text)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"nautilus", "notify"} <= set(extras.split(",")) <= known.keys()
+    assert "python3.12" in text, "the least for which such a NautilusTrader is declared"
+    assert f"nautilus_trader>={LIVE}; python_version >= '3.12'" in known["nautilus"]
+
+
 def test_environment_of_the_unit_is_understood():
     env = dict(each.split("=", 1) for each in unit()["Environment"])
     config = load(LiveConfig, env=env)
@@ -113,6 +141,7 @@ def test_unit_does_not_restart_what_a_start_does_not_mend():
     assert unit()["Restart"] == ["on-failure"]
     assert unit()["KillSignal"] == ["SIGTERM"]
     assert "MemoryDenyWriteExecute" not in unit(), "kernels are compiled"
+    assert unit()["LimitCORE"] == ["0"], "a dump of its memory would hold the keys"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 from pathlib import Path
@@ -13,8 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from gpuscalp import redaction
 from gpuscalp.config import LiveConfig, load
 from gpuscalp.errors import ConfigError, FeedError
-from gpuscalp.redaction import keep, keep_environment, redact
+from gpuscalp.redaction import keep, keep_environment, redact, without_secrets
 from gpuscalp.report import Section, render
+from gpuscalp.worker import WorkerSpec
+from gpuscalp.worker.process import environment_of
 from tests.planted import BY_PLACE, ENVIRONMENT, EVERYTHING, WORDS, words_in
 
 
@@ -38,6 +41,23 @@ def test_secret_is_known_by_its_place(place):
 def test_secret_is_known_by_its_value_in_every_form(name, form):
     keep_environment(ENVIRONMENT)
     assert not words_in(redact(f"a {form(ENVIRONMENT[name])} b"))
+
+
+@pytest.mark.parametrize("form", [str, json.dumps, repr, lambda text: text.replace("\n", " | "), str.split])
+def test_key_of_several_lines_is_known_however_they_are_broken(form):
+    """A log has " | " for the end of a line: the private key stood in it in full."""
+    key = "-----BEGIN PRIVATE KEY-----\nMC4HOOPOE\r\n MC5/CRAKE= \n-----END PRIVATE KEY-----\n"
+    keep_environment({"BINANCE_API_SECRET": key})
+    shown = redact(f"refused: {form(key)}")
+    assert "HOOPOE" not in shown
+    assert "CRAKE" not in shown
+    assert redact("-----BEGIN PRIVATE KEY-----") == "-----BEGIN PRIVATE KEY-----"
+
+
+def test_value_that_ends_with_a_line_is_known_without_it():
+    """Such is the usual secret of Kubernetes that was made from a file."""
+    keep_environment({"BINANCE_API_SECRET": "k2CORNCRAKEk2\n", "SHORT_TOKEN": "live\n\n\n\n"})
+    assert redact("bad key k2CORNCRAKEk2 given live") == "bad key *** given live"
 
 
 def test_every_planted_word_is_searched_for():
@@ -89,6 +109,29 @@ def test_name_of_a_secret_may_be_part_of_a_longer_word(name):
 def test_name_that_only_sounds_like_a_secret_is_none(name):
     keep_environment({name: "/var/cache/of-this-1"})
     assert redact("/var/cache/of-this-1") == "/var/cache/of-this-1"
+
+
+def test_process_that_a_session_starts_has_no_keys():
+    """Whoever trained or predicted had the account's in its memory, which a dump of it shows."""
+    ours = {"PATH": "/bin", "NOTIFY_SOCKET": "/run/n", "CUDA_VISIBLE_DEVICES": "0", "GPUSCALP_REGISTRY": "/r"}
+    urls = {"HTTPS_PROXY": "http://127.0.0.1:1"}
+    secrets = {**ENVIRONMENT, "GPUSCALP_NOTIFY_URLS": "tgram://1/2"}
+    assert without_secrets({**secrets, **ours, **urls}) == ours | urls
+    worker = WorkerSpec("", (), "cpu", 0, (0, 1), "forest", 1)
+    assert not words_in(str(environment_of(worker, ENVIRONMENT | urls)))
+
+
+def test_every_process_that_the_package_starts_is_without_them():
+    root = Path(redaction.__file__).parent
+    starts = []
+    for path in root.rglob("*.py"):
+        for call in (each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)):
+            if ast.unparse(call.func) in ("subprocess.Popen", "subprocess.run"):
+                given = [ast.unparse(each.value) for each in call.keywords if each.arg == "env"]
+                starts.append((path.name, call.lineno, *given))
+    assert len(starts) >= 7
+    known = ("without_secrets(os.environ)", "environment_of(spec, os.environ)")
+    assert [each for each in starts if not "".join(map(str, each[2:])).startswith(known)] == []
 
 
 def test_password_of_a_url_is_known_as_it_is_typed():

@@ -33,6 +33,7 @@ from gpuscalp.feeds.socket import open_socket
 from gpuscalp.frames import Framer, Grid
 from gpuscalp.journal import JournalWriter, RecordKind
 from gpuscalp.progress import Progress, silent
+from gpuscalp.redaction import without_secrets
 from gpuscalp.schema import E8, NS_PER_MS, Instrument
 
 START_MS: Final = 1_700_000_000_000
@@ -120,7 +121,9 @@ def _feed(
         frames = Path(folder) / "frames"
         frames.write_bytes(b"".join(map(text_frame, [*bodies, _STOP])))
         sender = subprocess.Popen(
-            [sys.executable, "-c", _SENDER, str(frames)], stdout=subprocess.PIPE, env={**os.environ}
+            [sys.executable, "-c", _SENDER, str(frames)],
+            stdout=subprocess.PIPE,
+            env=without_secrets(os.environ),
         )
         try:
             assert sender.stdout is not None

@@ -21,6 +21,7 @@ from gpuscalp.bench.timing import step_by_step
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.records import SignalRecord, decode
 from gpuscalp.progress import Progress, silent
+from gpuscalp.redaction import without_secrets
 from gpuscalp.schema import NS_PER_S
 
 _LOOK_S: Final = 0.2
@@ -129,7 +130,11 @@ class _Retraining:
         if process is None and wanted:
             self.counts["begun"] += 1
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                process_group=0,
+                env=without_secrets(os.environ),
             )
 
     def end(self) -> None:

@@ -10,6 +10,7 @@ both.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.directory import create
 from gpuscalp.live.records import SignalRecord, decode
+from gpuscalp.redaction import without_secrets
 from gpuscalp.schema import F64, NS_PER_MS
 
 ORDER: Final = (True, False, False, True)
@@ -165,7 +167,7 @@ def _wait_ready(path: Path) -> None:
 def program(*command: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run one of our commands; end it with the block."""
     arguments = [sys.executable, "-m", "gpuscalp", *command, "--json"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=without_secrets(os.environ)) as process:
         try:
             yield process
         finally:

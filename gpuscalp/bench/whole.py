@@ -7,6 +7,7 @@ sender's URLs, that is all.
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -35,6 +36,7 @@ from gpuscalp.live.session import Session
 from gpuscalp.live.sockets import SocketSource
 from gpuscalp.live.timekeeper import exchange_clock
 from gpuscalp.monitoring.resources import resident_bytes
+from gpuscalp.redaction import without_secrets
 
 # Before the time that counts: connections, and a snapshot for each book.
 _READY_S: Final = 120.0
@@ -246,7 +248,7 @@ def sender(symbols: int, rate: int, withhold: int) -> Iterator[int]:
     """Start the second process; yield its port."""
     command = [sys.executable, "-m", "gpuscalp.bench.sender", "--symbols", str(symbols)]
     command += ["--rate", str(rate), "--withhold", str(withhold)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=without_secrets(os.environ)) as process:
         try:
             assert process.stdout is not None
             yield int(process.stdout.readline())

@@ -85,12 +85,15 @@ def live(
 
     from gpuscalp.config import LiveConfig, load_named
     from gpuscalp.exchange.faults import parse_fault
+    from gpuscalp.live.observed import refusal_told
     from gpuscalp.live.run import run_live
     from gpuscalp.live.view import shown
     from gpuscalp.worker import parse_fault as parse_worker_fault
 
-    chosen = load_named(LiveConfig, config, env=os.environ)
-    chosen, way = _way(session, chosen, broker, confirmed=confirm_live, embedded=embedded)
+    with refusal_told(session):
+        chosen = load_named(LiveConfig, config, env=os.environ)
+        chosen, way = _way(session, chosen, broker, confirmed=confirm_live, embedded=embedded)
+        known_model = model_of_session(model, session)
     # The bar is gone before the first picture is drawn: the two would write over each other.
     with (
         ExitStack() as preparing,
@@ -100,7 +103,7 @@ def live(
         status = run_live(
             session,
             chosen,
-            model=model_of_session(model, session),
+            model=known_model,
             device=device,
             seconds=duration,
             embedded=embedded,

@@ -116,6 +116,7 @@ def diagnose(
     port, address : that the session would open on this machine, for metrics
     instruments : of a session or of the model's data, by symbol: their tick sizes are compared with those of
         today; its symbols are looked at where no model is named
+    running : a process runs the session: its port and its journal are in use
     live : of a session on its venue, whose market the model has to be of; None: it may be of any
     patience : with the exchange
     """
@@ -132,7 +133,7 @@ def diagnose(
         )
         return [check for part in parts for check in part]
 
-    return Diagnosis((*asyncio.run(run()), check_port(port, host=address)))
+    return Diagnosis((*asyncio.run(run()), check_port(port, host=address, running=running)))
 
 
 def _software() -> list[Check]:

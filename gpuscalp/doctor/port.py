@@ -17,8 +17,13 @@ _PATIENCE_S: Final = 2.0
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # asked, not opened
 
 
-def check_port(port: int | None, *, host: str = "127.0.0.1") -> Check:
-    """Try to bind it; None or 0 where no certain port was asked for."""
+def check_port(port: int | None, *, host: str = "127.0.0.1", running: bool = False) -> Check:
+    """Try to bind it; None or 0 where no certain port was asked for.
+
+    Parameters
+    ----------
+    running : a process runs the session that is asked about, and may have the port: nobody else may
+    """
     if not port:
         return skip("port", "no port is configured")
     value = {"host": host, "port": port}
@@ -29,8 +34,8 @@ def check_port(port: int | None, *, host: str = "127.0.0.1") -> Check:
         try:
             probe.bind((host, port))
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and _answers(host, port):
-                return ok("port", f"port {port} of {host} is the one of a session that runs", value)
+            if running and error.errno == errno.EADDRINUSE and _answers(host, port):
+                return ok("port", f"port {port} of {host} is the one of the session, which runs", value)
             what = f"port {port} of {host} cannot be opened: {error.strerror}"
             return fail("port", what, "end the program that has it, or choose another port", value)
     return ok("port", f"port {port} of {host} is free", value)

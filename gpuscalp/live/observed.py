@@ -9,13 +9,16 @@ import os
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpuscalp.config import LiveConfig
-from gpuscalp.errors import GpuscalpError
+from gpuscalp.config import LiveConfig, NotifyConfig
+from gpuscalp.errors import ConfigError, GpuscalpError
+from gpuscalp.live.control import SESSION_FILE
+from gpuscalp.live.onlookers import Onlookers
 from gpuscalp.live.probes import Pulse, alive, ready
+from gpuscalp.locks import read_lock
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
 from gpuscalp.monitoring.nvml import CardSample
 
@@ -33,6 +36,7 @@ def observed(
     detail: Callable[[], Mapping[str, Any]],
     judged: Callable[[], Sequence[tuple[CardSample, CardVerdict]]],
     pulse: Pulse,
+    onlookers: Onlookers | None = None,
     *,
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[None]:
@@ -42,6 +46,7 @@ def observed(
     ----------
     path : of the session; its last part is the name that messages bear
     status, detail, judged : return the newest status, what is too long for it, and the session's cards
+    onlookers : keep from the session what fails here
     pulse : beats while the session's loop turns
     environment : names those who are to be told (``gpuscalp.monitoring.channel``)
 
@@ -72,7 +77,7 @@ def observed(
                 for collector in (*session, process):
                     yield from collector.collect()
 
-            notifier = Notifier(channels, config.notify, path.name, collect)
+            notifier = Notifier(channels, config.notify, path.name, collect, (onlookers or Onlookers()).run)
             told.append(notifier)
             around.enter_context(_telling(notifier, path.name, status))
         if config.metrics.port:
@@ -85,6 +90,35 @@ def observed(
                 served(metrics.address, metrics.port, collectors, probes, before_scrape=pulse.wait_frame)
             )
         yield
+
+
+@contextmanager
+def refusal_told(path: Path, *, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """Tell that a session does not start again, for a block before ``observed`` does.
+
+    Nothing restarts it then, and who was killed before has told nothing. Of a session that is a new one, or
+    that runs all the same, nobody is told.
+
+    Parameters
+    ----------
+    path : of the session
+    environment : as of ``observed``
+    """
+    known = (path / SESSION_FILE).exists()
+    try:
+        yield
+    except Exception:
+        from gpuscalp.monitoring.channel import Channel, open_channels, read_urls
+        from gpuscalp.monitoring.notifier import Notifier
+
+        channels: Sequence[Channel] = ()
+        with suppress(ConfigError, OSError):  # what the start was refused for is what is worth telling
+            if known and not read_lock(path / "lock").held:
+                channels = open_channels(read_urls(environment))
+        if not channels:
+            raise
+        with _telling(Notifier(channels, NotifyConfig(), path.name, tuple, Onlookers().run), path.name, dict):
+            raise
 
 
 @contextmanager

@@ -83,6 +83,7 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
     """Read a backup to its end, into a folder or nowhere, and compare it with its manifest."""
     found: dict[str, SavedFile] = {}
     ends: dict[str, bytes] = {}
+    folders: set[str] = set()
     done, size = 0, file.stat().st_size
     try:
         with tarfile.open(file, "r:") as archive:
@@ -98,6 +99,10 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
                         raise _damaged(file, f"{member.name}: {member.size} bytes")
                     ends[member.name] = source.read()
                     continue
+                above = set(map(str, PurePosixPath(member.name).parents))
+                folders |= above
+                if member.name in folders or not above.isdisjoint(found):
+                    raise _damaged(file, f"both a file and a folder: {member.name}")
                 found[member.name] = _write(member.name, source, staging)
                 done += member.size
                 if told is not None:

@@ -20,7 +20,7 @@ from typing import IO, Any, Final, final
 
 from gpuscalp.config import RetrainingConfig
 from gpuscalp.errors import ConfigError
-from gpuscalp.redaction import redact
+from gpuscalp.redaction import redact, without_secrets
 from gpuscalp.retrain.folder import CANDIDATE, FOLDER, HELD, clear, is_held
 from gpuscalp.schema import NS_PER_S
 
@@ -128,7 +128,7 @@ class Retrainer:
                     # Ctrl-C is meant for us. Not a session of its own: between those Linux shares out
                     # processors first, whatever their priorities (sched(7), autogroup).
                     process_group=0,
-                    env=os.environ | dict.fromkeys(_ONE_THREAD, "1"),
+                    env=without_secrets(os.environ) | dict.fromkeys(_ONE_THREAD, "1"),
                 )
         except OSError as error:
             self._become("failed", now_ns, str(error))

@@ -33,7 +33,8 @@ from gpuscalp.live.embedded import embedded_config, embedded_defaults, market_of
 from gpuscalp.live.gpu_watch import GpuWatch, open_watch
 from gpuscalp.live.listing import compare_listing, instruments_of
 from gpuscalp.live.market import Work
-from gpuscalp.live.observed import observed
+from gpuscalp.live.observed import observed, refusal_told
+from gpuscalp.live.onlookers import Onlookers
 from gpuscalp.live.probes import Pulse
 from gpuscalp.live.retrainer import registry_of
 from gpuscalp.live.runner import Runner
@@ -196,61 +197,57 @@ def _run(
     on_status: Callable[[dict[str, Any]], None] | None,
     way: Way,
 ) -> dict[str, Any]:
-    known = (path / SESSION_FILE).exists()
-    if known:
-        # A second start by mistake: what it brings, such as a model of its own making, is no matter then.
-        os.close(lock(path))
-        check_market(path, way.market)
-        check_same(path, config, model)
-        config = _with_operating(read_about(path).config, config)
-    elif model is None:
-        raise UsageError("a session needs a model", where="--model", fix="gpuscalp train makes one")
-    elif config is None:
-        config = LiveConfig()
-    registry_of(config.retraining)  # refused before there is a session
-    running = way.running(config)
-    if way.market == OWN_MARKET:
-        check_reached(running)
-        if not known and model is not None:
-            check_model_market(model, config)
-    chosen, reason = (
-        (read_about(path).device, "") if known or model is None else _choose(device, model, config)
-    )
-    if worker_faults and chosen == "cpu" and config.engine.workers != "cpu":
-        raise UsageError(
-            "no worker predicts that could fail",
-            where="--worker-fault",
-            fix="rehearse it by --embedded --device cpu, or set engine.workers to cpu",
+    with ExitStack() as undo:
+        refused = undo.enter_context(ExitStack())
+        refused.enter_context(refusal_told(path))
+        known = (path / SESSION_FILE).exists()
+        if known:
+            # A second start by mistake: what it brings, such as a model of its own making, is no matter then.
+            os.close(lock(path))
+            check_market(path, way.market)
+            check_same(path, config, model)
+            config = _with_operating(read_about(path).config, config)
+        elif model is None:
+            raise UsageError("a session needs a model", where="--model", fix="gpuscalp train makes one")
+        elif config is None:
+            config = LiveConfig()
+        registry_of(config.retraining)  # refused before there is a session
+        running = way.running(config)
+        if way.market == OWN_MARKET:
+            check_reached(running)
+            if not known and model is not None:
+                check_model_market(model, config)
+        chosen, reason = (
+            (read_about(path).device, "") if known or model is None else _choose(device, model, config)
         )
-    rest = RestClient(running.feed, clock=time.time_ns, proxy_url=proxy_of(running.feed.rest_url))
-    try:
-        with ExitStack() as undo:
-            notes: tuple[str, ...] = ()
-            if known:
-                notes = compare_listing(rest, read_about(path))
-            elif model is not None:
-                instruments = instruments_of(rest, config.venue, model)
-                now_ns = time.time_ns()
-                begun = way.created(config, [each.symbol for each in instruments])
-                create(
-                    path,
-                    begun,
-                    model,
-                    instruments,
-                    now_ns=now_ns,
-                    device=chosen,
-                    device_reason=reason,
-                    market=way.market,
-                )
-                # A start that comes to nothing must not tie the name to its model and its configuration.
-                undo.callback(remove_unbegun, path)
-            compile_missing(told=told)  # here, where no connection waits, and not at the first message
-            interrupt_if_stopped()  # nothing has begun yet
-            return asyncio.run(
-                _session(path, running, rest, seconds, worker_faults, told, on_status, way, notes)
+        if worker_faults and chosen == "cpu" and config.engine.workers != "cpu":
+            raise UsageError(
+                "no worker predicts that could fail",
+                where="--worker-fault",
+                fix="rehearse it by --embedded --device cpu, or set engine.workers to cpu",
             )
-    finally:
-        rest.close()
+        rest = RestClient(running.feed, clock=time.time_ns, proxy_url=proxy_of(running.feed.rest_url))
+        undo.callback(rest.close)
+        notes = compare_listing(rest, read_about(path)) if known else ()
+        if not known and model is not None:
+            instruments = instruments_of(rest, config.venue, model)
+            begun = way.created(config, [each.symbol for each in instruments])
+            create(
+                path,
+                begun,
+                model,
+                instruments,
+                now_ns=time.time_ns(),
+                device=chosen,
+                device_reason=reason,
+                market=way.market,
+            )
+            # A start that comes to nothing must not tie the name to its model and its configuration.
+            undo.callback(remove_unbegun, path)
+        compile_missing(told=told)  # here, where no connection waits, and not at the first message
+        interrupt_if_stopped()  # nothing has begun yet
+        refused.pop_all()  # from here on `observed` tells
+        return asyncio.run(_session(path, running, rest, seconds, worker_faults, told, on_status, way, notes))
 
 
 async def _session(
@@ -267,7 +264,7 @@ async def _session(
     clock = ClockOffset(config.feed)
     sessions: list[Session] = []
     watches: list[GpuWatch] = []
-    pulse = Pulse(time.monotonic_ns())
+    pulse, onlookers = Pulse(time.monotonic_ns()), Onlookers()
     runners: list[Runner] = []
     newest: dict[str, Any] = {}
     now = exchange_clock(clock, lambda: sessions[0].market.exch_ns if sessions else time.time_ns())
@@ -297,10 +294,10 @@ async def _session(
         held = lock(path)
         refused = around.enter_context(ExitStack())
         refused.callback(os.close, held)
-        # A port that is taken is found before anything has begun.
-        around.enter_context(observed(path, config, lambda: newest, detail, judged, pulse))
         logs = LogWriter(config.logs)
         around.callback(logs.close)
+        # A port that is taken is found before anything has begun.
+        around.enter_context(observed(path, config, lambda: newest, detail, judged, pulse, onlookers))
         around.enter_context(reported(path, logs.newest))
         refused.pop_all()  # it is the session's from here on
         session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated, held=held)
@@ -316,7 +313,9 @@ async def _session(
         if gpu is not None:
             watches.append(gpu)
         source = way.source(session, config, rest, clock)
-        runner = Runner(session, config, source, on_status=show, gpu=gpu, logs=logs, pulse=pulse)
+        runner = Runner(
+            session, config, source, on_status=show, gpu=gpu, logs=logs, pulse=pulse, onlookers=onlookers
+        )
         runners.append(runner)
         interrupt_if_stopped()  # from here on it trades
         unstarted.pop_all()

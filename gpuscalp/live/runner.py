@@ -63,7 +63,7 @@ class Runner:
     on_status : told the status now and then, for a terminal
     gpu : over the GPUs of the session, if it has any; started and stopped with it
     logs : where the session's log goes, if it has any
-    pulse : told that the loop comes round
+    pulse, onlookers : told that the loop comes round, and of what fails beside it
 
     Attributes
     ----------
@@ -85,10 +85,11 @@ class Runner:
         gpu: GpuWatch | None = None,
         logs: LogWriter | None = None,
         pulse: Pulse | None = None,
+        onlookers: Onlookers | None = None,
     ) -> None:
         self.session, self.latency = session, LatencyHistogram()
         self.monitor = Monitor(session, self.latency, config.promotion)
-        self._onlookers = Onlookers()
+        self._onlookers = onlookers or Onlookers()
         session.engine.watcher = Harmless(self.monitor, self._onlookers)
         self.failure: BaseException | None = None
         self.stop_reason = ""
@@ -103,11 +104,10 @@ class Runner:
         self._placement = Placement(session.path, self._engine)
         self._disk = ThreadPoolExecutor(1, "disk")
         self._slow = ThreadPoolExecutor(1, "checkpoint")  # the journal's fsync must not wait for it
-        self.busy = self._forced = False
+        self.busy = self._forced = self._untold = False  # untold: a status is due
         self._stopping = asyncio.Event()
         self._started_ns = time.monotonic_ns()
         self._due: dict[str, int] = {}
-        self._untold = False  # a status is due
         self._saving = Saving(
             session,
             self._onlookers,

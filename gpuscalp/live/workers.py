@@ -7,6 +7,7 @@ process never opens a GPU: a fault there would be its own, and the card's memory
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -27,6 +28,7 @@ from gpuscalp.live.models import calibrated
 from gpuscalp.live.predictor import FleetPredictor, HostPredictor
 from gpuscalp.live.session import Session
 from gpuscalp.live.signal_rows import signal_row
+from gpuscalp.redaction import without_secrets
 from gpuscalp.worker import Fleet, WorkerFault, WorkerSpec, shard
 
 # A card that is asleep and a cold disk take seconds; a driver that hangs must not hang the session.
@@ -42,7 +44,9 @@ def look_for_gpus(requested: RequestedDevice, *options: str) -> dict[str, Any]:
     DeviceError    ``cuda`` was asked for and cannot run here, or there was no answer
     """
     command = [sys.executable, "-m", "gpuscalp", "device", "--device", requested, *options, "--json"]
-    looking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    looking = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=without_secrets(os.environ)
+    )
     try:
         answer: dict[str, Any] = json.loads(looking.communicate(timeout=_LOOK_S)[0])
     except (subprocess.TimeoutExpired, ValueError) as error:

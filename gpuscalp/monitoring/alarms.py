@@ -7,9 +7,7 @@ comes with the scrapes. Never: sends anything.
 from __future__ import annotations
 
 import string
-from collections import deque
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -119,8 +117,9 @@ class Digest:
     """Gathers changes, and says when a message is due and what it says.
 
     A critical alert is due at once, everything else after ``group_s``. Above ``max_per_hour`` messages
-    changes wait and are told together later: what came and went meanwhile as such. Nothing is lost, and
-    what was in a message that nobody got (``take_back``) is told again.
+    changes wait and are told together later: what came and went meanwhile as such. No alert waits that is
+    critical and of a name of which nothing critical was told within the hour: others that come and go keep
+    it from nobody. Nothing is lost, and what was in a message that nobody got (``take_back``) is told again.
 
     Parameters
     ----------
@@ -136,7 +135,8 @@ class Digest:
         self._passed: dict[tuple[str, Labels], Alarm] = {}  # came and went untold
         self._told: dict[tuple[str, Labels], float] = {}  # firing, and when it was last told
         self._waiting_s: float | None = None
-        self._sent_s: deque[float] = deque()
+        # Messages of the last hour: when each was made, and of which critical names it told.
+        self._sent: dict[float, frozenset[str]] = {}
 
     def add(self, changes: Iterable[Change], now_s: float) -> None:
         """Take in what has changed."""
@@ -165,8 +165,7 @@ class Digest:
         told = message.told
         if told is None:
             return
-        with suppress(ValueError):  # an hour ago
-            self._sent_s.remove(told.at_s)
+        self._sent.pop(told.at_s, None)
         for alarm in told.begun:
             key = alarm.key
             if self._told.get(key) == told.at_s:
@@ -200,15 +199,15 @@ class Digest:
         self._repeat(firing, now_s)
         if self._waiting_s is None:
             return None
-        grave = any(each.condition.severity == "critical" for each in self._begun.values())
+        critical = (each.condition for each in self._begun.values() if each.condition.severity == "critical")
+        grave = frozenset(each.name for each in critical)
         if not grave and now_s - self._waiting_s < self._config.group_s:
             return None
-        while self._sent_s and self._sent_s[0] <= now_s - _HOUR_S:
-            self._sent_s.popleft()
+        self._sent = {at_s: names for at_s, names in self._sent.items() if at_s > now_s - _HOUR_S}
         allowed = self._config.max_per_hour if grave else self._config.max_per_hour * 3 // 4
-        if len(self._sent_s) >= allowed:
+        if len(self._sent) >= allowed and grave <= frozenset().union(*self._sent.values()):
             return None
-        self._sent_s.append(now_s)
+        self._sent[now_s] = grave
         return self._message(now_s)
 
     def _repeat(self, firing: dict[tuple[str, Labels], Alarm], now_s: float) -> None:
@@ -246,9 +245,15 @@ class Digest:
 
 
 def _sorted(alarms: dict[tuple[str, Labels], Alarm]) -> list[Alarm]:
-    """Return alarms, the gravest and oldest first."""
+    """Return alarms, the gravest and oldest first; of each condition one before the others of any.
+
+    A message is cut: what many symbols have must not keep another condition out of it.
+    """
+    ordered = sorted(alarms.values(), key=lambda each: (each.since_s, each.key))
+    first = {each.condition.name: each for each in reversed(ordered)}
     return sorted(
-        alarms.values(), key=lambda each: (SEVERITIES.index(each.condition.severity), each.since_s, each.key)
+        ordered,
+        key=lambda each: (SEVERITIES.index(each.condition.severity), first[each.condition.name] is not each),
     )
 
 

@@ -107,7 +107,7 @@ def open_channels(urls: Sequence[str]) -> list[Channel]:
         raise ConfigError(
             "notifications need a package that is not installed",
             where="apprise",
-            fix="make setup EXTRAS=notify in the checkout, or unset "
+            fix="install the extra notify (make setup EXTRAS=notify in a checkout), or unset "
             + f"{URLS_VARIABLE} and {FILE_VARIABLE}",
         ) from None
     channels: list[Channel] = []

@@ -12,6 +12,7 @@ from typing import Final, Literal, final
 from gpuscalp.monitoring.expressions import (
     Age,
     Beyond,
+    Changes,
     Expression,
     Kinds,
     Quantile,
@@ -23,6 +24,7 @@ from gpuscalp.monitoring.expressions import (
     Series,
     Total,
     Vector,
+    Without,
     merged,
 )
 
@@ -85,15 +87,32 @@ def _set(name: str, **labels: str) -> Beyond:
 
 
 _SESSION: Final = Series("gpuscalp_session_info")
+_UP: Final = Series("up", {"job": "gpuscalp"})
 
 CONDITIONS: Final = (
     # Critical: money is at risk, or nobody is in charge of it. Look now.
     Condition(
         "GpuscalpDown",
         "critical",
-        _below(Series("up", {"job": "gpuscalp"}), 1),
+        _below(_UP, 1),
         "The session at {instance} does not answer: the process has ended, or hangs.",
         hold_s=15,
+        outside=True,
+    ),
+    Condition(
+        # The port opens before the journal is repeated, so that no end lasts long enough for the one above.
+        "GpuscalpRestarting",
+        "critical",
+        _above(Changes(_UP, 600), 3),
+        "The session at {instance} went away more than once within 10 minutes: it starts, and ends again.",
+        outside=True,
+    ),
+    Condition(
+        "GpuscalpStarting",
+        "critical",
+        _above(Without(Series("gpuscalp_build_info"), Series("gpuscalp_status_timestamp_seconds")), 0),
+        "The process answers, and its session has not begun for two minutes: nobody is in charge of it.",
+        hold_s=120,
         outside=True,
     ),
     Condition(

@@ -1,12 +1,13 @@
 """Carries messages to one channel, from a thread of its own.
 
 Owns: what a channel has still to be given, when it is tried again (by the monotonic clock: the other one may
-be set), what is counted. A channel that hangs keeps only its own messages back. Never: raises; the thread is
-a daemon.
+be set), what is counted, and that the log has why a channel fails. One that hangs keeps only its own messages
+back. Never: raises; the thread is a daemon.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from gpuscalp.monitoring.alarms import Message
 from gpuscalp.monitoring.channel import Channel
 from gpuscalp.monitoring.conditions import SEVERITIES
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 WAITING_MAX: Final = 50  # messages
 
 
@@ -42,7 +44,6 @@ class Courier:
     Attributes
     ----------
     counts : result → messages; result is ``sent``, ``failed`` (one try) or ``dropped`` (given up)
-    last_failure : what the channel said last, without anything secret
     thread : ends some time after ``end``
     """
 
@@ -53,7 +54,7 @@ class Courier:
         self._ending = False
         self.service = channel.service
         self.counts = Counter(sent=0, failed=0, dropped=0)
-        self.last_failure = ""
+        self._last: str | None = None  # why the channel did not take what it was given last
         self.thread = threading.Thread(target=self._run, name=f"notify {self.service}", daemon=True)
 
     def start(self) -> None:
@@ -103,12 +104,14 @@ class Courier:
                 self._changed.wait(None if next_s is None else next_s - now_s)
 
     def _book(self, owed: _Owed, failure: str | None) -> None:
+        changed, self._last = failure != self._last, failure
         if failure is None:
             self.counts["sent"] += 1
             owed.settled(True)
             return
         self.counts["failed"] += 1
-        self.last_failure = f"{self.service}: {failure}"
+        if changed:  # it may say the same of every message from now on
+            _LOG.warning("a notification could not be delivered: %s: %s", self.service, failure)
         if owed.tries == len(self._retries_s) or self._ending:
             self._drop(owed)
             return

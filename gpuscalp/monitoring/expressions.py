@@ -149,6 +149,29 @@ class Rise:
 
 @final
 @dataclass(frozen=True)
+class Changes:
+    """How often a metric changed within some seconds."""
+
+    of: Series
+    seconds: int
+
+    def promql(self) -> str:
+        return f"changes({self.of.promql()}[{self.seconds}s])"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        last, found = Vector(), Vector()
+        for _, vector in scrapes.since(self.of.name, self.seconds):
+            for labels, value in self.of.chosen(vector).items():
+                found[labels] = found.get(labels, 0.0) + (value != last.setdefault(labels, value))
+                last[labels] = value
+        return found
+
+    def ranges(self) -> Ranges:
+        return {self.of.name: self.seconds}
+
+
+@final
+@dataclass(frozen=True)
 class Rate:
     """By how much a counter rises in a second, over some seconds."""
 
@@ -182,6 +205,24 @@ class Total:
 
     def ranges(self) -> Ranges:
         return self.of.ranges()
+
+
+@final
+@dataclass(frozen=True)
+class Without:
+    """A metric of a session that has nothing of another one."""
+
+    of: Series
+    other: Series
+
+    def promql(self) -> str:
+        return f"({self.of.promql()} unless on ({_JOB}) {self.other.promql()})"
+
+    def read(self, scrapes: Scrapes) -> Vector:
+        return {} if self.other.read(scrapes) else self.of.read(scrapes)
+
+    def ranges(self) -> Ranges:
+        return merged((self.of.ranges(), self.other.ranges()))
 
 
 @final

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, final
 
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
@@ -46,6 +47,7 @@ class Notifier(Collector):
     channels : not empty
     who : the session's name, for titles
     collect : returns the metrics of the session, now
+    look_on : calls what it is given, by a name, and lets no error of it pass (``gpuscalp.live.onlookers``)
     clock : Unix seconds, for the age of what metrics tell
     end_s : how long ``stop`` waits for the last message, of all channels together
     """
@@ -56,6 +58,7 @@ class Notifier(Collector):
         config: NotifyConfig,
         who: str,
         collect: Callable[[], Iterable[Metric]],
+        look_on: Callable[[str, Callable[[], None]], None],
         *,
         clock: Callable[[], float] = time.time,
         end_s: float = 3.0,
@@ -68,7 +71,7 @@ class Notifier(Collector):
         self._digest = Digest(config, who)
         self._said: deque[Message] = deque(maxlen=WAITING_MAX)
         self._settled: deque[tuple[_Delivery, bool]] = deque()  # by couriers, until the next look
-        self.defects = 0
+        self._look_on, self._look_s = look_on, 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
 
@@ -99,11 +102,6 @@ class Notifier(Collector):
                 found[courier.service, result] += courier.counts[result]
         return found
 
-    @property
-    def last_failure(self) -> str:
-        """What the channels said last that failed, without anything secret."""
-        return "; ".join(each.last_failure for each in self._couriers if each.last_failure)
-
     def collect(self) -> Iterable[Metric]:
         metric = CounterMetricFamily(
             "gpuscalp_notifications", "Messages to people.", labels=("service", "result")
@@ -113,22 +111,21 @@ class Notifier(Collector):
         yield metric
 
     def _run(self) -> None:
-        look_s = 0.0
         ending = False
         while not ending:
-            ending, now_s = self._stopping.is_set(), time.monotonic()
-            try:
-                while self._said:
-                    self._owe(self._said.popleft())
-                if ending or now_s >= look_s:
-                    look_s = now_s + self._config.every_s
-                    self._look(now_s)
-            except Exception:  # a defect of ours must not end a session
-                self.defects += 1
+            ending = self._stopping.is_set()
+            self._look_on("notifier", partial(self._turn, time.monotonic(), ending=ending))
             if not ending:
                 self._stopping.wait(min(1.0, self._config.every_s))
         for courier in self._couriers:
             courier.end()
+
+    def _turn(self, now_s: float, *, ending: bool) -> None:
+        while self._said:
+            self._owe(self._said.popleft())
+        if ending or now_s >= self._look_s:
+            self._look_s = now_s + self._config.every_s
+            self._look(now_s)
 
     def _look(self, now_s: float) -> None:
         """Judge the conditions, and owe every channel what is to be told of them."""

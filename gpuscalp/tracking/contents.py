@@ -6,6 +6,7 @@ training and one made a year later from the same bundle say the same.
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import msgspec
 from gpuscalp.config import flat_dict
 from gpuscalp.contract import Contract
 from gpuscalp.device import core_count
+from gpuscalp.redaction import without_secrets
 from gpuscalp.times import iso
 from gpuscalp.user import user_name
 
@@ -127,6 +129,7 @@ def _commit(folder: Path) -> str | None:
                 text=True,
                 timeout=_GIT_S,
                 check=False,
+                env=without_secrets(os.environ),
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

@@ -19,6 +19,7 @@ from typing import Final, final
 import msgspec
 
 from gpuscalp.ops.packed import packed_bytes
+from gpuscalp.redaction import without_secrets
 from gpuscalp.worker.link import Link, Message
 from gpuscalp.worker.memory import Board, anonymous, mapped
 from gpuscalp.worker.spec import WorkerSpec
@@ -151,8 +152,9 @@ class Process:
 
 
 def environment_of(spec: WorkerSpec, ours: Mapping[str, str]) -> dict[str, str]:
-    """Return ours, with one GPU, one thread, and the same packages whatever the folder."""
-    environment = {**ours, "PYTHONPATH": os.pathsep.join(sys.path)} | dict.fromkeys(_ONE_THREAD, "1")
+    """Return ours without secrets, with one GPU, one thread, and the same packages whatever the folder."""
+    environment = without_secrets(ours) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= dict.fromkeys(_ONE_THREAD, "1")
     if spec.device == "cuda":
         visible = ours.get("CUDA_VISIBLE_DEVICES")
         # One that the session does not see is no GPU of ours: none at all then, which CUDA says.

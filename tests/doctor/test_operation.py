@@ -164,9 +164,12 @@ def test_port_of_a_session_that_runs_is_no_failure():
     with served(
         "127.0.0.1", 0, [], {HEALTH: lambda: {"ok": True, "phase": "running", "reasons": []}}
     ) as port:
-        assert check_port(port).status == "ok"
+        assert check_port(port, running=True).status == "ok"
+        # It was taken for ours: the doctor said 0 where the second of two sessions ended with 4.
+        other = check_port(port, running=False)
+        assert (other.status, "cannot be opened" in other.what) == ("fail", True)
     with served("127.0.0.1", 0, []) as port:
-        assert check_port(port).status == "fail"
+        assert check_port(port, running=True).status == "fail"
 
 
 def test_doctor_tells_of_them_all(cli, tmp_path: Path):

@@ -72,6 +72,17 @@ def test_crafted_backup_is_one_where_its_names_are_names(tmp_path: Path) -> None
     assert (tmp_path / "target" / "live.toml").read_bytes() == b"good = true\n"
 
 
+@pytest.mark.parametrize("members", [["one/two", "one"], ["one", "one/two"], ["one/2/3", "one/2"]])
+def test_name_of_both_a_file_and_a_folder_is_refused(tmp_path: Path, members: list[str]) -> None:
+    """It was an error that nobody had expected, and `--check` found nothing wrong."""
+    file = crafted(tmp_path / "b.tar", dict.fromkeys(members, b"1"), ["one"])
+    for folder in (tmp_path / "target", None):
+        with pytest.raises(DataError, match="damaged") as told:
+            restore(file, folder)
+        assert "both a file and a folder" in str(told.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.tar"]
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -69,6 +69,7 @@ def _counter(alert: str, series: str, labels: dict[str, str]) -> Scene:
     return Scene(alert, {series: values}, (50, 200, 340), (45, 360), labels)
 
 
+_BUILD = 'version="1",python="3.12.1"'
 _CARD = 'UUID="GPU-1",gpu="0",modelName="Card",pci_bus_id="1"'
 _CARD_LABELS = {"UUID": "GPU-1", "gpu": "0", "modelName": "Card", "pci_bus_id": "1"}
 _BUCKET = 'gpuscalp_stage_duration_seconds_bucket{stage="predict",le="%s"}'
@@ -98,6 +99,34 @@ def _slow() -> Scene:
 
 SCENES = (
     _switch("GpuscalpDown", "up", {}, hold_s=15, on=0),
+    Scene(
+        "GpuscalpRestarting",  # a start that fails 25 s after it began, again and again; then one that stays
+        {"up": _flat((1, 4)) + _flat((0, 2), (1, 3)) * 4 + _flat((1, 122))},
+        (55, 80, 625),
+        (20, 50, 720),
+    ),
+    Scene(
+        "GpuscalpRestarting",  # somebody has started it again
+        {"up": _flat((1, 4), (0, 2), (1, 20))},
+        (),
+        (20, 30, 125),
+    ),
+    Scene(
+        "GpuscalpStarting",
+        {
+            f"gpuscalp_build_info{{{_BUILD}}}": _flat((1, 40)),
+            "gpuscalp_status_timestamp_seconds": _flat((None, 30), (150, 10)),
+        },
+        (120, 145),
+        (115, 150, 195),
+        {"version": "1", "python": "3.12.1"},
+    ),
+    Scene(
+        "GpuscalpStarting",  # a loop that begins anew every minute is the other alert's
+        {f"gpuscalp_build_info{{{_BUILD}}}": _flat((1, 11), (None, 1)) * 3},
+        (),
+        (120, 175),
+    ),
     Scene(
         "GpuscalpStuck",
         {"gpuscalp_status_timestamp_seconds": [0, 5, 10, 10, 10, 10, 30, 35]},

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client.metrics_core import GaugeMetricFamily
 
 from gpuscalp.config import NotifyConfig
+from gpuscalp.live.onlookers import Onlookers
 from gpuscalp.monitoring.alarms import Message
 from gpuscalp.monitoring.channel import open_channels
 from gpuscalp.monitoring.notifier import Notifier
@@ -35,9 +36,12 @@ class Session:
 
 
 @contextmanager
-def running(*urls: str, session: Session | None = None, **more: Any) -> Iterator[Notifier]:
-    collect = (session or Session()).collect
-    notifier = Notifier(open_channels(urls), CONFIG, "s1", collect, retries_s=(0.05, 0.05), **more)
+def running(
+    *urls: str, session: Session | None = None, onlookers: Onlookers | None = None, **more: Any
+) -> Iterator[Notifier]:
+    collect, look_on = (session or Session()).collect, (onlookers or Onlookers()).run
+    channels = open_channels(urls)
+    notifier = Notifier(channels, CONFIG, "s1", collect, look_on, retries_s=(0.05, 0.05), **more)
     notifier.start()
     try:
         yield notifier

@@ -135,20 +135,45 @@ def test_messages_are_limited_nothing_is_lost_and_some_are_kept_for_critical_ala
         sent.append(story.at(now_s, _change(f"W{index}")))
     told = [message for message in sent if message is not None]
     assert len(told) == 6
-    critical = [story.at(2_000 + index, _change(f"C{index}", severity="critical")) for index in (1, 2)]
+    critical = [
+        story.at(2_000 + index, _change("C", severity="critical", symbol=f"S{index}")) for index in (1, 2)
+    ]
     assert None not in critical
-    assert story.at(2_003, _change("C3", severity="critical")) is None
+    assert story.at(2_003, _change("C", severity="critical", symbol="S3")) is None
     later = None
     at_s = 2_004
     while later is None:
         at_s += 10
         assert at_s < 1_000 + 3_700, "an hour later at the latest"
         later = story.at(at_s)
-    assert "C3" in later.body
+    assert "S3 of C" in later.body
     everything = [line for each in (*told, *critical, later) for line in each.body.splitlines()]
     more = sum(int(line.split()[2]) for line in everything if line.startswith("… and"))
     assert len([line for line in everything if line.startswith("[")]) + more == 53
     assert len(later.body.splitlines()) <= 21
+
+
+def test_critical_alarm_that_was_not_told_within_the_hour_waits_for_no_limit():
+    """A few streams that came and went took all messages: a halt was told 39 minutes late."""
+    story = Story(repeat_s=1e6)
+    silent = [_change("DataSilent", severity="critical", symbol=f"S{index}") for index in range(9)]
+    told = [story.at(1_000 + index, change) for index, change in enumerate(silent)]
+    assert [message is not None for message in told] == [True] * 8 + [False]
+    first = story.at(3_001, _change("Halted", severity="critical"))
+    assert "A of Halted" in first.body
+    assert "S8 of DataSilent" in first.body, "it takes along what waits"
+    assert story.at(3_002, _change("Halted", severity="critical", symbol="B")) is None, "once an hour"
+    story.lost(first, 3_090)
+    assert "A of Halted" in story.at(3_090).body, "nobody has been told"
+
+
+def test_message_that_is_cut_names_every_condition():
+    """Of 25 symbols that were silent twenty were named, and not that the gate was halted."""
+    story = Story()
+    silent = [_change("DataSilent", severity="critical", symbol=f"S{index}") for index in range(25)]
+    message = story.at(100, *silent, _change("Halted", severity="critical", symbol="Z"))
+    assert "Z of Halted" in message.body
+    assert message.body.endswith("… and 6 more")
 
 
 # What nobody got

@@ -128,7 +128,7 @@ def test_prometheus_and_the_session_agree_at_every_step(tmp_path):
 def test_promtool_finds_a_wrong_expectation(tmp_path):
     """Otherwise the test above would prove nothing."""
     promtool = tool("promtool")
-    wrong = _rule_test(SCENES[2])
+    wrong = _rule_test(SCENES[0])
     for each in wrong["alert_rule_test"]:
         each["exp_alerts"] = []
     file = tmp_path / "test.yml"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gpuscalp.live.onlookers import Onlookers
 from gpuscalp.monitoring.alarms import Message
 from gpuscalp.monitoring.channel import AppriseChannel, open_channels
 from gpuscalp.monitoring.courier import WAITING_MAX, Courier
@@ -39,7 +40,7 @@ class Hanging:
 def test_service_that_hangs_keeps_the_last_message_from_nobody_else(hook):
     """All channels had one thread: those behind one that hung were not told that the session had failed."""
     hanging, (healthy,) = Hanging(), open_channels([hook.url(SECRET)])
-    notifier = Notifier([hanging, healthy], CONFIG, "s1", Session().collect, end_s=0.1)
+    notifier = Notifier([hanging, healthy], CONFIG, "s1", Session().collect, Onlookers().run, end_s=0.1)
     notifier.start()
     try:
         notifier.say(HELLO)
@@ -64,7 +65,7 @@ def test_service_that_hangs_delays_no_alert_to_another():
             return None
 
     session, hanging = Session(), Hanging()
-    notifier = Notifier([hanging, Prompt()], CONFIG, "s1", session.collect, end_s=0.0)
+    notifier = Notifier([hanging, Prompt()], CONFIG, "s1", session.collect, Onlookers().run, end_s=0.0)
     notifier.start()
     try:
         notifier.say(Message("first", "", "warning"))
@@ -131,7 +132,7 @@ class Faulty:
 def test_alert_outlives_an_outage_that_is_longer_than_all_tries_of_a_message():
     """It was silent for an hour after it, and a warning for ever."""
     session, service = Session(), Faulty(down=True)
-    notifier = Notifier([service], CONFIG, "s1", session.collect, retries_s=(0.01,))
+    notifier = Notifier([service], CONFIG, "s1", session.collect, Onlookers().run, retries_s=(0.01,))
     notifier.start()
     try:
         session.halted = 1
@@ -149,7 +150,7 @@ def test_alert_outlives_an_outage_that_is_longer_than_all_tries_of_a_message():
 
 def test_alert_that_one_service_has_taken_is_not_told_again_for_another():
     session, up, down = Session(), Faulty(down=False), Faulty(down=True)
-    notifier = Notifier([up, down], CONFIG, "s1", session.collect, retries_s=(0.01,))
+    notifier = Notifier([up, down], CONFIG, "s1", session.collect, Onlookers().run, retries_s=(0.01,))
     notifier.start()
     try:
         session.halted = 1

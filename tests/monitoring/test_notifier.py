@@ -15,15 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiosmtpd.controller import Controller
 from prometheus_client.metrics_core import CounterMetricFamily
 
-from gpuscalp.config import LiveConfig, MetricsConfig, NotifyConfig
+from gpuscalp.config import FeedConfig, LiveConfig, MetricsConfig, NotifyConfig
 from gpuscalp.doctor.operation import check_notify
-from gpuscalp.errors import ConfigError, JournalError, ModelError, UsageError
+from gpuscalp.errors import ConfigError, GpuscalpError, JournalError, ModelError, UsageError
 from gpuscalp.live.directory import create, lock
 from gpuscalp.live.observed import observed
+from gpuscalp.live.onlookers import Onlookers
 from gpuscalp.live.probes import Pulse
 from gpuscalp.live.run import run_live
 from gpuscalp.monitoring.alarms import Message
@@ -93,8 +95,10 @@ def test_message_is_tried_again_and_given_up_and_other_services_get_it(hook, cap
         assert len(broken.got) == 3
     assert [each["title"] for each in hook.got] == ["A title"]
     assert notifier.counts == {("JSON", "sent"): 1, ("JSON", "failed"): 3, ("JSON", "dropped"): 1}
-    assert "500" in notifier.last_failure
-    assert SECRET not in notifier.last_failure
+    (said,) = (each for each in caplog.records if each.name == "gpuscalp.session")  # of three tries
+    assert said.levelname == "WARNING"
+    assert "could not be delivered: JSON: " in said.getMessage()
+    assert "500" in said.getMessage()
     assert SECRET not in caplog.text
     (metric,) = notifier.collect()
     told = {sample.labels["result"]: sample.value for sample in metric.samples}
@@ -131,19 +135,22 @@ def test_service_that_hangs_holds_up_nobody(hook):
         assert not thread.is_alive()
 
 
-def test_service_that_is_not_there_is_counted():
+def test_service_that_is_not_there_is_counted(caplog):
     port = free_port()
     with running(f"json://{SECRET}@127.0.0.1:{port}/{SECRET}") as notifier:
         notifier.say(HELLO)
         until(lambda: notifier.counts["JSON", "dropped"] == 1, "the end of the tries")
-    assert SECRET not in notifier.last_failure
+    assert "could not be delivered: JSON: " in caplog.text
+    assert SECRET not in caplog.text
 
 
-def test_defect_in_what_is_read_does_not_end_the_thread(hook):
-    session = Session()
-    with running(hook.url(SECRET), session=session) as notifier:
+def test_defect_in_what_is_read_does_not_end_the_thread_and_is_counted(hook):
+    """A number that nobody read had it: nothing was sent, nothing logged, and no alert saw it."""
+    session, onlookers = Session(), Onlookers()
+    with running(hook.url(SECRET), session=session, onlookers=onlookers):
         session.defect = True
-        until(lambda: notifier.defects, "the defect")
+        until(lambda: onlookers.status()["errors"], "the defect")
+        assert onlookers.status()["last"] == {"notifier": "RuntimeError: a defect of ours"}
         session.defect, session.halted = False, 1
         until(lambda: hook.got, "the alert")
 
@@ -151,8 +158,8 @@ def test_defect_in_what_is_read_does_not_end_the_thread(hook):
 def test_clock_that_goes_back_does_no_harm(hook):
     """Nothing had been looked at until it came to where it had been."""
     now = [1_000_000.0]
-    session = Session()
-    with running(hook.url(SECRET), session=session, clock=lambda: now[0]) as notifier:
+    session, onlookers = Session(), Onlookers()
+    with running(hook.url(SECRET), session=session, onlookers=onlookers, clock=lambda: now[0]) as notifier:
         session.halted = 1
         until(lambda: hook.got, "the alert")
         now[0] -= 5_000
@@ -161,12 +168,12 @@ def test_clock_that_goes_back_does_no_harm(hook):
         hook.status = 500
         notifier.say(HELLO)
         until(lambda: notifier.counts["JSON", "dropped"] == 1, "all of its tries")
-        assert notifier.defects == 0
+        assert onlookers.status()["errors"] == 0
 
 
 def test_what_is_said_waits_in_a_bounded_queue_and_only_if_grave_enough(hook):
     hook.status = 500
-    notifier = Notifier(open_channels([hook.url(SECRET)]), CONFIG, "s1", Session().collect)
+    notifier = Notifier(open_channels([hook.url(SECRET)]), CONFIG, "s1", Session().collect, Onlookers().run)
     notifier.say(Message("t", "b", "info"))
     assert not notifier._said
     for _ in range(500):
@@ -181,7 +188,7 @@ def test_rise_is_seen_for_as_long_as_its_condition_looks_back():
     def collect() -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily("gpuscalp_model_rollbacks", "", value=rollbacks)
 
-    notifier = Notifier((), CONFIG, "s1", collect)
+    notifier = Notifier((), CONFIG, "s1", collect, Onlookers().run)
     fired = []
     for at_s in range(0, 1_000, 5):
         rollbacks = int(at_s >= 50)
@@ -345,6 +352,37 @@ def test_start_by_mistake_is_no_failure_of_the_session_that_runs(hook, tmp_path,
     if held is not None:
         os.close(held)
     os.close(lock(path))  # nobody else has it any more
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_start_that_is_refused_is_told_where_there_is_a_session(hook, tmp_path, monkeypatch, known):
+    """After a kill the start again was refused, and nobody was told: positions stayed, and no process."""
+    path = tmp_path / "s7"
+    bundle = write_eager_bundle(tmp_path / "bundle")
+    if known:
+        create(path, LiveConfig(), bundle, instruments(), now_ns=1)
+    monkeypatch.setenv("GPUSCALP_NOTIFY_URLS", hook.url(SECRET))
+    away = msgspec.structs.replace(LiveConfig(), feed=FeedConfig(rest_url="http://127.0.0.1:1"))
+    with pytest.raises(GpuscalpError) as told:
+        run_live(path, away, model=bundle, device="cpu", seconds=1.0)
+    refused = "critical: the session failed", "It ended: the session was begun with another configuration"
+    assert isinstance(told.value, ConfigError) == known
+    assert [each["title"] for each in hook.got] == [f"gpuscalp s7: {refused[0]}"] * known
+    assert [each["message"] for each in hook.got] == [refused[1]] * known
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_command_that_cannot_start_a_session_again_tells_it(hook, tmp_path, cli, monkeypatch, runs):
+    """Real orders have to be confirmed at every start; whoever forgets it where nobody looks is told."""
+    path = tmp_path / "s7"
+    config = LiveConfig(broker="nautilus")
+    create(path, config, write_eager_bundle(tmp_path / "bundle"), instruments(), now_ns=1)
+    monkeypatch.setenv("GPUSCALP_NOTIFY_URLS", hook.url(SECRET))
+    held = lock(path) if runs else None
+    assert cli("live", "--session", path).code == UsageError.exit_code
+    assert [each["message"] for each in hook.got] == ["It ended: this sends orders to an account"][runs:]
+    if held is not None:
+        os.close(held)
 
 
 def test_nothing_is_started_where_nobody_wants_anything(tmp_path):
