@@ -24,7 +24,7 @@ from gpuscalp.process_pool import stopped_as_interrupted
 
 if TYPE_CHECKING:
     from gpuscalp.config import LiveConfig
-    from gpuscalp.live.run import Way
+    from gpuscalp.live.way import Way
 
 SessionArgument = Annotated[Path, typer.Argument(help="Directory of the session.")]
 
@@ -131,7 +131,8 @@ def _way(
 
     from gpuscalp.config import LiveConfig
     from gpuscalp.live.directory import read_about
-    from gpuscalp.live.run import begin_anew, refuse_embedded
+    from gpuscalp.live.run import refuse_embedded
+    from gpuscalp.live.start import begin_anew
 
     if broker not in (None, "paper", "nautilus"):
         raise UsageError("no such broker", where="--broker", value=broker, fix="paper or nautilus")

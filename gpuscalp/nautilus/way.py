@@ -1,4 +1,4 @@
-"""The way of a session to an exchange through NautilusTrader (``gpuscalp.live.run.Way``).
+"""The way of a session to an exchange through NautilusTrader (``gpuscalp.live.way.Way``).
 
 Owns: what such a session is begun with. Never: decides whether it may begin (gpuscalp.nautilus.keys).
 """

@@ -13,7 +13,7 @@ from gpuscalp.cli.session_words import ended
 from gpuscalp.config import LiveConfig, NautilusConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.live.directory import SessionFile
-from gpuscalp.live.run import check_same
+from gpuscalp.live.start import check_same
 from gpuscalp.nautilus.installed import LIVE
 from tests.conftest import CliResult
 from tests.tools import no_nautilus

@@ -48,7 +48,7 @@ def test_rows_off_the_tick_close_their_symbol_and_no_other(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session whose symbol had got a finer tick dropped nearly all of its rows and said nothing of it."""
-    monkeypatch.setattr("gpuscalp.live.run.instruments_of", lambda *_: list(instruments()))
+    monkeypatch.setattr("gpuscalp.live.start.instruments_of", lambda *_: list(instruments()))
     market = FinerMarket()
     with Exchange(market, ServeSpec()) as exchange:
         config = eager_config(feed_of(exchange, redundancy=1))

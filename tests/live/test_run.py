@@ -23,8 +23,10 @@ from gpuscalp.live import directory
 from gpuscalp.live.backup import backup
 from gpuscalp.live.directory import create, lock, read_about, remove_unbegun
 from gpuscalp.live.restore import restore
-from gpuscalp.live.run import SocketWay, check_same, run_live
+from gpuscalp.live.run import run_live
 from gpuscalp.live.session import Session
+from gpuscalp.live.start import check_same
+from gpuscalp.live.way import SocketWay
 from gpuscalp.logs import Wanted, read
 from tests.live.sessions import Running, eager_config, feed_of, instruments, write_eager_bundle
 
@@ -75,20 +77,21 @@ def test_start_that_is_refused_by_the_session_leaves_nothing(exchange, bundle, t
 
 @pytest.mark.parametrize(
     ("step", "begun"),
-    [("instruments_of", False), ("compile_missing", False), ("open_watch", True)],
+    [("start.instruments_of", False), ("run.compile_missing", False), ("run.open_watch", True)],
     ids=["not begun", "compiling", "begun"],
 )
 def test_start_that_was_told_to_stop_never_runs(exchange, bundle, tmp_path, monkeypatch, step, begun):
     """SIGTERM was lost where a library let the interrupt go, and the session began to trade."""
-    path, module = tmp_path / "session", importlib.import_module("gpuscalp.live.run")
-    real = getattr(module, step)
+    place, name = step.split(".")
+    path, module = tmp_path / "session", importlib.import_module(f"gpuscalp.live.{place}")
+    real = getattr(module, name)
 
     def careless(*arguments: Any, **named: Any) -> Any:
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(module, step, careless)
+    monkeypatch.setattr(module, name, careless)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         _run(path, exchange, bundle)

@@ -24,8 +24,8 @@ from gpuscalp.live.moments import likeness
 from gpuscalp.live.records import Command, HealthRecord, StateRecord, decode
 from gpuscalp.live.replay import run_replay
 from gpuscalp.live.restore import restore
-from gpuscalp.live.run import check_same
 from gpuscalp.live.session import Session
+from gpuscalp.live.start import check_same
 from gpuscalp.live.verify import verify
 from gpuscalp.risk.gate import RiskState
 from tests.live import script
