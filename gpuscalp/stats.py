@@ -86,9 +86,9 @@ def sharpe(returns: F64, *, results: int | None = None) -> Sharpe:
     Parameters
     ----------
     returns : float64[n]  one per sampling interval, over the whole time (also where nothing was held)
-    results : independent ones that the returns are made of, such as closed trades: of 200 returns 199 may be
-        zeros. Errors are not known where these or the returns are below ``OBSERVATIONS_MIN``; None asks for
-        them whatever there is
+    results : independent ones that the returns are made of, such as trades held apart: of 200 returns 199
+        may be zeros. Errors are not known where these or the returns are below ``OBSERVATIONS_MIN``; None
+        asks for them whatever there is
     """
     count = len(returns)
     # By their range: the mean of equal numbers is rounded, and their deviation from it is not zero.
@@ -156,15 +156,44 @@ def deflated_sharpe(estimate: Sharpe, *, trials: int, variance: float | None = N
     return _NORMAL.cdf((value - benchmark) * math.sqrt(estimate.count - 1) / math.sqrt(scale))
 
 
-def wilson(hits: int, count: int) -> Interval:
-    """Return Wilson's (1927) 95 % score interval for a share; (0, 1) where nothing was observed."""
+def held_apart(entry_ns: I64, exit_ns: I64) -> I64:
+    """Return int64[K]: the places of the trades that begin a group, of n trades in the order of their exits.
+
+    Trades held at one moment share what the market does then, and say together little more than one. A group
+    is a trade and all behind it that were entered before it was left. K is the most trades of which no two
+    were held at the same time; the trades of one symbol, which follow each other, are n groups.
+
+    How often 95 % intervals held the truth (150 worlds each, none with skill, 2026-11): 300 trades of one
+    symbol; 20 symbols whose results correlate by 0.7, 100 times within 2 s, each held for 5 s:
+
+                                  by trade       by group      by blocks of time
+        mean, 1 and 20          0.91   0.79     0.93   0.89       0.91   0.89
+        hit rate, 1 and 20      0.94   0.44     0.94   0.99       0.95   0.90
+
+    Blocks of time fail where nearly all trades win (96 % of 40: 0.80), and know nothing of few. Groups of
+    equal entry times miss symbols that follow each other within a second (hit rate of the 20: 0.53).
+    """
+    begins, until = [], -(1 << 63)
+    for place, (entry, left) in enumerate(zip(entry_ns.tolist(), exit_ns.tolist(), strict=True)):
+        if entry >= until:
+            begins.append(place)
+            until = left
+    return np.array(begins, np.int64)
+
+
+def wilson(hits: int, count: int, *, results: int | None = None) -> Interval:
+    """Return Wilson's (1927) 95 % score interval for a share; (0, 1) where nothing was observed.
+
+    ``results`` are the independent ones among what was counted, where that is less than all.
+    """
     assert 0 <= hits <= count
     if count == 0:
         return Interval(0.0, 1.0)
     z = _NORMAL.inv_cdf(0.5 + _MASS / 2)
     share = hits / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    n = count if results is None else results
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At 0 and at all hits the bound is exact; only the last bit of the square root says otherwise.
     low = 0.0 if hits == 0 else max(0.0, centre - half)
     high = 1.0 if hits == count else min(1.0, centre + half)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from gpuscalp.stats import (
     block_length,
     deflated_sharpe,
     expected_best_sharpe,
+    held_apart,
     sharpe,
     stationary_bootstrap,
     stationary_indices,
@@ -63,6 +65,24 @@ def test_sharpe_of_nothing_is_not_known(returns: list[float]) -> None:
     found = sharpe(np.array(returns))
     assert not found.known
     assert math.isnan(deflated_sharpe(found, trials=3))
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6)), max_size=7))
+def test_groups_are_as_many_as_trades_of_which_no_two_are_held_at_once(held):
+    spans = sorted(((entry, entry + length) for entry, length in held), key=lambda span: span[1])
+    begins = held_apart(*np.array(spans, np.int64).reshape(-1, 2).T).tolist()
+
+    def apart(chosen):
+        return all(one[1] <= two[0] for one, two in pairwise(sorted(chosen)))
+
+    chosen = [
+        [span for place, span in enumerate(spans) if mask >> place & 1] for mask in range(1 << len(spans))
+    ]
+    assert len(begins) == max(len(each) for each in chosen if apart(each))
+    assert apart([spans[place] for place in begins])
+    for first, last in pairwise([*begins, len(spans)]):
+        # Just before the first one is left all of the group are held.
+        assert all(entry < spans[first][1] <= left for entry, left in spans[first:last])
 
 
 @pytest.mark.parametrize("results", [0, 1, OBSERVATIONS_MIN - 1])

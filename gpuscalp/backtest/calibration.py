@@ -3,12 +3,13 @@
 Owns: the bins and the look-ahead over chunk borders. Never: feeds anything back into a decision.
 
 The outcome is the model's own label (:func:`gpuscalp.labels.label_frames`), with the mids of the backtest.
-Labels of neighbouring frames overlap, so the counts overstate how much is known; the report divides them by
-the horizon in frames for its error bars.
+Labels of neighbouring frames overlap and symbols move together, so the counts overstate how much is known:
+error bars count frames, over the horizon in frames.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -17,7 +18,7 @@ import numpy as np
 from gpuscalp.config import GridConfig, LabelConfig
 from gpuscalp.ensemble import Signals
 from gpuscalp.labels import Direction, horizon_frames, label_frames
-from gpuscalp.schema import F64, FrameBlock, joined
+from gpuscalp.schema import F64, I64, FrameBlock, joined
 
 EDGE_BINS_BPS: Final = np.array([-20.0, -10, -5, -2, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10, 20])
 PROBABILITY_BINS: Final = np.linspace(0.1, 0.9, 9)
@@ -25,38 +26,53 @@ PROBABILITY_BINS: Final = np.linspace(0.1, 0.9, 9)
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRow:
-    """One bin: ``count`` rows, mean prediction, mean outcome, standard deviation of the outcome."""
+    """One bin: ``count`` rows in ``frame_count`` frames, mean prediction, mean outcome, its deviation."""
 
     low: float
     high: float
     count: int
+    frame_count: int
     predicted: float
     observed: float
     deviation: float
 
+    def error(self, horizon_frames: int) -> float:
+        """Return the standard error of the mean outcome: one independent outcome per horizon."""
+        return self.deviation / math.sqrt(max(1.0, self.frame_count / horizon_frames))
+
 
 class _Bins:
-    """Count, Σ prediction, Σ outcome, Σ outcome² by bin of the prediction."""
+    """Count, Σ prediction, Σ outcome, Σ outcome², frames with a row in it, by bin of the prediction."""
 
     def __init__(self, edges: F64) -> None:
         self.edges = edges
-        self.sums = np.zeros((len(edges) + 1, 4))
+        self.sums = np.zeros((len(edges) + 1, 5))
 
-    def add(self, predicted: F64, observed: F64) -> None:
+    def add(self, predicted: F64, observed: F64, frame: I64) -> None:
+        """Take in rows; ``frame`` int64[R] says which belong together, all rows of a frame in one call."""
         index = np.digitize(predicted, self.edges)
         for column, weights in enumerate((None, predicted, observed, observed * observed)):
             self.sums[:, column] += np.bincount(index, weights=weights, minlength=len(self.sums))
+        seen = np.zeros((len(self.sums), int(frame.max(initial=-1)) + 1), np.bool_)
+        seen[index, frame] = True
+        self.sums[:, 4] += seen.sum(axis=1)
 
     def rows(self) -> tuple[CalibrationRow, ...]:
         edges = [-np.inf, *self.edges.tolist(), np.inf]
         found = []
-        for index, (count, predicted, observed, squares) in enumerate(self.sums.tolist()):
+        for index, (count, predicted, observed, squares, frames) in enumerate(self.sums.tolist()):
             if count:
                 mean = observed / count
                 spread = float(np.sqrt(max(0.0, squares / count - mean * mean)))
                 found.append(
                     CalibrationRow(
-                        edges[index], edges[index + 1], int(count), predicted / count, mean, spread
+                        edges[index],
+                        edges[index + 1],
+                        int(count),
+                        int(frames),
+                        predicted / count,
+                        mean,
+                        spread,
                     )
                 )
         return tuple(found)
@@ -98,10 +114,11 @@ class PredictionCheck:
         valid = labels.valid[:ready] & np.isfinite(edge_bps[:ready])
         edge, outcome = edge_bps[:ready][valid], labels.return_bps[:ready][valid]
         direction = labels.direction[:ready][valid]
-        self._edge.add(edge, outcome)
+        frame = np.nonzero(valid)[0]
+        self._edge.add(edge, outcome, frame)
         for wanted in (Direction.DOWN, Direction.UP):
             self._probability.add(
-                probability[:ready][valid][:, wanted], (direction == wanted).astype(np.float64)
+                probability[:ready][valid][:, wanted], (direction == wanted).astype(np.float64), frame
             )
         self._moments += [
             len(edge), edge.sum(), outcome.sum(), (edge**2).sum(), (outcome**2).sum(), (edge * outcome).sum(),

@@ -23,7 +23,7 @@ from gpuscalp.backtest.saved import SavedRun, exact_utc, times, units
 from gpuscalp.config import flat
 from gpuscalp.errors import UsageError
 from gpuscalp.schema import E8, F64, I64
-from gpuscalp.stats import OBSERVATIONS_MIN, UNKNOWN, block_bootstrap
+from gpuscalp.stats import OBSERVATIONS_MIN, UNKNOWN, block_bootstrap, held_apart
 
 RUNS_MAX: Final = 6  # as many as there are colours that can be told apart
 TRADES_LISTED_MAX: Final = 20
@@ -31,7 +31,7 @@ TRADES_LISTED_MAX: Final = 20
 _MARKET: Final = ("venue", "symbols", "start_ns", "end_ns", "data_digest")
 
 # Columns of a run's blocks.
-_BLOCK_COLUMNS: Final = ("equity", "trades", "won", *COMPONENTS, "pnl")
+_BLOCK_COLUMNS: Final = ("equity", "trades", "apart", "won", *COMPONENTS, "pnl")
 _AT: Final = {name: index for index, name in enumerate(_BLOCK_COLUMNS)}
 # Rows of the result: name, unit, and what it is of one run's blocks float64[n, columns].
 _Figure = Callable[[F64], float]
@@ -137,11 +137,11 @@ def _warnings(blocks: Blocks, labels: Sequence[str]) -> list[str]:
             f"The time that is compared has {count} block(s): with fewer than {OBSERVATIONS_MIN} no interval "
             "of a difference is known (docs/backtest.md, How sure)."
         ]
-    trades = blocks.values[:, :, _AT["trades"]].sum(axis=1)
+    apart = blocks.values[:, :, _AT["apart"]].sum(axis=1)
     return [
-        f"{label} closed {closed:.0f} trade(s) in the time that is compared: with fewer than "
-        f"{OBSERVATIONS_MIN} no interval of a difference is known (docs/backtest.md, How sure)."
-        for label, closed in zip(labels, trades.tolist(), strict=True)
+        f"{label} closed {closed:.0f} trade(s) held apart in the time that is compared: with fewer "
+        f"than {OBSERVATIONS_MIN} no interval of a difference is known (docs/backtest.md, How sure)."
+        for label, closed in zip(labels, apart.tolist(), strict=True)
         if closed < OBSERVATIONS_MIN
     ]
 
@@ -193,7 +193,8 @@ def _block_values(run: SavedRun, edges: I64) -> F64:
     closed = np.searchsorted(edges, times(run.trades, "exit_filled")) - 1
     inside = (closed >= 0) & (closed < len(values))
     pnl = units(run.trades, "pnl_usdt")
-    columns = {"trades": np.ones(len(pnl)), "won": pnl > 0, "pnl": pnl / E8}
+    columns = {"trades": np.ones(len(pnl)), "apart": np.zeros(len(pnl)), "won": pnl > 0, "pnl": pnl / E8}
+    columns["apart"][held_apart(times(run.trades, "entry_decided"), times(run.trades, "exit_decided"))] = 1
     for part in COMPONENTS:
         columns[part] = units(run.trades, f"{part}_usdt") / E8 * (-1 if part == "fees" else 1)
     for name, column in columns.items():
@@ -238,10 +239,10 @@ FIGURES: Final[tuple[tuple[str, str, _Figure], ...]] = (
 def _figure(name: str, unit: str, of: _Figure, blocks: Blocks, labels: Sequence[str]) -> dict[str, Any]:
     """Return one figure of every run, and its difference to the first with a 95 % interval.
 
-    Of fewer trades than ``OBSERVATIONS_MIN`` in one of the two the interval is not known.
+    Of fewer trades held apart than ``OBSERVATIONS_MIN`` in one of the two the interval is not known.
     """
     values = [of(each) if len(each) else math.nan for each in blocks.values]
-    trades = blocks.values[:, :, _AT["trades"]].sum(axis=1)
+    apart = blocks.values[:, :, _AT["apart"]].sum(axis=1)
     # Of the order of blocks in time a resample keeps only runs: a drawdown of it means nothing.
     paired = of is not _drawdown
     differences = []
@@ -249,7 +250,7 @@ def _figure(name: str, unit: str, of: _Figure, blocks: Blocks, labels: Sequence[
         pair = np.stack([blocks.values[0], blocks.values[index]], axis=1)
         block = max(1, round(len(pair) ** (1 / 3)))
         interval = UNKNOWN
-        if paired and min(trades[0], trades[index]) >= OBSERVATIONS_MIN:
+        if paired and min(apart[0], apart[index]) >= OBSERVATIONS_MIN:
             interval = block_bootstrap(
                 pair,
                 lambda both: of(both[:, 1]) - of(both[:, 0]),

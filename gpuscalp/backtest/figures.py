@@ -14,6 +14,8 @@ from gpuscalp.schema import F64, I64
 
 # A line of more points than pixels only makes the file larger.
 _MAX_POINTS: Final = 1_500
+# Symbols in one picture.
+_MAX_BARS: Final = 24
 
 
 def equity(time_ns: I64, equity_usdt: F64) -> str:
@@ -97,8 +99,10 @@ def groups(by_hour: Sequence[Group], by_symbol: Sequence[Group]) -> str:
 
     def paint(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
-        for axes, rows, title in ((left, by_hour, "hour, UTC"), (right, by_symbol, "symbol")):
-            shown = rows[:24]
+        largest = sorted(by_symbol, key=lambda group: -abs(group.pnl))[:_MAX_BARS]
+        symbols = sorted(largest, key=lambda group: group.key)
+        named = "symbol" if len(symbols) == len(by_symbol) else f"symbol, the {_MAX_BARS} largest"
+        for axes, shown, title in ((left, by_hour, "hour, UTC"), (right, symbols, named)):
             colors = [SERIES[2 if group.pnl >= 0 else 1] for group in shown]
             axes.bar(range(len(shown)), [group.pnl for group in shown], color=colors)
             axes.axhline(0, color=SOFT, linewidth=0.8)
@@ -119,8 +123,7 @@ def calibration(
     """
     predicted = np.array([row.predicted for row in rows])
     observed = np.array([row.observed for row in rows])
-    independent = np.array([max(1.0, row.count / horizon_frames) for row in rows])
-    error = 2 * np.array([row.deviation for row in rows]) / np.sqrt(independent)
+    error = np.array([2 * row.error(horizon_frames) for row in rows])
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()

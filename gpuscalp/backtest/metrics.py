@@ -16,11 +16,13 @@ from gpuscalp.backtest.ledger import Trade
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
 from gpuscalp.stats import (
     OBSERVATIONS_MIN,
+    UNKNOWN,
     Interval,
     Sharpe,
     annual_factor,
     block_bootstrap,
     deflated_sharpe,
+    held_apart,
     sharpe,
     wilson,
 )
@@ -34,7 +36,7 @@ HOLE_NS: Final = 60 * NS_PER_S
 # Below this many trades a share or a mean per trade says nearly nothing.
 FEW_TRADES: Final = 100
 # How reports word an interval, an error or a probability that is left out.
-TOO_FEW_TRADES: Final = f"not known: fewer than {OBSERVATIONS_MIN} closed trades or returns"
+TOO_FEW_TRADES: Final = f"not known: fewer than {OBSERVATIONS_MIN} trades held apart, or returns"
 
 # What the profit is made of, and how reports call it. Delay and impact are the slippage.
 COMPONENTS: Final = {
@@ -70,16 +72,23 @@ class Performance:
     ----------
     recorded_s : seconds from the first sample to the last, without the holes between
     interval_s : recorded seconds between the equities that returns were taken from
-    sharpe, deflated : without error and NaN below ``OBSERVATIONS_MIN`` closed trades
+    results : closed trades of which no two were held at the same time, at most
+    sharpe, deflated : without error and NaN below ``OBSERVATIONS_MIN`` results or returns
     annual : ratio per year; None where the sample is too short to say it, or the error is not known
     """
 
     recorded_s: float
     interval_s: int
     returns: F64
+    results: int
     sharpe: Sharpe
     deflated: float
     annual: float | None
+
+    @property
+    def few(self) -> bool:
+        """Whether too little is behind the returns to say how sure anything is."""
+        return min(self.results, self.sharpe.count) < OBSERVATIONS_MIN
 
 
 def recorded_s(time_ns: I64) -> float:
@@ -122,7 +131,7 @@ def return_edges(time_ns: I64, interval_s: int) -> I64:
     return np.asarray(edges)
 
 
-def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int, trades: int) -> Performance:
+def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int, results: int) -> Performance:
     """Estimate the Sharpe ratio from equity samples.
 
     The equity is read at the ``return_edges`` (last sample at or before each), over all recorded time: also
@@ -132,7 +141,7 @@ def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int, tr
     ----------
     time_ns, equity : int64[P], float64[P]   samples
     trials : configurations tried
-    trades : closed in that time; returns say no more than these do
+    results : trades closed in that time and held apart; returns say no more than these do
     """
     recorded = recorded_s(time_ns)
     interval = return_interval_s(recorded)
@@ -142,12 +151,13 @@ def performance(time_ns: I64, equity: F64, *, start_usdt: float, trials: int, tr
         at = equity[np.searchsorted(time_ns, edges, side="right") - 1]
         # Relative to the start: sizes do not grow with the account, so neither should the yardstick shrink.
         returns = np.diff(at) / start_usdt
-    estimate = sharpe(returns, results=trades)
+    estimate = sharpe(returns, results=results)
     factor = annual_factor(interval, recorded)
     return Performance(
         recorded_s=recorded,
         interval_s=interval,
         returns=returns,
+        results=results,
         sharpe=estimate,
         deflated=deflated_sharpe(estimate, trials=trials),
         annual=None if factor is None or not estimate.known else factor * estimate.value,
@@ -177,21 +187,32 @@ def total(trades: Sequence[Trade], key: str = "all") -> Group:
     )
 
 
+def groups_of(trades: Sequence[Trade]) -> I64:
+    """Return where groups of trades that were held together begin; see ``gpuscalp.stats.held_apart``."""
+    entry_ns = np.array([trade.entry_decided_ns for trade in trades], np.int64)
+    return held_apart(entry_ns, np.array([trade.exit_decided_ns for trade in trades], np.int64))
+
+
 def mean_pnl_interval(trades: Sequence[Trade]) -> Interval:
     """Return a 95 % interval of the mean profit per trade, USDT, by moving-block bootstrap.
 
-    Trades follow each other in the order of their exits; blocks of n^⅓ of them keep their dependence. NaN
-    below ``OBSERVATIONS_MIN`` trades.
+    What is drawn are groups of trades that were held together, in the order of their exits; blocks of n^⅓ of
+    them keep their dependence. NaN below ``OBSERVATIONS_MIN`` groups.
     """
-    pnl = np.array([trade.pnl_e8 / E8 for trade in trades])
-    block = max(1, round(len(pnl) ** (1 / 3)))
-    return block_bootstrap(pnl, lambda x: float(np.mean(x)), block=block, rng=np.random.default_rng(7))
+    if not trades:
+        return UNKNOWN
+    sample = np.array([(trade.pnl_e8 / E8, 1.0) for trade in trades])
+    sums = np.add.reduceat(sample, groups_of(trades))
+    block = max(1, round(len(sums) ** (1 / 3)))
+    return block_bootstrap(
+        sums, lambda x: float(x[:, 0].sum() / x[:, 1].sum()), block=block, rng=np.random.default_rng(7)
+    )
 
 
 def hits(trades: Sequence[Trade]) -> tuple[int, Interval]:
     """Return how many trades earned something after all costs, and Wilson's interval of their share."""
     won = sum(trade.pnl_e8 > 0 for trade in trades)
-    return won, wilson(won, len(trades))
+    return won, wilson(won, len(trades), results=len(groups_of(trades)))
 
 
 def number(value: float) -> float | None:

@@ -19,7 +19,6 @@ from gpuscalp.config import OrdersConfig, RiskConfig
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
 from gpuscalp.risk.rules import RULES
-from gpuscalp.stats import OBSERVATIONS_MIN
 from gpuscalp.times import utc
 
 _MEETS = {
@@ -139,6 +138,7 @@ def _certainty(outcome: Outcome) -> Section:
         ),
         ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
         ("Deflated Sharpe ratio", _number(result["deflated_sharpe"], 3, unknown)),
+        ("Trades, and of them held apart", _trades_apart(outcome)),
         ("Trades with a profit after costs", _hit_rate(outcome)),
         ("Mean P&L per trade, USDT", _number(result["mean_pnl_usdt"], 4)),
         (
@@ -156,6 +156,9 @@ def _certainty(outcome: Outcome) -> Section:
             f"ratio is above what the luckiest of {result['trials']} skill-less trials would show. Trials "
             "are taken to be independent, each with the variance of a ratio without skill. It knows nothing "
             "about trials that were not counted.",
+            "Trades that are held at the same moment, in other symbols, share what the market does then and "
+            "say little more than one. So the intervals of figures per trade, and whether there are enough "
+            "trades to give any, count those that were held apart.",
         ],
         tables=[Table(("figure", "value"), rows)],
     )
@@ -174,8 +177,9 @@ def _predictions(outcome: Outcome) -> Section:
         paragraphs=[
             f"All {check.row_count:,} rows of the backtest with a known label, traded or not. The outcome is "
             "the mid return of the model's own label; costs play no part here. Labels of neighbouring frames "
-            f"overlap: error bars count one independent outcome per {check.horizon_frames} frames (one "
-            "horizon) and show two standard errors.",
+            "overlap, and symbols move together: error bars count one independent outcome per "
+            f"{check.horizon_frames} frames (one horizon), however many symbols they hold, and show two "
+            "standard errors.",
             f"Correlation of expected edge and outcome over all rows: {_number(check.correlation(), 4)}.",
         ],
         tables=[_bins("edge, bps", edge, 3), _bins("probability of DOWN or UP", probability, 4)],
@@ -331,8 +335,7 @@ def _amount(value: float) -> str:
 
 def _unknown(outcome: Outcome) -> str:
     """Return how an error, an interval or a probability that is left out is worded."""
-    few = min(outcome.summary["trades"], outcome.performance.sharpe.count) < OBSERVATIONS_MIN
-    return TOO_FEW_TRADES if few else "not known"
+    return TOO_FEW_TRADES if outcome.performance.few else "not known"
 
 
 def _number(value: float | None, digits: int, unknown: str = "not known") -> str:
@@ -354,6 +357,10 @@ def _with_error(outcome: Outcome) -> str:
 
 def _annual(value: float | None) -> str:
     return "not stated: too little time or too few trades" if value is None else f"{value:+.2f}"
+
+
+def _trades_apart(outcome: Outcome) -> str:
+    return f"{outcome.summary['trades']:,}, {outcome.summary['trades_apart']:,}"
 
 
 def _hit_rate(outcome: Outcome) -> str:

@@ -184,7 +184,7 @@ def require_frames(count: int, path: Path, begin_ns: int, finish_ns: int) -> Non
         raise UsageError(
             "no frame could be closed in the range asked for",
             where=str(path),
-            value=f"{utc(begin_ns)} … {utc(finish_ns)}",
+            value=f"{utc(begin_ns)} … {utc(finish_ns)} UTC, {(finish_ns - begin_ns) / NS_PER_MS:g} ms",
         )
 
 

@@ -134,6 +134,7 @@ def summarise(config: BacktestConfig, scope: Scope, session: Course, check: Pred
         "sharpe_annual": result.annual,
         "deflated_sharpe": metrics.number(result.deflated),
         "trials": config.trials,
+        "trades_apart": result.results,
         "hits": won,
         "hit_rate": won / len(trades) if trades else None,
         "hit_rate_low": share.low,
@@ -181,7 +182,7 @@ def measured(config: BacktestConfig, session: Course) -> tuple[Group, Performanc
         recorder.equity_usdt,
         start_usdt=config.account.start_usdt,
         trials=config.trials,
-        trades=totals.count,
+        results=len(metrics.groups_of(recorder.ledger.closed)),
     )
     figures = {
         "trades": totals.count,
@@ -239,16 +240,17 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
         found.append(
             "No trade was closed: there is no performance to judge. Decisions in report.html says why."
         )
-    elif min(count, result.sharpe.count) < OBSERVATIONS_MIN:
+    elif result.few:
         found.append(
-            f"Only {count} trade{'' if count == 1 else 's'} in {result.sharpe.count} returns: with fewer "
+            f"Only {_apart(result, count)} in {result.sharpe.count} returns: with fewer "
             f"than {OBSERVATIONS_MIN} of either nothing says how sure the result is. The standard error of "
             "the Sharpe ratio, its deflation and bootstrap intervals are not known (docs/backtest.md, How "
             "sure)."
         )
-    elif count < metrics.FEW_TRADES:
+    elif result.results < metrics.FEW_TRADES:
         found.append(
-            f"Only {count} trades: every figure per trade has an interval too wide to decide anything."
+            f"Only {_apart(result, count)}: every figure per trade has an interval too wide to decide "
+            "anything."
         )
     if config.trials == 1 and count:
         found.append(
@@ -313,6 +315,12 @@ def _time_warnings(scope: Scope, result: Performance) -> list[str]:
             "is not annualised: that would extrapolate one day's weather to a year."
         )
     return found
+
+
+def _apart(result: Performance, count: int) -> str:
+    """Word how many trades are behind a result; those that were held together say little more than one."""
+    trades = f"{result.results} trade{'' if result.results == 1 else 's'}"
+    return trades if result.results == count else f"{trades} held apart (of {count})"
 
 
 def _hour(at_ns: int) -> str:

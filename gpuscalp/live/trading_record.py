@@ -87,7 +87,7 @@ class TradingRecord:
         self._result_e8 = [0] * len(account.positions)
         # What had been opened before has a beginning that is not known here.
         self._older = {index for index, held in enumerate(account.positions) if held.qty_e8}
-        # The minutes in which the last round trips ended.
+        # The last minutes in which round trips ended: those that end together say little more than one.
         self._ended_at: deque[int] = deque(maxlen=OBSERVATIONS_MIN)
         self._sampled = -1
         self._equity_e8: deque[int] = deque(maxlen=_RETURNS_MAX + 1)
@@ -146,7 +146,7 @@ class TradingRecord:
     def sharpe(self) -> Sharpe | None:
         """Return the Sharpe ratio of the equity's changes from minute to minute; None while they are few.
 
-        Its error is not known while few round trips ended in that time.
+        Its error is not known while round trips ended in few of these minutes.
         """
         if len(self._equity_e8) <= RETURNS_MIN:
             return None
@@ -172,7 +172,8 @@ class TradingRecord:
             won = self._result_e8[index] > 0
             self.won, self.lost = self.won + won, self.lost + (not won)
             self._last.append(won)
-            self._ended_at.append(self._sampled)
+            if not self._ended_at or self._ended_at[-1] < self._sampled:
+                self._ended_at.append(self._sampled)
         self._result_e8[index] = 0
 
     def _split(self, booked: BookedFill) -> None:

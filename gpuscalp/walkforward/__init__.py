@@ -43,7 +43,7 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
             run.equity_usdt,
             start_usdt=run.summary["start_usdt"],
             trials=trials,
-            trades=len(run.trades),
+            results=len(run.trades.groups),
         )
         for run in runs
     ]
@@ -54,10 +54,10 @@ def compare_runs(paths: Sequence[Path], *, blocks: int = 16) -> dict[str, Any]:
         "interval_s": interval_s,
         "trials": trials,
         "warnings": [
-            f"{name} closed {len(run.trades)} trade(s): with fewer than {OBSERVATIONS_MIN} its deflated "
-            "Sharpe ratio is not known (docs/backtest.md, How sure)."
-            for name, run in zip(names, runs, strict=True)
-            if len(run.trades) < OBSERVATIONS_MIN
+            f"{name} closed {result.results} trade(s) held apart: with fewer than "
+            f"{OBSERVATIONS_MIN} its deflated Sharpe ratio is not known (docs/backtest.md, How sure)."
+            for name, result in zip(names, judged, strict=True)
+            if result.results < OBSERVATIONS_MIN
         ],
         "runs": [
             {

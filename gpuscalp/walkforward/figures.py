@@ -42,7 +42,7 @@ def steps(rows: Sequence[dict[str, Any]]) -> str:
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         at = np.arange(len(rows))
-        before = [row["gross_usdt"] + row["delay_usdt"] + row["spread_usdt"] for row in rows]
+        before = [sum(row[f"{name}_usdt"] for name in ("gross", "delay", "impact", "spread")) for row in rows]
         net = [row["pnl_usdt"] for row in rows]
         axes.bar(at - 0.2, before, width=0.38, color=SERIES[5], label="before fees")
         axes.bar(at + 0.2, net, width=0.38, color=SERIES[0], label="net")
@@ -86,7 +86,7 @@ def costs(table: F64, fees_bps: Sequence[float], slippages_bps: Sequence[float],
             )  # fmt: skip
         axes.axhline(0, color=SOFT, linewidth=0.8)
         axes.axvline(fee_bps, color=INK, linewidth=0.9, linestyle="--")
-        axes.set_title("P&L of the same trades at other costs, USDT; dashed: the fee that was charged")
+        axes.set_title("P&L of the same trades at other costs, USDT; dashed: the mean fee that was charged")
         axes.set_xlabel("fee per side, bps")
         axes.legend()
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gpuscalp.backtest.metrics import Performance, number, performance
+from gpuscalp.backtest.metrics import COMPONENTS, Performance, number, performance
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.errors import DataError
 from gpuscalp.leakage import Finding
@@ -34,7 +34,6 @@ from gpuscalp.walkforward.random_entries import RandomEntries
 from gpuscalp.walkforward.recorded import Recorded, Trades, returns_of
 
 _DAY_S: Final = 86_400.0
-_PARTS: Final = ("gross", "delay", "spread", "fees", "funding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Judged:
     pnl : P&L of the whole time with its interval, USDT; doing nothing earns 0
     overfitting : None where there is nothing to choose from, or too little time; ``no_overfitting`` says why
     break_even_bps : fee per side at which the same trades would have earned nothing, with its interval; as
-        that of the P&L it is not known below ``OBSERVATIONS_MIN`` trades
+        that of the P&L it is not known below ``OBSERVATIONS_MIN`` trades held apart
     costs : float64[len(fees), len(slippages)]   P&L of the same trades, USDT
     """
 
@@ -77,7 +76,7 @@ def judge(plan: Plan, recorded: Sequence[tuple[Run, Recorded]], random: RandomEn
     trials = plan.trials
     start_usdt = base.summary["start_usdt"]
     result = performance(
-        base.time_ns, base.equity_usdt, start_usdt=start_usdt, trials=trials, trades=len(base.trades)
+        base.time_ns, base.equity_usdt, start_usdt=start_usdt, trials=trials, results=len(base.trades.groups)
     )
     returns = returns_of([found for _, found in tried], result.interval_s)
     overfitting, why = _overfitting(returns, config.judge.blocks)
@@ -92,7 +91,7 @@ def judge(plan: Plan, recorded: Sequence[tuple[Run, Recorded]], random: RandomEn
     rng = np.random.default_rng(config.judge.seed)
     resamples = config.judge.resamples
     total = UNKNOWN
-    if len(base.trades) >= OBSERVATIONS_MIN:
+    if result.results >= OBSERVATIONS_MIN:
         total = stationary_bootstrap(
             result.returns, lambda x: float(x.sum()) * start_usdt, rng=rng, resamples=resamples
         )
@@ -127,12 +126,12 @@ def break_even_bps(trades: Trades, *, resamples: int, rng: np.random.Generator) 
     """Return the fee per side at which the trades earn nothing, with a 95 % interval; NaN without trades."""
     if not len(trades):
         return math.nan, UNKNOWN
-    sample = np.stack([trades.before_fees, trades.turnover], axis=1)
+    sample = np.add.reduceat(np.stack([trades.before_fees, trades.turnover], axis=1), trades.groups)
 
     def statistic(rows: F64) -> float:
         return 1e4 * float(rows[:, 0].sum() / rows[:, 1].sum())
 
-    length = block_length(trades.pnl)
+    length = block_length(np.add.reduceat(trades.pnl, trades.groups))
     interval = stationary_bootstrap(sample, statistic, rng=rng, length=length, resamples=resamples)
     return statistic(sample), interval
 
@@ -154,7 +153,7 @@ def _step(step: Step, base: Recorded, *, last: bool) -> dict[str, Any]:
         # What is still held at the end is closed after the last frame, which may be after the border.
         after = float(base.equity_usdt[-1])
     won = int((entered.pnl > 0).sum())
-    share = wilson(won, len(entered))
+    share = wilson(won, len(entered), results=len(entered.groups))
     return {
         "step": step.index + 1,
         "train_start": utc(step.train_start_ns),
@@ -163,7 +162,7 @@ def _step(step: Step, base: Recorded, *, last: bool) -> dict[str, Any]:
         "test_end": utc(step.test_end_ns),
         "trades": len(entered),
         "pnl_usdt": after - before,
-        **{f"{name}_usdt": float(getattr(entered, name).sum()) for name in _PARTS},
+        **{f"{name}_usdt": float(getattr(entered, name).sum()) for name in COMPONENTS},
         "hit_rate": won / len(entered) if len(entered) else None,
         "hit_rate_low": share.low,
         "hit_rate_high": share.high,
@@ -188,6 +187,8 @@ def _run(run: Run, found: Recorded, ratio: float) -> dict[str, Any]:
 def _size(run: Run, found: Recorded) -> dict[str, Any]:
     turnover = found.summary["turnover_usdt"]
     wanted = turnover + found.summary["cancelled_usdt"]
+    # Of an order that rested it says nothing about the book: the market did not come, or its time was over.
+    takes = run.config.orders.entry == "taker"
     return {
         "size": run.size,
         "order_usdt": run.config.strategy.order_usdt,
@@ -195,8 +196,11 @@ def _size(run: Run, found: Recorded) -> dict[str, Any]:
         "turnover_usdt": turnover,
         "pnl_usdt": found.summary["pnl_usdt"],
         "pnl_bps": 1e4 * found.summary["pnl_usdt"] / turnover if turnover else None,
-        "spread_bps": 1e4 * float(found.trades.spread.sum()) / turnover if turnover else None,
-        "cancelled_share": found.summary["cancelled_usdt"] / wanted if wanted else None,
+        **{
+            f"{name}_bps": 1e4 * float(getattr(found.trades, name).sum()) / turnover if turnover else None
+            for name in ("spread", "impact")
+        },
+        "cancelled_share": found.summary["cancelled_usdt"] / wanted if wanted and takes else None,
     }
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from gpuscalp.backtest.metrics import return_edges
+from gpuscalp.backtest.metrics import COMPONENTS, return_edges
 from gpuscalp.backtest.saved import SavedRun, times
 from gpuscalp.errors import DataError
 from gpuscalp.schema import F64, I64
+from gpuscalp.stats import held_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Trades:
     side : int64[R]                       +1 long, −1 short
     entry_ns, exit_ns : int64[R]          times of the decisions, exchange time
     entry_usdt, exit_usdt : float64[R]    value that was bought and sold
-    gross, delay, fees, funding, pnl : float64[R]   USDT; fees positive, the rest with its sign
+    gross … funding, pnl : float64[R]     USDT, as ``COMPONENTS``; fees positive, the rest with its sign
     """
 
     symbol: I64
@@ -39,6 +40,8 @@ class Trades:
     exit_usdt: F64
     gross: F64
     delay: F64
+    impact: F64
+    spread: F64
     fees: F64
     funding: F64
     pnl: F64
@@ -57,9 +60,9 @@ class Trades:
         return np.asarray(self.pnl + self.fees)
 
     @property
-    def spread(self) -> F64:
-        """float64[R], USDT: what was paid beyond the mid of the book, half spreads and deeper levels."""
-        return np.asarray(self.before_fees - self.funding - self.gross - self.delay)
+    def groups(self) -> I64:
+        """int64[K]: where groups of trades that were held together begin; see ``held_apart``."""
+        return held_apart(self.entry_ns, self.exit_ns)
 
     def chosen(self, which: Any) -> Trades:
         """Return some of them, by mask or index."""
@@ -136,5 +139,5 @@ def _trades(table: Any, symbols: Sequence[str]) -> Trades:
         times(table, "exit_decided"),
         qty * table["entry_price"].to_numpy(),
         qty * table["exit_price"].to_numpy(),
-        *(table[f"{name}_usdt"].to_numpy() for name in ("gross", "delay", "fees", "funding", "pnl")),
+        *(table[f"{name}_usdt"].to_numpy() for name in (*COMPONENTS, "pnl")),
     )

@@ -5,12 +5,12 @@ Owns: wording and order. Never: computes a result; nothing here says that anythi
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gpuscalp.backtest.metrics import TOO_FEW_TRADES
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
-from gpuscalp.stats import OBSERVATIONS_MIN
 from gpuscalp.walkforward import figures
 from gpuscalp.walkforward.judge import Judged
 from gpuscalp.walkforward.plan import Plan
@@ -33,7 +33,7 @@ def sections(plan: Plan, judged: Judged, base: Recorded, summary: dict[str, Any]
 def _pooled(judged: Judged, base: Recorded, summary: dict[str, Any]) -> Section:
     value, interval = judged.pnl
     estimate, trials = judged.performance.sharpe, judged.trials
-    unknown = _unknown(base, judged)
+    unknown = _unknown(judged)
     rows: list[tuple[Cell, ...]] = [
         ("Net P&L of all steps, USDT", _money(value)),
         ("… its 95 % interval (stationary bootstrap)", _range(interval.low, interval.high, _money, unknown)),
@@ -41,10 +41,17 @@ def _pooled(judged: Judged, base: Recorded, summary: dict[str, Any]) -> Section:
         ("Trades", len(base.trades)),
         (
             f"Sharpe ratio per {judged.performance.interval_s} s ± standard error",
-            f"{_number(estimate.value, 4)} ± {_number(estimate.error, 4, unknown)}",
+            f"{_number(estimate.value, 4)} ± {_number(estimate.error, 4, unknown)}"
+            if math.isfinite(estimate.value)
+            else "not known: too few returns, or all alike",
         ),
         (f"Deflated Sharpe ratio, {trials} trial(s)", _number(judged.performance.deflated, 3, unknown)),
-        ("… with the variance measured between them", _number(judged.deflated_measured, 3, unknown)),
+        (
+            "… with the variance measured between them",
+            _number(judged.deflated_measured, 3, unknown)
+            if len(judged.runs) > 1
+            else "not known: one configuration was tried",
+        ),
         ("Largest drawdown", f"{base.summary['max_drawdown_pct']:.3f} %"),
         ("Turnover per day, times the start capital", _number(judged.turnover_per_day, 2)),
     ]
@@ -80,7 +87,7 @@ def _steps(plan: Plan, judged: Judged, base: Recorded) -> Section:
             row["test_start"],
             row["test_end"],
             row["trades"],
-            *(_money(row[f"{name}_usdt"]) for name in ("gross", "delay", "spread")),
+            *(_money(row[f"{name}_usdt"]) for name in ("gross", "delay", "impact", "spread")),
             _money(-row["fees_usdt"]),
             _money(row["funding_usdt"]),
             _money(row["pnl_usdt"]),
@@ -100,8 +107,8 @@ def _steps(plan: Plan, judged: Judged, base: Recorded) -> Section:
         tables=[
             Table(
                 (
-                    "step", "from", "to", "trades", "gross", "delay", "spread", "fees", "funding", "P&L",
-                    "profitable trades (95 %)",
+                    "step", "from", "to", "trades", "gross", "delay", "impact", "spread", "fees", "funding",
+                    "P&L", "profitable trades (95 %)",
                 ),
                 results,
                 caption="USDT; UTC.",
@@ -195,9 +202,9 @@ def _random(judged: Judged) -> Section:
 
 
 def _costs(plan: Plan, judged: Judged, base: Recorded) -> Section:
-    config = plan.config.judge
+    config, trades = plan.config.judge, base.trades
     value, interval = judged.break_even_bps
-    between = _range(interval.low, interval.high, lambda x: _number(x, 3), _unknown(base, judged))
+    between = _range(interval.low, interval.high, lambda x: _number(x, 3), _unknown(judged))
     rows = [
         (f"{fee:g}", *(_money(float(cell)) for cell in judged.costs[index]))
         for index, fee in enumerate(config.fees_bps)
@@ -208,7 +215,9 @@ def _costs(plan: Plan, judged: Judged, base: Recorded) -> Section:
             "The trades as they were, at other fees and with more slippage on every fill: exact and linear. "
             "At another fee the strategy would have entered at other times; for that, run it again.",
             f"Fee per side at which these trades earn nothing: {_number(value, 3)} bps, 95 % interval "
-            f"{between} (stationary bootstrap over trades).",
+            f"{between} (stationary bootstrap over groups of trades that were held together)."
+            if len(trades)
+            else "There is no trade, so no fee at which they would earn nothing.",
         ],
         tables=[
             Table(
@@ -222,7 +231,7 @@ def _costs(plan: Plan, judged: Judged, base: Recorded) -> Section:
                 judged.costs,
                 config.fees_bps,
                 config.slippages_bps,
-                plan.config.backtest.cost.taker_fee_bps,
+                1e4 * float(trades.fees.sum() / trades.turnover.sum()) if len(trades) else math.nan,
             )
         ],
     )
@@ -238,6 +247,7 @@ def _capacity(judged: Judged) -> Section:
             _money(row["pnl_usdt"]),
             _number(row["pnl_bps"], 3),
             _number(row["spread_bps"], 3),
+            _number(row["impact_bps"], 3),
             "–" if row["cancelled_share"] is None else f"{row['cancelled_share']:.1%}",
         )
         for row in judged.capacity
@@ -247,14 +257,15 @@ def _capacity(judged: Judged) -> Section:
         paragraphs=[
             "The base run again with all amounts of money (orders, limits, account) multiplied: the "
             "decisions are the same as far as fills are, and only the recorded depth stays. What exceeds the "
-            "displayed quantity is cancelled. What such orders would do to the market beyond the levels that "
-            "they take is not modelled, so this is an upper bound.",
+            "displayed quantity is cancelled and counts as not filled; where entries rest no such share is "
+            "told, since their time runs out for other reasons. What such orders would do to the market "
+            "beyond the levels that they take is not modelled, so this is an upper bound.",
         ],
         tables=[
             Table(
                 (
                     "size", "order, USDT", "trades", "turnover, USDT", "P&L, USDT", "P&L, bps", "spread, bps",
-                    "not filled",
+                    "impact, bps", "not filled",
                 ),
                 rows,
                 caption="bps of the turnover.",
@@ -297,10 +308,9 @@ def _money(value: float) -> str:
     return f"{value:+,.4f}" if abs(value) < 100 else f"{value:+,.2f}"
 
 
-def _unknown(base: Recorded, judged: Judged) -> str:
+def _unknown(judged: Judged) -> str:
     """Return how an error, an interval or a probability that is left out is worded."""
-    few = min(len(base.trades), judged.performance.sharpe.count) < OBSERVATIONS_MIN
-    return TOO_FEW_TRADES if few else "not known"
+    return TOO_FEW_TRADES if judged.performance.few else "not known"
 
 
 def _number(value: float | None, digits: int, unknown: str = "not known") -> str:

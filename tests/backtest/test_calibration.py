@@ -56,6 +56,9 @@ def test_rows_are_counted_and_averaged_like_a_plain_loop() -> None:
         assert row.predicted == pytest.approx(np.mean([pair[0] for pair in inside]))
         assert row.observed == pytest.approx(np.mean([pair[1] for pair in inside]))
         assert row.deviation == pytest.approx(np.std([pair[1] for pair in inside]), abs=1e-9)
+        assert row.frame_count == sum(
+            any(row.low <= edge[t, s] < row.high for s in range(2)) for t in range(57)
+        )
     assert sum(row.count for row in check.probability_rows()) == 2 * len(pairs)
 
 
@@ -70,8 +73,21 @@ def test_cuts_leave_no_trace(cuts: set[int]) -> None:
     assert pieces.row_count == whole.row_count
     assert pieces.correlation() == pytest.approx(whole.correlation())
     for one, two in zip(pieces.edge_rows(), whole.edge_rows(), strict=True):
-        assert (one.count, one.low) == (two.count, two.low)
+        assert (one.count, one.frame_count, one.low) == (two.count, two.frame_count, two.low)
         assert one.observed == pytest.approx(two.observed)
+
+
+def test_symbols_that_move_as_one_are_no_more_sure_than_one() -> None:
+    """Two standard errors of twenty symbols held the truth in 45 %: each frame counted twenty times."""
+    block, probability, edge = market()
+    mids = (block.bid_px + 1)[:, :1].astype(np.int64)
+    one, many = PredictionCheck(LABEL, GRID), PredictionCheck(LABEL, GRID)
+    one.add(frames(mids), probability[:, :1], edge[:, :1])
+    many.add(frames(mids.repeat(20, 1)), probability[:, :1].repeat(20, 1), edge[:, :1].repeat(20, 1))
+    for rows in ("edge_rows", "probability_rows"):
+        for alone, together in zip(getattr(one, rows)(), getattr(many, rows)(), strict=True):
+            assert together.count == 20 * alone.count
+            assert together.error(3) == pytest.approx(alone.error(3), abs=1e-9)
 
 
 def test_blocked_rows_and_missing_predictions_are_left_out() -> None:

@@ -22,7 +22,7 @@ from gpuscalp.walkforward.recorded import read_run, returns_of
 from tests.backtest.model import write_stump_bundle
 from tests.backtest.test_run import CONFIG
 
-FIRST = MarketSpec(duration_s=20, symbols=DEFAULT_SYMBOLS[:2])
+FIRST = MarketSpec(duration_s=50, symbols=DEFAULT_SYMBOLS[:2])
 SECOND = msgspec.structs.replace(FIRST, start_ns=FIRST.start_ns + 10 * 86_400 * NS_PER_S, seed=FIRST.seed + 1)
 
 
@@ -55,9 +55,9 @@ def test_ratio_and_warnings_are_those_of_the_recorded_time(runs: list[BacktestRe
     summary = json.loads((runs[0].run_dir / "result.json").read_text())
     equity = pq.read_table(runs[0].run_dir / "equity.parquet")
     at = np.asarray(equity["at"].cast("int64")).tolist()
-    assert summary["trades"] >= 30
+    assert summary["trades_apart"] >= 30
     assert summary["sharpe_interval_s"] == 1
-    assert 37 <= summary["sharpe_returns"] == int(summary["recorded_s"]) <= 40
+    assert 97 <= summary["sharpe_returns"] == int(summary["recorded_s"]) <= 100
     assert summary["sharpe_annual"] is None
     steps = [later - earlier for earlier, later in pairwise(at)]
     (hole,) = [step for step in steps if step > 60 * NS_PER_S]
@@ -77,7 +77,7 @@ def test_runs_are_compared_over_the_recorded_time(runs: list[BacktestResult]) ->
     paths = [run.run_dir for run in runs]
     answer = compare_runs(paths).answer
     assert answer["blocks"]["seconds"] == 1
-    assert 37 <= answer["blocks"]["count"] <= 40
+    assert 97 <= answer["blocks"]["count"] <= 100
     (net,) = [row for row in answer["figures"] if row["figure"] == "net P&L"]
     recorded = [read_run(path) for path in paths]
     returns = returns_of(recorded, 1)

@@ -48,7 +48,9 @@ def test_interval_is_the_longest_that_leaves_enough_returns(span_s: int, interva
     at = NOW + np.arange(0, span_s + 1, min(span_s, 60), dtype=np.int64) * NS_PER_S
     at = np.append(at, NOW + span_s * NS_PER_S)
     assert (
-        performance(at, np.linspace(100.0, 101.0, len(at)), start_usdt=100.0, trials=1, trades=100).interval_s
+        performance(
+            at, np.linspace(100.0, 101.0, len(at)), start_usdt=100.0, trials=1, results=100
+        ).interval_s
         == interval
     )
 
@@ -56,7 +58,7 @@ def test_interval_is_the_longest_that_leaves_enough_returns(span_s: int, interva
 def test_returns_cover_the_whole_time_with_silences_at_zero() -> None:
     at = NOW + np.array([0, 1, 2, 5, 6], np.int64) * NS_PER_S
     equity = np.array([100.0, 101.0, 100.0, 103.0, 103.0])
-    found = performance(at, equity, start_usdt=100.0, trials=1, trades=100)
+    found = performance(at, equity, start_usdt=100.0, trials=1, results=100)
     assert found.returns == pytest.approx([0.01, -0.01, 0.0, 0.0, 0.03, 0.0])
     assert found.sharpe.value == pytest.approx(found.returns.mean() / found.returns.std(ddof=1))
     assert found.annual is None
@@ -67,7 +69,7 @@ def test_days_that_were_not_recorded_are_no_days_without_a_move() -> None:
     at = recordings((0, 480), (470 * 86_400, 480))
     rng = np.random.default_rng(3)
     equity = 10_000 + np.cumsum(rng.normal(0.05, 1.0, len(at)))
-    found = performance(at, equity, start_usdt=10_000.0, trials=1, trades=100)
+    found = performance(at, equity, start_usdt=10_000.0, trials=1, results=100)
     assert (found.recorded_s, found.interval_s, found.annual) == (960.0, 1, None)
     # As if the second piece had begun when the first one ended; what changed in between comes at the seam.
     glued = [*equity[:480].tolist(), *equity[481:].tolist()]
@@ -80,11 +82,11 @@ def test_recorded_time_is_what_is_annualised() -> None:
     hours = 600
     at = recordings(*((day * 86_400, 3_600) for day in range(hours)))[::60]
     equity = 10_000 + np.cumsum(np.random.default_rng(5).normal(0.01, 1.0, len(at)))
-    found = performance(at, equity, start_usdt=10_000.0, trials=1, trades=100)
+    found = performance(at, equity, start_usdt=10_000.0, trials=1, results=100)
     assert found.interval_s == 3_600  # a day would leave 24 returns
     assert len(found.returns) == found.recorded_s // 3_600
     assert found.annual == pytest.approx(found.sharpe.value * math.sqrt(8_760))
-    few = performance(at[: len(at) // 2], equity[: len(at) // 2], start_usdt=10_000.0, trials=1, trades=100)
+    few = performance(at[: len(at) // 2], equity[: len(at) // 2], start_usdt=10_000.0, trials=1, results=100)
     assert few.recorded_s < 20 * 86_400
     assert few.annual is None
 
@@ -111,24 +113,24 @@ def test_every_interval_has_the_same_recorded_time_and_nothing_is_lost(seed: int
         assert inside[:-1] == [interval_s] * (len(inside) - 1)
         assert sum(inside) == len(lived)
         assert (edges[0], edges[-1]) == (at[0], at[-1])
-    found = performance(at, equity, start_usdt=1_000.0, trials=1, trades=100)
+    found = performance(at, equity, start_usdt=1_000.0, trials=1, results=100)
     assert found.returns.sum() == pytest.approx((equity[-1] - equity[0]) / 1_000.0)
 
 
 def test_nothing_traded_gives_no_ratio() -> None:
     at = NOW + np.arange(100, dtype=np.int64) * NS_PER_S
-    found = performance(at, np.full(100, 10_000.0), start_usdt=10_000.0, trials=5, trades=0)
+    found = performance(at, np.full(100, 10_000.0), start_usdt=10_000.0, trials=5, results=0)
     assert not found.sharpe.known
     assert number(found.sharpe.value) is None
     assert number(found.deflated) is None
     assert found.annual is None
-    assert not performance(at[:0], np.empty(0), start_usdt=1.0, trials=1, trades=100).sharpe.known
+    assert not performance(at[:0], np.empty(0), start_usdt=1.0, trials=1, results=100).sharpe.known
 
 
 def test_long_samples_are_annualised() -> None:
     at = NOW + np.arange(0, 30 * 86_400, 60, dtype=np.int64) * NS_PER_S
     equity = 10_000 + np.cumsum(np.random.default_rng(1).normal(0.01, 1, len(at)))
-    found = performance(at, equity, start_usdt=10_000.0, trials=1, trades=100)
+    found = performance(at, equity, start_usdt=10_000.0, trials=1, results=100)
     assert found.interval_s == 3_600
     assert found.annual == pytest.approx(found.sharpe.value * math.sqrt(8_760))
 
@@ -161,6 +163,48 @@ def test_interval_of_the_mean_holds_the_mean_and_is_reproducible() -> None:
     assert math.isnan(mean_pnl_interval([]).low)
 
 
+def together(pnl: np.ndarray, rng: np.random.Generator) -> list[Trade]:
+    """Return trades of M symbols at n moments a minute apart, entered within 2 s, each held for 5 s."""
+    entered = 60 * np.arange(len(pnl))[:, None] + rng.uniform(0, 2, pnl.shape)
+    intent = order(1, 1.0).intent
+    found = []
+    for place in np.argsort(entered, axis=None).tolist():
+        entry_ns = NOW + int(entered.flat[place] * NS_PER_S)
+        trade = Trade(
+            place % pnl.shape[1], 1, intent, entry_ns, entry_ns, gross_e8=round(pnl.flat[place] * E8)
+        )
+        trade.exit_decided_ns = trade.exit_ns = entry_ns + 5 * NS_PER_S
+        found.append(trade)
+    return found
+
+
+def test_copies_in_other_symbols_make_nothing_more_sure() -> None:
+    rng = np.random.default_rng(6)
+    pnl = rng.normal(size=(40, 1))
+    alone, copied = together(pnl, rng), together(pnl.repeat(20, axis=1), rng)
+    one, many = mean_pnl_interval(alone), mean_pnl_interval(copied)
+    assert (many.low, many.high) == pytest.approx((one.low, one.high))
+    (won, share), (won_all, share_all) = hits(alone), hits(copied)
+    assert won_all == 20 * won
+    assert (share_all.low, share_all.high) == pytest.approx((share.low, share.high))
+
+
+@pytest.mark.parametrize("symbols", [1, 20])
+def test_intervals_hold_what_they_promise_where_symbols_move_together(symbols: int) -> None:
+    """Symbols correlated by 0.7: of "95 %" of the mean 0.79 held the truth, of those of the hit rate 0.44."""
+    rng, worlds = np.random.default_rng(8), 60
+    held = np.zeros(2)
+    for world in range(worlds):
+        common, own = rng.normal(size=(40, 1)), rng.normal(size=(40, symbols))
+        made = together(math.sqrt(0.7) * common + math.sqrt(0.3) * own, rng)
+        share = hits(made)[1]
+        held[1] += share.low <= 0.5 <= share.high
+        if world < worlds // 3:
+            mean = mean_pnl_interval(made)
+            held[0] += 3 * (mean.low <= 0.0 <= mean.high)
+    assert (held / worlds >= (0.85, 0.9)).all()
+
+
 @pytest.mark.parametrize(
     "span_s", [260, 200 * 3_600 + 3_000, 25 * 86_400 + 3_599, 200 * 86_400 + 80_000], ids=str
 )
@@ -170,7 +214,7 @@ def test_what_happens_after_the_last_whole_interval_is_in_the_returns(span_s: in
     equity = np.full(len(at), 10_000.0)
     equity[1:] += 7.0
     equity[-1] -= 500.0
-    found = performance(at, equity, start_usdt=10_000.0, trials=1, trades=100)
+    found = performance(at, equity, start_usdt=10_000.0, trials=1, results=100)
     assert found.returns.sum() == pytest.approx(-0.0493)
     assert found.returns[-1] == pytest.approx(-0.05)
     assert found.sharpe.value < 0
@@ -185,7 +229,7 @@ def test_few_winners_are_no_skill(winners: int) -> None:
     for trade in range(winners):
         equity[50 * (trade + 1) :] += 0.3
     few, enough = (
-        performance(at, equity, start_usdt=10_000.0, trials=1, trades=count)
+        performance(at, equity, start_usdt=10_000.0, trials=1, results=count)
         for count in (winners, OBSERVATIONS_MIN)
     )
     assert few.sharpe.value == enough.sharpe.value > 0
@@ -198,4 +242,4 @@ def test_few_winners_are_no_skill(winners: int) -> None:
 def test_few_winners_are_not_annualised() -> None:
     at = NOW + np.arange(0, 30 * 86_400, 60, dtype=np.int64) * NS_PER_S
     equity = np.linspace(10_000.0, 10_100.0, len(at)) + np.sin(np.arange(len(at)))
-    assert performance(at, equity, start_usdt=10_000.0, trials=1, trades=3).annual is None
+    assert performance(at, equity, start_usdt=10_000.0, trials=1, results=3).annual is None

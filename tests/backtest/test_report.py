@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
+from matplotlib.axes import Axes
 
 from gpuscalp.backtest import figures
 from gpuscalp.backtest.band import Figures
@@ -65,11 +68,11 @@ def test_few_trades_have_no_certainty_and_every_page_says_why(count: int) -> Non
     ):  # fmt: skip
         assert outcome.summary[name] is None, name
     assert outcome.summary["sharpe"] < 0
-    word = "trade" if count == 1 else "trades"
-    assert any(text.startswith(f"Only {count} {word} in 39 returns: with") for text in outcome.warnings)
+    few = "1 trade" if count == 1 else f"{outcome.summary['trades_apart']} trades held apart (of 29)"
+    assert any(text.startswith(f"Only {few} in 39 returns: with") for text in outcome.warnings)
     assert not any("too wide to decide" in text for text in outcome.warnings)
     found = {each.title: dict(each.tables[0].rows) for each in sections(outcome)[::4] if each.tables}
-    why = "not known: fewer than 30 closed trades or returns"
+    why = "not known: fewer than 30 trades held apart, or returns"
     sure, head = found["How sure these figures are"], found["Summary"]
     assert head["Deflated Sharpe ratio, 1 trial(s)"] == sure["Deflated Sharpe ratio"] == why
     assert sure["… its 95 % interval (block bootstrap)"] == why
@@ -77,3 +80,38 @@ def test_few_trades_have_no_certainty_and_every_page_says_why(count: int) -> Non
     figures_of_band = Figures.of(session, CONFIG)
     assert (figures_of_band.sharpe_low, figures_of_band.sharpe_high) == (None, None)
     assert _cells(figures_of_band)[4] == f"{outcome.summary['sharpe']:+.4f} ({why})"
+
+
+def test_trades_that_were_held_together_are_no_certainty() -> None:
+    """Forty trades at one moment had a deflated ratio, and a hit rate as sure as that of forty."""
+    session = run(made_market(400))
+    closed = session.recorder.ledger.closed
+    del closed[40:]
+    for trade in closed:
+        trade.entry_decided_ns, trade.exit_decided_ns = closed[0].entry_decided_ns, closed[-1].exit_decided_ns
+    outcome = summarise(CONFIG, scope(), session, PredictionCheck(LabelConfig(), GRID))
+    summary = outcome.summary
+    assert (summary["trades"], summary["trades_apart"]) == (40, 1)
+    assert [summary[name] for name in ("sharpe_error", "deflated_sharpe", "mean_pnl_low_usdt")] == [None] * 3
+    assert summary["hit_rate_high"] - summary["hit_rate_low"] > 0.7
+    assert any(
+        text.startswith("Only 1 trade held apart (of 40) in 39 returns: ") for text in outcome.warnings
+    )
+    sure = {each.title: each for each in sections(outcome)}["How sure these figures are"]
+    assert dict(sure.tables[0].rows)["Trades, and of them held apart"] == "40, 1"
+
+
+def test_picture_by_symbol_leaves_out_the_smallest_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It showed the first 24 by alphabet, which had made 276 of 780, and did not say so."""
+    heights: list[float] = []
+    draw_bars = Axes.bar
+
+    def bar(axes: Axes, x: object, height: list[float], **rest: object) -> object:
+        heights.extend(height)
+        return draw_bars(axes, x, height, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Axes, "bar", bar)
+    rows = [replace(total([], f"S{index:02d}"), pnl=(-1.0) ** index * index) for index in range(40)]
+    assert "Net P&amp;L by symbol, the 24 largest, USDT" in figures.groups([], rows)
+    assert heights == [row.pnl for row in rows[16:]]
+    assert "Net P&amp;L by symbol, USDT" in figures.groups([], rows[:24])

@@ -16,7 +16,7 @@ import pytest
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import BacktestResult, backtest_archive, run_backtest
 from gpuscalp.backtest import run as runs
-from gpuscalp.backtest.run import _within
+from gpuscalp.backtest.run import _within, require_frames
 from gpuscalp.backtest.summary import Scope
 from gpuscalp.bundle import check_free, read_contract
 from gpuscalp.config import (
@@ -254,6 +254,13 @@ def test_graph_of_another_version_is_refused(archive: Path, bundle: Path, tmp_pa
         run_backtest(archive, copy, config=CONFIG, out=tmp_path / "run")
     assert caught.value.exit_code == 8
     assert not (tmp_path / "run").exists()
+
+
+def test_range_without_a_frame_tells_its_length() -> None:
+    """It was "07:54:40 … 07:54:40"."""
+    with pytest.raises(UsageError) as caught:
+        require_frames(0, Path("archive"), 10**18, 10**18 + 100_000_000)
+    assert str(caught.value.value).endswith(" UTC, 100 ms")
 
 
 def test_wrong_requests_are_refused_before_anything_is_written(

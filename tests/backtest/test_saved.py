@@ -375,6 +375,7 @@ def test_runs_of_few_trades_are_compared_without_intervals_and_say_why(
     """The mean of two trades against the mean of two others had an interval of almost no width."""
     few = tmp_path / "few"
     shutil.copytree(folder / "b", few)
+    # Two symbols at the same time.
     pq.write_table(pq.read_table(few / "trades.parquet").slice(0, 2), few / "trades.parquet")
     assert command(["backtest", "compare", str(folder / "a"), str(few), str(folder / "b"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -383,7 +384,9 @@ def test_runs_of_few_trades_are_compared_without_intervals_and_say_why(
         assert (one["low"], one["high"]) == (None, None)
         assert (other["low"] is None) == (figure["figure"] == "largest drawdown between blocks")
     (warning,) = answer["warnings"]
-    assert warning.startswith("B closed 2 trade(s) in the time that is compared: with fewer than 30 ")
+    assert warning.startswith(
+        "B closed 1 trade(s) held apart in the time that is compared: with fewer than 30 "
+    )
     assert command(["backtest", "compare", str(folder / "a"), str(few), "--out", str(tmp_path / "page")]) == 0
-    assert "! B closed 2 trade(s)" in capsys.readouterr().out
-    assert "B closed 2 trade(s)" in (tmp_path / "page").read_text(encoding="utf-8")
+    assert "! B closed 1 trade(s)" in capsys.readouterr().out
+    assert "B closed 1 trade(s)" in (tmp_path / "page").read_text(encoding="utf-8")

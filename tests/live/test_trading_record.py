@@ -214,6 +214,18 @@ def test_minutes_without_frames_are_minutes_without_a_change_and_a_day_is_the_mo
     assert record.sharpe().count == 1_440
 
 
+def test_round_trips_that_end_in_one_minute_are_one_result_of_the_ratio():
+    """Twenty symbols that left at two moments made a ratio as sure as forty results."""
+    desk = Desk(Money())
+    for minute in range(100):
+        desk.record.on_step(step(minute * SAMPLE_NS, START_E8 + minute % 7 * E8))
+        for _ in range(20 * (minute in (10, 50))):
+            desk.fill(BUY, 100.0)
+            desk.fill(SELL, 101.0)
+    found = desk.record.sharpe()
+    assert (desk.record.won, math.isfinite(found.value), math.isfinite(found.error)) == (40, True, False)
+
+
 def test_ratio_has_an_error_only_while_enough_round_trips_ended_in_its_time():
     """One winning trade in a quiet day made a ratio as sure as 1,440 results."""
     desk, last = Desk(Money()), 100 + OBSERVATIONS_MIN - 1

@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from gpuscalp.config import JudgeConfig
+from gpuscalp.config import JudgeConfig, OrdersConfig, WalkForwardConfig
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
 from gpuscalp.stats import OBSERVATIONS_MIN
 from gpuscalp.walkforward import compare_runs
-from gpuscalp.walkforward.judge import Judged, judge, to_dict
+from gpuscalp.walkforward.judge import Judged, break_even_bps, cost_table, judge, to_dict
 from gpuscalp.walkforward.plan import Plan, Run, Step
 from gpuscalp.walkforward.recorded import Recorded, Trades, returns_of
-from gpuscalp.walkforward.report import sections
+from gpuscalp.walkforward.report import _costs, _pooled, sections
 from tests.walkforward.market import CONFIG
 
 START = 1_700_000_000 * NS_PER_S
@@ -24,18 +24,18 @@ SPAN_S = 3_107  # 310 intervals of 10 s, and a rest
 CONFIGURED = msgspec.structs.replace(CONFIG, judge=JudgeConfig(blocks=4, resamples=100, sizes=()))
 
 
-def recorded(gains: dict[float, float], *, late_ns: int = 0) -> Recorded:
-    """Return a run that earned something at these seconds, a trade each, from a start of 1,000."""
+def recorded(gains: dict[float, float], *, late_ns: int = 0, symbols: int = 1, fee: float = 0.0) -> Recorded:
+    """Return a run that earned something at these seconds, a trade each in every symbol, from 1,000."""
     at = START + np.arange(SPAN_S + 1, dtype=np.int64) * NS_PER_S
     at[-1] += late_ns
-    exits = START + (np.array(list(gains), float) * NS_PER_S).astype(np.int64)
-    pnl = np.array(list(gains.values()), float)
+    exits = START + (np.repeat(np.array(list(gains), float), symbols) * NS_PER_S).astype(np.int64)
+    pnl = np.repeat(np.array(list(gains.values()), float), symbols)
     equity = 1_000.0 + (pnl[None, :] * (exits[None, :] <= at[:, None])).sum(axis=1)
     count, nothing = len(pnl), np.zeros(len(pnl))
     value = np.full(count, 100.0)
     trades = Trades(
-        np.zeros(count, np.int64), np.ones(count, np.int64), exits - NS_PER_S, exits, value, value,
-        pnl, nothing, nothing, nothing, pnl,
+        np.arange(count) % symbols, np.ones(count, np.int64), exits - NS_PER_S, exits, value, value,
+        pnl + fee, *(nothing,) * 3, nothing + fee, nothing, pnl,
     )  # fmt: skip
     summary = {
         "venue": "v", "symbols": ["A"], "start": "", "end": "", "data_digest": "", "start_usdt": 1_000.0,
@@ -45,11 +45,11 @@ def recorded(gains: dict[float, float], *, late_ns: int = 0) -> Recorded:
     return Recorded(Path("run"), at, equity, trades, summary)
 
 
-def judged(*runs: Recorded) -> tuple[Plan, Judged]:
+def judged(*runs: Recorded, config: WalkForwardConfig = CONFIGURED) -> tuple[Plan, Judged]:
     kinds = ("base", *["tried"] * (len(runs) - 1))
-    planned = tuple(Run(f"{kind}-{place}", kind, 7, CONFIGURED.backtest) for place, kind in enumerate(kinds))
+    planned = tuple(Run(f"{kind}-{place}", kind, 7, config.backtest) for place, kind in enumerate(kinds))
     step = Step(0, START - NS_PER_S, START - 1, START, START + SPAN_S * NS_PER_S)
-    plan = Plan(Path("archive"), CONFIGURED, ("A",), "cpu", (step,), planned, "")
+    plan = Plan(Path("archive"), config, ("A",), "cpu", (step,), planned, "")
     return plan, judge(plan, list(zip(planned, runs, strict=True)), None)
 
 
@@ -118,10 +118,59 @@ def test_few_winners_are_no_skill_and_the_report_says_why(count, monkeypatch):
     for row in found.steps:
         row |= {"trained_until": "", "train_rows": 1, "held_out_ic": None}
     pooled = dict(sections(plan, found, run, summary)[0].tables[0].rows)
-    why = f"not known: fewer than {OBSERVATIONS_MIN} closed trades or returns"
+    why = f"not known: fewer than {OBSERVATIONS_MIN} trades held apart, or returns"
     assert pooled["… its 95 % interval (stationary bootstrap)"] == why
     assert pooled["Deflated Sharpe ratio, 1 trial(s)"] == why
     assert pooled["… with the variance measured between them"] == why
+
+
+def test_symbols_that_trade_at_one_moment_are_no_more_sure_than_one():
+    """Of 40 trades at four moments a step had a hit rate of "91 % to 100 %" and the run a deflated ratio."""
+    gains = {100.0 + 600 * place: 0.3 for place in range(4)}
+    _, found = judged(recorded(gains, symbols=10), recorded(winners(35)))
+    answer = to_dict(found, CONFIGURED)
+    assert answer["steps"][0]["trades"] == 40
+    _, alone = judged(recorded(gains), recorded(winners(35)))
+    assert answer["steps"][0]["hit_rate_low"] == alone.steps[0]["hit_rate_low"] < 0.6
+    for name in ("pnl_low_usdt", "sharpe_error", "deflated_sharpe", "break_even_low_bps"):
+        assert answer[name] is None, name
+
+
+def test_fee_of_twenty_symbols_together_is_as_unsure_as_that_of_one():
+    gains = {50.0 + 60 * place: gain for place, gain in enumerate(np.random.default_rng(4).normal(size=40))}
+    (one, low), (same, also) = (
+        break_even_bps(recorded(gains, symbols=symbols).trades, resamples=300, rng=np.random.default_rng(1))
+        for symbols in (1, 20)
+    )
+    assert same == pytest.approx(one)
+    assert (also.low, also.high) == pytest.approx((low.low, low.high))
+
+
+def test_entries_that_rest_have_the_fee_they_paid_and_no_share_of_the_book(monkeypatch):
+    """The taker fee was drawn as "the fee that was charged", and a rest whose time was over as no depth."""
+    run = recorded(winners(40), fee=0.01)
+    run.summary["cancelled_usdt"] = 4_000.0
+    backtest = msgspec.structs.replace(CONFIGURED.backtest, orders=OrdersConfig(entry="post_only"))
+    shown = []
+    monkeypatch.setattr("gpuscalp.walkforward.figures.costs", lambda *told: shown.append(told) or "")
+    for config, share in ((CONFIGURED.backtest, 1 / 3), (backtest, None)):
+        planned = msgspec.structs.replace(CONFIGURED, backtest=config)
+        plan, found = judged(run, config=planned)
+        assert found.capacity[0]["cancelled_share"] == (share and pytest.approx(share))
+        _costs(plan, found, run)
+        fee_bps = shown[-1][-1]
+        assert cost_table(run.trades, [fee_bps], [0.0])[0, 0] == pytest.approx(run.trades.pnl.sum())
+
+
+def test_what_is_not_known_is_said_once_and_for_its_reason():
+    """There was "not known ± not known: fewer than 30", and one configuration had too few trades."""
+    run = recorded({})
+    plan, found = judged(run)
+    pooled = dict(_pooled(found, run, {"warnings": []}).tables[0].rows)
+    assert pooled["Sharpe ratio per 10 s ± standard error"] == "not known: too few returns, or all alike"
+    assert pooled["… with the variance measured between them"] == "not known: one configuration was tried"
+    costs = _costs(plan, found, run)
+    assert costs.paragraphs[-1] == "There is no trade, so no fee at which they would earn nothing."
 
 
 def test_enough_trades_are_judged():

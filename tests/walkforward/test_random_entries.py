@@ -46,7 +46,7 @@ def _trades(at: list[int], held: list[int], side: list[int], value: float = 1_00
         entry_ns + FRAME * np.array(held, np.int64),
         np.full(count, value),
         np.full(count, value),
-        *(nothing,) * 5,
+        *(nothing,) * 7,
     )
 
 
