@@ -111,6 +111,13 @@ class Difference:
         """Whether there is a position or an order that nobody here knows."""
         return bool(self.positions or self.orders)
 
+    def same_as(self, before: Difference) -> bool:
+        """Whether another look had found the same strangers."""
+        ids = (
+            {(each.client_id, each.venue_id, each.algo_id) for each in one.orders} for one in (before, self)
+        )
+        return dict(before.positions) == dict(self.positions) and next(ids) == next(ids)
+
     def words(self, symbols: Sequence[str]) -> str:
         parts = [f"position {symbols[index]} {qty / E8:+g}" for index, qty in self.positions.items()]
         parts += [f"order {symbols[each.symbol]} {each.client_id}" for each in self.orders]

@@ -36,6 +36,7 @@ _UNKNOWN_ORDER: Final = -2013
 _CREDITS: Final = "BNFCR"
 _MULTI_ASSETS: Final = "/fapi/v1/multiAssetsMargin"
 _FEE_BURN: Final = "/fapi/v1/feeBurn"
+_CROSSED: Final = "CROSSED"
 # Whoever asks too much gets these, whatever was asked: they say nothing of an order.
 _ASKED_TOO_MUCH: Final = frozenset({403, 418, 429})
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "USD")
@@ -46,6 +47,8 @@ _STATES: Final = {
     "CANCELED": OrderState.CANCELED,
     "PENDING_CANCEL": OrderState.ACCEPTED,
     "REJECTED": OrderState.REJECTED,
+    "NEW_INSURANCE": OrderState.ACCEPTED,  # of a liquidation
+    "NEW_ADL": OrderState.ACCEPTED,
     "EXPIRED": OrderState.EXPIRED,
     "EXPIRED_IN_MATCH": OrderState.EXPIRED,
     "TRIGGERING": OrderState.ACCEPTED,
@@ -106,7 +109,8 @@ class AccountView:
 
         Raises
         ------
-        ConfigError    it is in hedge mode, multi-assets mode or credits trading mode, or pays fees in BNB
+        ConfigError    it is in hedge mode, multi-assets mode or credits trading mode, pays fees in BNB, or a
+            symbol that is traded has isolated margin
         """
         mode = await self._api.query_futures_hedge_mode()
         if mode.dualSidePosition:
@@ -136,6 +140,20 @@ class AccountView:
                 "limit knows of them",
                 where=f"GET {_FEE_BURN}",
                 fix="switch it off: paying fees with BNB, in the preferences of futures trading",
+            )
+        settings = await self._api.query_futures_symbol_config()
+        isolated = [
+            f"{each.symbol} {each.leverage}x"
+            for each in settings
+            if each.symbol in self._index and each.marginType != _CROSSED
+        ]
+        if isolated:
+            raise ConfigError(
+                "symbols have isolated margin: a position there is liquidated with what was set aside for it "
+                "alone, maybe before its stop; sizes and limits count on the whole balance",
+                where="GET /fapi/v1/symbolConfig",
+                value=", ".join(isolated),
+                fix="set them to cross margin; they must be flat for that",
             )
 
     async def _switch(self, path: str, name: str) -> bool:

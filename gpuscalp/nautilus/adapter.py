@@ -10,12 +10,14 @@ refused, because what it would do instead shows nowhere.
 * Of the exchange's list only the symbols that are traded are read: it is decoded strictly, and one symbol
   anywhere in a state that the adapter does not know (``BREAK``) kept every session from starting.
 * Nautilus is told of no order that ended before it began.
+* The stream of the account's events is kept by ``gpuscalp.nautilus.user_stream``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any, Final, final
 
 import msgspec
@@ -31,6 +33,7 @@ from nautilus_trader.adapters.binance.common.symbol import BinanceSymbol
 from nautilus_trader.adapters.binance.futures.schemas.market import BinanceFuturesExchangeInfo
 
 from gpuscalp.errors import ConfigError
+from gpuscalp.nautilus.user_stream import REPLACED, UserStream
 from gpuscalp.schema import NS_PER_MS
 
 
@@ -46,9 +49,8 @@ class DataClients(BinanceLiveDataClientFactory):  # type: ignore[misc]
         return client
 
 
-@final
-class ExecClients(BinanceLiveExecClientFactory):  # type: ignore[misc]
-    """Makes the adapter's client of the account.
+def exec_clients(stream: UserStream) -> type[Any]:
+    """Return what makes the adapter's client of the account; its events come by a stream that is kept.
 
     Nautilus would make its positions again of the account's last 1,000 orders and 500 trades, at every start
     and after every cut: half a second for each symbol in which nothing else happens (2 cores, November 2026),
@@ -56,23 +58,29 @@ class ExecClients(BinanceLiveExecClientFactory):  # type: ignore[misc]
     nobody looked is booked here, from the exchange's trades; Nautilus begins with what is open now.
     """
 
-    @staticmethod
-    def create(**parts: Any) -> Any:
-        client, cache = BinanceLiveExecClientFactory.create(**parts), parts["cache"]
-        orders_of, fills_of = client.generate_order_status_reports, client.generate_fill_reports
+    @final
+    class ExecClients(BinanceLiveExecClientFactory):  # type: ignore[misc]
+        @staticmethod
+        def create(**parts: Any) -> Any:
+            client, cache = BinanceLiveExecClientFactory.create(**parts), parts["cache"]
+            orders_of, fills_of = client.generate_order_status_reports, client.generate_fill_reports
 
-        async def orders(command: Any) -> list[Any]:
-            reports = await orders_of(command)
-            return [each for each in reports if each.is_open or cache.order(each.client_order_id) is not None]
+            async def orders(command: Any) -> list[Any]:
+                reports = await orders_of(command)
+                known = cache.order
+                return [each for each in reports if each.is_open or known(each.client_order_id) is not None]
 
-        async def fills(command: Any) -> list[Any]:
-            reports = await fills_of(command)
-            return [each for each in reports if cache.client_order_id(each.venue_order_id) is not None]
+            async def fills(command: Any) -> list[Any]:
+                reports = await fills_of(command)
+                return [each for each in reports if cache.client_order_id(each.venue_order_id) is not None]
 
-        client.generate_order_status_reports = orders
-        client.generate_fill_reports = fills
-        _read_traded(client, parts["config"])
-        return client
+            client.generate_order_status_reports = orders
+            client.generate_fill_reports = fills
+            _read_traded(client, parts["config"])
+            _keep(client, stream)
+            return client
+
+    return ExecClients
 
 
 # The event time
@@ -184,6 +192,39 @@ def _read_traded(client: Any, config: Any) -> None:
     if not known:
         raise _other_adapter("GET /fapi/v1/exchangeInfo")
     endpoint._get_resp_decoder = _Listing(symbols)
+
+
+# The stream of the account
+
+
+def _keep(client: Any, stream: UserStream) -> None:
+    """Let a stream be subscribed to again by its keeper, and by nobody else.
+
+    Raises
+    ------
+    ConfigError    the adapter would do it in another way
+    """
+    told: list[Any] = []
+    try:
+        user = client._ws_client
+        loop, hand_on = user._loop, user._handler
+        user._loop, user._handler = SimpleNamespace(create_task=lambda _: None), told.append
+        for name in REPLACED:
+            setattr(user, name, lambda: told.append("again"))
+        for what, happens in {
+            "an event of the account": lambda: user._handle_stream_message(b"{}"),
+            "a listen key that has expired": lambda: user._handle_stream_message(b'{"e":"listenKeyExpired"}'),
+            "a stream that was cut": user._handle_stream_reconnect,
+            "a session that was cut": user._handle_reconnect,
+        }.items():
+            told.clear()
+            happens()
+            if len(told) != 1:
+                raise _other_adapter(what)
+        user._loop, user._handler = loop, hand_on
+        stream.take(user)
+    except AttributeError as error:
+        raise _other_adapter(str(error)) from None
 
 
 def _other_adapter(value: str) -> ConfigError:

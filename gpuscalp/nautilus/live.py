@@ -127,7 +127,8 @@ class NautilusSource:
 
     async def _run_node(self, folder: Path) -> None:
         place = self._config.nautilus
-        node = make_node(place, self._keys, self._names, self._link, folder=folder)
+        stream = self._looks.stream
+        node = make_node(place, self._keys, self._names, self._link, stream=stream, folder=folder)
         self._driver.watch_signals()
         watching = asyncio.create_task(self._timekeeper.watch())
         try:

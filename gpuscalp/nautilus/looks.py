@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, final
 
@@ -34,6 +35,7 @@ from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.feeds.rest import WeightBudget
 from gpuscalp.live.records import client_id
 from gpuscalp.nautilus.names import order_number
+from gpuscalp.nautilus.user_stream import UserStream
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
@@ -99,6 +101,7 @@ class Looks:
     difference : what the newest look left unexplained; None before the first
     blocked : it was confirmed, and holds up new positions
     strange_names : of all orders that were found and are none of ours
+    stream : brings what looks should not have to find
     """
 
     def __init__(
@@ -117,16 +120,15 @@ class Looks:
         self._account, self._broker, self._session_id = account, broker, session_id
         self._place, self._symbols, self._now = place, symbols, now
         self._hear, self._budget = hear, budget
-        self.counts = Counts()
+        self.counts, self.stream = Counts(), UserStream()
         self.difference: Difference | None = None
         self.found: Found | None = None
         self.blocked = False
         self._blamed: frozenset[int] = frozenset()
         self.strange_names: set[str] = set()
-        self.reason = "it has just begun"
         self.error = ""
         self._wanted = asyncio.Event()
-        self._began_ns = self._looked_ns = time.monotonic_ns()
+        self._began_ns = self._looked_ns = self._ended_ns = time.monotonic_ns()
         self._sent_ns: dict[int, int] = {}
         # What the exchange has charged since then, also while no process ran, was not looked at.
         self._agreed_ns = (until_ns or now()) - FUNDING_LATE_NS
@@ -136,7 +138,7 @@ class Looks:
 
     def want(self, reason: str) -> None:
         """Ask for a look soon."""
-        self.reason = reason
+        _LOG.debug("the account is to be looked at: %s", reason)
         self._wanted.set()
 
     def sent(self, order_id: int) -> None:
@@ -174,7 +176,8 @@ class Looks:
         if self.difference is None:
             return ("account:unseen",)
         age_s = (time.monotonic_ns() - self._looked_ns) / NS_PER_S
-        return ("account:unreachable",) if age_s > _STALE_LOOKS * self._place.look_s else ()
+        unreachable = ("account:unreachable",) if age_s > _STALE_LOOKS * self._place.look_s else ()
+        return (*unreachable, "account:deaf") if self.stream.lost or self.stream.deaf else unreachable
 
     async def check(self) -> None:
         """Have the account checked, as soon as the exchange answers: a session outlives its maintenance.
@@ -215,17 +218,20 @@ class Looks:
             await asyncio.sleep(self._pause_s)
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(self._place.look_s):
-                    await self._wanted.wait()
-            except TimeoutError:
-                self.reason = "it was time"
-            self._wanted.clear()
-            await asyncio.sleep(self._pause_s)
-            if not await self._look(self._place.unknown):
-                self._wanted.set()
+        """Look again and again, and keep the stream of events, until cancelled."""
+        keeping = asyncio.create_task(self.stream.keep(self))
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._place.look_s):
+                        await self._wanted.wait()
+                self._wanted.clear()
+                since_s = (time.monotonic_ns() - self._ended_ns) / NS_PER_S
+                await asyncio.sleep(max(_BREATH_S, self._pause_s - since_s))
+                if not await self._look(self._place.unknown):
+                    self._wanted.set()
+        finally:
+            keeping.cancel()
 
     async def take_over(self, rule: Rule) -> Difference:
         """Do with the strangers what an operator wants; return what is left.
@@ -281,6 +287,8 @@ class Looks:
             except Exception as error:
                 self.failed(error)
                 return False
+            finally:
+                self._ended_ns = time.monotonic_ns()
             self.error = ""
             self.counts.looks += 1
             return await self._judge(found, rule, numbers, self._broker.quiet(moves))
@@ -293,17 +301,19 @@ class Looks:
             for venue_id, name in found.client_ids.items()
             if (number := order_number(self._session_id, name)) is not None
         }
-        overdue = self._overdue()
+        overdue, missed = self._overdue(), False
         for heard in news(broker, found, number_of=numbers, overdue=overdue, known_ns=known_ns, ended=named):
             self.counts.found_trades += heard.kind is ReportKind.FILL
             self.counts.never_arrived += heard.kind is ReportKind.REJECTED
+            missed |= heard.order_id > 0 and heard.kind is not ReportKind.REJECTED
             self._hear(heard)
+        self._looked_ns, idle = time.monotonic_ns(), not broker.orders and not self._values()
+        self.stream.on_look(missed=missed, idle=idle, now_ns=self._looked_ns)
         before, difference = self.difference, compare(broker, found, names, quiet)
         # The first one may be half of something that is happening just now.
-        confirmed = difference.strange and before is not None and _same(before, difference)
+        confirmed = difference.strange and before is not None and difference.same_as(before)
         self.found, self.difference = found, difference
         self.strange_names |= {each.client_id for each in difference.orders}
-        self._looked_ns = time.monotonic_ns()
         if confirmed and rule != "block":
             try:
                 async with asyncio.timeout(_LOOK_MAX_S):
@@ -388,9 +398,3 @@ class Looks:
             for number in self._broker.orders
             if now_ns - self._sent_ns.get(number, self._began_ns) > window_ns
         }
-
-
-def _same(before: Difference, now: Difference) -> bool:
-    """Whether two looks have found the same strangers."""
-    ids = ({(each.client_id, each.venue_id, each.algo_id) for each in one.orders} for one in (before, now))
-    return dict(before.positions) == dict(now.positions) and next(ids) == next(ids)

@@ -38,9 +38,10 @@ from nautilus_trader.model.identifiers import InstrumentId, TraderId
 
 from gpuscalp.config import NautilusConfig
 from gpuscalp.nautilus.account import AccountView
-from gpuscalp.nautilus.adapter import DataClients, ExecClients
+from gpuscalp.nautilus.adapter import DataClients, exec_clients
 from gpuscalp.nautilus.keys import Keys, rest_url
 from gpuscalp.nautilus.node_log import without_stderr
+from gpuscalp.nautilus.user_stream import UserStream
 
 _ACCOUNT: Any = BinanceAccountType.USDT_FUTURES
 _TRADER = "GPUSCALP-001"
@@ -49,7 +50,13 @@ _LOG_BYTES = 1 << 20
 
 
 def make_node(
-    place: NautilusConfig, keys: Keys, instruments: Sequence[Any], link: Any, *, folder: Path
+    place: NautilusConfig,
+    keys: Keys,
+    instruments: Sequence[Any],
+    link: Any,
+    *,
+    stream: UserStream,
+    folder: Path,
 ) -> Any:
     """Return a node with one strategy, built and not started; needs a loop that runs.
 
@@ -57,6 +64,7 @@ def make_node(
     ----------
     instruments : ids of what is traded
     link : the strategy
+    stream : is given the connection on which the exchange tells of orders
     folder : for its log (gpuscalp.nautilus.node_log); standard output is not its to write to
     """
     common: dict[str, Any] = {
@@ -103,7 +111,7 @@ def make_node(
     node.log_guard = guard  # who lets go of it ends the log
     node.trader.add_strategy(link)
     node.add_data_client_factory(BINANCE, DataClients)
-    node.add_exec_client_factory(BINANCE, ExecClients)
+    node.add_exec_client_factory(BINANCE, exec_clients(stream))
     node.build()
     return node
 

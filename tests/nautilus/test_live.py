@@ -53,8 +53,10 @@ def test_cuts_lost_replies_and_a_kill_in_mid_position(tmp_path: Path, slow_bundl
         ) as live,
     ):
         live.wait_trading(2)
+        # Its stream is back after a second attempt; before that nothing is opened.
+        exchange.set_fault(Fault(kind="unknown_lost", path="/fapi/v1/listenKey", count=1))
         exchange.set_fault(Fault(kind="cut"))
-        live.wait_trading(2)
+        live.wait_trading(6)
         # Carried out without an answer, and neither carried out nor answered: asked about, not sent again.
         for kind in ("unknown_executed", "timeout_lost"):
             exchange.set_fault(Fault(kind=kind, path="/fapi/v1/order", count=1, delay_ms=200))

@@ -78,6 +78,36 @@ def test_no_look_is_made_while_the_exchange_takes_no_calls(way: str) -> None:
     assert asked[1] - asked[0] >= 0.9
 
 
+def test_a_look_waits_only_for_what_looks_have_used_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited as long after a quiet minute: so long an entry without an answer stood without a stop."""
+    scene = Scene(found())
+    scene.account.weight = 100
+    scene.begin()
+    clock, slept, sleep = [0], [], asyncio.sleep
+
+    async def pass_by(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += round(seconds * 10**9)
+        await sleep(0)
+
+    monkeypatch.setattr(looks.time, "monotonic_ns", lambda: clock[0])
+    scene.first()
+    monkeypatch.setattr(asyncio, "sleep", pass_by)
+
+    async def work() -> None:
+        running = asyncio.create_task(scene.looks.run())
+        for quiet_s in (12, 0, 2):
+            clock[0] += quiet_s * 10**9
+            before = scene.looks.counts.looks
+            scene.looks.want("a test")
+            while scene.looks.counts.looks == before:
+                await sleep(0)
+        running.cancel()
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+    assert slept == [0.01, 5.0, 3.0], "a breath, the whole pause, what is left of it"
+
+
 def test_a_look_without_an_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is half open stood still for ever, and no later look was made."""
     monkeypatch.setattr(looks, "_LOOK_MAX_S", 0.05)

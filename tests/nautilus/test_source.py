@@ -69,6 +69,7 @@ class Scene:
             patience_s=0.0,
             sent=lambda _: None,
             check=self.check,
+            stream=None,
             error="",
         )
         self.sent: list[str] = []
