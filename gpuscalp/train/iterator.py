@@ -196,6 +196,7 @@ def binned_matrix(
         options["cache_host_ratio"] = 1.0
     with _held_interrupt() as interrupt:
         matrix = form(Walk(), **options)
+    device.release()
     tally = Tally.joined(gather(tally))
     if reference is None and np.count_nonzero(tally.count) < 2:
         raise DataError(

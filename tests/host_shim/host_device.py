@@ -245,27 +245,33 @@ def _finish(at: tuple[Stream, _Mark] | None) -> None:
 
 
 class Pool:
-    """``cupy.get_default_memory_pool()``: what lives of its memory never exceeds its limit (0: none)."""
+    """``cupy.get_default_memory_pool()``: what lives of its memory never exceeds its limit (0: none).
+
+    What is freed is kept for what comes next, and is used by nobody else, until it is given back. Blocks that
+    are kept join and split as they are needed.
+    """
 
     def __init__(self) -> None:
-        self._limit = self._live_bytes = self.peak_bytes = 0
+        self._limit = self._live_bytes = self._kept_bytes = self.peak_bytes = 0
 
     def hold(self, array: np.ndarray) -> None:
         """Count new memory until it is gone; ``MemoryError`` is what CuPy's ``OutOfMemoryError`` is here."""
         if self._limit and self._live_bytes + array.nbytes > self._limit:
             raise MemoryError(f"out of memory allocating {array.nbytes} bytes, {self._live_bytes} are in use")
-        self._drop(-array.nbytes)
+        self._live_bytes += array.nbytes
+        self._kept_bytes -= min(self._kept_bytes, array.nbytes)
         self.peak_bytes = max(self.peak_bytes, self._live_bytes)
         weakref.finalize(array, self._drop, array.nbytes)
 
     def _drop(self, byte_count: int) -> None:
         self._live_bytes -= byte_count
+        self._kept_bytes += byte_count
 
     def total_bytes(self) -> int:
-        return self._live_bytes
+        return self._live_bytes + self._kept_bytes
 
     def free_bytes(self) -> int:
-        return 0
+        return self._kept_bytes
 
     def get_limit(self) -> int:
         return self._limit
@@ -274,7 +280,8 @@ class Pool:
         self._limit = size
 
     def free_all_blocks(self) -> None:
-        """Give back what is kept for later: nothing is."""
+        """Give back what is kept for later."""
+        self._kept_bytes = 0
 
 
 class Graph:
