@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gpuscalp.worker.memory import SLOTS
+from gpuscalp.worker.process import Process
 from tests.conftest import missing_gpu
 from tests.worker.rig import SYMBOLS, WAIT_S, Rig, eager, fleet_of, specs
 
@@ -321,7 +322,7 @@ def test_a_gpu_comes_back_after_a_fault(rig, kind):
     assert run.rejected == []
 
 
-def test_closing_leaves_nothing(truth, closed):
+def test_closing_leaves_nothing_and_says_what_does_not_end(truth, closed, monkeypatch):
     gc.collect()
     before = _descriptors()
     fleet = fleet_of(specs(truth, workers=2), eager())
@@ -331,8 +332,13 @@ def test_closing_leaves_nothing(truth, closed):
     pids = [run.pid(0), run.pid(1)]
     fleet.fail(0, "ecc")
     run.step()
-    fleet.close()
-    fleet.close()
+    with monkeypatch.context() as stuck:  # in a driver
+        stuck.setattr(Process, "gone", lambda *_: False)
+        assert not fleet.close()
+        assert not fleet.gone()
+    assert fleet.close()
+    assert fleet.close()
+    assert fleet.gone()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     del run, fleet
     gc.collect()
