@@ -16,7 +16,14 @@ from benchmarks.parts import failures
 Verdict = Literal["met", "missed", "not measured"]
 Document = Mapping[str, Any]
 
-PARTS: Final = ("gpu", "gpu_recordings", "gpu_batch", "gpu_worker", "crossover")
+# What a run measures, and the parts of it that can be run alone.
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "gpu": ("stream", "peer", "ledger", "memory", "forest"),
+    "gpu_recordings": (),
+    "gpu_batch": ("features", "ticks_to_features", "shared_set", "training"),
+    "gpu_worker": (),
+    "crossover": (),
+}
 LEDGER_FRAMES: Final = 10_000
 SLOPE_MINUTES: Final = 30
 TRAINING_ROWS: Final = 9.9e7  # of 1e8, without those at the end that have no label
@@ -65,6 +72,8 @@ def _bar(name: str, judge: Callable[[Document], tuple[str, bool]], result: Docum
         found, met = judge(result)
     except NotMeasuredError as why:
         return Bar(name, str(why), "not measured")
+    except KeyError as missing:
+        return Bar(name, f"there is no {missing}", "not measured")
     return Bar(name, found, "met" if met else "missed")
 
 
@@ -170,6 +179,21 @@ def _training(result: Document) -> tuple[str, bool]:
     return f"{training['peak_gpu_mb']:,} MB, {share:.1%}", share < 0.5
 
 
+def _nvforest(result: Document) -> tuple[str, bool]:
+    forest = _part(result, "gpu", "forest")
+    if "nvforest" in forest["skipped"]:
+        raise NotMeasuredError(forest["skipped"]["nvforest"])
+    ratios = [row["ratio_nvforest"] for row in forest["table"]]
+    return f"{min(ratios):.2f} to {max(ratios):.2f} times our time", True
+
+
+def _crossover(result: Document) -> tuple[str, bool]:
+    points = _part(result, "crossover")["points"]
+    if not any(point["device"] == "cuda" for point in points):
+        raise NotMeasuredError("no point on a GPU")
+    return f"{len(points)} points", True
+
+
 def _slope(result: Document) -> tuple[str, bool]:
     memory = _part(result, "gpu", "memory")
     if memory["minutes"] < SLOPE_MINUTES:
@@ -199,6 +223,8 @@ _BARS: Final[dict[str, Callable[[Document], tuple[str, bool]]]] = {
     "batch ≥ 50 % of the ceiling that binds": _batch,
     "rolling columns ≥ 5 times cuDF": _cudf,
     "training, 1e8 rows: peak < half of the float matrix": _training,
+    "the forest beside nvForest": _nvforest,
+    "crossover: both devices measured": _crossover,
     f"memory of {SLOPE_MINUTES} minutes: slope 0": _slope,
     "takeover ≤ 1 s": _takeover,
 }
