@@ -24,6 +24,7 @@ ALL_MET: dict[str, Any] = {
             "features": 214,
             "trees": 4_500,
             "cuda": {"p50_us": 254.6, "p99_us": 284.0},
+            "paced": {"asleep": {"p50_us": 669.0, "p99_us": 990.0}},
             "ratio_peer": 146.4,
         },
         "peer": {"whole": {"p50_us": 37_277.5}},
@@ -67,7 +68,7 @@ def others(result: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 def test_all_bars_are_met_by_a_run_that_meets_them():
     found = bars(ALL_MET)
-    assert len(found) == 16
+    assert len(found) == 17
     assert {bar.verdict for bar in found} == {"met"}
     assert exit_code(found) == 0
 
@@ -89,6 +90,7 @@ OTHER_COPIES = "ParityError: other copies than the packed ticks and the answer"
         ("gpu.ledger", {"failed": OTHER_COPIES}, "copies of 10,000 frames: one in, one out"),
         ("gpu.stream.cuda.p50_us", 300.0, "stream, 512 × 200 columns × 5 × 300 rounds: p50 < 300 µs"),
         ("gpu.stream.cuda.p99_us", 1_000.0, "the same: p99 < 1 ms"),
+        ("gpu.stream.paced.asleep.p99_us", 3_900.0, "the same, a step every 20 ms: p99 < 1 ms"),
         ("gpu.stream.ratio_peer", 9.9, "stream ≥ 10 times plain CuPy"),
         ("gpu_batch.features.share_of_ceiling", 0.499, "batch ≥ 50 % of the ceiling that binds"),
         ("gpu_batch.shared_set.ratio_cudf", 4.9, "rolling columns ≥ 5 times cuDF"),
@@ -142,6 +144,7 @@ def test_what_falls_short_of_a_bar_is_missed(path, value, bar):
             "stream, 512 × 200 columns × 5 × 300 rounds: p50 < 300 µs",
             "p50_us",
         ),
+        ("gpu.stream.paced", {"p99_us": 3_900.0}, "the same, a step every 20 ms: p99 < 1 ms", "asleep"),
         ("gpu_tests", {"passed": 74}, "tests marked gpu pass", "there is no 'exit_code'"),
         ("gpu.memory.minutes", 1.0, "memory of 30 minutes: slope 0", "over 1 minutes"),
         ("gpu_worker", {"failed": "DeviceError: no GPU"}, "takeover ≤ 1 s", "DeviceError: no GPU"),
@@ -162,7 +165,7 @@ def test_a_run_that_died_at_once_has_measured_nothing():
 
 def test_table_has_a_line_for_each_bar():
     lines = table(bars(changed("gpu.stream.cuda.p50_us", 333.0))).splitlines()
-    assert len(lines) == 17
+    assert len(lines) == 18
     (line,) = [line for line in lines if "p50" in line]
     assert line.split()[-3:] == ["333", "µs", "missed"]
     assert len({len(line) for line in lines if line.endswith(" met")}) == 1
@@ -208,7 +211,7 @@ def test_benchmarks_come_first_and_a_sanitizer_that_takes_too_long_is_not_measur
     assert ran[1] == ["-m", "pytest", "-m", "gpu", "-k", "forest"]
     assert [command[2] for command in ran[2:]] == ["memcheck", "racecheck"]
     written = json.loads((tmp_path / "a-card-2026-11-26.json").read_text())
-    assert len(written["bars"]) == 16
+    assert len(written["bars"]) == 17
     (missing,) = [bar for bar in written["bars"] if bar["verdict"] != "met"]
     assert missing == {
         "bar": "racecheck is clean",
@@ -249,7 +252,7 @@ def test_bars_stand_in_the_file_before_the_next_process_begins(played, tmp_path,
     monkeypatch.setattr(gpu_run, "_run", ended)
     with pytest.raises(KeyboardInterrupt):
         gpu_run.main()
-    assert len(json.loads((tmp_path / "a-card-2026-11-26.json").read_text())["bars"]) == 16
+    assert len(json.loads((tmp_path / "a-card-2026-11-26.json").read_text())["bars"]) == 17
 
 
 def test_no_gpu_is_a_failure_and_nothing_is_run(played, capsys):

@@ -41,9 +41,15 @@ def test_all_figures_are_there(tmp_path, monkeypatch, capsys):
     assert set(result) == {"parity", *PARTS["gpu"]}
     assert result["stream"]["features"] == 214
     assert result["stream"]["trees"] == 5 * 2 * 3
-    assert result["stream"]["steps"] == {"cuda": 6, "paced": 1, "cpu": 1}
-    for name in ("cpu", "cuda", "paced", "combine"):
-        assert 0 < result["stream"][name]["p50_us"] <= result["stream"][name]["p99_us"]
+    stream = result["stream"]
+    assert stream["steps"] == {"cuda": 6, "cpu": 1, "paced": 2}
+    assert set(stream["paced"]) == {"asleep", "spinning", "beating"}
+    for taken in (stream["cpu"], stream["cuda"], stream["unpaced"], *stream["paced"].values()):
+        assert 0 < taken["p50_us"] <= taken["p99_us"]
+    for taken in (stream["unpaced"], *stream["paced"].values()):
+        assert taken["graph"]["p99_us"] == 0.0, "no time passes on the card here"
+        assert 0 < taken["host"]["p50_us"] < taken["p99_us"]
+        assert set(taken["slowest"]) == {"host_us", "graph_us", "rest_us"}
     assert result["peer"]["features"]["p50_us"] > 0
     assert "whole" in result["peer"] or result["peer"]["skipped"]
     assert result["ledger"]["host_to_device"] == {"copies": 70, "bytes": 70 * (64 + 64 + 8 * 64)}
