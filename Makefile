@@ -9,6 +9,8 @@ EXTRAS ?=
 WORKERS ?= logical
 # Minutes of stepping for the slope of a GPU's memory: make gpu MINUTES=30
 MINUTES ?= 1
+# Parts of it that run alone: make gpu PARTS="gpu_batch.training tests"
+PARTS ?=
 # Further arguments for pytest: make test ARGS="tests/ops -k ladder"
 ARGS ?=
 
@@ -64,7 +66,7 @@ bench: $(STAMP)  ## benchmarks as ratios to other libraries
 	$(RUN) -m benchmarks $(ARGS)
 
 gpu: $(STAMP)  ## what needs a GPU (none is a failure): benchmarks, tests, sanitizers, verdict; MINUTES=1
-	$(RUN) -m benchmarks.gpu_run --minutes $(MINUTES) -- $(ARGS)
+	$(RUN) -m benchmarks.gpu_run --minutes $(MINUTES) --parts $(PARTS) -- $(ARGS)
 
 wheel: $(STAMP)  ## build dist/*.whl
 	$(RUN) -m build --wheel --no-isolation --outdir dist .

@@ -3,9 +3,11 @@
 Without a name: batch, stream, forest, training, import and worker. ``drift`` and ``adaptation`` take minutes;
 ``distributed`` wants Ray; ``backtest`` wants recordings and peers; ``gpu``, ``gpu_batch``, ``gpu_worker`` and
 ``gpu_recordings`` run what needs a CUDA device and fail without one; ``crossover`` measures both devices, or
-the CPU alone, and writes no profile. With ``--out`` the result, with commit, machine and versions, is written
-to a file after each of them; in a folder it gets the name of the GPU (or "cpu") and the date. One that fails
-is in the result with its error, the others run all the same, and the exit code is 1.
+the CPU alone, and writes no profile. Of ``gpu`` and ``gpu_batch`` parts can be named: ``gpu_batch.training``.
+With ``--out`` the result, with commit, machine and versions, is written to a file after each of them, and
+after each part; in a folder it gets the name of the GPU (or "cpu") and the date. With ``--add`` what the file
+has of others stays, with the commit of each in ``commits``. One that fails is in the result with its error,
+the others run all the same, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bars import PARTS
 from benchmarks.environment import ROOT, environment
 from benchmarks.parts import attempt, failures
 
@@ -92,16 +95,16 @@ def backtest() -> dict[str, Any]:
     return bench_backtest.run()
 
 
-def gpu(minutes: float = 1.0) -> dict[str, Any]:
+def gpu(**options: Any) -> dict[str, Any]:
     from benchmarks import bench_gpu
 
-    return bench_gpu.run(minutes=minutes)
+    return bench_gpu.run(**options)
 
 
-def gpu_batch() -> dict[str, Any]:
+def gpu_batch(**options: Any) -> dict[str, Any]:
     from benchmarks import bench_gpu_batch
 
-    return bench_gpu_batch.run()
+    return bench_gpu_batch.run(**options)
 
 
 def gpu_recordings() -> dict[str, Any]:
@@ -116,7 +119,7 @@ def crossover() -> dict[str, Any]:
     return bench.measure()
 
 
-BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
+BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "batch": batch,
     "stream": stream,
     "forest": forest,
@@ -151,32 +154,70 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which")
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, *part_names(), []], help="which")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--out", type=Path, help="also write the result to this file, or into this folder")
+    parser.add_argument("--add", action="store_true", help="keep what the file has of others")
     parser.add_argument(
         "--minutes", type=float, default=1.0, help="gpu: how long to step for the slope of its memory"
     )
     arguments = parser.parse_args()
     names = arguments.names or [name for name in BENCHMARKS if name not in NAMED_ONLY]
-    result: dict[str, Any] = {"environment": environment()}
-    for name in names:
-        measure = partial(gpu, arguments.minutes) if name == "gpu" else BENCHMARKS[name]
-        result[name] = attempt(name, measure)
+    found = environment()
+    result: dict[str, Any] = {}
+    out: Path | None = arguments.out
+    if out is not None:
+        out = out / result_name(found) if out.is_dir() else out
+        result = json.loads(out.read_text(encoding="utf-8")) if arguments.add and out.exists() else {}
+    result |= {"environment": found}
+    failed: list[str] = []
+
+    def keep(name: str, older: dict[str, Any], measured: dict[str, Any]) -> None:
+        result[name] = older | measured
+        if out is not None:
+            write(out, result)
+
+    for name, only in _by_benchmark(names).items():
+        older = {part: value for part, value in result.get(name, {}).items() if only and part != "failed"}
+        kept = partial(keep, name, older)
+        options: dict[str, Any] = {"only": only, "keep": kept} if PARTS.get(name) else {}
+        if name == "gpu":
+            options["minutes"] = arguments.minutes
+        if arguments.add:
+            run = [f"{name}.{part}" for part in only or PARTS.get(name, ())] or [name]
+            commits = dict.fromkeys(run, found["commit"])
+            result["commits"] = result.get("commits", {}) | commits
+        measured = attempt(name, partial(BENCHMARKS[name], **options))
+        failed += failures(measured)
+        kept(measured)
         if not arguments.json:
-            print(f"{name}: {json.dumps(result[name], indent=2)}", flush=True)
-        if arguments.out:
-            write(arguments.out, result)
+            print(f"{name}: {json.dumps(measured, indent=2)}", flush=True)
     if arguments.json:
         print(json.dumps(result, indent=2))
-    return 1 if failures(result) else 0
+    return 1 if failed else 0
+
+
+def part_names() -> list[str]:
+    """Return the names of what can run alone."""
+    return [f"{name}.{part}" for name, parts in PARTS.items() for part in parts]
+
+
+def _by_benchmark(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the benchmarks in their order, each with the parts of it that are named; none: all of it."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        benchmark, _, part = name.partition(".")
+        found.setdefault(benchmark, [])
+        found[benchmark] += [part] if part and benchmark not in names else []
+    return found
 
 
 def write(out: Path, result: dict[str, Any]) -> None:
-    """Write a result to a file, or into a folder."""
-    out = out / result_name(result["environment"]) if out.is_dir() else out
+    """Write a result, whole or not at all: whoever ends a run may do it now."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    replaced = out.with_suffix(".new")
+    replaced.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    replaced.replace(out)
 
 
 def result_name(found: dict[str, Any]) -> str:

@@ -5,14 +5,14 @@ The stream from closed frames to signals (gpu_stream), the forest from one row t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks import gpu_forest, gpu_stream
 from benchmarks.gpu_stream import Setup
-from benchmarks.parts import attempt
+from benchmarks.parts import Keep, attempt_each
 from gpuscalp.bench.model import made_up_forest
 from gpuscalp.forest_reader import read_booster
 from gpuscalp.ops.by_device import ops_for
@@ -28,12 +28,15 @@ def run(
     ledger_steps: int = 10_000,
     rounds: int = 300,
     rows: Sequence[int] = gpu_forest.ROWS,
+    only: Collection[str] = (),
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
     """Return all figures; of a part that fails the error.
 
     Parameters
     ----------
     minutes : of stepping, for the slope of the GPU's memory
+    only, keep : see ``attempt_each``; ``parity`` is always there
 
     Raises
     ------
@@ -45,18 +48,19 @@ def run(
     sample = gpu_stream.feature_rows(symbols, frames, warm_up=min(warm_up, 520), count=20_000)
     forest, members = _model(sample, rounds)
     setup = Setup(symbols, frames, forest, members)
-    result: dict[str, Any] = {"parity": gpu_stream.parity(setup, warm_up)}
-    for name, measure in (
-        ("stream", lambda: gpu_stream.times(setup, steps, warm_up)),
-        ("peer", lambda: gpu_stream.peer(setup, steps // 3, min(warm_up, 100))),
-        ("ledger", lambda: gpu_stream.ledger(setup, ledger_steps)),
-        ("memory", lambda: gpu_stream.memory(setup, minutes)),
-        ("forest", lambda: gpu_forest.run(forest, members, sample, rows)),
-    ):
-        result[name] = attempt(f"gpu: {name}", measure)
-    if "whole" in result["peer"] and "cuda" in result["stream"]:
-        ours = result["stream"]["cuda"]["p50_us"]
-        result["stream"]["ratio_peer"] = round(result["peer"]["whole"]["p50_us"] / ours, 2)
+    parity = {"parity": gpu_stream.parity(setup, warm_up)}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "stream": lambda: gpu_stream.times(setup, steps, warm_up),
+        "peer": lambda: gpu_stream.peer(setup, steps // 3, min(warm_up, 100)),
+        "ledger": lambda: gpu_stream.ledger(setup, ledger_steps),
+        "memory": lambda: gpu_stream.memory(setup, minutes),
+        "forest": lambda: gpu_forest.run(forest, members, sample, rows),
+    }
+    told = None if keep is None else lambda found: keep(parity | found)
+    result = parity | attempt_each("gpu", parts, only=only, keep=told)
+    stream, peer = result.get("stream", {}), result.get("peer", {})
+    if "whole" in peer and "cuda" in stream:
+        stream["ratio_peer"] = round(peer["whole"]["p50_us"] / stream["cuda"]["p50_us"], 2)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Batches on a GPU: ``python -m benchmarks.bench_gpu_batch``; part of ``python -m benchmarks gpu``.
+"""Batches on a GPU: ``python -m benchmarks gpu_batch``.
 
 Bits first, then times. Features are computed from channels that lie on the device, chunk after chunk into the
 same memory, and compared with the ceilings that a plain copy and the card's lanes set (benchmarks.gpu_work).
@@ -6,13 +6,11 @@ same memory, and compared with the ceilings that a plain copy and the card's lan
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ import numpy as np
 from benchmarks import gpu_training
 from benchmarks.environment import ROOT
 from benchmarks.gpu_work import ceiling, context_work, ladder_work
-from benchmarks.parts import attempt
+from benchmarks.parts import Keep, attempt_each
 from gpuscalp.bench import batch as shared_set
 from gpuscalp.bench import stream
 from gpuscalp.config import FeatureConfig, GridConfig
@@ -49,7 +47,13 @@ class Card:
 
 
 def run(
-    symbol_frames: float = 1e8, rows: float = 1e8, *, symbols: int = SYMBOLS, repeats: int = 5
+    symbol_frames: float = 1e8,
+    rows: float = 1e8,
+    *,
+    symbols: int = SYMBOLS,
+    repeats: int = 5,
+    only: Collection[str] = (),
+    keep: Keep | None = None,
 ) -> dict[str, Any]:
     """Return all figures; of a part that fails the error.
 
@@ -59,6 +63,7 @@ def run(
     rows : of the training; they exist one chunk at a time
     symbols : of both
     repeats : of what is compared with another library
+    only, keep : see ``attempt_each``
 
     Raises
     ------
@@ -71,7 +76,7 @@ def run(
         "shared_set": lambda: against_cudf(repeats=repeats),
         "training": lambda: gpu_training.run(rows, symbols=symbols),
     }
-    return {name: attempt(f"gpu_batch: {name}", measure) for name, measure in parts.items()}
+    return attempt_each("gpu_batch", parts, only=only, keep=keep)
 
 
 # ---- features -------------------------------------------------------------------------------------------
@@ -300,16 +305,3 @@ def against_cudf(*, frames: int = 1_000_000, repeats: int = 5) -> dict[str, Any]
         if not off <= shared_set.TOLERANCE * np.abs(wanted).max():
             raise ParityError("a column of cuDF's is not ours", where=name, value=float(off))
     return found | {"cudf_s": cudf_s, "ratio_cudf": cudf_s / found["gpuscalp_s"]}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--symbol-frames", type=float, default=1e8)
-    parser.add_argument("--rows", type=float, default=1e8)
-    parser.add_argument("--symbols", type=int, default=SYMBOLS)
-    arguments = parser.parse_args()
-    print(json.dumps(run(arguments.symbol_frames, arguments.rows, symbols=arguments.symbols), indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,13 +23,15 @@ from gpuscalp.bench.model import write_model
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.config.live import EngineConfig
 from gpuscalp.device import DeviceName
-from gpuscalp.errors import ParityError
+from gpuscalp.errors import DeviceError, ParityError
 from gpuscalp.frames import ClosedFrames
 from gpuscalp.inference import HostInference, chunk_digests
 from gpuscalp.ops.by_device import ops_for
 from gpuscalp.pipeline import FeaturePipeline, FeatureStream
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.worker import Fleet, WorkerSpec
+
+LEAD_S: Final = 60.0  # a worker that does not lead by then is not going to
 
 
 def run(
@@ -39,7 +41,7 @@ def run(
 
     Raises
     ------
-    DeviceError    the device cannot run here
+    DeviceError    the device cannot run here, or the worker does not come to lead
     ParityError    the worker's margins are not the CPU's
     """
     ops_for(device)
@@ -102,7 +104,12 @@ class _Bench:
     def _lead(self) -> list[float]:
         """Take frames until the worker leads; return what ``begin`` took."""
         taken = []
+        until = time.monotonic() + LEAD_S
         while self._worker["state"] != "leading":
+            if time.monotonic() > until:
+                raise DeviceError(
+                    f"the worker does not lead after {LEAD_S:g} s", value=self._fleet.status()["why"]
+                )
             taken.append(self._frame()[0])
             time.sleep(0.01)
         return taken

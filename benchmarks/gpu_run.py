@@ -1,8 +1,9 @@
 """``make gpu``: benchmarks, tests and sanitizers on a GPU, and a verdict: ``python -m benchmarks.gpu_run``.
 
 Each is a process of its own, so that none hides what the next would have said. At the end one table says of
-each bar whether it was met; it is in the file of results too. Exit code: 0 all bars are met, 1 one was missed
-or there is no GPU, 3 none was missed and one was not measured. What follows ``--`` is for pytest.
+each bar whether it was met; it is in the file of results too, as it stands after each process. Exit code: 0
+all bars are met, 1 one was missed or there is no GPU, 3 none was missed and one was not measured. With
+``--parts`` some run alone, and the day's file keeps what it has of others. What follows ``--`` is for pytest.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.__main__ import result_name, write
-from benchmarks.bars import PARTS, SANITIZER_CODE, bars, documents, exit_code, table
+from benchmarks.__main__ import part_names, result_name, write
+from benchmarks.bars import PARTS, SANITIZER_CODE, Bar, bars, documents, exit_code, table
 from benchmarks.environment import ROOT, environment
 
 TOOLS: Final = ("memcheck", "racecheck")
@@ -29,6 +30,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    runs = [*PARTS, *part_names(), "tests", *TOOLS]
+    parser.add_argument("--parts", nargs="*", choices=runs, default=[], metavar="NAME", help=", ".join(runs))
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of results")
     parser.add_argument("--minutes", type=float, default=1.0, help="of stepping, for the slope of the memory")
     parser.add_argument("--sanitizer-minutes", type=float, default=30.0, help="at most, of each sanitizer")
@@ -40,20 +43,34 @@ def main() -> int:
         return 1
     arguments.out.mkdir(parents=True, exist_ok=True)
     out = arguments.out / result_name(found)
-    out.unlink(missing_ok=True)  # an older one of the same day would stand for what does not run
-    _run(["-m", "benchmarks", *PARTS, "--minutes", str(arguments.minutes), "--out", str(out)])
+    wanted = arguments.parts or [*PARTS, "tests", *TOOLS]
+    if not arguments.parts:
+        out.unlink(missing_ok=True)  # an older one of the same day would stand for what does not run
+    if measured := [name for name in wanted if name not in ("tests", *TOOLS)]:
+        options = ["--minutes", str(arguments.minutes), "--add", "--out", str(out)]
+        _run(["-m", "benchmarks", *measured, *options])
     result: dict[str, Any] = {"environment": found}
     if out.exists():
         result = json.loads(out.read_text(encoding="utf-8"))
-    result["gpu_tests"] = {"exit_code": _run([*_TESTS, *arguments.pytest])}
-    result["sanitizers"] = {}
+    verdict = _judge(result, out)
+    if "tests" in wanted:
+        result["gpu_tests"] = {"exit_code": _run([*_TESTS, *arguments.pytest]), "commit": found["commit"]}
+        verdict = _judge(result, out)
     for tool in TOOLS:
-        result["sanitizers"][tool] = _sanitize(tool, arguments.sanitizer_minutes)
+        if tool in wanted:
+            ended = _sanitize(tool, arguments.sanitizer_minutes) | {"commit": found["commit"]}
+            result["sanitizers"] = result.get("sanitizers", {}) | {tool: ended}
+            verdict = _judge(result, out)
+    print(f"\n{table(verdict)}\n\n{out}")
+    return exit_code(verdict)
+
+
+def _judge(result: dict[str, Any], out: Path) -> list[Bar]:
+    """Hold the bars against what there is, and write both."""
     verdict = bars(result)
     result["bars"] = documents(verdict)
     write(out, result)
-    print(f"\n{table(verdict)}\n\n{out}")
-    return exit_code(verdict)
+    return verdict
 
 
 def _sanitize(tool: str, minutes: float) -> dict[str, Any]:

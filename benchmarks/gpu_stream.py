@@ -31,6 +31,8 @@ from gpuscalp.schema import NS_PER_MS
 
 FRAME_MS = 100
 DISTINCT = 64  # frames of the made-up market, over and over
+PACE_S, SPIN_S, BEAT_S, BEAT_ROWS = 0.02, 0.002, 0.005, 32
+Wait = Callable[[float], None]  # until then, by time.perf_counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,44 +121,130 @@ def parity(setup: Setup, steps: int) -> dict[str, Any]:
 def times(setup: Setup, steps: int, warm_up: int) -> dict[str, Any]:
     """Return the steps of both engines, each alone, and how they compare.
 
-    The CPU, of which a step takes a hundred times as long, gets a tenth of the steps. ``paced`` is the GPU
-    stepped as a session steps it, once in a frame: between two steps a card clocks down.
+    The CPU, of which a step takes a hundred times as long, gets a tenth of the steps, what is split and paced
+    a third. ``paced`` is the GPU stepped once in ``PACE_S``, as a session steps it, in three ways: the thread
+    sleeps; it sleeps, and keeps its core busy at the end; it sleeps, and the card predicts every ``BEAT_S``.
     """
     ensemble = Ensemble(setup.forest, Calibration.identity(), np.array([-1.0, 0.0, 1.0]))
-    combined: list[float] = []
 
-    def measure(engine: HostInference | CudaInference, count: int, pause_s: float = 0.0) -> list[float]:
+    def measure(
+        engine: HostInference | CudaInference,
+        count: int,
+        wait: Wait | None = None,
+        split: Split | None = None,
+    ) -> list[float]:
         taken = []
+        due_s = 0.0
         for frame in range(warm_up + count):
             closed = setup.dated(frame)
-            if frame >= warm_up:
-                time.sleep(pause_s)
+            if frame >= warm_up and wait is not None:
+                due_s = max(due_s + PACE_S, time.perf_counter())
+                wait(due_s)
             start = time.perf_counter_ns()
             answer: Answer = engine.step(closed)
-            middle = time.perf_counter_ns()
             ensemble.combine(answer.margins)
             end = time.perf_counter_ns()
             if frame >= warm_up:
                 taken.append((end - start) / 1e3)
-                combined.append((end - middle) / 1e3)
+                if split is not None:
+                    split.keep(start, end)
         return taken
 
     cuda = CudaInference(setup.pipeline("cuda"), setup.forest)
-    found = {
-        "cuda": measure(cuda, steps),
-        "paced": measure(cuda, max(1, steps // 30), FRAME_MS / 1e3),
-        "cpu": measure(HostInference(setup.pipeline("cpu"), setup.forest), max(1, steps // 10)),
-    }
+    found = {"cuda": measure(cuda, steps)}
+    found["cpu"] = measure(HostInference(setup.pipeline("cpu"), setup.forest), max(1, steps // 10))
+    timed = _Timed(cuda)
+    waits = {"asleep": _sleep, "spinning": _spin, "beating": _beat(cuda, setup.forest.feature_count)}
+    parts = {}
+    for name, wait in {"unpaced": None, **waits}.items():
+        split = Split(timed)
+        measure(cuda, max(1, steps // 3), wait, split)
+        parts[name] = split.summary()
     cuda.close()
     result: dict[str, Any] = {
         "symbols": setup.symbols,
         "features": setup.forest.feature_count,
         "trees": setup.forest.tree_count,
-        "steps": {name: len(taken) for name, taken in found.items()},
+        "steps": {name: len(taken) for name, taken in found.items()} | {"paced": max(1, steps // 3)},
         **{name: summary(taken) for name, taken in found.items()},
-        "combine": summary(combined),
+        "unpaced": parts.pop("unpaced"),
+        "paced": parts,
     }
     return result | {"ratio_cpu": round(result["cpu"]["p50_us"] / result["cuda"]["p50_us"], 2)}
+
+
+def _sleep(due_s: float) -> None:
+    time.sleep(max(0.0, due_s - time.perf_counter()))
+
+
+def _spin(due_s: float) -> None:
+    _sleep(due_s - SPIN_S)
+    while time.perf_counter() < due_s:
+        pass
+
+
+def _beat(engine: CudaInference, columns: int) -> Wait:
+    rows = np.zeros((BEAT_ROWS, columns), np.float32)
+
+    def wait(due_s: float) -> None:
+        while due_s - time.perf_counter() > BEAT_S:
+            time.sleep(BEAT_S)
+            engine.margins(rows)
+        _sleep(due_s)
+
+    return wait
+
+
+class _Timed:
+    """An engine's graph between two events, and when it had been launched."""
+
+    def __init__(self, engine: CudaInference) -> None:
+        self._cuda = import_cupy().cuda
+        self._events = [self._cuda.Event(disable_timing=False) for _ in range(2)]
+        self._replay, self.launched_ns = engine._replay, 0
+        engine._replay = self
+
+    def __call__(self) -> None:
+        begin, end = self._events
+        begin.record()
+        self._replay()
+        end.record()
+        self.launched_ns = time.perf_counter_ns()
+
+    def graph_us(self) -> float:
+        return 1e3 * float(self._cuda.get_elapsed_time(*self._events))
+
+
+class Split:
+    """What steps are made of.
+
+    ``host``: until the graph is launched; ``graph``: on the card; ``rest``: what neither of them is, the
+    answer's copy, waking up and the signals. The graph may begin before the launch returns: then the rest is
+    too small, by as much.
+    """
+
+    def __init__(self, timed: _Timed) -> None:
+        self._timed = timed
+        self._steps: list[tuple[float, float, float, float]] = []
+
+    def keep(self, start_ns: int, end_ns: int) -> None:
+        whole, host = (end_ns - start_ns) / 1e3, (self._timed.launched_ns - start_ns) / 1e3
+        graph = self._timed.graph_us()
+        self._steps.append((whole, host, graph, whole - host - graph))
+
+    def summary(self) -> dict[str, Any]:
+        """Return percentiles of each, and the parts of the slowest hundredth of the steps, in the middle."""
+        steps = np.array(self._steps)
+        slowest = steps[steps[:, 0] >= np.percentile(steps[:, 0], 99)]
+        names = ("host", "graph", "rest")
+        return {
+            **summary(steps[:, 0]),
+            **{name: summary(steps[:, column]) for column, name in enumerate(names, 1)},
+            "slowest": {
+                f"{name}_us": round(float(np.median(slowest[:, column])), 1)
+                for column, name in enumerate(names, 1)
+            },
+        }
 
 
 def peer(setup: Setup, steps: int, warm_up: int) -> dict[str, Any]:

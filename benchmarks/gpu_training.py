@@ -1,9 +1,14 @@
-"""Training on a GPU, end to end, on as many synthetic rows as it takes: seconds, and the GPU's memory."""
+"""Training on a GPU, end to end, on as many synthetic rows as it takes: seconds, and the GPU's memory.
+
+How far it is, and the memory until then, is told on stderr: what is ended halfway has that to show.
+"""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +28,7 @@ from gpuscalp.config import (
 )
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops.by_device import Ops, ops_for
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_MS, FeatureChunk, FrameBlock
 from gpuscalp.train import train
 from gpuscalp.train.device import training_device
@@ -60,10 +66,16 @@ def run(rows: float, *, symbols: int, frames: int | None = None) -> dict[str, An
     # What CuPy keeps for later would hide as much of what the training takes.
     ops.xp.get_default_memory_pool().free_all_blocks()
     with tempfile.TemporaryDirectory() as folder, PeakMemory(used) as memory:
+        began = time.perf_counter()
+
+        def told(_done: float, _total: float | None = None, note: str = "") -> None:
+            seconds, peak_gb = time.perf_counter() - began, memory.peak_bytes / 1e9
+            print(f"  {seconds:6.1f} s, peak {peak_gb:5.2f} GB: {note}", file=sys.stderr, flush=True)
+
         source = SyntheticRows(
-            ops, symbols=symbols, frames=frames, chunks=max(round(rows / (symbols * frames)), 1)
+            ops, symbols=symbols, frames=frames, chunks=max(round(rows / (symbols * frames)), 1), told=told
         )
-        result = train(source, training_config(), Path(folder) / "model", device="cuda")
+        result = train(source, training_config(), Path(folder) / "model", device="cuda", on_progress=told)
     matrix_bytes = 4 * result.training.rows * len(source.graph.columns)
     return {
         "rows": result.training.rows,
@@ -81,13 +93,14 @@ class SyntheticRows:
 
     Every row misses one column, each in its turn, so that XGBoost takes as many bits for a value as it ever
     does (``gpuscalp.train.device.binned_bytes``). Quotes move in a closed walk, so that labels of all classes
-    come and chunks join without a jump.
+    come and chunks join without a jump. ``told`` hears of every walk: a training tells of its rounds only.
     """
 
     venue = "synthetic"
     trade_delays_ms = ()
 
-    def __init__(self, ops: Ops, *, symbols: int, frames: int, chunks: int) -> None:
+    def __init__(self, ops: Ops, *, symbols: int, frames: int, chunks: int, told: Progress = silent) -> None:
+        self._told, self._walks = told, 0
         self.symbols = tuple(item.symbol for item in stream.instruments(symbols))
         self.graph = FeatureGraph(GridConfig(), FeatureConfig(), self.symbols)
         self._chunks = chunks
@@ -102,6 +115,8 @@ class SyntheticRows:
 
     def chunks(self) -> Iterator[FeatureChunk]:
         frames, symbols = self._bid.shape
+        self._walks += 1
+        self._told(0.0, None, f"walk {self._walks} over the rows")
         for index in range(self._chunks):
             end_ns = stream.START_NS + (1 + index * frames + np.arange(frames, dtype=np.int64)) * FRAME_NS
             block = FrameBlock(

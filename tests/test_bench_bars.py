@@ -24,6 +24,7 @@ ALL_MET: dict[str, Any] = {
             "features": 214,
             "trees": 4_500,
             "cuda": {"p50_us": 254.6, "p99_us": 284.0},
+            "paced": {"asleep": {"p50_us": 669.0, "p99_us": 990.0}},
             "ratio_peer": 146.4,
         },
         "peer": {"whole": {"p50_us": 37_277.5}},
@@ -33,7 +34,7 @@ ALL_MET: dict[str, Any] = {
             "device_to_host": {"copies": 10_000, "bytes": 1},
         },
         "memory": {"minutes": 30.0, "slope_bytes_per_hour": 0},
-        "forest": {"skipped": {"nvforest": "not installed"}, "table": []},
+        "forest": {"skipped": {}, "table": [{"rows": 512, "ratio_nvforest": 3.1}]},
     },
     "gpu_recordings": {"usdm": {"rows": 1_000_000}},
     "gpu_batch": {
@@ -43,7 +44,7 @@ ALL_MET: dict[str, Any] = {
         "training": {"rows": 100_136_448, "peak_gpu_mb": 40_000, "share_of_float_matrix": 0.467},
     },
     "gpu_worker": {"takeover_killed_ms": 120.0, "takeover_hang_ms": 262.0},
-    "crossover": {"points": []},
+    "crossover": {"points": [{"device": "cpu"}, {"device": "cuda"}]},
     "gpu_tests": {"exit_code": 0},
     "sanitizers": {"memcheck": {"exit_code": 0}, "racecheck": {"exit_code": 0}},
 }
@@ -67,7 +68,7 @@ def others(result: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 def test_all_bars_are_met_by_a_run_that_meets_them():
     found = bars(ALL_MET)
-    assert len(found) == 14
+    assert len(found) == 17
     assert {bar.verdict for bar in found} == {"met"}
     assert exit_code(found) == 0
 
@@ -89,6 +90,7 @@ OTHER_COPIES = "ParityError: other copies than the packed ticks and the answer"
         ("gpu.ledger", {"failed": OTHER_COPIES}, "copies of 10,000 frames: one in, one out"),
         ("gpu.stream.cuda.p50_us", 300.0, "stream, 512 × 200 columns × 5 × 300 rounds: p50 < 300 µs"),
         ("gpu.stream.cuda.p99_us", 1_000.0, "the same: p99 < 1 ms"),
+        ("gpu.stream.paced.asleep.p99_us", 3_900.0, "the same, a step every 20 ms: p99 < 1 ms"),
         ("gpu.stream.ratio_peer", 9.9, "stream ≥ 10 times plain CuPy"),
         ("gpu_batch.features.share_of_ceiling", 0.499, "batch ≥ 50 % of the ceiling that binds"),
         ("gpu_batch.shared_set.ratio_cudf", 4.9, "rolling columns ≥ 5 times cuDF"),
@@ -127,6 +129,23 @@ def test_what_falls_short_of_a_bar_is_missed(path, value, bar):
             "training, 1e8 rows: peak < half of the float matrix",
             "at 21,000,000 rows",
         ),
+        (
+            "gpu.forest.skipped",
+            {"nvforest": "ModuleNotFoundError: none"},
+            "the forest beside nvForest",
+            "ModuleNotFoundError",
+        ),
+        ("crossover", {"failed": "DeviceError: x"}, "crossover: both devices measured", "DeviceError: x"),
+        ("crossover.points", [{"device": "cpu"}], "crossover: both devices measured", "no point on a GPU"),
+        # What an earlier version, or somebody by hand, has written.
+        (
+            "gpu.stream.cuda",
+            {"p99_us": 284.0},
+            "stream, 512 × 200 columns × 5 × 300 rounds: p50 < 300 µs",
+            "p50_us",
+        ),
+        ("gpu.stream.paced", {"p99_us": 3_900.0}, "the same, a step every 20 ms: p99 < 1 ms", "asleep"),
+        ("gpu_tests", {"passed": 74}, "tests marked gpu pass", "there is no 'exit_code'"),
         ("gpu.memory.minutes", 1.0, "memory of 30 minutes: slope 0", "over 1 minutes"),
         ("gpu_worker", {"failed": "DeviceError: no GPU"}, "takeover ≤ 1 s", "DeviceError: no GPU"),
     ],
@@ -146,7 +165,7 @@ def test_a_run_that_died_at_once_has_measured_nothing():
 
 def test_table_has_a_line_for_each_bar():
     lines = table(bars(changed("gpu.stream.cuda.p50_us", 333.0))).splitlines()
-    assert len(lines) == 15
+    assert len(lines) == 18
     (line,) = [line for line in lines if "p50" in line]
     assert line.split()[-3:] == ["333", "µs", "missed"]
     assert len({len(line) for line in lines if line.endswith(" met")}) == 1
@@ -174,7 +193,7 @@ def played(monkeypatch, tmp_path):
             (tmp_path / "a-card-2026-11-26.json").write_text(json.dumps({"environment": {}, **ALL_MET}))
         return None if "racecheck" in ran[-1] else 0
 
-    card = {"cuda": {"usable": True, "name": "A card"}, "date": "2026-11-26T00:00:00+00:00"}
+    card = {"cuda": {"usable": True, "name": "A card"}, "commit": "c", "date": "2026-11-26T00:00:00+00:00"}
     monkeypatch.setattr(gpu_run, "_run", run)
     monkeypatch.setattr(gpu_run, "environment", lambda: card)
     monkeypatch.setattr(gpu_run.shutil, "which", lambda _: "/bin/compute-sanitizer")
@@ -188,11 +207,11 @@ def test_benchmarks_come_first_and_a_sanitizer_that_takes_too_long_is_not_measur
     ran, _ = played
     assert gpu_run.main() == 3
     assert ran[0][:3] == ["-m", "benchmarks", "gpu"]
-    assert ran[0][-4:-1] == ["--minutes", "30.0", "--out"]
+    assert ran[0][-5:-1] == ["--minutes", "30.0", "--add", "--out"]
     assert ran[1] == ["-m", "pytest", "-m", "gpu", "-k", "forest"]
     assert [command[2] for command in ran[2:]] == ["memcheck", "racecheck"]
     written = json.loads((tmp_path / "a-card-2026-11-26.json").read_text())
-    assert len(written["bars"]) == 14
+    assert len(written["bars"]) == 17
     (missing,) = [bar for bar in written["bars"] if bar["verdict"] != "met"]
     assert missing == {
         "bar": "racecheck is clean",
@@ -200,6 +219,40 @@ def test_benchmarks_come_first_and_a_sanitizer_that_takes_too_long_is_not_measur
         "verdict": "not measured",
     }
     assert "racecheck is clean" in capsys.readouterr().out
+
+
+def test_parts_run_alone_and_the_days_file_keeps_the_others(played, tmp_path, monkeypatch):
+    """No loan of a card is as long as a sanitizer takes, and a second run deleted the first's file."""
+    ran, _ = played
+    out = tmp_path / "a-card-2026-11-26.json"
+    out.write_text(json.dumps({"environment": {}, **changed("gpu_tests.exit_code", 1)}))
+    before = ["gpu_run", "--out", str(tmp_path), "--parts"]
+    monkeypatch.setattr(sys, "argv", [*before, "memcheck"])
+    assert gpu_run.main() == 1
+    monkeypatch.setattr(sys, "argv", [*before, "tests", "--", "-k", "worker"])
+    assert gpu_run.main() == 0
+    assert [command[:3] for command in ran] == [
+        ["/bin/compute-sanitizer", "--tool", "memcheck"],
+        ["-m", "pytest", "-m"],
+    ]
+    assert ran[1][-2:] == ["-k", "worker"]
+    written = json.loads(out.read_text())
+    assert written["gpu_tests"]["exit_code"] == 0
+    assert {bar["verdict"] for bar in written["bars"]} == {"met"}
+
+
+def test_bars_stand_in_the_file_before_the_next_process_begins(played, tmp_path, monkeypatch):
+    run = gpu_run._run
+
+    def ended(arguments, before=None, limit_s=None):
+        if "pytest" in arguments:
+            raise KeyboardInterrupt
+        return run(arguments, before, limit_s)
+
+    monkeypatch.setattr(gpu_run, "_run", ended)
+    with pytest.raises(KeyboardInterrupt):
+        gpu_run.main()
+    assert len(json.loads((tmp_path / "a-card-2026-11-26.json").read_text())["bars"]) == 17
 
 
 def test_no_gpu_is_a_failure_and_nothing_is_run(played, capsys):

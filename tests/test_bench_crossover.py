@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ import pytest
 from gpuscalp.bench import crossover
 from gpuscalp.device_choice import read_profile, this_machine
 from gpuscalp.device_profile import DeviceProfile, Machine, Point
-from gpuscalp.errors import ParityError
+from gpuscalp.errors import DeviceError, ParityError
 from gpuscalp.frames import ClosedFrames
-from gpuscalp.inference import Answer, HostInference
-from tests.host_shim.cuda_on_host import cuda_on_host
+from gpuscalp.pipeline import FeatureStream
+from gpuscalp.worker import WorkerSpec, parse_fault
 
 GPU = Machine("a processor", 2, "0.1.0", "0.68.1", gpu="a card")
 
@@ -29,18 +28,18 @@ def no_progress(done: float, total: float | None = None, note: str = "") -> None
 
 
 @pytest.fixture
-def device_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let the CPU's engine stand for the GPU's; returns the devices that pipelines were made for."""
-    asked: list[str] = []
-    right = crossover._pipeline
+def twin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let a worker on the CPU stand for one on the GPU; faults in words."""
 
-    def pipeline(symbols: int, device: str) -> Any:
-        asked.append(device)
-        return right(symbols, "cpu")
+    def worker(*faults: str) -> None:
+        def spec(*, device: str, **named: Any) -> WorkerSpec:
+            assert device == "cuda"
+            return WorkerSpec(device="cpu", faults=tuple(map(parse_fault, faults)), **named)
 
-    monkeypatch.setattr(crossover, "_pipeline", pipeline)
-    monkeypatch.setitem(sys.modules, "gpuscalp.cuda_inference", SimpleNamespace(CudaInference=HostInference))
-    return asked
+        monkeypatch.setattr(crossover, "WorkerSpec", spec)
+
+    worker()
+    return worker
 
 
 def test_grid_is_measured_on_the_cpu_alone_where_there_is_no_gpu() -> None:
@@ -62,36 +61,53 @@ def test_grid_is_measured_on_the_cpu_alone_where_there_is_no_gpu() -> None:
     assert told == [0, 1, 2, 3, 4]
 
 
-def test_both_devices_get_the_same_frames_from_a_warm_start(device_of: list[str]) -> None:
+@pytest.mark.usefixtures("twin")
+def test_gpu_is_timed_through_a_worker_as_a_session_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was timed in this process: no handing over, waiting, comparing, nor the session's own features."""
+    own: list[int] = []
+    step = FeatureStream.step
+
+    def counted(self: FeatureStream, closed: ClosedFrames) -> Any:
+        own.append(int(closed.end_ns[0]))
+        return step(self, closed)
+
+    cores = os.sched_getaffinity(0)
+    monkeypatch.setattr(FeatureStream, "step", counted)
     profile = crossover.run(
         symbols=(2,), trees=(15,), steps=20, now="2026-11-25", told=no_progress, machine=GPU
     )
-    assert [point.device for point in profile.points] == ["cpu", "cuda"]
-    assert "cuda" in device_of
+    cpu, cuda = profile.points
+    assert (cpu.device, cuda.device) == ("cpu", "cuda")
+    assert 0 < cuda.p50_us <= cuda.p99_us < 1e6
+    assert len(set(own[-99:])) == 99, "a warm-up and 20 frames, without a gap"
+    assert own.count(own[-1]) == 2, "by the CPU alone, and beside the worker"
+    assert os.sched_getaffinity(0) == cores
+
+
+def test_frames_begin_warm_and_follow_one_another() -> None:
     frames, saved = crossover._frames(2, 5)
     assert len(frames) == 5
     assert len({int(closed.end_ns[0]) for closed in frames}) == 5
     assert {int(b.end_ns[0] - a.end_ns[0]) for a, b in pairwise(frames)} == {10**8}
     assert not any(closed.restart for closed in frames)
     assert all(len(closed.ticks) and closed.offsets[-1] - closed.offsets[0] == 8 for closed in frames)
-    stream = crossover._pipeline(2, "cpu").stream()
+    stream = crossover._pipeline(2).stream()
     stream.restore(saved)
     features = stream.step(frames[0]).features
     assert np.isfinite(features).mean() > 0.9, "columns are warm"
 
 
-def test_differing_answers_are_an_error_and_no_profile(
-    device_of: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Wrong(HostInference):  # type: ignore[misc]  # final: only here
-        def step(self, closed: ClosedFrames) -> Answer:
-            answer = super().step(closed)
-            answer.margins[0, 0, 0] = np.nextafter(answer.margins[0, 0, 0], np.float32(9))
-            return answer
-
-    monkeypatch.setitem(sys.modules, "gpuscalp.cuda_inference", SimpleNamespace(CudaInference=Wrong))
+def test_differing_answers_are_an_error_and_no_profile(twin: Callable[..., None]) -> None:
+    twin("wrong_answer:at_frame=75,part=margin")
     with pytest.raises(ParityError, match="differ in their margins"):
         crossover.run(symbols=(2,), trees=(15,), steps=20, now="", told=no_progress, machine=GPU)
+
+
+def test_worker_that_fails_is_an_error_and_says_why(twin: Callable[..., None]) -> None:
+    twin("start_failed:at_frame=0")
+    with pytest.raises(DeviceError, match="has failed") as caught:
+        crossover.run(symbols=(2,), trees=(15,), steps=20, now="", told=no_progress, machine=GPU)
+    assert caught.value.where == "start_failed"
 
 
 def test_command_writes_what_auto_reads(tmp_path: Path, cli: Callable[..., Any]) -> None:
@@ -129,17 +145,6 @@ def test_text_says_from_where_on_the_gpu_is_faster(
     assert "300 trees: the GPU is faster from 11 symbols on" in text
     assert "900 trees: the CPU is the faster one throughout" in text
     assert "1,000 / 1,000" in text
-
-
-def test_cuda_engine_is_measured_on_the_host_with_the_bits_of_the_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("gpuscalp.ops.by_device.probe_cuda", lambda: None)
-    with cuda_on_host():
-        profile = crossover.run(
-            symbols=(3,), trees=(15,), steps=20, now="2026-11-25", told=no_progress, machine=GPU
-        )
-    assert [point.device for point in profile.points] == ["cpu", "cuda"]
 
 
 @pytest.mark.gpu

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import bench_gpu, gpu_forest, gpu_recordings, gpu_stream
+from benchmarks import bench_gpu, bench_gpu_batch, gpu_forest, gpu_recordings, gpu_stream
+from benchmarks.bars import PARTS
 from gpuscalp import cuda_inference
 from gpuscalp.bench.model import made_up_forest
 from gpuscalp.errors import ParityError
@@ -37,11 +38,18 @@ def test_all_figures_are_there(tmp_path, monkeypatch, capsys):
             minutes=0, symbols=SYMBOLS, steps=6, warm_up=4, ledger_steps=70, rounds=2, rows=(1, 3)
         )
     assert result["parity"] == {"frames": 4, "differing_digests": 0, "differing_margins": 0}
+    assert set(result) == {"parity", *PARTS["gpu"]}
     assert result["stream"]["features"] == 214
     assert result["stream"]["trees"] == 5 * 2 * 3
-    assert result["stream"]["steps"] == {"cuda": 6, "paced": 1, "cpu": 1}
-    for name in ("cpu", "cuda", "paced", "combine"):
-        assert 0 < result["stream"][name]["p50_us"] <= result["stream"][name]["p99_us"]
+    stream = result["stream"]
+    assert stream["steps"] == {"cuda": 6, "cpu": 1, "paced": 2}
+    assert set(stream["paced"]) == {"asleep", "spinning", "beating"}
+    for taken in (stream["cpu"], stream["cuda"], stream["unpaced"], *stream["paced"].values()):
+        assert 0 < taken["p50_us"] <= taken["p99_us"]
+    for taken in (stream["unpaced"], *stream["paced"].values()):
+        assert taken["graph"]["p99_us"] == 0.0, "no time passes on the card here"
+        assert 0 < taken["host"]["p50_us"] < taken["p99_us"]
+        assert set(taken["slowest"]) == {"host_us", "graph_us", "rest_us"}
     assert result["peer"]["features"]["p50_us"] > 0
     assert "whole" in result["peer"] or result["peer"]["skipped"]
     assert result["ledger"]["host_to_device"] == {"copies": 70, "bytes": 70 * (64 + 64 + 8 * 64)}
@@ -49,18 +57,18 @@ def test_all_figures_are_there(tmp_path, monkeypatch, capsys):
     assert result["memory"]["frames"] >= 256
     assert [row["rows"] for row in result["forest"]["table"]] == [1, 3]
     assert set(result["forest"]["skipped"]) >= {"nvforest"}
-    monkeypatch.setattr(bench_gpu, "run", lambda *, minutes: {"minutes": minutes})
+    monkeypatch.setattr(bench_gpu, "run", lambda *, minutes, only, keep: {"minutes": minutes, "only": only})
     monkeypatch.setattr("sys.argv", ["benchmarks", "gpu", "--minutes", "30", "--out", str(tmp_path)])
     assert command.main() == 0
     capsys.readouterr()
     (file,) = tmp_path.iterdir()
     written = json.loads(file.read_text())
-    assert written["gpu"] == {"minutes": 30.0}
+    assert written["gpu"] == {"minutes": 30.0, "only": []}
     assert written["environment"].keys() >= {"commit", "versions", "cuda"}
 
 
 def test_one_that_fails_does_not_take_the_others_with_it(tmp_path, monkeypatch, capsys):
-    def fails():
+    def fails(**_):
         raise ParityError("bits differ", value=3)
 
     monkeypatch.setitem(command.BENCHMARKS, "gpu_batch", fails)
@@ -72,6 +80,47 @@ def test_one_that_fails_does_not_take_the_others_with_it(tmp_path, monkeypatch, 
     written = json.loads(out.read_text())
     assert written["gpu_batch"]["failed"].startswith("ParityError: bits differ")
     assert written["crossover"] == {"points": 2}
+
+
+def test_benchmark_that_is_ended_in_a_part_keeps_those_before_it(tmp_path, monkeypatch):
+    """Two trainings on 1e8 rows were ended, and took what had been measured before them along."""
+
+    def ended(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench_gpu_batch, "ops_for", lambda _: None)
+    for name in ("features", "ticks_to_features", "against_cudf"):
+        monkeypatch.setattr(bench_gpu_batch, name, lambda *_, name=name, **__: {"by": name})
+    monkeypatch.setattr(bench_gpu_batch.gpu_training, "run", ended)
+    out = tmp_path / "found.json"
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gpu_batch", "--out", str(out)])
+    with pytest.raises(KeyboardInterrupt):
+        command.main()
+    parts = json.loads(out.read_text())["gpu_batch"]
+    assert {name: part["by"] for name, part in parts.items()} == {
+        "features": "features",
+        "ticks_to_features": "ticks_to_features",
+        "shared_set": "against_cudf",
+    }
+    monkeypatch.setattr(bench_gpu_batch.gpu_training, "run", lambda *_, **__: {"by": "training"})
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gpu_batch.training", "--add", "--out", str(out)])
+    assert command.main() == 0
+    added = json.loads(out.read_text())
+    assert added["gpu_batch"] == {**parts, "training": {"by": "training"}}
+    assert set(added["gpu_batch"]) == set(PARTS["gpu_batch"])
+    assert set(added["commits"]) == {"gpu_batch.training"}
+
+
+def test_part_that_fails_is_told_until_it_has_been_measured(tmp_path, monkeypatch):
+    out = tmp_path / "found.json"
+    out.write_text(json.dumps({"gpu": {"failed": "DeviceError: no GPU"}, "gpu_worker": {"failed": "x"}}))
+    monkeypatch.setattr(bench_gpu, "run", lambda *, only, **_: {part: {"value": 1} for part in only})
+    named = ["gpu.stream", "gpu.ledger", "--add", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["benchmarks", *named])
+    assert command.main() == 0  # of what has run now
+    written = json.loads(out.read_text())
+    assert written["gpu"] == {"stream": {"value": 1}, "ledger": {"value": 1}}
+    assert written["gpu_worker"] == {"failed": "x"}
 
 
 @needs_compiler

@@ -136,10 +136,15 @@ def test_synthetic_rows_have_all_classes_and_join_without_a_jump():
 
 
 @needs_compiler
-def test_training_tells_memory_as_a_share_of_the_float_matrix(monkeypatch):
+def test_training_tells_memory_as_a_share_of_the_float_matrix(monkeypatch, capsys):
     monkeypatch.setattr(gpu_training, "ROUNDS", 2)
     with trained_on_host():
         found = gpu_training.run(2_400, symbols=2, frames=400)
     assert found["rows"] == 2_400 - 2 * 5
     assert found["float_matrix_mb"] == round(4 * found["rows"] * 214 / 1e6)
     assert found["device_comparison"]["forest_margins_differing"] == 0
+    told = capsys.readouterr().err.splitlines()
+    assert "peak" in told[0]
+    assert told[0].endswith("counting rows")
+    for phase in ("walk 4 over the rows", "final members, member 1 of 1", "predicting held-out rows"):
+        assert any(phase in line for line in told), phase

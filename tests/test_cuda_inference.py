@@ -18,6 +18,7 @@ from gpuscalp.cuda_inference import CudaInference
 from gpuscalp.errors import DeviceError, ShapeError
 from gpuscalp.frames import ClosedFrames
 from gpuscalp.inference import HostInference
+from gpuscalp.ops import tick_upload
 from gpuscalp.ops.ledger import LEDGER, Copies
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import NS_PER_MS, TICK
@@ -146,10 +147,18 @@ def test_every_step_gives_the_bits_of_the_cpu(rng, seed, rows):
 
 
 @needs_compiler
-def test_a_buffer_that_grows_is_captured_anew(rng):
+def test_a_buffer_that_grows_is_captured_anew(rng, monkeypatch):
+    monkeypatch.setattr(tick_upload, "_FIRST_TICKS_MIN", 1)
     with gpu_on_host():
         # 2 symbols begin with room for 32 ticks, and the room doubles.
         assert check_growth(rng, 2, [0, 31, 32, 33, 64, 65, 3, 300]) == [1, 1, 1, 1, 2, 2, 3, 3, 4]
+
+
+@needs_compiler
+def test_few_symbols_have_room_for_the_bursts_of_a_market(rng):
+    """Room for 32 ticks grew six times in 8 minutes of two symbols, each time in a burst."""
+    with gpu_on_host():
+        assert check_growth(rng, 2, [30, 1_362]) == [1, 1, 1]
 
 
 @needs_compiler

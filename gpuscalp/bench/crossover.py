@@ -1,36 +1,41 @@
 """How long a step takes on the CPU and on the GPU, by symbols and trees: the device profile of this machine.
 
 Owns: the market, the forests and the times. A step goes from the ticks of a closed frame to the margins of
-all members, as a session takes it (``gpuscalp.inference``). The devices get the same frames, and no time
-counts unless their answers have the same bits.
+all members, as a session takes it: on the CPU alone, or on the CPU up to the features while a worker on the
+GPU computes all of it, and compared. The devices get the same frames, and no time counts unless their answers
+have the same bits.
 """
 
 from __future__ import annotations
 
 import gc
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from gpuscalp.bench.model import made_up_forest
+from gpuscalp.bench.model import made_up_forest, write_forest
 from gpuscalp.bench.stream import START_NS, instruments, market
 from gpuscalp.bench.timing import on_one_core
-from gpuscalp.config import FeatureConfig, GridConfig
+from gpuscalp.config import FeatureConfig, GridConfig, TrainConfig
+from gpuscalp.config.live import EngineConfig
 from gpuscalp.device_choice import profile_path, this_machine, write_profile
 from gpuscalp.device_profile import FORMAT, Device, DeviceProfile, Machine, Point, crossover
-from gpuscalp.errors import ParityError
+from gpuscalp.errors import DeviceError, GpuscalpError, ParityError
 from gpuscalp.frames import ClosedFrames
-from gpuscalp.inference import HostInference, Inference
+from gpuscalp.inference import HostInference, chunk_digests
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import F32, NS_PER_MS
+from gpuscalp.worker import Fault, Fleet, WorkerSpec
 
 SYMBOLS: Final = (1, 8, 32, 128, 512)
 TREES: Final = (300, 1_500, 4_500)
@@ -38,6 +43,8 @@ _MEMBERS: Final = 5
 _DEPTH: Final = 6
 _TICKS: Final = 4  # of a symbol in a frame: 20,000 a second for 500 symbols
 _SAMPLED: Final = 4  # symbols whose columns the forests split
+_LEAD: Final = 60  # frames in which a worker has to come to lead; it needs _AGREE
+_AGREE: Final = 5
 _WARM_UP: Final = 20
 
 
@@ -55,33 +62,35 @@ def run(
     Parameters
     ----------
     symbols, trees : of the grid; trees are rounded up to full rounds of 5 members and 3 classes
-    steps : that are timed at each point, after 20 that are not
+    steps : that are timed at each point, after 80 that are not
     now : date of the measurement, ISO
     machine : None = this one
 
     Raises
     ------
     ParityError    the devices disagree in a bit
+    DeviceError    a worker on the GPU fails, or does not come to lead
     """
     machine = machine or this_machine()
     devices: tuple[Device, ...] = ("cpu",) if machine.gpu is None else ("cpu", "cuda")
-    forests = _forests(trees)
+    sample = _sample()
+    forests = _forests(sample, trees)
     total = len(set(symbols)) * len(forests) * len(devices)
     points: list[Point] = []
-    with on_one_core():
-        for count in sorted(set(symbols)):
-            frames, saved = _frames(count, _WARM_UP + steps)
-            for forest in forests:
-                answers = {}
-                for device in devices:
-                    told(len(points), total, f"{device}, {count} symbols, {forest.tree_count} trees")
-                    engine = _engine(device, _pipeline(count, device), forest)
-                    engine.restore(saved)
-                    taken_us, answers[device] = _times(engine, frames)
-                    p50, p99 = np.percentile(taken_us[_WARM_UP:], [50, 99])
-                    point = Point(device, count, forest.feature_count, forest.tree_count, _us(p50), _us(p99))
-                    points.append(point)
-                _check_same(answers)
+    for count in sorted(set(symbols)):
+        frames, saved = _frames(count, _LEAD + _WARM_UP + steps)
+        for forest in forests:
+            margins: Any = None
+            for device in devices:
+                told(len(points), total, f"{device}, {count} symbols, {forest.tree_count} trees")
+                if device == "cpu":
+                    taken_us, margins = _alone(forest, frames, saved, count)
+                else:
+                    taken_us = _through_worker(forest, frames, saved, count, sample=sample, wanted=margins)
+                p50, p99 = np.percentile(taken_us[-steps:], [50, 99])
+                points.append(
+                    Point(device, count, forest.feature_count, forest.tree_count, _us(p50), _us(p99))
+                )
     told(total, total)
     return DeviceProfile(FORMAT, now, machine, tuple(points))
 
@@ -144,42 +153,128 @@ def _crossovers(profile: DeviceProfile) -> list[dict[str, int | None]]:
     ]
 
 
-def _engine(device: Device, pipeline: FeaturePipeline, forest: Forest) -> Inference:
-    if device == "cpu":
-        return HostInference(pipeline, forest)
-    from gpuscalp.cuda_inference import CudaInference
-
-    return CudaInference(pipeline, forest)
-
-
-def _times(engine: Inference, frames: Sequence[ClosedFrames]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Return the time of each step, µs, and the last answer."""
+def _alone(
+    forest: Forest, frames: Sequence[ClosedFrames], saved: dict[str, np.ndarray], symbols: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the time of each step on the CPU, µs, and what it says, float32[frames, M, S, K]."""
+    engine = HostInference(_pipeline(symbols), forest)
+    engine.restore(saved)
     taken_ns = np.empty(len(frames), np.int64)
+    margins = np.empty((len(frames), forest.member_count, symbols, forest.class_count), np.float32)
     gc.collect()
-    for index, closed in enumerate(frames):
-        begin_ns = time.perf_counter_ns()
-        answer = engine.step(closed)
-        taken_ns[index] = time.perf_counter_ns() - begin_ns
-    return taken_ns / 1e3, (answer.digests.copy(), answer.margins.copy())
+    with on_one_core():
+        for index, closed in enumerate(frames):
+            begin_ns = time.perf_counter_ns()
+            answer = engine.step(closed)
+            taken_ns[index] = time.perf_counter_ns() - begin_ns
+            margins[index] = answer.margins
+    return taken_ns / 1e3, margins
 
 
-def _check_same(answers: dict[Device, tuple[np.ndarray, ...]]) -> None:
-    first, *others = answers.values()
-    for other in others:
-        for name, ours, theirs in zip(("features", "margins"), first, other, strict=True):
-            if ours.tobytes() != theirs.tobytes():
-                raise ParityError(
-                    f"the devices differ in their {name}",
-                    where="bench crossover",
-                    fix="run gpuscalp features parity, and report what it finds",
-                )
+def _through_worker(
+    forest: Forest,
+    frames: Sequence[ClosedFrames],
+    saved: dict[str, np.ndarray],
+    symbols: int,
+    *,
+    sample: F32,
+    wanted: np.ndarray,
+) -> np.ndarray:
+    """Return the time of each step with a worker on the GPU, µs; on all cores, as a session has them.
+
+    Parameters
+    ----------
+    sample : float32[R, F]   rows, for the canary
+    wanted : float32[frames, M, S, K]   what the CPU says
+    """
+    pipeline, listed = _pipeline(symbols), tuple(instruments(symbols))
+    config = TrainConfig(
+        venue="synthetic",
+        symbols=tuple(item.symbol for item in listed),
+        grid=pipeline.grid,
+        features=FeatureConfig(),
+    )
+    stream = pipeline.stream()
+    taken_ns = np.empty(len(frames), np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = write_forest(
+            Path(folder) / "model", forest, pipeline.graph, config, sample=sample, now_ns=START_NS
+        )
+        spec = WorkerSpec(
+            bundle=str(bundle),
+            instruments=listed,
+            device="cuda",
+            gpu=0,
+            rows=(0, symbols),
+            predictor="forest",
+            canary_ms=1_000,
+        )
+        fleet = Fleet(
+            [spec],
+            EngineConfig(agree_batches=_AGREE, answer_ms=5_000),
+            symbol_count=symbols,
+            member_count=forest.member_count,
+            class_count=forest.class_count,
+        )
+
+        def state() -> str:
+            return str(fleet.status()["workers"][0]["state"])
+
+        def step(index: int) -> bool:
+            """Take a frame; return whether the worker has answered it for the session."""
+            closed = frames[index]
+            begin_ns = time.perf_counter_ns()
+            fleet.begin(closed, partial(stream.checkpoint, copy=False))
+            found = fleet.finish(chunk_digests(stream.step(closed)), wait=True)
+            taken_ns[index] = time.perf_counter_ns() - begin_ns
+            led = not found.missing and not found.lost
+            if led and found.margins.tobytes() != wanted[index].tobytes():
+                raise _differ("margins", f"frame {index}")
+            fleet.settle(None if found.lost else wanted[index])
+            return led
+
+        fleet.start()
+        try:
+            while True:  # until it is ready, the session stands before its first frame
+                stream.restore(saved)
+                step(0)
+                if state() != "starting":
+                    break
+                time.sleep(0.01)
+            gc.collect()
+            for index in range(1, len(frames)):
+                if step(index):
+                    continue
+                if index >= _LEAD or state() == "failed":
+                    raise _failed(fleet.status())
+                time.sleep(0.01 if index < _LEAD // 2 else 0.2)
+        finally:
+            fleet.close()
+    return taken_ns / 1e3
 
 
-def _forests(trees: Sequence[int]) -> list[Forest]:
+def _failed(status: dict[str, Any]) -> GpuscalpError:
+    """Return why a worker does not lead."""
+    fault = status["workers"][0]["last_fault"]
+    if fault is None:
+        return DeviceError("the worker on the GPU does not come to lead", value=status["why"])
+    if fault["reason"] == Fault.WRONG_ANSWER:
+        return _differ("features or margins", fault["detail"])
+    return DeviceError("the worker on the GPU has failed", where=fault["reason"], value=fault["detail"])
+
+
+def _differ(what: str, where: str) -> ParityError:
+    return ParityError(
+        f"the devices differ in their {what}",
+        where=f"bench crossover, {where}",
+        fix="run gpuscalp features parity, and report what it finds",
+    )
+
+
+def _forests(sample: F32, trees: Sequence[int]) -> list[Forest]:
     """Return full trees whose splits lie among the values that the columns take in this market."""
     each = _MEMBERS * len(CLASSES)
     rounds = sorted({-(-count // each) for count in trees})
-    sample = _sample()
     return [
         made_up_forest(sample, members=_MEMBERS, rounds=count, depth=_DEPTH, seed=count) for count in rounds
     ]
@@ -187,7 +282,7 @@ def _forests(trees: Sequence[int]) -> list[Forest]:
 
 def _sample() -> F32:
     """Return rows of warm columns, float32[R, F]."""
-    pipeline = _pipeline(_SAMPLED, "cpu")
+    pipeline = _pipeline(_SAMPLED)
     frames, saved = _frames(_SAMPLED, 64)
     stream = pipeline.stream()
     stream.restore(saved)
@@ -196,7 +291,7 @@ def _sample() -> F32:
 
 def _frames(symbols: int, count: int) -> tuple[list[ClosedFrames], dict[str, np.ndarray]]:
     """Return consecutive closed frames, and the state of a stream right before them, all columns warm."""
-    pipeline = _pipeline(symbols, "cpu")
+    pipeline = _pipeline(symbols)
     stream = pipeline.stream()
     kept: list[ClosedFrames] = []
     saved: dict[str, np.ndarray] = {}
@@ -216,12 +311,12 @@ def _frames(symbols: int, count: int) -> tuple[list[ClosedFrames], dict[str, np.
     return kept, saved
 
 
-def _pipeline(symbols: int, device: Device) -> FeaturePipeline:
+def _pipeline(symbols: int) -> FeaturePipeline:
     return FeaturePipeline(
         grid=GridConfig(lateness_ms=0),
         features=FeatureConfig(),
         instruments=instruments(symbols),
-        device=device,
+        device="cpu",
         threads=1,
     )
 

@@ -19,6 +19,7 @@ from gpuscalp.config import FeedConfig, TrainConfig
 from gpuscalp.contract import Interval, TrainingSpec
 from gpuscalp.drift.stability import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
+from gpuscalp.features import FeatureGraph
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.labels import CLASSES
 from gpuscalp.ops.forest import Forest
@@ -54,10 +55,24 @@ def write_model(
     config = _led(TrainConfig(venue=VENUE, symbols=symbols), symbols[0])
     pipeline = FeaturePipeline(grid=config.grid, features=config.features, instruments=instruments(symbols))
     sample = _sample(config)
+    forest = made_up_forest(sample, members=members, rounds=rounds, depth=depth, seed=_SEED)
+    return write_forest(path, forest, pipeline.graph, config, sample=sample, now_ns=now_ns)
+
+
+def write_forest(
+    path: Path, forest: Forest, graph: FeatureGraph, config: TrainConfig, *, sample: F32, now_ns: int
+) -> Path:
+    """Write a bundle of a forest that was made up; see ``write_model``.
+
+    Parameters
+    ----------
+    graph, config : that the forest is for
+    sample : float32[R, F]   rows of it
+    """
     training = TrainingSpec(
-        venue=VENUE,
-        symbols=symbols,
-        leader=symbols[0],
+        venue=config.venue,
+        symbols=config.symbols,
+        leader=config.features.leader,
         config=config,
         trained_on=Interval(now_ns - 7_200 * NS_PER_S, now_ns - 3_600 * NS_PER_S),
         rows=len(sample),
@@ -67,13 +82,13 @@ def write_model(
         versions={},
         metrics={},
     )
-    forest = made_up_forest(sample, members=members, rounds=rounds, depth=depth, seed=_SEED)
+    rounds = forest.tree_count // (forest.member_count * forest.class_count)
     write_bundle(
         path,
-        graph=pipeline.graph,
+        graph=graph,
         training=training,
         ensemble=Ensemble(forest, Calibration.identity(), np.array([-100.0, 0.0, 100.0])),
-        members=[MemberFile(b"made up", _SEED + member, rounds) for member in range(members)],
+        members=[MemberFile(b"made up", _SEED + member, rounds) for member in range(forest.member_count)],
         canary_x=np.ascontiguousarray(sample[:: max(1, len(sample) // _CANARIES)][:_CANARIES]),
         distribution=Distribution.of(sample),
     )

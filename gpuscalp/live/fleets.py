@@ -16,6 +16,7 @@ from typing import Any, Final, final
 from gpuscalp.worker import Fleet
 
 _LOG: Final = logging.getLogger("gpuscalp.worker")
+_LOOK_S: Final = 0.5  # how often it is asked whether a process that is stuck in its driver has gone
 
 
 @final
@@ -40,7 +41,8 @@ class Fleets:
         self._now: Fleet | None = make(digest)
         self.gpus = self._now.gpus
         self._coming: Future[Fleet | None] | None = None
-        self._why = ""
+        self._why = self._stuck = ""
+        self._closed = threading.Event()
         self._past: dict[int | None, dict[str, Any]] = {}
         self._past_lock = threading.Lock()
         self._background = ThreadPoolExecutor(1, "workers")
@@ -72,7 +74,9 @@ class Fleets:
     def status(self) -> dict[str, Any]:
         """Return how things stand, ready for JSON; ``past_workers``: of earlier models, added up by GPU."""
         found = (
-            self._now.status() if self._now is not None else {"leading": False, "why": f"cpu: {self._why}"}
+            self._now.status()
+            if self._now is not None
+            else {"leading": False, "why": f"cpu: {self._stuck or self._why}"}
         )
         with self._past_lock:
             past = [{**each, "faults": dict(each["faults"])} for each in self._past.values()]
@@ -85,6 +89,7 @@ class Fleets:
 
     def close(self) -> None:
         """End all workers."""
+        self._closed.set()
         self._background.shutdown(wait=True)
         for fleet in (self._now, self._arrived()):
             if fleet is not None:
@@ -100,9 +105,13 @@ class Fleets:
             ended = before.result()
             if ended is not None:
                 self._add_up(ended)
-        if ended is not None:
-            ended.close()
-        if digest != self._digest:  # another one leads by now, and its turn comes next
+        if ended is not None and not ended.close():
+            self._stuck = "a process of the model before does not end, and none is started beside it"
+            while not ended.gone() and not self._closed.wait(_LOOK_S):
+                pass
+            self._stuck = ""
+        # Another one leads by now, and its turn comes next; or the session has ended.
+        if digest != self._digest or self._closed.is_set():
             return None
         fleet = self._make(digest)
         fleet.start()

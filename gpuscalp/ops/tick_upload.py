@@ -16,8 +16,10 @@ from gpuscalp.ops.copies import Bytes, pinned, send, to_device
 from gpuscalp.ops.packed import Field, carve, packed_bytes
 from gpuscalp.schema import I64, TICK, Ticks
 
-# Of a new buffer, per symbol; it grows by doubling.
+# Room of a new buffer, per symbol and at least; it grows by doubling, and each growth is a new graph. In 8
+# minutes of BTC and ETH on Binance's USD-M, recorded in July 2024, a frame had up to 1,362 ticks.
 _FIRST_TICKS: Final = 16
+_FIRST_TICKS_MIN: Final = 8_192
 
 
 def frames_layout(frame_count: int, cell_count: int, tick_count: int) -> tuple[Field, ...]:
@@ -67,7 +69,7 @@ class TickUpload:
         self._symbol_count = symbol_count
         self._sent = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
         self._turn = 0
-        self._allocate(1 << (_FIRST_TICKS * symbol_count - 1).bit_length())
+        self._allocate(1 << (max(_FIRST_TICKS * symbol_count, _FIRST_TICKS_MIN) - 1).bit_length())
 
     def reserve(self, tick_count: int) -> bool:
         """Make room for a frame of so many ticks; return whether the arrays on the device are others now."""

@@ -149,6 +149,10 @@ def binned_matrix(
             "no row can be used", where=what, fix="more data, fewer folds, or a smaller stride; see data info"
         )
 
+    def again() -> Iterator[Rows]:
+        walk = in_blocks(stream(), device, device.block_bytes)
+        yield from _at_least_one(list(islice(walk, 1)), walk, columns, device)
+
     class Walk(xgboost.DataIter):  # type: ignore[misc, name-defined]
         """Hands one block of rows to XGBoost per call; at the end one row of no weight, for its form."""
 
@@ -180,11 +184,11 @@ def binned_matrix(
             return True
 
         def reset(self) -> None:
-            # XGBoost resets before its first walk too; the block that was looked at is not made twice.
+            # XGBoost resets before its first walk too; the block that was looked at is not made twice. On a
+            # GPU it resets twice between walks, and after the last: no walk begins before it is asked for.
             if not self._untouched:
                 self._complete = complete
-                walk = in_blocks(stream(), device, device.block_bytes)
-                self._rows = _at_least_one(list(islice(walk, 1)), walk, columns, device)
+                self._rows = again()
 
     if reference is None:
         form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin))
@@ -196,6 +200,7 @@ def binned_matrix(
         options["cache_host_ratio"] = 1.0
     with _held_interrupt() as interrupt:
         matrix = form(Walk(), **options)
+    device.release()
     tally = Tally.joined(gather(tally))
     if reference is None and np.count_nonzero(tally.count) < 2:
         raise DataError(

@@ -208,16 +208,22 @@ class Fleet:
         """Return the processes that run; may be called in any thread."""
         return tuple(pid for worker in self._workers if (pid := worker.pid) is not None)
 
-    def close(self) -> None:
-        """End all processes; they have nothing to finish."""
+    def close(self) -> bool:
+        """End all processes, which have nothing to finish; return whether all are gone."""
         for worker in self._workers:
             worker.kill()
-        for worker in self._workers:
-            if not worker.gone(_CLOSE_S):
-                _LOG.error("worker %d: its process cannot be ended", worker.number)
+        until_s = time.monotonic() + _CLOSE_S
+        left = [each for each in self._workers if not each.gone(max(0.0, until_s - time.monotonic()))]
+        for worker in left:
+            _LOG.error("worker %d: its process cannot be ended", worker.number)
         if self._ring_at >= 0:
             os.close(self._ring_at)
             self._ring_at = -1
+        return not left
+
+    def gone(self) -> bool:
+        """Return whether no process is left, after ``close``; does not wait."""
+        return all(worker.gone(0.0) for worker in self._workers)
 
     def _live(self) -> list[Worker]:
         """Return the workers that are sent frames."""

@@ -20,7 +20,7 @@ import numpy as np
 from gpuscalp.ops import cuda_module
 from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES, Kernel
 from tests.host_shim.build import Defines, ShimError, Watch
-from tests.host_shim.host_device import DeviceArray, Event, HostDevice, Stream
+from tests.host_shim.host_device import DeviceArray, Event, HostDevice, Stream, elapsed_ms
 from tests.host_shim.host_kernel import Argument, HostKernel
 
 # Preprocessor constants of sources that are not to be built as they are shipped, by stem.
@@ -119,7 +119,8 @@ class _NumpyAsCupy(ModuleType):
             Device=lambda index=0: SimpleNamespace(id=index, compute_capability="90"),
             get_current_stream=lambda: device.current,
             Stream=_Streams(device),
-            Event=lambda disable_timing: Event(device),
+            Event=lambda disable_timing: Event(device, timed=not disable_timing),
+            get_elapsed_time=elapsed_ms,
             # Garbage, so that nobody relies on zeros.
             alloc_pinned_memory=lambda size: np.full(size, 0xAB, np.uint8).data,
             memory=SimpleNamespace(OutOfMemoryError=MemoryError),

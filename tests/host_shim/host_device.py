@@ -213,8 +213,8 @@ class Stream:
 class Event:
     """``cupy.cuda.Event``: a place in a stream's queue; one that was never recorded is over."""
 
-    def __init__(self, device: HostDevice) -> None:
-        self._device = device
+    def __init__(self, device: HostDevice, *, timed: bool = False) -> None:
+        self._device, self.timed = device, timed
         self.at: tuple[Stream, _Mark] | None = None
 
     def record(self, stream: Stream | None = None) -> None:
@@ -226,6 +226,13 @@ class Event:
         if self._device.capturing is not None:
             raise ShimError("cannot wait during a capture")
         _finish(self.at)
+
+
+def elapsed_ms(begin: Event, end: Event) -> float:
+    """``cupy.cuda.get_elapsed_time``: of events with times that the stream has come to; none passes here."""
+    if not all(event.timed and event.at is not None and event.at[1].passed for event in (begin, end)):
+        raise ShimError("the time between events that have none, or not yet")
+    return 0.0
 
 
 class _Mark:
@@ -245,27 +252,33 @@ def _finish(at: tuple[Stream, _Mark] | None) -> None:
 
 
 class Pool:
-    """``cupy.get_default_memory_pool()``: what lives of its memory never exceeds its limit (0: none)."""
+    """``cupy.get_default_memory_pool()``: what lives of its memory never exceeds its limit (0: none).
+
+    What is freed is kept for what comes next, and is used by nobody else, until it is given back. Blocks that
+    are kept join and split as they are needed.
+    """
 
     def __init__(self) -> None:
-        self._limit = self._live_bytes = self.peak_bytes = 0
+        self._limit = self._live_bytes = self._kept_bytes = self.peak_bytes = 0
 
     def hold(self, array: np.ndarray) -> None:
         """Count new memory until it is gone; ``MemoryError`` is what CuPy's ``OutOfMemoryError`` is here."""
         if self._limit and self._live_bytes + array.nbytes > self._limit:
             raise MemoryError(f"out of memory allocating {array.nbytes} bytes, {self._live_bytes} are in use")
-        self._drop(-array.nbytes)
+        self._live_bytes += array.nbytes
+        self._kept_bytes -= min(self._kept_bytes, array.nbytes)
         self.peak_bytes = max(self.peak_bytes, self._live_bytes)
         weakref.finalize(array, self._drop, array.nbytes)
 
     def _drop(self, byte_count: int) -> None:
         self._live_bytes -= byte_count
+        self._kept_bytes += byte_count
 
     def total_bytes(self) -> int:
-        return self._live_bytes
+        return self._live_bytes + self._kept_bytes
 
     def free_bytes(self) -> int:
-        return 0
+        return self._kept_bytes
 
     def get_limit(self) -> int:
         return self._limit
@@ -274,7 +287,8 @@ class Pool:
         self._limit = size
 
     def free_all_blocks(self) -> None:
-        """Give back what is kept for later: nothing is."""
+        """Give back what is kept for later."""
+        self._kept_bytes = 0
 
 
 class Graph:

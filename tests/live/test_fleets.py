@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 
 from gpuscalp.config import LiveConfig
 from gpuscalp.ensemble import Calibration, Ensemble
+from gpuscalp.live import fleets
 from gpuscalp.live.fleets import Fleets
 from gpuscalp.live.predictor import FleetPredictor
 from gpuscalp.live.workers import engine_status
@@ -23,16 +25,22 @@ class Workers(ScriptedFleet):
 
     gpus = frozenset({0})
 
-    def __init__(self, told: list[str], digest: str, ensemble: Ensemble, x: np.ndarray) -> None:
+    def __init__(
+        self, told: list[str], digest: str, ensemble: Ensemble, x: np.ndarray, ended: threading.Event
+    ) -> None:
         super().__init__()
-        self._told, self._digest = told, digest
+        self._told, self._digest, self._ended = told, digest, ended
         self.found = Found(ensemble.predict(x).margins)
 
     def start(self) -> None:
         self._told.append(f"start {self._digest}")
 
-    def close(self) -> None:
+    def close(self) -> bool:
         self._told.append(f"close {self._digest}")
+        return self.gone()
+
+    def gone(self) -> bool:
+        return self._ended.is_set()
 
     def pids(self) -> tuple[int, ...]:
         return (1,)
@@ -73,6 +81,8 @@ class Scene:
     def __init__(self, rng: np.random.Generator) -> None:
         self.told: list[str] = []
         self.gate, self.making = threading.Event(), threading.Event()
+        self.ended = threading.Event()  # processes that are killed are gone
+        self.ended.set()
         self.broken = False
         self.x = rng.standard_normal((SYMBOLS, FEATURES)).astype(np.float32)
         self.models = {
@@ -92,7 +102,7 @@ class Scene:
         self.gate.wait(30)
         if self.broken:
             raise OSError("no memory")
-        return Workers(self.told, digest, self.models[digest], self.x)
+        return Workers(self.told, digest, self.models[digest], self.x, self.ended)
 
     def use(self, digest: str, ensemble: Ensemble | None = None) -> None:
         self.predictor.use(digest, ensemble or self.models[digest])
@@ -116,6 +126,36 @@ def scene(rng: np.random.Generator) -> Iterator[Scene]:
     yield made
     made.gate.set()
     made.fleets.close()
+
+
+@pytest.fixture
+def stuck(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """The model has changed, and a process of the workers before is stuck in its driver."""
+    monkeypatch.setattr(fleets, "_LOOK_S", 0.001)
+    scene.ended.clear()
+    scene.use("b")
+    while "does not end" not in scene.fleets.status()["why"]:
+        time.sleep(0.001)
+    return scene
+
+
+def test_no_workers_are_started_beside_a_process_that_does_not_end(stuck: Scene) -> None:
+    """Each change of model put one more process on a card that was wedged."""
+    stuck.use("c")
+    stuck.frame("c")
+    assert not stuck.predictor.leads
+    assert "does not end" in stuck.fleets.status()["why"]
+    assert stuck.told == ["start a", "close a"]
+    stuck.ended.set()
+    stuck.settle()
+    stuck.frame("c")
+    assert stuck.predictor.leads
+    assert stuck.told == ["start a", "close a", "start c"]
+
+
+def test_session_ends_while_a_process_does_not(stuck: Scene) -> None:
+    stuck.fleets.close()
+    assert stuck.told == ["start a", "close a"]
 
 
 def test_the_cpu_predicts_until_the_workers_of_the_new_model_are_there(scene: Scene) -> None:

@@ -362,15 +362,16 @@ def test_device_that_cannot_run_is_an_error():
 @pytest.mark.filterwarnings("ignore:.*overhead of iterating through external memory")
 @pytest.mark.gpu
 @pytest.mark.parametrize("share", [place.BINNED_SHARE, 0.0], ids=["in its memory", "external memory"])
-def test_run_on_a_gpu(tmp_path, monkeypatch, share):
+@pytest.mark.parametrize("cap", [{}, {"gpu_memory_mb": place.MEMORY_MIN_MB}], ids=["all of it", "capped"])
+def test_run_on_a_gpu(tmp_path, monkeypatch, share, cap):
     monkeypatch.setattr(place, "BINNED_SHARE", share)
-    result = train(SourceOnGpu(frame_count=4_000), quick_config(), tmp_path / "m", device="cuda", threads=2)
+    source = SourceOnGpu(frame_count=4_000)
+    result = train(source, quick_config(), tmp_path / "m", device="cuda", threads=2, **cap)
     assert result.training.device == "cuda"
     assert result.overall.ic.low > 0.1
-    found = result.devices
-    assert found.made
-    assert found.margin < 1e-5
-    assert found.class_flips_per_million < 1_000
+    assert result.devices.made
+    assert result.devices.margin < 1e-5
+    assert result.devices.class_flips_per_million < 1_000
 
 
 @needs_compiler

@@ -321,7 +321,7 @@ def test_a_gpu_comes_back_after_a_fault(rig, kind):
     assert run.rejected == []
 
 
-def test_closing_leaves_nothing(truth, closed):
+def test_closing_leaves_nothing_and_says_what_does_not_end(truth, closed, monkeypatch):
     gc.collect()
     before = _descriptors()
     fleet = fleet_of(specs(truth, workers=2), eager())
@@ -331,8 +331,11 @@ def test_closing_leaves_nothing(truth, closed):
     pids = [run.pid(0), run.pid(1)]
     fleet.fail(0, "ecc")
     run.step()
-    fleet.close()
-    fleet.close()
+    monkeypatch.setattr("gpuscalp.worker.process.Process.gone", lambda *_: False)  # stuck in a driver
+    assert not fleet.close()
+    assert not fleet.gone()
+    monkeypatch.undo()
+    assert fleet.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     del run, fleet
     gc.collect()

@@ -8,13 +8,15 @@ import signal
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gpuscalp.frames import ClosedFrames
+from gpuscalp.live.fleets import Fleets
 from gpuscalp.worker.memory import RING_BYTES, SLOTS
-from tests.worker.rig import FRAMES, SYMBOLS, WAIT_S, fleet_of
+from tests.worker.rig import FRAMES, SYMBOLS, WAIT_S, Rig, eager, fleet_of, specs
 
 ALL = (range(SYMBOLS),)
 
@@ -208,3 +210,33 @@ def test_a_leader_keeps_up_with_frames_that_nobody_waits_for(rig):
     assert run.step().missing == ()
     assert run.faults() == {}
     assert run.lost == run.rejected == []
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_workers_of_the_model_that_leads_now_have_the_bits_of_the_cpu(truth, closed, device):
+    """Those before have left the card, and their replacements begin in mid-market with the session's state.
+
+    Both models are the same here: what is tested is who is there, and when.
+    """
+    fleets = Fleets(lambda _: fleet_of(specs(truth, device=device), eager()), "a")
+    try:
+        first = fleets.look()
+        run = Rig(truth, first, closed)
+        run.lead()
+        pid = run.pid()
+        fleets.change("b")
+        until_s = time.monotonic() + WAIT_S
+        while fleets.look() is None:
+            assert time.monotonic() < until_s, fleets.status()
+            time.sleep(0.01)
+        run.fleet = fleets.look()
+        assert run.fleet is not first
+        assert first.gone()
+        assert not Path(f"/proc/{pid}").exists()
+        run.lead()
+        for _ in range(100):
+            assert run.step().missing == ()
+        assert run.rejected == run.lost == []
+        assert run.faults() == {}
+    finally:
+        fleets.close()
