@@ -1,8 +1,9 @@
 """The command ``gpuscalp``: turns what happened into an exit code and one printed answer.
 
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 not running · 4 configuration · 5 deadline · 6 device ·
-7 parity · 8 model · 9 risk halted · 130 interrupted. The first ten belong to the error classes
-(:mod:`gpuscalp.errors`); where an answer is itself a failure, the command ends with the code of its class.
+7 parity · 8 model · 9 risk halted · 130 interrupted by Ctrl-C or SIGTERM. The first ten belong to the error
+classes (:mod:`gpuscalp.errors`); where an answer is itself a failure, the command ends with the code of its
+class.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ def main() -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
     sys.unraisablehook = _interrupt_again
     _open_closed()
+    # By itself SIGTERM would end the process and let nothing be cleared away; or do nothing where that is the
+    # first one of a container, to which the kernel sends no signal that it has not asked for.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = INTERRUPTED
     with suppress(KeyboardInterrupt):  # once more, while it is told of the first
         code = run(sys.argv[1:])
