@@ -32,7 +32,7 @@ def process_pool(count: int, *, where: str, fix: str) -> Iterator[Submit]:
     """Give a function that has a call done by one of ``count`` processes, and returns its future.
 
     However the block ends, no process is left. After an exception none of them has gone on: what they write
-    must be whole or not at all. In the main thread SIGTERM ends the block as Ctrl-C does.
+    must be whole or not at all.
 
     Parameters
     ----------
@@ -54,8 +54,7 @@ def process_pool(count: int, *, where: str, fix: str) -> Iterator[Submit]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     try:
-        with stopped_as_interrupted():
-            yield submit
+        yield submit
     except Exception as error:
         _end(pool)
         died = isinstance(error, BrokenProcessPool)
@@ -77,9 +76,9 @@ def process_pool(count: int, *, where: str, fix: str) -> Iterator[Submit]:
 def stopped_as_interrupted() -> Iterator[None]:
     """Let SIGTERM interrupt the block as Ctrl-C does, at once, so that what it has begun is ended.
 
-    Otherwise SIGTERM would end the process; or nothing, where that is the first one of a container: the
-    kernel sends it no signal that it has not asked for. And Ctrl-C would wait for the next ``await`` of a
-    coroutine: asyncio takes it from Python's own handler, and from no other.
+    Otherwise SIGTERM would end the process, unless that is a command, and be forgotten where a library lets
+    it go. And Ctrl-C would wait for the next ``await`` of a coroutine: asyncio takes it from Python's own
+    handler, and from no other.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled by the main thread only

@@ -95,14 +95,19 @@ def connected(
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SHORT if _SHORT.is_dir() else None))
             if note is not None:
                 note.write_text(str(folder), encoding="utf-8")
-            _start(ray, folder, cpus)
-        else:
-            _join(ray, address)
+        try:
+            if folder is not None:
+                _start(ray, folder, cpus)
+            elif address is not None:
+                _join(ray, address)
+        except SystemExit:  # Ray has taken SIGTERM over, and one came
+            raise KeyboardInterrupt from None
+        finally:
+            if on_main:
+                signal.signal(signal.SIGTERM, before)
         yield ray
     finally:
         ray.shutdown()
-        if on_main:
-            signal.signal(signal.SIGTERM, before)  # Ray takes it over
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
             if note is not None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Struct
 
-from gpuscalp.config import BacktestConfig, LiveConfig, TrainConfig, WalkForwardConfig, load, variable_of
+from gpuscalp.config import (
+    BacktestConfig,
+    LiveConfig,
+    TrainConfig,
+    TuneConfig,
+    WalkForwardConfig,
+    load,
+    variable_of,
+)
 from gpuscalp.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -70,6 +83,50 @@ def test_seed_that_no_generator_takes_is_refused(kind, key, value):
     with pytest.raises(ConfigError, match="expected"):
         load(kind, overrides={key: given})
     load(kind, overrides={key: [0] if key == "tried.seed" else 0})
+
+
+def _keys(kind: type[Struct], before: str = "") -> Iterator[str]:
+    for field in msgspec.structs.fields(kind):
+        inner = field.type
+        if isinstance(inner, type) and issubclass(inner, Struct):
+            yield from _keys(inner, f"{before}{field.name}.")
+        else:
+            yield before + field.name
+
+
+def _accepted(kind: type[Struct], number: float) -> Iterator[tuple[str, Struct]]:
+    """Yield each key that takes a number, alone or in one of the shapes that keys have, and what it makes.
+
+    As ``load`` decodes, which would take ten times as long to say what is wrong with the others.
+    """
+    for key in _keys(kind):
+        for value in (number, [number], [[number] * 2], {"x": {"high": number, "choices": [number]}}):
+            data: Any = value
+            for part in reversed(key.split(".")):
+                data = {part: data}
+            with suppress(msgspec.ValidationError):
+                yield key, msgspec.convert(data, kind)
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, TuneConfig, BacktestConfig, LiveConfig, WalkForwardConfig])
+def test_what_is_accepted_comes_back_equal_from_json(kind):
+    """An infinity was written as null: the model was lost, and the session could not start. A not-a-number
+    traded nothing, and a number too large for 64 bits was a defect of ours."""
+    for number in (math.nan, math.inf, -math.inf, 1e300, 10**30, -(10**30)):
+        assert [key for key, _ in _accepted(kind, number)] == []
+    decoder, seen = msgspec.json.Decoder(kind), set()
+    for number in (10**12, -(10**12), 0.25):
+        for key, config in _accepted(kind, number):
+            assert decoder.decode(msgspec.json.encode(config)) == config, key
+            seen.add(key)
+    assert len(seen) > 10
+
+
+def test_infinity_as_a_limit_is_told_the_word_for_it():
+    with pytest.raises(ConfigError, match=r"risk\.max_leverage") as caught:
+        load(LiveConfig, env={"GPUSCALP__RISK__MAX_LEVERAGE": "inf"})
+    assert (caught.value.where, caught.value.value) == ("GPUSCALP__RISK__MAX_LEVERAGE", math.inf)
+    assert '"off"' in caught.value.fix
 
 
 def test_seed_of_a_judgement_is_refused_below_nothing():

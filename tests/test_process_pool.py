@@ -26,7 +26,7 @@ PARENT = """
 import os, sys
 from pathlib import Path
 from gpuscalp.cli import _report_interrupt
-from gpuscalp.process_pool import process_pool
+from gpuscalp.process_pool import process_pool, stopped_as_interrupted
 
 def work(folder, busy):
     (Path(folder) / str(os.getpid())).touch()
@@ -37,7 +37,7 @@ def work(folder, busy):
 
 if __name__ == "__main__":
     try:
-        with process_pool(2, where="here", fix="") as submit:
+        with stopped_as_interrupted(), process_pool(2, where="here", fix="") as submit:
             for future in [submit(work, sys.argv[1], busy) for busy in (True, False)]:
                 future.result()
     except KeyboardInterrupt:

@@ -1,8 +1,9 @@
 """The command ``gpuscalp``: turns what happened into an exit code and one printed answer.
 
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 not running · 4 configuration · 5 deadline · 6 device ·
-7 parity · 8 model · 9 risk halted · 130 interrupted. The first ten belong to the error classes
-(:mod:`gpuscalp.errors`); where an answer is itself a failure, the command ends with the code of its class.
+7 parity · 8 model · 9 risk halted · 130 interrupted by Ctrl-C or SIGTERM. The first ten belong to the error
+classes (:mod:`gpuscalp.errors`); where an answer is itself a failure, the command ends with the code of its
+class.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn
 
 from gpuscalp.errors import GpuscalpError
@@ -50,11 +52,16 @@ SYSTEM_FIXES = {
 def main() -> NoReturn:
     """Run the command line of this process and leave with its exit code."""
     sys.unraisablehook = _interrupt_again
+    _open_closed()
+    # By itself SIGTERM would end the process and let nothing be cleared away; or do nothing where that is the
+    # first one of a container, to which the kernel sends no signal that it has not asked for.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = INTERRUPTED
     with suppress(KeyboardInterrupt):  # once more, while it is told of the first
         code = run(sys.argv[1:])
     if code == INTERRUPTED:
         _hear_no_more()
+    _drop_unwritten()
     sys.exit(code)
 
 
@@ -99,6 +106,24 @@ def command_tree() -> Any:
     from gpuscalp.cli.app import app
 
     return get_command(app)
+
+
+def _open_closed() -> None:
+    """Let what goes to a closed standard stream go nowhere, and not into the next file that is opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115  # its number is the lowest that is free
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+def _drop_unwritten() -> None:
+    """Give up what a full disk has not taken: Python would try once more at its end, and fail with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _hear_no_more() -> None:
@@ -193,7 +218,8 @@ def _report_foreign(error: Exception, argv: Sequence[str], as_json: bool) -> int
 
     from gpuscalp.crash import report_of
 
-    sys.stderr.write(redact(visible("".join(traceback.format_exception(error)), but="\n")))
+    with suppress(OSError):
+        sys.stderr.write(redact(visible("".join(traceback.format_exception(error)), but="\n")))
     fix = "this is a defect of gpuscalp unless the text above names a cause: please report it with "
     report = report_of(error, argv)
     fix += "that text" if report is None else f"the file {report}: it holds no secrets"
@@ -204,9 +230,10 @@ def _report_foreign(error: Exception, argv: Sequence[str], as_json: bool) -> int
 def _report(error: dict[str, Any], as_json: bool) -> int:
     from gpuscalp.cli.output import write_error
 
-    try:
-        write_error(error, json=as_json)
-    except OSError:  # stdout takes nothing, such as a full disk: say it where people look
-        write_error(error, json=False)
+    with suppress(OSError):  # stderr takes nothing either: the code is all that can be told
+        try:
+            write_error(error, json=as_json)
+        except OSError:  # stdout takes nothing, such as a full disk: say it where people look
+            write_error(error, json=False)
     code: int = error["code"]
     return code

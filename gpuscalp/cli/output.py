@@ -129,7 +129,19 @@ def to_json(value: object) -> str:
     """Return ``value`` as JSON text on several lines."""
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode()
+    try:
+        encoded = msgspec.json.encode(value, enc_hook=_plain)
+    except UnicodeEncodeError:  # the name of a file need not be UTF-8, and JSON has to be
+        encoded = msgspec.json.encode(_escaped(msgspec.to_builtins(value, enc_hook=_plain)))
+    return msgspec.json.format(encoded, indent=2).decode()
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(inner) for key, inner in value.items()}
+    return [_escaped(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> object:

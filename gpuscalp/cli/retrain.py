@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +57,8 @@ def retrain(
     caps = confine(cores, memory_mb)
     if attended:
         end_with(sys.stdin.fileno())
+        # The stop of a service may reach us before the session does: an answer would count as an attempt.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with fitting(caps):
         from gpuscalp.live.directory import lead_of
         from gpuscalp.registry import model_path

@@ -91,6 +91,8 @@ def train(
     more = {} if warm_start is None else {"warm_start": model_path(warm_start, registry=registry)}
     models = Registry(registry or registry_path())
     target = target_of(tracking, experiment) if track or tracking else None
+    if register:
+        models.check_writable()
     with progress("Training") as advance:
         result = _trainer(workers, address)(
             archive,

@@ -74,6 +74,9 @@ def tune(
         "trial.cpus": cpus,
         "trial.gpus": gpus,
     }
+    models = Registry(registry or registry_path())
+    if register:
+        models.check_writable()
     with progress("Tuning") as advance:
         result = tune_archive(
             archive,
@@ -90,7 +93,7 @@ def tune(
         )
     digest = None
     if register:
-        with Registry(registry or registry_path()).writing() as writer:
+        with models.writing() as writer:
             digest, _ = writer.add(result.bundle)
     emit(result.summary | {"registered": digest}, json=json, text=lambda: _text(result.summary, digest))
 

@@ -6,7 +6,7 @@ Parts get the struct they need; there is no global settings object.
 
 from __future__ import annotations
 
-from gpuscalp.config.fields import OFF, Count, Fraction, Limit, NonNegative, Positive, PositiveInt, Seed
+from gpuscalp.config.fields import OFF, Fraction, Limit, NonNegative, Positive, PositiveInt, Seed
 from gpuscalp.config.live import (
     AdaptationConfig,
     BatchConfig,
@@ -67,7 +67,6 @@ __all__ = [
     "BatchConfig",
     "BoosterConfig",
     "CostConfig",
-    "Count",
     "DimensionConfig",
     "EngineConfig",
     "EnsembleConfig",

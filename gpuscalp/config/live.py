@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gpuscalp.config.fields import Count, NonNegative, Positive, PositiveInt
+from gpuscalp.config.fields import Count, Hours, Positive, PositiveInt, Seconds
 from gpuscalp.config.trading import (
     AccountConfig,
     CostConfig,
@@ -86,7 +86,7 @@ class SessionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     clock_close_ms: PositiveInt = 250
     predict_within_ms: PositiveInt = 1_000  # a frame that is older when its turn comes gets no prediction
     book_interval_ms: Count = 0  # as the archive that the model was trained on was imported
-    checkpoint_s: Positive = 30.0
+    checkpoint_s: Seconds = 30.0
     checkpoints_kept: Annotated[int, Meta(ge=1, le=100)] = 2
     status_ms: PositiveInt = 500
 
@@ -153,9 +153,10 @@ class NotifyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     severity: Literal["critical", "warning", "info"] = "warning"  # and what is graver
-    every_s: Positive = 5.0  # how often it looks
-    group_s: NonNegative = 10.0  # how long anything but a critical alert waits for others
-    repeat_s: Positive = 3_600.0  # a critical alert that goes on is told again
+    every_s: Seconds = 5.0  # how often it looks
+    # How long anything but a critical alert waits for others.
+    group_s: Annotated[float, Meta(ge=0, le=1e9)] = 10.0
+    repeat_s: Seconds = 3_600.0  # a critical alert that goes on is told again
     max_per_hour: Annotated[int, Meta(ge=4, le=1_000)] = 20  # a quarter of them is kept for critical ones
     resolved: bool = True  # also tell when it is over
 
@@ -171,7 +172,7 @@ class AdaptationConfig(Struct, frozen=True, forbid_unknown_fields=True):
     every_s: Annotated[float, Meta(ge=60.0, le=3_600.0)] = 600.0
     window_s: Annotated[float, Meta(ge=600.0, le=86_400.0)] = 7_200.0  # of matured rows that count
     # Labels that do not overlap; until so many have matured nothing is done.
-    min_independent: Annotated[float, Meta(ge=100.0)] = 1_000.0
+    min_independent: Annotated[float, Meta(ge=100.0, le=1e12)] = 1_000.0
     max_bias: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.3
     max_bias_per_hour: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.15
     max_log_scale: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.2
@@ -188,11 +189,11 @@ class NautilusConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ws_api_url: str = ""
     # What becomes of a position or an order at the exchange that nobody here knows.
     unknown: Literal["block", "adopt", "close"] = "block"
-    look_s: Positive = 30.0  # how often orders, trades, positions and balance are compared
+    look_s: Seconds = 30.0  # how often orders, trades, positions and balance are compared
     # The exchange refuses a request that comes later; an order it does not know after that never arrived.
     recv_window_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5_000
     silent_ms: PositiveInt = 5_000  # a symbol without quotes, or without marks, for so long is not traded
-    connect_s: Positive = 30.0
+    connect_s: Seconds = 30.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
 
 
@@ -202,14 +203,16 @@ class RetrainingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     The result predicts in the shadow. Whether it is promoted is another question: ``[promotion]``.
     """
 
-    every_hours: NonNegative = 0.0  # after the last attempt, or the beginning of the session; 0 = never
-    train_hours: Positive = 24.0  # of the market, up to then
+    # After the last attempt, or the beginning of the session; 0 = never.
+    every_hours: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    train_hours: Hours = 24.0  # of the market, up to then
     rows_min: PositiveInt = 100_000  # frames times symbols of the session, within train_hours
-    timeout_hours: Positive = 6.0
+    timeout_hours: Hours = 6.0
     cores: Annotated[int, Meta(ge=1, le=1_024)] = 1
-    memory_mb: Annotated[int, Meta(ge=256)] = 4_096
+    memory_mb: Annotated[int, Meta(ge=256, le=1 << 30)] = 4_096
     device: Literal["cpu", "cuda"] = "cpu"
-    gpu_memory_mb: Annotated[int, Meta(ge=1_024)] = 4_096  # that training on a GPU is made to fit into
+    # That training on a GPU is made to fit into.
+    gpu_memory_mb: Annotated[int, Meta(ge=1_024, le=1 << 30)] = 4_096
     registry: str = ""  # folder, / or ~/ before it; "" = the candidate is kept in the session alone
 
 
@@ -219,7 +222,8 @@ class PromotionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     by: Literal["nobody", "rule"] = "nobody"  # "rule": promoted and rolled back without anybody asked
     rows_min: PositiveInt = 20_000  # matured, that both models have predicted
     confidence: Annotated[float, Meta(ge=0.5, le=0.999999)] = 0.99  # of both tests
-    window_s: Annotated[float, Meta(ge=10.0)] = 3_600.0  # in which a new lead's calibration is watched
+    # In which a new lead's calibration is watched.
+    window_s: Annotated[float, Meta(ge=10.0, le=1e9)] = 3_600.0
     tolerance: Annotated[float, Meta(ge=0, lt=1)] = 0.05  # of a gap in a probability (or nats), beyond chance
     errors: Positive = 6.0  # standard errors that chance is granted: it is looked at all day long
 

@@ -6,6 +6,7 @@ Later sources win: built-in defaults < file < environment (``GPUSCALP__SECTION__
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -87,11 +88,15 @@ def load(
     except msgspec.ValidationError as error:
         what, _, at = str(error).partition(" - at ")
         keys = re.findall(r"\w+", at)  # `$.grid.frame_ms` or `$.symbols[...]`
+        value = _found(data, keys)
+        fix = "correct the value: configs/ of the project explains the keys"
+        if value == math.inf:
+            fix = 'give a number; what docs/risk.md marks with * is switched off by "off"'
         raise ConfigError(
             f"{'.'.join(keys) or 'the configuration'}: {what[0].lower()}{what[1:]}",
             where=where,
-            value=_found(data, keys),
-            fix="correct the value: configs/ of the project explains the keys",
+            value=value,
+            fix=fix,
         ) from None
     _check_orders(found, where)
     return found

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
-from gpuscalp.config.fields import Count, Fraction, Limit, NonNegative, Positive, PositiveInt
+from gpuscalp.config.fields import Count, Fraction, Limit, NonNegative, Positive, PositiveInt, Real, Seed
 
 QueueModel = Literal["pessimistic", "probabilistic", "proportional"]
 
@@ -14,7 +14,7 @@ QueueModel = Literal["pessimistic", "probabilistic", "proportional"]
 class StrategyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """When a signal becomes an intent, and when a position is let go."""
 
-    min_edge_bps: float = 0.0  # expected edge after fees must exceed this
+    min_edge_bps: Real = 0.0  # expected edge after fees must exceed this
     min_confidence: Fraction = 0.4
     min_agreement: Fraction = 0.5
     hold_ms: PositiveInt | None = None  # default: the label horizon
@@ -103,7 +103,7 @@ class CostConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What trading costs. Defaults: Binance USD-M, regular user, no BNB discount."""
 
     taker_fee_bps: NonNegative = 5.0
-    maker_fee_bps: float = 2.0
+    maker_fee_bps: Real = 2.0
     # From hearing the message that closes a frame to sending its orders.
     compute: LegConfig = LegConfig(low_ms=1.0, high_ms=1.0)
 
@@ -133,7 +133,7 @@ class PaperConfig(Struct, frozen=True, forbid_unknown_fields=True):
     percent_price_up: Positive = 1.05
     percent_price_down: Positive = 0.95
     market_take_bound: Fraction = 0.05  # how far from the mark price a market order may fill
-    seed: Count = 7
+    seed: Seed = 7
 
 
 Several = Meta(min_length=1, max_length=8)
@@ -149,7 +149,7 @@ class BandConfig(Struct, frozen=True, forbid_unknown_fields=True):
     # Every message takes this quantile of its leg; a leg that is fixed takes so many times its time instead.
     latency_quantiles: Annotated[tuple[Fraction, ...], Several] = (0.5, 0.9, 0.99)
     fixed_factors: Annotated[tuple[NonNegative, ...], Several] = (1.0, 2.0, 5.0)
-    fees_bps: Annotated[tuple[tuple[float, NonNegative], ...], Several] = ((2.0, 5.0), (1.2, 3.2), (0.0, 1.7))
+    fees_bps: Annotated[tuple[tuple[Real, NonNegative], ...], Several] = ((2.0, 5.0), (1.2, 3.2), (0.0, 1.7))
     compute_ms: Annotated[tuple[NonNegative, ...], Several] = (1.0, 5.0, 20.0)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from gpuscalp.config.fields import NonNegative, Positive, PositiveInt, Seed
+from gpuscalp.config.fields import Count, NonNegative, Positive, PositiveInt, Seed
 
 
 class GridConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,7 +44,7 @@ class SplitConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     folds: Annotated[int, Meta(ge=2, le=50)] = 4
     mode: Literal["expanding", "rolling"] = "expanding"
-    embargo_ms: int | None = None  # default: the label horizon
+    embargo_ms: Count | None = None  # default: the label horizon
     min_train_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.3
 
 

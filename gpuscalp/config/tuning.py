@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from gpuscalp.config.fields import Count, NonNegative, PositiveInt
+from gpuscalp.config.fields import Count, NonNegative, PositiveInt, Real, Seed, Whole
 from gpuscalp.config.trading import CostConfig, StrategyConfig
 from gpuscalp.config.training import TrainConfig
 
-Number = int | float
-Choice = bool | int | float | str | tuple[str, ...]
+Number = Whole | Real
+Choice = bool | Whole | Real | str | tuple[str, ...]
 
 
 class DimensionConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class ScoreConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class SearchConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Trials are made in generations; within one the worse ones stop at rungs of boosting rounds."""
 
-    seed: Count = 7
+    seed: Seed = 7
     generation: PositiveInt = 9
     random_trials: Count = 18  # before the search learns from what it has seen
     rungs: Annotated[int, Meta(ge=1, le=10)] = 3

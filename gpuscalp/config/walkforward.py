@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpuscalp.config.fields import Count, Fraction, Positive, PositiveInt, Seed
+from gpuscalp.config.fields import Fraction, Positive, PositiveInt, Real, Seed
 from gpuscalp.config.trading import BacktestConfig
 from gpuscalp.config.training import SplitConfig, TrainConfig
 
@@ -17,7 +17,7 @@ class TriedConfig(Struct, frozen=True, forbid_unknown_fields=True):
     The configured ones are always tried as well, and are what the report is about.
     """
 
-    min_edge_bps: tuple[float, ...] = ()
+    min_edge_bps: tuple[Real, ...] = ()
     min_confidence: tuple[Fraction, ...] = ()
     min_agreement: tuple[Fraction, ...] = ()
     hold_ms: tuple[PositiveInt, ...] = ()
@@ -31,10 +31,10 @@ class JudgeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     resamples: Annotated[int, Meta(ge=100, le=100_000)] = 1_000
     random_draws: Annotated[int, Meta(ge=100, le=100_000)] = 1_000
     sizes: tuple[Positive, ...] = (2.0, 5.0, 10.0)  # multiples of all amounts of money, for the capacity
-    fees_bps: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
-    slippages_bps: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
+    fees_bps: tuple[Real, ...] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+    slippages_bps: tuple[Real, ...] = (0.0, 0.5, 1.0, 2.0)
     look_ahead_ticks: Annotated[int, Meta(ge=1_000, le=250_000)] = 10_000  # of each step, examined
-    seed: Count = 7
+    seed: Seed = 7
 
 
 class WalkForwardConfig(Struct, frozen=True, forbid_unknown_fields=True):

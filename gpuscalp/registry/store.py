@@ -128,18 +128,30 @@ class Registry:
             os.close(lock)
 
     def check_writable(self) -> None:
-        """See whether a bundle could be added now. The folder is made; nothing else of it stays.
+        """Refuse to go on where no bundle can be added, before hours are spent on one.
+
+        The folder is made; nothing else of it stays.
 
         Raises
         ------
-        OSError          the system refuses
-        ModelError       the history was altered
-        DeadlineError    another process is writing
+        UsageError    the system refuses
+        ModelError    the history was altered
         """
-        with self.writing(wait_s=0):
-            Path(tempfile.mkdtemp(prefix=_ADDING, dir=self.path / BUNDLES)).rmdir()
-            with suppress(FileNotFoundError):  # it comes with the first act
-                os.close(os.open(self.history_path, os.O_RDWR | os.O_CLOEXEC))
+        try:
+            with self.writing(wait_s=0):
+                Path(tempfile.mkdtemp(prefix=_ADDING, dir=self.path / BUNDLES)).rmdir()
+                with suppress(FileNotFoundError):  # it comes with the first act
+                    os.close(os.open(self.history_path, os.O_RDWR | os.O_CLOEXEC))
+        except DeadlineError:  # who writes now may have ended long before there is something to keep
+            pass
+        except OSError as error:
+            raise UsageError(
+                "the registry cannot be written",
+                where=str(error.filename or self.path),
+                value=error.strerror or str(error),
+                fix="correct its permissions or its disk, or choose another folder"
+                " (--registry; of a session: registry in [retraining])",
+            ) from None
 
 
 @final

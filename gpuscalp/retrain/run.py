@@ -16,7 +16,7 @@ import msgspec
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
 from gpuscalp.device import RequestedDevice
-from gpuscalp.errors import DataError, DeadlineError, GpuscalpError, UsageError
+from gpuscalp.errors import DataError, GpuscalpError
 from gpuscalp.live.directory import read_about
 from gpuscalp.progress import Progress, silent
 from gpuscalp.redaction import redact
@@ -74,7 +74,7 @@ def retrain(
     about = read_about(session)
     contract = read_contract(like)
     if registry is not None:
-        _check(registry)
+        Registry(registry).check_writable()
     take_blas_buffers(caps)
     now_ns, begun_s = time.time_ns(), time.monotonic()
     folder = session / FOLDER
@@ -132,22 +132,6 @@ def retrain(
         "peak_rss_mb": round(result.peak_rss_mb, 1),
         "caps": {"cores": list(caps.cores), "memory_mb": caps.memory_mb, "idle": caps.idle},
     }
-
-
-def _check(registry: Path) -> None:
-    """Refuse a registry that cannot be written, before hours are spent on what it is to keep."""
-    try:
-        Registry(registry).check_writable()
-    except DeadlineError:  # who writes now may have ended long before there is something to keep
-        pass
-    except OSError as error:
-        raise UsageError(
-            "the registry cannot be written",
-            where=str(error.filename or registry),
-            value=error.strerror or str(error),
-            fix="correct its permissions or its disk, or choose another folder"
-            " (--registry; of a session: registry in [retraining])",
-        ) from None
 
 
 def _keep(registry: Path, candidate: Path, digest: str, session: Path) -> str | None:

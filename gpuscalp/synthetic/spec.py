@@ -10,10 +10,13 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from gpuscalp.config import Count, Fraction, NonNegative, Positive, PositiveInt
+from gpuscalp.config import Fraction, NonNegative, Positive, PositiveInt, Seed
 from gpuscalp.errors import ConfigError
 
 VENUE: Final = "synthetic"
+
+# More than of a configuration: prices and times in the smallest unit.
+_Large = Annotated[int, Meta(gt=0, le=2**62)]
 
 # 2024-01-01 07:55 UTC: a market of ten minutes lies around a funding time.
 DEFAULT_START_NS: Final = 1_704_095_700 * 1_000_000_000
@@ -66,9 +69,9 @@ class SymbolSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     symbol: str
-    price_e8: PositiveInt
-    tick_size_e8: PositiveInt
-    step_size_e8: PositiveInt
+    price_e8: _Large
+    tick_size_e8: _Large
+    step_size_e8: _Large
     order_lots_median: PositiveInt
     queue_lots_median: PositiveInt
     orders_hz: Positive
@@ -102,8 +105,8 @@ class MarketSpec(Struct, frozen=True, forbid_unknown_fields=True):
     slice_s : length of the pieces in which the market is made; decides memory, not content
     """
 
-    seed: Count = 7
-    start_ns: PositiveInt = DEFAULT_START_NS
+    seed: Seed = 7
+    start_ns: _Large = DEFAULT_START_NS
     duration_s: PositiveInt = 600
     symbols: tuple[SymbolSpec, ...] = DEFAULT_SYMBOLS
     flow: FlowSpec = FlowSpec()

@@ -298,7 +298,7 @@ class _Interrupt:
 
 @contextmanager
 def _held_interrupt() -> Iterator[_Interrupt]:
-    """Hold Ctrl-C back while XGBoost calls us, and raise it afterwards.
+    """Hold back what would interrupt us while XGBoost calls us, and raise it afterwards.
 
     XGBoost asks for rows through a ctypes callback. An exception that is raised there and is no ``Exception``
     is printed and dropped, and XGBoost takes the walk for finished: it would train on some of the rows.
@@ -311,10 +311,14 @@ def _held_interrupt() -> Iterator[_Interrupt]:
     def note(*_: object) -> None:
         interrupt.wanted = True
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if callable(handler):  # else it is ignored, or ends the process at once
+            signal.signal(number, note)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if interrupt.wanted:
             raise KeyboardInterrupt

@@ -140,6 +140,15 @@ def test_full_disk_under_stdout_is_reported_on_stderr():
     ]
 
 
+@pytest.mark.parametrize("streams", [">&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_exit_code_outlives_streams_that_take_nothing(streams):
+    """Whoever watches over a session saw a defect where a disk was full, or nobody had opened them."""
+    words = f"{sys.executable} -m gpuscalp model show /nope --json"
+    command = ["sh", "-c", f"{words} {streams}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (errors.UsageError.exit_code, "")
+
+
 @pytest.mark.parametrize(
     ("words", "where"),
     [(("--out", "runs/a"), "runs/a"), (("--out=runs/a",), "runs/a"), ((), None)],
@@ -258,6 +267,15 @@ def test_json_answer_takes_what_programs_return():
     }
     with pytest.raises(TypeError, match="no JSON form"):
         output.to_json({"x": object()})
+
+
+def test_name_that_is_not_utf_8_is_told_in_json(cli):
+    """It ended in a traceback, and with the code of a defect."""
+    answer = cli("status", "a\udcffb", "--json")
+    assert answer.code == errors.UsageError.exit_code
+    assert json.loads(answer.stdout)["error"]["where"] == r"a\udcffb"
+    taken = {"paths": [Path("a\udcffb")], "a\udcffb": (np.float32(0.5), float("nan"))}
+    assert json.loads(output.to_json(taken)) == {"paths": [r"a\udcffb"], r"a\udcffb": [0.5, None]}
 
 
 def test_progress_is_silent_without_a_terminal(capsys):

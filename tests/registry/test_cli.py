@@ -163,6 +163,18 @@ def test_training_can_register_its_bundle(cli, folder, real, tmp_path):
     assert Registry(folder).digests() == [made["registered"]]
 
 
+@pytest.mark.parametrize("words", [("train", "--out", "bundle"), ("tune", "--trials", "1")], ids=" ".join)
+def test_registry_that_cannot_be_written_is_told_before_a_training(cli, tmp_path, words):
+    """It was after the training, whose answer was a refusal of the system then."""
+    (tmp_path / "models").write_text("a file")
+    command, *options = words
+    place = ("--register", "--registry", tmp_path / "models", "--json")
+    result = cli(command, tmp_path / "no archive", *options, *place)
+    assert result.code == 2
+    told = json.loads(result.stdout)["error"]
+    assert (told["what"], told["value"]) == ("the registry cannot be written", "Not a directory")
+
+
 @pytest.mark.parametrize(
     "words",
     [

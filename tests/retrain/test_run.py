@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +70,26 @@ def test_registry_that_cannot_be_written_is_told_before_the_journal_is_read(retr
         "the registry cannot be written", str(tmp_path / "models" / "bundles")
     )  # fmt: skip
     assert caught.value.value == "Not a directory"
+
+
+def test_stop_of_a_service_leaves_no_answer_of_an_attended_process(cli, tmp_path, monkeypatch):
+    """One that the session finds is taken for an attempt, and the next would be hours away."""
+    found = []
+
+    def fitting(_: object) -> None:
+        found.append(signal.getsignal(signal.SIGTERM))
+        raise UsageError("seen enough")
+
+    monkeypatch.setattr("gpuscalp.retrain.caps.confine", lambda *_: None)
+    monkeypatch.setattr("gpuscalp.retrain.caps.fitting", fitting)
+    monkeypatch.setattr("gpuscalp.lifeline.end_with", lambda _: None)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(fileno=lambda: 0))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        assert cli("retrain", tmp_path, "--attended").code == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found == [signal.SIG_DFL]
 
 
 def test_candidate_outlives_a_registry_that_refuses_it(retrain, tmp_path):

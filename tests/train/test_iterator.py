@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -188,13 +189,21 @@ def test_fault_in_the_recording_reaches_the_caller():
         binned_matrix(broken, device=CPU, max_bin=16, threads=1, what="rows")
 
 
-def test_interrupt_between_blocks_is_raised_after_the_walk_and_never_trains_on_a_part():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_interrupt_between_blocks_is_raised_after_the_walk_and_never_trains_on_a_part(number, handler):
+    """SIGTERM was dropped; and Ctrl-C ended a training in a shell's background, which ignores it."""
+
     def interrupted():
         yield constant_rows(0)
-        signal.raise_signal(signal.SIGINT)  # arrives inside XGBoost's callback, where it would be dropped
+        signal.raise_signal(number)  # arrives inside XGBoost's callback, where it would be dropped
         yield constant_rows(1)
 
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        binned_matrix(interrupted, device=CPU, max_bin=16, threads=1, what="rows")
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(number, handler)
+    heard = handler is not signal.SIG_IGN
+    try:
+        with pytest.raises(KeyboardInterrupt) if heard else nullcontext():
+            binned_matrix(interrupted, device=CPU, max_bin=16, threads=1, what="rows")
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
