@@ -27,7 +27,11 @@ LOCK_NAME: Final = ".lock"
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):
-    """One Parquet file. Rows are sorted by (recv_ns, seq); times are of its rows, both ends included."""
+    """One Parquet file. Rows are sorted by (recv_ns, seq); times are of its rows, both ends included.
+
+    ``footer_crc32``: see ``tables.footer_crc32``; None: an earlier version wrote it, without checksums of
+    pages.
+    """
 
     venue: str
     symbol: str
@@ -48,6 +52,7 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     bytes: int
     sha256: str
     sources: tuple[str, ...] = ()
+    footer_crc32: int | None = None
 
 
 class Gap(Struct, frozen=True, forbid_unknown_fields=True):

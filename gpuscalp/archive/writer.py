@@ -33,6 +33,7 @@ from gpuscalp.archive.tables import (
     arrow_schema,
     checked_columns,
     day_name,
+    footer_crc32,
     is_name,
     part_path,
 )
@@ -274,6 +275,7 @@ class _OpenPart:
             # Neighbouring values are close: deltas are a third of the size of plain zstd on quotes.
             column_encoding={name: "DELTA_BINARY_PACKED" for name in leaves if name not in narrow},
             store_schema=True,
+            write_page_checksum=True,
         )
         self._buffer: list[dict[str, npt.NDArray[Any]]] = []
         self._buffered = 0
@@ -302,6 +304,7 @@ class _OpenPart:
         with self._file.open("rb") as file:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+            footer = footer_crc32(file)
         assert self._recv is not None
         assert self._exch is not None
         return Part(
@@ -323,6 +326,7 @@ class _OpenPart:
             min_qty_e8=self._min_qty,
             bytes=self._file.stat().st_size,
             sha256=digest,
+            footer_crc32=footer,
         )
 
     def discard(self) -> None:

@@ -46,6 +46,7 @@ def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
         if (file.parents[3] / part["path"]) == file:
             part["bytes"] = file.stat().st_size
             part["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            del part["footer_crc32"]
     manifest.write_text(json.dumps(content))
 
 
