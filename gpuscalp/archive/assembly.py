@@ -10,13 +10,12 @@ import heapq
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final
 
 from gpuscalp import __version__
-from gpuscalp.archive.arrival import WINDOW, Arrival, Record
+from gpuscalp.archive.arrival import Arrival, Record
 from gpuscalp.archive.buffers import SEQ_STEP, SymbolBuffer
-from gpuscalp.archive.formats import SourceFile, times_in
+from gpuscalp.archive.formats import SourceFile
 from gpuscalp.archive.manifest import Gap, Source
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.source import lines_of
@@ -85,7 +84,6 @@ class SourceRun:
         self.first_recv_ns = self.last_recv_ns = 0
         self._lead = Lead()
         self._strict = strict
-        self._reader = file.reader()
         self.arrival = Arrival(self._records())
 
     def reject(self, number: int, error: DecodeError, raw: bytes) -> None:
@@ -163,12 +161,13 @@ class SourceRun:
         self.fates["", reason] += count
 
     def _records(self) -> Iterator[Record]:
-        read, number, held = self._reader.read, 0, 0
+        # Not kept behind the last line: of thousands of files the caches would stay.
+        reader, number, held = self.file.reader(), 0, 0
         try:
             for line in lines_of(self.file.path, self.progress):
                 number += 1
                 try:
-                    record = read(line, number) if line else None
+                    record = reader.read(line, number) if line else None
                 except DecodeError as error:
                     self.reject(number, error, line)
                     continue
@@ -180,24 +179,13 @@ class SourceRun:
             # The file ends here; this is no line, so it is a line more for the account to add up.
             number += 1
             self.reject(number, error, b"")
-        last = self._reader.finish()
+        last = reader.finish()
         if last is not None:
             held -= 1
             yield last
         self.lines = number
         if held:
             self.set_aside("no_message", held)
-
-
-def first_recv_ns(file: SourceFile) -> int:
-    """Return when a source begins, or earlier: the least of its first receive times, since the first line
-    may have been moved or damaged. Later would be wrong: others would have gone past its first records."""
-    reader = file.reader()
-    times = list(islice(times_in(reader, file.head), WINDOW + 1))
-    if not times:
-        last = reader.finish()
-        times = [last[0]] if last is not None else [0]
-    return min(times)
 
 
 class Assembly:
@@ -340,7 +328,7 @@ def _merged(
 ) -> Iterator[tuple[SourceRun, Record | None]]:
     """Yield the records of all sources by receive time, which never falls. Sources that have ended are added
     to ``finished``; a record of None says that no source is half read."""
-    waiting = deque(sorted(((first_recv_ns(run.file), index) for index, run in enumerate(runs))))
+    waiting = deque(sorted(((run.file.begin_ns, index) for index, run in enumerate(runs))))
     heap: list[tuple[int, int, Record, Iterator[Record]]] = []
     now_ns = 0
     while waiting or heap:

@@ -21,12 +21,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from gpuscalp.archive.assembly import Assembly, SourceRun, first_recv_ns
+from gpuscalp.archive.assembly import Assembly, SourceRun
 from gpuscalp.archive.folders import sources_in
 from gpuscalp.archive.formats import VENUES, SourceFile, recognise
 from gpuscalp.archive.instruments import read_exchange_info, split_fitting
 from gpuscalp.archive.manifest import Manifest, Source
-from gpuscalp.archive.recording import is_over_all
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import UnusableSourceError, UsageError
@@ -169,7 +168,7 @@ def components(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
     everything = {"", *(symbol for file in files for symbol in file.symbols)}
     groups: list[tuple[set[str], list[SourceFile]]] = []
     for file in files:
-        limited = file.symbols and not is_over_all(file.head)
+        limited = file.symbols and not file.is_over_all
         symbols, members = set(file.symbols) if limited else set(everything), [file]
         apart = []
         for group in groups:
@@ -179,8 +178,8 @@ def components(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
             else:
                 apart.append(group)
         groups = [*apart, (symbols, members)]
-    ordered = [sorted(members, key=first_recv_ns) for _, members in groups]
-    return sorted(ordered, key=lambda members: (first_recv_ns(members[0]), members[0].path.name))
+    ordered = [sorted(members, key=lambda file: file.begin_ns) for _, members in groups]
+    return sorted(ordered, key=lambda members: (members[0].begin_ns, members[0].path.name))
 
 
 def _import_component(
