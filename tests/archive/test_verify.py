@@ -191,6 +191,16 @@ def test_missing_ids_are_counted_in_gaps_and_outside_of_them(
     assert report.missing_ids_outside_gaps == len(of_fund)
 
 
+def test_day_that_was_never_imported_is_lost_not_made_by_no_market(tmp_path: Path) -> None:
+    """One import does not see where the other has ended, so there is no gap."""
+    days = [csv(tmp_path / f"BTCUSDT-{at}.csv", VISION_TRADES, trade_rows(at, at + 500)) for at in (0, 2_000)]
+    for day in days:
+        import_sources([day], tmp_path / "archive", venue="binance_usdm")
+    report = verify(tmp_path / "archive")
+    missing = report.missing_ids_in_gaps, report.missing_ids_between_imports, report.missing_ids_outside_gaps
+    assert (report.problems, missing) == ([], (0, 1_500, 0))
+
+
 def test_first_half_of_a_recording_again_is_no_intact_archive(recordings: Path, tmp_path: Path) -> None:
     whole = recordings / "usdm" / "cryptofeed_BINANCE_FUTURES-1125a2.0.gz"
     lines = gzip.decompress(whole.read_bytes()).splitlines()
