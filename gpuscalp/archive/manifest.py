@@ -112,9 +112,6 @@ class Manifest(Struct, forbid_unknown_fields=True):
     sources: list[Source] = []
     instruments: list[Instrument] = []
 
-    def has_source(self, digest: str, venue: str) -> bool:
-        return any(source.digest == digest and source.venue == venue for source in self.sources)
-
     def select(self, venue: str, symbols: Iterable[str] = (), tables: Iterable[str] = ()) -> list[Part]:
         """Return the parts of a venue, optionally only of some symbols and tables."""
         wanted, kinds = frozenset(symbols), frozenset(tables)
