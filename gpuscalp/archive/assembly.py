@@ -10,18 +10,17 @@ import heapq
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final
 
 from gpuscalp import __version__
-from gpuscalp.archive.arrival import WINDOW, Arrival, Record
+from gpuscalp.archive.arrival import Arrival, Record
 from gpuscalp.archive.buffers import SEQ_STEP, SymbolBuffer
-from gpuscalp.archive.formats import SourceFile, times_in
+from gpuscalp.archive.formats import SourceFile
 from gpuscalp.archive.manifest import Gap, Source
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.source import lines_of
 from gpuscalp.archive.tables import TABLES, is_name
-from gpuscalp.archive.writer import ArchiveWriter
+from gpuscalp.archive.writer import COMMIT_BYTES, ArchiveWriter
 from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.lead import Lead, event_ns
@@ -85,7 +84,6 @@ class SourceRun:
         self.first_recv_ns = self.last_recv_ns = 0
         self._lead = Lead()
         self._strict = strict
-        self._reader = file.reader()
         self.arrival = Arrival(self._records())
 
     def reject(self, number: int, error: DecodeError, raw: bytes) -> None:
@@ -163,12 +161,13 @@ class SourceRun:
         self.fates["", reason] += count
 
     def _records(self) -> Iterator[Record]:
-        read, number, held = self._reader.read, 0, 0
+        # Not kept behind the last line: of thousands of files the caches would stay.
+        reader, number, held = self.file.reader(), 0, 0
         try:
             for line in lines_of(self.file.path, self.progress):
                 number += 1
                 try:
-                    record = read(line, number) if line else None
+                    record = reader.read(line, number) if line else None
                 except DecodeError as error:
                     self.reject(number, error, line)
                     continue
@@ -180,24 +179,13 @@ class SourceRun:
             # The file ends here; this is no line, so it is a line more for the account to add up.
             number += 1
             self.reject(number, error, b"")
-        last = self._reader.finish()
+        last = reader.finish()
         if last is not None:
             held -= 1
             yield last
         self.lines = number
         if held:
             self.set_aside("no_message", held)
-
-
-def first_recv_ns(file: SourceFile) -> int:
-    """Return when a source begins, or earlier: the least of its first receive times, since the first line
-    may have been moved or damaged. Later would be wrong: others would have gone past its first records."""
-    reader = file.reader()
-    times = list(islice(times_in(reader, file.head), WINDOW + 1))
-    if not times:
-        last = reader.finish()
-        times = [last[0]] if last is not None else [0]
-    return min(times)
 
 
 class Assembly:
@@ -219,16 +207,19 @@ class Assembly:
         self._count = 0
 
     def run(self, runs: Sequence[SourceRun]) -> Iterator[list[Source]]:
-        """Import the sources, given in order of their beginning; yield after every commit what it added.
+        """Import the sources, given in order of their beginning; yield now and then what was added.
 
-        A commit is made whenever no source is half read, so a source is in the archive as a whole or not at
-        all.
+        That is only done where no source is half read, so a source is in the archive as a whole or not at
+        all. The caller must commit at the end. Where parts end depends on the sources, known ones included,
+        and not on what a kill has left of an import.
         """
-        finished: list[SourceRun] = []
+        begun: list[SourceRun] = []
+        ended: list[SourceRun] = []
+        ended_bytes = 0
         # Counting on from before them gives the same seq as the import that was interrupted would have.
         self._replayed = frozenset(run.file.digest for run in runs if run.known)
         take, decode = self._take, self._decoder.decode
-        for run, record in _merged(runs, finished):
+        for run, record in _merged(runs, begun):
             if record is not None:
                 payload = record[2]
                 try:
@@ -239,13 +230,22 @@ class Assembly:
                 except DecodeError as error:
                     run.reject(record[1], error, payload if isinstance(payload, bytes) else b"")
                 if self._count % _FLUSH_MESSAGES == 0:
-                    self._flush()
+                    self._flush(begun)
                     self._tell(sum(each.progress[0] for each in runs))
             else:
-                sources = self._commit(finished)
-                finished.clear()
-                self._tell(sum(each.progress[0] for each in runs))
-                yield sources
+                digests = self._flush(begun)
+                self._writer.close_parts(besides=digests)
+                for each in begun:
+                    each.log.close()
+                    ended_bytes += each.file.size_bytes
+                ended.extend(begun)
+                begun.clear()
+                if ended_bytes >= COMMIT_BYTES:
+                    yield self._add(ended)
+                    ended.clear()
+                    ended_bytes = 0
+        if ended:
+            yield self._add(ended)
 
     def unsynced(self) -> dict[str, int]:
         """Return, by symbol, the depth updates that no snapshot ever came for."""
@@ -313,34 +313,34 @@ class Assembly:
         self._seq_base[symbol] = self._writer.next_seq(symbol, besides=self._replayed)
         return self._symbols[symbol]
 
-    def _flush(self) -> None:
+    def _flush(self, begun: Sequence[SourceRun]) -> tuple[str, ...]:
+        """Hand the rows to the writer; return the digests of the sources that they may be of."""
+        digests = tuple(run.file.digest for run in begun if not run.known)
         for symbol, (_, buffer, _) in self._symbols.items():
             for table, columns in buffer.drain():
-                self._writer.write(table, symbol, columns)
+                self._writer.write(table, symbol, columns, sources=digests)
+        return digests
 
-    def _commit(self, finished: Sequence[SourceRun]) -> list[Source]:
-        self._flush()
+    def _add(self, ended: Sequence[SourceRun]) -> list[Source]:
         gaps: list[Gap] = []
         for market, buffer, _ in self._symbols.values():
             market.close_gaps()
             gaps.extend(buffer.gaps)
             buffer.gaps.clear()
         by_source = Counter(gap.source for gap in gaps)
-        fresh = [run for run in finished if not run.known]
+        fresh = [run for run in ended if not run.known]
         sources = [run.summary(by_source[run.file.digest]) for run in fresh]
         if sources:
             for run in fresh:
                 run.log.install(self._writer.path)
-            self._writer.commit(sources=sources, gaps=gaps)
+            self._writer.add(sources, gaps)
         return sources
 
 
-def _merged(
-    runs: Sequence[SourceRun], finished: list[SourceRun]
-) -> Iterator[tuple[SourceRun, Record | None]]:
-    """Yield the records of all sources by receive time, which never falls. Sources that have ended are added
-    to ``finished``; a record of None says that no source is half read."""
-    waiting = deque(sorted(((first_recv_ns(run.file), index) for index, run in enumerate(runs))))
+def _merged(runs: Sequence[SourceRun], begun: list[SourceRun]) -> Iterator[tuple[SourceRun, Record | None]]:
+    """Yield the records of all sources by receive time, which never falls. Sources that begin are added to
+    ``begun``; a record of None says that they all have ended."""
+    waiting = deque(sorted(((run.file.begin_ns, index) for index, run in enumerate(runs))))
     heap: list[tuple[int, int, Record, Iterator[Record]]] = []
     now_ns = 0
     while waiting or heap:
@@ -348,8 +348,11 @@ def _merged(
             index = waiting.popleft()[1]
             # A stamp behind the first lines that is damaged may be older than what others have brought.
             runs[index].arrival.begin_ns = now_ns
+            begun.append(runs[index])
             records = iter(runs[index].arrival)
-            _push(heap, index, records, runs, finished)
+            first = next(records, None)
+            if first is not None:
+                heapq.heappush(heap, (first[0], index, first, records))
         if heap:
             began_ns, index, record, records = heapq.heappop(heap)
             assert began_ns >= now_ns, "receive times fall"
@@ -364,21 +367,5 @@ def _merged(
                     break
                 now_ns = record[0]
                 yield run, record
-            else:
-                finished.append(run)
-        if not heap and finished:
-            yield finished[-1], None
-
-
-def _push(
-    heap: list[tuple[int, int, Record, Iterator[Record]]],
-    index: int,
-    records: Iterator[Record],
-    runs: Sequence[SourceRun],
-    finished: list[SourceRun],
-) -> None:
-    record = next(records, None)
-    if record is None:
-        finished.append(runs[index])
-    else:
-        heapq.heappush(heap, (record[0], index, record, records))
+        if not heap and begun:
+            yield begun[-1], None

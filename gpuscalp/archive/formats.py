@@ -6,15 +6,21 @@ whether a recording is of one symbol.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from gpuscalp.archive.arrival import Record, is_newest_first
+from gpuscalp.archive.arrival import WINDOW, Record, is_newest_first
 from gpuscalp.archive.journal_lines import market_of
 from gpuscalp.archive.merged import MergedReader, is_merged_header
-from gpuscalp.archive.recording import RecordingReader, is_recording, only_symbol, symbols_in, venue_of
+from gpuscalp.archive.recording import (
+    RecordingReader,
+    is_over_all,
+    is_recording,
+    only_symbol,
+    symbols_in,
+    venue_of,
+)
 from gpuscalp.archive.source import digest_of, head_of
 from gpuscalp.archive.tabular import (
     TickerCsvReader,
@@ -52,7 +58,7 @@ class LineReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A recognised file.
+    """A recognised file. Thousands of them are held at a time, so nothing of their content is kept.
 
     Attributes
     ----------
@@ -61,7 +67,10 @@ class SourceFile:
     venue : where it was recorded
     symbol : what belongs to it where a line names no symbol; None = no symbol is needed, or none is known
     symbols : those that the first lines or the name tell; empty = unknown
-    head : the first lines, from which ``reader`` decides
+    is_over_all : the first lines have a stream over all symbols
+    header : columns of a CSV; None = a recording
+    begin_ns : when it begins, or earlier: the least of its first receive times, since the first line may have
+        been moved or damaged. Later would be wrong: others would have gone past its first records
     trade_delay_ns : added to the times of trades, of which the file only tells when they were made; None: it
         tells when they were sent or received, or has none
     """
@@ -73,12 +82,14 @@ class SourceFile:
     venue: str
     symbol: str | None
     symbols: tuple[str, ...]
-    head: bytes
+    is_over_all: bool
+    header: str | None
+    begin_ns: int
     trade_delay_ns: int | None = None
 
     def reader(self) -> LineReader:
         """Return a new reader for the whole file."""
-        return _reader(self.path, self.head, self.symbol, delay_ns=self.trade_delay_ns or 0)
+        return _reader(self.header, self.symbol, delay_ns=self.trade_delay_ns or 0)
 
 
 def recognise(
@@ -97,8 +108,8 @@ def recognise(
     Raises
     ------
     UsageError
-        the file is missing or empty, its format is none of ours, its venue cannot be told, or its newest
-        lines come first
+        the file is missing or empty, its format is none of ours, its venue cannot be told, none of the first
+        rows of a CSV can be read, or its newest lines come first
     UnusableSourceError
         it is of a kind that is published and holds nothing to import
     """
@@ -110,17 +121,17 @@ def recognise(
             where=str(path),
             fix="leave it out, or fetch it again",
         )
+    header = None
     if is_recording(head):
         own = only_symbol(path, default=symbol)
         symbols, told = symbols_in(head), market_of(path) or venue_of(head)
-        reader = _reader(path, head, own)
     else:
         own = symbol or symbol_of(path.name)
-        reader = _reader(path, head, own)
-        symbols, told = symbols_of_rows(header_of(path.name, head), head), _venue_of_path(path, head)
+        header = _known_header(path, head, own)
+        symbols, told = symbols_of_rows(header, head), _venue_of_path(path, head)
     if own is not None and not symbols:
         symbols = (own,)
-    if venue is not None and told is not None and venue != told and is_recording(head):
+    if venue is not None and told is not None and venue != told and header is None:
         raise UsageError(
             f"the messages are of {told}",
             where=str(path),
@@ -134,7 +145,12 @@ def recognise(
             where=str(path),
             fix=f"give --venue, one of: {', '.join(VENUES)}",
         )
-    times = list(times_in(reader, head))
+    delay_ns = None
+    reader = _reader(header, own)
+    if isinstance(reader, TradeCsvReader) and reader.untold:
+        delay_ns = NS_PER_MS * (TRADE_DELAYS_MS[chosen] if trade_delay_ms is None else trade_delay_ms)
+        reader = _reader(header, own, delay_ns=delay_ns)
+    times = _times_in(path, reader, head)
     if is_newest_first(times):
         raise UsageError(
             "lines are newest first",
@@ -142,34 +158,62 @@ def recognise(
             value=f"{utc(times[0])} … {utc(times[-1])}",
             fix="sort them by time, oldest first",
         )
-    delay_ns = None
-    if isinstance(reader, TradeCsvReader) and reader.untold:
-        delay_ns = NS_PER_MS * (TRADE_DELAYS_MS[chosen] if trade_delay_ms is None else trade_delay_ms)
-    size = path.stat().st_size
-    return SourceFile(path, digest, size, reader.name, chosen, own, symbols, head, delay_ns)
+    return SourceFile(
+        path,
+        digest,
+        path.stat().st_size,
+        reader.name,
+        chosen,
+        own,
+        symbols,
+        is_over_all(head),
+        header,
+        min(times[: WINDOW + 1], default=0),
+        delay_ns,
+    )
 
 
-def times_in(reader: LineReader, head: bytes) -> Iterator[int]:
-    """Yield the receive times of the first records; a line that cannot be read has none."""
+def _times_in(path: Path, reader: LineReader, head: bytes) -> list[int]:
+    """Return the receive times of the first records; a line that cannot be read has none."""
+    times: list[int] = []
+    first: UsageError | None = None
     for number, line in enumerate(head.splitlines(), 1):
         try:
             record = reader.read(line, number) if line else None
-        except DecodeError:
+        except DecodeError as error:
+            first = first or UsageError(
+                f"none of the first rows can be read: {error.what}",
+                where=f"{path}, line {number}" + (f", {error.where}" if error.where else ""),
+                value=error.value,
+                fix="docs/data.md says what the columns may hold; convert the file, or leave it out",
+            )
             continue
         if record is not None:
-            yield record[0]
+            times.append(record[0])
+    if not times and (last := reader.finish()) is not None:
+        times.append(last[0])
+    # A recording may begin with lines that say nothing of the rest; the columns of a CSV are all alike.
+    if first is not None and not times and not isinstance(reader, RecordingReader):
+        raise first
+    return times
 
 
-def _reader(path: Path, head: bytes, symbol: str | None, *, delay_ns: int = 0) -> LineReader:
-    if is_recording(head):
+def _reader(header: str | None, symbol: str | None, *, delay_ns: int = 0) -> LineReader:
+    if header is None:
         return RecordingReader(symbol)
+    if is_merged_header(header):
+        return MergedReader(header)
+    if is_ticker_header(header):
+        return TickerCsvReader(header, symbol)
+    return TradeCsvReader(header, symbol, delay_ns=delay_ns)
+
+
+def _known_header(path: Path, head: bytes, symbol: str | None) -> str:
+    """Return the header of a CSV that a reader takes."""
     try:
         header = header_of(path.name, head)
-        if is_merged_header(header):
-            return MergedReader(header)
-        if is_ticker_header(header):
-            return TickerCsvReader(header, symbol)
-        return TradeCsvReader(header, symbol, delay_ns=delay_ns)
+        _reader(header, symbol)
+        return header
     except UsageError as error:
         if (why := unusable_kind(head)) is not None:
             raise UnusableSourceError(

@@ -5,9 +5,9 @@ Owns: what belongs together, what is imported already, and the report. The layou
 1. every file is recognised and hashed; what the archive has by digest is not imported again;
 2. files of one venue that share a symbol form a component and are merged by receive time, so that the
    snapshot of one day serves the next, and a file of REST snapshots serves the stream beside it;
-3. a component commits whenever none of its files is half read. A killed import loses only what was not
-   committed; run again, it reads committed files of the same component once more for the state of the book
-   and the trade ids, without writing, and goes on.
+3. a commit is made where no file is half read, once there is enough for one, and at the end. A killed import
+   loses only what was not committed; run again, it reads committed files of the same component once more for
+   the state of the book and the trade ids, without writing, and goes on.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from gpuscalp.archive.assembly import Assembly, SourceRun, first_recv_ns
+from gpuscalp.archive.assembly import Assembly, SourceRun
 from gpuscalp.archive.folders import sources_in
 from gpuscalp.archive.formats import VENUES, SourceFile, recognise
 from gpuscalp.archive.instruments import read_exchange_info, split_fitting
 from gpuscalp.archive.manifest import Manifest, Source
-from gpuscalp.archive.recording import is_over_all
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import UnusableSourceError, UsageError
@@ -117,7 +116,7 @@ def import_sources(
     archive : directory of the archive
     venue : None = told by each file
     symbol : for CSV files that do not tell theirs
-    strict : the first bad line is an error, and its component is not imported
+    strict : the first bad line is an error, and what was not committed before it is not imported
     instruments : exchangeInfo of the venue; None = tick sizes are observed
     book_interval_ms : least exchange time between two book rows; 0 = every change of the best 20 levels
     trade_delay_ms : added to the times of trades in CSV files that only tell when they were made; None = that
@@ -154,10 +153,24 @@ def import_sources(
         )
         with ArchiveWriter(archive, name) as writer:
             _check_delays(writer.manifest, group)
+            known = frozenset(each.digest for each in writer.manifest.sources if each.venue == name)
+            before = frozenset(part.path for part in writer.manifest.parts)
             for component in components(group):
                 _import_component(
-                    writer, component, report, shown, strict=strict, interval_ns=book_interval_ms * NS_PER_MS
+                    writer,
+                    component,
+                    known,
+                    report,
+                    shown,
+                    strict=strict,
+                    interval_ns=book_interval_ms * NS_PER_MS,
                 )
+            if report.sources:
+                writer.commit()
+            for part in writer.manifest.parts:
+                if part.path not in before:
+                    report.crossed_books += part.crossed if part.table == "books" else 0
+                    report.crossed_quotes += part.crossed if part.table == "quotes" else 0
             report.misfits.extend(_settle_instruments(writer, known_instruments))
     report.seconds = time.monotonic() - started
     return report
@@ -169,7 +182,7 @@ def components(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
     everything = {"", *(symbol for file in files for symbol in file.symbols)}
     groups: list[tuple[set[str], list[SourceFile]]] = []
     for file in files:
-        limited = file.symbols and not is_over_all(file.head)
+        limited = file.symbols and not file.is_over_all
         symbols, members = set(file.symbols) if limited else set(everything), [file]
         apart = []
         for group in groups:
@@ -179,20 +192,21 @@ def components(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
             else:
                 apart.append(group)
         groups = [*apart, (symbols, members)]
-    ordered = [sorted(members, key=first_recv_ns) for _, members in groups]
-    return sorted(ordered, key=lambda members: (first_recv_ns(members[0]), members[0].path.name))
+    ordered = [sorted(members, key=lambda file: file.begin_ns) for _, members in groups]
+    return sorted(ordered, key=lambda members: (members[0].begin_ns, members[0].path.name))
 
 
 def _import_component(
     writer: ArchiveWriter,
     files: Sequence[SourceFile],
+    known_digests: frozenset[str],
     report: ImportReport,
     shown: _Shown,
     *,
     strict: bool,
     interval_ns: int,
 ) -> None:
-    known = [writer.manifest.has_source(file.digest, file.venue) for file in files]
+    known = [file.digest in known_digests for file in files]
     report.skipped.extend(str(file.path) for file, is_known in zip(files, known, strict=True) if is_known)
     if all(known):
         shown.done(files)
@@ -204,7 +218,6 @@ def _import_component(
         SourceRun(file, known=is_known, log=RejectLog(staging, file.digest), strict=strict)
         for file, is_known in zip(files[:count], known[:count], strict=True)
     ]
-    before = {part.path for part in writer.manifest.parts}
     assembly = Assembly(writer, book_interval_ns=interval_ns, tell=shown.at(files))
     try:
         for sources in assembly.run(runs):
@@ -213,10 +226,6 @@ def _import_component(
         for run in runs:
             run.log.close()
             report.agg_trade_lags_ms.update(run.agg_trade_lags_ms)
-    for part in writer.manifest.parts:
-        if part.path not in before:
-            report.crossed_books += part.crossed if part.table == "books" else 0
-            report.crossed_quotes += part.crossed if part.table == "quotes" else 0
     report.unsynced.update(assembly.unsynced())
     shown.done(files)
 

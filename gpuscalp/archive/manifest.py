@@ -27,7 +27,11 @@ LOCK_NAME: Final = ".lock"
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):
-    """One Parquet file. Rows are sorted by (recv_ns, seq); times are of its rows, both ends included."""
+    """One Parquet file. Rows are sorted by (recv_ns, seq); times are of its rows, both ends included.
+
+    ``footer_crc32``: see ``tables.footer_crc32``; None: an earlier version wrote it, without checksums of
+    pages.
+    """
 
     venue: str
     symbol: str
@@ -48,6 +52,7 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     bytes: int
     sha256: str
     sources: tuple[str, ...] = ()
+    footer_crc32: int | None = None
 
 
 class Gap(Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,9 +111,6 @@ class Manifest(Struct, forbid_unknown_fields=True):
     gaps: list[Gap] = []
     sources: list[Source] = []
     instruments: list[Instrument] = []
-
-    def has_source(self, digest: str, venue: str) -> bool:
-        return any(source.digest == digest and source.venue == venue for source in self.sources)
 
     def select(self, venue: str, symbols: Iterable[str] = (), tables: Iterable[str] = ()) -> list[Part]:
         """Return the parts of a venue, optionally only of some symbols and tables."""

@@ -50,10 +50,9 @@ class RejectLog:
 
     def install(self, archive: Path) -> None:
         """Put the finished file into the archive, in place of one from an earlier, killed run."""
-        if self._file is None:
+        if not self.counts:
             return
-        self._file.close()
-        self._file = None
+        self.close()
         folder = archive / FOLDER
         folder.mkdir(exist_ok=True)
         self._path.replace(folder / self._path.name)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.archive.manifest import Part
-from gpuscalp.archive.tables import COMMON, TABLES, Table
+from gpuscalp.archive.tables import COMMON, TABLES, Table, footer_crc32
 from gpuscalp.errors import ArchiveError, is_out_of_memory
 from gpuscalp.schema import BOOK_LEVELS, E8, F64, I32, I64, NS_PER_MS, TICK, Instrument, TickKind, Ticks
 
@@ -68,11 +68,21 @@ class PartReader:
         return self._groups[-1][0] if self._groups else _END
 
     def open(self) -> None:
-        """Read the footer. Groups wholly outside the range are never read."""
+        """Read the footer. Groups wholly outside the range are never read.
+
+        Raises
+        ------
+        ArchiveError
+            the file is missing or damaged
+        """
         from gpuscalp.arrow import pa, pq
 
         try:
-            self._file = pq.ParquetFile(self._path, memory_map=False)
+            if self.part.footer_crc32 is not None:
+                with self._path.open("rb") as file:
+                    if footer_crc32(file) != self.part.footer_crc32:
+                        raise _damaged(self._path, "its footer is not the one that was written")
+            self._file = pq.ParquetFile(self._path, memory_map=False, page_checksum_verification=True)
         except FileNotFoundError:
             raise ArchiveError(
                 "a file that the manifest names is missing",
@@ -82,7 +92,7 @@ class PartReader:
         except (OSError, pa.ArrowException) as error:
             if is_out_of_memory(error):
                 raise
-            raise _damaged(self._path, error) from None
+            raise _damaged(self._path, str(error)) from None
         metadata = self._file.metadata
         recv, exch = (metadata.schema.names.index(name) for name in ("recv_ns", "exch_ns"))
         groups = []
@@ -109,7 +119,7 @@ class PartReader:
         except (OSError, pa.ArrowException) as error:
             if is_out_of_memory(error):
                 raise
-            raise _damaged(self._path, error) from None
+            raise _damaged(self._path, str(error)) from None
         rows: Rows = {}
         for name in self._columns:
             column = table.column(name).combine_chunks()
@@ -319,9 +329,9 @@ def in_batches(pieces: Iterable[Ticks], *, max_ticks: int) -> Iterator[Ticks]:
         yield _joined(pending)
 
 
-def _damaged(path: Path, error: Exception) -> ArchiveError:
+def _damaged(path: Path, why: str) -> ArchiveError:
     return ArchiveError(
-        f"a file of the archive is damaged: {str(error).splitlines()[0]}",
+        f"a file of the archive is damaged: {why.splitlines()[0]}",
         where=str(path),
         fix="`gpuscalp data verify` lists the damage; import the sources again",
     )

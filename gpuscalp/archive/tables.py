@@ -6,9 +6,11 @@ Owns: the layout on disk. Never: opens a file.
 from __future__ import annotations
 
 import datetime
+import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -165,6 +167,16 @@ def part_path(venue: str, symbol: str, day: str, table: str, number: int) -> str
     later imports that touch the same day add numbered parts instead of rewriting it."""
     stem = table if number == 0 else f"{table}.{number}"
     return f"venue={venue}/symbol={symbol}/date={day}/{stem}.parquet"
+
+
+def footer_crc32(file: IO[bytes]) -> int:
+    """Return the CRC-32 of a part's footer, its length and magic number. Parquet's own checksums are of
+    pages; a flipped bit of the footer can change which rows a range has, or make Arrow abort the process."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 8))
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(max(0, size - 8 - length))
+    return zlib.crc32(file.read())
 
 
 def is_name(text: str) -> bool:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from gpuscalp.archive import manifest as manifests
-from gpuscalp.archive.manifest import Manifest, Part
+from gpuscalp.archive.manifest import Part
 from gpuscalp.archive.overlap import Overlaps
 from gpuscalp.archive.streams import PartReader
 from gpuscalp.archive.tables import TABLES, arrow_schema, day_of
+from gpuscalp.archive.trade_ids import TradeIds
 from gpuscalp.errors import ArchiveError
 from gpuscalp.schema import I64
 
@@ -35,7 +37,9 @@ class VerifyReport:
     gaps : gaps that the manifest lists (a gap is a fact about the source, not damage)
     missing_ids_in_gaps : trade ids between first and last that have no row and lie in a listed gap: lost, or
         rejected lines
-    missing_ids_outside_gaps : those that lie in none: fills of the insurance fund
+    missing_ids_between_imports : those that lie in none, behind one import and before another: lost, as one
+        import does not see where the other has ended
+    missing_ids_outside_gaps : the others: fills of the insurance fund
     unlisted : Parquet files that the manifest does not name (left by a killed import; never read)
     trade_delays_ms : by venue and symbol, see ``Manifest.trade_delays_ms``; without those that have none
     """
@@ -46,6 +50,7 @@ class VerifyReport:
     problems: list[str] = field(default_factory=list)
     gaps: int = 0
     missing_ids_in_gaps: int = 0
+    missing_ids_between_imports: int = 0
     missing_ids_outside_gaps: int = 0
     unlisted: list[str] = field(default_factory=list)
     trade_delays_ms: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -75,7 +80,7 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
 
     Checked for each part: presence, size, sha256, schema, row count, the facts that the manifest keeps (first
     and last times, crossed and flagged rows), order by (recv_ns, seq), the UTC day of every row. Across the
-    parts of a symbol: no trade id twice, and no row that two imports brought (overlap.py).
+    parts of a symbol: no trade twice, and no row that two imports brought (overlap.py).
 
     Raises
     ------
@@ -88,18 +93,32 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
     manifest = manifests.load(root)
     report = VerifyReport(gaps=len(manifest.gaps))
     total, done = sum(part.bytes for part in manifest.parts), 0
-    trade_ids: dict[tuple[str, str], list[I64]] = {}
+    gaps: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for gap in manifest.gaps:
+        if gap.kind in ("trade_id", "agg_trade_id"):
+            gaps.setdefault((gap.venue, gap.symbol), []).append((gap.first_id, gap.last_id))
     overlaps = Overlaps(manifest.parts)
-    for part in manifest.parts:
-        try:
-            _verify_part(root, part, report, trade_ids, overlaps)
-        except (ArchiveError, OSError) as error:
-            report.problems.append(f"{part.path}: {error.what if isinstance(error, ArchiveError) else error}")
-        done += part.bytes
-        if progress is not None:
-            progress(done, total, part.path)
-    for (venue, symbol), pieces in trade_ids.items():
-        _verify_ids(manifest, venue, symbol, np.sort(np.concatenate(pieces)), report)
+    ordered = sorted(manifest.parts, key=lambda part: (part.venue, part.symbol, part.day, part.path))
+    for (venue, symbol), parts in groupby(ordered, key=lambda part: (part.venue, part.symbol)):
+        trade_ids = TradeIds(gaps.get((venue, symbol), ()))
+        for part in parts:
+            try:
+                _verify_part(root, part, report, trade_ids, overlaps)
+            except (ArchiveError, OSError) as error:
+                what = error.what if isinstance(error, ArchiveError) else error
+                report.problems.append(f"{part.path}: {what}")
+            done += part.bytes
+            if progress is not None:
+                progress(done, total, part.path)
+        if trade_ids.twice:
+            report.problems.append(
+                f"{venue} {symbol}: {trade_ids.twice} trades are there twice "
+                "(overlapping sources imported separately)"
+            )
+        in_gaps, between_imports, others = trade_ids.missing()
+        report.missing_ids_in_gaps += in_gaps
+        report.missing_ids_between_imports += between_imports
+        report.missing_ids_outside_gaps += others
         if delays_ms := manifest.trade_delays_ms(venue, (symbol,)):
             report.trade_delays_ms[f"{venue} {symbol}"] = delays_ms
     report.problems.extend(overlaps.problems())
@@ -113,7 +132,7 @@ def _verify_part(
     root: Path,
     part: Part,
     report: VerifyReport,
-    trade_ids: dict[tuple[str, str], list[I64]],
+    trade_ids: TradeIds,
     overlaps: Overlaps,
 ) -> None:
     from gpuscalp.arrow import pq
@@ -130,15 +149,18 @@ def _verify_part(
     if not pq.read_schema(file).equals(arrow_schema(TABLES[part.table])):
         raise ArchiveError("the columns are not those of the table")
     facts = _Facts()
+    ids: list[I64] = []
     try:
         while reader.next_recv_ns != _END:
             rows = reader.read()
             facts.add(rows, part, report)
             overlaps.add(part, rows)
             if part.table == "trades":
-                trade_ids.setdefault((part.venue, part.symbol), []).append(rows["trade_id"])
+                ids.append(rows["trade_id"])
     finally:
         reader.close()
+    if ids:
+        trade_ids.add(part, np.concatenate(ids))
     for name in (
         "rows",
         "first_recv_ns",
@@ -188,30 +210,3 @@ class _Facts:
             if bid.ndim == 2:
                 bid, ask = bid[:, 0], ask[:, 0]
             self.crossed += int(np.count_nonzero((bid >= ask) & (bid > 0) & (ask > 0)))
-
-
-def _verify_ids(manifest: Manifest, venue: str, symbol: str, ids: I64, report: VerifyReport) -> None:
-    """Check that no trade is there twice, and count the ids that are not there."""
-    is_new = np.diff(ids, prepend=ids[0] - 1) > 0
-    if twice := len(ids) - int(np.count_nonzero(is_new)):
-        report.problems.append(
-            f"{venue} {symbol}: {twice} trades are there twice (overlapping sources imported separately)"
-        )
-    ids = ids[is_new]
-    reached, end = int(ids[0]), int(ids[-1])
-    missing = end - reached + 1 - len(ids)
-    gaps = [
-        (gap.first_id, gap.last_id)
-        for gap in manifest.gaps
-        if gap.venue == venue and gap.symbol == symbol and gap.kind in ("trade_id", "agg_trade_id")
-    ]
-    in_gaps = 0
-    # Of two imports, gaps may overlap and trades of the one may lie in a gap of the other.
-    for gap_first, gap_last in sorted(gaps):
-        first, last = max(gap_first, reached), min(gap_last, end)
-        if first <= last:
-            there = np.searchsorted(ids, last, side="right") - np.searchsorted(ids, first, side="left")
-            in_gaps += last - first + 1 - int(there)
-            reached = last + 1
-    report.missing_ids_in_gaps += in_gaps
-    report.missing_ids_outside_gaps += missing - in_gaps

@@ -1,21 +1,18 @@
 """Writing an archive: rows in, Parquet parts and a manifest out, atomically.
 
-Owns: the split by UTC day, row groups, digests, and the commit. Parts are written below ``.staging``,
+Owns: the split by UTC day, the order of rows, and the commit. Parts are written below ``.staging``,
 renamed into place once they are complete, and count only from the moment the manifest names them.
 Never: decodes a message.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-import os
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ import numpy.typing as npt
 from gpuscalp import __version__
 from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Gap, Manifest, Part, Source
+from gpuscalp.archive.open_part import OpenPart
 from gpuscalp.archive.tables import (
     BOOKS,
     MARKS,
@@ -30,7 +28,6 @@ from gpuscalp.archive.tables import (
     TRADES,
     Columns,
     Table,
-    arrow_schema,
     checked_columns,
     day_name,
     is_name,
@@ -40,13 +37,13 @@ from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.files import sync_folder
 from gpuscalp.schema import NS_PER_DAY, Instrument
 
-if TYPE_CHECKING:
-    from gpuscalp.arrow import pq
-
 STAGING_NAME: Final = ".staging"
 # Each open part costs a file descriptor and one unfinished row group. Over the limit the oldest part is
 # closed; rows that still come for it open another part of the same day.
 OPEN_PARTS_MAX: Final = 400
+# A commit writes the whole manifest, which of 27,000 files has 50 MB. One for every file took longer than all
+# else. Of sources of so many bytes, packed, a kill undoes a minute's work.
+COMMIT_BYTES: Final = 1 << 26
 
 
 class ArchiveWriter:
@@ -92,8 +89,10 @@ class ArchiveWriter:
         except BaseException:
             self._stack.close()
             raise
-        self._open: dict[tuple[str, int, str], _OpenPart] = {}
+        self._open: dict[tuple[str, int, str], OpenPart] = {}
         self._closed: list[Part] = []
+        self._sources: list[Source] = []
+        self._gaps: list[Gap] = []
         self._numbers: dict[tuple[str, str, str], int] = {}
         for part in self._manifest.parts:
             if part.venue == self.venue:
@@ -144,8 +143,8 @@ class ArchiveWriter:
         next_funding_ns`` (``quality``); a price or time of 0 is unknown."""
         self.write(MARKS, symbol, columns)
 
-    def write(self, table: Table, symbol: str, columns: Columns) -> None:
-        """Add rows to any table.
+    def write(self, table: Table, symbol: str, columns: Columns, *, sources: Iterable[str] = ()) -> None:
+        """Add rows to any table; ``sources`` are the digests of those that they may be of.
 
         Raises
         ------
@@ -168,16 +167,30 @@ class ArchiveWriter:
                 if not mask.any():
                     continue
                 chosen = {name: values[mask] for name, values in rows.items()}
-            self._part(symbol, day, table).append(chosen)
+            self._part(symbol, day, table).append(chosen, sources)
 
-    def commit(self, *, sources: Iterable[Source] = (), gaps: Iterable[Gap] = ()) -> None:
-        """Make everything written so far part of the archive, together with its sources and gaps."""
+    def close_parts(self, *, besides: Iterable[str] = ()) -> None:
+        """Complete the files begun, but for those with rows of the sources named."""
+        kept = frozenset(besides)
+        for key, part in list(self._open.items()):
+            if kept.isdisjoint(part.sources):
+                self._close_part(key)
+
+    def add(self, sources: Iterable[Source], gaps: Iterable[Gap]) -> None:
+        """Complete the files begun, to be committed with their sources and gaps once there is enough. The
+        caller must end with ``commit``."""
+        self.close_parts()
+        self._last.clear()
+        self._sources.extend(sources)
+        self._gaps.extend(gaps)
+        if sum(source.bytes for source in self._sources) >= COMMIT_BYTES:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make everything written and added so far part of the archive."""
         from gpuscalp.arrow import pa
 
-        sources = list(sources)
-        for key in list(self._open):
-            self._close_part(key)
-        digests = tuple(source.digest for source in sources)
+        self.close_parts()
         for part in self._closed:
             target = self.path / part.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -186,15 +199,12 @@ class ArchiveWriter:
             sync_folder(folder)
         manifest = self._manifest
         manifest.gpuscalp, manifest.pyarrow = __version__, pa.__version__
-        manifest.parts.extend(
-            Part(**{name: getattr(part, name) for name in Part.__struct_fields__} | {"sources": digests})
-            for part in self._closed
-        )
-        manifest.sources.extend(sources)
-        manifest.gaps.extend(gaps)
+        manifest.parts.extend(self._closed)
+        manifest.sources.extend(self._sources)
+        manifest.gaps.extend(self._gaps)
         manifests.save(self.path, manifest)
-        self._closed.clear()
-        self._last.clear()
+        for each in (self._closed, self._sources, self._gaps, self._last):
+            each.clear()
 
     def finish(self) -> None:
         """Commit and let go of the archive."""
@@ -230,14 +240,14 @@ class ArchiveWriter:
             )
         self._last[symbol, table.name] = (int(recv[-1]), int(seq[-1]))
 
-    def _part(self, symbol: str, day: int, table: Table) -> _OpenPart:
+    def _part(self, symbol: str, day: int, table: Table) -> OpenPart:
         key = (symbol, day, table.name)
         part = self._open.pop(key, None)
         if part is None:
             while len(self._open) >= OPEN_PARTS_MAX:
                 self._close_part(next(iter(self._open)))
             path = self._next_path(symbol, day_name(day), table.name)
-            part = _OpenPart(table, self.venue, symbol, day_name(day), path, self._staging)
+            part = OpenPart(table, self.venue, symbol, day_name(day), path, self._staging)
         self._open[key] = part  # re-inserted: the dict is ordered by last use
         return part
 
@@ -252,127 +262,6 @@ class ArchiveWriter:
 
     def _close_part(self, key: tuple[str, int, str]) -> None:
         self._closed.append(self._open.pop(key).close())
-
-
-class _OpenPart:
-    """One Parquet file under construction, with the running facts that the manifest keeps of it."""
-
-    def __init__(self, table: Table, venue: str, symbol: str, day: str, path: str, staging: Path) -> None:
-        from gpuscalp.arrow import pq
-
-        self._table, self._venue, self._symbol, self._day, self._path = table, venue, symbol, day, path
-        self._file = staging / path.replace("/", "+")
-        self._schema = arrow_schema(table)
-        leaves = [f"{name}.list.element" if name in table.levels else name for name in self._schema.names]
-        narrow = {"side", "quality"}
-        self._writer: pq.ParquetWriter = pq.ParquetWriter(
-            self._file,
-            self._schema,
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=[name for name in leaves if name in narrow],
-            # Neighbouring values are close: deltas are a third of the size of plain zstd on quotes.
-            column_encoding={name: "DELTA_BINARY_PACKED" for name in leaves if name not in narrow},
-            store_schema=True,
-        )
-        self._buffer: list[dict[str, npt.NDArray[Any]]] = []
-        self._buffered = 0
-        self._rows = self._crossed = self._flagged = self._price_gcd = self._qty_gcd = 0
-        self._min_qty = 0
-        self._recv: tuple[int, int] | None = None
-        self._exch: tuple[int, int] | None = None
-        self._last_seq = -1
-
-    def append(self, rows: dict[str, npt.NDArray[Any]]) -> None:
-        count = len(rows["recv_ns"])
-        size = self._table.group_rows
-        start = 0
-        while start < count:
-            taken = min(count - start, size - self._buffered)
-            # Copied: the caller may reuse its arrays.
-            self._buffer.append({name: values[start : start + taken].copy() for name, values in rows.items()})
-            self._buffered += taken
-            start += taken
-            if self._buffered == size:
-                self._flush()
-
-    def close(self) -> Part:
-        self._flush()
-        self._writer.close()
-        with self._file.open("rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        assert self._recv is not None
-        assert self._exch is not None
-        return Part(
-            venue=self._venue,
-            symbol=self._symbol,
-            day=self._day,
-            table=self._table.name,
-            path=self._path,
-            rows=self._rows,
-            first_recv_ns=self._recv[0],
-            last_recv_ns=self._recv[1],
-            first_exch_ns=self._exch[0],
-            last_exch_ns=self._exch[1],
-            last_seq=self._last_seq,
-            crossed=self._crossed,
-            flagged=self._flagged,
-            price_gcd_e8=self._price_gcd,
-            qty_gcd_e8=self._qty_gcd,
-            min_qty_e8=self._min_qty,
-            bytes=self._file.stat().st_size,
-            sha256=digest,
-        )
-
-    def discard(self) -> None:
-        self._buffer.clear()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        from gpuscalp.arrow import pa
-
-        if self._buffered == 0:
-            return
-        columns = {name: np.concatenate([rows[name] for rows in self._buffer]) for name in self._buffer[0]}
-        self._buffer.clear()
-        self._buffered = 0
-        self._observe(columns)
-        arrays = [
-            pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=self._schema.field(name).type)
-            if name in self._table.levels
-            else pa.array(values)
-            for name, values in columns.items()
-        ]
-        self._writer.write_table(
-            pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=self._table.group_rows
-        )
-
-    def _observe(self, columns: dict[str, npt.NDArray[Any]]) -> None:
-        """Fold the rows into the facts of the manifest."""
-        recv, exch = columns["recv_ns"], columns["exch_ns"]
-        self._rows += len(recv)
-        self._recv = (int(recv[0]) if self._recv is None else self._recv[0], int(recv[-1]))
-        low, high = int(exch.min()), int(exch.max())
-        self._exch = (
-            (low, high) if self._exch is None else (min(low, self._exch[0]), max(high, self._exch[1]))
-        )
-        self._last_seq = max(self._last_seq, int(columns["seq"].max()))
-        self._flagged += int(np.count_nonzero(columns["quality"]))
-        for name in self._table.prices:
-            self._price_gcd = math.gcd(self._price_gcd, int(np.gcd.reduce(columns[name], axis=None)))
-        for name in self._table.quantities:
-            quantities = columns[name]
-            self._qty_gcd = math.gcd(self._qty_gcd, int(np.gcd.reduce(quantities, axis=None)))
-            positive = quantities[quantities > 0]
-            if positive.size:
-                least = int(positive.min())
-                self._min_qty = min(self._min_qty, least) if self._min_qty else least
-        if "bid_price_e8" in columns:
-            bid, ask = columns["bid_price_e8"], columns["ask_price_e8"]
-            if bid.ndim == 2:
-                bid, ask = bid[:, 0], ask[:, 0]
-            self._crossed += int(np.count_nonzero((bid >= ask) & (bid > 0) & (ask > 0)))
 
 
 def _checked_name(name: str, what: str) -> str:

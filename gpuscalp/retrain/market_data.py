@@ -86,6 +86,7 @@ def import_journal(
         )
         try:
             sources = [source for committed in assembly.run(runs) for source in committed]
+            writer.commit()
         finally:
             for run in runs:
                 run.log.close()

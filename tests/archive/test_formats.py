@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +346,37 @@ def test_file_that_cannot_be_told_is_refused(
     with pytest.raises(UsageError, match=what) as caught:
         reader(tmp_path, content, name, **options)
     assert caught.value.where is not None
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("26,0.5,2,1,3,2024-07-18T23:57:02Z,true", "not a time"),
+        ("26, 0.5, 2, 1, 3, 1721347022504, true", "not a time"),
+        ("26,0.5,1e-3,1,3,1721347022504,true", "not a decimal number"),
+        ("26,0.5,2,1,3,1721347022504,true,", "wrong number of columns"),
+    ],
+)
+def test_csv_of_which_no_row_can_be_read_is_refused(tmp_path: Path, row: str, what: str) -> None:
+    """It was imported: no rows, exit code 0, and known from then on."""
+    path = tmp_path / "um" / "BTCUSDT-aggTrades-2024-07-18.csv"
+    path.parent.mkdir()
+    path.write_text(f"{AGG}\n{row}\n{row}\n")
+    with pytest.raises(UsageError, match=f"none of the first rows can be read: .*{what}") as caught:
+        recognise(path)
+    assert f"{path}, line 2" in str(caught.value.where)
+    path.write_text(f"{AGG}\n{row}\n26,0.5,2,1,3,{MS},true\n")
+    assert recognise(path).begin_ns == NS + 200 * 10**6
+
+
+def test_recognised_file_is_small(tmp_path: Path) -> None:
+    """Each kept its first 256 KiB until the last one was imported."""
+    for name, line in (("a.dat", b"1721347022504 " + BODY), ("BTCUSDT-x.csv", f"1,2,3,{MS},buy".encode())):
+        path = tmp_path / name
+        header = b"id,price,qty,time,side\n" if name.endswith(".csv") else b""
+        path.write_bytes(header + (line + b"\n") * 6_000)
+        file = recognise(path, venue="binance_usdm")
+        assert sum(sys.getsizeof(getattr(file, each.name)) for each in fields(file)) < 4_000
 
 
 def test_venue_of_a_csv_is_told_by_its_folder(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_day_added_later_with_its_forerunner_is_as_if_imported_together(tmp_path
     report = import_sources([first, second], tmp_path / "apart")
     assert report.skipped == [str(first)]
     assert report.to_dict()["gaps"] == 0
-    assert _parts(tmp_path / "apart") == _parts(tmp_path / "together")
+    assert _rows(tmp_path / "apart") == _rows(tmp_path / "together")
 
 
 def test_day_without_its_forerunner_has_no_book(tmp_path: Path) -> None:
@@ -302,47 +302,6 @@ def test_two_venues_go_into_one_archive(tmp_path: Path) -> None:
     assert archive.symbols("binance_spot") == ("BTCUSDT",)
 
 
-KILLED = """
-import os, signal, sys
-from gpuscalp.archive import manifest, writer
-from gpuscalp.archive.ingest import import_sources
-
-calls = {"commit": 0, "save": 0, "append": 0}
-point, limit = sys.argv[1], int(sys.argv[2])
-
-def dying(name, function):
-    def wrapped(*args, **kwargs):
-        calls[name] += 1
-        if name == point and calls[name] == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
-
-writer.ArchiveWriter.commit = dying("commit", writer.ArchiveWriter.commit)
-writer.manifests.save = dying("save", writer.manifests.save)
-writer._OpenPart.append = dying("append", writer._OpenPart.append)
-import_sources(sys.argv[4:], sys.argv[3])
-"""
-
-
-@pytest.mark.parametrize(("point", "limit"), [("append", 2), ("save", 1), ("commit", 2), ("save", 2)])
-def test_killed_import_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, point: str, limit: int) -> None:
-    """Killed while rows are written, between the renames and the manifest, and before the second commit."""
-    days = two_days(tmp_path)
-    import_sources(days, tmp_path / "whole")
-    words = [sys.executable, "-c", KILLED, point, str(limit), str(tmp_path / "killed"), *map(str, days)]
-    killed = subprocess.run(words, check=False, capture_output=True)
-    assert killed.returncode == -9, killed.stderr.decode()
-    committed = 1 if limit == 2 and point != "append" else 0
-    if committed:
-        assert len(Archive.open(tmp_path / "killed").manifest.sources) == 1
-    report = import_sources(days, tmp_path / "killed")
-    assert len(report.skipped) == committed
-    assert _parts(tmp_path / "killed") == _parts(tmp_path / "whole")
-    checked = verify(tmp_path / "killed")
-    assert (checked.problems, checked.unlisted) == ([], [])
-
-
 MEASURED = """
 import re, sys
 from gpuscalp.archive.ingest import import_sources
@@ -364,5 +323,14 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert peaks[1] - peaks[0] < 5, f"MB: {peaks}"
 
 
-def _parts(archive: Path) -> list[tuple[str, str]]:
-    return [(part.path, part.sha256) for part in load(archive).parts]
+def _rows(archive: Path) -> list[list[Any]]:
+    """Return all columns of all rows, in arrival order and not by part."""
+    opened = Archive.open(archive)
+    pieces = opened.arrivals(
+        lambda rows, table, _: np.fromiter(
+            ([table.name, *np.hstack(row).tolist()] for row in zip(*rows.values(), strict=True)), object
+        ),
+        VENUE,
+        opened.symbols(VENUE),
+    )
+    return [row for piece in pieces for row in piece]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,50 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
         (root / NAME).write_text(change[0])
         with pytest.raises(ArchiveError, match=change[1]):
             Archive.open(root)
+
+
+def test_one_flipped_bit_is_never_read_as_other_ticks(tmp_path: Path) -> None:
+    """Of the flips in pages two of three gave other prices and quantities; of those in a footer some ended
+    the process."""
+    quotes = _columns(np.random.default_rng(6), TickKind.QUOTE, 2_000, 0)
+    with ArchiveWriter(tmp_path, "synthetic") as writer:
+        writer.write_quotes("AAA", quotes)
+        writer.finish()
+    part = Archive.open(tmp_path).manifest.parts[0]
+    file = tmp_path / part.path
+    whole, intact = file.read_bytes(), _ticks(tmp_path)
+    footer_at = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    refused = 0
+    places = [*range(4, footer_at, footer_at // 40), *range(footer_at, len(whole), 71)]
+    for count, place in enumerate(places):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << count % 8
+        file.write_bytes(flipped)
+        try:
+            found = _ticks(tmp_path)
+        except ArchiveError:
+            refused += 1
+        else:
+            assert found == intact, f"bit {count % 8} of byte {place}"
+    assert refused > len(places) // 2
+
+
+def test_part_without_checksums_is_read(tmp_path: Path) -> None:
+    """Earlier versions wrote none."""
+    root = small(tmp_path)
+    (file,) = root.rglob("*.parquet")
+    intact = _ticks(root)
+    pq.write_table(pq.read_table(file, partitioning=None), file)
+    content = json.loads((root / NAME).read_text())
+    (part,) = content["parts"]
+    del part["footer_crc32"]
+    part["bytes"] = file.stat().st_size
+    (root / NAME).write_text(json.dumps(content))
+    assert _ticks(root) == intact
+
+
+def _ticks(root: Path) -> bytes:
+    return np.concatenate(list(Archive.open(root).tick_batches("synthetic"))).tobytes()
 
 
 @pytest.mark.parametrize("method", ["__init__", "read_row_group"])
