@@ -50,6 +50,8 @@ FRAME = st.fixed_dictionaries(
         "qtys": st.tuples(_QTYS, _QTYS),
         "trades": st.lists(_TRADE, max_size=3),
         "edges": st.tuples(*[st.sampled_from([30.0, 30.0, -30.0, 0.0, 1.0])] * 2),
+        # Something for which nothing is opened.
+        "doubt": st.sampled_from([""] * 12 + ["device", "clock", "age"]),
     }
 )
 ORDERS = st.fixed_dictionaries(
@@ -146,10 +148,12 @@ class Street:
             ask_px=np.array(self.ask, np.int32),
             mark=np.array(self.bid) / 100,
             quality=np.zeros(2, np.uint32),
-            age_ms=np.zeros(2, np.float32),
+            age_ms=np.full(2, 1e6 if what["doubt"] == "age" else 0.0, np.float32),
         )
         signals = SignalRow(np.stack([down, 1 - up - down, up], axis=1), np.ones(2), edge, np.zeros(2))
-        done = self.trader.step(row, signals, Conditions(self.now_ns, 0.0, True, None))
+        clock_error_ms = 1e6 if what["doubt"] == "clock" else 0.0
+        conditions = Conditions(self.now_ns, clock_error_ms, what["doubt"] != "device", None)
+        done = self.trader.step(row, signals, conditions)
         self._send(done.cancels, done.orders)
         if self.flattening:
             self._send((), self.trader.flatten(row, "flatten"))
@@ -215,5 +219,5 @@ class Street:
 def quiet(**changes: Any) -> dict[str, Any]:
     """Return a frame at which nothing happens."""
     still = [20_000, 20_000, 20_000]
-    base = {"moves": (0, 0), "gap": 1, "qtys": (still, still), "trades": [], "edges": (0.0, 0.0)}
+    base = {"moves": (0, 0), "gap": 1, "qtys": (still, still), "trades": [], "edges": (0.0, 0.0), "doubt": ""}
     return {**base, **changes}

@@ -13,7 +13,7 @@ from gpuscalp.orders import BUY, SELL, IntentKind, Order, OrderKind, TimeInForce
 from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import Quality
 from gpuscalp.trader import StepReport, Trader
-from tests.trading import NOTHING, fill, market, signals, step, trader
+from tests.trading import MS, NOTHING, NOW, fill, market, signals, step, trader
 
 E8 = 10**8
 TICK = E8 // 10
@@ -23,9 +23,9 @@ RESTS = {"entry": "post_only", "post_only_ms": 500}
 BRACKET = {"take_profit_bps": 10.0, "stop_loss_bps": 5.0}
 
 
-def resting(**orders: Any) -> tuple[Trader, Order]:
+def resting(*, sections: dict[str, Any] | None = None, **orders: Any) -> tuple[Trader, Order]:
     """Return a trader whose entry rests since 0 ms."""
-    machine = trader(orders={**RESTS, **orders})
+    machine = trader(orders={**RESTS, **orders}, **(sections or {}))
     (order,) = step(machine, market(0), UP).orders
     return machine, order
 
@@ -56,15 +56,48 @@ def test_entry_is_cancelled_when_its_time_is_up_and_asked_again_when_nobody_answ
     assert cancels[500] == (order.order_id,)
 
 
-@pytest.mark.parametrize("why", ["opinion", "gate", "frame", "program"])
-def test_entry_is_cancelled_when_nobody_wants_it_any_more(why: str) -> None:
-    machine, order = resting()
+@pytest.mark.parametrize(
+    "why",
+    [
+        "opinion", "gate", "losses", "volatility", "frame", "program", "device", "clock", "model", "age",
+        "spread", "mark", "jump",
+    ],
+)  # fmt: skip
+def test_entry_is_cancelled_when_nobody_wants_it_or_it_would_not_be_opened_any_more(why: str) -> None:
+    """One that rested went on through a pause after losses or volatility, and was filled in it."""
+    limits = {"max_losses": 1, "max_model_age_h": 1.0, "max_collar_bps": 50.0}
+    machine, order = resting(sections={"risk": limits, "other": {"trained_until_ns": NOW}})
     if why == "gate":
         machine.apply(RiskEvent.HALT_ENTRIES, 0)
-    row = market(100, quality=(Quality.GAP if why == "frame" else Quality.LATE, Quality.GAP))
+    if why == "losses":
+        machine.gate.on_trade(-1)
+    if why == "model":
+        machine.trained_until_ns = NOW - 3_600 * 10**9
+    bid = {"volatility": 602_000, "jump": 603_100}.get(why, 600_000)
+    row = market(
+        100,
+        bid=(bid, 20_000),
+        spread=(500 if why == "spread" else 1, 1),
+        quality=(Quality.GAP if why == "frame" else Quality.LATE, Quality.GAP),
+        age_ms=2_001.0 if why == "age" else 10.0,
+    )
+    if why == "mark":
+        row.mark[0] = 61_000.0
     extra = np.array([Quality.CLOCK_DRIFT if why == "program" else 0, Quality.GAP], np.uint32)
-    done = step(machine, row, DOWN if why == "opinion" else UP, extra_quality=extra)
+    conditions: dict[str, Any] = {"device": {"device_ok": False}, "clock": {"clock_error_ms": NAN}}.get(
+        why, {}
+    )
+    done = step(machine, row, DOWN if why == "opinion" else UP, extra_quality=extra, **conditions)
     assert done.cancels == (order.order_id,)
+
+
+def test_decision_that_comes_late_or_a_limit_on_new_entries_cancels_nothing() -> None:
+    machine, _ = resting(
+        risk={"max_prediction_age_ms": 50.0, "max_open_orders_total": 1, "min_interval_ms": 9_000}
+    )
+    row = market(100)
+    weak = signals(-50.0, NAN, confidence=0.30)
+    assert step(machine, row, weak, now_ns=row.end_ns + 60 * MS).cancels == ()
 
 
 def test_doubts_about_another_symbol_or_a_weak_opinion_cancel_nothing() -> None:
