@@ -48,7 +48,7 @@ class StepReport:
     cancels : ids of open orders whose end is to be asked for, before the orders are sent
     orders : of the accepted intents, to be sent in this order
     skips : int64[len(SKIP_REASONS)]  symbols without an intent, by reason
-    equity_e8 : wallet + open positions at the price they could be closed at (bid if long, ask if short)
+    equity_e8 : wallet + open positions at the price they could be closed at (``Exposure.note_quote``)
     gross_e8 : Σ |value| of open positions
     event : what has latched in this step, if anything
     """
@@ -122,7 +122,7 @@ class Trader:
             self.orders,
             hold_ns=self.strategy.hold_ns,
         )
-        self.exposure = Exposure(instruments, self.account, self.orders)
+        self.exposure = Exposure(instruments, self.account, self.orders, old_ms=risk.max_quote_age_ms)
         self.inquiry = Inquiry(
             instruments,
             exposure=self.exposure,

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gpuscalp.config import OrdersConfig
 from gpuscalp.errors import ConfigError
-from gpuscalp.orders import BUY, SELL, IntentKind, Order, OrderKind, TimeInForce
+from gpuscalp.orders import BUY, SELL, IntentKind, OrderKind, TimeInForce
 from gpuscalp.risk.gate import RiskEvent
-from gpuscalp.schema import Quality
 from gpuscalp.trader import StepReport, Trader
-from tests.trading import MS, NOTHING, NOW, fill, market, signals, step, trader
+from tests.trading import DOWN, NAN, NOTHING, RESTS, UP, fill, market, resting, signals, step, trader
 
 E8 = 10**8
 TICK = E8 // 10
-NAN = float("nan")
-UP, DOWN = signals(50.0, NAN), signals(-50.0, NAN)
-RESTS = {"entry": "post_only", "post_only_ms": 500}
 BRACKET = {"take_profit_bps": 10.0, "stop_loss_bps": 5.0}
-
-
-def resting(*, sections: dict[str, Any] | None = None, **orders: Any) -> tuple[Trader, Order]:
-    """Return a trader whose entry rests since 0 ms."""
-    machine = trader(orders={**RESTS, **orders}, **(sections or {}))
-    (order,) = step(machine, market(0), UP).orders
-    return machine, order
 
 
 def entered(side: int = BUY, price_e8: int = 6_000_010_000_000, **sections: Any) -> tuple[Trader, StepReport]:
@@ -46,72 +34,6 @@ def test_post_only_entry_stands_at_its_own_side_of_the_quote(said: Any, side: in
     assert (order.kind, order.time_in_force) == (OrderKind.LIMIT, TimeInForce.GTX)
     assert (order.side, order.price_e8, order.reduce_only) == (side, ticks * TICK, False)
     assert step(machine, market(100), said).orders == (), "one entry at a time"
-
-
-def test_entry_is_cancelled_when_its_time_is_up_and_asked_again_when_nobody_answers() -> None:
-    machine, order = resting()
-    cancels = {at: step(machine, market(at), UP).cancels for at in (100, 400, 500, 600, 2_400, 2_500)}
-    asked = [at for at, ids in cancels.items() if ids]
-    assert asked == [500, 2_500]
-    assert cancels[500] == (order.order_id,)
-
-
-@pytest.mark.parametrize(
-    "why",
-    [
-        "opinion", "gate", "losses", "volatility", "frame", "program", "device", "clock", "model", "age",
-        "spread", "mark", "jump",
-    ],
-)  # fmt: skip
-def test_entry_is_cancelled_when_nobody_wants_it_or_it_would_not_be_opened_any_more(why: str) -> None:
-    """One that rested went on through a pause after losses or volatility, and was filled in it."""
-    limits = {"max_losses": 1, "max_model_age_h": 1.0, "max_collar_bps": 50.0}
-    machine, order = resting(sections={"risk": limits, "other": {"trained_until_ns": NOW}})
-    if why == "gate":
-        machine.apply(RiskEvent.HALT_ENTRIES, 0)
-    if why == "losses":
-        machine.gate.on_trade(-1)
-    if why == "model":
-        machine.trained_until_ns = NOW - 3_600 * 10**9
-    bid = {"volatility": 602_000, "jump": 603_100}.get(why, 600_000)
-    row = market(
-        100,
-        bid=(bid, 20_000),
-        spread=(500 if why == "spread" else 1, 1),
-        quality=(Quality.GAP if why == "frame" else Quality.LATE, Quality.GAP),
-        age_ms=2_001.0 if why == "age" else 10.0,
-    )
-    if why == "mark":
-        row.mark[0] = 61_000.0
-    extra = np.array([Quality.CLOCK_DRIFT if why == "program" else 0, Quality.GAP], np.uint32)
-    conditions: dict[str, Any] = {"device": {"device_ok": False}, "clock": {"clock_error_ms": NAN}}.get(
-        why, {}
-    )
-    done = step(machine, row, DOWN if why == "opinion" else UP, extra_quality=extra, **conditions)
-    assert done.cancels == (order.order_id,)
-
-
-def test_decision_that_comes_late_or_a_limit_on_new_entries_cancels_nothing() -> None:
-    machine, _ = resting(
-        risk={"max_prediction_age_ms": 50.0, "max_open_orders_total": 1, "min_interval_ms": 9_000}
-    )
-    row = market(100)
-    weak = signals(-50.0, NAN, confidence=0.30)
-    assert step(machine, row, weak, now_ns=row.end_ns + 60 * MS).cancels == ()
-
-
-def test_doubts_about_another_symbol_or_a_weak_opinion_cancel_nothing() -> None:
-    machine, _ = resting()
-    extra = np.array([0, Quality.GAP], np.uint32)
-    weak = signals(-50.0, NAN, confidence=0.35)
-    assert step(machine, market(100, quality=(0, Quality.GAP)), weak, extra_quality=extra).cancels == ()
-
-
-def test_no_entry_rests_longer_than_a_position_is_held() -> None:
-    machine = trader(orders={**RESTS, "post_only_ms": 60_000})
-    (order,) = step(machine, market(0), UP).orders
-    assert step(machine, market(900), UP).cancels == ()
-    assert step(machine, market(1_000), UP).cancels == (order.order_id,)
 
 
 def test_rest_of_an_entry_is_taken_once() -> None:
