@@ -3,9 +3,8 @@
 Owns: which orders of a trader are to be cancelled, which protective ones to be placed, at which prices.
 Never: sends, sizes an entry, judges an order (the risk gate does), or acts between two steps of the trader.
 
-An entry that rests is cancelled when its time is up, when nothing may be opened any more, when the data of
-its symbol are in doubt, or when the model has changed its mind. What it has not got is then taken once, if
-the model still wants it, or left.
+An entry that rests is cancelled when its time is up, when it would not be opened now, or when the model has
+changed its mind. What it has not got is then taken once, if the model still wants it, or left.
 
 A bracket is compared with the position at every step, and brought in line with it: after a part of an entry,
 after a part of a take-profit, after a restart alike. All of it can only reduce. A stop that the exchange has

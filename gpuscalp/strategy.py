@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.config import CostConfig, StrategyConfig
+from gpuscalp.ops import hurdles
 from gpuscalp.orders import BUY, SELL, Intent, IntentKind, MarketRow, SignalRow
 from gpuscalp.schema import F64, I64, NS_PER_MS
 
-# Why a symbol brought no intent at a frame, in the order in which the reasons are tried. The first one that
-# holds is counted; the last is what remains when all hurdles are cleared.
+# Why a symbol brought no intent at a frame, in the order in which the reasons are tried, which is that of
+# gpuscalp.ops.hurdles. The first one that holds is counted; the last is what remains when all are cleared.
 SKIP_REASONS: Final = (
     "no_quote",
     "order_open",
@@ -31,11 +32,7 @@ SKIP_REASONS: Final = (
 # Reasons of intents that act upon a prediction. The others are not held up by doubts about model or device.
 PREDICTED_REASONS: Final = frozenset({"edge", "opposite_signal"})
 
-_HOLDING: Final = SKIP_REASONS.index("holding")
-_INTENT: Final = SKIP_REASONS.index("intent")
-
-# Columns of SignalRow.probability.
-_DOWN, _UP = 0, 2
+_NO_RESTS: Final = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,8 @@ class Strategy:
 
     def __init__(self, config: StrategyConfig, cost: CostConfig, *, horizon_ms: int) -> None:
         self._config = config
-        self._fees_bps = 2.0 * cost.taker_fee_bps
+        least = (config.min_confidence, config.min_agreement, config.min_edge_bps)
+        self._limits = np.array([*least, 2.0 * cost.taker_fee_bps])
         self._hold_ns = (config.hold_ms if config.hold_ms is not None else horizon_ms) * NS_PER_MS
 
     @property
@@ -109,47 +107,34 @@ class Strategy:
         ----------
         market, signals, holdings : S symbols each; none is modified
         """
-        config = self._config
-        bid, ask = market.bid_px, market.ask_px
-        quoted = (bid > 0) & (ask > 0)
-        edge, agreement = signals.edge_bps, signals.agreement
-        confidence = _confidence(signals)
-        known = np.isfinite(edge) & np.isfinite(confidence) & np.isfinite(agreement) & (edge != 0)
-        # Integer ticks become float64 before they are added: the sum of two int32 prices may not fit.
-        bid_ticks, ask_ticks = bid.astype(np.float64), ask.astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread_bps = 2e4 * (ask_ticks - bid_ticks) / (ask_ticks + bid_ticks)
-        cost_bps = self._fees_bps + spread_bps
-
-        confident = known & (confidence >= config.min_confidence)
-        agreed = confident & (agreement >= config.min_agreement)
-        worth = agreed & (np.abs(edge) - cost_bps > config.min_edge_bps)
-        held = holdings.side != 0
-        elapsed = market.end_ns - holdings.decided_ns >= self._hold_ns
-        if holdings.rests_e8 is not None:
-            # More of a position is an entry, and has to clear what an entry has to.
-            held &= elapsed | (holdings.rests_e8 == 0) | (np.sign(edge) != np.sign(holdings.rests_e8))
-
-        # What is held is let go of without a quote too: a market order needs none.
-        true = (~quoted & ~held, holdings.waiting, held, ~known, ~confident, ~agreed, ~worth)
-        code = np.full(len(edge), _INTENT, np.int64)
-        for number in reversed(range(_INTENT)):  # the first that is true counts
-            code[true[number]] = number
+        edge, count = signals.edge_bps, len(signals.edge_bps)
+        confidence, cost_bps, found = np.empty(count), np.empty(count), np.empty(count, np.int64)
+        some = hurdles.try_hurdles(
+            market.end_ns,
+            market.bid_px,
+            market.ask_px,
+            signals.probability,
+            signals.agreement,
+            edge,
+            holdings.side,
+            holdings.waiting,
+            holdings.decided_ns,
+            _NO_RESTS if holdings.rests_e8 is None else holdings.rests_e8,
+            self._hold_ns,
+            self._limits,
+            confidence,
+            cost_bps,
+            found,
+        )
         intents: list[Intent] = []
-        active = (code == _INTENT) | (code == _HOLDING)
-        if active.any():
-            opposite = agreed & (np.sign(edge) == -holdings.side)
-            for index in np.flatnonzero(active):
-                side = int(holdings.side[index])
-                if code[index] == _INTENT:
+        if some:
+            for index in np.flatnonzero(found >= hurdles.CLEARED):
+                if found[index] == hurdles.CLEARED:
                     wanted = BUY if edge[index] > 0 else SELL
-                    kind, reason, notional = IntentKind.ENTER, "edge", config.order_usdt
-                elif elapsed[index] or opposite[index]:
-                    wanted, kind, notional = -side, IntentKind.EXIT, None
-                    reason = "hold_elapsed" if elapsed[index] else "opposite_signal"
-                    code[index] = _INTENT
+                    kind, reason, notional = IntentKind.ENTER, "edge", self._config.order_usdt
                 else:
-                    continue
+                    wanted, kind, notional = -int(holdings.side[index]), IntentKind.EXIT, None
+                    reason = "hold_elapsed" if found[index] == hurdles.ELAPSED else "opposite_signal"
                 intents.append(
                     Intent(
                         symbol_index=int(index),
@@ -158,16 +143,17 @@ class Strategy:
                         notional_usdt=notional,
                         reason=reason,
                         confidence=float(confidence[index]),
-                        agreement=float(agreement[index]),
+                        agreement=float(signals.agreement[index]),
                         edge_bps=float(edge[index]),
                         cost_bps=float(cost_bps[index]),
                     )
                 )
-        skips = np.bincount(code, minlength=len(SKIP_REASONS)).astype(np.int64)
+        codes = np.minimum(found, hurdles.CLEARED) if some else found
+        skips = np.bincount(codes, minlength=len(SKIP_REASONS)).astype(np.int64)
         return Decision(tuple(intents), skips)
 
 
 def _confidence(signals: SignalRow) -> F64:
     """Return float64[S]: the probability of the side that the edge is on."""
-    up, down = signals.probability[:, _UP], signals.probability[:, _DOWN]
+    up, down = signals.probability[:, hurdles.UP], signals.probability[:, hurdles.DOWN]
     return np.asarray(np.where(signals.edge_bps > 0, up, down))

@@ -29,7 +29,7 @@ from gpuscalp.orders import (
     Verdict,
 )
 from gpuscalp.risk.exposure import Exposure
-from gpuscalp.risk.gate import RiskEvent, RiskGate, RiskState
+from gpuscalp.risk.gate import Question, RiskEvent, RiskGate, RiskState
 from gpuscalp.risk.inquiry import Inquiry
 from gpuscalp.risk.sizing import Factors, Sizing, Surroundings
 from gpuscalp.risk.volatility import Volatility
@@ -48,7 +48,7 @@ class StepReport:
     cancels : ids of open orders whose end is to be asked for, before the orders are sent
     orders : of the accepted intents, to be sent in this order
     skips : int64[len(SKIP_REASONS)]  symbols without an intent, by reason
-    equity_e8 : wallet + open positions at the price they could be closed at (bid if long, ask if short)
+    equity_e8 : wallet + open positions at the price they could be closed at (``Exposure.note_quote``)
     gross_e8 : Σ |value| of open positions
     event : what has latched in this step, if anything
     """
@@ -73,7 +73,7 @@ class _Step:
     signals: SignalRow
     conditions: Conditions
     equity_e8: int
-    cancels: list[int]
+    cancels: list[int] = field(default_factory=list)
     intents: list[Intent] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     factors: list[Factors | None] = field(default_factory=list)
@@ -122,7 +122,7 @@ class Trader:
             self.orders,
             hold_ns=self.strategy.hold_ns,
         )
-        self.exposure = Exposure(instruments, self.account, self.orders)
+        self.exposure = Exposure(instruments, self.account, self.orders, old_ms=risk.max_quote_age_ms)
         self.inquiry = Inquiry(
             instruments,
             exposure=self.exposure,
@@ -156,7 +156,8 @@ class Trader:
         equity = exposure.equity_e8(values)
         event = self.gate.observe(now_ns, equity, self.volatility.short_bps)
         decision = self.strategy.decide(market, signals, self._holdings())
-        step = _Step(market, signals, conditions, equity, self._overdue(market, signals, conditions))
+        step = _Step(market, signals, conditions, equity)
+        step.cancels += self._overdue(step)
         for intent in decision.intents:
             if intent.kind is IntentKind.ENTER:
                 self._enter(step, intent)
@@ -297,19 +298,19 @@ class Trader:
             waiting = waiting | (self.orders.guarded & (self._side == 0))
         return Holdings(self._side, waiting, self._decided_ns, self.policy.rests_e8)
 
-    def _overdue(self, market: MarketRow, signals: SignalRow, conditions: Conditions) -> list[int]:
+    def _overdue(self, step: _Step) -> list[int]:
         if not len(self.orders):
             return []
+        signals = step.signals
 
         def unwanted(entry: Order) -> bool:
             index = entry.symbol_index
-            quality = int(market.quality[index])
-            if conditions.extra_quality is not None:
-                quality |= int(conditions.extra_quality[index])
-            against = signals.edge_bps[index] * entry.side < 0 and self.strategy.may_act(signals)[index]
-            return self.gate.closed or bool(quality & self.gate.blocked_bits) or bool(against)
+            if signals.edge_bps[index] * entry.side < 0 and self.strategy.may_act(signals)[index]:
+                return True
+            around = self._surroundings(step, index, entry.price_e8)
+            return not self.gate.judge(self._question(step, entry, around), resting=True).accepted
 
-        return self.policy.to_cancel(self._now_ns, market.end_ns, self._side, unwanted)
+        return self.policy.to_cancel(self._now_ns, step.market.end_ns, self._side, unwanted)
 
     def _enter(self, step: _Step, intent: Intent) -> None:
         """Size an entry, or what is left of one, and ask the gate."""
@@ -349,25 +350,26 @@ class Trader:
                     step.cancels += self.orders.ask(replaced, self._now_ns)
 
     def _ask(self, step: _Step, order: Order, around: Surroundings, factors: Factors | None) -> bool:
-        index = order.symbol_index
-        # The rest of an entry is no new one: the interval since the last execution is none of its business.
-        fresh = not self.policy.rest_of(order.intent)
-        question = self.inquiry.question(
-            order,
-            around,
-            market=step.market,
-            signals=step.signals,
-            conditions=step.conditions,
-            traded_ns=self._traded_ns[index] if fresh else -1,
-            trained_until_ns=self.trained_until_ns,
-        )
-        verdict = self.gate.judge(question)
+        verdict = self.gate.judge(self._question(step, order, around))
         step.intents.append(order.intent)
         step.verdicts.append(verdict)
         step.factors.append(factors)
         if verdict.accepted:
             step.orders.append(self._open(order))
         return verdict.accepted
+
+    def _question(self, step: _Step, order: Order, around: Surroundings) -> Question:
+        # The rest of an entry is no new one: the interval since the last execution is none of its business.
+        fresh = not self.policy.rest_of(order.intent)
+        return self.inquiry.question(
+            order,
+            around,
+            market=step.market,
+            signals=step.signals,
+            conditions=step.conditions,
+            traded_ns=self._traded_ns[order.symbol_index] if fresh else -1,
+            trained_until_ns=self.trained_until_ns,
+        )
 
     def _surroundings(self, step: _Step, index: int, price_e8: int) -> Surroundings:
         spread_bps = float(step.signals.spread_bps[index])

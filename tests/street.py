@@ -52,6 +52,10 @@ FRAME = st.fixed_dictionaries(
         "edges": st.tuples(*[st.sampled_from([30.0, 30.0, -30.0, 0.0, 1.0])] * 2),
     }
 )
+# With something for which nothing is opened.
+DOUBTFUL_FRAME = st.tuples(FRAME, st.sampled_from([""] * 12 + ["device", "clock", "age"])).map(
+    lambda drawn: {**drawn[0], "doubt": drawn[1]}
+)
 ORDERS = st.fixed_dictionaries(
     {
         "entry": st.sampled_from(["taker", "post_only"]),
@@ -138,7 +142,7 @@ class Street:
         for report in self.inbox.due(self.now_ns):
             if (booked := book(self.trader, report)) is not None:
                 self.booked.append(booked)
-        edge = np.array(what["edges"])
+        edge, doubt = np.array(what["edges"]), what.get("doubt", "")
         up, down = np.where(edge > 0, 0.8, 0.1), np.where(edge < 0, 0.8, 0.1)
         row = MarketRow(
             end_ns=self.now_ns,
@@ -146,10 +150,12 @@ class Street:
             ask_px=np.array(self.ask, np.int32),
             mark=np.array(self.bid) / 100,
             quality=np.zeros(2, np.uint32),
-            age_ms=np.zeros(2, np.float32),
+            age_ms=np.full(2, 1e6 if doubt == "age" else 0.0, np.float32),
         )
         signals = SignalRow(np.stack([down, 1 - up - down, up], axis=1), np.ones(2), edge, np.zeros(2))
-        done = self.trader.step(row, signals, Conditions(self.now_ns, 0.0, True, None))
+        clock_error_ms = 1e6 if doubt == "clock" else 0.0
+        conditions = Conditions(self.now_ns, clock_error_ms, doubt != "device", None)
+        done = self.trader.step(row, signals, conditions)
         self._send(done.cancels, done.orders)
         if self.flattening:
             self._send((), self.trader.flatten(row, "flatten"))

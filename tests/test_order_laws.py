@@ -15,9 +15,20 @@ from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import OrderKind
 from gpuscalp.risk.gate import RiskEvent
-from tests.street import E8, FRAME, FRAME_MS, HOLD_MS, INSTRUMENTS, LATENCY, ORDERS, Street, quiet
+from tests.street import (
+    DOUBTFUL_FRAME,
+    E8,
+    FRAME_MS,
+    HOLD_MS,
+    INSTRUMENTS,
+    LATENCY,
+    MS,
+    ORDERS,
+    Street,
+    quiet,
+)
 
-FRAMES = st.lists(FRAME, min_size=5, max_size=30)
+FRAMES = st.lists(DOUBTFUL_FRAME, min_size=5, max_size=30)
 STOPS = st.none() | st.tuples(
     st.integers(0, 29), st.sampled_from([RiskEvent.REDUCE, RiskEvent.FLATTEN, RiskEvent.HALT_ENTRIES])
 )
@@ -136,6 +147,33 @@ def test_what_is_held_is_protected_at_once(frames: list[dict[str, Any]], orders:
                 assert all(order.side * held < 0 for order in found)
 
 
+@settings(max_examples=100)
+@given(FRAMES, ORDERS, LATENCY, st.integers(0, 3))
+def test_no_entry_is_filled_after_nothing_may_be_opened(
+    frames: list[dict[str, Any]], orders: dict[str, Any], latency: tuple[float, float], seed: int
+) -> None:
+    """The time in which a cancellation travels apart. An entry rested through both pauses and was filled."""
+    pauses = {
+        "max_losses": 1, "loss_pause_ms": 300, "max_volatility_bps": 15.0, "volatility_pause_ms": 200,
+        "breaker_trips_max": 100,
+    }  # fmt: skip
+    street = Street({**orders, "entry": "post_only"}, latency, seed=seed, risk=pauses)
+    closed: list[tuple[int, int]] = []
+    for frame in frames:
+        street.frame(frame)
+        gate = street.trader.gate
+        nowhere = bool(frame.get("doubt")) or gate.cool_down_ms > 0
+        closed += [(index, street.now_ns) for index in (0, 1) if nowhere or gate.pause_ms(index) > 0]
+    sent = {order.order_id: order for order in street.sent}
+    for exec_ns, order_id, *_ in street.fills:
+        order = sent[order_id]
+        if not order.reduce_only and order.kind is OrderKind.LIMIT:
+            latest_ns = exec_ns - round(latency[1] * MS)
+            assert not [
+                at for at in closed if at[0] == order.symbol_index and order.decided_ns < at[1] < latest_ns
+            ]
+
+
 @pytest.mark.parametrize("ending", ["time", "stop", "flatten"])
 @pytest.mark.parametrize("side", [1, -1])
 def test_position_larger_than_the_largest_market_order_is_closed_in_parts(ending: str, side: int) -> None:
@@ -201,7 +239,13 @@ def test_laws_are_tried_on_what_they_are_about() -> None:
         frames: list[dict[str, Any]], orders: dict[str, Any], latency: tuple[float, float], seed: int
     ) -> None:
         street = Street(orders, latency, seed=seed)
-        run(street, [*frames, *[quiet()] * 20])
+        for frame in [*frames, *[quiet()] * 20]:
+            rests = [
+                each.kind is OrderKind.LIMIT and not each.reduce_only
+                for each in street.trader.open_orders.values()
+            ]
+            street.frame(frame)
+            seen["doubt about an entry that rests"] += bool(frame.get("doubt")) and any(rests)
         sent = {order.order_id: order for order in street.sent}
         seen.update(street.seen)
         for _, order_id, _, _, maker in street.fills:
@@ -218,5 +262,6 @@ def test_laws_are_tried_on_what_they_are_about() -> None:
         "edge market taker", "edge limit maker", "hold_elapsed market taker", "take_profit limit maker",
         "stop_loss stop_market taker", "stop_loss market taker", "rejected-5022", "rejected-2021",
         "rejected-2022", "cancelled", "rest",
+        "doubt about an entry that rests",
     ):  # fmt: skip
         assert seen[what], f"{what} of {dict(seen)}"

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gpuscalp.config import OrdersConfig
 from gpuscalp.errors import ConfigError
-from gpuscalp.orders import BUY, SELL, IntentKind, Order, OrderKind, TimeInForce
+from gpuscalp.orders import BUY, SELL, IntentKind, OrderKind, TimeInForce
 from gpuscalp.risk.gate import RiskEvent
-from gpuscalp.schema import Quality
 from gpuscalp.trader import StepReport, Trader
-from tests.trading import NOTHING, fill, market, signals, step, trader
+from tests.trading import DOWN, NAN, NOTHING, RESTS, UP, fill, market, resting, signals, step, trader
 
 E8 = 10**8
 TICK = E8 // 10
-NAN = float("nan")
-UP, DOWN = signals(50.0, NAN), signals(-50.0, NAN)
-RESTS = {"entry": "post_only", "post_only_ms": 500}
 BRACKET = {"take_profit_bps": 10.0, "stop_loss_bps": 5.0}
-
-
-def resting(**orders: Any) -> tuple[Trader, Order]:
-    """Return a trader whose entry rests since 0 ms."""
-    machine = trader(orders={**RESTS, **orders})
-    (order,) = step(machine, market(0), UP).orders
-    return machine, order
 
 
 def entered(side: int = BUY, price_e8: int = 6_000_010_000_000, **sections: Any) -> tuple[Trader, StepReport]:
@@ -46,39 +34,6 @@ def test_post_only_entry_stands_at_its_own_side_of_the_quote(said: Any, side: in
     assert (order.kind, order.time_in_force) == (OrderKind.LIMIT, TimeInForce.GTX)
     assert (order.side, order.price_e8, order.reduce_only) == (side, ticks * TICK, False)
     assert step(machine, market(100), said).orders == (), "one entry at a time"
-
-
-def test_entry_is_cancelled_when_its_time_is_up_and_asked_again_when_nobody_answers() -> None:
-    machine, order = resting()
-    cancels = {at: step(machine, market(at), UP).cancels for at in (100, 400, 500, 600, 2_400, 2_500)}
-    asked = [at for at, ids in cancels.items() if ids]
-    assert asked == [500, 2_500]
-    assert cancels[500] == (order.order_id,)
-
-
-@pytest.mark.parametrize("why", ["opinion", "gate", "frame", "program"])
-def test_entry_is_cancelled_when_nobody_wants_it_any_more(why: str) -> None:
-    machine, order = resting()
-    if why == "gate":
-        machine.apply(RiskEvent.HALT_ENTRIES, 0)
-    row = market(100, quality=(Quality.GAP if why == "frame" else Quality.LATE, Quality.GAP))
-    extra = np.array([Quality.CLOCK_DRIFT if why == "program" else 0, Quality.GAP], np.uint32)
-    done = step(machine, row, DOWN if why == "opinion" else UP, extra_quality=extra)
-    assert done.cancels == (order.order_id,)
-
-
-def test_doubts_about_another_symbol_or_a_weak_opinion_cancel_nothing() -> None:
-    machine, _ = resting()
-    extra = np.array([0, Quality.GAP], np.uint32)
-    weak = signals(-50.0, NAN, confidence=0.35)
-    assert step(machine, market(100, quality=(0, Quality.GAP)), weak, extra_quality=extra).cancels == ()
-
-
-def test_no_entry_rests_longer_than_a_position_is_held() -> None:
-    machine = trader(orders={**RESTS, "post_only_ms": 60_000})
-    (order,) = step(machine, market(0), UP).orders
-    assert step(machine, market(900), UP).cancels == ()
-    assert step(machine, market(1_000), UP).cancels == (order.order_id,)
 
 
 def test_rest_of_an_entry_is_taken_once() -> None:

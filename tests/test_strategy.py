@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +192,70 @@ def test_symbols_do_not_influence_each_other(
     assert [(i.symbol_index, i.side, i.reason, repr(i.edge_bps)) for i in together.intents] == alone
     assert (together.skips == skips).all()
     assert together.skips.sum() == count
+
+
+ROW = st.tuples(
+    st.sampled_from([0.0, -20.0, 20.0, 3.0, -3.0, np.nan, np.inf]),  # edge
+    st.sampled_from([0.2, 0.4, 0.9, np.nan]),  # confidence
+    st.sampled_from([0.2, 0.5, 1.0, np.nan]),  # agreement
+    st.sampled_from([(10_000, 10_001), (10_000, 10_001), (0, 10_001), (10_000, 0), (0, 0)]),
+    st.integers(-1, 1),  # side
+    st.booleans(),  # waits
+    st.sampled_from([0, 999, 1_000]),  # ms since the decision
+    st.integers(-1, 1),  # rest of an entry
+)
+
+
+def plain(row: tuple[Any, ...], rests: bool) -> str:
+    """Return what is wanted of one symbol, or why nothing is, by the rules as they are written down."""
+    edge, confidence, agreement, (bid, ask), side, waits, since_ms, rest = row
+    elapsed = since_ms >= 1_000
+    known = all(math.isfinite(value) for value in (edge, confidence, agreement)) and edge != 0
+    sure, agreed = known and confidence >= 0.4, known and confidence >= 0.4 and agreement >= 0.5
+    goes_on = rests and edge * rest > 0 and not elapsed
+    held = side != 0 and not goes_on
+    if not (bid and ask) and not held:
+        return "no_quote"
+    if waits:
+        return "order_open"
+    if held:
+        return "hold_elapsed" if elapsed else "opposite_signal" if agreed and edge * side < 0 else "holding"
+    if not agreed:
+        return "no_signal" if not known else "low_agreement" if sure else "low_confidence"
+    return "edge" if abs(edge) - 2.0 - 2e4 / 20_001 > 0 else "low_edge"
+
+
+@given(st.lists(ROW, min_size=1, max_size=6), st.booleans())
+def test_decisions_are_those_of_the_rules(rows: list[tuple[Any, ...]], rests: bool) -> None:
+    strategy = Strategy(
+        StrategyConfig(min_confidence=0.4, min_agreement=0.5), CostConfig(taker_fee_bps=1.0), horizon_ms=1_000
+    )
+    edges, confidences, agreements, quotes, sides, waits, since_ms, rest = zip(*rows, strict=True)
+    parts = [signal(edge, confidence) for edge, confidence in zip(edges, confidences, strict=True)]
+    signals = SignalRow(
+        probability=np.concatenate([part.probability for part in parts]),
+        agreement=np.array(agreements),
+        edge_bps=np.array(edges),
+        spread_bps=np.zeros(len(rows)),
+    )
+    held = Holdings(
+        np.array(sides),
+        np.array(waits),
+        np.array([NOW - ms * MS for ms in since_ms]),
+        np.array(rest) * 10**8 if rests else None,
+    )
+    bids, asks = zip(*quotes, strict=True)
+    decision = strategy.decide(market([*bids], [*asks]), signals, held)
+    expected = [plain(row, rests) for row in rows]
+    acted = {"edge", "hold_elapsed", "opposite_signal"}
+    assert [(each.symbol_index, each.reason) for each in decision.intents] == [
+        (index, what) for index, what in enumerate(expected) if what in acted
+    ]
+    counts = Counter("intent" if what in acted else what for what in expected)
+    assert decision.skips.tolist() == [counts[name] for name in SKIP_REASONS]
+    for each in decision.intents:
+        edge, side = edges[each.symbol_index], sides[each.symbol_index]
+        assert each.side == (-side if each.kind is IntentKind.EXIT else math.copysign(1, edge))
 
 
 @given(

@@ -85,6 +85,55 @@ def test_symbol_that_loses_its_quote_keeps_its_last_value() -> None:
     assert report.orders == ()
 
 
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("doubt", [0, Quality.GAP, Quality.RESYNC, Quality.CROSSED])
+def test_mark_tells_what_an_old_quote_hides(side: int, doubt: int) -> None:
+    """A symbol that was halted cost nothing, however far its mark went: no limit on losses saw it."""
+    machine = trader()
+    price = 6_000_000_000_000 if side > 0 else 6_000_010_000_000
+    machine.on_foreign_fill(Fill(-1, 0, side, 1_600_000, price, 0, NOW, 0))
+
+    def lost(at_ms: int, mark: float) -> int:
+        # The quote stands still, or what comes of it is in doubt.
+        bid, age_ms = (900_000, 10.0) if doubt else (600_000, 10.0 + at_ms)
+        row = market(at_ms, bid=(bid, 20_000), quality=(doubt, 0), age_ms=age_ms)
+        row.mark[0] = mark
+        return 10_000 * E8 - step(machine, row, NOTHING).equity_e8
+
+    worse, better = 60_000.0 - side * 18_000, 60_000.0 + side * 18_000
+    step(machine, market(0), NOTHING)
+    assert lost(1_900, worse) == 0
+    assert lost(2_000, worse) == 288 * E8 - (160_000 if side < 0 else 0)
+    gross = 1_600_000 * (42_000 if side > 0 else 78_000)
+    assert machine.gross_e8() == gross
+    assert machine.exposure.others_e8(1) == (0, max(gross, 96_000_160_000))
+    assert lost(2_100, better) == lost(2_200, float("nan")) == 0
+
+
+@pytest.mark.parametrize("bid", [440_000, 900_000])
+def test_frame_in_doubt_moves_neither_loss_nor_highest_equity(bid: int) -> None:
+    """One crossed frame latched the daily loss for good, or was the height that the next one fell from."""
+    machine = held()
+    before = step(machine, market(100), NOTHING).equity_e8
+    crossed = market(200, bid=(bid, 20_000), spread=(-10, 1), quality=(Quality.CROSSED, 0))
+    crossed.mark[0] = 60_000.0
+    for row in (crossed, market(300)):
+        report = step(machine, row, NOTHING)
+        assert (report.equity_e8, report.event) == (before, None)
+    assert machine.gate.snapshot().high_e8 == 10_000 * E8
+
+
+def test_position_that_was_entered_in_doubt_is_valued_in_doubt() -> None:
+    """What was seen before of a symbol with nothing at stake may be of long ago."""
+    machine = trader(risk={"blocked_quality": (), "max_jump_bps": "off", "max_volatility_bps": "off"})
+    row = market(100, bid=(610_000, 20_000), quality=(Quality.GAP, 0))
+    (order,) = step(machine, row, signals(50.0, float("nan"))).orders
+    machine.on_fill(fill(order, 6_100_010_000_000))
+    machine.on_done(order.order_id)
+    report = step(machine, market(200, bid=(620_000, 20_000), quality=(Quality.GAP, 0)), NOTHING)
+    assert 10_000 * E8 - report.equity_e8 == 10_000_000 * order.qty_e8 // E8
+
+
 def test_symbol_that_loses_its_quote_is_let_go_all_the_same() -> None:
     """Without a quote it was skipped: after a long silence nothing ever closed the position."""
     report = step(held(), market(2_000, bid=(0, 20_000), spread=(0, 1)), signals(float("nan"), 50.0))

@@ -112,3 +112,15 @@ def held() -> Trader:
     machine.on_fill(fill(order, 6_000_010_000_000, at_ms=30))
     machine.on_done(order.order_id)
     return machine
+
+
+NAN = float("nan")
+UP, DOWN = signals(50.0, NAN), signals(-50.0, NAN)
+RESTS: dict[str, Any] = {"entry": "post_only", "post_only_ms": 500}
+
+
+def resting(*, sections: dict[str, Any] | None = None, **orders: Any) -> tuple[Trader, Order]:
+    """Return a trader whose entry rests since 0 ms."""
+    machine = trader(orders={**RESTS, **orders}, **(sections or {}))
+    (order,) = step(machine, market(0), UP).orders
+    return machine, order

@@ -263,9 +263,9 @@ class RiskGate:
             self.state, self.cause, self.since_ns = following, event, now_ns
         return self.state
 
-    def judge(self, question: Question) -> Verdict:
-        """Return the verdict on one sized intent: refused by the first rule that is not met."""
-        return judge(self, question)
+    def judge(self, question: Question, *, resting: bool = False) -> Verdict:
+        """Return the verdict on one sized intent, or on an entry that rests: see ``rules.judge``."""
+        return judge(self, question, resting=resting)
 
     def pause_ms(self, symbol_index: int) -> float:
         """Return what is left of a symbol's pause; infinite where it latched."""

@@ -215,6 +215,16 @@ RULES: Final[tuple[Rule, ...]] = (
 )
 # fmt: on
 
+# What an entry has to keep for as long as it rests: what asks about gate, program, data and market. The rest
+# asks about its decision (signal, size, counts), or about one frame: to be decided on late ends no order.
+WHILE_RESTING: Final = frozenset(
+    {
+        "REDUCING", "DAILY_LOSS", "DRAWDOWN", "COOL_DOWN", "DEVICE", "CLOCK_ERROR", "QUALITY", "STALE_QUOTE",
+        "MODEL_EXPIRED", "CROSSED", "WIDE_SPREAD", "PRICE_COLLAR", "PRICE_JUMP", "VOLATILITY",
+        "VOLATILITY_PAUSE",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
@@ -233,12 +243,18 @@ def _getter(name: str | float) -> Callable[[_Scene], float | str]:
 
 
 _COMPILED: Final = tuple((rule, _getter(rule.limit), _getter(rule.value)) for rule in RULES)
+_RESTING: Final = tuple(row for row in _COMPILED if row[0].code in WHILE_RESTING)
 
 
-def judge(gate: Gate, question: Question) -> Verdict:
-    """Return the verdict on one sized intent: refused by the first rule in force that is not met."""
+def judge(gate: Gate, question: Question, *, resting: bool = False) -> Verdict:
+    """Return the verdict on one sized intent: refused by the first rule in force that is not met.
+
+    Parameters
+    ----------
+    resting : the order is alive; asked are the rules of ``WHILE_RESTING``
+    """
     scene = _Scene(gate.config, gate, question)
-    for rule, limit_of, value_of in _COMPILED:
+    for rule, limit_of, value_of in _RESTING if resting else _COMPILED:
         if question.reducing and (
             rule.scope == "opening" or (rule.scope == "predicted" and not question.predicted)
         ):

@@ -25,6 +25,7 @@ from gpuscalp.config import (
     BacktestConfig,
     CostConfig,
     LegConfig,
+    OrdersConfig,
     PaperConfig,
     RiskConfig,
     SizingConfig,
@@ -50,7 +51,7 @@ INSTRUMENTS = [
     Instrument(name, "synthetic", TICK, E8 // 1_000, E8 // 1_000, 5 * E8, "synthetic")
     for name in ("ONEUSDT", "TWOUSDT")
 ]
-HOLD_MS = 400
+HOLD_MS, REST_MS = 400, 300
 
 
 class RiskMachine(RuleBasedStateMachine):
@@ -67,6 +68,7 @@ class RiskMachine(RuleBasedStateMachine):
         latency=st.sampled_from([(0.0, 0.0), (3.0, 60.0)]),
         seed=st.integers(0, 3),
         meets=st.sampled_from(["next", "last"]),
+        entry=st.sampled_from(["taker", "taker", "post_only"]),
     )
     def start(
         self,
@@ -77,7 +79,9 @@ class RiskMachine(RuleBasedStateMachine):
         latency: tuple[float, float],
         seed: int,
         meets: str,
+        entry: str = "taker",
     ) -> None:
+        self.orders = OrdersConfig(entry=entry, post_only_ms=REST_MS)  # type: ignore[arg-type]
         self.risk = RiskConfig(**limits, **FIXED)
         off = SizingConfig(target_volatility_bps="off", kelly_fraction="off", drawdown=False)
         self.sizing = SizingConfig(target_volatility_bps=20.0) if sizing else off
@@ -122,6 +126,7 @@ class RiskMachine(RuleBasedStateMachine):
             risk=self.risk,
             cost=self.cost,
             account=AccountConfig(start_usdt=self.start_usdt),
+            orders=self.orders,
         )
         return Trader(config, INSTRUMENTS, horizon_ms=HOLD_MS, trained_until_ns=NOON - 3_600 * 10**9)
 
@@ -162,6 +167,8 @@ class RiskMachine(RuleBasedStateMachine):
             fill = report.fill
             if fill is not None and report.reason != "liquidation":
                 assert fill.exec_ns >= self.arrivals[fill.order_id], "no fill before its arrival"
+                self.seen["maker"] += report.maker
+            if fill is not None and report.reason != "liquidation" and not report.maker:
                 self.shown[fill.symbol_index][fill.side].take(fill.side, fill.price_e8, fill.qty_e8)
             if fill is not None:
                 self.told.apply_fill(fill.symbol_index, fill.side * fill.qty_e8, fill.price_e8, fill.fee_e8)
@@ -251,11 +258,16 @@ class RiskMachine(RuleBasedStateMachine):
         )
         done = self.trader.step(row, said, what)
         self.oracle.observe(row, self.now_ns)
+        self.seen["would not rest"] += self.oracle.check_resting(done.cancels, row, said, what, REST_MS)
+        for order_id in done.cancels:
+            self.broker.cancel(order_id, self.now_ns)
         orders = list(done.orders)
         for intent, verdict in zip(done.intents, done.verdicts, strict=True):
             if not verdict.accepted:
                 self.seen[verdict.code] += 1
-                self.oracle.check_refused(intent, verdict.code, row, said, what)
+                self.oracle.check_refused(
+                    intent, verdict.code, row, said, what, self.orders.entry == "post_only"
+                )
                 continue
             order = orders.pop(0)
             assert order.intent is intent

@@ -26,6 +26,12 @@ CUT = {"ORDER_TOO_LARGE", "POSITION_TOO_LARGE", "GROSS_TOO_LARGE", "LEVERAGE", "
 SIZE = {"NO_SIZE", "MIN_NOTIONAL"}
 OF_EXITS = {"HALTED", "ORDER_RATE_S", "ORDER_RATE_M"}
 OF_PREDICTIONS = {"DEVICE", "LATE_PREDICTION", "MODEL_EXPIRED", "BAD_PROBABILITY", "EDGE_RANGE"}
+# What ends an entry that rests, by docs/orders.md: gate, program, data, market.
+OF_RESTING = {
+    "REDUCING", "COOL_DOWN", "DEVICE", "CLOCK_ERROR", "MODEL_EXPIRED", "QUALITY", "STALE_QUOTE", "CROSSED",
+    "WIDE_SPREAD", "PRICE_JUMP", "PRICE_COLLAR", "VOLATILITY", "VOLATILITY_PAUSE",
+}  # fmt: skip
+GAP, RESYNC, CROSSED = 1, 2, 8
 
 
 def money(price_e8: int, qty_e8: int) -> int:
@@ -42,6 +48,10 @@ class Known:
     traded_ns: int | None = None
     bid: int = 0
     ask: int = 0
+    # The last quote that can be believed, the moment it is of, and the mark if that quote is too old.
+    sound: tuple[int, int] = (0, 0)
+    sound_ns: float = -math.inf
+    mark: int | None = None
     mid: float | None = None
     mid_ns: int = 0
     jump: float = math.nan
@@ -49,6 +59,11 @@ class Known:
     long: list[float] = field(default_factory=lambda: [0.0, 0.0])
     pause_ns: float = 0.0
     trips: int = 0
+
+    def worst(self, side: int) -> int:
+        """Price at which a position of a side may have to be closed, as far as anybody knows."""
+        known = [self.sound[side < 0]] + ([] if self.mark is None else [self.mark])
+        return min(known) if side > 0 else max(known)
 
 
 class Oracle:
@@ -64,6 +79,7 @@ class Oracle:
         self.start = self.cash = self.last = self.high = self.day_start = start_e8
         self.fees = self.funding = 0
         self.open: dict[int, list[Any]] = {}  # id → [order, quantity left]
+        self.asked_ns: dict[int, int] = {}  # id → when its end was last asked for
         self.sent_ns: list[int] = []
         self.ids: list[int] = []
         self.state = "active"
@@ -107,9 +123,7 @@ class Oracle:
     # Time and state
 
     def equity(self) -> int:
-        return self.cash + sum(
-            money(one.bid if one.qty > 0 else one.ask, one.qty) for one in self.symbols if one.qty
-        )
+        return self.cash + sum(money(one.worst(one.qty), one.qty) for one in self.symbols if one.qty)
 
     def observe(self, row: MarketRow, now_ns: int) -> None:
         """Follow one frame before anything is decided on it."""
@@ -121,6 +135,13 @@ class Oracle:
             if bid > 0 and ask > 0:
                 one.bid, one.ask = bid * tick, ask * tick
                 self._move(one, (bid + ask) / 2, row.end_ns)
+                at_stake = one.qty or any(order.symbol_index == index for order, _ in self.open.values())
+                if not at_stake or not int(row.quality[index]) & (GAP | RESYNC | CROSSED):
+                    age = float(row.age_ms[index])
+                    one.sound = (one.bid, one.ask)
+                    one.sound_ns = -math.inf if math.isnan(age) else row.end_ns - round(age * 10**6)
+            old = row.end_ns - one.sound_ns > limits["max_quote_age_ms"] * 10**6
+            one.mark = round(float(row.mark[index]) * E8) if old else None
         equity = self.equity()
         if now_ns // DAY_NS > self.day:
             self.day, self.day_start, self.loss_trips = now_ns // DAY_NS, self.last, 0
@@ -207,34 +228,65 @@ class Oracle:
         assert reducing == order.reduce_only
         alone = all(other.symbol_index != order.symbol_index for other, _ in self.open.values())
         assert reducing or alone, "no rule counts the open orders of a symbol"
-        values = self._values(intent, order.qty_e8, row, said, what)
+        values = self._values(intent, order.qty_e8, row, said, what, order.price_e8)
         rules = set(values)
         if reducing:
             rules = OF_EXITS | (OF_PREDICTIONS if intent.reason == "opposite_signal" else set())
         for code in sorted(rules):
             assert not surely_broken(*values[code]), (code, values[code])
 
+    def check_resting(
+        self, cancels: tuple[int, ...], row: MarketRow, said: SignalRow, what: Conditions, rest_ms: int
+    ) -> int:
+        """Fail if an entry goes on resting that may not, or ends that might; return how many may not."""
+        ended = 0
+        for number, (order, _) in self.open.items():
+            if order.reduce_only or order.kind.value != "limit":
+                assert number not in cancels
+                continue
+            values = self._values(order.intent, 0, row, said, what, order.price_e8)
+            index, side = order.symbol_index, order.side
+            edge, chance = float(said.edge_bps[index]), float(said.probability[index][0 if side > 0 else 2])
+            over = row.end_ns - order.decided_ns >= rest_ms * 10**6 or (
+                edge * side < 0 and chance >= 0.3 and float(said.agreement[index]) >= 0
+            )
+            refused = any(surely_broken(*values[code]) for code in OF_RESTING)
+            again = what.now_ns - self.asked_ns.get(number, 0) >= 2 * 10**9
+            ended += refused
+            if number in cancels:
+                assert again
+                assert over or any(not surely_kept(*values[code]) for code in OF_RESTING)
+                self.asked_ns[number] = what.now_ns
+            else:
+                assert not (again and (over or refused)), (number, values)
+        return ended
+
     def check_refused(
-        self, intent: Intent, code: str, row: MarketRow, said: SignalRow, what: Conditions
+        self, intent: Intent, code: str, row: MarketRow, said: SignalRow, what: Conditions, rests: bool
     ) -> None:
         """Fail if a refusal had no reason, or one that a smaller size would have removed."""
         assert code not in CUT
         if code not in SIZE:
-            values = self._values(intent, 0, row, said, what)
+            one, resting = self.symbols[intent.symbol_index], rests and intent.reason == "edge"
+            price = (one.bid if intent.side > 0 else one.ask) if resting else 0
+            values = self._values(intent, 0, row, said, what, price)
             assert not surely_kept(*values[code]), (code, values[code])
             if intent.reason != "edge":
                 predicted = OF_PREDICTIONS if intent.reason == "opposite_signal" else set()
                 assert code in OF_EXITS | predicted
 
     def _values(
-        self, intent: Intent, qty: int, row: MarketRow, said: SignalRow, what: Conditions
+        self, intent: Intent, qty: int, row: MarketRow, said: SignalRow, what: Conditions, price: int
     ) -> dict[str, tuple[float, float, str]]:
-        """By code: value, limit, and the side on which it passes ("below": the limit itself does not)."""
+        """By code: value, limit, and the side on which it passes ("below": the limit itself does not).
+
+        ``price`` is that of an order that rests, 0 of one that crosses.
+        """
         limits, index, now = self.limits, intent.symbol_index, what.now_ns
         one, instrument = self.symbols[index], self.instruments[index]
         tick = instrument.tick_size_e8
         bid, ask = int(row.bid_px[index]) * tick, int(row.ask_px[index]) * tick
-        price = ask if intent.side > 0 else bid
+        price = price or (ask if intent.side > 0 else bid)
         value = price * qty / 1e16
         waiting = [0] * len(self.symbols)
         for order, left in self.open.values():
@@ -242,7 +294,7 @@ class Oracle:
                 waiting[order.symbol_index] += left
         position = price * abs(one.qty + intent.side * qty) / 1e16 + one.ask * waiting[index] / 1e16
         gross = position + sum(
-            other.ask * (abs(other.qty) + waiting[at]) / 1e16
+            (other.worst(-1) * abs(other.qty) + other.ask * waiting[at]) / 1e16
             for at, other in enumerate(self.symbols)
             if at != index
         )

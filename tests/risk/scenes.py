@@ -48,7 +48,7 @@ VIEW = st.fixed_dictionaries(
         "agreement": st.sampled_from([1.0, 1.0, 1.0, 0.4, 0.39]),
         "spread": st.sampled_from([0.0, 2.0, 30.0, math.nan]),
         "sum": st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.01]),
-        "quality": st.sampled_from([0, 0, 0, 0, 1, 16, 64]),
+        "quality": st.sampled_from([0, 0, 0, 0, 0, 1, 8, 16, 64]),
         "age_ms": st.sampled_from([10.0, 10.0, 10.0, 1_000.0, 1_001.0, math.nan]),
         "quote": st.sampled_from(["as shown", "as shown", "as shown", "as shown", "none", "crossed"]),
     }

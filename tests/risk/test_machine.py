@@ -29,7 +29,7 @@ def test_whatever_comes_no_limit_is_passed_and_no_unit_is_lost() -> None:
     # A machine that never trades, or never meets its rules, would prove nothing.
     assert RiskMachine.seen.keys() >= {
         "entry", "exit", "active", "reducing", "halted", "HALTED", "REDUCING", "ORDER_RATE_S", "ENTRY_RATE_S",
-        "DEVICE", "QUALITY", "NO_SIZE", "VOLATILITY", "COOL_DOWN", "flattened",
+        "DEVICE", "QUALITY", "NO_SIZE", "VOLATILITY", "COOL_DOWN", "flattened", "maker", "would not rest",
     }, RiskMachine.seen  # fmt: skip
 
 
