@@ -344,7 +344,7 @@ class Trader:
             if self.orders.leaving(index):
                 continue
             position = self.account.positions[index]
-            closing = self.exposure.touch_e8(index, position.side)
+            closing = self.exposure.sound_e8(index, position.side)
             for wanted, replaced in self.policy.protection(index, position, closing, self._now_ns):
                 if self._leave(step, wanted.intent(), wanted):
                     step.cancels += self.orders.ask(replaced, self._now_ns)

@@ -10,6 +10,7 @@ from gpuscalp.config import OrdersConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.orders import BUY, SELL, IntentKind, OrderKind, TimeInForce
 from gpuscalp.risk.gate import RiskEvent
+from gpuscalp.schema import Quality
 from gpuscalp.trader import StepReport, Trader
 from tests.trading import DOWN, NAN, NOTHING, RESTS, UP, fill, market, resting, signals, step, trader
 
@@ -186,6 +187,17 @@ def test_position_beyond_its_stop_is_closed_at_once() -> None:
     machine.on_done(order.order_id)
     (leave,) = step(machine, market(100, bid=(599_701, 20_000)), NOTHING).orders
     assert (leave.intent.reason, leave.kind) == ("stop_loss", OrderKind.MARKET)
+
+
+def test_quote_in_doubt_closes_no_position_whose_stop_is_missing() -> None:
+    """A crossed frame once sold at the market what a stop was still to be placed for."""
+    machine = trader(orders=BRACKET)
+    (order,) = step(machine, market(0), UP).orders
+    machine.on_fill(fill(order, 6_000_010_000_000))
+    machine.on_done(order.order_id)
+    beyond = market(100, bid=(599_701, 20_000), quality=(Quality.CROSSED, 0))
+    stop, _ = step(machine, beyond, NOTHING).orders
+    assert (stop.intent.reason, stop.kind) == ("stop_loss", OrderKind.STOP_MARKET)
 
 
 def test_refused_target_is_tried_again_later() -> None:
