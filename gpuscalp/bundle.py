@@ -3,7 +3,7 @@
     BUNDLE/contract.json     what it is, and 32 rows with the answers it must give
     BUNDLE/forest.npz        all trees as plain arrays: what predictions use
     BUNDLE/members/*.ubj     the boosters as XGBoost wrote them: what the forest was read from
-    BUNDLE/reference.npz     what the training rows were like: a sample, blocks of time, the outlier guard
+    BUNDLE/reference.npz     what the training rows were like: tenths, a sample, blocks of time, the guard
     BUNDLE/report.html, …    for people; nothing depends on them
 
 Owns: writing and loading. Loading needs neither XGBoost nor SciPy, and nothing in a bundle is ever executed.
@@ -33,11 +33,9 @@ from gpuscalp.contract import (
     check_form,
     check_graph,
     decode,
-    distribution_spec,
     encode,
 )
 from gpuscalp.drift.reference import Reference
-from gpuscalp.drift.stability import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.errors import CanaryError, FeatureMismatchError, MemberError, ModelError, UsageError
 from gpuscalp.files import make_writable
@@ -83,7 +81,6 @@ def write_bundle(
     ensemble: Ensemble,
     members: Sequence[MemberFile],
     canary_x: F32,
-    distribution: Distribution | None = None,
     reference: Reference | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
@@ -98,8 +95,7 @@ def write_bundle(
     ensemble : what the bundle predicts with
     members : in the order of the forest
     canary_x : float32[R, F]   rows whose answers are stored
-    distribution : of the training rows; None leaves the drift of live rows unknown
-    reference : what they were like; None leaves the bundle without drift alarm and outlier guard
+    reference : what the training rows were like; None leaves the drift of live rows unknown
     extra_files : further files by name, for people
     overwrite : replace a bundle that is there
 
@@ -146,7 +142,6 @@ def write_bundle(
             probability=Block.of(answer.probability),
             edge_bps=Block.of(answer.edge_bps),
         ),
-        distribution=distribution_spec(distribution),
         reference=UNSET if reference is None else file_spec(REFERENCE_FILE, files[REFERENCE_FILE]),
     ).sealed()
     files |= extra_files or {}

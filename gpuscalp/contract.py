@@ -14,12 +14,11 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gpuscalp.config import TrainConfig
-from gpuscalp.drift.stability import BINS, TENTHS, Distribution
 from gpuscalp.errors import FeatureMismatchError, ModelError
 from gpuscalp.labels import CLASSES
 from gpuscalp.schema import F32, F64
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 DTYPE: Final = "float32"
 CANARY_ROWS: Final = 32
 
@@ -112,16 +111,6 @@ class CanarySpec(Struct, frozen=True, forbid_unknown_fields=True):
     edge_bps: Block
 
 
-class DistributionSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the columns of the training rows were distributed (``gpuscalp.drift.stability.Distribution``).
-
-    edges : float32[F, 9] · shares : float64[F, 11]
-    """
-
-    edges: Block
-    shares: Block
-
-
 class CalibrationSpec(Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     scale: tuple[float, ...]
@@ -163,8 +152,7 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a program must know, and check, before it acts on what the model says.
 
     ``columns`` are ordered as the model reads them; ``graph_hash`` covers their definitions too. ``digest``
-    is the SHA-256 of all other fields. A bundle may be written without ``distribution`` or ``reference``,
-    and none is added when it is read: its digest stays true.
+    is the SHA-256 of all other fields. Only a bundle that no training made has no ``reference``.
     """
 
     format: int
@@ -180,7 +168,6 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
     class_return_source: str
     canary: CanarySpec
     digest: str = ""
-    distribution: DistributionSpec | UnsetType = UNSET
     reference: FileSpec | UnsetType = UNSET
 
     @property
@@ -188,30 +175,6 @@ class Contract(Struct, frozen=True, forbid_unknown_fields=True):
         """The files that a program reads, each once."""
         members = (member.file for member in self.members)
         return (self.forest, *members, *(() if self.reference is UNSET else (self.reference,)))
-
-    @property
-    def trained_distribution(self) -> Distribution | None:
-        """How the training rows were distributed; None where the bundle does not say it.
-
-        Raises
-        ------
-        ModelError
-            it is not of this contract's columns
-        """
-        spec = self.distribution
-        if spec is UNSET:
-            return None
-        edges = spec.edges.array("float32", "distribution.edges")
-        shares = spec.shares.array("float64", "distribution.shares")
-        wanted = ((len(self.columns), TENTHS - 1), (len(self.columns), BINS))
-        if (edges.shape, shares.shape) != wanted:
-            raise ModelError(
-                "the distribution is not of the columns of the contract",
-                where="contract.distribution",
-                value=f"{edges.shape}, {shares.shape}",
-                fix="train the model again",
-            )
-        return Distribution(edges, shares)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -267,11 +230,6 @@ def decode(data: bytes, where: str) -> Contract:
         return msgspec.json.decode(data, type=Contract)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"not a contract: {error}", where=where) from None
-
-
-def distribution_spec(found: Distribution | None) -> DistributionSpec | UnsetType:
-    """Return a distribution in the form that a contract keeps."""
-    return UNSET if found is None else DistributionSpec(Block.of(found.edges), Block.of(found.shares))
 
 
 def check_form(contract: Contract) -> None:

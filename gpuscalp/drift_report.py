@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from msgspec import UNSET
 
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import Bundle, load_bundle, read_contract
@@ -84,8 +85,7 @@ def drift(
     DataError     the source has no row that training could have used
     """
     contract = read_contract(model)
-    trained = contract.trained_distribution
-    if trained is None:
+    if contract.reference is UNSET:
         raise ModelError(
             "the model does not say what its training rows were like", where=str(model), fix="train it again"
         )
@@ -100,10 +100,11 @@ def drift(
         )
         bundle = load_bundle(model, graph=pipeline.graph)
         ticks = archive.tick_batches(venue, contract.training.symbols, start_ns=start_ns, end_ns=end_ns)
-        seen = _walk(pipeline, ticks, bundle, trained, on_progress)
+        assert bundle.reference is not None
+        seen = _walk(pipeline, ticks, bundle, bundle.reference, on_progress)
     if not seen.rows:
         raise DataError("there is no row that training could have used", where=str(source))
-    answer = _answer(seen, bundle, trained, model, source)
+    answer = _answer(seen, bundle, bundle.reference, model, source)
     if out is not None:
         _draw(answer, out)
         answer["picture"] = str(out)
@@ -114,12 +115,11 @@ def _walk(
     pipeline: FeaturePipeline,
     ticks: Iterator[Any],
     bundle: Bundle,
-    trained: Distribution,
+    reference: Reference,
     on_progress: Progress | None,
 ) -> _Seen:
-    names, reference, guard = bundle.contract.names, bundle.reference, bundle.ensemble.guard
-    floor = None if reference is None else reference.floor
-    watched = None if floor is None else DriftAlarm(floor, trained.edges, names)
+    names, edges, floor = bundle.contract.names, reference.trained.edges, reference.floor
+    watched = None if floor is None else DriftAlarm(floor, edges, names)
     mask, outlier = np.uint32(quality_mask()), np.uint32(Quality.OUTLIER)
     # Stretches as long as the blocks of the alarm: shorter ones would be alike, and an interval too narrow.
     window = max(column.window for column in bundle.contract.columns)
@@ -140,7 +140,7 @@ def _walk(
             end_ns = int(frames.end_ns[part][-1])
             if not len(x):
                 continue
-            own = bin_counts(trained.edges, x)
+            own = bin_counts(edges, x)
             stretch = end_ns // stretch_ns
             counts[stretch] = counts[stretch] + own if stretch in counts else own
             if watched is not None:
@@ -148,9 +148,9 @@ def _walk(
                 watched.take(x, end_ns)
                 if watched.blocks > before and watched.last is not None:
                     alarms.append(watched.last)
-            if guard is not None:
+            if reference.guard is not None:
                 quality = np.zeros(len(x), np.uint32)
-                guard.mark(x, quality)
+                reference.guard.mark(x, quality)
                 outliers += int(np.count_nonzero(quality & outlier))
             sample.append(x[rng.random(len(x)) < share])
             rows += len(x)
@@ -169,9 +169,9 @@ def _walk(
     )  # fmt: skip
 
 
-def _answer(seen: _Seen, bundle: Bundle, trained: Distribution, model: Path, source: Path) -> dict[str, Any]:
-    names, reference = bundle.contract.names, bundle.reference
-    aucs = _aucs(seen, reference, trained, names)
+def _answer(seen: _Seen, bundle: Bundle, reference: Reference, model: Path, source: Path) -> dict[str, Any]:
+    names, trained = bundle.contract.names, reference.trained
+    aucs = _aucs(seen, reference, names)
     low, high = _psi_interval(seen.counts, trained, names)
     by_column = psi(trained.shares, seen.counts.sum(axis=0) / seen.rows)
     groups: dict[str, Any] = {}
@@ -189,7 +189,7 @@ def _answer(seen: _Seen, bundle: Bundle, trained: Distribution, model: Path, sou
             | {"stands_out": auc.stands_out},
         }
     alarm = None
-    if reference is not None and reference.floor is not None:
+    if reference.floor is not None:
         alarm = {
             "training_blocks": len(reference.floor.psi),
             "block_s": reference.floor.block_ns / 1e9,
@@ -207,20 +207,19 @@ def _answer(seen: _Seen, bundle: Bundle, trained: Distribution, model: Path, sou
         "bundle": bundle.contract.digest,
         "source": str(source),
         "rows": seen.rows,
-        "outliers": None if bundle.ensemble.guard is None else seen.outliers / seen.rows,
+        "outliers": None if reference.guard is None else seen.outliers / seen.rows,
         "groups": groups,
         "alarm": alarm,
         "picture": None,
     }
 
 
-def _aucs(
-    seen: _Seen, reference: Reference | None, trained: Distribution, names: Sequence[str]
-) -> dict[str, GroupAuc]:
-    if reference is None or min(len(seen.sample), len(reference.x)) < ROWS_MIN:
+def _aucs(seen: _Seen, reference: Reference, names: Sequence[str]) -> dict[str, GroupAuc]:
+    if min(len(seen.sample), len(reference.x)) < ROWS_MIN:
         return {}
-    floors = training_floors(reference.x, trained.edges, names)
-    found = compare(reference.x, seen.sample, trained.edges, names, floors)
+    edges = reference.trained.edges
+    floors = training_floors(reference.x, edges, names)
+    found = compare(reference.x, seen.sample, edges, names, floors)
     return {each.group: each for each in found}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,8 +14,8 @@ import numpy as np
 import pytest
 
 from gpuscalp.bundle import load_bundle, read_contract, write_bundle
-from gpuscalp.contract import Block, Contract, distribution_spec, encode
-from gpuscalp.drift.stability import Distribution
+from gpuscalp.bundle_files import file_spec, packed
+from gpuscalp.contract import Block, Contract, encode
 from gpuscalp.errors import (
     CanaryError,
     FeatureMismatchError,
@@ -180,7 +179,7 @@ def test_file_outside_the_bundle_is_refused(bundle):
     assert "outside" in refusal(bundle).what
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"format": 99}', b'{"format": 1}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"format": 99}', b'{"format": 2}', b"\xff"])
 def test_contract_that_cannot_be_read_is_refused(bundle, data):
     (bundle / "contract.json").write_bytes(data)
     refusal(bundle)
@@ -273,9 +272,7 @@ def test_live_path_imports_neither_xgboost_nor_scipy_nor_sklearn(made):
 
 
 def test_bundle_says_how_the_columns_of_its_training_rows_are_distributed(made):
-    contract = read_contract(made)
-    found = contract.trained_distribution
-    assert found is not None
+    found = load_bundle(made, graph=GRAPH).reference.trained
     assert found.edges.shape == (len(NAMES), 9)
     assert found.shares.sum(axis=1) == pytest.approx([1.0] * len(NAMES))
     # The market's rows, thinned to the stride, up to where labels end: the same tenths as theirs.
@@ -285,36 +282,32 @@ def test_bundle_says_how_the_columns_of_its_training_rows_are_distributed(made):
     assert found.edges == pytest.approx(tenths, abs=0.25 * float(np.nanstd(rows)))
 
 
-def test_bundle_of_an_earlier_version_is_read_and_says_nothing_of_it(bundle):
-    # As it was written before there was such a field: without it, under a digest that did not cover it.
+def test_bundle_of_an_earlier_version_is_refused(bundle):
+    """Its contract held the tenths, which now lie in reference.npz."""
     path = bundle / "contract.json"
     plain = json.loads(path.read_bytes())
-    del plain["distribution"], plain["reference"]
-    (bundle / "reference.npz").unlink()
-    assert "trials" not in plain["training"]  # a later field too; only a search writes it
-    plain["digest"] = ""
-    plain["digest"] = hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
-    path.write_bytes(json.dumps(plain).encode())
-    loaded = load_bundle(bundle, graph=GRAPH)
-    assert loaded.contract.trained_distribution is None
-    assert loaded.reference is None
-    assert loaded.ensemble.guard is None
-    assert loaded.contract.training.tried == 1
-    assert b"distribution" not in encode(loaded.contract)
-    assert b"reference" not in encode(loaded.contract)
-    assert loaded.contract.intact
+    block = {"dtype": "<f4", "shape": [0], "data": ""}
+    path.write_text(json.dumps(plain | {"format": 1, "distribution": {"edges": block, "shares": block}}))
+    error = refusal(bundle)
+    assert (error.what, error.value) == ("this version reads bundles of format 2", 1)
+    assert error.fix == "train it again"
 
 
-def test_distribution_of_other_columns_is_refused(bundle):
-    wrong = distribution_spec(Distribution(np.zeros((1, 9), np.float32), np.zeros((1, 11))))
-    rewrite(bundle, seal=True, distribution=wrong)
+def test_bundle_that_no_training_made_says_nothing_of_its_rows(bundle):
+    _write_again(bundle, load_bundle(bundle, graph=GRAPH))
     contract = read_contract(bundle)
-    with pytest.raises(ModelError, match="not of the columns"):
-        _ = contract.trained_distribution
+    assert b"reference" not in encode(contract)
+    assert contract.training.tried == 1
+    assert contract.intact
 
 
-def test_an_edited_distribution_is_an_edited_contract(bundle):
-    rewrite(
-        bundle, distribution=distribution_spec(Distribution(np.zeros((1, 9), np.float32), np.zeros((1, 11))))
-    )
-    assert "edited" in str(refusal(bundle))
+@pytest.mark.parametrize("name", ["x", "edges", "shares"])
+def test_reference_of_other_columns_is_refused(bundle, name):
+    path = bundle / "reference.npz"
+    with np.load(path) as found:
+        arrays = dict(found)
+    for changed, what in ((arrays[name][:, :1], "not of these columns"), (None, "missing")):
+        data = packed({key: value for key, value in (arrays | {name: changed}).items() if value is not None})
+        path.write_bytes(data)
+        rewrite(bundle, seal=True, reference=file_spec(path.name, data))
+        assert what in refusal(bundle).what

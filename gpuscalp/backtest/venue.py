@@ -62,8 +62,9 @@ class Venue:
         start_e8: int,
         read_books: ReadBooks,
     ) -> None:
-        self.broker = PaperBroker(instruments, cost=cost, paper=paper, start_e8=start_e8)
-        self.broker.before_look = self._look
+        self.broker = PaperBroker(
+            instruments, cost=cost, paper=paper, start_e8=start_e8, before_look=self._look
+        )
         self.inbox = Inbox()
         self.announced: set[int] = set()
         self.position = self.resting_count = 0

@@ -17,6 +17,7 @@ from gpuscalp.bench.flow import VENUE, Flow, instruments
 from gpuscalp.bundle import MemberFile, write_bundle
 from gpuscalp.config import FeedConfig, TrainConfig
 from gpuscalp.contract import Interval, TrainingSpec
+from gpuscalp.drift.reference import Reference
 from gpuscalp.drift.stability import Distribution
 from gpuscalp.ensemble import Calibration, Ensemble
 from gpuscalp.features import FeatureGraph
@@ -90,7 +91,7 @@ def write_forest(
         ensemble=Ensemble(forest, Calibration.identity(), np.array([-100.0, 0.0, 100.0])),
         members=[MemberFile(b"made up", _SEED + member, rounds) for member in range(forest.member_count)],
         canary_x=np.ascontiguousarray(sample[:: max(1, len(sample) // _CANARIES)][:_CANARIES]),
-        distribution=Distribution.of(sample),
+        reference=Reference(Distribution.of(sample), sample[:0], np.empty(0, np.int64), None, None),
     )
     return path
 

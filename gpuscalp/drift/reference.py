@@ -1,6 +1,7 @@
 """What a model's training rows were like, as a bundle keeps it beside the model.
 
-Owns: a thin sample of the rows, the blocks that drift is held against, the outlier guard; and their arrays.
+Owns: how the columns were distributed, a thin sample of the rows, the blocks that drift is held against, the
+outlier guard; and their arrays.
 Never: reads a file (gpuscalp.bundle does).
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from gpuscalp.drift.alarm import Floor
 from gpuscalp.drift.guard import Guard
+from gpuscalp.drift.stability import BINS, TENTHS, Distribution
 from gpuscalp.errors import ModelError
 from gpuscalp.schema import F32, I64
 
@@ -27,12 +29,14 @@ class Reference:
 
     Attributes
     ----------
+    trained : how the columns were distributed
     x : float32[R, F]     evenly spread over the training, in the order of time
     end_ns : int64[R]     of their frames
     floor : None where the training was too short for blocks
     guard : None where there were too few rows, or no tree has a split
     """
 
+    trained: Distribution
     x: F32
     end_ns: I64
     floor: Floor | None
@@ -41,6 +45,7 @@ class Reference:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what ``from_arrays`` makes an equal one of."""
         found: dict[str, np.ndarray] = {"x": self.x, "end_ns": self.end_ns}
+        found |= {"edges": self.trained.edges, "shares": self.trained.shares}
         for prefix, part in (("floor", self.floor), ("guard", self.guard)):
             if part is not None:
                 found |= {f"{prefix}.{name}": value for name, value in part.arrays().items()}
@@ -52,20 +57,32 @@ class Reference:
 
         Raises
         ------
-        ModelError    they are not of the columns ``names``
+        ModelError    one is missing, or they are not of the columns ``names``
         """
-        x, end_ns = arrays["x"], arrays["end_ns"]
-        if x.ndim != 2 or x.shape[1] != len(names) or x.dtype != np.float32 or len(end_ns) != len(x):
-            raise ModelError(
-                "the sample of the training rows is not of these columns",
-                where="reference",
-                value=f"{x.dtype}{list(x.shape)}",
-            )
+        try:
+            x, end_ns, edges, shares = (arrays[name] for name in ("x", "end_ns", "edges", "shares"))
+        except KeyError as error:
+            raise ModelError("a part of the reference is missing", where=str(error)) from None
+        count = len(names)
+        for name, found, dtype, shape in (
+            ("x", x, np.float32, (len(end_ns), count)),
+            ("edges", edges, np.float32, (count, TENTHS - 1)),
+            ("shares", shares, np.float64, (count, BINS)),
+        ):
+            if found.dtype != dtype or found.shape != shape:
+                raise ModelError(
+                    "what the training rows were like is not of these columns",
+                    where=f"reference.{name}",
+                    value=f"{found.dtype}{list(found.shape)}",
+                    fix="train the model again",
+                )
         floor, guard = (_below(arrays, f"{name}.") for name in ("floor", "guard"))
         made = Guard.from_arrays(guard) if guard else None
         if made is not None:
-            made.check_columns(len(names))
-        return cls(x, end_ns, Floor.from_arrays(floor, names) if floor else None, made)
+            made.check_columns(count)
+        return cls(
+            Distribution(edges, shares), x, end_ns, Floor.from_arrays(floor, names) if floor else None, made
+        )
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

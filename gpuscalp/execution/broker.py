@@ -43,13 +43,14 @@ class PaperBroker:
     cost : maker and taker fees
     paper : latencies, queue model, margin; see PaperConfig
     start_e8 : wallet at the start, 1e-8 of the quote currency
+    before_look : called with each symbol whose book is about to be read out of its turn, for whoever leaves
+        rows untaken: until it returns, :meth:`skim` may bring that book up to date
 
     Attributes
     ----------
     account : exact; what is true at the exchange, before its reports have come back
     orders : open or on their way, by id
     displays : S books as the broker has been told of them
-    before_look : called with each symbol whose book is about to be read out of its turn, if not None
     now_ns : exchange time of the last event
     """
 
@@ -60,6 +61,7 @@ class PaperBroker:
         cost: CostConfig,
         paper: PaperConfig,
         start_e8: int,
+        before_look: Callable[[int], None] | None = None,
     ) -> None:
         compile_ahead()
         count = len(instruments)
@@ -80,7 +82,7 @@ class PaperBroker:
             for rules in each_rules
         )
         self.displays = tuple(matcher.display for matcher in self._matchers)
-        self.before_look: Callable[[int], None] | None = None
+        self._before_look = before_look
         self.orders: dict[int, WorkingOrder] = {}
         self._arrivals = Arrivals(each_rules, self._custody, self._matchers, self.orders, paper)
         # By symbol: what has arrived and waits for a state of the book to meet.
@@ -231,8 +233,8 @@ class PaperBroker:
         """See whether the account still stands where no mark price would say so: the mid stands in."""
         unmarked = self._custody.unmarked(self.now_ns)
         for index in unmarked:
-            if self.before_look is not None:
-                self.before_look(index)
+            if self._before_look is not None:
+                self._before_look(index)
             display = self.displays[index]
             if display.sound:
                 self._custody.stand_in(index, self.now_ns, display.mid2_e8 // 2)
@@ -374,8 +376,8 @@ class PaperBroker:
         for index in range(len(self._matchers)):
             held = self._custody.held_e8(index)
             if held:
-                if self.before_look is not None:
-                    self.before_look(index)
+                if self._before_look is not None:
+                    self._before_look(index)
                 self._own_id -= 1
                 order = self._arrivals.closing_order(self._own_id, index, held)
                 for price, qty in self._arrivals.closing_fills(order, self.now_ns):

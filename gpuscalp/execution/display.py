@@ -37,7 +37,7 @@ class Display:
     @property
     def state_ns(self) -> int:
         """Exchange time of the newest state, -1 before the first."""
-        return int(self.head[ops.STATE_NS])
+        return int(self.head[ops.WHOLE, ops.STATE_NS])
 
     @property
     def sound(self) -> bool:
@@ -45,21 +45,21 @@ class Display:
 
         What is not sound is not taken over into the levels.
         """
-        return bool(self.head[ops.SOUND])
+        return bool(self.head[ops.WHOLE, ops.SOUND])
 
     @property
     def last_e8(self) -> int:
         """The last traded price, 0 before the first trade."""
-        return int(self.head[ops.LAST])
+        return int(self.head[ops.WHOLE, ops.LAST])
 
     @last_e8.setter
     def last_e8(self, price_e8: int) -> None:
-        self.head[ops.LAST] = price_e8
+        self.head[ops.WHOLE, ops.LAST] = price_e8
 
     @property
     def is_taken(self) -> bool:
         """Whether units are still counted as taken."""
-        return bool(self.head[ops.TAKEN : ops.TAKEN + 2].any())
+        return bool(self.head[: ops.WHOLE, ops.TAKEN].any())
 
     def on_quote(self, at_ns: int, bid: int, bid_qty: int, ask: int, ask_qty: int, *, sound: bool) -> bool:
         """Take a best bid and ask; return whether it changed what can be believed. Older ones are ignored."""
@@ -101,7 +101,7 @@ class Display:
         """Use up units of a level."""
         assert 0 < qty <= self.available(side, level), "a displayed unit is taken once"
         index = _index(side)
-        if self.head[ops.TAKEN + index] == self.book.shape[2]:
+        if self.head[index, ops.TAKEN] == self.book.shape[2]:
             self.book = np.concatenate([self.book, np.zeros_like(self.book)], axis=2)
         ops.take(self.head, self.book, index, level, qty)
 
@@ -118,7 +118,7 @@ class Display:
         depth_age_ns : how old a book may be for the levels behind the best one to be believed
         """
         index = _index(side)
-        book_ns = int(self.head[ops.BOOK_NS])
+        book_ns = int(self.head[ops.WHOLE, ops.BOOK_NS])
         deep = book_ns >= 0 and at_ns - book_ns <= depth_age_ns
         first, end = self._range(index)
         end = end if deep else min(end, first + 1)
@@ -134,7 +134,7 @@ class Display:
         return bid + ask if bid and ask else 0
 
     def _range(self, index: int) -> tuple[int, int]:
-        return int(self.head[ops.FIRST + index]), int(self.head[ops.END + index])
+        return int(self.head[index, ops.FIRST]), int(self.head[index, ops.END])
 
 
 def _index(side: int) -> int:

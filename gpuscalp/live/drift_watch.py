@@ -38,17 +38,16 @@ class DriftWatch:
 
     Attributes
     ----------
-    drift, alarm : None where the bundle does not say how its training rows were distributed, or what their
-        blocks of time were like
+    drift, alarm : None where the bundle does not say what its training rows, or blocks of them, were like
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        names, trained = bundle.contract.names, bundle.contract.trained_distribution
-        self.drift = None if trained is None else Drift(trained, names)
+        names, reference = bundle.contract.names, bundle.reference
+        self.drift = None if reference is None else Drift(reference.trained, names)
         self.alarm: DriftAlarm | None = None
-        self._names, self._trained, self._reference = names, trained, bundle.reference
-        if trained is not None and bundle.reference is not None and bundle.reference.floor is not None:
-            self.alarm = DriftAlarm(bundle.reference.floor, trained.edges, names)
+        self._names, self._reference = names, reference
+        if reference is not None and reference.floor is not None:
+            self.alarm = DriftAlarm(reference.floor, reference.trained.edges, names)
         self._rows: F32 = np.empty((_ROWS, len(names)), np.float32)
         self._at_ns: I64 = np.zeros(_ROWS, np.int64)
         self._rng = np.random.default_rng(0)
@@ -83,8 +82,8 @@ class DriftWatch:
 
         The rows are copied here; only the result is written from there, in one step.
         """
-        reference, trained = self._reference, self._trained
-        if reference is None or trained is None or len(reference.x) < ROWS_MIN:
+        reference = self._reference
+        if reference is None or len(reference.x) < ROWS_MIN:
             return None
         if now_ns - self._compared_ns < _EVERY_NS:
             return None
@@ -93,11 +92,12 @@ class DriftWatch:
         if len(held) < _COMPARED_MIN:
             return None
         self._compared_ns, live, names = now_ns, self._rows[held], self._names
+        edges = reference.trained.edges
 
         def work() -> None:
             if self._floors is None:
-                self._floors = training_floors(reference.x, trained.edges, names)
-            self._aucs = compare(reference.x, live, trained.edges, names, self._floors)
+                self._floors = training_floors(reference.x, edges, names)
+            self._aucs = compare(reference.x, live, edges, names, self._floors)
 
         return work
 

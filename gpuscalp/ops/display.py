@@ -3,9 +3,10 @@
 Integer logic on the host only, so it has no CUDA twin. It knows no orders; those that rest are
 ``gpuscalp.ops.queues``'s.
 
-``head``, int64[HEAD], holds four numbers, counts and scratch; ``book``, int64[2, BOOK_ROWS, W], by side
-(BIDS, ASKS) the levels, then what was taken of them. A *key* is the negated price of a bid, and the price of
-an ask: the best level has the smallest one, and both sides are worked on alike. Keys grow along a row.
+``head``, int64[4, HEAD], holds by side (BIDS, ASKS) counts, then what belongs to no side, then scratch;
+``book``, int64[2, BOOK_ROWS, W], by side the levels, then what was taken of them. A *key* is the negated
+price of a bid, and the price of an ask: the best level has the smallest one, and both sides are worked on
+alike. Keys grow along a row.
 
 Taken units: what an order takes from a level stays taken for as long as the book shows it. When a level
 shrinks, the units that left are counted against the taken ones first; when it grows, or comes back after the
@@ -24,24 +25,26 @@ from gpuscalp.schema import I64
 
 BIDS: Final = 0
 ASKS: Final = 1
+# Further rows of ``head``: numbers that belong to no side; scratch, nothing that lasts.
+WHOLE: Final = 2
+SCRATCH: Final = 3
 
-# Exchange time of the newest state, of the newest levels (-1 before the first); whether the newest is sound;
-# the last traded price, 0 before the first.
+# Columns of a side. FIRST, END: where the levels begin and end in their rows, so that a better one can be put
+# before them without moving them. The others are counts.
+FIRST: Final = 0
+END: Final = 1
+TAKEN: Final = 2
+QUEUES: Final = 3
+PLACES: Final = 4
+# Columns of WHOLE. Exchange time of the newest state, of the newest levels (-1 before the first); whether the
+# newest is sound; the last traded price, 0 before the first.
 STATE_NS: Final = 0
 BOOK_NS: Final = 1
 SOUND: Final = 2
 LAST: Final = 3
-# Of the bids; those of the asks follow each. FIRST, END: where the levels begin and end in their rows, so
-# that a better one can be put before them without moving them. The others are counts.
-FIRST: Final = 4
-END: Final = 6
-TAKEN: Final = 8
-QUEUES: Final = 10
-PLACES: Final = 12
-# Room for the long numbers of ``gpuscalp.ops.queues``: nothing that lasts.
-SCRATCH: Final = 14
+# Width of a row: room for the long numbers of ``gpuscalp.ops.queues``.
 LIMBS: Final = 12
-HEAD: Final = SCRATCH + 4 * LIMBS
+HEAD: Final = 4 * LIMBS
 
 # Rows of a side: levels, then prices where units were taken (TOOK) that the book last showed (SHOWED).
 KEY: Final = 0
@@ -59,10 +62,10 @@ _FAR: Final = 1 << 62  # farther than any key
 
 
 def new_head() -> I64:
-    """Return int64[HEAD] of a book without a state."""
-    head = np.zeros(HEAD, np.int64)
-    head[[STATE_NS, BOOK_NS]] = -1
-    head[[FIRST, FIRST + 1, END, END + 1]] = _MIDDLE
+    """Return int64[4, HEAD] of a book without a state."""
+    head = np.zeros((4, HEAD), np.int64)
+    head[WHOLE, [STATE_NS, BOOK_NS]] = -1
+    head[:WHOLE, [FIRST, END]] = _MIDDLE
     return head
 
 
@@ -76,11 +79,11 @@ def set_quote(
     head: I64, book: I64, at_ns: int, bid: int, bid_qty: int, ask: int, ask_qty: int, sound: bool
 ) -> bool:
     """Take a best bid and ask; return whether it changed what can be believed. Older ones are ignored."""
-    if at_ns < head[STATE_NS]:
+    if at_ns < head[WHOLE, STATE_NS]:
         return False
-    head[STATE_NS] = at_ns
+    head[WHOLE, STATE_NS] = at_ns
     usable = sound and 0 < bid < ask and bid_qty > 0 and ask_qty > 0
-    head[SOUND] = usable
+    head[WHOLE, SOUND] = usable
     if usable:
         for side in range(2):  # a loop: each call is compiled here
             key, qty = (-bid, bid_qty) if side == BIDS else (ask, ask_qty)
@@ -99,18 +102,18 @@ def set_book(head: I64, book: I64, at_ns: int, tops: I64, place: int, sound: boo
     tops : int64[B, 4, L]    bid prices, bid quantities, ask prices, ask quantities, best first, 0 = no level
     place : which of them
     """
-    if at_ns < head[BOOK_NS] or not sound:
-        if not sound and at_ns >= head[STATE_NS]:
-            head[SOUND] = 0
+    if at_ns < head[WHOLE, BOOK_NS] or not sound:
+        if not sound and at_ns >= head[WHOLE, STATE_NS]:
+            head[WHOLE, SOUND] = 0
         return False
     usable = 0 < tops[place, 0, 0] < tops[place, 2, 0] and tops[place, 1, 0] > 0 and tops[place, 3, 0] > 0
-    newest = at_ns >= head[STATE_NS]
+    newest = at_ns >= head[WHOLE, STATE_NS]
     if newest:
-        head[STATE_NS] = at_ns
-        head[SOUND] = usable
-    if not usable or not head[SOUND]:
+        head[WHOLE, STATE_NS] = at_ns
+        head[WHOLE, SOUND] = usable
+    if not usable or not head[WHOLE, SOUND]:
         return False
-    head[BOOK_NS] = at_ns
+    head[WHOLE, BOOK_NS] = at_ns
     for side in range(2):  # a loop: each call is compiled here
         _replace(head, book, side, tops, place, newest)
     return newest  # type: ignore[no-any-return]
@@ -119,7 +122,7 @@ def set_book(head: I64, book: I64, at_ns: int, tops: I64, place: int, sound: boo
 @bare
 def take(head: I64, book: I64, side: int, index: int, qty: int) -> None:
     """Use up units of a level. The caller leaves room for one more price."""
-    key, count = book[side, KEY, index], head[TAKEN + side]
+    key, count = book[side, KEY, index], head[side, TAKEN]
     at = 0
     while at < count and book[side, TAKEN_KEY, at] < key:
         at += 1
@@ -130,7 +133,7 @@ def take(head: I64, book: I64, side: int, index: int, qty: int) -> None:
         book[side, TAKEN_KEY, at] = key
         book[side, TOOK, at] = 0
         book[side, SHOWED, at] = book[side, QTY, index]
-        head[TAKEN + side] = count + 1
+        head[side, TAKEN] = count + 1
     book[side, TOOK, at] += qty
 
 
@@ -138,7 +141,7 @@ def take(head: I64, book: I64, side: int, index: int, qty: int) -> None:
 def available(head: I64, book: I64, side: int, index: int) -> int:
     """Return what may still be taken of a level."""
     key, qty = book[side, KEY, index], book[side, QTY, index]
-    for at in range(head[TAKEN + side]):
+    for at in range(head[side, TAKEN]):
         if book[side, TAKEN_KEY, at] >= key:
             return max(0, qty - book[side, TOOK, at]) if book[side, TAKEN_KEY, at] == key else qty  # type: ignore[no-any-return]
     return qty  # type: ignore[no-any-return]
@@ -149,10 +152,10 @@ def _replace(head, book, side, tops, place, whole):  # type: ignore[no-untyped-d
     """Set the levels of a side, all or those behind the best one; those without a quantity are left out."""
     first = end = _MIDDLE
     best = -_FAR
-    if not whole and head[FIRST + side] < head[END + side]:
-        best = book[side, KEY, head[FIRST + side]]
+    if not whole and head[side, FIRST] < head[side, END]:
+        best = book[side, KEY, head[side, FIRST]]
         book[side, KEY, first] = best
-        book[side, QTY, first] = book[side, QTY, head[FIRST + side]]
+        book[side, QTY, first] = book[side, QTY, head[side, FIRST]]
         end += 1
     for index in range(min(tops.shape[2], MOST_LEVELS - 1)):
         price, qty = tops[place, 2 * side, index], tops[place, 2 * side + 1, index]
@@ -161,16 +164,16 @@ def _replace(head, book, side, tops, place, whole):  # type: ignore[no-untyped-d
             book[side, KEY, end] = key
             book[side, QTY, end] = qty
             end += 1
-    head[FIRST + side] = first
-    head[END + side] = end
-    if head[TAKEN + side]:
+    head[side, FIRST] = first
+    head[side, END] = end
+    if head[side, TAKEN]:
         _recount(head, book, side)
 
 
 @bare
 def _set_best(head, book, side, key, qty):  # type: ignore[no-untyped-def]
     """Set the best level; what was better than it is gone."""
-    first, end = head[FIRST + side], head[END + side]
+    first, end = head[side, FIRST], head[side, END]
     while first < end and book[side, KEY, first] < key:
         first += 1
     if first == end or book[side, KEY, first] != key:
@@ -183,10 +186,10 @@ def _set_best(head, book, side, key, qty):  # type: ignore[no-untyped-def]
             end = _MIDDLE + count
         first -= 1
         book[side, KEY, first] = key
-        head[END + side] = min(end, first + MOST_LEVELS)
-    head[FIRST + side] = first
+        head[side, END] = min(end, first + MOST_LEVELS)
+    head[side, FIRST] = first
     book[side, QTY, first] = qty
-    if head[TAKEN + side]:
+    if head[side, TAKEN]:
         _recount(head, book, side)
 
 
@@ -196,7 +199,7 @@ def _recount(head, book, side):  # type: ignore[no-untyped-def]
 
     A market that has moved on leaves takes behind its last level: nothing is known of those.
     """
-    at, end, count = head[FIRST + side], head[END + side], head[TAKEN + side]
+    at, end, count = head[side, FIRST], head[side, END], head[side, TAKEN]
     if at == end:
         return
     far = book[side, KEY, end - 1]
@@ -217,4 +220,4 @@ def _recount(head, book, side):  # type: ignore[no-untyped-def]
             book[side, TOOK, kept] = took
             book[side, SHOWED, kept] = shown
             kept += 1
-    head[TAKEN + side] = kept
+    head[side, TAKEN] = kept

@@ -54,19 +54,19 @@ def enter(head: I64, book: I64, queue: I64, side: int, key: int, at_ns: int) -> 
     """Put an order at the end of the queue at its price; return its place among those of its side."""
     shown = _shown(head, book, side, key)
     level = 0
-    while level < head[QUEUES + side] and queue[side, QUEUE_KEY, level] < key:
+    while level < head[side, QUEUES] and queue[side, QUEUE_KEY, level] < key:
         level += 1
-    if level == head[QUEUES + side] or queue[side, QUEUE_KEY, level] != key:
-        _open(queue[side, :PLACE_KEY], level, head[QUEUES + side])
-        head[QUEUES + side] += 1
+    if level == head[side, QUEUES] or queue[side, QUEUE_KEY, level] != key:
+        _open(queue[side, :PLACE_KEY], level, head[side, QUEUES])
+        head[side, QUEUES] += 1
         queue[side, QUEUE_KEY, level], queue[side, SHOWN, level] = key, shown
         queue[side, TRADED, level], queue[side, TRADED_NS, level] = 0, -1
         queue[side, DROPPED, level], queue[side, DROPPED_NS, level] = 0, -1
-    place = head[PLACES + side]
+    place = head[side, PLACES]
     while place > 0 and queue[side, PLACE_KEY, place - 1] > key:
         place -= 1
-    _open(queue[side, PLACE_KEY:], place, head[PLACES + side])
-    head[PLACES + side] += 1
+    _open(queue[side, PLACE_KEY:], place, head[side, PLACES])
+    head[side, PLACES] += 1
     queue[side, PLACE_KEY, place] = key
     queue[side, AHEAD, place] = UNSEEN if shown == UNTOLD else shown
     queue[side, SINCE_NS, place] = at_ns
@@ -77,32 +77,32 @@ def enter(head: I64, book: I64, queue: I64, side: int, key: int, at_ns: int) -> 
 @bare
 def leave(head: I64, queue: I64, side: int, place: int) -> None:
     """Take an order out of its queue."""
-    key, count = queue[side, PLACE_KEY, place], head[PLACES + side]
+    key, count = queue[side, PLACE_KEY, place], head[side, PLACES]
     _close(queue[side, PLACE_KEY:], place, count)
-    head[PLACES + side] = count - 1
+    head[side, PLACES] = count - 1
     for other in range(count - 1):
         if queue[side, PLACE_KEY, other] == key:
             return
     level = 0
     while queue[side, QUEUE_KEY, level] != key:
         level += 1
-    _close(queue[side, :PLACE_KEY], level, head[QUEUES + side])
-    head[QUEUES + side] -= 1
+    _close(queue[side, :PLACE_KEY], level, head[side, QUEUES])
+    head[side, QUEUES] -= 1
 
 
 @bare
 def crosses(head: I64, queue: I64, side: int, opposite_key: int) -> bool:
     """Whether the best resting order of a side meets a key of the other side."""
-    return head[PLACES + side] > 0 and queue[side, PLACE_KEY, 0] + opposite_key <= 0  # type: ignore[no-any-return]
+    return head[side, PLACES] > 0 and queue[side, PLACE_KEY, 0] + opposite_key <= 0  # type: ignore[no-any-return]
 
 
 @bare
 def follow(head: I64, book: I64, queue: I64, at_ns: int, power: int) -> None:
     """Bring all places forward as a new state of the display says."""
     for side in range(2):
-        at, end, places = head[FIRST + side], head[END + side], head[PLACES + side]
+        at, end, places = head[side, FIRST], head[side, END], head[side, PLACES]
         first = 0
-        for row in range(head[QUEUES + side]):
+        for row in range(head[side, QUEUES]):
             key = queue[side, QUEUE_KEY, row]
             while at < end and book[side, KEY, at] < key:
                 at += 1
@@ -120,7 +120,7 @@ def follow(head: I64, book: I64, queue: I64, at_ns: int, power: int) -> None:
 @bare
 def trade_fills(head: I64, queue: I64, side: int, key: int, qty: int, at_ns: int) -> bool:
     """Whether a trade may fill an order; False is certain."""
-    for place in range(head[PLACES + side]):
+    for place in range(head[side, PLACES]):
         if queue[side, PLACE_KEY, place] > key:
             return False
         if at_ns > queue[side, SINCE_NS, place] and (
@@ -133,7 +133,7 @@ def trade_fills(head: I64, queue: I64, side: int, key: int, qty: int, at_ns: int
 @bare
 def note_trade(head: I64, queue: I64, side: int, key: int, qty: int, at_ns: int) -> None:
     """Note a trade at a price; the places are moved by ``pass_trade``."""
-    for row in range(head[QUEUES + side]):
+    for row in range(head[side, QUEUES]):
         if queue[side, QUEUE_KEY, row] == key:
             if at_ns == queue[side, DROPPED_NS, row]:
                 known = min(qty, queue[side, DROPPED, row])
@@ -167,7 +167,7 @@ def pass_trade(queue: I64, side: int, place: int, key: int, qty: int, at_ns: int
 def pass_by(head: I64, queue: I64, side: int, key: int, qty: int, at_ns: int) -> None:
     """Let a trade that fills none of our orders take from the front of their queues."""
     note_trade(head, queue, side, key, qty, at_ns)
-    for place in range(head[PLACES + side]):
+    for place in range(head[side, PLACES]):
         pass_trade(queue, side, place, key, qty, at_ns)
 
 
@@ -217,7 +217,7 @@ def _on_shown(head, queue, side, row, shown, first, last, at_ns, power):  # type
         was = queue[side, AHEAD, place]
         ahead = was
         if left and power and was < UNSEEN:
-            ahead -= share(left, was, max(was, before), power, head[SCRATCH:])
+            ahead -= share(left, was, max(was, before), power, head[SCRATCH])
         # Nobody can be behind more than is displayed.
         ahead = min(ahead, shown)
         if ahead != was:
@@ -232,7 +232,7 @@ def _on_shown(head, queue, side, row, shown, first, last, at_ns, power):  # type
 @bare
 def _shown(head, book, side, key):  # type: ignore[no-untyped-def]
     """Return what the book shows at a price: 0 where it shows that there is nothing."""
-    for index in range(head[FIRST + side], head[END + side]):
+    for index in range(head[side, FIRST], head[side, END]):
         if book[side, KEY, index] >= key:
             return book[side, QTY, index] if book[side, KEY, index] == key else 0
     return UNTOLD

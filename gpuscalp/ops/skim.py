@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from gpuscalp.ops._numba import bare
-from gpuscalp.ops.display import ASKS, BIDS, LAST, PLACES, STATE_NS, set_book, set_quote
+from gpuscalp.ops.display import ASKS, BIDS, LAST, PLACES, STATE_NS, WHOLE, set_book, set_quote
 from gpuscalp.ops.queues import crosses, follow, pass_by, trade_fills
 from gpuscalp.schema import E8, I64, Quality, TickKind, Ticks
 
@@ -61,7 +61,7 @@ def skim(
     while row < count and positions[row] < stop:
         tick = ticks[row]
         kind, at_ns = tick.kind, tick.exch_ns
-        rests = head[PLACES + BIDS] + head[PLACES + ASKS] > 0
+        rests = head[BIDS, PLACES] + head[ASKS, PLACES] > 0
         if kind == _TRADE:
             price = tick.px0 * unit
             if price <= below or price >= above:
@@ -73,7 +73,7 @@ def skim(
                 if trade_fills(head, queue, side, key, qty, at_ns):
                     return row
                 pass_by(head, queue, side, key, qty, at_ns)
-            head[LAST] = price
+            head[WHOLE, LAST] = price
             row += 1
             continue
         if waits:
@@ -81,7 +81,7 @@ def skim(
         bid, ask = tick.px0 * unit, tick.px1 * unit
         if (
             rests
-            and at_ns >= head[STATE_NS]
+            and at_ns >= head[WHOLE, STATE_NS]
             and (crosses(head, queue, BIDS, ask) or crosses(head, queue, ASKS, -bid))
         ):
             return row
@@ -92,7 +92,7 @@ def skim(
             bid_qty, ask_qty = _units(tick.q0), _units(tick.q1)
             changed = set_quote(head, book, at_ns, bid, bid_qty, ask, ask_qty, sound)
         if changed and rests:
-            follow(head, book, queue, head[STATE_NS], power)
+            follow(head, book, queue, head[WHOLE, STATE_NS], power)
         row += 1
     return row
 

@@ -206,7 +206,6 @@ def _write(
             for member in final.members
         ],
         canary_x=canary_x,
-        distribution=None if final.kept is None else final.kept.distribution,
         reference=reference,
         extra_files={
             "report.html": report_html(result).encode(),
@@ -252,7 +251,8 @@ def reference_of(kept: KeptRows, gain: F64, names: Sequence[str], *, seed: int) 
     """
     # By lot: every n-th row of four symbols in turn would be rows of one symbol.
     at = np.sort(np.random.default_rng(seed).permutation(len(kept.x))[:REFERENCE_ROWS_MAX])
-    return Reference(kept.x[at], kept.end_ns[at], kept.floor, fit_guard(kept.x, gain, names, seed=seed))
+    guard = fit_guard(kept.x, gain, names, seed=seed)
+    return Reference(kept.distribution, kept.x[at], kept.end_ns[at], kept.floor, guard)
 
 
 def _training_spec(

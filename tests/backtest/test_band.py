@@ -28,7 +28,6 @@ from gpuscalp.config import (
     BacktestConfig,
     BandConfig,
     CostConfig,
-    LabelConfig,
     LegConfig,
     PaperConfig,
     RiskConfig,
@@ -64,14 +63,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stump_bundle(
-        tmp_path_factory.mktemp("model") / "bundle",
-        archive,
-        venue="synthetic",
-        signal="leader.price.move.4",
-        threshold=0.5,
-        label=LabelConfig(horizon_ms=300, threshold_bps=0.3),
-    )
+    return write_stump_bundle(tmp_path_factory.mktemp("model") / "bundle", archive)
 
 
 def banded(

@@ -13,14 +13,13 @@ import pytest
 from gpuscalp.archive.writer import ArchiveWriter
 from gpuscalp.backtest import BacktestResult, run_backtest
 from gpuscalp.backtest.compare import compare_runs
-from gpuscalp.config import CostConfig, LabelConfig
+from gpuscalp.config import CostConfig
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic.market import instruments, slices
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS, VENUE, MarketSpec
 from gpuscalp.synthetic.write import _write_rows
 from gpuscalp.walkforward.recorded import read_run, returns_of
-from tests.backtest.model import write_stump_bundle
-from tests.backtest.test_run import CONFIG
+from tests.backtest.model import CONFIG, write_stump_bundle
 
 FIRST = MarketSpec(duration_s=50, symbols=DEFAULT_SYMBOLS[:2])
 SECOND = msgspec.structs.replace(FIRST, start_ns=FIRST.start_ns + 10 * 86_400 * NS_PER_S, seed=FIRST.seed + 1)
@@ -37,10 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[BacktestResult]:
                 _write_rows(writer, rows, listed[rows.index], trades[rows.index])
                 trades[rows.index] += len(rows.trades["seq"])
         writer.finish()
-    bundle = write_stump_bundle(
-        path / "bundle", path / "archive", venue=VENUE, signal="leader.price.move.4", threshold=0.5,
-        label=LabelConfig(horizon_ms=300, threshold_bps=0.3),
-    )  # fmt: skip
+    bundle = write_stump_bundle(path / "bundle", path / "archive", venue=VENUE)
     dear = msgspec.structs.replace(CONFIG, cost=CostConfig(taker_fee_bps=3.0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpuscalp.backtest.figures.draw", lambda *_, **__: "")  # takes most of the time

@@ -13,22 +13,15 @@ from gpuscalp.backtest import run_backtest
 from gpuscalp.backtest.band import BandPlan
 from gpuscalp.backtest.models import Models, Scheduled
 from gpuscalp.bundle import read_contract
-from gpuscalp.config import BacktestConfig, LabelConfig, RiskConfig, SizingConfig, StrategyConfig
+from gpuscalp.config import LabelConfig
 from gpuscalp.contract import Interval
 from gpuscalp.errors import ModelError, UsageError
 from gpuscalp.features import FeatureGraph
 from gpuscalp.schema import NS_PER_S, FeatureChunk, FrameBlock
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS, MarketSpec
 from gpuscalp.synthetic.write import write
-from tests.backtest.model import write_stump_bundle
+from tests.backtest.model import CONFIG, write_stump_bundle
 from tests.handmade import follows, write_handmade
-
-LABEL = LabelConfig(horizon_ms=300, threshold_bps=0.3)
-CONFIG = BacktestConfig(
-    strategy=StrategyConfig(min_edge_bps=-100.0),
-    sizing=SizingConfig(kelly_fraction="off"),
-    risk=RiskConfig(max_losses="off"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +33,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stump_bundle(
-        tmp_path_factory.mktemp("model") / "bundle",
-        archive,
-        venue="synthetic",
-        signal="leader.price.move.4",
-        threshold=0.5,
-        label=LABEL,
-    )
+    return write_stump_bundle(tmp_path_factory.mktemp("model") / "bundle", archive)
 
 
 def _another(bundle: Path, path: Path, *, threshold: float = 0.5, **changes: object) -> Path:

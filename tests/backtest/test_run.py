@@ -19,29 +19,14 @@ from gpuscalp.backtest import run as runs
 from gpuscalp.backtest.run import _within, require_frames
 from gpuscalp.backtest.summary import Scope
 from gpuscalp.bundle import check_free, read_contract
-from gpuscalp.config import (
-    BacktestConfig,
-    CostConfig,
-    LabelConfig,
-    RiskConfig,
-    SizingConfig,
-    StrategyConfig,
-)
 from gpuscalp.contract import Interval, encode
 from gpuscalp.errors import ConfigError, FeatureMismatchError, UsageError
 from gpuscalp.schema import NS_PER_S, FeatureChunk, FrameBlock
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS, MarketSpec
 from gpuscalp.synthetic.write import write
-from tests.backtest.model import write_stump_bundle
+from tests.backtest.model import CONFIG, write_stump_bundle
 
 SECONDS = 60
-# Costs eat these edges, so Kelly would bet nothing on them.
-CONFIG = BacktestConfig(
-    strategy=StrategyConfig(min_edge_bps=-100.0),
-    sizing=SizingConfig(kelly_fraction="off"),
-    risk=RiskConfig(max_losses="off"),
-    cost=CostConfig(taker_fee_bps=2.0),
-)
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +40,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stump_bundle(
-        tmp_path_factory.mktemp("model") / "bundle",
-        archive,
-        venue="synthetic",
-        signal="leader.price.move.4",
-        threshold=0.5,
-        label=LabelConfig(horizon_ms=300, threshold_bps=0.3),
-    )
+    return write_stump_bundle(tmp_path_factory.mktemp("model") / "bundle", archive)
 
 
 @pytest.fixture(scope="module")

@@ -25,14 +25,13 @@ from gpuscalp.bundle import read_contract
 from gpuscalp.cli import run as command
 from gpuscalp.cli.backtest import _shown_run, _shown_trade
 from gpuscalp.cli.output import emit
-from gpuscalp.config import CostConfig, LabelConfig, LegConfig
+from gpuscalp.config import CostConfig, LegConfig
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS, MarketSpec
 from gpuscalp.synthetic.write import write
-from tests.backtest.model import write_stump_bundle
-from tests.backtest.test_run import CONFIG
+from tests.backtest.model import CONFIG, write_stump_bundle
 
 PARTS = ("gross", "delay", "impact", "spread", "fees", "funding")
 E8 = 10**8
@@ -43,10 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs that differ in fee and compute latency, and one of half the time."""
     path = tmp_path_factory.mktemp("saved")
     write(MarketSpec(duration_s=60, symbols=DEFAULT_SYMBOLS[:2]), path / "archive")
-    bundle = write_stump_bundle(
-        path / "bundle", path / "archive", venue="synthetic", signal="leader.price.move.4", threshold=0.5,
-        label=LabelConfig(horizon_ms=300, threshold_bps=0.3),
-    )  # fmt: skip
+    bundle = write_stump_bundle(path / "bundle", path / "archive")
     dear = msgspec.structs.replace(
         CONFIG, cost=CostConfig(taker_fee_bps=3.0, compute=LegConfig(low_ms=30.0, high_ms=1.0))
     )

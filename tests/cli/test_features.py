@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gpuscalp import leakage as leakage_module
 from gpuscalp import parity as parity_module
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.features import FeatureGraph
@@ -175,12 +176,29 @@ def test_parity_with_differing_bits_leaves_with_code_7(cli, archive, monkeypatch
     assert found["differing"] == found["values"] > 0
 
 
-def test_leakage_gives_the_counts(cli, archive):
-    words = ("--symbols", "BTCUSDT,ETHUSDT", "--cuts", 2, "--json")
-    found = answer(cli("features", "leakage", archive, *words))
-    assert found["planted"] == found["caught"] >= 7
-    assert found["false_alarms"] == 0
-    assert found["checked"] > 200
+@pytest.mark.parametrize(("evidence", "code"), [("row 3", 0), (None, 7)], ids=["caught", "missed"])
+def test_leakage_gives_the_counts_and_leaves_with_code_7_if_a_leak_is_missed(
+    cli, archive, monkeypatch, evidence, code
+):
+    """What is counted is tested in tests/leakage: here is a report that took no time."""
+
+    def made(excerpt, *, cuts, seed, **_):
+        return leakage_module.LeakageReport(
+            excerpt.to_dict(), "aa", cuts=cuts, futures=3, folds=4, folds_configured=5, seed=seed,
+            planted={"a window that is centred": evidence},
+            shipped=[leakage_module.Finding("features", ("price.move.8",), 1_234)],
+        )  # fmt: skip
+
+    monkeypatch.setattr(leakage_module, "check_leakage", made)
+    words = ("features", "leakage", archive, "--symbols", "BTCUSDT,ETHUSDT", "--cuts", 2)
+    result = cli(*words, "--json")
+    assert result.code == code
+    found = json.loads(result.stdout)
+    assert (found["planted"], found["caught"]) == (1, int(code == 0))
+    assert (found["symbols"], found["cuts"], found["seed"]) == (["BTCUSDT", "ETHUSDT"], 2, 7)
+    told = cli(*words).stdout
+    assert ("MISSED" in told) == (code == 7)
+    assert "Training rows of 4 folds instead of 5" in told
 
 
 def test_archive_that_is_none_is_refused(cli, tmp_path):

@@ -292,7 +292,7 @@ def test_drift_compares_an_archive_with_the_training(cli, archive, made, tmp_pat
 
 def test_drift_of_a_model_that_does_not_know_its_rows_is_refused(cli, archive, bundle):
     contract = read_contract(bundle)
-    plain = msgspec.structs.replace(contract, distribution=msgspec.UNSET, reference=msgspec.UNSET).sealed()
+    plain = msgspec.structs.replace(contract, reference=msgspec.UNSET).sealed()
     (bundle / "contract.json").write_bytes(encode(plain))
     answer = cli("drift", bundle, archive, "--json")
     assert answer.code == 8

@@ -157,11 +157,7 @@ def test_two_workers_give_the_model_of_one_within_the_tolerance(alone, pair):
     assert np.abs(ours.probability - theirs.probability).mean() < 0.01
     assert np.corrcoef(ours.edge_bps, theirs.edge_bps)[0, 1] > 0.95
     # The sample of the columns lies on the grid of time, so it is made of the same rows.
-    for bundle in (one, two):
-        assert bundle.contract.trained_distribution is not None
-    np.testing.assert_array_equal(
-        one.contract.trained_distribution.edges, two.contract.trained_distribution.edges
-    )
+    np.testing.assert_array_equal(one.reference.trained.edges, two.reference.trained.edges)
 
 
 def test_killed_worker_changes_nothing_but_the_time(cluster, market, pair, tmp_path):

@@ -93,11 +93,11 @@ def acknowledged(session: Path) -> dict[str, Any]:
             return {"fills": [], "orders": [], "state": ""}
 
 
-def kill_once(folder: Path, session: Path, rng: random.Random, *, spare: bool) -> bool:
+def kill_once(folder: Path, session: Path, rng: random.Random, *, within_s: float, spare: bool) -> bool:
     """Run the session in a child and kill it, or ``spare`` it; return whether it has come to its end.
 
-    One of four kills comes at any moment, most likely while the session is being opened; the others within
-    moments of its first step, so that it gets on however long opening it takes on a busy machine.
+    One of four kills comes at any moment, most likely while the session is being opened; the others
+    ``within_s`` of its first step, so that it gets on however long opening it takes on a busy machine.
     """
     begun, tell = os.pipe()
     child = os.fork()
@@ -117,7 +117,7 @@ def kill_once(folder: Path, session: Path, rng: random.Random, *, spare: bool) -
         time.sleep(rng.uniform(0.0, 0.3))
     else:
         select.select([begun], [], [], 60.0)
-        time.sleep(rng.uniform(0.0, 0.1))
+        time.sleep(rng.uniform(0.0, within_s))
     os.close(begun)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -139,12 +139,14 @@ def main(folder: Path, kills_wanted: int, seed: int) -> None:
     gc.collect()
     gc.freeze()
     kills, sessions, lost, states = 0, 0, 0, []
+    # The fewer the kills, the later each: however many, they come over the whole of a session.
+    within_s = 20.0 / kills_wanted
     while kills < kills_wanted:
         session = folder / f"killed-{sessions}"
         sessions += 1
         before = acknowledged(session)
         # The last session ends by itself when there were kills enough.
-        while not kill_once(folder, session, rng, spare=kills >= kills_wanted):
+        while not kill_once(folder, session, rng, within_s=within_s, spare=kills >= kills_wanted):
             kills += 1
             assert not is_running(session), "a lock outlived its process"
             now = acknowledged(session)

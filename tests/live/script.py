@@ -13,6 +13,7 @@ from gpuscalp.config import FeatureConfig, LabelConfig, LiveConfig, TrainConfig,
 from gpuscalp.contract import Interval
 from gpuscalp.drift.guard import Guard
 from gpuscalp.drift.reference import Reference
+from gpuscalp.drift.stability import Distribution
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S, Instrument
 from tests.handmade import DROP, follows, write_handmade
 
@@ -99,7 +100,8 @@ def guarded(names: list[str], *, limit: float = 0.15) -> Reference:
         np.array([[-0.4, 0.4]], np.float32),
         limit,
     )
-    return Reference(np.zeros((4, len(names)), np.float32), np.zeros(4, np.int64), None, guard)
+    x = np.zeros((4, len(names)), np.float32)
+    return Reference(Distribution.of(x), x, np.zeros(4, np.int64), None, guard)
 
 
 def write_model(

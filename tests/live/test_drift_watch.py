@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,8 +33,8 @@ def bundle() -> Any:
     trained = Distribution.of(x)
     counts = np.array([bin_counts(trained.edges, rows(rng, 80)) for _ in range(60)])
     floor = Floor.of(counts, NAMES, block_ns=10 * NS_PER_S)
-    reference = Reference(x, np.arange(2_000), floor, None)
-    contract = SimpleNamespace(names=NAMES, trained_distribution=trained)
+    reference = Reference(trained, x, np.arange(2_000), floor, None)
+    contract = SimpleNamespace(names=NAMES)
     return SimpleNamespace(contract=contract, reference=reference, ensemble=SimpleNamespace(guard=object()))
 
 
@@ -69,16 +70,16 @@ def test_a_comparison_needs_half_an_hour_and_forgets_what_is_older(bundle):
     assert watch.comparison(NOW_NS + 5_500 * NS_PER_S) is None, "most of it is more than an hour ago"
 
 
-def test_a_bundle_of_an_earlier_version_has_figures_and_neither_flag_nor_comparison(bundle):
-    old = SimpleNamespace(contract=bundle.contract, reference=None, ensemble=SimpleNamespace(guard=None))
-    watch, now_ns = fed(old, 3_000), NOW_NS + 3_000 * NS_PER_S
+def test_a_training_too_short_for_blocks_has_figures_and_neither_flag_nor_comparison(bundle):
+    short = replace(bundle.reference, floor=None, x=bundle.reference.x[:100])
+    made = SimpleNamespace(contract=bundle.contract, reference=short, ensemble=SimpleNamespace(guard=None))
+    watch, now_ns = fed(made, 3_000), NOW_NS + 3_000 * NS_PER_S
     found = watch.status(now_ns)
     assert found["groups"]["price"]["mean"] < 0.05
     assert (found["alarm"], found["outliers"]) == (None, None)
     assert watch.comparison(now_ns) is None
-    none = SimpleNamespace(
-        contract=SimpleNamespace(names=NAMES, trained_distribution=None),
-        reference=None,
-        ensemble=SimpleNamespace(guard=None),
-    )
-    assert fed(none, 10).status(now_ns) is None
+
+
+def test_a_bundle_that_no_training_made_says_nothing(bundle):
+    made = SimpleNamespace(contract=bundle.contract, reference=None, ensemble=SimpleNamespace(guard=None))
+    assert fed(made, 10).status(NOW_NS + 3_000 * NS_PER_S) is None

@@ -15,12 +15,12 @@ from tests.live import script
 from tests.live.test_replay import outputs
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("GPUSCALP_KILLS", "200"))  # more in a soak
+KILLS = int(os.environ.get("GPUSCALP_KILLS", "50"))  # 200 in .ci/run
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(9 * KILLS)
-def test_session_killed_two_hundred_times_is_the_session_that_was_never_killed(tmp_path: Path) -> None:
+def test_session_killed_again_and_again_is_the_session_that_was_never_killed(tmp_path: Path) -> None:
     """The scripted run halts entries and resumes, and changes its models every two seconds. Whatever kill
     came, to the bit and to the last unit: the same signals, verdicts, orders (so no id is used twice), fills
     and states; and after a halt was written the gate was never seen open before the script resumed."""

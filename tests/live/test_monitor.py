@@ -109,7 +109,7 @@ def test_drift_sees_each_symbol_in_turn_and_sound_rows_alone(witness):
         turn = 0 if turn + 4 >= SYMBOLS else turn + 4
     drift = witness.monitor.drift.drift
     assert drift.rows() == len(taken) > 1_000
-    trained = witness.session.bundle.contract.trained_distribution
+    trained = witness.session.bundle.reference.trained
     x = np.array(taken)
     wanted = psi(trained.shares, bin_counts(trained.edges, x) / len(x))
     found = psi(trained.shares, drift._counts.total() / drift.rows())

@@ -6,28 +6,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from gpuscalp.config import (
-    BacktestConfig,
-    CostConfig,
-    LabelConfig,
-    RiskConfig,
-    SizingConfig,
-    StrategyConfig,
-)
+from gpuscalp.config import RiskConfig
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic.spec import DEFAULT_SYMBOLS, MarketSpec
 from gpuscalp.synthetic.write import write
+from tests.backtest.model import CONFIG as TRADING
 from tests.backtest.model import write_stump_bundle
 
 SECONDS = 60
-# Costs eat these edges, so Kelly would bet nothing on them; recordings have no mark prices, or gaps.
-CONFIG = BacktestConfig(
-    strategy=StrategyConfig(min_edge_bps=-100.0),
-    sizing=SizingConfig(kelly_fraction="off"),
-    risk=RiskConfig(max_losses="off", max_collar_bps="off", blocked_quality=()),
-    cost=CostConfig(taker_fee_bps=2.0),
-)
+# Recordings have no mark prices, or gaps.
+CONFIG = replace(TRADING, risk=RiskConfig(max_losses="off", max_collar_bps="off", blocked_quality=()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,15 +44,4 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("nautilus-model") / "bundle", archive, "synthetic", 0.5)
-
-
-def make_bundle(path: Path, archive: Path, venue: str, threshold: float) -> Path:
-    return write_stump_bundle(
-        path,
-        archive,
-        venue=venue,
-        signal="leader.price.move.4",
-        threshold=threshold,
-        label=LabelConfig(horizon_ms=300, threshold_bps=0.3),
-    )
+    return write_stump_bundle(tmp_path_factory.mktemp("nautilus-model") / "bundle", archive)

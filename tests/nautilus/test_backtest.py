@@ -23,7 +23,8 @@ from gpuscalp.config import BacktestConfig, LegConfig, OrdersConfig, PaperConfig
 from gpuscalp.inference import chunk_digests
 from gpuscalp.live.records import SignalRecord
 from gpuscalp.schema import FeatureChunk, FrameBlock
-from tests.nautilus.conftest import CONFIG, make_bundle
+from tests.backtest.model import write_stump_bundle
+from tests.nautilus.conftest import CONFIG
 
 pytestmark = pytest.mark.nautilus
 
@@ -196,7 +197,9 @@ def test_the_signals_of_a_real_recording_are_equal_to_the_bit(
 ) -> None:
     sources = [recordings / "usdm" / name for name in recording]
     import_sources(sources, tmp_path / "archive")
-    bundle = make_bundle(tmp_path / "bundle", tmp_path / "archive", "binance_usdm", 0.1)
+    bundle = write_stump_bundle(
+        tmp_path / "bundle", tmp_path / "archive", venue="binance_usdm", threshold=0.1
+    )
     both = run_both(tmp_path, tmp_path / "archive", bundle)
     assert len(both.signals[0]) > 4_000
     check_signals(both)

@@ -43,7 +43,7 @@ class Arrays:
 
     def follow(self, changed: bool) -> None:
         if changed:
-            at = self.head[display.STATE_NS]
+            at = self.head[display.WHOLE, display.STATE_NS]
             queues.follow(self.head, self.book, self.queue, at, self.power)
 
     def state(self) -> dict[str, Any]:
@@ -51,8 +51,8 @@ class Arrays:
         for index, sign in ((0, 1), (1, -1)):
             book, queue = self.book[index].tolist(), self.queue[index].tolist()
             first, end, taken, count, places = (
-                head[row + index]
-                for row in (display.FIRST, display.END, display.TAKEN, display.QUEUES, display.PLACES)
+                head[index][column]
+                for column in (display.FIRST, display.END, display.TAKEN, display.QUEUES, display.PLACES)
             )
             sides.append(
                 {
@@ -66,7 +66,7 @@ class Arrays:
                     ],
                 }
             )
-        return {"head": head[:3], "sides": sides}
+        return {"head": head[display.WHOLE][:3], "sides": sides}
 
 
 def plain_state(plain: PlainBook) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def step(made: Arrays, plain: PlainBook, kind: str, at: int, what: list[Any]) ->
         queues.note_trade(head, queue, index, key, qty, at)
         reached = [
             queues.pass_trade(queue, index, place, key, qty, at)
-            for place in range(head[display.PLACES + index])
+            for place in range(head[index, display.PLACES])
         ]
         assert reached == plain.trade(sign, price, qty, at)
         assert may_fill or not any(reached), "a row that may fill an order must not be skimmed"
@@ -128,7 +128,7 @@ def step(made: Arrays, plain: PlainBook, kind: str, at: int, what: list[Any]) ->
         index = 0 if sign > 0 else 1
         if level < len(plain.sides[sign].levels):
             price = plain.sides[sign].levels[level][0]
-            level += head[display.FIRST + index]
+            level += head[index, display.FIRST]
             left = display.available(head, book, index, level)
             assert left == plain.sides[sign].available(price)
             if left:
@@ -152,7 +152,7 @@ def test_quotes_that_improve_push_the_farthest_level_out() -> None:
     for n in range(200):
         step(made, plain, "quote", n, [100 + n, 1_000 - n, 5, 6, True])
         assert made.state() == plain_state(plain)
-    assert made.head[display.END] - made.head[display.FIRST] == display.MOST_LEVELS
+    assert made.head[0, display.END] - made.head[0, display.FIRST] == display.MOST_LEVELS
 
 
 @settings(max_examples=500)
