@@ -189,7 +189,7 @@ class OrderPolicy:
 
         Parameters
         ----------
-        closing_e8 : price at which the position could be closed now
+        closing_e8 : price at which the position could be closed now; 0 = not known
         """
         side, qty = -position.side, abs(position.qty_e8)
         at_once: list[tuple[Wanted, list[Alive]]] = []
@@ -208,7 +208,7 @@ class OrderPolicy:
             there = [each for each in guards if (each.order.kind, each.order.side) == (kind, side)]
             if price <= 0 or any(each.left_e8 == size for each in there):
                 continue
-            if kind is OrderKind.STOP_MARKET and side * (closing_e8 - price) >= 0:
+            if kind is OrderKind.STOP_MARKET and closing_e8 and side * (closing_e8 - price) >= 0:
                 return at_once  # the exchange would refuse it: it would trigger at once
             if kind is OrderKind.STOP_MARKET or now_ns >= self._later_ns.get(index, now_ns):
                 lacking.append((Wanted(index, side, size, reason, kind, price), there))

@@ -136,20 +136,17 @@ def _parts(values: Iterable[str]) -> Iterator[str]:
 def keep_environment(env: Mapping[str, str]) -> None:
     """Keep the values of variables with the name of a secret, and passwords in URLs such as a proxy's."""
     found = [value for name, value in env.items() if _SECRET_NAME.search(name)]
-    for value in env.values():
-        if "://" in value and "@" in value:
-            for word in value.split():
-                found += _userinfo(word)
-    keep(found)
+    keep([*found, *(form for value in env.values() for form in _in_urls(value))])
 
 
 def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for a process that this one starts: without variables with the name of a secret.
+    """Return an environment for a process that this one starts: without variables that bear a secret, by
+    their name or in a URL.
 
     What computes needs no keys. Whatever shows the environment of a process, such as a dump of its memory,
     has them then for the session's own alone.
     """
-    return {name: value for name, value in env.items() if not _SECRET_NAME.search(name)}
+    return {name: value for name, value in env.items() if not (_SECRET_NAME.search(name) or _in_urls(value))}
 
 
 def redact(text: str, *, encoded: bool = False) -> str:
@@ -204,6 +201,13 @@ def _alone(value: str) -> re.Pattern[str]:
     else:
         before, behind = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
     return re.compile(rf"(?:{before}|{_ESCAPE}){re.escape(value)}{behind}")
+
+
+def _in_urls(value: str) -> list[str]:
+    """Return users and passwords in the URLs of a value."""
+    if "://" not in value or "@" not in value:
+        return []
+    return [form for word in value.split() for form in _userinfo(word)]
 
 
 def _userinfo(url: str) -> list[str]:

@@ -189,6 +189,7 @@ class Trader:
 
     def on_foreign_fill(self, fill: Fill) -> int:
         """Book an execution that no order of ours asked for (a liquidation); return the profit realised."""
+        self.exposure.forget(fill.symbol_index)
         return self._book(fill, fill.exec_ns)
 
     def on_done(self, order_id: int, *, refused: bool = False) -> Order:
@@ -307,7 +308,7 @@ class Trader:
             index = entry.symbol_index
             if signals.edge_bps[index] * entry.side < 0 and self.strategy.may_act(signals)[index]:
                 return True
-            around = self._surroundings(step, index, entry.price_e8)
+            around = Surroundings(entry.price_e8, 0, 0, 0, step.equity_e8, 0.0, 0.0, 0.0)  # sizes: not asked
             return not self.gate.judge(self._question(step, entry, around), resting=True).accepted
 
         return self.policy.to_cancel(self._now_ns, step.market.end_ns, self._side, unwanted)
@@ -344,7 +345,7 @@ class Trader:
             if self.orders.leaving(index):
                 continue
             position = self.account.positions[index]
-            closing = self.exposure.sound_e8(index, position.side)
+            closing = self.exposure.sound_e8(step.market, index, position.side)
             for wanted, replaced in self.policy.protection(index, position, closing, self._now_ns):
                 if self._leave(step, wanted.intent(), wanted):
                     step.cancels += self.orders.ask(replaced, self._now_ns)

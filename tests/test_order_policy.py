@@ -8,11 +8,11 @@ import pytest
 
 from gpuscalp.config import OrdersConfig
 from gpuscalp.errors import ConfigError
-from gpuscalp.orders import BUY, SELL, IntentKind, OrderKind, TimeInForce
+from gpuscalp.orders import BUY, SELL, Fill, IntentKind, OrderKind, TimeInForce
 from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import Quality
 from gpuscalp.trader import StepReport, Trader
-from tests.trading import DOWN, NAN, NOTHING, RESTS, UP, fill, market, resting, signals, step, trader
+from tests.trading import DOWN, NAN, NOTHING, NOW, RESTS, UP, fill, market, resting, signals, step, trader
 
 E8 = 10**8
 TICK = E8 // 10
@@ -198,6 +198,34 @@ def test_quote_in_doubt_closes_no_position_whose_stop_is_missing() -> None:
     beyond = market(100, bid=(599_701, 20_000), quality=(Quality.CROSSED, 0))
     stop, _ = step(machine, beyond, NOTHING).orders
     assert (stop.intent.reason, stop.kind) == ("stop_loss", OrderKind.STOP_MARKET)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("seen", [None, 660_000, 540_000])
+def test_position_taken_over_in_doubt_gets_its_stop(side: int, seen: int | None) -> None:
+    """It was closed at the market, by a price of long ago or by none; and lost what lies between the two."""
+    limits = ("max_jump_bps", "max_volatility_bps", "max_trade_risk_pct")
+    machine = trader(orders=BRACKET, risk=dict.fromkeys(limits, "off"))
+    if seen is not None:
+        (order,) = step(machine, market(0, bid=(seen, 20_000)), UP).orders
+        machine.on_done(order.order_id)
+    machine.on_foreign_fill(Fill(-1, 0, side, 10_000_000, 6_000_000_000_000, 0, NOW, 0))
+    done = step(machine, market(100, quality=(Quality.GAP, 0)), NOTHING)
+    assert [each.kind for each in done.orders] == [OrderKind.STOP_MARKET, OrderKind.LIMIT]
+    assert (done.equity_e8, done.event) == (10_000 * E8, None)
+
+
+def test_position_entered_far_from_the_last_sound_quote_gets_its_stop() -> None:
+    """Filled 8 bps higher in a frame in doubt, it was beyond its stop by the quote of before."""
+    machine = trader(orders=BRACKET)
+    (order,) = step(machine, market(0), UP).orders
+    machine.on_fill(fill(order, 6_004_800_000_000))
+    machine.on_done(order.order_id)
+    doubtful = market(100, bid=(600_480, 20_000), quality=(Quality.GAP, 0))
+    assert [each.kind for each in step(machine, doubtful, NOTHING).orders] == [
+        OrderKind.STOP_MARKET,
+        OrderKind.LIMIT,
+    ]
 
 
 def test_refused_target_is_tried_again_later() -> None:

@@ -115,7 +115,11 @@ def test_process_that_a_session_starts_has_no_keys():
     """Whoever trained or predicted had the account's in its memory, which a dump of it shows."""
     ours = {"PATH": "/bin", "NOTIFY_SOCKET": "/run/n", "CUDA_VISIBLE_DEVICES": "0", "GPUSCALP_REGISTRY": "/r"}
     urls = {"HTTPS_PROXY": "http://127.0.0.1:1"}
-    secrets = {**ENVIRONMENT, "GPUSCALP_NOTIFY_URLS": "tgram://1/2"}
+    secrets = {
+        **ENVIRONMENT,
+        "GPUSCALP_NOTIFY_URLS": "tgram://1/2",
+        "DATABASE_URL": "postgres://u:pw@host/db",
+    }
     assert without_secrets({**secrets, **ours, **urls}) == ours | urls
     worker = WorkerSpec("", (), "cpu", 0, (0, 1), "forest", 1)
     assert not words_in(str(environment_of(worker, ENVIRONMENT | urls)))

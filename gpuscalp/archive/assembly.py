@@ -234,6 +234,9 @@ class Assembly:
                     self._tell(sum(each.progress[0] for each in runs))
             else:
                 digests = self._flush(begun)
+                # Here, where they are still of the source that was read last; a known one is muted.
+                for market, _, _ in self._symbols.values():
+                    market.close_gaps()
                 self._writer.close_parts(besides=digests)
                 for each in begun:
                     each.log.close()
@@ -323,8 +326,7 @@ class Assembly:
 
     def _add(self, ended: Sequence[SourceRun]) -> list[Source]:
         gaps: list[Gap] = []
-        for market, buffer, _ in self._symbols.values():
-            market.close_gaps()
+        for _, buffer, _ in self._symbols.values():
             gaps.extend(buffer.gaps)
             buffer.gaps.clear()
         by_source = Counter(gap.source for gap in gaps)

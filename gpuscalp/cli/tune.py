@@ -74,8 +74,8 @@ def tune(
         "trial.cpus": cpus,
         "trial.gpus": gpus,
     }
-    models = Registry(registry or registry_path())
-    if register:
+    models = Registry(registry or registry_path()) if register else None
+    if models is not None:
         models.check_writable()
     with progress("Tuning") as advance:
         result = tune_archive(
@@ -92,7 +92,7 @@ def tune(
             on_progress=advance,
         )
     digest = None
-    if register:
+    if models is not None:
         with models.writing() as writer:
             digest, _ = writer.add(result.bundle)
     emit(result.summary | {"registered": digest}, json=json, text=lambda: _text(result.summary, digest))

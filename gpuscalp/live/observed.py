@@ -96,8 +96,8 @@ def observed(
 def refusal_told(path: Path, *, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     """Tell that a session does not start again, for a block before ``observed`` does.
 
-    Nothing restarts it then, and who was killed before has told nothing. Of a session that is a new one, or
-    that runs all the same, nobody is told.
+    Perhaps nothing restarts it then, and who was killed before has told nothing. Of a session that is a new
+    one, or that runs all the same, nobody is told.
 
     Parameters
     ----------

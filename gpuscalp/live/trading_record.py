@@ -87,8 +87,9 @@ class TradingRecord:
         self._result_e8 = [0] * len(account.positions)
         # What had been opened before has a beginning that is not known here.
         self._older = {index for index, held in enumerate(account.positions) if held.qty_e8}
-        # The last minutes in which round trips ended: those that end together say little more than one.
-        self._ended_at: deque[int] = deque(maxlen=OBSERVATIONS_MIN)
+        # The last minutes in which round trips ended, with the one that is not over: those that end together
+        # say little more than one.
+        self._ended_at: deque[int] = deque(maxlen=OBSERVATIONS_MIN + 1)
         self._sampled = -1
         self._equity_e8: deque[int] = deque(maxlen=_RETURNS_MAX + 1)
 

@@ -81,9 +81,14 @@ class Exposure:
         """Return the price that stands on one side of the quote: the bid for +1, the ask for -1."""
         return (self.bid_e8 if side > 0 else self.ask_e8)[index]
 
-    def sound_e8(self, index: int, side: int) -> int:
-        """Return the same of the last sound quote; see note_quote."""
-        return self._sound[index][side < 0]
+    def sound_e8(self, market: MarketRow, index: int, side: int) -> int:
+        """Return the same, 0 where that quote is in doubt."""
+        return 0 if int(market.quality[index]) & DOUBT else self.touch_e8(index, side)
+
+    def forget(self, index: int) -> None:
+        """Let nothing that was seen before value a position that is about to be taken over."""
+        if index not in self.holding:
+            self._sound[index], self._worst_e8[index] = (0, 0, 0), (0, 0)
 
     def closing_values_e8(self) -> dict[int, int]:
         """Signed value of each open position at the side of the quote it would be closed at; see note_quote.

@@ -39,6 +39,26 @@ def test_many_small_files_are_one_commit(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(saved) == 1
 
 
+def test_gaps_are_of_the_file_that_has_them_and_are_told_once(tmp_path: Path) -> None:
+    """Of days of one commit the last had them all, and a day that was read again had its own anew."""
+    lines = market.lines(900)
+    files = []
+    for day, lost in enumerate(({30, 60}, set(), {101})):
+        body = lines[:301] if day == 0 else lines[1 + 300 * day : 301 + 300 * day]
+        kept = [line for at, line in enumerate(body) if at not in lost]
+        files.append(market.write(tmp_path / f"d{day}.gz", kept))
+    daily = [import_sources(files[: day + 1], tmp_path / "daily") for day in range(3)]
+    assert [report.sources[-1].gaps for report in daily] == [2, 0, 1]
+    at_once = import_sources(files, tmp_path / "whole")
+    assert [source.gaps for source in at_once.sources] == [2, 0, 1]
+    gaps = [
+        sorted((gap.first_id, gap.source) for gap in manifest.load(tmp_path / name).gaps)
+        for name in ("daily", "whole")
+    ]
+    assert gaps[0] == gaps[1]
+    assert len(set(gaps[0])) == len(gaps[0]) == 3
+
+
 KILLED = """
 import os, signal, sys
 from gpuscalp.archive import assembly, manifest, writer

@@ -226,6 +226,17 @@ def test_round_trips_that_end_in_one_minute_are_one_result_of_the_ratio():
     assert (desk.record.won, math.isfinite(found.value), math.isfinite(found.error)) == (40, True, False)
 
 
+def test_ratio_keeps_its_error_while_round_trips_end_in_every_minute():
+    """The minute that is not over had taken the place of one that counts."""
+    desk = Desk(Money())
+    for minute in range(100):
+        desk.record.on_step(step(minute * SAMPLE_NS, START_E8 + minute % 7 * E8))
+        desk.fill(BUY, 100.0)
+        desk.fill(SELL, 101.0)
+        if minute > OBSERVATIONS_MIN:
+            assert math.isfinite(desk.record.sharpe().error)
+
+
 def test_ratio_has_an_error_only_while_enough_round_trips_ended_in_its_time():
     """One winning trade in a quiet day made a ratio as sure as 1,440 results."""
     desk, last = Desk(Money()), 100 + OBSERVATIONS_MIN - 1
