@@ -32,7 +32,7 @@ from gpuscalp import __version__
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import ConfigError, NotRunningError, UsageError
-from gpuscalp.files import pretty, replace_file
+from gpuscalp.files import pretty, sync_folder
 from gpuscalp.journal import segments_of
 from gpuscalp.live.control import OWN_MARKET, read_status
 from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
@@ -46,6 +46,9 @@ from gpuscalp.trader import Trader
 
 # Who asks whether the lock is held (gpuscalp.locks) may hold it, for much less than this.
 _ASKED_S: Final = 0.05
+# What ``create`` is still making.
+_BUNDLE_PARTIAL: Final = ".bundle.partial"
+_FILE_PARTIAL: Final = f".{SESSION_FILE}.partial"
 
 
 class SessionFile(Struct, frozen=True):
@@ -132,16 +135,20 @@ def create(
     ------
     UsageError    there is something at ``path``
     """
-    if path.exists() and any(path.iterdir()):
-        raise UsageError("there is something here already", where=str(path), fix="name a new directory")
+    _refuse_taken(path)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(PermissionError):  # somebody else has made it, and knows who may look into it
         path.chmod(0o700)
     note_session(bundle, path, now_ns=now_ns)
-    (path / "bundle").mkdir()  # fails for all but one of those that begin here at once
     with ExitStack() as undo:
-        undo.callback(remove_unbegun, path)
-        shutil.copytree(bundle, path / "bundle", dirs_exist_ok=True)
+        held = lock(path)  # refuses all but one of those that begin here at once
+        undo.callback(os.close, held)
+        _refuse_taken(path)
+        failed = undo.enter_context(ExitStack())
+        failed.callback((path / "lock").unlink)
+        failed.callback(_remove, path)
+        _remove(path)  # of a start that was killed
+        shutil.copytree(bundle, path / _BUNDLE_PARTIAL, dirs_exist_ok=True)
         about = SessionFile(
             session_id=secrets.token_hex(4),
             created_ns=now_ns,
@@ -153,9 +160,33 @@ def create(
             device_reason=device_reason,
             market=market,
         )
+        with (path / _FILE_PARTIAL).open("wb") as file:
+            file.write(pretty(about))
+            file.flush()
+            os.fsync(file.fileno())
         # Last, and in one step: a directory without it is no session yet.
-        replace_file(path / SESSION_FILE, pretty(about))
-        undo.pop_all()
+        (path / _BUNDLE_PARTIAL).rename(path / "bundle")
+        (path / _FILE_PARTIAL).rename(path / SESSION_FILE)
+        sync_folder(path)
+        failed.pop_all()
+
+
+def _refuse_taken(path: Path) -> None:
+    """Refuse a directory with anything in it but what is left of a start that was killed before there was a
+    session: its partial file tells that what stands beside it is nobody else's."""
+    names = {each.name for each in path.iterdir()} if path.exists() else set()
+    ours = {"bundle", "journal"} if _FILE_PARTIAL in names else set()
+    if names - ours - {"lock", _BUNDLE_PARTIAL, _FILE_PARTIAL}:
+        raise UsageError("there is something here already", where=str(path), fix="name a new directory")
+
+
+def _remove(path: Path) -> None:
+    """Remove what ``create`` makes, for whoever holds the lock; can be killed at any moment, too."""
+    with suppress(FileNotFoundError):  # first: the rest is no session without it
+        (path / SESSION_FILE).rename(path / _FILE_PARTIAL)
+    for name in (_BUNDLE_PARTIAL, "bundle", "journal"):
+        shutil.rmtree(path / name, ignore_errors=True)
+    (path / _FILE_PARTIAL).unlink(missing_ok=True)
 
 
 def remove_unbegun(path: Path) -> None:
@@ -166,12 +197,9 @@ def remove_unbegun(path: Path) -> None:
     with suppress(OSError, UsageError):  # what made a start fail is what is worth telling
         held = lock(path)
         try:
-            if segments_of(path / "journal"):
-                return
-            (path / SESSION_FILE).unlink(missing_ok=True)  # first: the rest is no session without it
-            for name in ("bundle", "journal"):
-                shutil.rmtree(path / name, ignore_errors=True)
-            (path / "lock").unlink()
+            if not segments_of(path / "journal"):
+                _remove(path)
+                (path / "lock").unlink()
         finally:
             os.close(held)
 

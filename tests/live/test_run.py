@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +30,7 @@ from gpuscalp.live.session import Session
 from gpuscalp.live.start import check_same
 from gpuscalp.live.way import SocketWay
 from gpuscalp.logs import Wanted, read
+from tests.conftest import ROOT
 from tests.live.sessions import Running, eager_config, feed_of, instruments, write_eager_bundle
 
 
@@ -116,6 +119,7 @@ def test_what_is_not_compiled_is_compiled_before_a_start_connects(exchange, bund
 
 def test_copy_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):
     def full(source: Path, target: Path, **_: object) -> None:
+        target.mkdir()
         (target / "contract.json").write_text("{")
         raise OSError(28, "no space left")
 
@@ -123,6 +127,47 @@ def test_copy_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         create(tmp_path / "session", eager_config(), bundle, instruments(), now_ns=1)
     assert _made(tmp_path / "session") == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gpuscalp.live import directory
+from tests.live.sessions import eager_config, instruments
+
+point, rename = sys.argv[3], Path.rename
+
+def dying(*arguments, **named):
+    if point == "copy" or arguments[1].name == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(*arguments, **named)
+
+if point == "copy":
+    directory.read_contract = dying
+else:
+    Path.rename = dying
+directory.create(Path(sys.argv[1]), eager_config(), Path(sys.argv[2]), instruments(), now_ns=1)
+"""
+
+
+@pytest.mark.parametrize("point", ["copy", "bundle", "session.json"])
+def test_start_that_was_killed_before_there_was_a_session_keeps_nobody_out(bundle, tmp_path, point):
+    """The directory was refused from then on, as if it were somebody else's, until it was removed by hand."""
+    path = tmp_path / "session"
+    killed = subprocess.run([sys.executable, "-c", KILLED, path, bundle, point], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert _made(path) != []
+    create(path, eager_config(), bundle, instruments(), now_ns=2)
+    assert _made(path) == ["bundle", "lock", "session.json"]
+    assert directory.read_about(path).created_ns == 2
+
+
+def test_what_is_not_of_a_start_is_refused_and_stays(bundle, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "mine").touch()
+    with pytest.raises(UsageError, match="something here already"):
+        create(tmp_path, eager_config(), bundle, instruments(), now_ns=1)
+    assert [each.name for each in tmp_path.rglob("*")] == ["bundle", "mine"]
 
 
 @pytest.mark.parametrize("there", [False, True])
