@@ -186,8 +186,11 @@ def test_new_session_is_noted_before_its_bundle_is_copied(registry, tiny, tmp_pa
 
     (first,) = added(registry, next(iter(tiny.values())))
     seen = []
-    monkeypatch.setattr(
-        directory.shutil, "copytree", lambda *_, **__: seen.append(registry.history().acts[-1])
-    )
+
+    def copytree(_, target, **__):
+        seen.append(registry.history().acts[-1])
+        target.mkdir()
+
+    monkeypatch.setattr(directory.shutil, "copytree", copytree)
     directory.create(tmp_path / "s", LiveConfig(), registry.bundle_path(first), (), now_ns=5)
     assert [(act.action, act.new, act.session) for act in seen] == [("use", first, str(tmp_path / "s"))]
