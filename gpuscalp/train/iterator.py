@@ -311,10 +311,11 @@ def _held_interrupt() -> Iterator[_Interrupt]:
     def note(*_: object) -> None:
         interrupt.wanted = True
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if callable(handler):  # else it is ignored, or ends the process at once
-            signal.signal(number, note)
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Else it is ignored, ends the process at once, or is heard by a library, and Python cannot put that back.
+    before = {number: handler for number, handler in found.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield interrupt
     finally:

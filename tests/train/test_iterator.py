@@ -207,3 +207,11 @@ def test_interrupt_between_blocks_is_raised_after_the_walk_and_never_trains_on_a
         assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)
+
+
+def test_signal_that_a_library_hears_is_left_to_it(monkeypatch):
+    """Python does not know such a handler, and cannot put it back."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    rows = [constant_rows(0), constant_rows(1)]
+    matrix = binned_matrix(lambda: iter(rows), device=CPU, max_bin=16, threads=1, what="rows")[0]
+    assert matrix.num_row() > 0
