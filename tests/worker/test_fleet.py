@@ -38,9 +38,7 @@ def test_a_worker_leads_only_after_it_has_agreed_and_its_margins_are_the_cpus(ri
     agreed = status["workers"][0]["frames_agreed"]
     assert 30 <= agreed < run.at - first, "more of them while it still owes an answer"
     assert status["why"] == "workers lead"
-    for _ in range(300):
-        assert run.step().missing == ()  # the rig compares the margins
-    assert run.rejected == run.lost == []
+    run.answered(300)  # the rig compares the margins
     assert [r.message.split(":")[0] for r in caplog.records] == [
         "worker 0 starts",
         f"worker 0 runs as a shadow from frame {first}",
@@ -92,9 +90,7 @@ def test_two_workers_share_the_rows(rig):
     run.lead()
     status = run.fleet.status()
     assert [worker["rows"] for worker in status["workers"]] == [[0, 2], [2, 5]]
-    for _ in range(100):
-        assert run.step().missing == ()
-    assert run.rejected == run.lost == []
+    run.answered(100)
 
 
 def test_a_row_without_a_worker_is_always_the_callers(rig, truth, closed):
@@ -191,9 +187,7 @@ def test_the_frames_of_these_tests_are_what_they_should_be(closed):
 def test_a_gpu_answers_with_the_cpus_bits(rig):
     run = rig(device="cuda")
     run.lead()
-    for _ in range(500):
-        assert run.step().missing == ()
-    assert run.rejected == run.lost == []
+    run.answered(500)
     assert run.fleet.status()["workers"][0]["device_facts"]["memory_bytes"] > 1 << 30
 
 
@@ -234,9 +228,7 @@ def test_workers_of_the_model_that_leads_now_have_the_bits_of_the_cpu(truth, clo
         assert first.gone()
         assert not Path(f"/proc/{pid}").exists()
         run.lead()
-        for _ in range(100):
-            assert run.step().missing == ()
-        assert run.rejected == run.lost == []
+        run.answered(100)
         assert run.faults() == {}
     finally:
         fleets.close()
