@@ -19,7 +19,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gpuscalp"
 
 # The first name below `gpuscalp` decides. A new file has to be put in here.
 LAYERS: dict[int, frozenset[str]] = {
-    0: frozenset({"errors", "redaction", "schema", "config", "progress", "terminal", "times", "user"}),
+    0: frozenset(
+        {"errors", "redaction", "schema", "config", "progress", "terminal", "times", "user", "zstd"}
+    ),
     1: frozenset({"device", "device_profile", "ops"}),
     2: frozenset(
         {
