@@ -15,7 +15,7 @@ REQUIRED = [
     "nvidia-ml-py>=13.580; extra == 'cuda13'",
     "winonly>=2; sys_platform == 'win32' and extra == 'cpu'",
 ]
-GOOD = {"numpy": "2.4.6", "msgspec": "0.22.0"}
+GOOD = {"numpy": "2.4.6", "zstandard": "0.25.0"}
 
 
 @pytest.mark.parametrize(
