@@ -40,7 +40,7 @@ _PREFIX: Final = "crash-"
 _KEPT: Final = 20
 _RECORDS: Final = 50
 _PACKAGES: Final = (
-    *("numpy", "numba", "xgboost", "xgboost-cpu", "msgspec", "websockets", "zstandard", "prometheus_client"),
+    *("numpy", "numba", "xgboost", "xgboost-cpu", "msgspec", "websockets", "prometheus_client"),
     *("cupy-cuda13x", "cupy-cuda12x", "nautilus_trader", "typer", "rich"),
 )
 # Bodies of these are not text, or say nothing about us.

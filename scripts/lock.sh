@@ -1,7 +1,7 @@
 #!/bin/sh
 # Rewrite the constraints files from pyproject.toml: `make constraints`.
 #
-# One resolution covers Python 3.11 to 3.13 (environment markers where the versions differ) and says nothing
+# One resolution covers Python 3.11 to 3.14 (environment markers where the versions differ) and says nothing
 # about where the packages come from. CUDA 12 has a file of its own because the package `cuda-toolkit` can
 # have one version only in a resolution, and 12 and 13 ask for different ones; hftbacktest has one because it
 # keeps NumPy below the version that everything else gets.

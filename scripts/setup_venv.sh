@@ -17,24 +17,25 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 # Run the candidate instead of looking for its name: a pyenv shim exists for versions that are not enabled.
 usable() {
-    "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' \
         </dev/null >/dev/null 2>&1
 }
 
 if [ -n "$PYTHON" ]; then
     usable "$PYTHON" || {
-        echo "error: PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13 with the modules venv and ensurepip" >&2
+        echo "error: PYTHON=$PYTHON is not a Python 3.11 to 3.14 with the modules venv and ensurepip" >&2
         exit 1
     }
 else
     shelved=
     if command -v pyenv >/dev/null 2>&1; then shelved=$(pyenv root)/versions; fi
-    for candidate in python3.13 python3.12 python3.11 python3 python \
-        ${shelved:+"$shelved"/3.13*/bin/python "$shelved"/3.12*/bin/python "$shelved"/3.11*/bin/python}; do
+    for candidate in python3.14 python3.13 python3.12 python3.11 python3 python \
+        ${shelved:+"$shelved"/3.14*/bin/python "$shelved"/3.13*/bin/python} \
+        ${shelved:+"$shelved"/3.12*/bin/python "$shelved"/3.11*/bin/python}; do
         if usable "$candidate"; then PYTHON=$candidate; break; fi
     done
     [ -n "$PYTHON" ] || {
-        echo "error: no Python 3.11, 3.12 or 3.13 with the modules venv and ensurepip was found" >&2
+        echo "error: no Python 3.11 to 3.14 with the modules venv and ensurepip was found" >&2
         echo "       (Debian and Ubuntu: install python3-venv), or name one: make setup PYTHON=/path/to/python3" >&2
         exit 1
     }

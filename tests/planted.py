@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import zstandard
-
+from gpuscalp import zstd
 from gpuscalp.journal import read_records
 
 # By the variable that holds it. The words in capitals are what is searched for.
@@ -73,7 +72,7 @@ def _contents(path: Path) -> Iterator[bytes]:
     if path.suffix == ".gsj":
         yield b"\n".join(record.body for record in read_records(path, torn=True))
     elif path.suffix == ".ckpt":
-        yield zstandard.ZstdDecompressor().decompress(data[40:])
+        yield zstd.unpack(data[40:], zstd.size_in(data[40:]))
     elif path.suffix == ".sqlite":
         with closing(sqlite3.connect(path)) as database:
             yield "\n".join(database.iterdump()).encode()

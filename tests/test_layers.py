@@ -19,7 +19,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gpuscalp"
 
 # The first name below `gpuscalp` decides. A new file has to be put in here.
 LAYERS: dict[int, frozenset[str]] = {
-    0: frozenset({"errors", "redaction", "schema", "config", "progress", "terminal", "times", "user"}),
+    0: frozenset(
+        {"errors", "redaction", "schema", "config", "progress", "terminal", "times", "user", "zstd"}
+    ),
     1: frozenset({"device", "device_profile", "ops"}),
     2: frozenset(
         {
@@ -108,7 +110,7 @@ LAYERS: dict[int, frozenset[str]] = {
 # What each layer may import from outside. Above layer 3 everything that pyproject.toml declares is allowed.
 NUMPY = frozenset({"numpy", "msgspec"})
 FOREIGN: dict[int, frozenset[str]] = {
-    0: NUMPY,
+    0: NUMPY | {"backports", "compression"},
     1: NUMPY | {"numba", "llvmlite", "cupy", "cupyx"},
     2: NUMPY,
     3: NUMPY,

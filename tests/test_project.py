@@ -33,7 +33,7 @@ from tests.conftest import LONG_FILES
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE_FOLDERS = ("gpuscalp", "benchmarks", "scripts", "tests")
 TEXT_FOLDERS = (*SOURCE_FOLDERS, "kernels", "configs", "docs", ".ci")
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 LINES_MAX = 400
 FUNCTION_LINES_MAX = 80

@@ -72,7 +72,7 @@ def _set_up(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str
 def test_set_up_names_an_interpreter_that_does_not_run(tmp_path):
     done = _set_up(tmp_path, PYTHON=str(tmp_path / "python3.12"))
     assert done.returncode == 1
-    assert "is not a Python 3.11, 3.12 or 3.13" in done.stderr
+    assert "is not a Python 3.11 to 3.14" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO, Any, Final, final
-
-import zstandard
+from typing import IO, Final, final
 
 from gpuscalp.errors import JournalError
 from gpuscalp.journal.blocks import (
     BLOCK_HEADER_BYTES,
     SEGMENT_BYTES,
-    BlockHeader,
     Record,
     decode_header,
     decode_payload,
     decode_segment,
-    kinds_in,
 )
 from gpuscalp.journal.reader import raw_blocks, segments_of
 
@@ -50,7 +46,6 @@ class JournalFollower:
         self._path, self._since_ns, self._past_bytes = path, since_ns, past_bytes
         self._segment: Path | None = None
         self._at = SEGMENT_BYTES
-        self._decompressor = zstandard.ZstdDecompressor()
         self.behind, self.damage = True, ""
 
     def read(self, kinds: Collection[int], *, piece_bytes: int = PIECE_BYTES) -> Iterator[list[Record]]:
@@ -76,7 +71,7 @@ class JournalFollower:
                     if header is None:  # it is being written
                         return
                     self._at = at + header.size
-                    found = self._wanted(header, payload, kinds, f"{segment}, byte {at}")
+                    found = list(decode_payload(header, payload, f"{segment}, byte {at}", kinds))
                     if found:
                         yield found
                     left -= header.size
@@ -84,19 +79,6 @@ class JournalFollower:
                         return
         except (JournalError, OSError) as error:
             self.damage = str(error)
-
-    def _wanted(self, header: BlockHeader, payload: bytes, kinds: frozenset[int], where: str) -> list[Record]:
-        raw = b""
-
-        def unpack(data: bytes, size: int) -> bytes:
-            nonlocal raw
-            raw = self._decompressor.decompress(data, max_output_size=size)
-            return raw
-
-        records = decode_payload(header, payload, unpack, where)
-        if kinds_in(header, raw).isdisjoint(kinds):
-            return []
-        return [record for record in records if record.kind in kinds]
 
     def _start(self, segments: list[Path]) -> tuple[Path, int]:
         """Return the segment and the place in it to begin at."""
@@ -135,10 +117,7 @@ class JournalFollower:
         file.seek(at)
         header = decode_header(file.read(BLOCK_HEADER_BYTES), file.name)
         payload = file.read(header.payload_bytes)
-        return next(decode_payload(header, payload, self._unpack, file.name)).recv_ns
-
-    def _unpack(self, data: bytes, size: int) -> Any:
-        return self._decompressor.decompress(data, max_output_size=size)
+        return next(decode_payload(header, payload, file.name)).recv_ns
 
 
 def _places(file: IO[bytes], segment: Path, last_bytes: int) -> list[tuple[int, int]]:

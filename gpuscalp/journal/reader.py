@@ -8,9 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final, final
-
-import zstandard
+from typing import IO, Final, final
 
 from gpuscalp.errors import JournalError
 from gpuscalp.journal.blocks import (
@@ -85,7 +83,6 @@ class JournalReader:
         self.torn_bytes = 0
         self.block_count = 0
         self._torn = torn
-        self._decompressor = zstandard.ZstdDecompressor()
         self._segments = segments_of(path)
         if not self._segments:
             raise JournalError("no journal here", where=str(path), fix="name the directory of a session")
@@ -134,13 +131,10 @@ class JournalReader:
                 self.torn_bytes = len(payload)
                 return
             where = f"{path}, byte {at}"
-            records = list(decode_payload(header, payload, self._unpack, where))
+            records = list(decode_payload(header, payload, where))
             if not records:
                 raise JournalError("block without records", where=where)
             yield records
-
-    def _unpack(self, payload: bytes, size: int) -> Any:
-        return self._decompressor.decompress(payload, max_output_size=size)
 
 
 def raw_blocks(

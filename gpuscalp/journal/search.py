@@ -5,11 +5,10 @@ Owns: the way backwards, block by block. Never: repairs, or judges a tail: what 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO
-
-import zstandard
 
 from gpuscalp.errors import DeadlineError, JournalError
 from gpuscalp.journal.blocks import (
@@ -18,7 +17,6 @@ from gpuscalp.journal.blocks import (
     Record,
     decode_payload,
     decode_segment,
-    kinds_in,
 )
 from gpuscalp.journal.reader import raw_blocks, segments_of
 
@@ -46,29 +44,10 @@ def newest(
                     raise DeadlineError("the search in the journal took too long", where=str(segment))
                 file.seek(at + header.size - header.payload_bytes)
                 payload = file.read(header.payload_bytes)
-                found = _last(header, payload, kinds, f"{segment}, byte {at}")
-                if found is not None:
-                    return found
+                last = deque(decode_payload(header, payload, f"{segment}, byte {at}", kinds), maxlen=1)
+                if last:
+                    return last[0]
     return None
-
-
-def _last(header: BlockHeader, payload: bytes, kinds: Collection[int] | None, where: str) -> Record | None:
-    raw = b""
-
-    def unpack(data: bytes, size: int) -> bytes:
-        nonlocal raw
-        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
-        return raw
-
-    records = decode_payload(header, payload, unpack, where)
-    # Most blocks hold messages only; making millions of records to find that out takes seconds.
-    if kinds is not None and kinds_in(header, raw).isdisjoint(kinds):
-        return None
-    found = None
-    for record in records:
-        if kinds is None or record.kind in kinds:
-            found = record
-    return found
 
 
 def _blocks(file: IO[bytes], segment: Path, *, may_be_torn: bool) -> list[tuple[int, BlockHeader]]:

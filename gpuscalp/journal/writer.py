@@ -24,8 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import final
 
-import zstandard
-
+from gpuscalp import zstd
 from gpuscalp.config import JournalConfig
 from gpuscalp.errors import JournalError
 from gpuscalp.journal.blocks import (
@@ -74,7 +73,7 @@ class JournalWriter:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._config = config
-        self._compress = zstandard.ZstdCompressor(level=config.level).compress
+        self._compress = zstd.packer(config.level)
         self._lock = _locked(self.path)
         self._file = -1
         # Who waits for the disk: the file must not be closed or change meanwhile, or what is known to be

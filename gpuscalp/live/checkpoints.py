@@ -20,9 +20,8 @@ from typing import Any, Final, final
 
 import msgspec
 import numpy as np
-import zstandard
 
-from gpuscalp import object_graph
+from gpuscalp import object_graph, zstd
 from gpuscalp.errors import DataError
 from gpuscalp.files import sync_folder
 from gpuscalp.live import heap
@@ -195,14 +194,15 @@ class Checkpoints:
 
 
 def _compressed(packed: Packed) -> Iterator[bytes]:
-    """Yield the body of the file. Small pieces: compression lets other threads run, copying does not."""
+    """Return the body of the file. Small pieces: compression lets other threads run, copying does not."""
     parts = [array.reshape(-1).view(np.uint8).data for array in packed.arrays.values() if array.size]
     size = _LENGTH.size + len(packed.head) + sum(part.nbytes for part in parts)
-    compressor = zstandard.ZstdCompressor(level=1).compressobj(size=size)
-    for part in (memoryview(_LENGTH.pack(len(packed.head))), memoryview(packed.head), *parts):
-        for start in range(0, part.nbytes, _PIECE_BYTES):
-            yield compressor.compress(part[start : start + _PIECE_BYTES])
-    yield compressor.flush()
+    pieces = (
+        part[start : start + _PIECE_BYTES]
+        for part in (memoryview(_LENGTH.pack(len(packed.head))), memoryview(packed.head), *parts)
+        for start in range(0, part.nbytes, _PIECE_BYTES)
+    )
+    return zstd.packed(pieces, size, level=1)
 
 
 def _read(path: Path, *, bytes_max: int) -> tuple[_Content, dict[str, np.ndarray]] | None:
@@ -211,9 +211,10 @@ def _read(path: Path, *, bytes_max: int) -> tuple[_Content, dict[str, np.ndarray
     body = data[len(_MAGIC) + 32 :]
     if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != data[len(_MAGIC) : len(_MAGIC) + 32]:
         return None
-    if not 0 <= zstandard.frame_content_size(body) <= bytes_max:
+    size = zstd.size_in(body)
+    plain = None if size is None or size > bytes_max else zstd.unpack(body, size)
+    if plain is None:
         return None
-    plain = zstandard.ZstdDecompressor().decompress(body)
     start = _LENGTH.size + _LENGTH.unpack_from(plain)[0]
     content = msgspec.msgpack.decode(plain[_LENGTH.size : start], type=_Content)
     stream = {}

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +30,7 @@ from gpuscalp.journal.blocks import (
 )
 from gpuscalp.journal.reader import end_of, segment_path
 from gpuscalp.journal.search import newest
+from gpuscalp.zstd import zstd
 
 CONFIG = JournalConfig()
 SMALL = JournalConfig(block_bytes=4_096, segment_bytes=65_536)
@@ -126,10 +126,9 @@ def test_every_altered_byte_is_caught(tmp_path):
 @pytest.mark.parametrize("named", [1 << 26, -1], ids=["more", "nothing"])
 def test_payload_that_would_unpack_to_another_size_is_refused_before_it_does(tmp_path, named):
     """A journal of 98 KB took 3 GiB: a frame that names its own size is unpacked to that, limit or not."""
-    packer = zstandard.ZstdCompressor(write_content_size=named > 0)
-    block = encode_block(
-        [Part(RecordKind.RAW, 0, 1, [b"a"])], 0, 0, lambda _: packer.compress(bytes(1 << 26))
-    )
+    options = {zstd.CompressionParameter.content_size_flag: named > 0}
+    packed = zstd.compress(bytes(1 << 26), options=options)
+    block = encode_block([Part(RecordKind.RAW, 0, 1, [b"a"])], 0, 0, lambda _: packed)
     segment = segment_path(tmp_path, 0)
     segment.write_bytes(encode_segment(SegmentHeader(0, 0, 1)) + block)
     for read in (lambda: list(read_records(tmp_path)), lambda: end_of(segment)):

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 import pytest
-import zstandard
 
+from gpuscalp import zstd
 from gpuscalp.errors import ConfigError, DataError, ModelError, ParityError, UsageError
 from gpuscalp.journal import RecordKind, read_records, segments_of
 from gpuscalp.live import checkpoints, retrainer
@@ -143,7 +143,7 @@ def test_checkpoint_ahead_of_the_journal_is_passed_by(
 def write_checkpoint(path: Path, content: checkpoints._Content, more: bytes = b"") -> None:
     """Write one whose digest is right, as somebody may who wants it to be read."""
     head = msgspec.msgpack.encode(content)
-    body = zstandard.compress(len(head).to_bytes(8, "little") + head + more)
+    body = zstd.packer(1)(len(head).to_bytes(8, "little") + head + more)
     path.write_bytes(checkpoints._MAGIC + hashlib.sha256(body).digest() + body)
 
 
