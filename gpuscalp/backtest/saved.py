@@ -37,7 +37,7 @@ class SavedRun:
     trades: Any
 
     @classmethod
-    def open(cls, path: Path) -> SavedRun:
+    def open(cls, path: Path | str) -> SavedRun:
         """Read a run; fills, equity and entries only when they are asked for.
 
         Raises
@@ -47,6 +47,7 @@ class SavedRun:
         DataError
             a file of it cannot be read
         """
+        path = Path(path)
         if not all((path / name).is_file() for name in (RESULT_FILE, CONFIG_FILE, "trades.parquet")):
             raise UsageError(
                 "this is not the directory of a finished backtest",
@@ -79,10 +80,14 @@ class SavedRun:
         return _table(self.path / "columns.parquet")
 
     @cached_property
+    def samples(self) -> Any:
+        """equity.parquet."""
+        return _table(self.path / "equity.parquet")
+
+    @cached_property
     def equity(self) -> tuple[I64, F64]:
         """Times int64[N], ns, and equity float64[N], USDT."""
-        table = _table(self.path / "equity.parquet")
-        return times(table, "at"), np.asarray(table["equity_usdt"], np.float64)
+        return times(self.samples, "at"), np.asarray(self.samples["equity_usdt"], np.float64)
 
 
 def units(table: Any, name: str) -> I64:
