@@ -106,6 +106,10 @@ class OwnSignals:
             np.asarray(table[name], np.float64)[order] if name in table.column_names else np.ones(len(order))
             for name in ("edge_bps", "confidence", "agreement")
         ]
+        for name, shares in zip(("confidence", "agreement"), values[1:], strict=True):
+            beyond = (shares < 0) | (shares > 1)
+            if beyond.any():
+                raise UsageError("a share must lie in 0 … 1", where=name, value=float(shares[beyond][0]))
         return cls(symbols, end_ns, symbol, *values)
 
     def digest(self) -> str:

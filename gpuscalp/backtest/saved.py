@@ -96,8 +96,13 @@ def units(table: Any, name: str) -> I64:
 
 
 def times(table: Any, name: str) -> I64:
-    """Return a column of times, int64 ns UTC."""
-    return np.asarray(table[name].cast("int64"), np.int64)
+    """Return a column of times, int64 ns UTC: timestamps of any unit, or integers that are ns already."""
+    from gpuscalp.arrow import pa
+
+    column = table[name]
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns", tz=column.type.tz))
+    return np.asarray(column.cast("int64"), np.int64)
 
 
 def plain_rows(table: Any) -> list[dict[str, Any]]:
