@@ -182,9 +182,9 @@ def matrix(rows: Any, names: Sequence[str] | None = None) -> F32:
     rows : an Arrow table, or what can be made one: a data frame of pandas, Polars or cuDF, a dict of arrays
     names : the columns, in this order; None = all of float32, which in the tables above are the features
     """
-    from gpuscalp.arrow import pa
+    from gpuscalp.arrow import pa, table_of
 
-    table = pa.table(rows)
+    table = table_of(rows)
     if names is None:
         names = [field.name for field in table.schema if field.type == pa.float32()]
     x = np.empty((table.num_rows, len(names)), np.float32)
@@ -230,9 +230,9 @@ def predict(bundle: Bundle, rows: Any, *, device: RequestedDevice = "cpu") -> pa
     FeatureMismatchError    a column is missing, or the rows say that they are of other features
     DeviceError             the device cannot run here
     """
-    from gpuscalp.arrow import pa
+    from gpuscalp.arrow import pa, table_of
 
-    contract, table = bundle.contract, pa.table(rows)
+    contract, table = bundle.contract, table_of(rows)
     missing = [name for name in contract.names if name not in table.column_names]
     told = json.loads((table.schema.metadata or {}).get(b"gpuscalp", b"{}")).get("hash")
     if missing or told not in (None, contract.graph_hash):

@@ -70,9 +70,9 @@ class OwnSignals:
         UsageError
             a column or a symbol is not known, a time is no end of a frame, or two rows are about the same
         """
-        from gpuscalp.arrow import pa
+        from gpuscalp.arrow import table_of
 
-        table = pa.table(rows)
+        table = table_of(rows)
         lost = [name for name in ("symbol", "end_ns", "edge_bps") if name not in table.column_names]
         if lost:
             raise UsageError("a column of the signals is missing", value=lost[0], fix=f"columns: {_FORM}")
