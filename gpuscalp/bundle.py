@@ -150,7 +150,9 @@ def write_bundle(
     return contract
 
 
-def load_bundle(path: Path, *, graph: GraphLike | None, device: Literal["cpu", "cuda"] = "cpu") -> Bundle:
+def load_bundle(
+    path: Path | str, *, graph: GraphLike | None, device: Literal["cpu", "cuda"] = "cpu"
+) -> Bundle:
     """Load a bundle and refuse it unless every check passes.
 
     In this order: the contract can be read; dtype and classes are ours; the columns and the definitions of
@@ -178,6 +180,7 @@ def load_bundle(path: Path, *, graph: GraphLike | None, device: Literal["cpu", "
     CanaryError
         the stored answers are not reproduced
     """
+    path = Path(path)
     contract = read_contract(path)
     check_form(contract)
     if graph is not None:

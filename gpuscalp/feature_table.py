@@ -1,6 +1,6 @@
-"""Features of an archive as a Parquet file, written chunk by chunk.
+"""Features as rows of a table: one chunk in memory, or an archive as a Parquet file, written chunk by chunk.
 
-Owns: the layout of the file. Never: holds more than one chunk in memory.
+Owns: the layout of the rows. Never: holds more than one chunk in memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from gpuscalp.errors import DataError, UsageError
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.progress import Progress
 from gpuscalp.schema import F64, FeatureChunk
+
+if TYPE_CHECKING:
+    from gpuscalp.arrow import pa
 
 
 def write_features(
@@ -35,10 +38,8 @@ def write_features(
 ) -> dict[str, Any]:
     """Compute features of an archive and write them as Parquet.
 
-    One row for each symbol and frame, ordered by ``end_ns`` and then by the order of the symbols: ``symbol``,
-    ``end_ns`` (int64, exchange time at which the frame ended), ``quality`` (uint32, see schema.Quality),
-    ``mid`` (float64, quote currency; NaN until quoted), then one float32 column for each feature; NaN = not
-    known. The metadata key ``gpuscalp`` holds the hash of the graph and the grid.
+    The rows are those of ``feature_rows``. The metadata key ``gpuscalp`` holds the hash of the graph, the
+    venue and the grid.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def write_features(
     ------
     DataError, UsageError
     """
-    from gpuscalp.arrow import pa, pq
+    from gpuscalp.arrow import pq
 
     # Refused before the work and not after it.
     if out.is_dir() or not out.parent.is_dir():
@@ -76,16 +77,14 @@ def write_features(
         device=device,
     )
     graph = pipeline.graph
-    chosen = [column.name for column in graph.matching(columns)]
-    schema = _schema(pa, pipeline, name, chosen)
-    at = [graph.index(column) for column in chosen]
+    schema = feature_schema(pipeline, columns, venue=name)
     first_ns, last_ns = archive.time_range(name, symbols)
     partial = out.with_name(f".{out.name}.partial")
     frame_count = 0
     try:
         with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
             for chunk in pipeline.batch(archive.tick_batches(name, symbols)):
-                writer.write_batch(_rows(pa, schema, pipeline, chunk, at))
+                writer.write_batch(feature_rows(pipeline, chunk, schema))
                 frame_count += len(chunk.frames)
                 if on_progress is not None:
                     on_progress((chunk.frames.end_ns[-1] - first_ns) / 1e9, (last_ns - first_ns) / 1e9, "")
@@ -99,22 +98,37 @@ def write_features(
         "out": out,
         "rows": frame_count * len(pipeline.instruments),
         "frames": frame_count,
-        "columns": len(chosen),
+        "columns": len(graph.matching(columns)),
         "symbols": list(graph.symbols),
         "venue": name,
         "hash": graph.hash,
     }
 
 
-def _schema(pa: Any, pipeline: FeaturePipeline, venue: str, columns: Sequence[str]) -> Any:
-    about = {"hash": pipeline.graph.hash, "venue": venue, "grid": to_dict(pipeline.grid)}
+def feature_schema(
+    pipeline: FeaturePipeline, columns: Sequence[str] = (), *, venue: str | None = None
+) -> pa.Schema:
+    """Return the schema of ``feature_rows``.
+
+    Parameters
+    ----------
+    columns : shell patterns of the features; empty = all
+    venue : that the metadata name; None = that of the instruments
+    """
+    from gpuscalp.arrow import pa
+
+    about = {
+        "hash": pipeline.graph.hash,
+        "venue": venue or pipeline.instruments[0].venue,
+        "grid": to_dict(pipeline.grid),
+    }
     return pa.schema(
         [
             ("symbol", pa.dictionary(pa.int32(), pa.string())),
             ("end_ns", pa.int64()),
             ("quality", pa.uint32()),
             ("mid", pa.float64()),
-            *((column, pa.float32()) for column in columns),
+            *((column.name, pa.float32()) for column in pipeline.graph.matching(columns)),
         ],
         metadata={"gpuscalp": json.dumps(about)},
     )
@@ -127,16 +141,30 @@ def mid_price(pipeline: FeaturePipeline, chunk: FeatureChunk) -> F64:
     return np.where((bid > 0) & (ask > 0), (bid + ask) * 0.5 * tick_size, np.nan)
 
 
-def _rows(pa: Any, schema: Any, pipeline: FeaturePipeline, chunk: FeatureChunk, at: Sequence[int]) -> Any:
-    """Return one chunk as an Arrow batch, frames outermost, symbols within."""
+def feature_rows(pipeline: FeaturePipeline, chunk: FeatureChunk, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a chunk as rows: one for each symbol and frame, frames outermost, in the order of the symbols.
+
+    ``symbol``, ``end_ns`` (int64, exchange time at which the frame ended), ``quality`` (uint32, see
+    schema.Quality), ``mid`` (float64, quote currency; NaN until quoted), then one float32 column for each
+    feature; NaN = not known.
+
+    Parameters
+    ----------
+    pipeline : has made the chunk, in batch or as a stream
+    chunk : on the host; copied, so that a stream may go on
+    schema : as ``feature_schema`` returns it
+    """
+    from gpuscalp.arrow import pa
+
     frame_count, symbol_count = len(chunk.frames), len(pipeline.instruments)
     names = pa.array([instrument.symbol for instrument in pipeline.instruments])
     index = pa.array(np.tile(np.arange(symbol_count, dtype=np.int32), frame_count))
     arrays = [
         pa.DictionaryArray.from_arrays(index, names),
         pa.array(np.repeat(chunk.frames.end_ns, symbol_count)),
-        pa.array(chunk.frames.quality.ravel()),
+        pa.array(chunk.frames.quality.flatten()),
         pa.array(mid_price(pipeline, chunk).ravel()),
     ]
-    arrays += [pa.array(chunk.features[:, column].T.ravel()) for column in at]
+    at = [pipeline.graph.index(name) for name in schema.names[len(arrays) :]]
+    arrays += [pa.array(chunk.features[:, column].T.flatten()) for column in at]
     return pa.record_batch(arrays, schema=schema)

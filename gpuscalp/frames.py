@@ -9,7 +9,7 @@ in the order returned; call ``Framer.restart`` before a ClosedFrames whose ``res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -283,3 +283,26 @@ class Framer:
         """Continue from a checkpoint, whichever device it was made on."""
         self._state.integers[:] = self._ops.to_device(saved["integers"])
         self._state.reals[:] = self._ops.to_device(saved["reals"])
+
+
+def frame_blocks(
+    tick_batches: Iterable[Ticks], config: GridConfig, instruments: Sequence[Instrument]
+) -> Iterator[FrameBlock]:
+    """Yield the frames of ticks in arrival order, on the CPU; those still open at the end are not emitted.
+
+    No features are computed of them, so WARM_UP is set until a symbol's first quote and no longer.
+    """
+    grid, framer = Grid(config, len(instruments)), Framer(config, instruments, warm_up_frames=1)
+    for ticks in tick_batches:
+        for closed in grid.push(ticks):
+            if closed.restart:
+                framer.restart()
+            yield framer.fold(closed)
+
+
+def blocks_within(blocks: Iterable[FrameBlock], begin_ns: int, finish_ns: int) -> Iterator[FrameBlock]:
+    """Cut blocks to the frames that end in (begin, finish]; none is empty."""
+    for block in blocks:
+        first, last = np.searchsorted(block.end_ns, (begin_ns, finish_ns), side="right").tolist()
+        if first < last:
+            yield block.part(first, last)

@@ -96,6 +96,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "parity",
             "rehearsal",
             "report",
+            "research",
             "retrain",
             "synthetic",
             "train",

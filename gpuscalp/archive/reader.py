@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,13 @@ from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Manifest, Part
 from gpuscalp.archive.series import BookSeries
 from gpuscalp.archive.streams import Make, PartReader, Rows, in_batches, in_ticks, merged, ticks_of
-from gpuscalp.archive.tables import BOOKS, COMMON, QUOTES, TABLES, Table
+from gpuscalp.archive.tables import BOOKS, COMMON, QUOTES, TABLES, Table, shown
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import BOOK_LEVELS, E8, Instrument, TickKind, Ticks
 from gpuscalp.times import utc
+
+if TYPE_CHECKING:
+    from gpuscalp.arrow import pa
 
 MAX_TICKS: Final = 262_144
 
@@ -224,6 +227,29 @@ class Archive:
     ) -> BookSeries:
         """Return the top 20 levels of one symbol after every book row, in arrival order."""
         return self._series(BOOKS, venue, symbol, start_ns, end_ns)
+
+    def table(
+        self, venue: str, symbol: str, name: str, *, start_ns: int | None = None, end_ns: int | None = None
+    ) -> pa.Table:
+        """Return all rows of one symbol and table as an Arrow table, in arrival order.
+
+        Times are timestamps (ns, UTC). Prices, quantities and rates are float64, of books lists of 20 values,
+        best first. What is not known (a level, the index price, the next funding) is NaN or null.
+
+        Parameters
+        ----------
+        name : "trades", "quotes", "books", "marks"
+
+        Raises
+        ------
+        UsageError
+            the archive does not have the venue or the symbol, or there is no such table
+        ArchiveError
+            a file is damaged
+        """
+        if name not in TABLES:
+            raise UsageError("no such table", value=name, fix=f"one of: {', '.join(TABLES)}")
+        return shown(TABLES[name], self._rows(TABLES[name], venue, symbol, start_ns, end_ns)[0])
 
     def _series(
         self, table: Table, venue: str, symbol: str, start_ns: int | None, end_ns: int | None

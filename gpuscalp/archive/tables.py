@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.errors import ArchiveError
-from gpuscalp.schema import BOOK_LEVELS, NS_PER_DAY, TickKind
+from gpuscalp.schema import BOOK_LEVELS, E8, NS_PER_DAY, TickKind
 
 if TYPE_CHECKING:
     from gpuscalp.arrow import pa
@@ -114,6 +114,25 @@ def arrow_schema(table: Table) -> pa.Schema:
             kind = pa.list_(pa.field("element", kind, nullable=False), BOOK_LEVELS)
         fields.append(pa.field(name, kind, nullable=False))
     return pa.schema(fields)
+
+
+def shown(table: Table, columns: Columns) -> pa.Table:
+    """Return columns as stored in the form for people: decimal numbers as float64, times as timestamps."""
+    from gpuscalp.arrow import pa, timed
+
+    arrays = {}
+    for name in (*COMMON, *table.columns):
+        values, short = columns[name], name.removesuffix("_e8")
+        if short != name:
+            # 0 is no price and no level; as a rate of funding it is one like others.
+            known = values if name == "funding_rate_e8" else np.where(values == 0, np.nan, values)
+            flat = pa.array((known / E8).ravel())
+            arrays[short] = (
+                pa.FixedSizeListArray.from_arrays(flat, BOOK_LEVELS) if name in table.levels else flat
+            )
+        else:
+            arrays[name] = pa.array(values, mask=values == 0 if name == "next_funding_ns" else None)
+    return timed(pa.table(arrays))
 
 
 def checked_columns(table: Table, columns: Columns) -> dict[str, npt.NDArray[Any]]:

@@ -6,32 +6,34 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from gpuscalp.backtest.band import band_plan
 from gpuscalp.backtest.run import BacktestResult, run_backtest
-from gpuscalp.config import BacktestConfig, load
+from gpuscalp.backtest.saved import SavedRun
+from gpuscalp.config import BacktestConfig, GridConfig, load
 from gpuscalp.errors import UsageError
 from gpuscalp.progress import Progress
 
-__all__ = ["BacktestResult", "backtest_archive", "run_backtest"]
+__all__ = ["BacktestResult", "SavedRun", "backtest_archive", "backtest_signals", "run_backtest"]
 
 
 def backtest_archive(
-    archive: Path,
-    bundle: Path | None = None,
+    archive: Path | str,
+    bundle: Path | str | None = None,
     *,
-    config: Path | None = None,
+    config: Path | str | BacktestConfig | None = None,
     overrides: Mapping[str, object] | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     venue: str | None = None,
     start_ns: int | None = None,
     end_ns: int | None = None,
     threads: int = 2,
     band_processes: int | None = None,
-    like: Path | None = None,
+    like: Path | str | None = None,
     on_progress: Progress | None = None,
 ) -> BacktestResult:
-    """Backtest with what a command line gives: a configuration file and overrides.
+    """Backtest with what a command line gives: a configuration file and overrides, or a configuration.
 
     Sources of the configuration, later ones win: defaults, ``config``, environment, ``overrides``. With
     ``band_processes`` the grid of assumptions is traded as well, in so many processes; a script that wants
@@ -47,20 +49,22 @@ def backtest_archive(
     """
     given = dict(overrides or {})
     likeness = None
+    out = None if out is None else Path(out)
     if like is not None:
         from gpuscalp.live import moments
 
+        like = Path(like)
         likeness = moments.likeness(like, own_model=bundle is None)
         bundle = bundle or like / "bundle"
         if config is None:
             given = moments.config_of(like) | given
     if bundle is None:
         raise UsageError("a backtest needs a model", where="--model", fix="gpuscalp train makes one")
-    loaded = load(BacktestConfig, config, env=os.environ, overrides=given)
+    loaded = _config(config, given)
     with nullcontext() if band_processes is None else band_plan(out, band_processes) as band:
         return run_backtest(
-            archive,
-            bundle,
+            Path(archive),
+            Path(bundle),
             config=loaded,
             out=out,
             venue=venue,
@@ -71,3 +75,65 @@ def backtest_archive(
             like=likeness,
             on_progress=on_progress,
         )
+
+
+def backtest_signals(
+    archive: Path | str,
+    signals: Any,
+    *,
+    horizon_ms: int,
+    config: Path | str | BacktestConfig | None = None,
+    overrides: Mapping[str, object] | None = None,
+    out: Path | str | None = None,
+    venue: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    grid: GridConfig | None = None,
+    on_progress: Progress | None = None,
+) -> BacktestResult:
+    """Backtest signals of your own on an archive, and write a run directory like that of a bundle.
+
+    Strategy, sizing, risk gate, paper broker and account are those of ``backtest_archive``. A signal is acted
+    upon when its frame has closed. Whether it could have been known then, nothing here can see.
+
+    Parameters
+    ----------
+    archive : directory
+    signals : an Arrow table, or what can be made one (a data frame, a dict of arrays), with a row for each
+        symbol and frame that has a signal: ``symbol``; ``end_ns``, the end of the frame, as a timestamp or
+        int64 ns; ``edge_bps``, the expected mid return over ``horizon_ms``, signed, before costs;
+        ``confidence``, the probability of the side that it is on, and ``agreement``, both 0 … 1, and 1 where
+        there is no such column
+    horizon_ms : how far the edge looks ahead, in whole frames; the holding time unless ``strategy.hold_ms``
+        says otherwise
+    config, overrides : see ``backtest_archive``
+    out, venue, start_ns, end_ns : see ``run_backtest``; the symbols are those of the signals
+    grid : the frames
+
+    Raises
+    ------
+    ConfigError, UsageError, ArchiveError
+        among others: a signal is not dated at the end of a frame, or a frame has two of a symbol
+    """
+    from gpuscalp.archive import Archive
+    from gpuscalp.backtest.own_signals import run_signals
+
+    return run_signals(
+        Archive.open(archive),
+        signals,
+        config=_config(config, overrides or {}),
+        horizon_ms=horizon_ms,
+        grid=grid or GridConfig(),
+        out=None if out is None else Path(out),
+        venue=venue,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        on_progress=on_progress,
+    )
+
+
+def _config(config: Path | str | BacktestConfig | None, overrides: Mapping[str, object]) -> BacktestConfig:
+    if isinstance(config, BacktestConfig):
+        return config
+    file = None if config is None else Path(config)
+    return load(BacktestConfig, file, env=os.environ, overrides=overrides)

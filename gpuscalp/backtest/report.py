@@ -13,7 +13,7 @@ from gpuscalp.backtest import figures
 from gpuscalp.backtest.calibration import CalibrationRow
 from gpuscalp.backtest.levels import leg_name
 from gpuscalp.backtest.metrics import COMPONENTS, TOO_FEW_TRADES, Group
-from gpuscalp.backtest.summary import Outcome
+from gpuscalp.backtest.summary import Outcome, Scope
 from gpuscalp.backtest.trade_report import trade_section
 from gpuscalp.config import OrdersConfig, RiskConfig
 from gpuscalp.report import Section, Table
@@ -254,8 +254,7 @@ def _assumptions(outcome: Outcome) -> Section:
             "Extra feed delay, measured",
             f"median {delay['p50']:.1f} ms, p99 {delay['p99']:.1f} ms, largest {delay['max']:.1f} ms",
         ),
-        ("Trained on (UTC)", f"{utc(scope.trained_from_ns)} to {utc(scope.trained_until_ns)}"),
-        ("Bundle", scope.bundle_digest),
+        *_model(scope),
         ("Data", scope.data_digest),
         ("Configuration", "config.json in this directory, with its hash"),
     ]
@@ -272,6 +271,13 @@ def _assumptions(outcome: Outcome) -> Section:
         ],
         tables=[Table(("assumption", "value"), rows)],
     )
+
+
+def _model(scope: Scope) -> list[tuple[str, str]]:
+    if not scope.has_model:
+        return [("Signals", scope.bundle_digest)]
+    trained = f"{utc(scope.trained_from_ns)} to {utc(scope.trained_until_ns)}"
+    return [("Trained on (UTC)", trained), ("Bundle", scope.bundle_digest)]
 
 
 def _entries(orders: OrdersConfig) -> str:

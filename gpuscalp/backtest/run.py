@@ -137,7 +137,7 @@ def run_backtest(
     check = PredictionCheck(label, grid)
     read_from_ns = None if start_ns is None else begin_ns - lead_ns(pipeline)
     ticks = archive.tick_batches(venue, training.symbols, start_ns=read_from_ns, end_ns=end_ns)
-    chunks = _within(pipeline.batch(session.watch(ticks)), begin_ns, finish_ns)
+    chunks = within(pipeline.batch(session.watch(ticks)), begin_ns, finish_ns)
 
     with Predictor(threads) as predict:
         for bundle, part in _parts(models, chunks, session.venue.tape, like):
@@ -274,7 +274,7 @@ def lead_ns(pipeline: FeaturePipeline) -> int:
     return (pipeline.graph.warm_up_frames + 1) * pipeline.grid.frame_ms * NS_PER_MS
 
 
-def _within(chunks: Iterator[FeatureChunk], begin_ns: int, finish_ns: int) -> Iterator[FeatureChunk]:
+def within(chunks: Iterator[FeatureChunk], begin_ns: int, finish_ns: int) -> Iterator[FeatureChunk]:
     """Cut chunks to the frames that end in (begin, finish]."""
     for chunk in chunks:
         end_ns = chunk.frames.end_ns
@@ -307,10 +307,12 @@ def frozen_of(
     *,
     like: Likeness | None = None,
     executor: dict[str, Any] | None = None,
+    signals: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return everything that decides the result, with its sha256: equal hashes mean equal results.
 
     ``executor``: who filled the orders, where it was not the paper broker, and how it was set.
+    ``signals``: what they are about, where they are of no bundle.
     """
     body: dict[str, Any] = {
         "backtest": to_dict(config),
@@ -319,6 +321,8 @@ def frozen_of(
     }
     if executor is not None:
         body["executor"] = executor
+    if signals is not None:
+        body["signals"] = signals
     if like is not None:
         body["like"] = like.session_id
     text = msgspec.json.encode(body, order="sorted")

@@ -37,7 +37,7 @@ class SavedRun:
     trades: Any
 
     @classmethod
-    def open(cls, path: Path) -> SavedRun:
+    def open(cls, path: Path | str) -> SavedRun:
         """Read a run; fills, equity and entries only when they are asked for.
 
         Raises
@@ -47,6 +47,7 @@ class SavedRun:
         DataError
             a file of it cannot be read
         """
+        path = Path(path)
         if not all((path / name).is_file() for name in (RESULT_FILE, CONFIG_FILE, "trades.parquet")):
             raise UsageError(
                 "this is not the directory of a finished backtest",
@@ -79,10 +80,14 @@ class SavedRun:
         return _table(self.path / "columns.parquet")
 
     @cached_property
+    def samples(self) -> Any:
+        """equity.parquet."""
+        return _table(self.path / "equity.parquet")
+
+    @cached_property
     def equity(self) -> tuple[I64, F64]:
         """Times int64[N], ns, and equity float64[N], USDT."""
-        table = _table(self.path / "equity.parquet")
-        return times(table, "at"), np.asarray(table["equity_usdt"], np.float64)
+        return times(self.samples, "at"), np.asarray(self.samples["equity_usdt"], np.float64)
 
 
 def units(table: Any, name: str) -> I64:
@@ -91,8 +96,13 @@ def units(table: Any, name: str) -> I64:
 
 
 def times(table: Any, name: str) -> I64:
-    """Return a column of times, int64 ns UTC."""
-    return np.asarray(table[name].cast("int64"), np.int64)
+    """Return a column of times, int64 ns UTC: timestamps of any unit, or integers that are ns already."""
+    from gpuscalp.arrow import pa
+
+    column = table[name]
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns", tz=column.type.tz))
+    return np.asarray(column.cast("int64"), np.int64)
 
 
 def plain_rows(table: Any) -> list[dict[str, Any]]:

@@ -30,7 +30,10 @@ REPLAYED_VENUE: Final = "replayed"
 
 
 class Scope(Struct, frozen=True):
-    """On what a backtest ran."""
+    """On what a backtest ran.
+
+    Where it traded signals of no bundle, ``bundle_digest`` is theirs and ``trained_venue`` is empty.
+    """
 
     venue: str
     symbols: tuple[str, ...]
@@ -41,6 +44,10 @@ class Scope(Struct, frozen=True):
     trained_venue: str
     trained_from_ns: int
     trained_until_ns: int
+
+    @property
+    def has_model(self) -> bool:
+        return bool(self.trained_venue)
 
     @property
     def in_sample_share(self) -> float:
@@ -229,6 +236,11 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
     recorder, trader = session.recorder, session.trader
     count = len(recorder.ledger.closed)
     found = _market_warnings(scope.venue)
+    if not scope.has_model:
+        found.append(
+            "SIGNALS OF YOUR OWN: nothing here sees whether they knew what came after the frames that they "
+            "are dated at."
+        )
     share = scope.in_sample_share
     if share > 0:
         found.append(

@@ -26,10 +26,10 @@ __all__ = ["ArchiveSource", "FeatureSource", "FoldResult", "TrainResult", "train
 
 
 def train_archive(
-    archive: Path | Archive,
-    out: Path,
+    archive: Path | str | Archive,
+    out: Path | str,
     *,
-    config: Path | TrainConfig | None = None,
+    config: Path | str | TrainConfig | None = None,
     overrides: Mapping[str, object] | None = None,
     start_ns: int | None = None,
     end_ns: int | None = None,
@@ -38,7 +38,7 @@ def train_archive(
     gpu_memory_mb: int | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
-    warm_start: Path | None = None,
+    warm_start: Path | str | None = None,
 ) -> TrainResult:
     """Train on an archive and write the bundle.
 
@@ -63,7 +63,8 @@ def train_archive(
     from gpuscalp.archive import Archive
 
     if not isinstance(config, TrainConfig):
-        config = load(TrainConfig, config, env=os.environ, overrides=overrides)
+        file = None if config is None else Path(config)
+        config = load(TrainConfig, file, env=os.environ, overrides=overrides)
     opened = archive if isinstance(archive, Archive) else Archive.open(archive)
     name = resolve(device).name
     source = ArchiveSource.open(
@@ -78,11 +79,11 @@ def train_archive(
     return train(
         source,
         config,
-        out,
+        Path(out),
         device=device,
         threads=threads,
         gpu_memory_mb=gpu_memory_mb,
         overwrite=overwrite,
         on_progress=on_progress,
-        warm_start=warm_start,
+        warm_start=None if warm_start is None else Path(warm_start),
     )

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from gpuscalp.archive import Archive
 from gpuscalp.config import GridConfig
-from gpuscalp.frames import Framer, Grid
+from gpuscalp.frames import frame_blocks
 from gpuscalp.schema import E8, F64, I64, NS_PER_S, Quality
 from gpuscalp.stats import Interval
 from gpuscalp.walkforward.recorded import Trades
@@ -94,21 +94,17 @@ def read_quotes(
 ) -> Iterator[Quotes]:
     """Walk over the ticks once and yield the quotes of all frames, block by block."""
     instruments = archive.instruments(venue, symbols)
-    frames, framer = Grid(grid, len(symbols)), Framer(grid, instruments, warm_up_frames=1)
     tick = np.array([instrument.tick_size_e8 / E8 for instrument in instruments])
-    for ticks in archive.tick_batches(venue, symbols, start_ns=start_ns, end_ns=end_ns):
-        for closed in frames.push(ticks):
-            if closed.restart:
-                framer.restart()
-            block = framer.fold(closed)
-            bid, ask = block.bid_px.astype(np.float64), block.ask_px.astype(np.float64)
-            sound = (bid > 0) & (ask > bid) & ((block.quality & _DOUBT) == 0)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                half = np.where(sound, (ask - bid) / (ask + bid), np.nan)
-            mid = np.where(sound, (ask + bid) / 2 * tick, np.nan)
-            fresh = sound & ((block.quality & int(Quality.STALE)) == 0)
-            columns = (np.ascontiguousarray(column.T) for column in (mid, half, fresh))
-            yield Quotes(block.end_ns.copy(), *columns)
+    ticks = archive.tick_batches(venue, symbols, start_ns=start_ns, end_ns=end_ns)
+    for block in frame_blocks(ticks, grid, instruments):
+        bid, ask = block.bid_px.astype(np.float64), block.ask_px.astype(np.float64)
+        sound = (bid > 0) & (ask > bid) & ((block.quality & _DOUBT) == 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            half = np.where(sound, (ask - bid) / (ask + bid), np.nan)
+        mid = np.where(sound, (ask + bid) / 2 * tick, np.nan)
+        fresh = sound & ((block.quality & int(Quality.STALE)) == 0)
+        columns = (np.ascontiguousarray(column.T) for column in (mid, half, fresh))
+        yield Quotes(block.end_ns.copy(), *columns)
 
 
 def random_entries(

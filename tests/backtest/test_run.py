@@ -16,7 +16,7 @@ import pytest
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import BacktestResult, backtest_archive, run_backtest
 from gpuscalp.backtest import run as runs
-from gpuscalp.backtest.run import _within, require_frames
+from gpuscalp.backtest.run import require_frames, within
 from gpuscalp.backtest.summary import Scope
 from gpuscalp.bundle import check_free, read_contract
 from gpuscalp.contract import Interval, encode
@@ -217,10 +217,10 @@ def test_frame_that_ends_at_the_start_belongs_to_the_time_before() -> None:
         np.zeros((5, 1), np.int32), np.zeros((5, 1), np.int32), np.zeros((5, 1)),
     )  # fmt: skip
     features = np.arange(5, dtype=np.float32).reshape(1, 1, 5)
-    (part,) = _within(iter([FeatureChunk(block, features)]), 2, 4)
+    (part,) = within(iter([FeatureChunk(block, features)]), 2, 4)
     assert part.frames.end_ns.tolist() == [3, 4]
     assert part.features.ravel().tolist() == [2, 3]
-    assert list(_within(iter([FeatureChunk(block, features)]), 5, 9)) == []
+    assert list(within(iter([FeatureChunk(block, features)]), 5, 9)) == []
 
 
 def test_graph_of_another_version_is_refused(archive: Path, bundle: Path, tmp_path: Path) -> None:

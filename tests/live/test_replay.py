@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
+import struct
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpuscalp.errors import ConfigError, JournalError, UsageError
@@ -14,6 +17,7 @@ from gpuscalp.live.directory import read_about
 from gpuscalp.live.records import FillRecord, OrderRecord, SignalRecord, decode
 from gpuscalp.live.repeat import OUTPUTS
 from gpuscalp.live.replay import run_replay
+from gpuscalp.live.saved import SavedSession
 from gpuscalp.live.verify import verify
 from tests.live import script
 
@@ -43,8 +47,6 @@ def session(material: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 def outputs(path: Path) -> list[tuple[int, dict]]:
     """Return what a session decided, without what a clock told and without the session's own id."""
-    import msgspec
-
     found = []
     for record in read_records(path / "journal"):
         if record.kind in OUTPUTS:
@@ -83,6 +85,39 @@ def test_no_fill_is_before_its_order_has_arrived(session: Path) -> None:
                 fills += 1
                 assert fill.at_ns >= sent[fill.order_id] + way_ns
     assert fills
+
+
+def test_saved_session_tells_what_its_records_say(session: Path) -> None:
+    saved = SavedSession.open(str(session))
+    bodies: dict[int, list] = {kind: [] for kind in RecordKind}
+    for record in read_records(session / "journal"):
+        if record.kind in (RecordKind.SIGNAL, RecordKind.ORDER, RecordKind.FILL, RecordKind.VERDICT):
+            bodies[record.kind].append(msgspec.json.decode(record.body))
+    frames = bodies[RecordKind.SIGNAL]
+    signals, names = saved.signals.to_pandas(), saved.symbols
+    assert len(signals) == len(names) * len(frames)
+    at = next(index for index, frame in enumerate(frames) if frame["signal"])
+    values = struct.unpack("<8f", base64.b64decode(frames[at]["signal"]))
+    columns = ["p_down", "p_up", "agreement", "edge_bps"]
+    for index, name in enumerate(names):
+        row = signals.iloc[len(names) * at + index]
+        assert (row["symbol"], row["end_ns"].value) == (name, frames[at]["end_ns"])
+        assert row[columns].tolist() == list(values[4 * index : 4 * index + 4])
+        assert row["proved"]
+    unpredicted = sum(not frame["signal"] for frame in frames)
+    assert signals["edge_bps"].isna().sum() == len(names) * unpredicted
+    assert saved.equity["equity_usdt"].to_pylist() == [frame["equity_e8"] / 1e8 for frame in frames]
+    orders = saved.orders.to_pandas()
+    sent = bodies[RecordKind.ORDER]
+    assert orders["client_id"].tolist() == [order["client_id"] for order in sent]
+    assert orders["mid"].tolist() == [order["mid2_e8"] / 2 / 1e8 for order in sent]
+    assert orders["qty"].tolist() == [order["qty_e8"] / 1e8 for order in sent]
+    fills = saved.fills.to_pandas()
+    filled = [body for body in bodies[RecordKind.FILL] if body["kind"] == "fill"]
+    assert fills["price"].tolist() == [fill["price_e8"] / 1e8 for fill in filled]
+    assert fills["symbol"].tolist() == [names[fill["symbol"]] for fill in filled]
+    assert set(fills["order_id"]) <= set(orders["order_id"])
+    assert saved.verdicts.num_rows == len(bodies[RecordKind.VERDICT])
 
 
 def test_decision_is_written_after_the_messages_it_rests_on(session: Path) -> None:
