@@ -33,7 +33,7 @@ from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.narration import Narrator
 from gpuscalp.live.onlookers import Harmless, Onlookers
 from gpuscalp.live.placement import Placement
-from gpuscalp.live.probes import Pulse
+from gpuscalp.live.probes import LOOP_S, Pulse
 from gpuscalp.live.records import Command
 from gpuscalp.live.saving import Saving
 from gpuscalp.live.session import Session
@@ -154,7 +154,7 @@ class Runner:
     async def _run(self, seconds: float | None) -> None:
         tasks: list[asyncio.Task[None]] = []
         try:
-            self._pulse.phase = "running"
+            self._pulse.phase, self._pulse.beat_ns = "running", time.monotonic_ns()
             sys.setswitchinterval(_SWITCH_S)
             self.watch_signals()
             self._source.attach(self)
@@ -304,7 +304,9 @@ class Runner:
         while True:
             await asyncio.sleep(_TICK_S)
             now_ns = time.time_ns()
-            self._pulse.beat_ns = time.monotonic_ns()
+            beat_ns, self._pulse.beat_ns = self._pulse.beat_ns, time.monotonic_ns()
+            if (stood_s := (self._pulse.beat_ns - beat_ns) / NS_PER_S) > LOOP_S:
+                _LOG.warning("stood still for %.1f s: stopped, starved, or held up by the disk", stood_s)
             self.guarded(partial(self._source.poll, now_ns))
             if self._is_due("flush", config.journal.flush_ms * NS_PER_MS):
                 self.guarded(session.flush)

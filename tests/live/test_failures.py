@@ -149,7 +149,11 @@ def test_a_start_that_fails_at_its_socket_lets_go_of_the_session(
 
 
 def test_nothing_is_opened_while_the_disk_hangs_and_the_last_status_is_the_one_that_stays(
-    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exchange: Exchange,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One that a slow disk was still writing came after it, and said that the session runs."""
     answers, settle = threading.Event(), JournalWriter.settle
@@ -172,6 +176,8 @@ def test_nothing_is_opened_while_the_disk_hangs_and_the_last_status_is_the_one_t
         monkeypatch.setattr(runner, "_DISK_NS", 10**18)
         answers.set()
         running.wait(lambda status: not status["health"]["device"], "a disk that answers")
+        monkeypatch.setattr(runner, "LOOP_S", -1.0)
+        running.wait(lambda _: any("stood still" in each for each in caplog.messages), "a loop that stood")
         running.stop()
     assert read_status(running.path)["running"] is False
 
