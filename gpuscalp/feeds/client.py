@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from gpuscalp.feeds.socket import Socket, SocketError, open_socket
 from gpuscalp.feeds.watch import Watch
 from gpuscalp.schema import NS_PER_S
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 _COMBINED: Final = b'{"stream":"'
 _WATCH_NS: Final = NS_PER_S
 # However far the next event is: a clock that jumped must not stop the timer.
@@ -93,6 +95,7 @@ class FeedClient:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._sends: set[asyncio.Task[None]] = set()
         self._sockets: dict[int, Socket] = {}
+        self._refusals: dict[int, str] = {}  # of connections that do not come about, as last told
         self.slots: tuple[Slot, ...] = ()
         for endpoint in endpoints:
             slot = Slot(endpoint, config, next_number=self._free_number, jitter=jitter, now_ns=now_ns)
@@ -195,6 +198,7 @@ class FeedClient:
                 clock=self._wall,
             )
             self._sockets[number] = socket
+            self._refusals.pop(number, None)
             self._receiver.on_open(number, endpoint, self._wall())
             connection.on_open(self._monotonic())
             self.opened[endpoint.route] += 1
@@ -210,6 +214,9 @@ class FeedClient:
             if self._sockets.pop(number, None) is not None:
                 self.lost[endpoint.route] += reason not in PLANNED
                 self._receiver.on_lost(number, self._wall(), reason)
+            elif reason not in PLANNED and self._refusals.get(number) != reason:
+                self._refusals[number] = reason  # not each of the attempts
+                _LOG.warning("connection %d does not come about: %s", number, reason)
             connection.on_closed(self._monotonic(), reason, retry_after_ms=retry_after_ms)
             self._wake.set()
             if socket is not None:

@@ -4,7 +4,9 @@ Owns: two independent estimates and what they say about one another. Pure.
 
 From server time: the reply to ``GET /fapi/v1/time`` was written between sending and receiving, so the offset
 is known to within half the round trip; of the samples of the last minutes those with the shortest round trips
-are the best ones, and their median is taken, so that one wrong reply does not matter.
+are the best ones, and their median is taken, so that one wrong reply does not matter. Both the estimate and a
+new reply being within half of their round trips, they cannot contradict one another while our clock runs on:
+after three in a row that do it was set, and nothing from before counts.
 
 From event times: a message cannot arrive before it was sent, so the smallest receive time minus event time
 is a bound: offset ≤ −min(recv − exch) within the message's travel time. It costs nothing and sees at once
@@ -25,6 +27,8 @@ from gpuscalp.schema import NS_PER_MS, NS_PER_S
 _SAMPLES_MAX: Final = 64
 _BEST: Final = 5
 _WINDOW_NS: Final = 600 * NS_PER_S
+_AGAINST: Final = 3
+_ROUNDED_NS: Final = 2 * NS_PER_MS  # replies and messages name whole milliseconds
 _SLICE_NS: Final = 10 * NS_PER_S
 _SLICES: Final = 6
 
@@ -47,6 +51,7 @@ class ClockOffset:
         self._samples: deque[tuple[int, int, int]] = deque(maxlen=_SAMPLES_MAX)  # at, round trip, offset
         self._slices: deque[list[int]] = deque(maxlen=_SLICES)  # [begin, least recv − exch]
         self._estimate: tuple[int, int] | None = None  # offset, uncertainty; replaced and never changed
+        self._against = 0  # replies in a row that contradict the estimate
         self.sample_count = 0
 
     def on_server_time(self, sent_ns: int, recv_ns: int, server_ns: int) -> None:
@@ -54,12 +59,19 @@ class ClockOffset:
         round_trip_ns = recv_ns - sent_ns
         if round_trip_ns < 0:
             return
-        while self._samples and recv_ns - self._samples[0][0] > _WINDOW_NS:
+        offset_ns = server_ns - (sent_ns + recv_ns) // 2
+        self._against = self._against + 1 if self._contradicts(offset_ns, round_trip_ns // 2) else 0
+        self._samples.append((recv_ns, round_trip_ns, offset_ns))
+        while recv_ns - self._samples[0][0] > _WINDOW_NS or len(self._samples) > self._against >= _AGAINST:
             self._samples.popleft()
-        self._samples.append((recv_ns, round_trip_ns, server_ns - (sent_ns + recv_ns) // 2))
         best = sorted((round_trip, offset) for _, round_trip, offset in self._samples)[:_BEST]
         self._estimate = int(median(offset for _, offset in best)), best[-1][0] // 2
         self.sample_count += 1
+
+    def _contradicts(self, offset_ns: int, uncertainty_ns: int) -> bool:
+        if self._estimate is None:
+            return False
+        return abs(offset_ns - self._estimate[0]) > self._estimate[1] + uncertainty_ns + _ROUNDED_NS
 
     def on_event(self, recv_ns: int, exch_ns: int) -> None:
         """Take the times of one market message. One of a batch is enough: the newest."""
@@ -92,7 +104,7 @@ class ClockOffset:
         offset_ns, uncertainty_ns = self._estimate
         # Of the last two slices: the first message of a new one may have been held up.
         travel_ns = min(least for _, least in list(self._slices)[-2:]) + offset_ns
-        return travel_ns < -(uncertainty_ns + 2 * NS_PER_MS) or travel_ns > self.limit_ns + uncertainty_ns
+        return travel_ns < -(uncertainty_ns + _ROUNDED_NS) or travel_ns > self.limit_ns + uncertainty_ns
 
     def exchange_ns(self, now_ns: int) -> int | None:
         """Return our time as the exchange's; None before the first sample."""

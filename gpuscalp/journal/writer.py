@@ -227,8 +227,11 @@ class JournalWriter:
         try:
             _write_all(self._file, data, self.path)
         except JournalError:
-            os.ftruncate(self._file, self._size)
-            os.lseek(self._file, self._size, os.SEEK_SET)
+            try:
+                os.ftruncate(self._file, self._size)
+                os.lseek(self._file, self._size, os.SEEK_SET)
+            except OSError as error:  # a disk that is gone
+                raise _refused(self.path, error) from None
             raise
         self._size += len(data)
         self.written_bytes += len(data)

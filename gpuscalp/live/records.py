@@ -59,7 +59,7 @@ class HealthRecord(Struct, frozen=True):
     clock_error_ms : by how much the estimates of our clock's offset disagree; None before the first estimate
     drifted : the offset is not to be trusted
     silent : indices of symbols of which some stream delivers nothing, from no connection
-    device : why the device that predicts is not trusted, such as "gpu0:memory" (docs/gpu.md); () = it is
+    device : why the device that predicts, or the disk, is not trusted, such as "gpu0:memory" (docs/gpu.md)
     venue : why an exchange that orders go to is not to be relied on, such as "account:unreachable"
     off_tick : indices of symbols whose prices are off their tick size (``gpuscalp.live.off_tick``)
     """

@@ -23,6 +23,7 @@ from gpuscalp.errors import UsageError
 from gpuscalp.execution.reconcile import Rule
 from gpuscalp.latency import LatencyHistogram, Stage
 from gpuscalp.live import heap
+from gpuscalp.live.background import Background
 from gpuscalp.live.commands import Commands
 from gpuscalp.live.control import ControlServer, write_status
 from gpuscalp.live.engine import Outcome
@@ -32,7 +33,7 @@ from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.narration import Narrator
 from gpuscalp.live.onlookers import Harmless, Onlookers
 from gpuscalp.live.placement import Placement
-from gpuscalp.live.probes import Pulse
+from gpuscalp.live.probes import LOOP_S, Pulse
 from gpuscalp.live.records import Command
 from gpuscalp.live.saving import Saving
 from gpuscalp.live.session import Session
@@ -47,6 +48,9 @@ T = TypeVar("T")
 _LOG: Final = logging.getLogger("gpuscalp.session")
 _TICK_S: Final = 0.002
 _HEALTH_NS: Final = 250 * NS_PER_MS
+# What the disk has not confirmed for so long a power cut would take: nothing is opened on it any more.
+_DISK_NS: Final = 10 * NS_PER_S
+DISK_HANGS: Final = "disk:hangs"
 # The engine's thread must not wait long for the interpreter while the loop decodes.
 _SWITCH_S: Final = 0.0002
 
@@ -102,8 +106,8 @@ class Runner:
         )
         self._engine = ThreadPoolExecutor(1, "engine")
         self._placement = Placement(session.path, self._engine)
-        self._disk = ThreadPoolExecutor(1, "disk")
-        self._slow = ThreadPoolExecutor(1, "checkpoint")  # the journal's fsync must not wait for it
+        self._disk = Background("disk", self._fail)
+        self._slow = Background("checkpoint", self._fail)  # the journal's fsync must not wait for it
         self.busy = self._forced = self._untold = False  # untold: a status is due
         self._stopping = asyncio.Event()
         self._started_ns = time.monotonic_ns()
@@ -111,10 +115,10 @@ class Runner:
         self._saving = Saving(
             session,
             self._onlookers,
-            background=partial(self._in_background, pool=self._slow),
+            self._slow,
             guarded=self.guarded,
         )
-        self._commands = Commands(session, self, self._disk)
+        self._commands = Commands(session, self, self._disk.pool)
         self.use = self._commands.use
         self._succession = Succession(session, config, self.monitor, self.use)
         self._control = ControlServer(session.path, self._commands.answer)
@@ -136,7 +140,7 @@ class Runner:
             async with contextlib.AsyncExitStack() as ending:  # each step, whatever becomes of the others
                 ending.callback(heap.release)
                 ending.callback(sys.setswitchinterval, sys.getswitchinterval())
-                for pool in (self._slow, self._disk, self._engine):
+                for pool in (self._slow.pool, self._disk.pool, self._engine):
                     ending.callback(pool.shutdown, wait=True, cancel_futures=True)
                 ending.push_async_callback(self._control.close)
                 ending.push_async_callback(self._finish)
@@ -150,7 +154,7 @@ class Runner:
     async def _run(self, seconds: float | None) -> None:
         tasks: list[asyncio.Task[None]] = []
         try:
-            self._pulse.phase = "running"
+            self._pulse.phase, self._pulse.beat_ns = "running", time.monotonic_ns()
             sys.setswitchinterval(_SWITCH_S)
             self.watch_signals()
             self._source.attach(self)
@@ -300,14 +304,18 @@ class Runner:
         while True:
             await asyncio.sleep(_TICK_S)
             now_ns = time.time_ns()
-            self._pulse.beat_ns = time.monotonic_ns()
+            beat_ns, self._pulse.beat_ns = self._pulse.beat_ns, time.monotonic_ns()
+            if (stood_s := (self._pulse.beat_ns - beat_ns) / NS_PER_S) > LOOP_S:
+                _LOG.warning("stood still for %.1f s: stopped, starved, or held up by the disk", stood_s)
             self.guarded(partial(self._source.poll, now_ns))
             if self._is_due("flush", config.journal.flush_ms * NS_PER_MS):
                 self.guarded(session.flush)
             if self._is_due("sync", config.journal.sync_ms * NS_PER_MS):
-                self._in_background(partial(session.journal.settle, *session.journal.pending_sync()))
+                self._disk.do("sync", partial(session.journal.settle, *session.journal.pending_sync()))
             if self._is_due("health", _HEALTH_NS):
                 device = () if self._gpu is None else self._gpu.reasons()
+                if self._disk.age_ns("sync") > _DISK_NS:
+                    device += (DISK_HANGS,)
                 session.on_health(self._source.health(device), now_ns)
                 self._onlookers.run("placement", self._placement.poll)
                 if not self.busy:
@@ -339,12 +347,12 @@ class Runner:
         self._renew()
         status = self.last_status
         written = partial(write_status, self.session.path, status)
-        self._in_background(partial(self._onlookers.run, "status_file", written))
+        self._disk.do("status_file", partial(self._onlookers.run, "status_file", written))
         if self._on_status is not None:
             self._onlookers.run("terminal", partial(self._on_status, status))
         self.detail = self.monitor.detail(self._source.stream_ages_s())
         if (comparison := self.monitor.comparison()) is not None:
-            self._in_background(partial(self._onlookers.run, "drift", comparison), self._slow)
+            self._slow.do("drift", partial(self._onlookers.run, "drift", comparison))
 
     def _renew(self) -> None:
         self.last_status = self.status()
@@ -358,7 +366,7 @@ class Runner:
         self._commands.give_up()  # there are some only after a failure
         self.guarded(self._succession.close)
         # A checkpoint has to be noted while there is a journal; the last status must come last.
-        for pool in (self._slow, self._disk):
+        for pool in (self._slow.pool, self._disk.pool):
             await asyncio.get_running_loop().run_in_executor(pool, int)
         session, look_on = self.session, self._onlookers.run
         if self.failure is None:
@@ -388,13 +396,3 @@ class Runner:
             self.failure = error
             _LOG.error("failed", exc_info=error)
             self.stop(f"failed: {error}")
-
-    def _in_background(self, action: Callable[[], None], pool: ThreadPoolExecutor | None = None) -> None:
-        loop = asyncio.get_running_loop()
-
-        def done(future: Future[None]) -> None:
-            error = future.exception() if not future.cancelled() else None
-            if error is not None:
-                loop.call_soon_threadsafe(self._fail, error)
-
-        (pool or self._disk).submit(action).add_done_callback(done)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import final
 
 from gpuscalp.live import heap
+from gpuscalp.live.background import Background
 from gpuscalp.live.onlookers import Onlookers
 from gpuscalp.live.session import Session
 
@@ -24,7 +25,7 @@ class Saving:
     Parameters
     ----------
     onlookers : told of checkpoints that cannot be written
-    background : does something in a thread that nobody waits for, and ends the session if that fails
+    background : where they are written
     guarded : does something that must succeed for the session to go on
 
     Attributes
@@ -36,8 +37,8 @@ class Saving:
         self,
         session: Session,
         onlookers: Onlookers,
+        background: Background,
         *,
-        background: Callable[[Callable[[], None]], None],
         guarded: Callable[[Callable[[], None]], None],
     ) -> None:
         self.owed = False
@@ -46,7 +47,12 @@ class Saving:
         self._settled = False
 
     def save(self) -> None:
-        """Write the state as it is now; call it while the engine is at rest."""
+        """Write the state as it is now; call it while the engine is at rest.
+
+        Not before the last one is on the disk: each that waits is a whole state in memory.
+        """
+        if self._background.age_ns("checkpoint"):
+            return
         self.owed = False
         if not self._settled:
             self._settled = True  # once more: by now the books are there
@@ -74,7 +80,7 @@ class Saving:
             self._onlookers.run("checkpoint", keep)
             self._onlookers.run("database", session.store.tidy)
 
-        self._background(write)
+        self._background.do("checkpoint", write)
 
     def _write_last(self) -> None:
         session = self._session

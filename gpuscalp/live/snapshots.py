@@ -14,6 +14,7 @@ come to their edge meanwhile are doubtful, and go first.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
@@ -24,6 +25,7 @@ from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.feeds.rest import RestClient, RestReply
 from gpuscalp.schema import NS_PER_S
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 _WAIT_MIN_NS: Final = NS_PER_S // 4
 _WAIT_MAX_NS: Final = 30 * NS_PER_S
 _AT_ONCE: Final = 2
@@ -54,7 +56,6 @@ class Snapshots:
     Attributes
     ----------
     fetched, refused : calls so far
-    refusal : the last one, in words
     """
 
     def __init__(
@@ -85,7 +86,6 @@ class Snapshots:
         self._edge_pause_ns = _EDGE_SHARE * _DEEPEST_WEIGHT * 60 * NS_PER_S // weight_per_minute
         self._edge_ns = monotonic()
         self.fetched = self.refused = 0
-        self.refusal = ""
 
     def poll(self, unsynced: Sequence[str], near_edge: Sequence[str] = ()) -> None:
         """Begin to fetch what may be fetched now; what has to wait for its turn follows by itself."""
@@ -127,12 +127,13 @@ class Snapshots:
                 self._end_turn(symbol, self._pause_ns)
         except GpuscalpError as error:
             self.refused += 1
-            self.refusal = str(error)
             # Others would be refused as well: they wait for the next poll.
             self._wanted.clear()
             if self._wait_ns.get(symbol) == _WAIT_MAX_NS:
                 # One that the venue has delisted is refused for ever.
                 self._end_turn(symbol, _WAIT_MAX_NS)
+            elif 2 * self._wait_ns.get(symbol, _WAIT_MIN_NS) >= _WAIT_MAX_NS:
+                _LOG.warning("no snapshot of %s for half a minute: %s", symbol, error)
         finally:
             # Also after a good one: until the symbol is no longer among the unsynced, a breath.
             wait_ns = self._wait_ns.get(symbol, _WAIT_MIN_NS)

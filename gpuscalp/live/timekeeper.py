@@ -7,7 +7,7 @@ our clock gets into it. Never: judges the estimate (gpuscalp.feeds.clock).
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from gpuscalp.feeds.rest import RestClient
 from gpuscalp.live.session import Session
 from gpuscalp.schema import NS_PER_MS
 
+_LOG: Final = logging.getLogger("gpuscalp.session")
 # A few samples at once at the start: one may have had a bad way.
 _FIRST_COUNT: Final = 5
 _FIRST_S: Final = 0.05
@@ -83,14 +84,19 @@ class Timekeeper:
 
     async def watch(self) -> None:
         """Ask for the server's time now and then, until cancelled. A call that fails is one sample less."""
-        loop = asyncio.get_running_loop()
+        loop, told = asyncio.get_running_loop(), False
         while True:
             wait_s = self._interval_s
-            with contextlib.suppress(GpuscalpError):
+            try:
                 sample = await loop.run_in_executor(self._executor, self._rest.server_time)
                 self._clock.on_server_time(*sample)
+                told = False
                 if self._clock.sample_count < _FIRST_COUNT:
                     wait_s = _FIRST_S
+            except GpuscalpError as error:
+                if not told:
+                    _LOG.warning("the venue does not tell its time: %s", error)
+                told = True
             await asyncio.sleep(wait_s)
 
     def close_frames(self, now_ns: int) -> None:

@@ -33,6 +33,7 @@ READY: Final = "/readyz"
 _PATIENCE_S: Final = 10.0
 # Prometheus and a probe or two are all that asks. More than so many at once are turned away.
 _REQUESTS_MAX: Final = 32
+_BREATH_S: Final = 0.1
 _FULL: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 # Returns what is so; the key ``ok`` decides between 200 and 503.
@@ -101,6 +102,13 @@ class _Server(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, port), _Answer)
         self.is_loopback = ip_address(str(self.server_address[0])).is_loopback
+
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError:  # no file can be had: who asks goes on asking, which is no reason to spin
+            time.sleep(_BREATH_S)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._room.acquire(blocking=False):

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from gpuscalp.config import FeedConfig
 from gpuscalp.feeds.client import FeedClient
 from gpuscalp.feeds.routes import Endpoint
+from gpuscalp.feeds.socket import SocketError
 from tests.feeds.server import local_venue, until
 
 STREAMS = ("btcusdt@aggTrade", "btcusdt@markPrice@1s")
@@ -143,6 +144,23 @@ def test_what_a_socket_delivers_after_its_end_is_not_taken_for_the_next_ones(mon
                 socket.closed.set()
 
     asyncio.run(run())
+
+
+def test_why_a_connection_does_not_come_about_is_told_once_for_each_reason(monkeypatch, caplog):
+    """Of a name that could not be resolved, or a certificate that was refused, the log said nothing."""
+    reasons = ["name"] * 5 + ["port"] * 5 + ["name"] * 5
+
+    async def open_none(url, config, *, sink, clock):
+        raise SocketError("the connection cannot be opened", value=reasons.pop(0))
+
+    monkeypatch.setattr("gpuscalp.feeds.client.open_socket", open_none)
+
+    async def run():
+        async with local_venue() as venue, running(venue):
+            await until(lambda: len(reasons) == 1)
+
+    asyncio.run(run())
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["'name'", "'port'", "'name'"]
 
 
 def test_age_of_a_stream_is_that_of_its_newest_message_and_grows_without_a_connection():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,23 @@ def test_one_wrong_reply_does_not_disturb_the_estimate():
     clock = _clock(30, [10] * 8)
     clock.on_server_time(NOW_NS, NOW_NS + 1, NOW_NS + 3_600 * NS_PER_S)
     assert clock.offset_ns == 30 * NS_PER_MS
+
+
+@pytest.mark.parametrize("steps_ms", [(3_600_000, 0), (-5_000, 0), (400,), (-400,), (-3_600_000, 0)])
+def test_clock_that_was_set_is_known_again_after_three_replies(steps_ms):
+    """Replies from before counted for ten minutes: nothing was opened, or frames were closed early."""
+    clock, at_ns = _clock(0, [2] * 20), NOW_NS + 20 * NS_PER_S
+
+    def reply(step_ms, trip_ms):
+        sent_ns = at_ns + step_ms * NS_PER_MS
+        clock.on_server_time(sent_ns, sent_ns + trip_ms * NS_PER_MS, at_ns + trip_ms * NS_PER_MS // 2)
+
+    for step_ms in steps_ms:
+        for trip_ms in (4, 300, 6):  # worse ways than before, and one that alone would prove nothing
+            at_ns += 10 * NS_PER_S
+            reply(step_ms, trip_ms)
+        assert abs(clock.offset_ns + step_ms * NS_PER_MS) <= clock.uncertainty_ns
+    assert not clock.has_drifted
 
 
 def test_without_a_sample_there_is_no_time_and_no_trading():

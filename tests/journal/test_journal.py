@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -286,6 +287,22 @@ def test_full_disk_keeps_the_records_until_there_is_room(tmp_path, monkeypatch):
     assert _bodies(tmp_path) == [b"before"]
     writer.close(now_ns=3)
     assert _bodies(tmp_path) == [b"before", b"while full"]
+
+
+def test_disk_that_is_gone_is_told_of_with_its_place(tmp_path, monkeypatch):
+    """What could not be cut off again was what one was told, without a place."""
+
+    def gone(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    journal = JournalWriter(tmp_path, JournalConfig(), now_ns=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", gone)
+        patched.setattr(os, "ftruncate", gone)
+        journal.append(RecordKind.RAW, b"message", recv_ns=1)
+        with pytest.raises(JournalError, match=f"Input/output error.*{tmp_path}"):
+            journal.flush()
+    journal.abandon()
 
 
 @pytest.mark.parametrize("fails", ["write", "fsync of the folder"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,19 @@ def test_a_start_that_fails_at_its_socket_lets_go_of_the_session(
         running.stop().check()
 
 
-def test_the_last_status_is_the_one_that_stays(
-    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_opened_while_the_disk_hangs_and_the_last_status_is_the_one_that_stays(
+    exchange: Exchange,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One that a slow disk was still writing came after it, and said that the session runs."""
+    answers, settle = threading.Event(), JournalWriter.settle
+
+    def hang(journal: JournalWriter, *what: int) -> None:
+        answers.wait()
+        settle(journal, *what)
 
     def slow(path: Path, status: dict[str, Any]) -> None:
         if status["running"]:
@@ -160,6 +170,14 @@ def test_the_last_status_is_the_one_that_stays(
     monkeypatch.setattr(runner, "write_status", slow)
     with _session(tmp_path, exchange, bundle) as running:
         running.wait(lambda status: status["frames"] > 5, "some frames")
+        monkeypatch.setattr(runner, "_DISK_NS", 1)
+        monkeypatch.setattr(JournalWriter, "settle", hang)
+        running.wait(lambda status: status["health"]["device"] == [runner.DISK_HANGS], "a disk that hangs")
+        monkeypatch.setattr(runner, "_DISK_NS", 10**18)
+        answers.set()
+        running.wait(lambda status: not status["health"]["device"], "a disk that answers")
+        monkeypatch.setattr(runner, "LOOP_S", -1.0)
+        running.wait(lambda _: any("stood still" in each for each in caplog.messages), "a loop that stood")
         running.stop()
     assert read_status(running.path)["running"] is False
 

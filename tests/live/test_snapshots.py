@@ -7,6 +7,8 @@ from concurrent.futures import Executor, Future
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from gpuscalp.errors import FeedError
 from gpuscalp.feeds.book import BookState, LocalBook
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate
@@ -174,11 +176,16 @@ class _Delisting(_Slow):
         return _Venue.depth(self, symbol, limit)
 
 
-def test_a_symbol_that_is_refused_for_ever_keeps_no_other_one_waiting() -> None:
+def test_a_symbol_that_is_refused_for_ever_keeps_no_other_one_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     venue = _Delisting(tuple(range(100)))
     _renew(venue, 180, needed={})
     # Patience with B grows to 30 s, which takes half a minute; from then on it is asked once a round.
     assert "".join(venue.asked) == "A" + "B" * 8 + "CABCAB"
+    (told,) = caplog.messages
+    assert "no snapshot of B for half a minute" in told
+    assert "-1121" in told
 
 
 class _Noting(_Venue):

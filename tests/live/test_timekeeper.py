@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gpuscalp.config import FeedConfig, GridConfig, LiveConfig
+from gpuscalp.errors import FeedError
 from gpuscalp.feeds.clock import ClockOffset
+from gpuscalp.feeds.rest import RestClient
 from gpuscalp.live import timekeeper
 from gpuscalp.live.status import _frame_age_ms
 from gpuscalp.live.timekeeper import Timekeeper, exchange_clock
@@ -152,3 +156,27 @@ def test_age_of_the_last_frame_grows_though_the_exchanges_clock_stands_still() -
     assert _frame_age_ms(session, BEGIN_NS + 7 * NS_PER_S, 0) == 7_000
     session.engine.market = None
     assert _frame_age_ms(session, BEGIN_NS, 0) is None
+
+
+def test_server_that_does_not_tell_its_time_is_told_of_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = ["no such name"] * 20 + [(BEGIN_NS, BEGIN_NS, BEGIN_NS)] + ["refused"] * 20
+
+    def server_time() -> tuple[int, int, int]:
+        answer = answers.pop(0)
+        if isinstance(answer, str):
+            raise FeedError("the venue's REST server cannot be reached", value=answer)
+        return answer
+
+    async def run() -> None:
+        watching = asyncio.create_task(keeper.watch())
+        while len(answers) > 5:
+            await asyncio.sleep(0.001)
+        watching.cancel()
+
+    keeper, rest = world.keeper, SimpleNamespace(server_time=server_time)
+    with ThreadPoolExecutor(1) as executor:
+        keeper._rest, keeper._executor, keeper._interval_s = cast(RestClient, rest), executor, 0.0
+        asyncio.run(run())
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["'no such name'", "'refused'"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
+import socketserver
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -179,3 +181,22 @@ def test_requests_are_bounded_and_those_too_many_are_told() -> None:
             assert time.monotonic() < until
             time.sleep(0.01)
         assert get(port, HEALTH)[0] == 200
+
+
+def test_who_cannot_be_let_in_for_want_of_files_keeps_no_processor_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The connection that waited was tried again at once, and again, beside the thread that trades."""
+    accept, tries = socketserver.TCPServer.get_request, []
+
+    def refused(server: socketserver.TCPServer) -> tuple[socket.socket, object]:
+        tries.append(server)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with served("127.0.0.1", 0, [], {HEALTH: lambda: {"ok": True}}) as port:
+        monkeypatch.setattr(socketserver.TCPServer, "get_request", refused)
+        with socket.create_connection(("127.0.0.1", port)):
+            time.sleep(0.35)
+            assert 1 <= len(tries) <= 5
+            monkeypatch.setattr(socketserver.TCPServer, "get_request", accept)
+            assert get(port, HEALTH)[0] == 200
