@@ -14,7 +14,7 @@ from gpuscalp.open_orders import OpenOrders
 from gpuscalp.order_policy import OrderPolicy
 from gpuscalp.orders import BUY, SELL, OrderKind
 from gpuscalp.schema import E8
-from tests.trading import INSTRUMENTS, NOTHING, UP, fill, market, step, trader
+from tests.trading import INSTRUMENTS, NOTHING, UP, fill, market, resting, step, trader
 
 
 @given(
@@ -54,3 +54,13 @@ def test_either_side_of_a_bracket_comes_alone(only: str) -> None:
     machine.on_done(order.order_id)
     kinds = {"take_profit_bps": OrderKind.LIMIT, "stop_loss_bps": OrderKind.STOP_MARKET}
     assert [each.kind for each in step(machine, market(100), NOTHING).orders] == [kinds[only]]
+
+
+def test_what_has_filled_of_an_entry_is_protected_while_the_rest_still_rests() -> None:
+    machine, entry = resting(take_profit_bps=10.0, stop_loss_bps=10.0)
+    machine.on_fill(fill(entry, entry.price_e8, entry.qty_e8 // 4))
+    guards = step(machine, market(100), UP).orders
+    assert [(each.kind, each.qty_e8) for each in guards] == [
+        (OrderKind.STOP_MARKET, entry.qty_e8 // 4),
+        (OrderKind.LIMIT, entry.qty_e8 // 4),
+    ]

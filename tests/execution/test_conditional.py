@@ -156,3 +156,11 @@ def test_no_stop_fills_before_its_price_was_traded(script: list, meets: str, lat
             accepted[report.order_id] <= at <= report.at_ns and sent.side * (price - sent.price_e8) >= 0
             for at, price in trades
         )
+
+
+def test_stop_that_was_cancelled_makes_room_for_another() -> None:
+    target = broker()
+    for number in range(1, 402, 2):
+        target.submit(asked(number, 1, 1, 103, tif="stop"), MS)
+        target.cancel(number, MS)
+    assert {kind for _, kind, _, _ in kinds(target.advance(MS))} == {"accepted", "canceled"}
