@@ -64,7 +64,7 @@ ORDER = st.tuples(
 def test_order_is_taken_where_the_balance_covers_all_positions_and_all_orders_that_add(
     orders: list[tuple[int, int, int, str]], start: int, leverage: int
 ) -> None:
-    """Of three symbols: the order's own, one with a position, one with orders; the oracle hears reports only."""
+    """Over three symbols; the oracle hears nothing but reports."""
     target = broker(start=start, symbols=3, leverage=leverage)
     for symbol in range(3):
         book(target, 1, [(99, 900)], [(101, 900)], symbol=symbol)

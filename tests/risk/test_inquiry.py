@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,13 @@ class World:
         *,
         traded_ns: int = -1,
         row: MarketRow | None = None,
+        equity: int = EQUITY,
         **other: Any,
     ) -> Question:
         good = Conditions(now_ns=NOW + 20 * MS, clock_error_ms=-7.0, device_ok=True, extra_quality=None)
-        price = self.exposure.touch_e8(0, -asked.side)
-        around = self.inquiry.surroundings(0, price, EQUITY, edge_spread_bps=0.0)
+        index = asked.symbol_index
+        price = self.exposure.touch_e8(index, -asked.side)
+        around = self.inquiry.surroundings(index, price, equity, edge_spread_bps=0.0)
         return self.inquiry.question(
             asked, around, market=row or self.row, signals=said, conditions=replace(good, **other),
             traded_ns=traded_ns, trained_until_ns=NOW - 3_600 * 10**9,
@@ -105,6 +108,26 @@ def test_amounts_are_those_of_what_is_held_and_open(side: int, held: int, other:
     assert question.spread_bps == pytest.approx(float(10_000 * Fraction(3, 10) * 2 / Fraction(1_200_003, 10)))
     assert question.collar_bps == pytest.approx(float(abs(price / 60_030 - 1) * 10_000))
     assert (question.reducing, question.predicted) == (False, True)
+    around = world.inquiry.surroundings(0, 1, EQUITY, edge_spread_bps=0.0)
+    assert (around.held_e8, around.open_e8) == (abs(held), 600 * E8 + 300_000)
+    assert around.others_e8 == float((gross - position) * E8)
+
+
+@pytest.mark.parametrize("equity", [0, -1])
+def test_what_is_not_known_is_no_number(equity: int) -> None:
+    world = World(0, 0)
+    row = market(0, bid=BID, spread=SPREAD)
+    row.mark[:] = 0.0
+    broke = world.ask(order(BUY, E8), UP, row=row, equity=equity)
+    assert all(map(isnan, (broke.leverage, broke.trade_risk_pct, broke.collar_bps)))
+    world.exposure.bid_e8[0] = world.exposure.ask_e8[0] = 0
+    unseen = world.ask(order(BUY, E8), UP)
+    assert all(map(isnan, (unseen.spread_bps, unseen.order_usdt, unseen.trade_risk_pct)))
+
+
+def test_mark_below_one_is_one() -> None:
+    question = World(0, 0).ask(order(BUY, E8, index=1), UP)
+    assert question.collar_bps == pytest.approx(1e4 * (1 - 0.20004 / 0.25))
 
 
 @pytest.mark.parametrize("side", [BUY, SELL])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.config import RiskConfig, SizingConfig
 from gpuscalp.orders import Intent, IntentKind
-from gpuscalp.risk.sizing import Sizing, Surroundings
+from gpuscalp.risk.sizing import Factors, Sizing, Surroundings
 from gpuscalp.schema import Instrument
 
 E8 = 10**8
@@ -133,6 +133,27 @@ def test_unknown_number_gives_no_size(change: dict[str, float], config: dict[str
     assert sizing.qty_e8(INTENT, factors, around, COIN) == 0
     # Switched off, the number is not needed.
     assert qty(around) == 10 * E8
+
+
+@given(
+    usdt=st.integers(100, 100_000),
+    factor=st.fractions(0, 3, max_denominator=64),
+    price=st.integers(1, 10**7),
+)
+def test_quantity_is_worth_the_base_amount_times_its_scale(usdt: int, factor: Fraction, price: int) -> None:
+    """Nothing but the limits cut it, and these are far away: what the factors say is what is bought."""
+    sizing = Sizing(OFF, RiskConfig(**WIDE))
+    found = sizing.qty_e8(
+        replace(INTENT, notional_usdt=float(usdt)),
+        Factors(1.0, 1.0, 1.0, float(factor)),
+        replace(AROUND, price_e8=price * E8 // 100),
+        COIN,
+    )
+    exact = usdt * factor * E8 * 100 / price
+    # One unit of money at most is lost to float64 before the price divides.
+    whole = (int(exact - Fraction(100, price)) // 100_000, int(exact) // 100_000)
+    assert found // 100_000 in whole or (found == 0 and whole[0] < 2)
+    assert found % 100_000 == 0
 
 
 def test_quantity_is_rounded_down_to_the_step_and_below_the_minimum_is_nothing() -> None:
