@@ -38,6 +38,7 @@ CASES = [
     (LIMIT, {"price_e8": 105 * E8 + E8 // 10}, Reject.PRICE_TOO_HIGH),
     (LIMIT, {"price_e8": 105 * E8 + E8 // 10, "mark_e8": 0}, Reject.NONE),
     (LIMIT, {"price_e8": 200 * E8, "side": -1}, Reject.NONE),
+    (LIMIT, {"price_e8": 10 * E8, "qty_e8": 20 * E8}, Reject.NONE),
     (LIMIT, {"price_e8": 95 * E8, "side": -1, "qty_e8": 2 * E8}, Reject.NONE),
     (LIMIT, {"price_e8": 95 * E8 - E8 // 10, "side": -1, "qty_e8": 2 * E8}, Reject.PRICE_TOO_LOW),
     (LIMIT, {"qty_e8": 999 * E8 // 1_000}, Reject.MIN_NOTIONAL),

@@ -46,6 +46,15 @@ def test_liquidation_begins_where_the_balance_falls_below_the_maintenance_margin
     assert not is_liquidated(account, [1])  # flat: nothing to close, whatever is owed
 
 
+def test_one_position_among_flat_symbols_is_liquidated() -> None:
+    account = Account(500 * E8, 3)
+    account.apply_fill(1, -100 * E8, 100 * E8, 0)
+    assert not is_liquidated(account, [0, 104 * E8, 0])
+    assert is_liquidated(account, [0, 105 * E8, 0])
+    account.apply_fill(2, 4 * E8, 100 * E8, 0)  # wins as much, and is closed with it
+    assert not is_liquidated(account, [0, 105 * E8, 200 * E8])
+
+
 def test_initial_margin_is_rounded_up() -> None:
     assert initial_e8(E8, 100 * E8, 20) == 5 * E8
     assert initial_e8(-E8, 100 * E8 + 1, 20) == 5 * E8 + 1
