@@ -340,6 +340,13 @@ def test_a_trade_of_our_ended_order_is_no_strangers() -> None:
     assert not scene.looks.blocked
 
 
+def test_only_what_became_of_our_orders_shows_that_the_stream_is_deaf() -> None:
+    scene, missed = Scene(found(trades=[FoundTrade(0, 11, 7, 1, E8, 50 * E8, 0, False, 1)])), list[bool]()
+    scene.looks.stream.on_look = lambda **told: missed.append(told["missed"])  # type: ignore[method-assign]
+    scene.first()
+    assert (missed, [each.kind for each in scene.heard]) == ([False], [ReportKind.SEEN])
+
+
 def test_an_order_that_was_sent_during_the_look_is_no_strangers() -> None:
     scene = Scene(found(orders=[FoundOrder(0, "gs-s-1", OrderState.ACCEPTED, 5)]))
     look = scene.account.look

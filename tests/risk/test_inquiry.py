@@ -20,7 +20,7 @@ from gpuscalp.risk.inquiry import Inquiry
 from gpuscalp.risk.sizing import Sizing
 from gpuscalp.risk.volatility import Volatility
 from gpuscalp.schema import Quality
-from tests.trading import E8, INSTRUMENTS, MS, NOW, market, signals
+from tests.trading import E8, INSTRUMENTS, MS, NOTHING, NOW, fill, market, resting, signals, step, trader
 
 # In ticks: 60,000.0 / 60,000.3 and 0.20000 / 0.20004; the marks are elsewhere.
 BID, SPREAD = (600_000, 20_000), (3, 4)
@@ -192,3 +192,30 @@ def test_mark_below_one_counts_where_the_quote_is_old(side: int) -> None:
     row.mark[1] = 0.2 - side * 0.125
     world.exposure.note_quote(row, 1)
     assert world.exposure.closing_values_e8() == {1: side * (200 - side * 125) * E8}
+
+
+@pytest.mark.parametrize("side", [BUY, SELL])
+def test_position_without_a_sound_quote_is_worth_its_mark(side: int) -> None:
+    world = World(side * E8, 0)
+    world.exposure.holding.clear()
+    world.exposure.forget(0)
+    world.exposure.holding.add(0)
+    row = market(0, bid=BID, spread=SPREAD, quality=(Quality.GAP, 0))
+    row.mark[0] = 50_000.0
+    world.exposure.note_quote(row, 0)
+    assert world.exposure.closing_values_e8() == {0: side * 50_000 * E8}
+
+
+def test_order_on_its_way_is_valued_at_the_quote_of_now() -> None:
+    machine, entry = resting()
+    step(machine, market(100, bid=(500_000, 20_000)), NOTHING)
+    ask = Fraction(500_001, 10)
+    assert machine.exposure.others_e8(1) == (0, ask * entry.qty_e8)
+
+
+def test_entry_that_is_filled_while_quotes_are_in_doubt_is_worth_the_last_sound_one() -> None:
+    machine = trader()
+    (entry,) = step(machine, market(0), signals(30.0, float("nan"))).orders
+    step(machine, market(100, bid=(440_000, 20_000), quality=(Quality.GAP, 0)), NOTHING)
+    machine.on_fill(fill(entry, 6_000_010_000_000))
+    assert machine.equity_e8() == 10_000 * E8 - entry.qty_e8 // 10

@@ -93,6 +93,12 @@ def test_kelly_bets_nothing_on_an_edge_that_costs_eat() -> None:
     assert scale(intent=replace(INTENT, edge_bps=1.0), kelly_fraction=1.0) == 0.0
 
 
+def test_kelly_bets_on_less_than_a_basis_point_too() -> None:
+    thin = replace(INTENT, edge_bps=-2.5, cost_bps=2.0)
+    # 0.25 of 0.5 bps / (1,000 bps)² of 10,000, over 1,000.
+    assert scale(replace(AROUND, volatility_bps=1_000.0), thin, kelly_fraction=0.25) == pytest.approx(0.0125)
+
+
 def test_kelly_survives_numbers_at_the_ends_of_float64() -> None:
     tiny = replace(INTENT, edge_bps=1e-300, cost_bps=0.0)
     for spread in (0.0, 1e300):
