@@ -288,3 +288,11 @@ def test_however_many_rest_the_best_price_and_then_the_first_is_met_first(side: 
     met = [fills(trade(target, 2 + at, 100 - side * 5, 2, -side)) for at in range(10)]
     assert [number for each in met for number, *_ in each] == order
     assert [len(each) for each in met] == [2] * 10
+
+
+@pytest.mark.parametrize(("early_ns", "price"), [(1, 101), (0, 102)])
+def test_order_that_comes_with_a_state_meets_it_and_one_before_it_does_not(early_ns: int, price: int) -> None:
+    target = broker(meets="last")
+    book(target, 1, [(99, 9)], [(101, 9)])
+    target.submit(request(1, 1, 1), 2 * MS - early_ns)
+    assert [each[1] for each in fills(book(target, 2, [(99, 9)], [(102, 9)]))] == [price]
