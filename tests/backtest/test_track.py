@@ -14,9 +14,7 @@ from tests.backtest.market import NOW
 from tests.trading import INSTRUMENTS
 
 
-def row(
-    what: TickKind, at: int, px: tuple[int, int] = (100, 101), q: float = 5.0, **changes: Any
-) -> np.ndarray:
+def row(what: TickKind, at: int, px: tuple[int, int] = (100, 101), **changes: Any) -> np.ndarray:
     made = np.zeros(1, TICK)
     made["exch_ns"], made["recv_ns"], made["kind"] = NOW + at, NOW + at, what
     made["px0"], made["px1"] = px
