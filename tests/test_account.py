@@ -88,6 +88,34 @@ def test_division_rounds_halves_to_even(numerator: int, denominator: int) -> Non
     assert divide_half_even(numerator, denominator) == round(Fraction(numerator, denominator))
 
 
+@given(st.integers(-(10**12), 10**12), st.integers(1, 10**10), st.integers(-1, 1))
+def test_exact_half_goes_to_the_even_neighbour_and_its_own_neighbours_do_not(
+    below: int, half: int, off: int
+) -> None:
+    """Of random quotients none is a half: this one is, or the smallest step beside it."""
+    numerator, denominator = (2 * below + 1) * half + off, 2 * half
+    assert divide_half_even(numerator, denominator) == round(Fraction(numerator, denominator))
+
+
+@given(st.lists(st.tuples(QTY, PRICE), min_size=1, max_size=12))
+def test_what_adds_realises_nothing_and_what_closes_its_part_of_the_cost(
+    fills: list[tuple[int, int]],
+) -> None:
+    account = Account(0, 1)
+    held, cost = 0, Fraction(0)
+    for qty, price in fills:
+        realised = account.apply_fill(0, qty, price, 0)
+        closing = max(-abs(held), min(abs(held), qty)) if held * qty < 0 else 0
+        if not closing:
+            assert realised == 0
+        else:
+            part = cost * Fraction(abs(closing), abs(held))
+            # Rounded once in the notional, once in the cost that is released.
+            assert abs(realised - (-Fraction(price * closing, E8) - part)) <= 1
+        held += qty
+        cost = Fraction(account.positions[0].cost_e8)
+
+
 def test_fee_is_rounded_against_us() -> None:
     assert fee_rate_e8(5.0) == 50_000
     assert fee_e8(E8, 1, 50_000) == 1

@@ -13,8 +13,10 @@ from gpuscalp.errors import DataError
 from gpuscalp.overfitting import backtest_overfitting
 
 
-def _by_hand(table: list[list[float]], blocks: int) -> tuple[float, list[float], list[int]]:
-    """Return probability, logits and choices with loops over plain lists."""
+def _by_hand(
+    table: list[list[float]], blocks: int
+) -> tuple[float, list[float], list[int], list[tuple[float, float]]]:
+    """Return probability, logits, choices and their ratios inside and outside with loops over plain lists."""
     size = len(table) // blocks
     names = range(len(table[0]))
 
@@ -23,7 +25,7 @@ def _by_hand(table: list[list[float]], blocks: int) -> tuple[float, list[float],
         deviation = statistics.stdev(rows)
         return statistics.fmean(rows) / deviation if deviation > 0 else 0.0
 
-    logits, choices = [], []
+    logits, choices, ratios = [], [], []
     for inside in itertools.combinations(range(blocks), blocks // 2):
         outside = [block for block in range(blocks) if block not in inside]
         best = max(names, key=lambda name: ratio(list(inside), name))
@@ -32,19 +34,24 @@ def _by_hand(table: list[list[float]], blocks: int) -> tuple[float, list[float],
         share = rank / (len(found) + 1)
         logits.append(math.log(share / (1 - share)))
         choices.append(best)
+        ratios.append((ratio(list(inside), best), found[best]))
     worse = [0.5 if abs(logit) < 1e-12 else float(logit < 0) for logit in logits]
-    return statistics.fmean(worse), logits, choices
+    return statistics.fmean(worse), logits, choices, ratios
 
 
 @pytest.mark.parametrize(("length", "count", "blocks"), [(16, 3, 4), (30, 4, 6), (24, 2, 4)])
 def test_cross_validation_agrees_with_loops(length, count, blocks, rng):
-    returns = rng.normal(1.0, 1.0, (length, count))
-    probability, logits, choices = _by_hand(returns.tolist(), blocks)
+    returns = rng.normal(0.2, 1.0, (length, count))
+    probability, logits, choices, ratios = _by_hand(returns.tolist(), blocks)
     found = backtest_overfitting(returns, blocks=blocks)
     assert found.probability == pytest.approx(probability)
     assert found.logits == pytest.approx(logits)
     assert found.chosen.tolist() == [choices.count(name) for name in range(count)]
     assert len(found.logits) == math.comb(blocks, blocks // 2)
+    inside, outside = zip(*ratios, strict=True)
+    assert (found.inside, found.outside) == (pytest.approx(inside), pytest.approx(outside))
+    assert found.slope == pytest.approx(statistics.linear_regression(inside, outside).slope)
+    assert found.loss == statistics.fmean(one < 0 for one in outside)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10])
@@ -103,7 +110,8 @@ def test_a_constant_far_from_zero_has_no_ratio_made_of_rounding():
 
 
 @pytest.mark.parametrize(
-    ("shape", "blocks", "match"), [((64, 1), 8, "choose"), ((64, 3), 7, "even"), ((20, 3), 8, "too few")]
+    ("shape", "blocks", "match"),
+    [((64, 1), 8, "choose"), ((64, 3), 7, "even"), ((64, 3), 0, "even"), ((20, 3), 8, "too few")],
 )
 def test_what_cannot_be_compared_is_refused(shape, blocks, match):
     with pytest.raises(DataError, match=match):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import Quality
 from tests.trading import MS, NOTHING, NOW, fill, held, market, signals, step, trader
 
@@ -167,3 +168,33 @@ def test_funding_decides_whether_a_trade_was_a_loss() -> None:
     (leave,) = step(machine, market(1_000), NOTHING).orders
     machine.on_fill(fill(leave, 6_000_010_000_000))
     assert machine.gate.streak.losses == 1
+
+
+def test_round_trip_counts_once_however_many_fills_it_takes_and_each_by_its_own_result() -> None:
+    """An entry in two parts, an exit in two: one loss of two units, and then another one of as much."""
+    machine = trader(risk={"max_losses": 10})
+    for count in (1, 2):
+        (order,) = step(machine, market(2_000 * count), signals(50.0, float("nan"))).orders
+        for at, qty in enumerate((order.qty_e8 // 4, order.qty_e8 - order.qty_e8 // 4)):
+            machine.on_fill(replace(fill(order, 6_000_010_000_000, qty), fee_e8=at))
+        machine.on_done(order.order_id)
+        (leave,) = step(machine, market(2_000 * count + 1_000), NOTHING).orders
+        for at, qty in enumerate((leave.qty_e8 // 4, leave.qty_e8 - leave.qty_e8 // 4)):
+            assert machine.gate.streak.losses == count - 1
+            machine.on_fill(replace(fill(leave, 6_000_010_000_000, qty), fee_e8=at))
+        machine.on_done(leave.order_id)
+        assert machine.gate.streak.losses == count
+
+
+def test_each_intent_is_told_with_its_verdict_and_an_entry_with_its_factors() -> None:
+    report = step(held(), market(1_000), signals(float("nan"), 50.0))
+    assert [each.reason for each in report.intents] == ["hold_elapsed", "edge"]
+    assert [factors and factors.scale for factors in report.factors] == [None, 1.0]
+
+
+def test_order_of_a_command_counts_from_the_time_of_the_command() -> None:
+    machine = held()
+    machine.apply(RiskEvent.FLATTEN, NOW + 40_000 * MS)
+    assert len(machine.flatten(market(0), "flatten")) == 1
+    step(machine, market(99_000), NOTHING)
+    assert machine.gate.orders_per_minute == 2

@@ -339,7 +339,7 @@ class PaperBroker:
         after = self._custody.held_e8(index)
         if before and before * after <= 0:
             for other in self._matchers[index]:
-                if other.reduce_only and other.is_open and not self._most_of(other):
+                if other.reduce_only and not self._most_of(other):
                     self._end(other, OrderEvent.EXPIRE, "reduce_only")
 
     def _book(

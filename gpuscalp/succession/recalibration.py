@@ -117,7 +117,7 @@ class Recalibrator:
         self._at_ns: I64 = np.zeros(ROWS_MAX, np.int64)
         self._worths: F64 = np.zeros(ROWS_MAX)
         self._rng = np.random.default_rng(0)
-        self._taken, self._since_ns, self._last_ns = 0, 0, 0
+        self._taken, self._last_ns = 0, 0
         self._spacing_ns = round(config.window_s * NS_PER_S) // ROWS_MAX
         self._owed, self._passed = 0.0, 0
         self.correction = Correction.none(class_count)
@@ -126,11 +126,10 @@ class Recalibrator:
         """Go on from a correction that is in force now; ``forget``: of another model."""
         self.correction = correction
         if forget:
-            self._taken, self._since_ns, self._owed, self._passed = 0, 0, 0.0, 0
+            self._taken, self._owed, self._passed = 0, 0.0, 0
 
     def take(self, probability: F64, came: I64, at_ns: int) -> None:
         """Take float64[R, K] and int64[R], rows that were predicted under ``correction`` and have matured."""
-        self._since_ns = self._since_ns or at_ns
         # So many rows are kept that the window holds them; each of them stands for those that were not.
         self._owed += max(at_ns - self._last_ns, 0) / self._spacing_ns if self._last_ns else 1.0
         self._last_ns, self._passed = at_ns, self._passed + len(came)

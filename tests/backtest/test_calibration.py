@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuscalp.backtest.calibration import PredictionCheck
+from gpuscalp.backtest.calibration import CalibrationRow, PredictionCheck
 from gpuscalp.config import GridConfig, LabelConfig
 from gpuscalp.schema import FrameBlock, Quality
 from tests.backtest.market import MS, NOW
@@ -117,3 +117,9 @@ def test_perfect_probabilities_lie_on_the_line() -> None:
     for row in check.probability_rows():
         if row.low > 0:
             assert row.observed == pytest.approx(row.predicted, abs=4 * 0.5 / np.sqrt(row.count))
+
+
+@pytest.mark.parametrize(("frame_count", "error"), [(2, 6.0), (3, 6.0), (12, 3.0), (27, 2.0)])
+def test_error_counts_one_outcome_a_horizon_and_no_less_than_one(frame_count: int, error: float) -> None:
+    row = CalibrationRow(0.0, 1.0, 4 * frame_count, frame_count, 0.0, 0.0, deviation=6.0)
+    assert row.error(3) == error

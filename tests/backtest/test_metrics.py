@@ -148,6 +148,16 @@ def test_groups_add_up_to_the_total() -> None:
     assert whole.fees == pytest.approx(-12e-8)
 
 
+def test_sums_are_in_dollars_and_costs_below_zero() -> None:
+    parts = {"gross": 900, "delay": -70, "spread": -50, "impact": -30, "fees": 200, "funding": -10}
+    one = Trade(0, 1, order(1, 1.0).intent, 0, 0, **{f"{name}_e8": E8 * usdt for name, usdt in parts.items()})
+    one.entry_notional_e8 = 54_000 * E8
+    found = total([one, one])
+    assert (found.gross, found.delay, found.spread, found.impact) == (1_800.0, -140.0, -100.0, -60.0)
+    assert (found.fees, found.funding, found.pnl, found.count) == (-400.0, -20.0, 1_080.0, 2)
+    assert one.pnl_bps == 100.0
+
+
 def test_hits_count_profits_after_costs() -> None:
     won, interval = hits(trades([1.0, -1.0, 0.0]))
     assert won == 1  # a trade without a move has lost its fees

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from gpuscalp.config import LegConfig
 from gpuscalp.execution.broker import PaperBroker
+from gpuscalp.execution.conditional import NO_RISE, Conditional
+from gpuscalp.execution.display import Display
 from gpuscalp.execution.messages import OrderKind, Report, ReportKind
+from gpuscalp.execution.working import WorkingOrder
 from tests.execution.market import (
     BOOK,
     CANCEL,
@@ -156,3 +159,30 @@ def test_no_stop_fills_before_its_price_was_traded(script: list, meets: str, lat
             accepted[report.order_id] <= at <= report.at_ns and sent.side * (price - sent.price_e8) >= 0
             for at, price in trades
         )
+
+
+def test_stop_that_was_cancelled_makes_room_for_another() -> None:
+    target = broker()
+    for number in range(1, 402, 2):
+        target.submit(asked(number, 1, 1, 103, tif="stop"), MS)
+        target.cancel(number, MS)
+    assert {kind for _, kind, _, _ in kinds(target.advance(MS))} == {"accepted", "canceled"}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([1, -1]), st.integers(95, 105)), max_size=8),
+    st.lists(st.integers(93, 107), min_size=1, max_size=5),
+)
+def test_bounds_are_where_the_next_stop_goes_off(stops: list[tuple[int, int]], prices: list[int]) -> None:
+    """Whoever reads recorded rows passes over all trades between them."""
+    conditional = Conditional([Display(), Display()])
+    for number, (side, price) in enumerate(stops, 1):
+        conditional.add(WorkingOrder.of(asked(number, side, 1, price, tif="stop")))
+    waiting = list(stops)
+    for price in prices:
+        low, high = conditional.bounds(0)
+        gone = [(order.side, order.trigger_e8 // E8) for order in conditional.set_off(0, price * E8)]
+        assert gone == [(side, at) for side, at in waiting if (at <= price if side > 0 else at >= price)]
+        assert bool(gone) == (price * E8 <= low or price * E8 >= high)
+        waiting = [each for each in waiting if each not in gone]
+    assert conditional.bounds(1) == (0, NO_RISE)

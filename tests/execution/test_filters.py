@@ -38,6 +38,7 @@ CASES = [
     (LIMIT, {"price_e8": 105 * E8 + E8 // 10}, Reject.PRICE_TOO_HIGH),
     (LIMIT, {"price_e8": 105 * E8 + E8 // 10, "mark_e8": 0}, Reject.NONE),
     (LIMIT, {"price_e8": 200 * E8, "side": -1}, Reject.NONE),
+    (LIMIT, {"price_e8": 10 * E8, "qty_e8": 20 * E8}, Reject.NONE),
     (LIMIT, {"price_e8": 95 * E8, "side": -1, "qty_e8": 2 * E8}, Reject.NONE),
     (LIMIT, {"price_e8": 95 * E8 - E8 // 10, "side": -1, "qty_e8": 2 * E8}, Reject.PRICE_TOO_LOW),
     (LIMIT, {"qty_e8": 999 * E8 // 1_000}, Reject.MIN_NOTIONAL),
@@ -60,3 +61,17 @@ def test_largest_market_order_that_is_not_known_refuses_nothing() -> None:
 
 def test_every_filter_has_a_case() -> None:
     assert {code for code, _ in FILTERS} <= {code for _, _, code in CASES}
+
+
+def test_band_is_that_of_the_configuration() -> None:
+    config = PaperConfig(percent_price_up=1.08, percent_price_down=0.9, market_take_bound=0.03)
+    rules = SymbolRules.of(INSTRUMENT, config)
+    assert (rules.percent_up_e8, rules.percent_down_e8, rules.take_bound_e8) == (
+        108 * E8 // 100,
+        90 * E8 // 100,
+        3 * E8 // 100,
+    )
+    # Of limit orders only: a stop waits wherever it is.
+    stop = replace(LIMIT, kind=OrderKind.STOP_MARKET, price_e8=500 * E8)
+    assert [check(rules, replace(stop, side=side)) for side in (1, -1)] == [Reject.NONE] * 2
+    assert check(rules, replace(stop, side=-1, price_e8=10 * E8)) is Reject.NONE

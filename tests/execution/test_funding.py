@@ -55,3 +55,18 @@ def test_funding_meanwhile_is_on_what_is_held_at_its_time() -> None:
     target.submit(request(3, -1, 1), 17 * HOUR)
     book(target, 17 * 3_600_000 + 1, BIDS, ASKS)
     assert target.on_mark(0, 34 * HOUR, 100 * E8, 10_000, 40 * HOUR) == ()
+
+
+def test_every_symbol_is_charged_at_its_own_times() -> None:
+    """One is due every 4 hours and one every 8, and nothing is heard of either any more."""
+    target = broker(symbols=2)
+    for symbol in (0, 1):
+        target.submit(request(symbol + 1, 1, 3, symbol=symbol), 0)
+        book(target, 1, BIDS, ASKS, symbol=symbol)
+    for hour, symbol, interval in ((3, 0, 4), (4, 0, 4), (7, 1, 8), (8, 1, 8)):
+        next_ns = (hour // interval + 1) * interval * HOUR
+        target.on_mark(symbol, hour * HOUR + 2 * MS, 100 * E8, 10_000, next_ns)
+    reports = target.advance(25 * HOUR)
+    assert [(each.at_ns // HOUR, each.symbol_index) for each in reports] == [
+        (12, 0), (16, 0), (16, 1), (20, 0), (24, 0), (24, 1),
+    ]  # fmt: skip

@@ -22,10 +22,13 @@ from tests.execution.market import (
     SUBMIT,
     TRADE,
     Play,
+    book,
     broker,
+    fills,
     levels,
     play,
     request,
+    trade,
 )
 
 EXAMPLES = 80
@@ -271,3 +274,25 @@ def test_resting_order_never_fills_before_its_queue_has_traded(
             assert report.fill is not None
             filled += report.fill.qty_e8 // E8
         assert filled == min(5, max(0, traded - ahead))
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_however_many_rest_the_best_price_and_then_the_first_is_met_first(side: int) -> None:
+    """Twenty orders at five prices, more than a queue begins with room for; a trade of two meets two."""
+    target = broker(start=10**7)
+    book(target, 1, [(90, 500)], [(110, 500)])
+    for number in range(1, 21):
+        target.submit(request(number, side, 1, 100 - side * (number * 7 % 5)), MS)
+    target.advance(MS)
+    order = sorted(range(1, 21), key=lambda number: (number * 7 % 5, number))
+    met = [fills(trade(target, 2 + at, 100 - side * 5, 2, -side)) for at in range(10)]
+    assert [number for each in met for number, *_ in each] == order
+    assert [len(each) for each in met] == [2] * 10
+
+
+@pytest.mark.parametrize(("early_ns", "price"), [(1, 101), (0, 102)])
+def test_order_that_comes_with_a_state_meets_it_and_one_before_it_does_not(early_ns: int, price: int) -> None:
+    target = broker(meets="last")
+    book(target, 1, [(99, 9)], [(101, 9)])
+    target.submit(request(1, 1, 1), 2 * MS - early_ns)
+    assert [each[1] for each in fills(book(target, 2, [(99, 9)], [(102, 9)]))] == [price]

@@ -259,3 +259,13 @@ def test_a_trade_of_an_order_whose_number_is_not_known_yet_is_its_own() -> None:
     for each in heard:
         book.take(each)
     assert not book.orders, "its fill ends it"
+
+
+def test_a_trade_of_an_order_that_a_fill_has_told_the_number_of_is_its_own() -> None:
+    """An order whose acceptance was lost, or had no number, was told of by its first fill."""
+    book = broker(1)
+    book.take(Heard(ReportKind.FILL, 1, 1, 1, 0, venue_id=7, trade_id=11, side=1, qty_e8=4 * E8, price_e8=1))
+    for each in news(book, found(trade(12, 7, 6)), number_of=names(book), overdue=(), known_ns=NOW):
+        book.take(each)
+    assert not book.orders, "its last fill ends it"
+    assert book.account.positions[0].qty_e8 == 10 * E8

@@ -335,8 +335,30 @@ def test_a_trade_of_our_ended_order_is_no_strangers() -> None:
     scene.broker.take(Heard(ReportKind.SEEN, 0, 0, symbol=0, trade_id=10))
     scene.first()
     assert scene.kinds() == [ReportKind.FILL]
+    assert scene.looks.counts.found_trades == 1
     assert scene.broker.account.positions[0].qty_e8 == 2 * E8
     assert not scene.looks.blocked
+
+
+def test_only_what_became_of_our_orders_shows_that_the_stream_is_deaf() -> None:
+    scene, missed = Scene(found(trades=[FoundTrade(0, 11, 7, 1, E8, 50 * E8, 0, False, 1)])), list[bool]()
+    scene.looks.stream.on_look = lambda **told: missed.append(told["missed"])  # type: ignore[method-assign]
+    scene.first()
+    assert (missed, [each.kind for each in scene.heard]) == ([False], [ReportKind.SEEN])
+
+
+def test_an_order_that_was_sent_during_the_look_is_no_strangers() -> None:
+    scene = Scene(found(orders=[FoundOrder(0, "gs-s-1", OrderState.ACCEPTED, 5)]))
+    look = scene.account.look
+
+    async def meanwhile(broker: RemoteBroker, number_of: dict[str, int]) -> Found:
+        broker.submit(OrderRequest(1, 0, 1, E8, E8, OrderKind.LIMIT, TimeInForce.GTC), 0)
+        scene.account.look = look  # type: ignore[method-assign]
+        return await look(broker, number_of)
+
+    scene.account.look = meanwhile  # type: ignore[method-assign]
+    scene.first()
+    assert (scene.looks.counts.looks, scene.kinds()) == (1, [ReportKind.ACCEPTED])
 
 
 def test_a_cancellation_that_does_not_get_through_is_tried_again() -> None:

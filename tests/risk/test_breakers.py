@@ -109,3 +109,28 @@ def test_volatility_pauses_a_symbol_and_then_latches_it() -> None:
 
 def test_volatility_that_is_off_pauses_nothing() -> None:
     assert wild(gate(with_limits(max_volatility_bps="off")), 0, 1e9, 1e9) == (0.0, 0.0)
+
+
+def test_rearmed_gate_has_neither_losses_nor_pauses_left() -> None:
+    judge = gate()
+    for _ in range(3):
+        judge.on_trade(-1)
+    assert wild(judge, 1_000, 31.0, 1.0) == (1_000.0, 0.0)
+    assert judge.cool_down_ms == 5_000.0
+    judge.on_trade(-1)
+    judge.on_trade(-1)
+    judge.apply(RiskEvent.REDUCE, NOON + 1_100 * MS)
+    judge.apply(RiskEvent.REARM, NOON + 1_200 * MS)
+    judge.on_trade(-1)
+    assert wild(judge, 1_300, 1.0, 1.0) == (0.0, 0.0)
+    assert judge.cool_down_ms == 0.0
+    assert (judge.streak.losses, judge.streak.trips) == (1, 0)
+
+
+def test_pause_that_has_just_ended_may_begin_again() -> None:
+    judge = gate()
+    assert wild(judge, 1_000, 31.0, 31.0) == (1_000.0, 1_000.0)
+    assert wild(judge, 1_999, 31.0, 1.0) == (1_000.0, 1.0)
+    assert judge.pauses.trips.tolist() == [1, 1]
+    assert wild(judge, 2_000, 31.0, 31.0) == (1_000.0, 1_000.0)
+    assert judge.pauses.trips.tolist() == [1, 2]

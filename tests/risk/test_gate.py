@@ -155,6 +155,15 @@ def test_what_comes_to_a_closed_gate_is_remembered_until_it_is_armed() -> None:
     assert judge.causes == []
 
 
+def test_limit_that_is_just_reached_beside_the_one_that_latched_begins_anew_too() -> None:
+    judge = gate()
+    assert judge.observe(NOON + 1, START * 9 // 10) is RiskEvent.DAILY_LOSS
+    assert judge.drawdown_pct == 10.0
+    judge.apply(RiskEvent.REARM, NOON + 2)
+    assert judge.observe(NOON + 3, START * 9 // 10) is None
+    assert judge.state is RiskState.ACTIVE
+
+
 def test_halted_gate_passes_nothing() -> None:
     judge = gate()
     judge.apply(RiskEvent.HALT, NOON)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.config import RiskConfig, SizingConfig
 from gpuscalp.orders import Intent, IntentKind
-from gpuscalp.risk.sizing import Sizing, Surroundings
+from gpuscalp.risk.sizing import Factors, Sizing, Surroundings
 from gpuscalp.schema import Instrument
 
 E8 = 10**8
@@ -93,6 +93,12 @@ def test_kelly_bets_nothing_on_an_edge_that_costs_eat() -> None:
     assert scale(intent=replace(INTENT, edge_bps=1.0), kelly_fraction=1.0) == 0.0
 
 
+def test_kelly_bets_on_less_than_a_basis_point_too() -> None:
+    thin = replace(INTENT, edge_bps=-2.5, cost_bps=2.0)
+    # 0.25 of 0.5 bps / (1,000 bps)² of 10,000, over 1,000.
+    assert scale(replace(AROUND, volatility_bps=1_000.0), thin, kelly_fraction=0.25) == pytest.approx(0.0125)
+
+
 def test_kelly_survives_numbers_at_the_ends_of_float64() -> None:
     tiny = replace(INTENT, edge_bps=1e-300, cost_bps=0.0)
     for spread in (0.0, 1e300):
@@ -133,6 +139,27 @@ def test_unknown_number_gives_no_size(change: dict[str, float], config: dict[str
     assert sizing.qty_e8(INTENT, factors, around, COIN) == 0
     # Switched off, the number is not needed.
     assert qty(around) == 10 * E8
+
+
+@given(
+    usdt=st.integers(100, 100_000),
+    factor=st.fractions(0, 3, max_denominator=64),
+    price=st.integers(1, 10**7),
+)
+def test_quantity_is_worth_the_base_amount_times_its_scale(usdt: int, factor: Fraction, price: int) -> None:
+    """Nothing but the limits cut it, and these are far away: what the factors say is what is bought."""
+    sizing = Sizing(OFF, RiskConfig(**WIDE))
+    found = sizing.qty_e8(
+        replace(INTENT, notional_usdt=float(usdt)),
+        Factors(1.0, 1.0, 1.0, float(factor)),
+        replace(AROUND, price_e8=price * E8 // 100),
+        COIN,
+    )
+    exact = usdt * factor * E8 * 100 / price
+    # One unit of money at most is lost to float64 before the price divides.
+    whole = (int(exact - Fraction(100, price)) // 100_000, int(exact) // 100_000)
+    assert found // 100_000 in whole or (found == 0 and whole[0] < 2)
+    assert found % 100_000 == 0
 
 
 def test_quantity_is_rounded_down_to_the_step_and_below_the_minimum_is_nothing() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import log, sqrt
+from statistics import mean
+
 import numpy as np
 import pytest
 
@@ -102,6 +105,52 @@ def test_gaps_are_those_of_a_loop_and_their_error_that_of_many_windows():
     assert values[-1][4] == pytest.approx(loss + np.sum(share * np.log(share)))
     # What the windows really scatter by: 60 of them know it to 10 %, and parts of ten seconds hold the moods.
     assert np.mean(errors, axis=0) == pytest.approx(np.std(values, axis=0), rel=0.35)
+
+
+@pytest.mark.parametrize("classes", [3, 2])
+def test_gaps_are_exactly_those_of_plain_loops_however_frames_come(classes: int) -> None:
+    """Frames come a few at a time: a part is filled by many calls. Some say nothing, some have no label."""
+    rng = np.random.default_rng(11)
+    found = matured(rng, 3_000)
+    found.direction[found.direction >= classes] = 0  # UP may never come at all
+    found.probability[rng.random((3_000, 4)) < 0.1] = np.nan
+    found.direction[rng.random((3_000, 4)) < 0.1] = -1
+    watched = band()
+    for start in range(0, 3_000, 37):
+        watched.mature(Matured(*(each[start : start + 37] for each in found)))
+    parts: dict[int, list[list[float]]] = {}
+    for at_ns, said, came in zip(found.end_ns.tolist(), found.probability, found.direction, strict=True):
+        for row, one in zip(said.tolist(), came.tolist(), strict=True):
+            if one >= 0 and row[0] == row[0]:
+                best = row.index(max(row))
+                figures = [p - (one == at) for at, p in enumerate(row)] + [max(row) - (best == one)]
+                parts.setdefault(at_ns // round(WINDOW_S * 1e9 / PARTS), []).append(
+                    [*figures, -log(row[one]), float(one)]
+                )
+    assert watched.rows == sum(map(len, parts.values()))
+    whole = [parts[number] for number in sorted(parts)[:-1]]
+    rows = [row for part in whole for row in part]
+    shares = [mean(row[5] == at for row in rows) for at in range(classes)]
+    gaps = watched.gaps()
+    for at, gap in enumerate(gaps):
+        base = [-log(shares[int(row[5])]) if at == 4 else 0.0 for row in rows]
+        value = mean(row[at] - one for row, one in zip(rows, base, strict=True))
+        off = [
+            sum(row[at] + (log(shares[int(row[5])]) if at == 4 else 0.0) - value for row in part)
+            for part in whole
+        ]
+        error = sqrt(sum(one * one for one in off) * len(whole) / (len(whole) - 1)) / len(rows)
+        assert (gap.value, gap.error) == (pytest.approx(value, abs=1e-12), pytest.approx(error, rel=1e-9))
+        assert gap.limit == pytest.approx(0.02 + 4 * error)
+    assert [gap.name for gap in gaps] == list(NAMES)
+
+
+@pytest.mark.parametrize(("parts", "known"), [(20, False), (21, True)])
+def test_too_few_parts_say_nothing(parts: int, known: bool) -> None:
+    """The part that grows still is none of the twenty."""
+    watched = band()
+    watched.mature(matured(np.random.default_rng(1), (parts - 1) * 100))
+    assert bool(watched.gaps()) == known
 
 
 def test_what_others_predicted_and_what_is_old_does_not_count():

@@ -63,9 +63,13 @@ def test_a_worse_model_is_never_shown():
     assert all(first_shown(rng.normal(-0.3, 1.0, BLOCKS)) is None for _ in range(20))
 
 
-def test_the_purse_is_that_of_a_bettor_who_keeps_the_books_by_hand():
+@pytest.mark.parametrize("unit", [1.0, 1e-4])
+@pytest.mark.parametrize("shock", [0.0, 60.0, -60.0])
+def test_the_purse_is_that_of_a_bettor_who_keeps_the_books_by_hand(unit, shock):
+    """In any unit; and after one difference that is so large that twice as much is the stake's measure."""
     rng = np.random.default_rng(1)
-    differences = rng.normal(0.2, 1.0, 160).tolist()
+    differences = (unit * rng.normal(0.2, 1.0, 160)).tolist()
+    differences[50] += unit * shock
     evidence = Evidence()
     for each in differences:
         evidence.take(each)
@@ -77,6 +81,26 @@ def test_the_purse_is_that_of_a_bettor_who_keeps_the_books_by_hand():
         purses = [purse * (1 + 0.96 / 2**step * share) for step, purse in enumerate(purses)]
     assert evidence.log_purse == pytest.approx(math.log(math.fsum(purses) / 7), rel=1e-9)
     assert evidence.mean == pytest.approx(math.fsum(differences) / 160)
+
+
+def test_the_purse_is_counted_however_much_it_holds():
+    """The best bettor has e^920 coins, the most careful one e^15: neither number is one that a float has."""
+    evidence = Evidence()
+    for _ in range(BLOCKS_BEFORE + 8_000):
+        evidence.take(1.0)
+    assert evidence.log_purse == pytest.approx(8_000 * math.log(1 + 0.96 / 8) - math.log(7), rel=1e-9)
+
+
+@pytest.mark.parametrize("lacks", ["", "rows", "log_loss", "score", "log_loss shown", "score shown"])
+def test_promotion_needs_all_that_the_rule_names(lacks):
+    """A shadow of which one figure is good by chance, or good and not shown, leads nobody's money."""
+    figures = []
+    for name in ("log_loss", "score"):
+        figure = Evidence()
+        figure.mean = 0.0 if lacks == name else 1e-9
+        figure.log_purse = math.log(99.0 if lacks == f"{name} shown" else 101.0)
+        figures.append(figure)
+    assert Rule(rows_min=500, confidence=0.99).met(499 if lacks == "rows" else 500, *figures) == (not lacks)
 
 
 def test_nothing_is_staked_before_the_size_of_differences_is_known():

@@ -72,6 +72,9 @@ def test_a_correction_is_a_calibration_of_its_own():
     assert two == pytest.approx(TRUE.probability(np.log(one)))
     back = correction_in(OWN, made)
     assert (back.log_scale, back.bias) == (pytest.approx(TRUE.log_scale), pytest.approx(TRUE.bias))
+    # What is added to every class alike changes no probability, and is no correction.
+    alike = correction_in(OWN, Calibration("vector", made.scale, made.bias + 3.0))
+    assert alike.bias == pytest.approx(TRUE.bias)
     assert correction_in(OWN, Calibration("vector", np.array([2.0, 1.0, 1.0]), OWN.bias)) is None
 
 

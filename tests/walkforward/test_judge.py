@@ -201,3 +201,42 @@ def test_recorded_runs_of_few_trades_say_why_nothing_is_known(monkeypatch):
     assert many["deflated_sharpe"] > 0.9
     (warning,) = answer["warnings"]
     assert warning.startswith("few closed 3 trade(s)")
+
+
+def test_steps_share_the_profit_of_the_time_and_the_last_has_what_is_closed_behind_it():
+    """Ten trades won, five broke even; one was entered in the first step and left in the second."""
+    gains = {100.0 + 200 * place: 0.0 if place % 3 == 2 else 0.3 for place in range(15)}
+    run = recorded({**gains, SPAN_S + 0.5: -2.0}, late_ns=NS_PER_S, fee=0.01)
+    config = CONFIGURED.backtest
+    planned = Run("base", "base", 7, config)
+    border = START + 1_500 * NS_PER_S - NS_PER_S // 2  # the trade that ends at 1,500 s was entered before it
+    ends = (START, border, START + SPAN_S * NS_PER_S)
+    steps = tuple(Step(place, 0, 0, ends[place], ends[place + 1]) for place in (0, 1))
+    plan = Plan(Path("archive"), CONFIGURED, ("A",), "cpu", steps, (planned, planned), "")
+    first, second = judge(plan, [(planned, run), (planned, recorded(gains))], None).steps
+    assert (first["step"], first["trades"], second["step"], second["trades"]) == (1, 8, 2, 8)
+    # By equity what the border cuts through is the second step's; by trades it is the first one's.
+    assert first["pnl_usdt"] == pytest.approx(5 * 0.3)
+    assert second["pnl_usdt"] == pytest.approx(5 * 0.3 - 2.0)
+    assert (first["hit_rate"], second["hit_rate"]) == (6 / 8, 4 / 8)
+    assert first["fees_usdt"] == pytest.approx(0.08)
+    assert first["gross_usdt"] == pytest.approx(6 * 0.3 + 0.08)
+
+
+def test_size_is_told_by_what_its_orders_turned_over():
+    run = recorded(winners(4))
+    cost = np.full(4, -0.04)
+    trades = replace(run.trades, spread=cost, impact=2 * cost)
+    run = replace(run, trades=trades, summary={**run.summary, "cancelled_usdt": 200.0})
+    planned = [
+        Run("base", "base", 7, CONFIGURED.backtest),
+        Run("size-x2", "size", 7, CONFIGURED.backtest, 2.0),
+    ]
+    step = Step(0, START - NS_PER_S, START - 1, START, START + SPAN_S * NS_PER_S)
+    plan = Plan(Path("archive"), CONFIGURED, ("A",), "cpu", (step,), tuple(planned), "")
+    base, larger = judge(plan, [(each, run) for each in planned], None).capacity
+    assert (base["size"], larger["size"]) == (1.0, 2.0)
+    # Of 800: 1.2 earned, 0.16 of spread, 0.32 of impact; 200 of 1,000 found no book.
+    assert larger["pnl_bps"] == pytest.approx(15.0)
+    assert (larger["spread_bps"], larger["impact_bps"]) == (pytest.approx(-2.0), pytest.approx(-4.0))
+    assert larger["cancelled_share"] == pytest.approx(0.2)

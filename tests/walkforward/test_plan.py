@@ -48,3 +48,18 @@ def test_size_that_is_given_twice_is_refused():
     with pytest.raises(ConfigError, match="share a directory") as caught:
         runs_of(msgspec.structs.replace(CONFIG, judge=judged))
     assert caught.value.value == "size-x2"
+
+
+@pytest.mark.parametrize("size", [0.25, 8.0])
+def test_size_multiplies_every_amount_of_money_and_nothing_else(size):
+    """What is not multiplied refuses orders of a larger account, or lets a smaller one lose more."""
+    judged = msgspec.structs.replace(CONFIG.judge, sizes=(size,))
+    base, *_, scaled = runs_of(msgspec.structs.replace(CONFIG, judge=judged))
+    assert (scaled.kind, scaled.size, scaled.seed) == ("size", size, base.seed)
+    found, plain = (msgspec.to_builtins(run.config) for run in (scaled, base))
+    for fields in plain.values():
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if name.endswith("_usdt") and isinstance(value, float):
+                fields[name] = value * size
+    assert found == plain
+    assert found["risk"]["max_daily_loss_usdt"] == base.config.risk.max_daily_loss_usdt * size
