@@ -15,7 +15,7 @@ from gpuscalp.schema import FeatureChunk
 from tests.train.market import FakeSource, graph_of, quick_config
 
 # The first training is not looked at: it imports what every training needs.
-FRAMES = (1_000, 6_000, 16_000)
+FRAMES = (1_000, 8_000, 24_000)
 COLUMNS = 200
 ROOT = Path(__file__).resolve().parents[2]
 
