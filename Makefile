@@ -62,7 +62,8 @@ lint: $(STAMP)  ## format, style and types, without tests
 
 check: lint test  ## what must pass before a commit
 
-bench: $(STAMP)  ## benchmarks as ratios to other libraries
+bench: $(STAMP)  ## benchmarks as ratios to other libraries, after all of their tests
+	GPUSCALP_THOROUGH=1 $(RUN) -m pytest -q tests/test_bench*.py tests/worker/test_bench_worker.py
 	$(RUN) -m benchmarks $(ARGS)
 
 gpu: $(STAMP)  ## what needs a GPU (none is a failure): benchmarks, tests, sanitizers, verdict; MINUTES=1

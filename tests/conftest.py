@@ -3,7 +3,8 @@
 Environment: ``GPUSCALP_REQUIRE_GPU=1`` makes a missing GPU a failure instead of a skip,
 ``GPUSCALP_TEST_SEED`` replaces the seed of ``rng``, ``GPUSCALP_RECORDINGS`` the folder of recordings,
 ``HYPOTHESIS_PROFILE`` the choice between ``dev`` and ``ci``, ``GPUSCALP_KILLS`` how often
-``live/test_kill.py`` kills.
+``live/test_kill.py`` kills; ``GPUSCALP_THOROUGH=1`` runs what is marked ``thorough``, and draws twice as many
+examples.
 """
 
 from __future__ import annotations
@@ -39,12 +40,16 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from tests import compiled_ahead  # noqa: E402
+from tests.thorough import THOROUGH, examples  # noqa: E402
 
 # No deadline: the first example of a kernel compiles it. "ci" takes the same examples at every run.
-settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "dev", deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile(
     "ci",
     deadline=None,
+    max_examples=examples(100),
     derandomize=True,
     database=None,
     print_blob=True,
@@ -161,6 +166,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("thorough") is not None and not THOROUGH:
+        pytest.skip("left to continuous integration (GPUSCALP_THOROUGH=1 runs it)")
     if item.get_closest_marker("gpu") is None:
         return
     reason = missing_gpu()

@@ -17,6 +17,7 @@ from gpuscalp.errors import ParityError, UsageError
 from gpuscalp.progress import Progress
 
 
+@pytest.mark.thorough
 def test_batch_benchmark_gives_ratios_and_errors() -> None:
     answer = batch.run(frames=30_000, repeats=1)
     assert answer["shared_columns"] == 8 * 7 * 4
@@ -26,6 +27,7 @@ def test_batch_benchmark_gives_ratios_and_errors() -> None:
     assert answer["largest_relative_error"]["gpuscalp"] < batch.TOLERANCE
 
 
+@pytest.mark.thorough
 def test_benchmarks_tell_how_far_they_are_and_reach_their_end() -> None:
     """A minute of silence."""
     seen: list[tuple[float, float | None, str]] = []

@@ -42,6 +42,7 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return worker
 
 
+@pytest.mark.thorough
 def test_grid_is_measured_on_the_cpu_alone_where_there_is_no_gpu() -> None:
     told: list[float] = []
     profile = crossover.run(
@@ -61,6 +62,7 @@ def test_grid_is_measured_on_the_cpu_alone_where_there_is_no_gpu() -> None:
     assert told == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("twin")
 def test_gpu_is_timed_through_a_worker_as_a_session_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was timed in this process: no handing over, waiting, comparing, nor the session's own features."""
@@ -110,6 +112,7 @@ def test_worker_that_fails_is_an_error_and_says_why(twin: Callable[..., None]) -
     assert caught.value.where == "start_failed"
 
 
+@pytest.mark.thorough
 def test_command_writes_what_auto_reads(tmp_path: Path, cli: Callable[..., Any]) -> None:
     path = tmp_path / "profile.json"
     words = ("bench", "crossover", "--symbols", "1,2", "--trees", "15", "--steps", "20", "--out", path)

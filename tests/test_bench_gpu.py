@@ -30,6 +30,7 @@ def setup(members=None):
 
 
 # NumPy's, of the peer's means and quotients while its windows are cold.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @needs_compiler
 def test_all_figures_are_there(tmp_path, monkeypatch, capsys):
@@ -123,6 +124,7 @@ def test_part_that_fails_is_told_until_it_has_been_measured(tmp_path, monkeypatc
     assert written["gpu_worker"] == {"failed": "x"}
 
 
+@pytest.mark.thorough
 @needs_compiler
 def test_recordings_are_compared_in_batch_and_in_stream(recordings, tmp_path, monkeypatch):
     monkeypatch.setenv("GPUSCALP_RECORDINGS", str(tmp_path))

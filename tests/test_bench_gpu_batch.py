@@ -27,6 +27,7 @@ def small(monkeypatch):
     monkeypatch.setattr(bench_gpu_batch, "card", lambda _: bench_gpu_batch.Card(132, 128, 1.98e9))
 
 
+@pytest.mark.thorough
 @needs_compiler
 @pytest.mark.usefixtures("small")
 def test_features_are_compared_and_held_against_a_ceiling():
@@ -135,6 +136,7 @@ def test_synthetic_rows_have_all_classes_and_join_without_a_jump():
     assert len(chunks[0].chunk.features) == 5
 
 
+@pytest.mark.thorough
 @needs_compiler
 def test_training_tells_memory_as_a_share_of_the_float_matrix(monkeypatch, capsys):
     monkeypatch.setattr(gpu_training, "ROUNDS", 2)

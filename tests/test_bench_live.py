@@ -27,6 +27,7 @@ def answer():
     return found
 
 
+@pytest.mark.thorough
 def test_answer_has_the_keys_that_are_promised(answer):
     assert answer["symbols"] == 4
     assert set(answer["stages"]) == STAGES
@@ -44,6 +45,7 @@ def test_answer_has_the_keys_that_are_promised(answer):
     assert 0 < answer["watching"]["settle_p50_ms"] <= answer["watching"]["settle_p99_ms"]
 
 
+@pytest.mark.thorough
 def test_everything_that_is_sent_is_taken(answer):
     assert answer["lost"] == answer["rejects"] == answer["gaps"] == answer["off_tick"] == 0
     assert answer["late"] == answer["duplicates"] == answer["unsynced"] == answer["conflated"] == 0
@@ -54,6 +56,7 @@ def test_everything_that_is_sent_is_taken(answer):
     assert answer["trees"] == 5 * 2 * 3
 
 
+@pytest.mark.thorough
 def test_message_that_the_sender_withholds_counts_as_lost_and_shows_as_a_gap(tmp_path):
     found = whole.measure(tmp_path, symbols=3, rate=300, duration_s=2.0, rounds=1, withhold=10)
     # One in ten of the messages of the time that counts is counted and not sent: of two seconds, or of more.
@@ -62,6 +65,7 @@ def test_message_that_the_sender_withholds_counts_as_lost_and_shows_as_a_gap(tmp
     assert found["gaps"] > 0
 
 
+@pytest.mark.thorough
 def test_copies_of_a_second_connection_are_sent_and_dropped(tmp_path):
     found = whole.measure(tmp_path, symbols=3, rate=300, duration_s=1.0, redundancy=2, rounds=1)
     assert found["lost"] == found["gaps"] == 0
@@ -69,6 +73,7 @@ def test_copies_of_a_second_connection_are_sent_and_dropped(tmp_path):
     assert found["messages"] / 2 * 0.8 < found["duplicates"] <= found["messages"] / 2
 
 
+@pytest.mark.thorough
 def test_frames_bring_intents_orders_and_refusals(tmp_path):
     found = frame_close.measure(tmp_path, symbols=40, rate=2_000, frames=60, warm_up=10)
     assert found["frames"] == 60

@@ -38,6 +38,7 @@ def test_figures_are_those_of_the_frames_in_the_slices(tmp_path):
     assert found["frame_ms"]["p99_rise_pct"] < -50
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_session_is_watched_and_left_alone_in_turn(tmp_path):
     found = watched.measure(tmp_path, symbols=3, rate=300, slice_s=2.5, rounds=1, trees=2)

@@ -14,6 +14,7 @@ from gpuscalp.schema import NS_PER_MS, NS_PER_S, TICK, Channel, Quality, TickKin
 from tests import naive_frames
 from tests.host_shim.same_bits import assert_same_bits
 from tests.random_ticks import START_NS, cuts, instruments, random_ticks, split
+from tests.thorough import examples
 
 WARM_UP = 12
 
@@ -67,7 +68,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(options=streams, config=configs, block_frames=st.sampled_from([1, 7, 4096]))
 def test_frames_equal_the_oracle(options, config, block_frames):
     ticks = random_ticks(**options)
@@ -94,7 +95,7 @@ def test_frames_equal_the_oracle(options, config, block_frames):
     assert_same_bits(joined(blocks, "mark"), np.array([frame.mark for frame in wanted.frames]), "mark")
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(options=streams, config=configs, cut_seed=st.integers(0, 2**32 - 1), block=st.sampled_from([1, 3, 64]))
 def test_any_split_into_batches_gives_the_same_frames(options, config, cut_seed, block):
     ticks = random_ticks(**options)

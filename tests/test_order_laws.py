@@ -27,6 +27,7 @@ from tests.street import (
     Street,
     quiet,
 )
+from tests.thorough import examples
 
 FRAMES = st.lists(DOUBTFUL_FRAME, min_size=5, max_size=30)
 STOPS = st.none() | st.tuples(
@@ -85,7 +86,7 @@ def check_end(street: Street) -> None:
     assert street.trader.account.cash_e8 == street.broker.account.cash_e8
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(FRAMES, ORDERS, LATENCY, st.sampled_from(["next", "last"]), st.integers(0, 3), STOPS)
 def test_orders_never_exceed_what_was_meant_and_none_is_left(
     frames: list[dict[str, Any]],
@@ -101,7 +102,7 @@ def test_orders_never_exceed_what_was_meant_and_none_is_left(
     check_fills(street)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(FRAMES, ORDERS, LATENCY, st.integers(0, 3), st.sets(st.integers(0, 29), max_size=4))
 def test_restart_changes_nothing(
     frames: list[dict[str, Any]],
@@ -120,7 +121,7 @@ def test_restart_changes_nothing(
     assert (first.sent, first.cancelled, first.fills) == (second.sent, second.cancelled, second.fills)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(FRAMES, ORDERS)
 def test_what_is_held_is_protected_at_once(frames: list[dict[str, Any]], orders: dict[str, Any]) -> None:
     """Without latency: after each step a bracket of the whole position is alive, or the exit is."""
@@ -147,7 +148,7 @@ def test_what_is_held_is_protected_at_once(frames: list[dict[str, Any]], orders:
                 assert all(order.side * held < 0 for order in found)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(FRAMES, ORDERS, LATENCY, st.integers(0, 3))
 def test_no_entry_is_filled_after_nothing_may_be_opened(
     frames: list[dict[str, Any]], orders: dict[str, Any], latency: tuple[float, float], seed: int

@@ -18,6 +18,7 @@ from gpuscalp.schema import NS_PER_MS, TICK, TickKind
 from tests import naive
 from tests.host_shim.same_bits import assert_same_bits
 from tests.random_ticks import START_NS, cuts, instruments, random_ticks, split
+from tests.thorough import examples
 
 # Frames of 20 ms with a tick every 8: the longest window fills within a few thousand ticks.
 GRID = GridConfig(frame_ms=20, lateness_ms=10, stale_ms=200, max_gap_ms=4_000)
@@ -88,7 +89,7 @@ hostile = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(seed=seeds, cut_seed=seeds, options=hostile, symbols=st.integers(1, 3))
 def test_any_split_gives_the_same_bits_in_batch_and_in_stream(seed, cut_seed, options, symbols):
     ticks = market(seed, symbols, **options)
@@ -106,14 +107,14 @@ def test_batches_of_one_tick_give_the_same_bits():
     stream(2, singles).assert_same(wanted)
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(seed=seeds, threads=st.integers(1, 4), chunk=st.sampled_from([1, 2, 63, 500, 511, 512, 513, 8192]))
 def test_threads_and_chunk_size_do_not_change_the_bits(seed, threads, chunk):
     ticks = market(seed, count=2_500 if chunk > 2 else 600, silences=1, silence_ms=5_000.0)
     batch(2, [ticks], threads=threads, chunk_frames=chunk).assert_same(batch(2, [ticks], threads=1))
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(seed=seeds, places=st.lists(st.integers(0, 3_000), min_size=1, max_size=4), options=hostile)
 def test_stream_restored_from_a_checkpoint_goes_on_as_if_never_stopped(seed, places, options):
     ticks = market(seed, count=3_000, **options)
@@ -145,7 +146,7 @@ def test_state_of_a_stream_on_the_cpu_can_be_had_without_a_copy():
     assert not np.shares_memory(copied_[large], seen[large])
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(seed=seeds, change_seed=seeds, share=st.floats(0.05, 0.95), options=hostile)
 def test_changing_what_arrives_later_changes_no_closed_frame(seed, change_seed, share, options):
     ticks = market(seed, count=3_000, **options)

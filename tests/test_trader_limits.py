@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gpuscalp.orders import IntentKind, MarketRow, Order
 from gpuscalp.risk.gate import RiskState
 from gpuscalp.trader import StepReport, Trader
+from tests.thorough import examples
 from tests.trading import E8, INSTRUMENTS, fill, market, signals, step, trader
 
 STEP = st.tuples(
@@ -24,7 +25,7 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     steps=st.lists(STEP, min_size=5, max_size=40),
     order_usdt=st.floats(90, 4_000),

@@ -338,7 +338,12 @@ def test_requests_that_make_no_sense_are_refused(tmp_path: Path, arguments: Any,
 
 @pytest.mark.parametrize(
     ("names", "venue"),
-    [(USDM_2024, "binance_usdm"), (BTC_2023, "binance_usdm"), (NEXO, "binance_spot"), (SUSHI, None)],
+    [
+        pytest.param(USDM_2024, "binance_usdm", marks=pytest.mark.thorough),
+        (BTC_2023, "binance_usdm"),
+        (NEXO, "binance_spot"),
+        (SUSHI, None),
+    ],
     ids=["2024", "2023", "nexo", "capture"],
 )
 def test_recording_is_told_whole(

@@ -22,6 +22,7 @@ from gpuscalp.execution.messages import OrderKind, OrderRequest, Report, ReportK
 from gpuscalp.orders import Order
 from tests.backtest.market import order as order_of
 from tests.backtest.rows import E8, INSTRUMENT, random_rows
+from tests.thorough import examples
 
 PAPER = PaperConfig(
     request=LegConfig(low_ms=2.0), reply=LegConfig(low_ms=0.0), percent_price_up=10.0, percent_price_down=0.01
@@ -90,7 +91,7 @@ def play(seed: int, wander: int) -> Run:
     return run
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from((0, 1, 3)))
 def test_parts_of_every_trade_add_up_to_the_cash_that_changed_hands(seed: int, wander: int) -> None:
     run = play(seed, wander)

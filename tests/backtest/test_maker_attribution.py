@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gpuscalp.backtest.ledger import Ledger
 from gpuscalp.open_orders import is_protective
 from tests.street import E8, FRAME, LATENCY, ORDERS, Street, quiet
+from tests.thorough import examples
 
 FRAMES = st.lists(FRAME, min_size=5, max_size=25)
 FEES = st.sampled_from([(5.3, 1.7), (1.0, 0.0), (2.0, -0.7)])
@@ -29,7 +30,7 @@ def traded(frames: list[dict[str, Any]], street: Street) -> Ledger:
     return ledger
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(FRAMES, ORDERS, LATENCY, FEES)
 def test_parts_add_up_and_who_rested_pays_the_makers_fee(
     frames: list[dict[str, Any]],

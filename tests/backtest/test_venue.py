@@ -15,6 +15,7 @@ from gpuscalp.config import CostConfig, LegConfig, PaperConfig
 from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.execution.messages import OrderKind, OrderRequest, Report, ReportKind, TimeInForce
 from tests.backtest.rows import E8, INSTRUMENT, MS, NOW, Rows, random_rows
+from tests.thorough import examples
 
 COST = CostConfig(taker_fee_bps=5.0, maker_fee_bps=2.0)
 LEGS = st.sampled_from(
@@ -133,7 +134,7 @@ def told_what_matters(
     return reports, venue
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(MARKET, SENT, PAPER, st.sampled_from((200, 3_000, 100_000)), st.lists(st.integers(0, 400), max_size=6))
 def test_reports_are_those_of_a_broker_that_is_told_every_row(
     market: dict[str, Any], sent: list[Any], paper: PaperConfig, start: int, cuts: list[int]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.exchange.conftest import SECRETS, Bench, e8
+from tests.thorough import examples
 
 KEYS = st.sampled_from(sorted(SECRETS))
 SIDES = st.sampled_from(["BUY", "SELL"])
@@ -125,4 +126,4 @@ class Market(RuleBasedStateMachine):
 
 
 TestMarket = Market.TestCase
-TestMarket.settings = settings(max_examples=40, stateful_step_count=40)
+TestMarket.settings = settings(max_examples=examples(40), stateful_step_count=40)

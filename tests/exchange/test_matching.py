@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from gpuscalp.exchange.book import ReplayBook
 from gpuscalp.exchange.matching import Match, Matcher, Prevented
 from gpuscalp.exchange.orders import Event, Order
+from tests.thorough import examples
 
 
 def _order(number: int, side: int, price: int, qty: int, owner: int = 0, prevention: str = "NONE") -> Order:
@@ -139,7 +140,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(_STEPS)
 def test_nothing_is_taken_twice_and_no_taker_is_better_off_than_the_book(
     steps: list[tuple[str, int, int, int, int]],

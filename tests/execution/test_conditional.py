@@ -28,6 +28,7 @@ from tests.execution.market import (
     trade,
 )
 from tests.execution.market import request as asked
+from tests.thorough import examples
 
 
 def held_long(**changes: object) -> PaperBroker:
@@ -137,7 +138,7 @@ SCRIPT = st.lists(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(SCRIPT, st.sampled_from(["next", "last"]), st.sampled_from([0.0, 3.0]))
 def test_no_stop_fills_before_its_price_was_traded(script: list, meets: str, late_ms: float) -> None:  # type: ignore[type-arg]
     target = broker(meets=meets, request=LegConfig(low_ms=late_ms))

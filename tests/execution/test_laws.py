@@ -30,8 +30,9 @@ from tests.execution.market import (
     request,
     trade,
 )
+from tests.thorough import examples
 
-EXAMPLES = 80
+EXAMPLES = examples(80)
 SCRIPT = st.lists(
     st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, SUBMIT, STOP, CANCEL, MARK),
     min_size=30,
@@ -193,7 +194,7 @@ def _filled_by_time(script: list, latency_ms: int, options: dict, price: int, qt
 
 
 @pytest.mark.parametrize("queue", ["pessimistic", "proportional"])
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.lists(st.one_of(BOOK, TRADE, TRADE), min_size=20, max_size=40),
     st.integers(0, 20),
@@ -220,7 +221,7 @@ def test_more_latency_never_fills_earlier(
 
 
 @pytest.mark.parametrize("kinder", ["proportional", "probabilistic"])
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.lists(st.one_of(BOOK, TRADE, TRADE), min_size=20, max_size=40),
     st.integers(0, 20),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.execution import naive
 from tests.execution.market import BOOK, CANCEL, E8, MS, SUBMIT, TRADE, broker, levels, play
+from tests.thorough import examples
 
 
 def _naive_fills(script: list[tuple]) -> list[list[object]]:  # type: ignore[type-arg]
@@ -28,7 +29,7 @@ def _naive_fills(script: list[tuple]) -> list[list[object]]:  # type: ignore[typ
     return oracle.fills
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.lists(st.one_of(BOOK, BOOK, TRADE, TRADE, SUBMIT, SUBMIT, CANCEL), min_size=20, max_size=60))
 def test_fills_are_those_of_the_plain_loops(script: list[tuple]) -> None:  # type: ignore[type-arg]
     # Requests between two market events, never at the instant of one: the order at one instant is tested

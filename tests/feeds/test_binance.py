@@ -25,6 +25,7 @@ from gpuscalp.feeds.messages import (
     Ticker,
     Trade,
 )
+from tests.thorough import examples
 
 E = 1_721_347_022_504
 NS = E * 1_000_000
@@ -152,7 +153,7 @@ DECIMAL = st.integers(0, 10**17).map(lambda e8: (e8, f"{e8 // 10**8}.{e8 % 10**8
 LEVELS = st.lists(st.tuples(DECIMAL.filter(lambda made: made[0] > 0), DECIMAL), max_size=20)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     depth=st.sampled_from([5, 10, 20]),
     ids=st.lists(st.integers(0, 2**63 - 1), min_size=3, max_size=3, unique=True).map(sorted),
@@ -172,7 +173,7 @@ def test_partial_book_comes_back_as_it_was_written(
     assert Decoder().decode(message.replace(", ", ",").replace(": ", ":").encode()) == made
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     side=st.sampled_from(["BUY", "SELL"]),
     numbers=st.tuples(DECIMAL, DECIMAL, DECIMAL.filter(lambda made: made[0] > 0)),

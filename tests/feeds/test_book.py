@@ -14,6 +14,7 @@ from gpuscalp.feeds import book as book_module
 from gpuscalp.feeds.book import BookEvent, BookState, LocalBook
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels
 from gpuscalp.schema import Quality
+from tests.thorough import examples
 
 FLAGGED = int(Quality.GAP | Quality.RESYNC)
 
@@ -35,7 +36,7 @@ def naive_top(levels: dict[int, int], *, best_is_high: bool) -> tuple[list[int],
 SIDE = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), max_size=12)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(SIDE, SIDE, st.lists(st.tuples(SIDE, SIDE), max_size=25))
 def test_levels_are_those_of_a_plain_dict(
     bids: Levels, asks: Levels, updates: list[tuple[Levels, Levels]]

@@ -15,6 +15,7 @@ from gpuscalp.feeds.book import BookState, LocalBook, level_array
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels
 from gpuscalp.schema import Quality
 from tests.feeds.naive_book import NaiveBook
+from tests.thorough import examples
 
 # Few prices, so that levels meet, cross and pass the twentieth; quantities that are no round numbers.
 QTY = st.one_of(st.just(0), st.integers(1, 3), st.integers(1, 2**62))
@@ -63,7 +64,7 @@ def _compare(ours: LocalBook, naive: NaiveBook) -> None:
 
 
 @pytest.mark.parametrize(("levels_max", "limits"), [(25, ()), (50_000, ()), (50_000, LIMITS)])
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(
     snapshot=st.tuples(LEVELS, LEVELS) | DEEP,
     steps=st.lists(STEP, max_size=20) | st.lists(MOVES, max_size=8),
@@ -97,7 +98,7 @@ def test_book_is_that_of_plain_dicts_whatever_comes(
             _compare(ours, naive)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.tuples(LEVELS, LEVELS, st.booleans()), min_size=1, max_size=8))
 def test_book_keeps_its_own_copy_of_what_waits(updates: list[tuple[Levels, Levels, bool]]) -> None:
     # The reader of messages writes the levels of the next chunk over those of the last.

@@ -17,6 +17,7 @@ from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.feeds.messages import DepthSnapshot
 from gpuscalp.schema import E8, Instrument, Quality, TickKind
+from tests.thorough import examples
 
 CONFIG = FeedConfig()
 START_MS = 1_700_000_000_000
@@ -112,7 +113,9 @@ def test_live_ticks_are_the_bits_of_an_imported_recording(excerpt, tmp_path):
         assert ingest.off_tick_count == 0
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
+@settings(
+    max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example]
+)
 @given(data=st.data())
 def test_two_connections_give_the_ticks_of_one_whoever_dies(data):
     messages = _mixed(10)
@@ -141,7 +144,9 @@ def test_two_connections_give_the_ticks_of_one_whoever_dies(data):
     assert not (got["quality"] & Quality.GAP).any()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
+@settings(
+    max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example]
+)
 @given(data=st.data())
 def test_books_over_two_connections_are_those_of_one_whoever_comes_late(data):
     # What waits for another connection has left the reader's arrays by the time that it is used.

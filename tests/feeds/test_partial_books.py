@@ -20,6 +20,7 @@ from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels, PartialBook
 from gpuscalp.schema import E8, Instrument, Quality, TickKind
 from tests.feeds.test_market import market
+from tests.thorough import examples
 
 START_MS = 1_700_000_000_000
 BROKEN = int(Quality.GAP | Quality.RESYNC)
@@ -58,7 +59,7 @@ def ingest() -> Ingest:
 SIDE = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), max_size=24)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.lists(st.tuples(SIDE, SIDE, st.integers(1, 3), st.integers(0, 1)), min_size=1, max_size=12))
 def test_book_is_the_newest_message_whatever_came_before(
     told: list[tuple[Levels, Levels, int, int]],
@@ -195,7 +196,7 @@ def test_partial_stream_beside_the_diff_stream_is_counted_and_set_aside() -> Non
     assert len(subject.take()) == 0
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(data=st.data())
 def test_two_connections_give_the_rows_of_one_and_nothing_is_held(data: Any) -> None:
     """Whoever brings a message first; what both have lost marks one row; nothing waits for anything."""

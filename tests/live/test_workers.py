@@ -140,7 +140,15 @@ def recovered(reason: str):
 
 @pytest.mark.parametrize(
     "kind",
-    ["out_of_memory", "illegal_address", "hang", "wrong_answer", "killed", "device_lost"],
+    [
+        "out_of_memory",
+        "hang",
+        "wrong_answer",
+        "killed",
+        # To the session they are what the first is: tests/worker/test_failures.py tells them apart.
+        pytest.param("illegal_address", marks=pytest.mark.thorough),
+        pytest.param("device_lost", marks=pytest.mark.thorough),
+    ],
 )
 def test_a_leading_worker_that_fails_costs_one_frame_and_is_replaced(material, alone, tmp_path, kind):
     found = run(material, tmp_path / "session", [f"{kind}:at_frame={AT_FRAME}"], until=recovered(kind))

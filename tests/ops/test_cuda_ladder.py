@@ -184,7 +184,7 @@ def test_batch_gives_the_bits_of_the_cpu(rng, drop, seed):
 
 @needs_compiler
 @pytest.mark.parametrize("seed", [None, 1, 2])
-@pytest.mark.parametrize("threads", [1, 2, 8, 64])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.thorough), 8, 64])
 @covers("ladder", "batch_moments", "batch_spectrum")
 def test_batch_does_not_depend_on_the_threads_of_a_block(rng, threads, seed):
     """Levels that look back further than a block has threads take the other way through shared memory."""

@@ -14,6 +14,7 @@ from gpuscalp.errors import MemberError, ShapeError
 from gpuscalp.ops.forest import TILE_ROWS, WALK_ROWS_MAX, Forest, ForestScratch, predict_margins
 from tests.host_shim.same_bits import assert_same_bits
 from tests.ops.forests import random_forest, random_rows, walk
+from tests.thorough import examples
 
 # At, below and over the edges between the two kernels, of a vector, and of a tile.
 ROW_COUNTS = (
@@ -60,7 +61,7 @@ def test_margins_of_every_depth(rng, depth, full):
 
 
 @given(seed=st.integers(0, 2**32), depths=st.lists(st.integers(0, 10), max_size=8), rows=st.integers(0, 70))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_margins_of_random_forests(seed, depths, rows):
     rng = np.random.default_rng(seed)
     members, classes, features = (int(count) for count in rng.integers(1, 4, 3))
@@ -303,7 +304,7 @@ def test_unknown_arrays_formats_and_counts_are_refused():
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_random_damage_is_refused_or_harmless(seed):
     """Whatever a file says, it is refused, or it is a forest that the plain walk agrees with."""
     rng = np.random.default_rng(seed)

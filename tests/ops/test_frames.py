@@ -14,6 +14,7 @@ from gpuscalp.schema import TICK, Channel, Quality, TickKind
 from tests import naive_frames
 from tests.host_shim.same_bits import assert_same_bits
 from tests.random_ticks import random_ticks
+from tests.thorough import examples
 
 FRAME_NS = 100 * 1_000_000
 NAN = math.nan
@@ -175,7 +176,7 @@ def test_empty_queues_give_missing_not_infinite():
     ).all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     seed=st.integers(0, 2**32 - 1),
     symbols=st.sampled_from([1, 2, 5]),

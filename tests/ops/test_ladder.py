@@ -15,6 +15,7 @@ from gpuscalp.ops.ladder_codes import Op, Stat
 from gpuscalp.schema import Channel
 from tests import naive
 from tests.host_shim.same_bits import assert_same_bits
+from tests.thorough import examples
 
 # Of the root mean square of the column: float32 rounds to 6e-8, and a window of 512 is nine roundings deep.
 TOLERANCE = 1e-5
@@ -220,7 +221,7 @@ def test_stream_equals_batch_for_the_longest_windows(rng):
     assert_same_bits(stream(WIDE, channels), batch(WIDE, channels))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     seed=st.integers(0, 2**32 - 1),
     kept=st.sets(st.integers(0, len(GROUPS) - 1), min_size=1, max_size=3),

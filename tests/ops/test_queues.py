@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.ops import display, queues
 from tests.execution.plain_queues import PlainBook, share
+from tests.thorough import examples
 
 # A step of time of 0 is frequent: what one instant tells twice must count once.
 AT = st.sampled_from((0, 0, 1, 1, 2, -1))
@@ -136,7 +137,7 @@ def step(made: Arrays, plain: PlainBook, kind: str, at: int, what: list[Any]) ->
                 plain.sides[sign].take(price, min(left, most))
 
 
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(SCRIPT, POWER)
 def test_every_step_leaves_what_plain_loops_leave(script: list[Any], power: int) -> None:
     made, plain = Arrays(power), PlainBook(power)
@@ -155,7 +156,7 @@ def test_quotes_that_improve_push_the_farthest_level_out() -> None:
     assert made.head[0, display.END] - made.head[0, display.FIRST] == display.MOST_LEVELS
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     st.integers(0, 2**62 - 1), st.integers(0, 2**62 - 1), st.integers(0, 2**62 - 1), st.integers(1, 6),
     st.integers(0, 61),

@@ -14,6 +14,7 @@ from gpuscalp.errors import DecodeError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.messages import DepthUpdate, Ignored, MarkPrice, PartialBook, Ticker, Trade
 from gpuscalp.ops import wire
+from tests.thorough import examples
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "1000SHIBUSDT")
 MESSAGES = [
@@ -85,7 +86,7 @@ def test_usual_messages_are_read_as_the_decoder_reads_them():
     assert _check([]) == 0
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     index=st.integers(0, len(MESSAGES) - 1),
     edits=st.lists(

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from gpuscalp.registry import ALIASES, Registry
 from gpuscalp.registry.listing import list_models
 from gpuscalp.registry.promotion import prune
+from tests.thorough import examples
 
 WHICH = st.integers(0, 2)
 ALIAS = st.sampled_from(ALIASES)
@@ -125,6 +126,9 @@ def test_any_acts_in_any_order_give_what_plain_lists_say(tiny):
     run_state_machine_as_test(
         type("Machine", (Machine,), {"tiny": tiny}),
         settings=settings(
-            max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(30),
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

@@ -8,6 +8,7 @@ from benchmarks import bench_worker
 from gpuscalp.errors import DeviceError
 
 
+@pytest.mark.thorough
 def test_benchmark_times_every_part_and_both_takeovers():
     result = bench_worker.run(symbols=3, ticks_per_frame=30, frames=20)
     assert result["frames"] == 20
