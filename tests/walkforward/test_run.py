@@ -31,7 +31,7 @@ from tests.walkforward.market import CONFIG, write_market
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    return write_market(tmp_path_factory.mktemp("market") / "archive")
+    return write_market(tmp_path_factory.mktemp("market") / "archive", duration_s=150)
 
 
 @pytest.fixture(scope="module")
