@@ -297,3 +297,14 @@ def test_order_that_comes_with_a_state_meets_it_and_one_before_it_does_not(early
     book(target, 1, [(99, 9)], [(101, 9)])
     target.submit(request(1, 1, 1), 2 * MS - early_ns)
     assert [each[1] for each in fills(book(target, 2, [(99, 9)], [(102, 9)]))] == [price]
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_order_that_the_book_moves_onto_fills_at_its_own_limit_as_far_as_that_shows(side: int) -> None:
+    target = broker()
+    book(target, 1, [(98, 9)], [(102, 9)])
+    target.submit(request(1, side, 5, 100), MS)
+    target.advance(MS)
+    onto, away = [(100 - side, 1), (100, 2), (100 + side, 9)], [(100 - 2 * side, 9)]
+    reports = book(target, 2, *((away, onto) if side > 0 else (onto, away)))
+    assert fills(reports) == [(1, 100, 1, True), (1, 100, 2, True)]

@@ -240,3 +240,10 @@ def test_size_is_told_by_what_its_orders_turned_over():
     assert larger["pnl_bps"] == pytest.approx(15.0)
     assert (larger["spread_bps"], larger["impact_bps"]) == (pytest.approx(-2.0), pytest.approx(-4.0))
     assert larger["cancelled_share"] == pytest.approx(0.2)
+
+
+def test_fee_that_eats_the_profit_and_turnover_of_a_day_are_those_of_all_trades():
+    """Four trades of 200 both ways that won 0.4 each before fees, in 3,107 s, with 1,000."""
+    _, found = judged(recorded(winners(4), fee=0.1), recorded(winners(3)))
+    assert found.break_even_bps[0] == pytest.approx(1e4 * 1.6 / 800)
+    assert found.turnover_per_day == pytest.approx(0.8 * 86_400 / 3_107, rel=1e-3)
