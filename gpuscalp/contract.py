@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gpuscalp.config import TrainConfig
-from gpuscalp.errors import FeatureMismatchError, ModelError
+from gpuscalp.errors import UNREADABLE, FeatureMismatchError, ModelError
 from gpuscalp.labels import CLASSES
 from gpuscalp.schema import F32, F64
 
@@ -228,7 +228,7 @@ def decode(data: bytes, where: str) -> Contract:
                 fix="train it again",
             )
         return msgspec.json.decode(data, type=Contract)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"not a contract: {error}", where=where) from None
 
 

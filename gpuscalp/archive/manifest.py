@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp import __version__
-from gpuscalp.errors import ArchiveError, DeadlineError, UsageError
+from gpuscalp.errors import UNREADABLE, ArchiveError, DeadlineError, UsageError
 from gpuscalp.files import replace_file
 from gpuscalp.schema import NS_PER_MS, Instrument
 
@@ -196,7 +196,7 @@ def load(archive: Path) -> Manifest:
                 fix="import the sources again with this version",
             )
         return msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ArchiveError(
             f"the manifest is damaged: {error}",
             where=str(path),
