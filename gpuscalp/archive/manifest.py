@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gpuscalp import __version__
 from gpuscalp.errors import UNREADABLE, ArchiveError, DeadlineError, UsageError
@@ -36,7 +36,7 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     venue: str
     symbol: str
     day: str
-    table: str
+    table: Annotated[str, Meta(pattern="^(trades|quotes|books|marks)$")]
     path: str
     rows: int
     first_recv_ns: int

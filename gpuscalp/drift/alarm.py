@@ -99,16 +99,20 @@ class Floor:
 
         Raises
         ------
-        ModelError    they are not of these columns
+        ModelError    one is missing, or they are not of these columns
         """
-        block_ns, rows = (int(value) for value in arrays["blocks"])
-        shares, found = arrays["shares"], arrays["psi"]
+        try:
+            blocks, shares, found = (arrays[name] for name in ("blocks", "shares", "psi"))
+        except KeyError as error:
+            raise ModelError("a part of the floor is missing", where=str(error)) from None
+        forms = (blocks.dtype, blocks.shape, shares.dtype, shares.shape, found.dtype, found.shape)
         groups = len(group_columns(names))
-        if shares.shape != (len(names), BINS) or found.ndim != 2 or found.shape[1] != groups or block_ns <= 0:
+        wanted = (np.int64, (2,), np.float64, (len(names), BINS), np.float64, (*found.shape[:1], groups))
+        if forms != wanted or blocks[0] <= 0:
             raise ModelError(
                 "the blocks of the training are not of these columns", where="floor", value=shares.shape
             )
-        return cls(block_ns, rows, shares, found)
+        return cls(int(blocks[0]), int(blocks[1]), shares, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,7 +320,11 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ArchiveError, match="missing"):
         Archive.open(root)
-    for change in ((text[:50], "damaged"), (text.replace('"format": 1', '"format": 9'), "format 9")):
+    for change in (
+        (text[:50], "damaged"),
+        (text.replace('"format": 1', '"format": 9'), "format 9"),
+        (text.replace('"table": "trades"', '"table": "trade"'), "damaged"),
+    ):
         (root / NAME).write_text(change[0])
         with pytest.raises(ArchiveError, match=change[1]):
             Archive.open(root)
