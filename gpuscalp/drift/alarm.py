@@ -105,12 +105,12 @@ class Floor:
             blocks, shares, found = (arrays[name] for name in ("blocks", "shares", "psi"))
         except KeyError as error:
             raise ModelError("a part of the floor is missing", where=str(error)) from None
-        forms = (blocks.dtype, blocks.shape, shares.dtype, shares.shape, found.dtype, found.shape)
-        groups = len(group_columns(names))
-        wanted = (np.int64, (2,), np.float64, (len(names), BINS), np.float64, (*found.shape[:1], groups))
+        forms = [f"{each.dtype}{list(each.shape)}" for each in (blocks, shares, found)]
+        groups = [*found.shape[:1], len(group_columns(names))]
+        wanted = ["int64[2]", f"float64{[len(names), BINS]}", f"float64{groups}"]
         if forms != wanted or blocks[0] <= 0:
             raise ModelError(
-                "the blocks of the training are not of these columns", where="floor", value=shares.shape
+                "the blocks of the training are not of these columns", where="floor", value=", ".join(forms)
             )
         return cls(int(blocks[0]), int(blocks[1]), shares, found)
 

@@ -90,7 +90,8 @@ class Guard:
                     where=f"guard.{name}",
                     value=f"{found[name].dtype}{list(found[name].shape)}",
                 )
-        return cls(**found)
+        limit = float(found.pop("limit"))
+        return cls(**found, limit=limit)
 
     def check_columns(self, count: int) -> None:
         """Refuse columns that a model of so many does not have.
