@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 from gpuscalp import zstd
 from gpuscalp.live import checkpoints
 
