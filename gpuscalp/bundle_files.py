@@ -29,7 +29,7 @@ def read_file(path: Path, spec: FileSpec) -> bytes:
         it is missing, outside the bundle, or not of the size and digest of the contract
     """
     parts = PurePosixPath(spec.path)
-    if parts.is_absolute() or ".." in parts.parts:
+    if parts.is_absolute() or ".." in parts.parts or "\0" in spec.path:
         raise MemberError("a file of the bundle lies outside it", where=spec.path)
     try:
         data = (path / parts).read_bytes()

@@ -7,6 +7,7 @@ Never: touches a disk or a model.
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Annotated, Final, Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gpuscalp.config import TrainConfig
-from gpuscalp.errors import FeatureMismatchError, ModelError
+from gpuscalp.errors import UNREADABLE, FeatureMismatchError, ModelError
 from gpuscalp.labels import CLASSES
 from gpuscalp.schema import F32, F64
 
@@ -89,7 +90,7 @@ class Block(Struct, frozen=True, forbid_unknown_fields=True):
             it is not of ``dtype``, or its bytes do not fill its shape
         """
         wanted = np.dtype(dtype).newbyteorder("<")
-        size = int(np.prod(self.shape, dtype=np.int64)) * wanted.itemsize
+        size = math.prod(self.shape) * wanted.itemsize
         if self.dtype != wanted.str or min(self.shape, default=0) < 0 or size != len(self.data):
             raise ModelError(
                 "a stored array does not have the form it claims",
@@ -228,7 +229,7 @@ def decode(data: bytes, where: str) -> Contract:
                 fix="train it again",
             )
         return msgspec.json.decode(data, type=Contract)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ModelError(f"not a contract: {error}", where=where) from None
 
 

@@ -18,6 +18,7 @@ from gpuscalp import __version__
 from gpuscalp.config import EngineConfig
 from gpuscalp.device import RequestedDevice, describe
 from gpuscalp.device_profile import DeviceProfile, Machine, NoProfile, Workload
+from gpuscalp.errors import UNREADABLE
 from gpuscalp.files import pretty, replace_file
 from gpuscalp.monitoring.nvml import CardSample, import_nvml, survey
 from gpuscalp.monitoring.nvml_cards import bus_numbers
@@ -59,7 +60,7 @@ def read_profile(path: Path, machine: Machine) -> DeviceProfile | NoProfile:
         profile = msgspec.json.decode(path.read_bytes(), type=DeviceProfile)
     except FileNotFoundError:
         return NoProfile(f"there is no device profile ({path})")
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         return NoProfile(f"the device profile {path} cannot be read ({error})")
     differs = profile.machine.differs(machine)
     if differs is not None:

@@ -32,9 +32,13 @@ The venue sending nonsense is a ``DecodeError`` and survivable; our own mistakes
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, Final
 
 from gpuscalp.redaction import redact
+
+# What decoding raises of bytes that are no such document: msgspec's errors and that of a text that is not
+# UTF-8 are ValueErrors, and what is nested too deep is the third kind.
+UNREADABLE: Final = (ValueError, RecursionError)
 
 
 class GpuscalpError(Exception):

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gpuscalp.archive.instruments import read_exchange_info
-from gpuscalp.errors import ConfigError, UsageError
+from gpuscalp.errors import UNREADABLE, ConfigError, UsageError
 from gpuscalp.exchange.server import ExchangeServer, ServeSpec
 from gpuscalp.exchange.source import ArchiveSource, RecordingSource, Source, SourceMessage, WholeBook
 from gpuscalp.exchange.venue import Account
@@ -146,7 +146,7 @@ def read_accounts(path: Path) -> tuple[Account, ...]:
         found = msgspec.toml.decode(path.read_bytes(), type=_AccountsFile).account
     except OSError as error:
         raise ConfigError(f"cannot read the accounts: {error.strerror}", where=str(path)) from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigError(str(error), where=str(path)) from None
     if len({item.api_key for item in found}) != len(found):
         raise ConfigError("an API key is given twice", where=str(path))

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import UNREADABLE, UsageError
 from gpuscalp.files import make_writable
 
 P = ParamSpec("P")
@@ -112,7 +112,7 @@ def require_same(file: Path, wanted: str, what: str, parts: str) -> None:
     """
     try:
         found = msgspec.json.decode(file.read_bytes())["hash"]
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (*UNREADABLE, KeyError, TypeError):
         found = None
     if found != wanted:
         raise UsageError(

@@ -168,15 +168,17 @@ def test_other_margins_fail_the_canary_even_with_a_fitting_digest(bundle):
 
 def test_canary_that_does_not_fill_its_shape_is_refused(bundle):
     canary = read_contract(bundle).canary
-    short = msgspec.structs.replace(canary.x, data=canary.x.data[:-4])
-    rewrite(bundle, seal=True, canary=msgspec.structs.replace(canary, x=short))
-    assert "form it claims" in refusal(bundle).what
+    for other in ({"data": canary.x.data[:-4]}, {"shape": (1 << 70,)}):
+        x = msgspec.structs.replace(canary.x, **other)
+        rewrite(bundle, seal=True, canary=msgspec.structs.replace(canary, x=x))
+        assert "form it claims" in refusal(bundle).what
 
 
 def test_file_outside_the_bundle_is_refused(bundle):
     forest = read_contract(bundle).forest
-    rewrite(bundle, seal=True, forest=msgspec.structs.replace(forest, path="../forest.npz"))
-    assert "outside" in refusal(bundle).what
+    for path in ("../forest.npz", "forest\0.npz"):
+        rewrite(bundle, seal=True, forest=msgspec.structs.replace(forest, path=path))
+        assert "outside" in refusal(bundle).what
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"format": 99}', b'{"format": 2}', b"\xff"])
@@ -306,7 +308,11 @@ def test_reference_of_other_columns_is_refused(bundle, name):
     path = bundle / "reference.npz"
     with np.load(path) as found:
         arrays = dict(found)
-    for changed, what in ((arrays[name][:, :1], "not of these columns"), (None, "missing")):
+    for changed, what in (
+        (arrays[name][:, :1], "not of these columns"),
+        (np.array(1), "not of these columns"),
+        (None, "missing"),
+    ):
         data = packed({key: value for key, value in (arrays | {name: changed}).items() if value is not None})
         path.write_bytes(data)
         rewrite(bundle, seal=True, reference=file_spec(path.name, data))

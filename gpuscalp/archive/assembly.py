@@ -10,6 +10,7 @@ import heapq
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from gpuscalp import __version__
@@ -120,9 +121,10 @@ class SourceRun:
         """Note how long after its trade an aggTrade was sent."""
         made = _MADE.search(raw)
         if made is not None and trade.aggregate and not self.known:
-            lag_ms = (trade.exch_ns - to_ns(int(made.group(1)))) // NS_PER_MS
-            if abs(lag_ms) <= _LAG_MS_MAX:
-                self.agg_trade_lags_ms[lag_ms] += 1
+            with suppress(DecodeError):  # no time: the trade has been taken all the same
+                lag_ms = (trade.exch_ns - to_ns(int(made.group(1)))) // NS_PER_MS
+                if abs(lag_ms) <= _LAG_MS_MAX:
+                    self.agg_trade_lags_ms[lag_ms] += 1
 
     def summary(self, gap_count: int) -> Source:
         """Return what the manifest keeps. ``lines`` = messages + rejects + set aside, where damage that is

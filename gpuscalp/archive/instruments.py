@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct, field
 
 from gpuscalp.archive.manifest import Manifest
-from gpuscalp.archive.source import open_content
-from gpuscalp.errors import DataError, DecodeError
+from gpuscalp.archive.source import content_of
+from gpuscalp.errors import UNREADABLE, DataError, DecodeError
 from gpuscalp.feeds.decimals import parse_e8
 from gpuscalp.schema import Instrument
 
@@ -40,11 +40,12 @@ def read_exchange_info(path: Path, venue: str, *, wanted: Collection[str] = ()) 
 
     Raises
     ------
+    UsageError
+        the file cannot be opened
     DataError
         the file is no exchangeInfo, or a wanted symbol, or every symbol in it, has no tick or step size
     """
-    with open_content(path) as (content, _):
-        return parse_exchange_info(content.read(), venue, where=str(path), wanted=wanted)
+    return parse_exchange_info(content_of(path), venue, where=str(path), wanted=wanted)
 
 
 def parse_exchange_info(
@@ -115,7 +116,7 @@ def split_fitting(
 def _symbols(content: bytes, where: str) -> list[_Symbol]:
     try:
         info = msgspec.json.decode(content, type=_ExchangeInfo)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise DataError(f"not an exchangeInfo: {error}", where=where) from None
     if not info.symbols:
         raise DataError("the exchangeInfo names no symbol", where=where)
@@ -130,7 +131,7 @@ def _instrument(item: _Symbol, venue: str, where: str) -> Instrument:
         tick, step = parse_e8(str(filters["PRICE_FILTER"]["tickSize"])), parse_e8(str(lot["stepSize"]))
         if tick <= 0 or step <= 0:
             raise DataError("tick and step size must be positive", where=where, value=item.symbol)
-        return Instrument(
+        found = Instrument(
             symbol=item.symbol,
             venue=venue,
             tick_size_e8=tick,
@@ -143,3 +144,6 @@ def _instrument(item: _Symbol, venue: str, where: str) -> Instrument:
         )
     except (KeyError, DecodeError) as error:
         raise DataError(f"symbol without usable filters: {error}", where=where, value=item.symbol) from None
+    if min(found.min_qty_e8, found.min_notional_e8, found.max_market_qty_e8) < 0:
+        raise DataError("the filters have a negative limit", where=where, value=item.symbol)
+    return found

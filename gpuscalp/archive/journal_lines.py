@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 from msgspec import Struct
 
-from gpuscalp.errors import JournalError
+from gpuscalp.errors import UNREADABLE, JournalError
 from gpuscalp.journal.blocks import MAGIC, Record, RecordKind
 from gpuscalp.journal.reader import JournalReader, read_records, segments_of
 
@@ -67,7 +67,7 @@ def _opening(segment: Path) -> str | None:
                 return msgspec.json.decode(record.body, type=_Opening).market
             if record.kind in _INPUTS:
                 return None
-    except (JournalError, msgspec.DecodeError):
+    except (JournalError, *UNREADABLE):
         pass  # whoever reads it as a whole accounts for the damage
     return None
 

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gpuscalp import __version__
-from gpuscalp.errors import ArchiveError, DeadlineError, UsageError
+from gpuscalp.errors import UNREADABLE, ArchiveError, DeadlineError, UsageError
 from gpuscalp.files import replace_file
 from gpuscalp.schema import NS_PER_MS, Instrument
 
@@ -36,7 +36,7 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     venue: str
     symbol: str
     day: str
-    table: str
+    table: Annotated[str, Meta(pattern="^(trades|quotes|books|marks)$")]
     path: str
     rows: int
     first_recv_ns: int
@@ -196,7 +196,7 @@ def load(archive: Path) -> Manifest:
                 fix="import the sources again with this version",
             )
         return msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ArchiveError(
             f"the manifest is damaged: {error}",
             where=str(path),

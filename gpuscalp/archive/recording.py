@@ -163,7 +163,10 @@ class RecordingReader:
         if not arrow or not colon:
             raise DecodeError("line of an unknown form", value=line[:80].decode("utf-8", "replace"))
         recv_ns = _seconds(stamp)
-        parts = urlsplit(url.decode("utf-8", "replace"))
+        try:
+            parts = urlsplit(url.decode("utf-8", "replace"))
+        except ValueError as error:
+            raise DecodeError(f"not a URL: {error}", value=url[:80].decode("utf-8", "replace")) from None
         if not parts.path.endswith("/depth"):
             return recv_ns, number, Ignored(kind=f"rest_{parts.path.rpartition('/')[2]}"[:40])
         symbol = parse_qs(parts.query).get("symbol", [""])[0].upper()

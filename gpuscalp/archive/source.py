@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ BLOCK_BYTES: Final = 1 << 18
 LINE_BYTES_MAX: Final = 1 << 24
 HEAD_BYTES: Final = 1 << 18
 
-_DAMAGE: Final = (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error)
+# What unpacking raises; bz2 and gzip an OSError without a number.
+_DAMAGE: Final = (EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def digest_of(path: Path) -> str:
@@ -51,11 +53,11 @@ def head_of(path: Path) -> bytes:
     try:
         with open_content(path) as (content, _):
             while len(head) < HEAD_BYTES:
-                block = content.read(HEAD_BYTES - len(head))
+                block = _read(path, content, HEAD_BYTES - len(head))
                 if not block:
                     return head
                 head += block
-    except (*_DAMAGE, DecodeError):
+    except DecodeError:
         pass
     return head[: head.rfind(b"\n") + 1] or head
 
@@ -78,13 +80,11 @@ def lines_of(path: Path, progress: list[int] | None = None) -> Iterator[bytes]:
     with open_content(path) as (content, raw):
         while True:
             try:
-                block = content.read(BLOCK_BYTES)
-            except _DAMAGE as error:
+                block = _read(path, content, BLOCK_BYTES)
+            except DecodeError:
                 if rest:
                     yield rest.removesuffix(b"\r")
-                raise DecodeError(
-                    "compressed file is damaged or cut", where=str(path), value=str(error)[:200]
-                ) from None
+                raise
             if progress is not None:
                 progress[0] = raw.tell()
             if not block:
@@ -99,6 +99,31 @@ def lines_of(path: Path, progress: list[int] | None = None) -> Iterator[bytes]:
         yield rest.removesuffix(b"\r")
     if progress is not None:
         progress[0] = path.stat().st_size  # a zip file ends in its directory, which is not read here
+
+
+def content_of(path: Path) -> bytes:
+    """Return the whole content of a file.
+
+    Raises
+    ------
+    UsageError, DecodeError
+        as ``open_content``, or the compressed stream is damaged or cut
+    """
+    with open_content(path) as (content, _):
+        return _read(path, content)
+
+
+def _read(path: Path, content: IO[bytes], size: int = -1) -> bytes:
+    try:
+        return content.read(size)
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DecodeError:
+    return DecodeError("compressed file is damaged or cut", where=str(path), value=str(error)[:200])
 
 
 @contextmanager
@@ -141,8 +166,8 @@ def open_content(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 def _open_zip(path: Path, raw: IO[bytes]) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(raw)
-    except zipfile.BadZipFile as error:
-        raise DecodeError("compressed file is damaged or cut", where=str(path), value=str(error)) from None
+    except (zipfile.BadZipFile, OSError, ValueError) as error:  # also offsets and names that are none
+        raise _damaged(path, error) from None
     except RuntimeError as error:  # a version of the format that is not known here
         raise _locked(path, error) from None
 
@@ -150,8 +175,8 @@ def _open_zip(path: Path, raw: IO[bytes]) -> zipfile.ZipFile:
 def _open_member(path: Path, archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     try:
         return archive.open(name)
-    except zipfile.BadZipFile as error:
-        raise DecodeError("compressed file is damaged or cut", where=str(path), value=str(error)) from None
+    except (zipfile.BadZipFile, OSError, ValueError) as error:  # also offsets and names that are none
+        raise _damaged(path, error) from None
     except RuntimeError as error:  # a password, or a compression that is not known here
         raise _locked(path, error) from None
 

@@ -208,7 +208,13 @@ def in_ticks(price_e8: I64, instrument: Instrument, what: str) -> I32:
             fix="the instrument is of another day or venue: import without --instruments, or with that day's",
         )
     if quotient.size and (int(quotient.max()) > _PX_MAX or int(quotient.min()) < 0):
-        raise ArchiveError("price does not fit in 32 bits of ticks", where=where, value=int(quotient.max()))
+        raise ArchiveError(
+            "price does not fit in 32 bits of ticks",
+            where=where,
+            value=f"{int(quotient.max())} ticks of {instrument.tick_size}",
+            fix="a damaged price is too large, or makes the observed tick size too small: take its line out, "
+            "and import into a new archive",
+        )
     return quotient.astype(np.int32)
 
 

@@ -325,7 +325,10 @@ def _split(line: bytes, width: int) -> list[str]:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         raise DecodeError("row is not text", value=repr(line[:80])) from None
-    fields = next(csv.reader([text])) if '"' in text else text.split(",")
+    try:
+        fields = next(csv.reader([text])) if '"' in text else text.split(",")
+    except csv.Error as error:
+        raise DecodeError("row is not CSV", value=str(error)) from None
     if len(fields) != width:
         raise DecodeError("wrong number of columns", value=f"{len(fields)} of {width}")
     return fields

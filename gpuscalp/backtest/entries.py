@@ -17,6 +17,7 @@ import numpy as np
 from gpuscalp.backtest.ledger import Trade
 from gpuscalp.contract import ColumnSpec
 from gpuscalp.ensemble import Ensemble, Signals
+from gpuscalp.errors import UNREADABLE
 from gpuscalp.labels import CLASSES
 from gpuscalp.orders import Order
 from gpuscalp.schema import F32, F64, FeatureChunk
@@ -191,7 +192,7 @@ def importance_ranks(bundle: Path) -> dict[str, int]:
     try:
         listed = msgspec.json.decode((bundle / "result.json").read_bytes())["importance"]
         return {str(item["name"]): rank for rank, item in enumerate(listed, start=1)}
-    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+    except (OSError, *UNREADABLE, KeyError, TypeError):
         return {}
 
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from gpuscalp.backtest.run import CONFIG_FILE, RESULT_FILE
-from gpuscalp.errors import DataError, UsageError
+from gpuscalp.errors import UNREADABLE, DataError, UsageError
 from gpuscalp.schema import E8, F64, I64
 
 
@@ -124,7 +124,7 @@ def exact_utc(at_ns: int) -> str:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise DataError("a file of the run cannot be read", where=str(path), value=str(error)) from error
     if not isinstance(found, dict):
         raise DataError("a file of the run holds something else", where=str(path), value=type(found).__name__)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp.config.trading import OrdersConfig
-from gpuscalp.errors import ConfigError
+from gpuscalp.errors import UNREADABLE, ConfigError
 from gpuscalp.redaction import has_secret, keep_environment
 
 ENV_PREFIX: Final = "GPUSCALP__"
@@ -68,7 +68,7 @@ def load(
                 where=str(path),
                 fix="name a readable file",
             ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise ConfigError(
                 f"not a TOML file: {error}", where=str(path), fix="configs/ of the project has examples"
             ) from None
@@ -196,7 +196,7 @@ def _assign(data: dict[str, Any], keys: list[str], value: object, *, where: str)
 def _literal(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except UNREADABLE:
         return text
 
 

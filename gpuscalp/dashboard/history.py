@@ -12,11 +12,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, final
 
-import msgspec
 import numpy as np
 
 from gpuscalp.dashboard.events import event_of
-from gpuscalp.errors import DecodeError, JournalError
+from gpuscalp.errors import UNREADABLE, DecodeError, JournalError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.messages import Ticker
 from gpuscalp.journal.blocks import Record, RecordKind
@@ -106,7 +105,7 @@ class History:
                 if taker is not None:
                     taker(record)
                 self._note(record)
-            except (JournalError, msgspec.MsgspecError):
+            except (JournalError, *UNREADABLE):
                 continue
         if records and records[-1].recv_ns - self._sampled_ns >= STEP_MS * NS_PER_MS:
             self._sample(records)

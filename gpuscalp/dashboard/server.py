@@ -23,7 +23,7 @@ from aiohttp import web
 
 from gpuscalp.dashboard.access import TOKEN_FILE, Access, hosts_of, open_token
 from gpuscalp.dashboard.watch import Watch
-from gpuscalp.errors import DeadlineError, GpuscalpError, NotRunningError, UsageError
+from gpuscalp.errors import UNREADABLE, DeadlineError, GpuscalpError, NotRunningError, UsageError
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.records import Command
 from gpuscalp.user import user_name
@@ -338,7 +338,7 @@ class DashboardServer:
             return _refused(401, f"wrong token; it stands in {TOKEN_FILE} of the session's directory")
         try:
             command = msgspec.json.decode(await request.read(), type=_Stop).command
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             return _refused(400, str(error))
         if command == "check":
             return _json({"command": command})

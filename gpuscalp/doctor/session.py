@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from gpuscalp.doctor.check import Check, fail, failed_by, ok, skip, warn
-from gpuscalp.errors import DeadlineError, JournalError
+from gpuscalp.errors import UNREADABLE, DeadlineError, JournalError
 from gpuscalp.journal import Record, RecordKind, Tail, inspect, newest, segments_of
 from gpuscalp.live.records import StateRecord
 from gpuscalp.locks import Lock
@@ -114,5 +114,5 @@ def risk_state(body: bytes) -> RiskState | None:
     """Return the risk state that a STATE record tells; None where it cannot be read."""
     try:
         return RiskState(msgspec.json.decode(body, type=StateRecord).risk.state)
-    except (msgspec.DecodeError, ValueError):
+    except UNREADABLE:
         return None

@@ -19,7 +19,7 @@ import msgspec
 
 from gpuscalp.config import FeedConfig
 from gpuscalp.doctor.check import Check, fail, ok, warn
-from gpuscalp.errors import DeadlineError, FeedError
+from gpuscalp.errors import UNREADABLE, DeadlineError, FeedError
 from gpuscalp.feeds.connection import Reply
 from gpuscalp.feeds.routes import Endpoint, endpoints, is_rare, stream_names
 from gpuscalp.feeds.socket import SocketError, open_socket
@@ -185,7 +185,7 @@ def _take(probe: StreamProbe, message: bytes, at_ms: float) -> None:
                 probe.first_ms.setdefault(name, at_ms)
             return
         reply = msgspec.json.decode(message, type=Reply)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return
     if reply.refusal is not None:
         probe.refusal = reply.refusal

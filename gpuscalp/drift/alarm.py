@@ -99,16 +99,20 @@ class Floor:
 
         Raises
         ------
-        ModelError    they are not of these columns
+        ModelError    one is missing, or they are not of these columns
         """
-        block_ns, rows = (int(value) for value in arrays["blocks"])
-        shares, found = arrays["shares"], arrays["psi"]
-        groups = len(group_columns(names))
-        if shares.shape != (len(names), BINS) or found.ndim != 2 or found.shape[1] != groups or block_ns <= 0:
+        try:
+            blocks, shares, found = (arrays[name] for name in ("blocks", "shares", "psi"))
+        except KeyError as error:
+            raise ModelError("a part of the floor is missing", where=str(error)) from None
+        forms = [f"{each.dtype}{list(each.shape)}" for each in (blocks, shares, found)]
+        groups = [*found.shape[:1], len(group_columns(names))]
+        wanted = ["int64[2]", f"float64{[len(names), BINS]}", f"float64{groups}"]
+        if forms != wanted or blocks[0] <= 0:
             raise ModelError(
-                "the blocks of the training are not of these columns", where="floor", value=shares.shape
+                "the blocks of the training are not of these columns", where="floor", value=", ".join(forms)
             )
-        return cls(block_ns, rows, shares, found)
+        return cls(int(blocks[0]), int(blocks[1]), shares, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,11 @@ from gpuscalp.ops.nearest import mark_far, squared_distances
 from gpuscalp.schema import F32, I32, U32, Quality
 
 _BIT: Final = np.uint32(Quality.OUTLIER)
+# The arrays that one is made of: their dtypes, and their axes.
+_PARTS: Final[dict[str, tuple[type, int]]] = {
+    "columns": (np.int32, 1), "centre": (np.float32, 1), "factor": (np.float32, 1),
+    "prototypes": (np.float32, 2), "limit": (np.float32, 0),
+}  # fmt: skip
 
 
 @final
@@ -75,12 +80,18 @@ class Guard:
         ModelError    one is missing, or they do not fit together
         """
         try:
-            columns, centre, factor, prototypes, limit = (
-                arrays[name] for name in ("columns", "centre", "factor", "prototypes", "limit")
-            )
-            return cls(columns, centre, factor, prototypes, float(limit))
+            found = {name: arrays[name] for name in _PARTS}
         except KeyError as error:
             raise ModelError("a part of the outlier guard is missing", where=str(error)) from None
+        for name, (dtype, axes) in _PARTS.items():
+            if found[name].dtype != dtype or found[name].ndim != axes:
+                raise ModelError(
+                    "a part of the outlier guard has another form",
+                    where=f"guard.{name}",
+                    value=f"{found[name].dtype}{list(found[name].shape)}",
+                )
+        limit = float(found.pop("limit"))
+        return cls(**found, limit=limit)
 
     def check_columns(self, count: int) -> None:
         """Refuse columns that a model of so many does not have.

@@ -63,9 +63,10 @@ class Reference:
             x, end_ns, edges, shares = (arrays[name] for name in ("x", "end_ns", "edges", "shares"))
         except KeyError as error:
             raise ModelError("a part of the reference is missing", where=str(error)) from None
-        count = len(names)
+        count, rows = len(names), x.shape[:1]
         for name, found, dtype, shape in (
-            ("x", x, np.float32, (len(end_ns), count)),
+            ("x", x, np.float32, (*rows, count)),
+            ("end_ns", end_ns, np.int64, rows),
             ("edges", edges, np.float32, (count, TENTHS - 1)),
             ("shares", shares, np.float64, (count, BINS)),
         ):

@@ -7,7 +7,6 @@ Never: looks at what is asked. Source: Binance documentation, "General info", SI
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from typing import Final
@@ -55,7 +54,7 @@ def check_signature(user: User, payload: str, signature: str) -> None:
         right = _verify_public(user.secret, payload.encode(), signature)
     else:
         expected = hmac.new(user.secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
-        right = hmac.compare_digest(expected, signature.lower())
+        right = hmac.compare_digest(expected.encode(), signature.lower().encode())
     if not right:
         raise ApiError(-1022)
 
@@ -94,7 +93,7 @@ def _verify_public(pem: str, payload: bytes, signature: str) -> bool:
 
     try:
         raw = base64.b64decode(signature, validate=True)
-    except binascii.Error:
+    except ValueError:
         return False
     key = serialization.load_pem_public_key(pem.encode())
     try:

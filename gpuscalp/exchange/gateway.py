@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from gpuscalp.errors import UNREADABLE
 from gpuscalp.exchange import account_calls, market_calls, trade_calls
 from gpuscalp.exchange.auth import check_signature, check_time, split_signature
 from gpuscalp.exchange.calls import Call, Endpoint
@@ -128,7 +129,7 @@ class Gateway:
         try:
             try:
                 message = msgspec.json.decode(data)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 raise ApiError(-1130, "request") from None
             if not isinstance(message, dict):
                 raise ApiError(-1130, "request")

@@ -15,7 +15,7 @@ from gpuscalp.exchange.rules import TIMES_IN_FORCE
 from gpuscalp.feeds.decimals import parse_e8
 
 _CLIENT_ID: Final = re.compile(r"[\.A-Z:/a-z0-9_-]{1,36}")
-_NUMBER: Final = re.compile(r"-?[0-9]+")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 _FORMER: Final = frozenset(
     {"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"}
 )

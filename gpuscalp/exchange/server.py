@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import WSCloseCode, web
 
-from gpuscalp.errors import GpuscalpError
+from gpuscalp.errors import UNREADABLE, GpuscalpError
 from gpuscalp.exchange.connection import Connection
 from gpuscalp.exchange.faults import IMMEDIATE, Fault, Faults, make_fault, refusal_of, reply_of
 from gpuscalp.exchange.gateway import Gateway, Logon, Reply, Request
@@ -321,7 +321,7 @@ class ExchangeServer:
 
     async def _answer_message(self, data: str, logon: Logon, address: str) -> bytes | None:
         method, number = "", None
-        with contextlib.suppress(msgspec.DecodeError, AttributeError):
+        with contextlib.suppress(*UNREADABLE, AttributeError):
             message = msgspec.json.decode(data)
             method, number = str(message.get("method")), message.get("id")
         fault = self.faults.for_request(f"{_API_PATH}/{method}")
@@ -367,7 +367,7 @@ class ExchangeServer:
             try:
                 values = msgspec.json.decode(await request.read(), type=dict[str, Any])
                 number = self.set_fault(make_fault(values))
-            except (GpuscalpError, msgspec.DecodeError) as error:
+            except (GpuscalpError, *UNREADABLE) as error:
                 return web.json_response({"error": str(error)}, status=400)
             return web.json_response({"id": number})
         if request.method == "DELETE" and what.partition("/")[0] == "faults":

@@ -19,6 +19,8 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
+from gpuscalp.errors import UNREADABLE
+
 MESSAGES_PER_S: Final = 10
 STREAMS_MAX: Final = 1_024
 _METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
@@ -107,7 +109,7 @@ class Session:
         self.count(now_ns)
         try:
             message = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             return _error(3, f"Invalid JSON: {error}"), [], []
         if not isinstance(message, dict):
             return _error(2, "Invalid request: a request must be an object"), [], []

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gpuscalp.errors import UNREADABLE
 from gpuscalp.exchange.algo import AlgoOrder, algo_row
 from gpuscalp.exchange.calls import Call, Endpoint
 from gpuscalp.exchange.checks import check_position_side
@@ -176,7 +177,7 @@ def _each(call: Call, run: Any, values: dict[str, Any]) -> dict[str, Any]:
 def _json_list(params: Params, name: str, most: int) -> list[Any]:
     try:
         items = msgspec.json.decode(params.text(name).encode())
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise ApiError(-1130, name) from None
     if not isinstance(items, list) or not 1 <= len(items) <= most:
         raise ApiError(-1130, name)

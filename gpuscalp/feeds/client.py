@@ -17,6 +17,7 @@ from typing import Final, Protocol, final
 import msgspec
 
 from gpuscalp.config import FeedConfig
+from gpuscalp.errors import UNREADABLE
 from gpuscalp.feeds.connection import PLANNED, Action, Close, Connection, Open, Reply, Send
 from gpuscalp.feeds.routes import Endpoint
 from gpuscalp.feeds.slot import Slot
@@ -249,7 +250,7 @@ class FeedClient:
                 continue
             try:
                 reply = msgspec.json.decode(message, type=Reply)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue
             for action in connection.on_reply(reply, now_ns):
                 assert isinstance(action, Close)

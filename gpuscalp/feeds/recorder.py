@@ -12,7 +12,7 @@ from typing import final
 
 import msgspec
 
-from gpuscalp.errors import DecodeError
+from gpuscalp.errors import UNREADABLE, DecodeError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.feeds.messages import DepthSnapshot
@@ -137,7 +137,7 @@ def _together(records: Iterable[Record]) -> Iterator[tuple[Record, list[bytes]]]
 def _repeat(record: Record, ingest: Ingest) -> None:
     try:
         note = msgspec.json.decode(record.body, type=ConnectionNote)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise DecodeError("not a note of the feeds", where=f"record {record.seq}", value=str(error)) from None
     if note.event == "lost":
         ingest.on_lost(note.number & 0xFF, record.recv_ns)

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from gpuscalp import object_graph, zstd
-from gpuscalp.errors import DataError
+from gpuscalp.errors import UNREADABLE, DataError
 from gpuscalp.files import sync_folder
 from gpuscalp.live import heap
 from gpuscalp.live.engine import Engine
@@ -213,8 +213,13 @@ def _read(path: Path, *, bytes_max: int) -> tuple[_Content, dict[str, np.ndarray
         return None
     size = zstd.size_in(body)
     plain = None if size is None or size > bytes_max else zstd.unpack(body, size)
-    if plain is None:
+    try:
+        return None if plain is None else _unpacked(plain)
+    except (struct.error, TypeError, *UNREADABLE):
         return None
+
+
+def _unpacked(plain: bytes) -> tuple[_Content, dict[str, np.ndarray]]:
     start = _LENGTH.size + _LENGTH.unpack_from(plain)[0]
     content = msgspec.msgpack.decode(plain[_LENGTH.size : start], type=_Content)
     stream = {}

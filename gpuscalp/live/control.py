@@ -20,6 +20,7 @@ from typing import Any, Final, final
 import msgspec
 
 from gpuscalp.errors import (
+    UNREADABLE,
     DeadlineError,
     GpuscalpError,
     NotRunningError,
@@ -128,7 +129,7 @@ class ControlServer:
         """Return what is to be said to a line, whatever goes wrong: silence means that the session ends."""
         try:
             request = msgspec.json.decode(line, type=Request)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             return _refusal(UsageError("not a request", where="control socket", value=str(error)))
         try:
             return _plain(await self._handler(request))
@@ -247,8 +248,8 @@ def read_status(path: Path) -> dict[str, Any]:
     """
     try:
         return msgspec.json.decode((path / STATUS_FILE).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
-        if isinstance(error, msgspec.DecodeError) and (path / SESSION_FILE).is_file():
+    except (OSError, *UNREADABLE) as error:
+        if not isinstance(error, OSError) and (path / SESSION_FILE).is_file():
             raise NotRunningError(
                 "no process runs this session, and its last status cannot be read",
                 where=str(path / STATUS_FILE),
@@ -273,7 +274,7 @@ def _starting(path: Path) -> str:
     words = f"gpuscalp live --session {shlex.quote(str(path))}"
     try:
         market = msgspec.json.decode((path / SESSION_FILE).read_bytes(), type=_Begun).market
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return words
     return words if market == OWN_MARKET else f"{words} --embedded"
 

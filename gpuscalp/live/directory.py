@@ -31,7 +31,7 @@ from msgspec import Struct
 from gpuscalp import __version__
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import LiveConfig
-from gpuscalp.errors import ConfigError, NotRunningError, UsageError
+from gpuscalp.errors import UNREADABLE, ConfigError, NotRunningError, UsageError
 from gpuscalp.files import pretty, sync_folder
 from gpuscalp.journal import segments_of
 from gpuscalp.live.control import OWN_MARKET, read_status
@@ -220,7 +220,7 @@ def read_about(path: Path) -> SessionFile:
         ) from None
     try:
         return msgspec.json.decode(data, type=SessionFile)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigError(
             "the session's description cannot be read", where=str(path / SESSION_FILE), value=str(error)
         ) from None

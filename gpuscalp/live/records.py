@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from gpuscalp.errors import JournalError
+from gpuscalp.errors import UNREADABLE, JournalError
 from gpuscalp.execution.messages import Report
 from gpuscalp.journal.blocks import Record
 from gpuscalp.orders import Intent, OrderKind, TimeInForce, Verdict
@@ -274,7 +274,7 @@ def decode(record: Record, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(record.body, type=kind)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise JournalError(
             "a record does not have the form of its kind",
             where=f"record {record.seq}",

@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from gpuscalp.errors import DataError, UsageError
+from gpuscalp.errors import UNREADABLE, DataError, UsageError
 from gpuscalp.live.backup import FORMAT, MANIFEST, PIECE_BYTES, SEAL, Manifest, SavedFile, answer_of
 from gpuscalp.progress import Progress
 
@@ -120,7 +120,7 @@ def _checked(file: Path, ends: Mapping[str, bytes], found: Mapping[str, SavedFil
         raise _damaged(file, "the manifest is damaged")
     try:
         manifest = msgspec.json.decode(ends[MANIFEST], type=Manifest)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise _damaged(file, str(error)) from None
     if manifest.format != FORMAT:
         raise DataError(

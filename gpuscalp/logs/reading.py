@@ -14,7 +14,7 @@ from typing import IO, Final
 import msgspec
 from msgspec import Struct
 
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import UNREADABLE, UsageError
 from gpuscalp.logs.entry import Entry
 from gpuscalp.logs.writing import LEVELS, LOG_FILE, LOG_FOLDER, check_part
 
@@ -134,7 +134,7 @@ def _entries(file: IO[bytes], wanted: Wanted) -> Iterator[Entry]:
             return
         try:
             entry = _DECODER.decode(line)
-        except msgspec.DecodeError:  # a crash has cut it short, and another process went on behind it
+        except UNREADABLE:  # a crash has cut it short, and another process went on behind it
             continue
         if wanted.takes(entry):
             yield entry

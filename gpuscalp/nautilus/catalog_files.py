@@ -9,11 +9,37 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
 from nautilus_trader.persistence.funcs import class_to_filename, urisafe_identifier
 from nautilus_trader.serialization.arrow.serializer import ArrowSerializer
+
+from gpuscalp.errors import DataError, is_out_of_memory
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name what cannot be read, whatever Arrow and Nautilus raise of it.
+
+    Raises
+    ------
+    DataError    it is damaged, or of another version of NautilusTrader
+    """
+    from gpuscalp.arrow import pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise DataError(
+            "a file of the catalog cannot be read",
+            where=str(path),
+            value=str(error)[:200],
+            fix="copy it again, or make the catalog again with the installed version of NautilusTrader",
+        ) from None
 
 
 @final
@@ -48,7 +74,7 @@ class EventFiles:
         from gpuscalp.arrow import pq
 
         for path in files:
-            with pq.ParquetFile(path) as file:
+            with reading(path), pq.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group)
                     yield ArrowSerializer.deserialize(self._kind, table)

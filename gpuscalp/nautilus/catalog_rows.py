@@ -9,7 +9,7 @@ be: a crossed quote shows, a lost message does not.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, final
@@ -24,7 +24,7 @@ from gpuscalp.feeds.book import LocalBook, level_array
 from gpuscalp.feeds.messages import DepthSnapshot, Levels
 from gpuscalp.nautilus.arrivals import Row
 from gpuscalp.nautilus.catalog import COLUMNS, KINDS, TABLE_NAMES, beside
-from gpuscalp.nautilus.catalog_files import EventFiles
+from gpuscalp.nautilus.catalog_files import EventFiles, reading
 from gpuscalp.nautilus.instruments import RAW_PER_E8
 from gpuscalp.schema import I64, NS_PER_S, Quality
 
@@ -32,6 +32,7 @@ from gpuscalp.schema import I64, NS_PER_S, Quality
 _WINDOW_NS: Final = 120 * NS_PER_S
 _SIDES: Final = {1: 1, 2: -1, 0: 0}
 _LAST: Final = int(RecordFlag.F_LAST)
+_DIGITS_MAX: Final = 18  # of an id that int64 can hold
 _CROSSED: Final = int(Quality.CROSSED)
 
 # ts_event, ts_init, and the table's own columns
@@ -58,10 +59,8 @@ def catalog_rows(
     UsageError    the catalog does not have one of them, or what lies beside it is of another one
     """
     readers = [_Symbol(catalog, path, name, index, left_out) for index, name in enumerate(instruments)]
-    first = min(reader.first_ns for reader in readers)
-    last = max(reader.last_ns for reader in readers)
-    for start_ns in range(first, last + 1, _WINDOW_NS):
-        rows = [row for reader in readers for row in reader.read(start_ns, start_ns + _WINDOW_NS - 1)]
+    for start_ns, end_ns in _windows(span for reader in readers for span in reader.spans):
+        rows = [row for reader in readers for row in reader.read(start_ns, end_ns)]
         if rows:
             rows.sort(key=lambda row: (row[2][0], row[2][2], row[1]))
             yield rows
@@ -75,18 +74,16 @@ class _Symbol:
 
     Attributes
     ----------
-    first_ns, last_ns : receive times of its first and last events
+    spans : receive times of the first and last events of its files
     """
 
     def __init__(self, catalog: Any, path: Path, name: str, symbol: int, left_out: Counter[str]) -> None:
         self._catalog, self._name, self._symbol, self._left_out = catalog, name, symbol, left_out
-        spans = [
+        self.spans: list[tuple[int, int]] = [
             span for kinds in KINDS.values() for kind in kinds for span in catalog.get_intervals(kind, name)
         ]
-        if not spans:
+        if not self.spans:
             raise UsageError("the catalog has no market data of an instrument", where=str(path), value=name)
-        self.first_ns = min(start for start, _ in spans)
-        self.last_ns = max(end for _, end in spans)
         self._files = {
             table: EventFiles(path, kinds[0], name) for table, kinds in KINDS.items() if table != "marks"
         }
@@ -186,7 +183,7 @@ class _Symbol:
             self._left_out["trades without a taker's side"] += 1
             return None
         number = str(tick.trade_id)
-        if not (number.isascii() and number.isdigit()):
+        if not (number.isascii() and number.isdigit() and len(number) <= _DIGITS_MAX):
             self._left_out["trade ids that are no numbers"] += 1
             number = "0"
         values = (int(number), self._e8(tick.price.raw), self._e8(tick.size.raw), side)
@@ -248,14 +245,30 @@ def _marks(events: Sequence[Any]) -> list[Made]:
     return [(exch_ns, recv_ns, tuple(parts[recv_ns, exch_ns])) for recv_ns, exch_ns in sorted(parts)]
 
 
+def _batches(path: Path) -> Iterator[Any]:
+    from gpuscalp.arrow import pq
+
+    with reading(path):
+        yield from pq.ParquetFile(path).iter_batches(columns=list(COLUMNS))
+
+
+def _windows(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the windows, both ends included, in which there may be something: a catalog of two days that lie
+    a year apart has a quarter of a million others, and each would be asked for."""
+    start_ns = 0
+    for first_ns, last_ns in sorted(spans):
+        start_ns = max(start_ns, first_ns)
+        while start_ns <= last_ns:
+            yield start_ns, start_ns + _WINDOW_NS - 1
+            start_ns += _WINDOW_NS
+
+
 @final
 class _Beside:
     """Reads the file beside the data of one symbol, in portions."""
 
     def __init__(self, path: Path) -> None:
-        from gpuscalp.arrow import pq
-
-        self._batches = pq.ParquetFile(path).iter_batches(columns=list(COLUMNS))
+        self._batches = _batches(path)
         self._rows: I64 = np.empty((0, len(COLUMNS)), np.int64)
 
     def until(self, end_ns: int) -> I64:

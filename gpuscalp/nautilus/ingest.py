@@ -19,6 +19,7 @@ from gpuscalp.archive.writer import is_empty
 from gpuscalp.errors import UsageError
 from gpuscalp.nautilus.arrivals import Row
 from gpuscalp.nautilus.catalog import TABLE_NAMES, beside, open_catalog, perpetuals_of
+from gpuscalp.nautilus.catalog_files import reading
 from gpuscalp.nautilus.catalog_rows import catalog_rows
 from gpuscalp.nautilus.installed import require
 from gpuscalp.nautilus.instruments import from_nautilus
@@ -38,13 +39,15 @@ def import_catalog(
     Raises
     ------
     ConfigError    NautilusTrader is not installed, or too old
+    DataError      a file of the catalog cannot be read
     UsageError     the catalog lacks an instrument, or has several venues; ``out`` is taken
     """
     began, version = time.perf_counter(), require()
     catalog = open_catalog(path)
     if out.exists() and not is_empty(out):
         raise UsageError("there is something here already", where=str(out), fix="name a new directory")
-    found = {str(each.id): from_nautilus(each) for each in perpetuals_of(catalog)}
+    with reading(path):
+        found = {str(each.id): from_nautilus(each) for each in perpetuals_of(catalog)}
     names = tuple(instruments) or tuple(found)
     missing = [name for name in names if name not in found]
     if missing or not names:

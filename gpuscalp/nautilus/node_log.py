@@ -23,6 +23,7 @@ from typing import Final, TypeVar, final
 
 import msgspec
 
+from gpuscalp.errors import UNREADABLE
 from gpuscalp.live.heap import uncollected
 
 T = TypeVar("T")
@@ -167,7 +168,7 @@ class _Relay:
 def _pass_on(line: bytes) -> None:
     try:
         found = msgspec.json.decode(line, type=_Line)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         found = _Line(line.decode("utf-8", "replace"))
     part = f"{LOGGER}.{found.component}" if found.component else LOGGER
     # Already chosen by ``nautilus.log_level``: what has come is written.

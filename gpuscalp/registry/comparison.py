@@ -15,6 +15,7 @@ import msgspec
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import flat_dict
 from gpuscalp.contract import Contract
+from gpuscalp.errors import UNREADABLE
 
 COLUMNS: Final = 20
 _RESULT_FILE: Final = "result.json"
@@ -96,7 +97,7 @@ def read_result(bundle: Path) -> dict[str, Any]:
     """Return what ``train --json`` said: a file for people, so one that cannot be read says nothing."""
     try:
         found = msgspec.json.decode((bundle / _RESULT_FILE).read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from gpuscalp.contract import Sha256
-from gpuscalp.errors import ModelError
+from gpuscalp.errors import UNREADABLE, ModelError
 from gpuscalp.files import sync_folder
 
 Action = Literal["add", "promote", "rollback", "pin", "unpin", "use", "prune"]
@@ -149,7 +149,7 @@ def read_history(path: Path) -> History:
     for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
         try:
             act = msgspec.json.decode(line, type=Act)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise _altered(path, number, str(error)) from None
         if act.before != last or act.sequence != number:
             raise _altered(path, number, "it does not follow from the line before")

@@ -14,7 +14,7 @@ from typing import Any, Final, final
 import msgspec
 from msgspec import Struct
 
-from gpuscalp.errors import DataError
+from gpuscalp.errors import UNREADABLE, DataError
 from gpuscalp.run_folder import require_alone
 
 TRIALS_FILE: Final = "trials.jsonl"
@@ -112,7 +112,7 @@ class TrialLog:
     def _decoded(self, line: bytes, number: int) -> Generation | Rung:
         try:
             return msgspec.json.decode(line, type=Generation | Rung)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"not a line of a search: {error}",
                 where=f"{self._path}, line {number}",

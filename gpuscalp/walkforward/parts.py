@@ -11,7 +11,7 @@ from typing import Final, final
 
 import msgspec
 
-from gpuscalp.errors import DataError
+from gpuscalp.errors import UNREADABLE, DataError
 from gpuscalp.files import pretty, replace_file
 
 PARTS_FILE: Final = "parts.json"
@@ -38,7 +38,7 @@ class Parts:
         if self._file.exists():
             try:
                 self._known = msgspec.json.decode(self._file.read_bytes(), type=dict[str, dict[str, str]])
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise DataError(f"not a list of parts: {error}", where=str(self._file)) from None
 
     def finished(self, part: Path) -> bool:

@@ -25,6 +25,7 @@ from gpuscalp.backtest.run import CONFIG_FILE, REPORT_FILE, RESULT_FILE
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, core_count, resolve
+from gpuscalp.errors import UNREADABLE
 from gpuscalp.files import make_writable, pretty, replace_file
 from gpuscalp.progress import Progress, silent
 from gpuscalp.report import write_report
@@ -124,7 +125,7 @@ def _threads_of(out: Path) -> int | None:
     """Return the threads that a walk began to train with; None where it cannot be read."""
     try:
         found = msgspec.json.decode((out / CONFIG_FILE).read_bytes())["threads"]
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (*UNREADABLE, KeyError, TypeError):
         return None
     return found if isinstance(found, int) else None
 
@@ -133,7 +134,7 @@ def _torn(out: Path) -> bool:
     """Say whether a walk was killed while it wrote its first file: then nothing else was begun."""
     try:
         msgspec.json.decode((out / CONFIG_FILE).read_bytes())
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return not (out / PARTS_FILE).exists()
     return False
 

@@ -118,6 +118,7 @@ def test_capture_lines_of_a_connection(tmp_path: Path) -> None:
         b"1721347022504:" + BODY,
         b"1721347022.x: " + BODY,
         b"https://fapi.binance.com/fapi/v1/depth 1721347022.504: " + SNAPSHOT,
+        b"https://[/depth -> 1721347022.504: " + SNAPSHOT,
         b"1721347022504 " + SNAPSHOT[:30],
         b"hello",
     ],
@@ -272,6 +273,7 @@ def test_a_trade_of_which_a_file_tells_only_when_it_was_made_counts_as_sent_late
         "26,0.5,2,1,3,1721347022504,maybe",
         "26,-1,2,1,3,1721347022504,true",
         "a,1,2,1,3,1721347022504,true",
+        'a,1,2,1,3,1721347022504,"true"\rb',
         "\xff",
     ],
 )

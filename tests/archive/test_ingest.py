@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -185,6 +186,15 @@ def test_bad_lines_are_kept_with_number_and_reason(tmp_path: Path) -> None:
     assert report.to_dict()["rejects"] == 3
     assert report.to_dict()["out_of_order"] == 1, "a damaged stamp is repaired, not rejected"
     assert next(record for record in records if record["line"] == 21)["raw"] == "nonsense"
+
+
+def test_trade_that_says_no_time_of_its_making_is_one_line(tmp_path: Path) -> None:
+    """It was taken, and rejected as well."""
+    line = market.lines(3)[3].replace(b"trade", b"aggTrade").replace(b'"t":', b'"a":')
+    made = re.sub(rb'"T": ?\d+', b'"T":0', line)
+    report = import_sources([market.write(tmp_path / "a.gz", [made])], tmp_path / "archive")
+    assert adds_up(report)
+    assert (report.sources[0].rows["trades"], report.sources[0].rejects) == (1, {})
 
 
 def test_receive_time_of_another_day_is_refused(tmp_path: Path) -> None:

@@ -62,8 +62,12 @@ def test_exchange_info_gives_the_instruments_it_fits(tmp_path: Path) -> None:
     info.write_text(json.dumps({"symbols": [symbol("BTCUSDT", "0.3")]}))
     assert import_sources(sources, tmp_path / "archive", instruments=info).misfits == ["BTCUSDT"]
     assert Archive.open(tmp_path / "archive").instruments(VENUE, ("BTCUSDT",)) == (bitcoin,)
-    info.write_text("[]")
-    with pytest.raises(DataError, match="not an exchangeInfo"):
+    for damaged in (b"[]", b'{"symbols":[{"symbol":"\xff"}]}', b'{"symbols":' + b"[" * 10_000):
+        info.write_bytes(damaged)
+        with pytest.raises(DataError, match="not an exchangeInfo"):
+            import_sources(sources, tmp_path / "archive", instruments=info)
+    info.write_bytes(b"\x1f\x8b cut")
+    with pytest.raises(DataError, match="damaged or cut"):
         import_sources(sources, tmp_path / "archive", instruments=info)
 
 
@@ -79,6 +83,7 @@ UNUSABLE = [
     _listed("NEWUSDT", [], "PENDING_TRADING"),
     _listed("ODDUSDT", [FILTERS[0] | {"tickSize": "0"}, FILTERS[1]]),
     _listed("HALFUSDT", FILTERS[:1]),
+    _listed("LESSUSDT", [*FILTERS, {"filterType": "MARKET_LOT_SIZE", "maxQty": "-1"}]),
 ]
 
 
@@ -87,7 +92,7 @@ def test_a_symbol_without_usable_filters_takes_no_other_with_it(entry: dict[str,
     """One symbol that was listed before it trades, with no filter yet, kept every session from starting."""
     content = json.dumps({"symbols": [entry, _listed("BTCUSDT", FILTERS)]}).encode()
     assert list(parse_exchange_info(content, VENUE, where="x", wanted=["BTCUSDT"])) == ["BTCUSDT"]
-    with pytest.raises(DataError, match=r"usable filters|must be positive") as refused:
+    with pytest.raises(DataError, match=r"usable filters|must be positive|negative") as refused:
         parse_exchange_info(content, VENUE, where="x", wanted=["BTCUSDT", entry["symbol"]])
     assert refused.value.value == entry["symbol"]
     with pytest.raises(DataError):

@@ -9,7 +9,7 @@ import pytest
 
 from gpuscalp.archive import source
 from gpuscalp.archive.instruments import read_exchange_info
-from gpuscalp.archive.source import digest_of, head_of, lines_of
+from gpuscalp.archive.source import content_of, digest_of, head_of, lines_of
 from gpuscalp.errors import DecodeError, UsageError
 
 LINES = [b"%d %s" % (number, b"x" * (number % 300)) for number in range(5_000)]
@@ -54,6 +54,31 @@ def test_cut_gzip_yields_what_it_can_and_then_says_so(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="damaged or cut"):
         seen.extend(lines_of(path))
     assert seen[:-1] == LINES[: len(seen) - 1]
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_zip_says_so_whatever_packed_it(tmp_path: Path, how: int) -> None:
+    """The error of bz2 is one of the system without a number, that of LZMA has a class of its own."""
+    path = tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr("a", CONTENT)
+    data = bytearray(path.read_bytes())
+    data[200:300] = bytes(100)
+    path.write_bytes(data)
+    for read in (lambda: list(lines_of(path)), lambda: content_of(path)):
+        with pytest.raises(DecodeError, match="damaged or cut"):
+            read()
+    assert CONTENT.startswith(head_of(path))
+
+
+def test_zip_whose_directory_points_nowhere_is_damaged(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.zip", "zip")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02") + 42  # where the member begins
+    data[at : at + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(data)
+    with pytest.raises(DecodeError, match="damaged or cut"):
+        list(lines_of(path))
 
 
 def test_head_is_whole_lines(tmp_path: Path) -> None:

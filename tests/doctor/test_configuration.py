@@ -39,6 +39,8 @@ def test_the_environment_overrules_the_file(tmp_path):
         ("[feed]\nredundancy = 9\n", "feed.redundancy", "correct"),
         ("[journal]\nsync_ms = 'x'\n", "journal.sync_ms", "correct"),
         ("[feed\n", "not a TOML file", "examples"),
+        ("a = " + 5_000 * "1", "not a TOML file", "examples"),
+        ("a = " + 5_000 * "[", "not a TOML file", "examples"),
     ],
 )
 def test_bad_file_fails_with_code_4_and_its_fix(tmp_path, text, told, fix):

@@ -154,3 +154,7 @@ def test_floor_comes_back_and_that_of_other_columns_is_refused(trained):
     for wrong in (replace(floor, shares=floor.shares[1:]), replace(floor, psi=floor.psi[:, :1])):
         with pytest.raises(ModelError, match="columns"):
             Floor.from_arrays(wrong.arrays(), NAMES)
+    with pytest.raises(ModelError, match="columns"):
+        Floor.from_arrays(floor.arrays() | {"blocks": np.int64(1)}, NAMES)
+    with pytest.raises(ModelError, match="missing"):
+        Floor.from_arrays({"psi": floor.psi}, NAMES)

@@ -40,6 +40,13 @@ def test_the_key_and_the_signature_have_to_be_right(bench: Bench) -> None:
     assert _code(_signed(bench, secret="b-secret")) == -1022
 
 
+def test_signature_and_number_that_are_none_are_refused(bench: Bench) -> None:
+    """They were defects of the exchange."""
+    with pytest.raises(ApiError, match="-1022"):
+        check_signature(bench.venue.users[0], "a=1", "ñ")
+    assert _code(_signed(bench, recvWindow="1" * 5_000)) == -1102
+
+
 @pytest.mark.parametrize(
     ("shift_ms", "window", "code"),
     [
@@ -82,8 +89,9 @@ def test_public_key_signatures_are_verified(bench: Bench) -> None:
     check_signature(user, payload.decode(), base64.b64encode(edwards.sign(payload)).decode())
     with pytest.raises(ApiError, match="-1022"):
         check_signature(user, "other", base64.b64encode(edwards.sign(payload)).decode())
-    with pytest.raises(ApiError, match="-1022"):
-        check_signature(user, payload.decode(), "no base64!")
+    for wrong in ("no base64!", "ñ"):
+        with pytest.raises(ApiError, match="-1022"):
+            check_signature(user, payload.decode(), wrong)
     old = rsa.generate_private_key(65_537, 2_048)
     user.secret = old.public_key().public_bytes(*form).decode()
     signature = old.sign(payload, padding.PKCS1v15(), hashes.SHA256())

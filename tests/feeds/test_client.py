@@ -106,6 +106,21 @@ def test_cut_connection_is_lost_once_and_comes_back():
     asyncio.run(run())
 
 
+def test_message_that_is_no_text_takes_no_other_with_it():
+    """It was an error in the socket's callback: the connection was cut, and what came with it lost."""
+
+    async def run():
+        async with local_venue() as venue, running(venue) as (client, recorder):
+            await until(lambda: _live(client))
+            connection = client.slots[0].connections()[0]
+            strange = [b'{"id":"\xff"}', b'{"id":' + b"[" * 10_000, _message(1).encode()]
+            client._on_replies(connection, strange, time.monotonic_ns())
+            assert _live(client)
+            assert recorder.lost == []
+
+    asyncio.run(run())
+
+
 class _Lingering:
     """A socket that takes long to close, and delivers meanwhile."""
 

@@ -49,6 +49,7 @@ def test_weight_that_others_use_behind_the_same_address_counts():
     budget = WeightBudget(100, 0)
     budget.on_reply(200, {"X-MBX-USED-WEIGHT-1M": "99"}, b"", NOW_NS)
     assert budget.ready_ns(1, NOW_NS) == NOW_NS
+    budget.on_reply(200, {"X-MBX-USED-WEIGHT-1M": "²"}, b"", NOW_NS)
     assert budget.ready_ns(2, NOW_NS) == NOW_NS + MINUTE_NS
 
 
@@ -61,6 +62,7 @@ def test_weight_that_others_use_behind_the_same_address_counts():
         (418, {"retry-after": "999999999"}, b"", 3 * 86_400),
         (418, {}, b'{"code":-1003,"msg":"IP banned until 1700000340000"}', 300),
         (403, {}, b"<html>", 300),
+        (429, {"Retry-After": "²"}, b"", 60),
     ],
 )
 def test_refusals_are_heeded(status, headers, body, wait_s):
@@ -139,9 +141,10 @@ def test_depth_snapshot_is_fetched_with_its_symbol_and_its_bytes(server, client)
 def test_server_time_comes_with_the_times_around_it(server, client):
     server.replies.append((200, {}, b'{"serverTime":1700000000500}'))
     assert client.server_time() == (NOW_NS, NOW_NS + NS_PER_MS, 1_700_000_000_500 * NS_PER_MS)
-    server.replies.append((200, {}, b"{}"))
-    with pytest.raises(DecodeError, match="no time"):
-        client.server_time()
+    for body in (b"{}", b'{"serverTime":"\xff"}', b'{"serverTime":0}', b'{"serverTime":1' + b"0" * 30 + b"}"):
+        server.replies.append((200, {}, body))
+        with pytest.raises(DecodeError, match="no time"):
+            client.server_time()
 
 
 def test_after_429_nothing_is_sent_until_it_is_time(server, client):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive.ingest import import_sources
 from gpuscalp.archive.tables import TABLES
 from gpuscalp.archive.verify import verify
+from gpuscalp.errors import DataError
 from gpuscalp.schema import BOOK_LEVELS, NS_PER_DAY, Instrument, Quality
 from tests.nautilus.conftest import CONFIG
 
@@ -161,6 +164,42 @@ def test_without_what_lies_beside_it_a_catalog_keeps_what_nautilus_holds(
                 table,
                 name,
             )
+
+
+@pytest.mark.parametrize("kind", ["trade_tick", "crypto_perpetual", "gpuscalp"])
+def test_damaged_file_of_a_catalog_is_named(archive: Path, tmp_path: Path, kind: str) -> None:
+    """Each library has errors of its own for it."""
+    from gpuscalp.nautilus.export import export_catalog
+    from gpuscalp.nautilus.ingest import import_catalog
+
+    export_catalog(archive, tmp_path / "catalog")
+    file = next(each for each in sorted((tmp_path / "catalog").rglob("*.parquet")) if kind in each.parts)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(DataError, match="catalog cannot be read"):
+        import_catalog(tmp_path / "catalog", tmp_path / "back")
+
+
+def test_no_window_is_asked_for_where_a_catalog_has_nothing() -> None:
+    """Two days a year apart took an hour."""
+    from gpuscalp.nautilus.catalog_rows import _WINDOW_NS, _windows
+
+    later = 365 * NS_PER_DAY
+    spans = [(later, later), (5, 6), (0, _WINDOW_NS)]
+    last = 2 * _WINDOW_NS - 1
+    assert list(_windows(spans)) == [
+        (0, _WINDOW_NS - 1), (_WINDOW_NS, last), (later, later + _WINDOW_NS - 1)
+    ]  # fmt: skip
+
+
+def test_trade_id_that_no_archive_can_hold_is_left_out() -> None:
+    from gpuscalp.nautilus.catalog_rows import _Symbol
+
+    subject = object.__new__(_Symbol)
+    subject._left_out = Counter()
+    size = SimpleNamespace(raw=0)
+    tick = SimpleNamespace(aggressor_side=1, trade_id="1" * 19, price=size, size=size, ts_event=1, ts_init=2)
+    assert subject._trade(tick) == (1, 2, (0, 0, 0, 1))
+    assert subject._left_out == {"trade ids that are no numbers": 1}
 
 
 def test_largest_market_order_is_known_from_us_or_from_binance() -> None:

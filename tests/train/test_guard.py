@@ -104,6 +104,8 @@ def test_parts_that_do_not_fit_are_refused(guard):
         ("centre", parts["centre"][:-1]),
         ("prototypes", np.full_like(parts["prototypes"], np.nan)),
         ("prototypes", parts["prototypes"][:, :0]),
+        ("columns", np.float32(1.0)),
+        ("limit", np.zeros(2, np.float32)),
     ):
         with pytest.raises(ModelError):
             Guard.from_arrays(parts | {name: wrong})
