@@ -137,12 +137,15 @@ class RiskMachine(RuleBasedStateMachine):
 
     # The market
 
-    def display(self, symbol: int, move: int, gap: int, bid_qtys: list[int], ask_qtys: list[int]) -> None:
+    def display(
+        self, symbol: int, move: int, gap: int, bid_qtys: list[int], ask_qtys: list[int], far: int = 500
+    ) -> None:
         self.bid[symbol] = max(3_000, self.bid[symbol] + move)
         sides = {}
         for sign, best, qtys in ((-1, self.bid[symbol], bid_qtys), (1, self.bid[symbol] + gap, ask_qtys)):
             levels = {(best + sign * at) * TICK: qty * E8 for at, qty in enumerate(qtys)}
-            levels[(best + sign * 30) * TICK] = 500 * E8
+            if far:
+                levels[(best + sign * 30) * TICK] = far * E8
             sides[sign] = levels
         reports = self.broker.on_book(
             symbol, self.now_ns, [*sides[-1]], [*sides[-1].values()], [*sides[1]], [*sides[1].values()]

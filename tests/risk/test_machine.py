@@ -71,11 +71,11 @@ def test_flattening_goes_on_until_nothing_is_held() -> None:
     machine.sound_frames_close((1, -1), [0, 0])
     machine.operator_stops("flatten")
     RiskMachine.seen = Counter()
-    # Nothing but a few units on offer: every frame closes a part.
+    # Nothing but a few units on offer, at new prices each time: every frame closes a part.
     for _ in range(12):
         for symbol in (0, 1):
             machine.now_ns += 20 * MS
-            machine.display(symbol, 0, 1, [1, 1, 1], [1, 1, 1])
+            machine.display(symbol, 3, 1, [1, 1, 1], [1, 1, 1], far=0)
         machine.close_sound_frame(20, (1, 1))
         all_invariants(machine)
     assert machine.seen["flattened"] > 2
