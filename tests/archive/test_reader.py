@@ -324,6 +324,8 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
         (text[:50], "damaged"),
         (text.replace('"format": 1', '"format": 9'), "format 9"),
         (text.replace('"table": "trades"', '"table": "trade"'), "damaged"),
+        (text.replace('"path": "', '"path": "../'), "damaged"),
+        (text.replace('"path": "', '"path": "/'), "damaged"),
     ):
         (root / NAME).write_text(change[0])
         with pytest.raises(ArchiveError, match=change[1]):
