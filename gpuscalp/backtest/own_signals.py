@@ -81,8 +81,9 @@ class OwnSignals:
         if lost:
             raise UsageError("a column of the signals is missing", value=lost[0], fix=f"columns: {_FORM}")
         names = table["symbol"].to_pylist()
-        symbols = tuple(name for name in known if name in set(names))
-        strange = set(names) - set(known)
+        met = set(names)
+        symbols = tuple(name for name in known if name in met)
+        strange = met - set(known)
         if strange or not symbols:
             raise UsageError(
                 "the archive has no such symbol" if strange else "there are no signals",

@@ -323,7 +323,7 @@ def _lost(count: int, of: int) -> list[str]:
         return []
     return [
         f"{count:,} of {of:,} signals were not acted upon: the archive has no frame that ends when they are "
-        "dated, or the recording ends before it has closed."
+        "dated, or the range ends before it has closed."
     ]
 
 
