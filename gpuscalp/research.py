@@ -124,8 +124,8 @@ def read_features(
 ) -> pa.Table:
     """Return features in batch: ``symbol, end_ns, quality, mid``, then one float32 column for each feature.
 
-    What lies before the range is read as far as the longest window reaches, so that its first rows are those
-    of a pass over all of the archive.
+    What lies before the range is read as far as the longest window reaches, and a minute more, so that its
+    first rows are those of a pass over all of the archive: but for a symbol that had no quote in that minute.
 
     Parameters
     ----------
