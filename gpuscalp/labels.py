@@ -100,7 +100,7 @@ def horizon_frames(label: LabelConfig, grid: GridConfig) -> int:
         the horizon is not a whole number of frames: rounding it would label something else than was asked for
     """
     frames, rest = divmod(label.horizon_ms, grid.frame_ms)
-    if rest or frames == 0:
+    if rest or frames < 1:
         raise ConfigError(
             "the label horizon must be a whole number of frames",
             where="label.horizon_ms",

@@ -9,8 +9,9 @@ Owns: the range that is read, and the form of the tables. docs/python.md tells h
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -29,9 +30,9 @@ from gpuscalp.features import FeatureGraph
 from gpuscalp.frames import blocks_within, frame_blocks
 from gpuscalp.labels import Direction, label_horizon_ns
 from gpuscalp.pipeline import FeaturePipeline
-from gpuscalp.schema import F32, NS_PER_MS, NS_PER_S, Channel
+from gpuscalp.schema import F32, NS_PER_MS, NS_PER_S, Channel, Ticks
 from gpuscalp.splits import Fold, walk_forward
-from gpuscalp.train.dataset import count_rows, labelled_chunks
+from gpuscalp.train.dataset import LabelledChunk, count_rows, labelled_chunks
 from gpuscalp.train.source import ArchiveSource
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ __all__ = [
     "training_rows",
 ]
 
-# Quotes and mark prices older than this are no frame's: as much is read before the first one that is wanted.
+# So much is read before what is wanted, for its first frames to have a quote and a mark price.
 _QUOTES_NS: Final = 60 * NS_PER_S
 _EVER: Final = np.iinfo(np.int64).max
 
@@ -86,12 +87,7 @@ def read_frames(
     grid, instruments = grid or GridConfig(), opened.instruments(name, symbols)
     tick_size = np.array([instrument.tick_size for instrument in instruments])
     names = np.array([instrument.symbol for instrument in instruments])
-    batches = opened.tick_batches(
-        name,
-        symbols,
-        start_ns=None if start_ns is None else begin_ns - _QUOTES_NS,
-        end_ns=None if end_ns is None else _closed_by_ns(finish_ns, grid),
-    )
+    batches = _ticks(opened, name, symbols, None if start_ns is None else start_ns - _QUOTES_NS, end_ns, grid)
     parts = []
     for kept in blocks_within(frame_blocks(batches, grid, instruments), begin_ns, finish_ns):
         quoted = {
@@ -128,8 +124,8 @@ def read_features(
 ) -> pa.Table:
     """Return features in batch: ``symbol, end_ns, quality, mid``, then one float32 column for each feature.
 
-    What lies before the range is read as far as the longest window reaches, so that its first rows are those
-    of a pass over all of the archive.
+    What lies before the range is read as far as the longest window reaches, and a minute more, so that its
+    first rows are those of a pass over all of the archive: but for a symbol that had no quote in that minute.
 
     Parameters
     ----------
@@ -163,12 +159,8 @@ def read_features(
         threads=threads,
     )
     schema = feature_schema(pipeline, columns, venue=name)
-    batches = opened.tick_batches(
-        name,
-        symbols,
-        start_ns=None if start_ns is None else begin_ns - lead_ns(pipeline) - _QUOTES_NS,
-        end_ns=None if end_ns is None else _closed_by_ns(finish_ns, pipeline.grid),
-    )
+    read_from_ns = None if start_ns is None else start_ns - lead_ns(pipeline) - _QUOTES_NS
+    batches = _ticks(opened, name, symbols, read_from_ns, end_ns, pipeline.grid)
     chunks = within(pipeline.batch(batches), begin_ns, finish_ns)
     parts = [feature_rows(pipeline, chunk, schema) for chunk in chunks]
     return timed(pa.Table.from_batches(_some(parts, opened)))
@@ -308,21 +300,25 @@ def training_rows(
 
     source = ArchiveSource.open(_open(archive), config, start_ns=start_ns, end_ns=end_ns, threads=threads)
     schema = feature_schema(source.pipeline, venue=config.venue)
-    parts, chunks = [], list(labelled_chunks(source.chunks(), config))
     horizon_ns = label_horizon_ns(config.label, config.grid)
-    folds = walk_forward(count_rows(chunks), config.split, horizon_ns=horizon_ns)
     at = schema.get_field_index("mid") + 1
-    for chunk in chunks:
-        labels: dict[str, npt.NDArray[Any]] = {
-            "label_end_ns": chunk.labels.end_ns,
-            "weight": chunk.weight,
-            "return_bps": chunk.labels.return_bps,
-            "direction": chunk.labels.direction,
-        }
-        table = pa.Table.from_batches([feature_rows(source.pipeline, chunk.chunk, schema)])
-        for name, values in labels.items():
-            table = table.add_column(at, name, pa.array(values.flatten()))
-        parts.append(table.filter(pa.array(chunk.taken.flatten())))
+    parts = []
+
+    def kept() -> Iterator[LabelledChunk]:
+        for chunk in labelled_chunks(source.chunks(), config):
+            labels: dict[str, npt.NDArray[Any]] = {
+                "label_end_ns": chunk.labels.end_ns,
+                "weight": chunk.weight,
+                "return_bps": chunk.labels.return_bps,
+                "direction": chunk.labels.direction,
+            }
+            table = pa.Table.from_batches([feature_rows(source.pipeline, chunk.chunk, schema)])
+            for name, values in labels.items():
+                table = table.add_column(at, name, pa.array(values.flatten()))
+            parts.append(table.filter(pa.array(chunk.taken.flatten())))
+            yield chunk  # counted, and then gone: only the rows that are taken stay
+
+    folds = walk_forward(count_rows(kept()), config.split, horizon_ns=horizon_ns)
     return TrainingRows(timed(pa.concat_tables(parts)), folds, horizon_ns)
 
 
@@ -344,9 +340,21 @@ def _range(
     return opened, name, -1 if start_ns is None else start_ns, _EVER if end_ns is None else end_ns
 
 
-def _closed_by_ns(end_ns: int, grid: GridConfig) -> int:
-    """Return up to when ticks have to be read so that the frame that ends at ``end_ns`` is closed."""
-    return end_ns + (grid.lateness_ms + grid.max_gap_ms) * NS_PER_MS
+def _ticks(
+    archive: Archive,
+    venue: str,
+    symbols: Sequence[str],
+    start_ns: int | None,
+    end_ns: int | None,
+    grid: GridConfig,
+) -> Iterator[Ticks]:
+    """Return the ticks from ``start_ns`` until the frame that ends at ``end_ns`` is closed; None is open."""
+    if end_ns is None:
+        return archive.tick_batches(venue, symbols, start_ns=start_ns)
+    closed_ns = end_ns + (grid.lateness_ms + grid.max_gap_ms) * NS_PER_MS
+    # Before a hole in the recording it is the first tick behind it that closes the frame.
+    behind = archive.tick_batches(venue, symbols, start_ns=closed_ns, max_ticks=1)
+    return chain(archive.tick_batches(venue, symbols, start_ns=start_ns, end_ns=closed_ns), islice(behind, 1))
 
 
 def _some(parts: list[Any], archive: Archive) -> list[Any]:

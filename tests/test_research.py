@@ -96,6 +96,20 @@ def test_ranges_that_meet_make_up_the_whole(archive: Archive, whole: pa.Table, r
     assert same(pa.concat_tables(parts), all_of_it)
 
 
+def test_range_that_ends_before_a_hole_has_its_last_frame(archive: Archive) -> None:
+    """Nothing was read behind the hole, and no tick before it closes the frame."""
+    grid = GridConfig(max_gap_ms=60)
+    ticks = np.concatenate(list(archive.tick_batches("synthetic")))["exch_ns"]
+    ends = -(-ticks[:-1] // (100 * NS_PER_MS)) * 100 * NS_PER_MS
+    holes = ends[np.flatnonzero(ticks[1:] >= ends + (grid.lateness_ms + grid.max_gap_ms) * NS_PER_MS)]
+    end_ns = int(holes[len(holes) // 2])
+    first_ns = end_ns - NS_PER_S
+    whole = read_frames(archive, grid=grid, start_ns=first_ns)
+    wanted = whole.filter(times(whole, "end_ns") <= end_ns)
+    assert times(wanted, "end_ns")[-1] == end_ns
+    assert same(read_frames(archive, grid=grid, start_ns=first_ns, end_ns=end_ns), wanted)
+
+
 def test_range_without_a_frame_is_refused(archive: Archive) -> None:
     first_ns, _ = archive.time_range("synthetic")
     with pytest.raises(DataError, match="no frame closes in the range"):

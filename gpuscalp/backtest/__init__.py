@@ -11,7 +11,7 @@ from typing import Any
 from gpuscalp.backtest.band import band_plan
 from gpuscalp.backtest.run import BacktestResult, run_backtest
 from gpuscalp.backtest.saved import SavedRun
-from gpuscalp.config import BacktestConfig, GridConfig, load
+from gpuscalp.config import BacktestConfig, GridConfig, load_given
 from gpuscalp.errors import UsageError
 from gpuscalp.progress import Progress
 
@@ -35,7 +35,8 @@ def backtest_archive(
 ) -> BacktestResult:
     """Backtest with what a command line gives: a configuration file and overrides, or a configuration.
 
-    Sources of the configuration, later ones win: defaults, ``config``, environment, ``overrides``. With
+    Sources of the configuration, later ones win: defaults, ``config``, environment, ``overrides``; a
+    BacktestConfig stands alone, and overrides beside it are refused. With
     ``band_processes`` the grid of assumptions is traded as well, in so many processes; a script that wants
     more than one needs the usual ``if __name__ == "__main__":``.
 
@@ -60,7 +61,7 @@ def backtest_archive(
             given = moments.config_of(like) | given
     if bundle is None:
         raise UsageError("a backtest needs a model", where="--model", fix="gpuscalp train makes one")
-    loaded = _config(config, given)
+    loaded = load_given(BacktestConfig, config, env=os.environ, overrides=given)
     with nullcontext() if band_processes is None else band_plan(out, band_processes) as band:
         return run_backtest(
             Path(archive),
@@ -103,7 +104,8 @@ def backtest_signals(
         symbol and frame that has a signal: ``symbol``; ``end_ns``, the end of the frame, as a timestamp or
         int64 ns; ``edge_bps``, the expected mid return over ``horizon_ms``, signed, before costs;
         ``confidence``, the probability of the side that it is on, and ``agreement``, both 0 … 1, and 1 where
-        there is no such column
+        there is no such column. A time without a zone is UTC. Those of frames that the archive does not have
+        are counted in the summary, and warned of
     horizon_ms : how far the edge looks ahead, in whole frames; the holding time unless ``strategy.hold_ms``
         says otherwise
     config, overrides : see ``backtest_archive``
@@ -113,7 +115,8 @@ def backtest_signals(
     Raises
     ------
     ConfigError, UsageError, ArchiveError
-        among others: a signal is not dated at the end of a frame, or a frame has two of a symbol
+        among others: a number or a time is missing, a signal is not dated at the end of a frame, or a frame
+        has two of a symbol
     """
     from gpuscalp.archive import Archive
     from gpuscalp.backtest.own_signals import run_signals
@@ -121,7 +124,7 @@ def backtest_signals(
     return run_signals(
         Archive.open(archive),
         signals,
-        config=_config(config, overrides or {}),
+        config=load_given(BacktestConfig, config, env=os.environ, overrides=overrides),
         horizon_ms=horizon_ms,
         grid=grid or GridConfig(),
         out=None if out is None else Path(out),
@@ -130,10 +133,3 @@ def backtest_signals(
         end_ns=end_ns,
         on_progress=on_progress,
     )
-
-
-def _config(config: Path | str | BacktestConfig | None, overrides: Mapping[str, object]) -> BacktestConfig:
-    if isinstance(config, BacktestConfig):
-        return config
-    file = None if config is None else Path(config)
-    return load(BacktestConfig, file, env=os.environ, overrides=overrides)

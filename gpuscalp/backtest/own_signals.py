@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from gpuscalp.progress import Progress, silent
 from gpuscalp.run_folder import alone_on_out
 from gpuscalp.schema import F64, I64, NS_PER_MS, NS_PER_S, FrameBlock
 from gpuscalp.times import utc
+
+if TYPE_CHECKING:
+    from gpuscalp.arrow import pa
 
 # Quotes and marks of the time before the first frame.
 _LEAD_NS: Final = 60 * NS_PER_S
@@ -68,7 +71,8 @@ class OwnSignals:
         Raises
         ------
         UsageError
-            a column or a symbol is not known, a time is no end of a frame, or two rows are about the same
+            a column or a symbol is not known, a value is missing or none of its kind, a time is no end of a
+            frame, or two rows are about the same
         """
         from gpuscalp.arrow import table_of
 
@@ -77,8 +81,9 @@ class OwnSignals:
         if lost:
             raise UsageError("a column of the signals is missing", value=lost[0], fix=f"columns: {_FORM}")
         names = table["symbol"].to_pylist()
-        symbols = tuple(name for name in known if name in set(names))
-        strange = set(names) - set(known)
+        met = set(names)
+        symbols = tuple(name for name in known if name in met)
+        strange = met - set(known)
         if strange or not symbols:
             raise UsageError(
                 "the archive has no such symbol" if strange else "there are no signals",
@@ -86,7 +91,7 @@ class OwnSignals:
                 fix=f"it has: {', '.join(known)}",
             )
         place = {name: index for index, name in enumerate(symbols)}
-        symbol, end_ns = np.array([place[name] for name in names], np.int64), times(table, "end_ns")
+        symbol, end_ns = np.array([place[name] for name in names], np.int64), _times(table)
         off = end_ns % (grid.frame_ms * NS_PER_MS) != 0
         if off.any():
             raise UsageError(
@@ -102,10 +107,7 @@ class OwnSignals:
             raise UsageError(
                 "a symbol has two signals at one frame", value=f"{symbols[symbol[at]]}, {end_ns[at]} ns"
             )
-        values = [
-            np.asarray(table[name], np.float64)[order] if name in table.column_names else np.ones(len(order))
-            for name in ("edge_bps", "confidence", "agreement")
-        ]
+        values = [_numbers(table, name)[order] for name in ("edge_bps", "confidence", "agreement")]
         for name, shares in zip(("confidence", "agreement"), values[1:], strict=True):
             beyond = (shares < 0) | (shares > 1)
             if beyond.any():
@@ -118,6 +120,12 @@ class OwnSignals:
         for values in (self.end_ns, self.symbol, self.edge_bps, self.confidence, self.agreement):
             digest.update(values.tobytes())
         return digest.hexdigest()
+
+    def count_within(self, start_ns: int | None, end_ns: int | None) -> int:
+        """Return how many are of frames that end in (start, end]; None is open."""
+        after = True if start_ns is None else self.end_ns > start_ns
+        until = True if end_ns is None else self.end_ns <= end_ns
+        return int(np.sum(np.broadcast_to(after & until, len(self.end_ns))))
 
     def over(self, frames: FrameBlock) -> tuple[Prediction, int]:
         """Return the signals of consecutive frames, and how many they are; a frame without one has NaN."""
@@ -191,9 +199,15 @@ def run_signals(
     )
     about = {"horizon_ms": horizon_ms, "grid": to_dict(grid)}
     frozen = frozen_of(config, scope, signals=about)
-    outcome = summarise(config, scope, session, check)
+    within = signals.count_within(start_ns, end_ns)
+    outcome = summarise(config, scope, session, check, lost_signals=(within - met, within))
     outcome.summary["config_hash"] = frozen["hash"]
-    outcome.summary["signals"] = {"given": len(signals.end_ns), "met_a_frame": met, **about}
+    outcome.summary["signals"] = {
+        "given": len(signals.end_ns),
+        "in_range": within,
+        "met_a_frame": met,
+        **about,
+    }
     outcome.summary["seconds"] = time.perf_counter() - began
     return write_run(out, frozen, outcome, signals.symbols)
 
@@ -203,3 +217,38 @@ def _trade(session: Session, signals: OwnSignals, check: PredictionCheck, frames
     session.trade(frames, prediction)
     check.add(frames, prediction.probability, prediction.edge_bps)
     return met
+
+
+def _times(table: pa.Table) -> I64:
+    """Return the ends of the frames, int64 ns."""
+    from gpuscalp.arrow import pa
+
+    kind = table["end_ns"].type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind)) or table["end_ns"].null_count:
+        raise UsageError(
+            "a signal has no time, or none that can be read",
+            where="end_ns",
+            value="a missing value" if table["end_ns"].null_count else str(kind),
+            fix="timestamps, or int64 nanoseconds since 1970, UTC",
+        )
+    return times(table, "end_ns")
+
+
+def _numbers(table: pa.Table, name: str) -> F64:
+    """Return a column as float64[R], all finite; 1 where there is none."""
+    from gpuscalp.arrow import pa
+
+    if name not in table.column_names:
+        return np.ones(table.num_rows)
+    kind = table[name].type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise UsageError("a column of the signals must hold numbers", where=name, value=str(kind))
+    values = np.asarray(table[name], np.float64)
+    if not np.isfinite(values).all():
+        raise UsageError(
+            "a signal is not a finite number",
+            where=name,
+            value=float(values[~np.isfinite(values)][0]),
+            fix="leave out the rows of which nothing is said",
+        )
+    return values

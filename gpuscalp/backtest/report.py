@@ -166,7 +166,20 @@ def _certainty(outcome: Outcome) -> Section:
 
 def _predictions(outcome: Outcome) -> Section:
     check = outcome.check
-    edge, probability = check.edge_rows(), check.probability_rows()
+    told = [
+        ("edge, bps", check.edge_rows(), 3, "edge", "Expected edge against outcome, bps", "expected, bps"),
+    ]
+    if outcome.scope.has_model:  # else nobody says from what move on a confidence counts as right
+        told.append(
+            (
+                "probability of DOWN or UP",
+                check.probability_rows(),
+                4,
+                "probability",
+                "Probability of DOWN or UP against how often it came",
+                "predicted probability",
+            )
+        )
     if not check.row_count:
         return Section(
             "Predictions against outcomes",
@@ -176,28 +189,19 @@ def _predictions(outcome: Outcome) -> Section:
         "Predictions against outcomes",
         paragraphs=[
             f"All {check.row_count:,} rows of the backtest with a known label, traded or not. The outcome is "
-            "the mid return of the model's own label; costs play no part here. Labels of neighbouring frames "
+            "the mid return of the model's own label, or over the horizon of signals that are of no model; "
+            "costs play no part here. Labels of neighbouring frames "
             "overlap, and symbols move together: error bars count one independent outcome per "
             f"{check.horizon_frames} frames (one horizon), however many symbols they hold, and show two "
             "standard errors.",
             f"Correlation of expected edge and outcome over all rows: {_number(check.correlation(), 4)}.",
         ],
-        tables=[_bins("edge, bps", edge, 3), _bins("probability of DOWN or UP", probability, 4)],
+        tables=[_bins(name, rows, digits) for name, rows, digits, *_ in told],
         figures=[
             figures.calibration(
-                edge,
-                check.horizon_frames,
-                name="calibration-edge",
-                title="Expected edge against outcome, bps",
-                axis="expected, bps",
-            ),
-            figures.calibration(
-                probability,
-                check.horizon_frames,
-                name="calibration-probability",
-                title="Probability of DOWN or UP against how often it came",
-                axis="predicted probability",
-            ),
+                rows, check.horizon_frames, name=f"calibration-{name}", title=title, axis=axis
+            )
+            for _, rows, _, name, title, axis in told
         ],
     )
 

@@ -113,12 +113,19 @@ class Outcome:
         )
 
 
-def summarise(config: BacktestConfig, scope: Scope, session: Course, check: PredictionCheck) -> Outcome:
-    """Measure a finished session."""
+def summarise(
+    config: BacktestConfig,
+    scope: Scope,
+    session: Course,
+    check: PredictionCheck,
+    *,
+    lost_signals: tuple[int, int] = (0, 0),
+) -> Outcome:
+    """Measure a finished session; of signals of no bundle, so many of so many were of no frame."""
     recorder, trader = session.recorder, session.trader
     trades = recorder.ledger.closed
     totals, result, money = measured(config, session)
-    warnings = tuple(_warnings(config, scope, session, result))
+    warnings = (*_warnings(config, scope, session, result), *_lost(*lost_signals))
     (won, share), mean = metrics.hits(trades), metrics.mean_pnl_interval(trades)
     frames = max(1, recorder.frame_count)
     summary: dict[str, Any] = {
@@ -309,6 +316,15 @@ def _warnings(config: BacktestConfig, scope: Scope, session: Course, result: Per
             "they are valued at its closing side."
         )
     return found
+
+
+def _lost(count: int, of: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{count:,} of {of:,} signals were not acted upon: the archive has no frame that ends when they are "
+        "dated, or the range ends before it has closed."
+    ]
 
 
 def _time_warnings(scope: Scope, result: Performance) -> list[str]:

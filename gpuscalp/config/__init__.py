@@ -23,7 +23,16 @@ from gpuscalp.config.live import (
     RetrainingConfig,
     SessionConfig,
 )
-from gpuscalp.config.load import ENV_PREFIX, flat, flat_dict, load, load_named, to_dict, variable_of
+from gpuscalp.config.load import (
+    ENV_PREFIX,
+    flat,
+    flat_dict,
+    load,
+    load_given,
+    load_named,
+    to_dict,
+    variable_of,
+)
 from gpuscalp.config.trading import (
     AccountConfig,
     BacktestConfig,
@@ -109,6 +118,7 @@ __all__ = [
     "flat",
     "flat_dict",
     "load",
+    "load_given",
     "load_named",
     "to_dict",
     "variable_of",

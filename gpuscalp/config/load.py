@@ -102,6 +102,34 @@ def load(
     return found
 
 
+def load_given(
+    kind: type[T],
+    config: Path | str | T | None,
+    *,
+    env: Mapping[str, str],
+    overrides: Mapping[str, object] | None,
+) -> T:
+    """Return a configuration that is given whole, or ``load`` it: from a file, or the defaults.
+
+    Raises
+    ------
+    ConfigError
+        as ``load``; or it is given whole, and overrides as well, which would be lost
+    """
+    if not isinstance(config, kind):
+        file = None if config is None else Path(config)  # type: ignore[arg-type]
+        return load(kind, file, env=env, overrides=overrides)
+    given = sorted(dotted for dotted, value in (overrides or {}).items() if value is not None)
+    if given:
+        raise ConfigError(
+            "a whole configuration takes no overrides",
+            where="overrides",
+            value=", ".join(given),
+            fix="set them in the configuration, or give its file",
+        )
+    return config
+
+
 def load_named(kind: type[T], path: Path | None, *, env: Mapping[str, str]) -> T | None:
     """Return what a file and the environment say; None where no file is named.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import check_free
-from gpuscalp.config import TrainConfig, load
+from gpuscalp.config import TrainConfig, load_given
 from gpuscalp.device import DeviceChoice, DeviceName, RequestedDevice, core_count
 from gpuscalp.distributed.job import Job, versions
 from gpuscalp.distributed.steps import RaySteps
@@ -59,8 +59,7 @@ def train_on_ray(
     GpuscalpError
         of the kind that says what is wrong; nothing has been written then
     """
-    if not isinstance(config, TrainConfig):
-        config = load(TrainConfig, config, env=os.environ, overrides=overrides)
+    config = load_given(TrainConfig, config, env=os.environ, overrides=overrides)
     source = ArchiveSource.open(
         Archive.open(archive),
         config,

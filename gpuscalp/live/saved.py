@@ -85,7 +85,7 @@ class SavedSession:
             if record.unproved:
                 proved[index] = ~unpack_rows(record.unproved, width)
         columns = {
-            "symbol": np.tile(np.array(self.symbols, object), len(records)),
+            "symbol": pa.array(self.symbols * len(records), pa.string()),
             **{
                 name: np.repeat(np.array([getattr(record, name) for record in records], kind), width)
                 for name, kind in (
@@ -94,7 +94,7 @@ class SavedSession:
             },
             **{name: said[..., index].flatten() for index, name in enumerate(_SIGNAL)},
             "proved": proved.ravel(),
-            "model": np.repeat(np.array([record.model for record in records], object), width),
+            "model": pa.array([record.model for record in records for _ in self.symbols], pa.string()),
         }  # fmt: skip
         order = ("symbol", "end_ns", "decided_ns", *_SIGNAL, "late", "lost", "proved", "model")
         return timed(pa.table({name: columns[name] for name in order}))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuscalp.config import TrainConfig, load
+from gpuscalp.config import TrainConfig, load_given
 from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.progress import Progress
 from gpuscalp.train.device import training_device
@@ -62,9 +62,7 @@ def train_archive(
     """
     from gpuscalp.archive import Archive
 
-    if not isinstance(config, TrainConfig):
-        file = None if config is None else Path(config)
-        config = load(TrainConfig, file, env=os.environ, overrides=overrides)
+    config = load_given(TrainConfig, config, env=os.environ, overrides=overrides)
     opened = archive if isinstance(archive, Archive) else Archive.open(archive)
     name = resolve(device).name
     source = ArchiveSource.open(

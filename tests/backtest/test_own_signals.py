@@ -13,7 +13,7 @@ import pytest
 from gpuscalp.backtest import BacktestResult, SavedRun, backtest_archive, backtest_signals
 from gpuscalp.backtest.own_signals import OwnSignals
 from gpuscalp.config import GridConfig
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.research import load_model, predict, read_features
 from gpuscalp.schema import FrameBlock, Quality
 from gpuscalp.synthetic import MarketSpec, write
@@ -56,7 +56,8 @@ def run(archive: Path, signals: Any, out: Path | None, **options: Any) -> Backte
 def by_signals(
     archive: Path, signals: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
 ) -> BacktestResult:
-    shuffled = signals.sample(frac=1.0, random_state=1)
+    elsewhere = signals.iloc[:3].assign(end_ns=signals["end_ns"] + pd.Timedelta(days=365))
+    shuffled = pd.concat([signals, elsewhere]).sample(frac=1.0, random_state=1)
     return run(archive, shuffled, tmp_path_factory.mktemp("own") / "run")
 
 
@@ -77,13 +78,17 @@ def test_predictions_of_a_bundle_trade_as_the_bundle_does(
 
 def test_run_says_what_it_traded(signals: pd.DataFrame, by_signals: BacktestResult) -> None:
     summary = by_signals.summary
-    assert summary["signals"]["given"] == summary["signals"]["met_a_frame"] == len(signals)
+    told, count = summary["signals"], len(signals)
+    assert (told["given"], told["in_range"], told["met_a_frame"]) == (count + 3, count + 3, count)
     assert summary["in_sample_share"] == 0
     assert [each for each in summary["warnings"] if each.startswith("SIGNALS OF YOUR OWN")]
     frozen = json.loads((by_signals.run_dir / "config.json").read_text())
     assert frozen["signals"]["horizon_ms"] == LABEL.horizon_ms
     page = by_signals.report.read_text()
+    assert f"3 of {count + 3} signals were not acted upon" in page
     assert summary["bundle_digest"] in page
+    assert "Expected edge against outcome" in page
+    assert "Probability of DOWN or UP" not in page
     assert "Trained on" not in page
 
 
@@ -114,6 +119,29 @@ def test_frame_without_a_signal_says_nothing(signals: pd.DataFrame) -> None:
     assert (met, np.isnan(nowhere.edge_bps).all()) == (0, True)
 
 
+def test_what_is_asked_to_be_left_out_is_no_loss(signals: pd.DataFrame) -> None:
+    own = OwnSignals.of(signals, ("BTCUSDT", "ETHUSDT"), GridConfig())
+    first_ns, last_ns = int(own.end_ns[0]), int(own.end_ns[-1])
+    assert own.count_within(None, None) == len(signals)
+    assert own.count_within(first_ns, None) == (own.end_ns > first_ns).sum()
+    assert own.count_within(None, last_ns) == len(signals)
+    assert own.count_within(first_ns, last_ns - 1) == ((own.end_ns > first_ns) & (own.end_ns < last_ns)).sum()
+
+
+def test_overrides_of_a_whole_configuration_are_refused(archive: Path, signals: pd.DataFrame) -> None:
+    """They were lost: the run had other costs than it was asked to have."""
+    with pytest.raises(ConfigError, match="takes no overrides.*cost.taker_fee_bps"):
+        run(archive, signals, None, overrides={"cost.taker_fee_bps": 9.0})
+
+
+@pytest.mark.parametrize("horizon_ms", [-1_000, 0, 250])
+def test_horizon_of_no_frames_is_refused(
+    horizon_ms: int, archive: Path, signals: pd.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="whole number of frames"):
+        backtest_signals(archive, signals, horizon_ms=horizon_ms, config=CONFIG, out=tmp_path / "run")
+
+
 def test_digest_is_that_of_what_is_said_in_any_order(signals: pd.DataFrame) -> None:
     def digest(rows: pd.DataFrame) -> str:
         return OwnSignals.of(rows, ("BTCUSDT", "ETHUSDT"), GridConfig()).digest()
@@ -134,6 +162,15 @@ def test_digest_is_that_of_what_is_said_in_any_order(signals: pd.DataFrame) -> N
         (lambda rows: pd.concat([rows, rows.iloc[[3]]]), "two signals at one frame"),
         (lambda rows: rows.assign(confidence=60.0), "must lie in 0 … 1; where: confidence; value: 60.0"),
         (lambda rows: rows.iloc[:0], "there are no signals"),
+        (lambda rows: rows.assign(end_ns=rows["end_ns"].where(rows.index > 70)), "no time.*a missing value"),
+        (lambda rows: rows.assign(end_ns=rows["end_ns"].astype(str)), "no time.*string.; fix: timestamps"),
+        (lambda rows: rows.assign(edge_bps=np.inf), "not a finite number; where: edge_bps; value: inf"),
+        (
+            lambda rows: rows.assign(edge_bps=rows["edge_bps"].shift()),
+            "not a finite number.*nan; fix: leave out",
+        ),
+        (lambda rows: rows.assign(confidence=np.nan), "not a finite number; where: confidence"),
+        (lambda rows: rows.assign(edge_bps="1 bp"), "must hold numbers; where: edge_bps; value: .*string"),
     ],
 )
 def test_signals_that_cannot_be_meant_are_refused(
