@@ -79,6 +79,7 @@ class JournalWriter:
         # Who waits for the disk: the file must not be closed or change meanwhile, or what is known to be
         # durable of one segment would be believed of the next.
         self._settling = threading.Lock()
+        self._failure: JournalError | None = None
         try:
             self.repaired: Repair | None = repair(self.path)
             segments = segments_of(self.path)
@@ -158,11 +159,16 @@ class JournalWriter:
 
     def settle(self, segment: int, size: int, seq: int) -> None:
         """Wait for the disk. May run in other threads while records go on being appended and flushed; the end
-        of a segment waits for it. What is closed by then was made durable, or given up."""
+        of a segment waits for it. What is closed by then was made durable, or given up.
+
+        Raises
+        ------
+        JournalError    the disk has failed, now or before: nobody knows what is on it
+        """
         with self._settling:
             if self._file < 0 or segment != self._segment or size <= self._durable_bytes:
                 return
-            _fsync(self._file, self.path)
+            self._wait()
             self._durable_bytes, self.durable_seq = size, seq
 
     def close(self, *, now_ns: int) -> None:
@@ -218,10 +224,21 @@ class JournalWriter:
         """Make the full segment durable and go on in the next."""
         with self._settling:
             full = self._file
-            _fsync(full, self.path)
+            self._wait()
             self.durable_seq, self._durable_bytes = self.flushed_seq, self._size
             self._open_segment(self._segment + 1, self._parts[0].recv_ns)
             os.close(full)
+
+    def _wait(self) -> None:
+        """Wait until the segment is on the disk. After a failure it is not asked again: the kernel tells of
+        what it could not write only once."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            _fsync(self._file, self.path)
+        except JournalError as error:
+            self._failure = error
+            raise
 
     def _write(self, data: bytes) -> None:
         try:
