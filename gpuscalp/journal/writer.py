@@ -10,7 +10,7 @@ What can be lost
 - process killed (kill -9, crash): what was appended after the last ``flush``. Nothing else: a flushed block
   is in the kernel's memory, and the journal is read up to it.
 - power cut, kernel crash: what was flushed after the last ``sync`` began. With the defaults (20 ms, 200 ms)
-  at most 220 ms and the time that the disk took for one fsync.
+  at most 220 ms and the time that the disk took for one fsync; for two, if one takes longer than 200 ms.
 - Either way the loss is at the end: no record is in the journal without all those before it.
 """
 
