@@ -134,7 +134,8 @@ class JournalWriter:
         Raises
         ------
         JournalError    the disk refuses. The records stay buffered and the segment ends at its last whole
-                        block, so that a later flush, when there is room again, loses nothing
+                        block, so that a later flush, when there is room again, loses nothing. A disk
+                        that has failed is not written to again
         """
         if not self._buffered_count:
             return
@@ -241,14 +242,17 @@ class JournalWriter:
             raise
 
     def _write(self, data: bytes) -> None:
+        if self._failure is not None:
+            raise self._failure
         try:
             _write_all(self._file, data, self.path)
         except JournalError:
             try:
                 os.ftruncate(self._file, self._size)
                 os.lseek(self._file, self._size, os.SEEK_SET)
-            except OSError as error:  # a disk that is gone
-                raise _refused(self.path, error) from None
+            except OSError as error:  # a disk that is gone; what it took must not come before a whole block
+                self._failure = _refused(self.path, error)
+                raise self._failure from None
             raise
         self._size += len(data)
         self.written_bytes += len(data)
