@@ -32,7 +32,7 @@ def packed(pieces: Iterable[memoryview], size: int, level: int) -> Iterator[byte
 def size_in(frame: bytes) -> int | None:
     """Return how many bytes a frame says that it holds; None if it is no frame, or does not say.
 
-    Unpacking takes so much memory, or less if what it says is wrong.
+    Unpacking takes up to twice as much memory, for the pieces and the whole; less if what it says is wrong.
     """
     try:
         return zstd.get_frame_info(frame).decompressed_size

@@ -70,7 +70,8 @@ class BatchConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class JournalConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a session is written down. A power cut loses at most ``flush_ms + sync_ms`` and one fsync."""
+    """How a session is written down. A power cut loses at most ``flush_ms + sync_ms`` and one fsync,
+    or two where one takes longer than ``sync_ms``."""
 
     flush_ms: PositiveInt = 20  # to the kernel, from where a killed process loses nothing
     sync_ms: PositiveInt = 200  # to the disk

@@ -18,7 +18,7 @@ Offset: exchange time minus our time, ns. ``exchange_ns = recv_ns + offset_ns``.
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
+from statistics import median_low
 from typing import Final, final
 
 from gpuscalp.config import FeedConfig
@@ -65,7 +65,8 @@ class ClockOffset:
         while recv_ns - self._samples[0][0] > _WINDOW_NS or len(self._samples) > self._against >= _AGAINST:
             self._samples.popleft()
         best = sorted((round_trip, offset) for _, round_trip, offset in self._samples)[:_BEST]
-        self._estimate = int(median(offset for _, offset in best)), best[-1][0] // 2
+        # That of one: between replies from before and after a clock was set is nobody's time.
+        self._estimate = median_low(offset for _, offset in best), best[-1][0] // 2
         self.sample_count += 1
 
     def _contradicts(self, offset_ns: int, uncertainty_ns: int) -> bool:

@@ -10,7 +10,7 @@ What can be lost
 - process killed (kill -9, crash): what was appended after the last ``flush``. Nothing else: a flushed block
   is in the kernel's memory, and the journal is read up to it.
 - power cut, kernel crash: what was flushed after the last ``sync`` began. With the defaults (20 ms, 200 ms)
-  at most 220 ms and the time that the disk took for one fsync.
+  at most 220 ms and the time that the disk took for one fsync; for two, if one takes longer than 200 ms.
 - Either way the loss is at the end: no record is in the journal without all those before it.
 """
 
@@ -79,6 +79,7 @@ class JournalWriter:
         # Who waits for the disk: the file must not be closed or change meanwhile, or what is known to be
         # durable of one segment would be believed of the next.
         self._settling = threading.Lock()
+        self._failure: JournalError | None = None
         try:
             self.repaired: Repair | None = repair(self.path)
             segments = segments_of(self.path)
@@ -133,7 +134,8 @@ class JournalWriter:
         Raises
         ------
         JournalError    the disk refuses. The records stay buffered and the segment ends at its last whole
-                        block, so that a later flush, when there is room again, loses nothing
+                        block, so that a later flush, when there is room again, loses nothing. A disk
+                        that has failed is not written to again
         """
         if not self._buffered_count:
             return
@@ -158,11 +160,16 @@ class JournalWriter:
 
     def settle(self, segment: int, size: int, seq: int) -> None:
         """Wait for the disk. May run in other threads while records go on being appended and flushed; the end
-        of a segment waits for it. What is closed by then was made durable, or given up."""
+        of a segment waits for it. What is closed by then was made durable, or given up.
+
+        Raises
+        ------
+        JournalError    the disk has failed, now or before: nobody knows what is on it
+        """
         with self._settling:
             if self._file < 0 or segment != self._segment or size <= self._durable_bytes:
                 return
-            _fsync(self._file, self.path)
+            self._wait()
             self._durable_bytes, self.durable_seq = size, seq
 
     def close(self, *, now_ns: int) -> None:
@@ -218,20 +225,34 @@ class JournalWriter:
         """Make the full segment durable and go on in the next."""
         with self._settling:
             full = self._file
-            _fsync(full, self.path)
+            self._wait()
             self.durable_seq, self._durable_bytes = self.flushed_seq, self._size
             self._open_segment(self._segment + 1, self._parts[0].recv_ns)
             os.close(full)
 
+    def _wait(self) -> None:
+        """Wait until the segment is on the disk. After a failure it is not asked again: the kernel tells of
+        what it could not write only once."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            _fsync(self._file, self.path)
+        except JournalError as error:
+            self._failure = error
+            raise
+
     def _write(self, data: bytes) -> None:
+        if self._failure is not None:
+            raise self._failure
         try:
             _write_all(self._file, data, self.path)
         except JournalError:
             try:
                 os.ftruncate(self._file, self._size)
                 os.lseek(self._file, self._size, os.SEEK_SET)
-            except OSError as error:  # a disk that is gone
-                raise _refused(self.path, error) from None
+            except OSError as error:  # a disk that is gone; what it took must not come before a whole block
+                self._failure = _refused(self.path, error)
+                raise self._failure from None
             raise
         self._size += len(data)
         self.written_bytes += len(data)

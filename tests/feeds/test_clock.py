@@ -64,6 +64,16 @@ def test_clock_that_was_set_is_known_again_after_three_replies(steps_ms):
     assert not clock.has_drifted
 
 
+def test_estimate_is_never_between_two_clocks():
+    """Of two replies from before a clock was set and two from after it the mean was taken, nobody's time."""
+    clock = _clock(0, [2] * 20)
+    for index, offset_ms in enumerate((400, 400, -400, -400, -400)):
+        sent_ns = NOW_NS + (30 + 10 * index) * NS_PER_S
+        clock.on_server_time(sent_ns, sent_ns + 2 * NS_PER_MS, sent_ns + (1 + offset_ms) * NS_PER_MS)
+        assert clock.offset_ns in (0, 400 * NS_PER_MS, -400 * NS_PER_MS)[0 if index < 2 else 1 :]
+    assert clock.offset_ns == -400 * NS_PER_MS
+
+
 def test_without_a_sample_there_is_no_time_and_no_trading():
     clock = ClockOffset(CONFIG)
     assert clock.offset_ns is None

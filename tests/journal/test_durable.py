@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 
 import pytest
 
 from gpuscalp.config import JournalConfig
+from gpuscalp.errors import JournalError
 from gpuscalp.journal import JournalWriter, RecordKind, segments_of
 
 CONFIG = JournalConfig()
@@ -68,3 +70,31 @@ def test_file_is_not_closed_under_a_thread_that_makes_it_durable(tmp_path, monke
     writer.close(now_ns=3)
     assert len(segments_of(tmp_path)) == (2 if end == "rotation" else 1)
     assert writer.durable_seq == writer.next_seq
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda writer: writer.settle(*writer.pending_sync()), JournalWriter.sync, JournalWriter.flush],
+    ids=["settle", "sync", "rotation"],
+)
+def test_disk_that_has_failed_once_is_not_believed_again(tmp_path, monkeypatch, ask):
+    """The kernel tells of what it could not write once. Whoever asked next, for a checkpoint or an operator,
+    was told that it was on the disk."""
+    writer = JournalWriter(tmp_path, SMALL, now_ns=1)
+    for _ in range(2):
+        writer.append(RecordKind.RAW, os.urandom(40_000), recv_ns=1)
+        writer.flush()
+
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(JournalError, match="disk failed"):
+            writer.settle(*writer.pending_sync())
+    writer.append(RecordKind.RAW, b"more", recv_ns=2)
+    with pytest.raises(JournalError, match="disk failed"):
+        ask(writer)
+    assert writer.durable_seq == 0
+    assert len(segments_of(tmp_path)) == 1
+    writer.abandon()

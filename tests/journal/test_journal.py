@@ -290,19 +290,32 @@ def test_full_disk_keeps_the_records_until_there_is_room(tmp_path, monkeypatch):
 
 
 def test_disk_that_is_gone_is_told_of_with_its_place(tmp_path, monkeypatch):
-    """What could not be cut off again was what one was told, without a place."""
+    """What could not be cut off again was what one was told, without a place. And when the disk came back the
+    next block stood behind that part of one: whatever was acted upon then was not in the journal any more."""
+    write = os.write
 
     def gone(*_):
         raise OSError(errno.EIO, "Input/output error")
 
+    def part(file, data):
+        write(file, data[:20])
+        gone()
+
     journal = JournalWriter(tmp_path, JournalConfig(), now_ns=1)
+    journal.append(RecordKind.RAW, b"before", recv_ns=1)
+    journal.flush()
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", gone)
+        patched.setattr(os, "write", part)
         patched.setattr(os, "ftruncate", gone)
         journal.append(RecordKind.RAW, b"message", recv_ns=1)
         with pytest.raises(JournalError, match=f"Input/output error.*{tmp_path}"):
             journal.flush()
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.flush()
     journal.abandon()
+    with JournalWriter(tmp_path, JournalConfig(), now_ns=2) as after:
+        assert after.next_seq == 1
+    assert _bodies(tmp_path) == [b"before"]
 
 
 @pytest.mark.parametrize("fails", ["write", "fsync of the folder"])
