@@ -18,6 +18,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ def acknowledged(session: Path) -> dict[str, Any]:
     path = session / "state.sqlite"
     if not path.exists():
         return {"fills": [], "orders": [], "state": ""}
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         try:
             return {
                 "fills": db.execute("SELECT * FROM fills ORDER BY seq").fetchall(),

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def test_lost_database_is_made_again(broken: Path, monkeypatch: pytest.MonkeyPat
     """A start that was killed once left an empty database that no later one filled."""
 
     def rows(path: Path) -> list[Any]:
-        with sqlite3.connect(path / "state.sqlite") as db:
+        with closing(sqlite3.connect(path / "state.sqlite")) as db, db:
             return [
                 db.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()
                 for name in ("orders", "fills", "funding", "positions", "account")
@@ -234,7 +235,7 @@ def test_gate_that_the_database_knows_as_closed_does_not_open(
     session = open_session(broken)
     seq = session.journal.next_seq
     session.close(now_ns=1)
-    with sqlite3.connect(broken / "state.sqlite") as db:
+    with closing(sqlite3.connect(broken / "state.sqlite")) as db, db:
         db.execute("INSERT INTO risk_states VALUES (?, 1, 'halt', 'reducing', '{}')", (seq - 1,))
     session = open_session(broken)
     assert session.engine.trader.gate.state is RiskState.HALTED
@@ -244,7 +245,7 @@ def test_gate_that_the_database_knows_as_closed_does_not_open(
 
 
 def test_database_ahead_of_the_journal_halts(material: dict[str, Path], broken: Path) -> None:
-    with sqlite3.connect(broken / "state.sqlite") as db:
+    with closing(sqlite3.connect(broken / "state.sqlite")) as db, db:
         db.execute("INSERT INTO fills VALUES (999999999, 7, 'BTCUSDT', 1, 1, 1, 1, 0, 0, 1, 1)")
         db.execute(
             "INSERT INTO orders VALUES (5000, 'gs-x-5000', 'BTCUSDT', 1, 1, 0, 1, 1, 'edge', 'new', 1, 0)"
@@ -257,7 +258,7 @@ def test_database_ahead_of_the_journal_halts(material: dict[str, Path], broken: 
 
 
 def test_an_order_that_only_the_database_knows_halts(material: dict[str, Path], broken: Path) -> None:
-    with sqlite3.connect(broken / "state.sqlite") as db:
+    with closing(sqlite3.connect(broken / "state.sqlite")) as db, db:
         db.execute(
             "INSERT INTO orders VALUES (5000, 'gs-x-5000', 'BTCUSDT', 1, 1, 0, 1, 1, 'edge', 'new', 1, 0)"
         )

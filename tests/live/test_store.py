@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,12 @@ LIFE: list[Written] = [
 
 
 def dump(path: Path) -> list[str]:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         return list(db.iterdump())
 
 
 def positions(path: Path) -> list[tuple[str, int, int]]:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         return db.execute("SELECT symbol, qty_e8, cost_e8 FROM positions ORDER BY symbol").fetchall()
 
 
@@ -71,7 +72,7 @@ def test_life_of_orders_is_kept(tmp_path: Path) -> None:
     assert store.witness() == Witness(3, "reducing", 10)
     assert positions(tmp_path / "state.sqlite") == [("BTCUSDT", 2 * E8, 200 * E8)]
     store.close()
-    with sqlite3.connect(tmp_path / "state.sqlite") as db:
+    with closing(sqlite3.connect(tmp_path / "state.sqlite")) as db, db:
         states = dict(db.execute("SELECT order_id, state FROM orders"))
         assert states == {1: "filled", 2: "rejected", 3: "new"}
         assert db.execute("SELECT code FROM orders WHERE order_id = 2").fetchone() == (-2019,)
@@ -120,7 +121,7 @@ def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_file_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(DataError, match="another version"):
         Store(path, ["BTCUSDT"])
@@ -134,7 +135,7 @@ def test_tidying_moves_the_log_into_the_database_beside_writes(tmp_path: Path) -
     store.tidy()
     alone = tmp_path / "alone.sqlite"
     alone.write_bytes(path.read_bytes())
-    with sqlite3.connect(alone) as db:
+    with closing(sqlite3.connect(alone)) as db, db:
         assert db.execute("SELECT count(*) FROM fills").fetchone() == (2,)
         assert db.execute("SELECT qty_e8 FROM positions").fetchall() == [(2 * E8,)]
     store.write(LIFE[5:], account())
