@@ -102,6 +102,9 @@ class Store:
         self._path = path
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except sqlite3.DatabaseError as error:
+            raise _damaged(path, error) from None
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -114,8 +117,11 @@ class Store:
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_MAX}")
             rows = self._db.execute("SELECT symbol, qty_e8, cost_e8 FROM positions")
             self._written = {symbol: (qty, cost) for symbol, qty, cost in rows}
-        except sqlite3.DatabaseError as error:
-            raise _damaged(path, error) from None
+        except BaseException as error:  # whoever is refused holds nothing
+            self._db.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise _damaged(path, error) from None
+            raise
 
     def witness(self) -> Witness:
         """Return what a restart is checked against."""
