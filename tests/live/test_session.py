@@ -208,8 +208,7 @@ def test_lost_database_is_made_again(broken: Path, monkeypatch: pytest.MonkeyPat
             patch.setattr(Session, "_restore_store", killed)
             with pytest.raises(_KilledError):
                 open_session(broken)
-    session = open_session(broken)
-    session.close(now_ns=1)
+    open_session(broken).close(now_ns=1)
     assert rows(broken) == before
 
 
