@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -100,28 +100,25 @@ class Store:
     def __init__(self, path: Path, symbols: Sequence[str]) -> None:
         self._symbols = tuple(symbols)
         self._path = path
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        except sqlite3.DatabaseError as error:
-            raise _damaged(path, error) from None
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
-                raise DataError("database of another version", where=str(path), value=version)
-            self._db.executescript(_SCHEMA + f"PRAGMA user_version = {_VERSION};")
-            # Whatever is written writes the account too, in one transaction.
-            self.is_new = self._db.execute("SELECT 1 FROM account").fetchone() is None
-            # ``tidy`` waits for the disk, in another thread; this is a bound for those who never call it.
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_MAX}")
-            rows = self._db.execute("SELECT symbol, qty_e8, cost_e8 FROM positions")
-            self._written = {symbol: (qty, cost) for symbol, qty, cost in rows}
-        except BaseException as error:  # whoever is refused holds nothing
-            self._db.close()
-            if isinstance(error, sqlite3.DatabaseError):
+        with ExitStack() as undo:  # whoever is refused holds nothing
+            try:
+                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                undo.callback(self._db.close)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                version = self._db.execute("PRAGMA user_version").fetchone()[0]
+                if version not in (0, _VERSION):
+                    raise DataError("database of another version", where=str(path), value=version)
+                self._db.executescript(_SCHEMA + f"PRAGMA user_version = {_VERSION};")
+                # Whatever is written writes the account too, in one transaction.
+                self.is_new = self._db.execute("SELECT 1 FROM account").fetchone() is None
+                # ``tidy`` waits for the disk, in another thread; this is a bound for those who never call it.
+                self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_MAX}")
+                rows = self._db.execute("SELECT symbol, qty_e8, cost_e8 FROM positions")
+                self._written = {symbol: (qty, cost) for symbol, qty, cost in rows}
+            except sqlite3.DatabaseError as error:
                 raise _damaged(path, error) from None
-            raise
+            undo.pop_all()
 
     def witness(self) -> Witness:
         """Return what a restart is checked against."""
