@@ -94,6 +94,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "live",
             "nautilus",
             "parity",
+            "record",
             "rehearsal",
             "report",
             "research",

@@ -18,9 +18,13 @@ from gpuscalp.journal.reader import SUFFIX as JOURNAL_SUFFIX
 
 SUFFIXES: Final = (".gz", ".zip", ".csv", ".dat", ".txt", ".jsonl", ".0", JOURNAL_SUFFIX)
 
+# What `data record` leaves beside the journal: the instruments as the venue listed them.
+EXCHANGE_INFO: Final = "exchangeInfo.json"
+
 _ARCHIVE: Final = "an archive"
 _SESSION: Final = "a session's folder"
 _JOURNAL: Final = "a session's journal"
+_BESIDE: Final = ("lock", EXCHANGE_INFO)
 _FIXES: Final = {
     _ARCHIVE: "name the folder with the files that it was imported from",
     _SESSION: "name the folder journal in it, to import what the session received",
@@ -57,7 +61,7 @@ def sources_in(folder: Path) -> tuple[list[Path], dict[str, str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = here / name
-            if name.startswith(".") or (kind == _JOURNAL and name == "lock"):
+            if name.startswith(".") or (kind == _JOURNAL and name in _BESIDE):
                 continue
             if not name.endswith(SUFFIXES):
                 others[str(path)] = "no source by its name"

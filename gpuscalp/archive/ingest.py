@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from gpuscalp.archive.assembly import Assembly, SourceRun
-from gpuscalp.archive.folders import sources_in
+from gpuscalp.archive.folders import EXCHANGE_INFO, sources_in
 from gpuscalp.archive.formats import VENUES, SourceFile, recognise
 from gpuscalp.archive.instruments import read_exchange_info, split_fitting
 from gpuscalp.archive.manifest import Manifest, Source
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import UnusableSourceError, UsageError
+from gpuscalp.journal.reader import SUFFIX as JOURNAL_SUFFIX
 from gpuscalp.progress import Progress
 from gpuscalp.schema import NS_PER_MS, Instrument
 
@@ -117,7 +118,8 @@ def import_sources(
     venue : None = told by each file
     symbol : for CSV files that do not tell theirs
     strict : the first bad line is an error, and what was not committed before it is not imported
-    instruments : exchangeInfo of the venue; None = tick sizes are observed
+    instruments : exchangeInfo of the venue; None = that of the newest recording of ``gpuscalp.record`` among
+        the files; where there is none either, tick sizes are observed
     book_interval_ms : least exchange time between two book rows; 0 = every change of the best 20 levels
     trade_delay_ms : added to the times of trades in CSV files that only tell when they were made; None = that
         of the venue (``gpuscalp.archive.formats.TRADE_DELAYS_MS``)
@@ -148,9 +150,8 @@ def import_sources(
     for name in sorted({file.venue for file in files}):
         group = _unique([file for file in files if file.venue == name], report)
         wanted = {told for file in group for told in file.symbols}
-        known_instruments = (
-            read_exchange_info(instruments, name, wanted=wanted) if instruments is not None else {}
-        )
+        listing = instruments or _listing_beside(group)
+        known_instruments = read_exchange_info(listing, name, wanted=wanted) if listing is not None else {}
         with ArchiveWriter(archive, name) as writer:
             _check_delays(writer.manifest, group)
             known = frozenset(each.digest for each in writer.manifest.sources if each.venue == name)
@@ -174,6 +175,14 @@ def import_sources(
             report.misfits.extend(_settle_instruments(writer, known_instruments))
     report.seconds = time.monotonic() - started
     return report
+
+
+def _listing_beside(files: Sequence[SourceFile]) -> Path | None:
+    newest_first = sorted(files, key=lambda file: file.begin_ns, reverse=True)
+    beside = (
+        file.path.with_name(EXCHANGE_INFO) for file in newest_first if file.path.suffix == JOURNAL_SUFFIX
+    )
+    return next((path for path in beside if path.is_file()), None)
 
 
 def components(files: Sequence[SourceFile]) -> list[list[SourceFile]]:

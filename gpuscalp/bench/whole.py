@@ -29,7 +29,7 @@ from gpuscalp.bench.session import live_config
 from gpuscalp.errors import UsageError
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.rest import RestClient
-from gpuscalp.feeds.routes import endpoints, stream_names
+from gpuscalp.feeds.routes import redundant_endpoints
 from gpuscalp.live.directory import create
 from gpuscalp.live.runner import Runner
 from gpuscalp.live.session import Session
@@ -104,12 +104,7 @@ class _Run:
         now = exchange_clock(clock, lambda: self._session.market.exch_ns)
         self._session = Session(path, now_ns=time.time_ns(), clock_of=lambda _: now)
         config = self._session.about.config
-        names = stream_names([each.symbol for each in self._session.about.instruments], config.feed.streams)
-        routes = [
-            each
-            for copy in range(config.feed.redundancy)
-            for each in endpoints(names, config.feed, copy=copy)
-        ]
+        routes = redundant_endpoints([each.symbol for each in self._session.about.instruments], config.feed)
         source = SocketSource(self._session, config, routes, rest, clock)
         self._runner = Runner(self._session, config, source)
         self._connections = len(routes)

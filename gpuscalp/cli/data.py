@@ -1,4 +1,4 @@
-"""``gpuscalp data``: import, verify, info, download, export."""
+"""``gpuscalp data``: record, import, verify, info, download, export."""
 
 from __future__ import annotations
 
@@ -17,6 +17,36 @@ from gpuscalp.times import utc
 
 ArchiveArgument = Annotated[Path, typer.Argument(help="Directory of the archive.")]
 Venue = Literal["binance_usdm", "binance_spot"]
+
+
+@data_app.command("record")
+def record(
+    symbols: Annotated[list[str], typer.Argument(help="Symbols, such as BTCUSDT.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder, new or with an earlier recording of the same venue.")
+    ],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of a session, such as configs/paper.toml.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.0, help="Seconds to record; default: until stopped.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Record a venue's streams: what a live session would hear of these symbols.
+
+    Needs no model and sends no orders. Ctrl-C ends it, and the same command goes on with it. Give the folder
+    to `gpuscalp data import`.
+    """
+    import os
+
+    from gpuscalp.config import LiveConfig, load_named
+    from gpuscalp.record import record as record_streams
+
+    chosen = load_named(LiveConfig, config, env=os.environ) or LiveConfig()
+    with progress("Recording") as advance:
+        answer = record_streams(symbols, out, chosen, seconds=duration, told=advance)
+    emit(answer, json=json, text=lambda: _record_text(answer))
 
 
 @data_app.command("import")
@@ -159,6 +189,19 @@ def export(
         )
     answer = {"archive": archive, "out": out, "format": format, **report.to_dict()}
     emit(answer, json=json, text=lambda: _export_table(answer))
+
+
+def _record_text(answer: Mapping[str, Any]) -> str:
+    messages = answer["messages"]
+    lines = [
+        f"Recorded {messages['messages']:,} messages in {answer['seconds']:,.0f} s into {answer['out']}:"
+        f" {answer['written_bytes'] / 1e6:,.1f} MB."
+    ]
+    lines += [f"  {name:<13} {count:,}" for name, count in messages.items() if name != "messages"]
+    lines.append(f"  connections   {sum(answer['connections_lost'].values())} lost")
+    if answer["unsynced"]:
+        lines.append(f"  book not whole: {', '.join(answer['unsynced'])}")
+    return "\n".join([*lines, f"Next: gpuscalp data import {answer['out']} --out archive"])
 
 
 def _import_text(answer: Mapping[str, Any]) -> str:

@@ -120,6 +120,17 @@ def endpoints(streams: Sequence[str], config: FeedConfig, *, copy: int = 0) -> t
     return tuple(made)
 
 
+def redundant_endpoints(symbols: Iterable[str], config: FeedConfig) -> tuple[Endpoint, ...]:
+    """Return every connection that symbols are followed over: ``feed.redundancy`` to each stream.
+
+    Raises
+    ------
+    ConfigError    see ``endpoints``
+    """
+    names = stream_names(symbols, config.streams)
+    return tuple(each for copy in range(config.redundancy) for each in endpoints(names, config, copy=copy))
+
+
 def base_url(route: Route, config: FeedConfig, *, copy: int = 0) -> str:
     """Return the base of a route's URLs, without a slash at its end."""
     others = config.redundant_urls

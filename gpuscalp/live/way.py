@@ -11,7 +11,7 @@ from typing import Protocol, final
 from gpuscalp.config import LiveConfig
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.rest import RestClient
-from gpuscalp.feeds.routes import endpoints, stream_names
+from gpuscalp.feeds.routes import redundant_endpoints
 from gpuscalp.live.control import OWN_MARKET
 from gpuscalp.live.embedded import embedded_config
 from gpuscalp.live.session import Session
@@ -59,10 +59,5 @@ class SocketWay:
     def source(
         self, session: Session, config: LiveConfig, rest: RestClient, clock: ClockOffset
     ) -> SocketSource:
-        names = stream_names([each.symbol for each in session.about.instruments], config.feed.streams)
-        routes = [
-            each
-            for copy in range(config.feed.redundancy)
-            for each in endpoints(names, config.feed, copy=copy)
-        ]
+        routes = redundant_endpoints([each.symbol for each in session.about.instruments], config.feed)
         return SocketSource(session, config, routes, rest, clock)

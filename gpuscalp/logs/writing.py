@@ -107,21 +107,23 @@ class LogWriter:
         self.set_level(config.level)
         logging.getLogger().addHandler(self._intake)
 
-    def open(self, session: Path) -> None:
-        """Begin to write into a session's directory.
+    def open(self, session: Path | None) -> None:
+        """Begin to write into a session's directory; None: to standard error alone.
 
         Raises
         ------
         OSError    it cannot be written to
         """
-        config, folder = self._config, session / LOG_FOLDER
-        folder.mkdir(exist_ok=True)
-        _end_line(folder / LOG_FILE)
-        file = RotatingFileHandler(
-            folder / LOG_FILE, maxBytes=config.file_bytes, backupCount=config.files, encoding="utf-8"
-        )
-        file.setFormatter(JsonForm())
-        self._handlers.append(file)
+        config = self._config
+        if session is not None:
+            folder = session / LOG_FOLDER
+            folder.mkdir(exist_ok=True)
+            _end_line(folder / LOG_FILE)
+            file = RotatingFileHandler(
+                folder / LOG_FILE, maxBytes=config.file_bytes, backupCount=config.files, encoding="utf-8"
+            )
+            file.setFormatter(JsonForm())
+            self._handlers.append(file)
         if config.stderr != "off":
             stream = logging.StreamHandler(sys.stderr)
             stream.setFormatter(JsonForm() if config.stderr == "json" else TextForm())
