@@ -187,9 +187,12 @@ class Recording:
             with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
                 loop.add_signal_handler(number, self._stopping.set)
 
+        def lasted_s() -> float:
+            return (time.monotonic_ns() - began_ns) / NS_PER_S
+
         def tell() -> None:
             count, size = self._ingest.message_count, journal.written_bytes / 1e6
-            told(self._seconds_since(began_ns), seconds, f"{count:,} messages, {size:,.1f} MB")
+            told(lasted_s(), seconds, f"{count:,} messages, {size:,.1f} MB")
 
         async with contextlib.AsyncExitStack() as ending:  # each step, whatever becomes of the others
             ending.callback(disk.pool.shutdown, wait=True)
@@ -201,6 +204,7 @@ class Recording:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._stopping.wait()
+            after_s = lasted_s()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -214,7 +218,7 @@ class Recording:
         return {
             "out": journal.path,
             "symbols": self._symbols,
-            "seconds": round(self._seconds_since(began_ns), 3),
+            "seconds": round(after_s, 3),
             "messages": self._ingest.account(),
             "connections_opened": dict(self._client.opened),
             "connections_lost": dict(self._client.lost),
@@ -223,10 +227,6 @@ class Recording:
             "written_bytes": journal.written_bytes,
             "torn_bytes": 0 if journal.repaired is None else journal.repaired.cut_bytes,
         }
-
-    @staticmethod
-    def _seconds_since(began_ns: int) -> float:
-        return (time.monotonic_ns() - began_ns) / NS_PER_S
 
     async def _tick(self, disk: Background, tell: Callable[[], None]) -> None:
         """Do what is due."""
