@@ -53,6 +53,7 @@ DeviceOption = Annotated[
 COMMAND_MODULES = (
     "system",
     "doctor",
+    "config",
     "demo",
     "data",
     "features",
@@ -160,6 +161,7 @@ app = Commands(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+config_app = Commands(no_args_is_help=True, rich_markup_mode=None)
 data_app = Commands(no_args_is_help=True, rich_markup_mode=None)
 features_app = Commands(no_args_is_help=True, rich_markup_mode=None)
 backtest_app = Commands(cls=DefaultCommand, no_args_is_help=True, rich_markup_mode=None)
@@ -175,7 +177,8 @@ _BACKTEST_HELP = """Backtest a model; show and compare finished runs.
 The word `run` may be left out: gpuscalp backtest ARCHIVE --model BUNDLE. Its options: gpuscalp backtest run
 --help."""
 
-app.add_typer(data_app, name="data", help="Import, download and check market data.")
+app.add_typer(config_app, name="config", help="Write a configuration to begin with; show what one comes to.")
+app.add_typer(data_app, name="data", help="Record, import, download and check market data.")
 app.add_typer(features_app, name="features", help="List, compute and check features.")
 app.add_typer(backtest_app, name="backtest", help=_BACKTEST_HELP)
 app.add_typer(model_app, name="model", help="Keep trained models: show, check, compare, promote.")

@@ -70,7 +70,7 @@ def load(
             ) from None
         except UNREADABLE as error:
             raise ConfigError(
-                f"not a TOML file: {error}", where=str(path), fix="configs/ of the project has examples"
+                f"not a TOML file: {error}", where=str(path), fix="gpuscalp config init writes an example"
             ) from None
     sources = [] if path is None else [str(path)]
     for name, text in (env or {}).items():
@@ -89,7 +89,7 @@ def load(
         what, _, at = str(error).partition(" - at ")
         keys = re.findall(r"\w+", at)  # `$.grid.frame_ms` or `$.symbols[...]`
         value = _found(data, keys)
-        fix = "correct the value: configs/ of the project explains the keys"
+        fix = "correct the value: gpuscalp config init writes a file that explains the keys"
         if value == math.inf:
             fix = 'give a number; what docs/risk.md marks with * is switched off by "off"'
         raise ConfigError(
