@@ -39,6 +39,7 @@ from gpuscalp.feeds.messages import (
     Trade,
 )
 from gpuscalp.feeds.times import to_ns
+from gpuscalp.journal.reader import SUFFIX as JOURNAL_SUFFIX
 from gpuscalp.schema import NS_PER_DAY, NS_PER_MS
 
 # Messages between two hand-overs to the writer: at most 11 MB of book rows.
@@ -56,8 +57,31 @@ _NAMES: Final[dict[type, str]] = {
     PartialBook: "partial_depth",
 }
 
+# Of so many of a journal's newest messages it is known that they came: half a minute of a busy market.
+_KEPT: Final = 1 << 18
+
 _OfSymbol = Trade | Ticker | DepthUpdate | DepthSnapshot | MarkPrice | PartialBook
 _Handlers = dict[type, Callable[[int, Any], str]]
+
+
+class _Copies:
+    """The newest messages of a journal, which has them as every connection brought them.
+
+    By its id alone a copy cannot be told from a message that came late, once a newer one stands between.
+    """
+
+    def __init__(self) -> None:
+        self._older: set[int] = set()
+        self._newer: set[int] = set()
+
+    def has_come(self, raw: bytes) -> bool:
+        """Whether a message came before, byte for byte; it has, from here on."""
+        mark = hash(raw)
+        found = mark in self._newer or mark in self._older
+        self._newer.add(mark)
+        if len(self._newer) >= _KEPT // 2:
+            self._older, self._newer = self._newer, set()
+        return found
 
 
 class SourceRun:
@@ -77,6 +101,7 @@ class SourceRun:
 
     def __init__(self, file: SourceFile, *, known: bool, log: RejectLog, strict: bool) -> None:
         self.file, self.known, self.log = file, known, log
+        self.is_journal = file.path.suffix == JOURNAL_SUFFIX
         self.progress = [0]
         self.lines = 0
         self.rows = dict.fromkeys(TABLES, 0)
@@ -202,7 +227,7 @@ class Assembly:
 
     def __init__(self, writer: ArchiveWriter, *, book_interval_ns: int, tell: Callable[[int], None]) -> None:
         self._writer, self._interval_ns, self._tell = writer, book_interval_ns, tell
-        self._decoder = Decoder()
+        self._decoder, self._copies = Decoder(), _Copies()
         self._symbols: dict[str, tuple[SymbolMarket, SymbolBuffer, _Handlers]] = {}
         self._replayed: frozenset[str] = frozenset()
         self._seq_base: dict[str, int] = {}
@@ -270,17 +295,20 @@ class Assembly:
             run.set_aside("liquidation")
             return
         run.check_times(recv_ns, message)
+        raw = record[2] if isinstance(record[2], bytes) else None
+        copied = raw is not None and run.is_journal and self._copies.has_come(raw)
         if isinstance(message, Batch):
-            self._take_batch(run, recv_ns, message)
-            return
-        run.fates[_NAMES[kind], self._handle(run, recv_ns, kind, message)] += 1
-        if isinstance(message, Trade) and isinstance(record[2], bytes):
-            run.measure(message, record[2])
+            name, fate = self._take_batch(run, recv_ns, message)
+        else:
+            name, fate = _NAMES[kind], self._handle(run, recv_ns, kind, message)
+        run.fates[name, DUPLICATE if copied and fate == LATE else fate] += 1
+        if isinstance(message, Trade) and raw is not None:
+            run.measure(message, raw)
         run.first_recv_ns = run.first_recv_ns or recv_ns
         run.last_recv_ns = recv_ns
 
-    def _take_batch(self, run: SourceRun, recv_ns: int, batch: Batch) -> None:
-        """Take an array. It is one line of the account: taken if one of its messages was."""
+    def _take_batch(self, run: SourceRun, recv_ns: int, batch: Batch) -> tuple[str, str]:
+        """Take an array; return what it counts as. It is one line: taken if one of its messages was."""
         fates: dict[str, str] = {}
         for each in batch.messages:
             if isinstance(each, Ignored):
@@ -290,7 +318,7 @@ class Assembly:
             else:
                 fates[self._handle(run, recv_ns, type(each), each)] = _NAMES[type(each)]
         fate = next((fate for fate in (TAKEN, DUPLICATE, LATE, *fates) if fate in fates), "empty")
-        run.fates[fates.get(fate, ""), fate] += 1
+        return fates.get(fate, ""), fate
 
     def _handle(self, run: SourceRun, recv_ns: int, kind: type, message: _OfSymbol) -> str:
         entry = self._symbols.get(message.symbol)

@@ -177,7 +177,7 @@ _BACKTEST_HELP = """Backtest a model; show and compare finished runs.
 The word `run` may be left out: gpuscalp backtest ARCHIVE --model BUNDLE. Its options: gpuscalp backtest run
 --help."""
 
-app.add_typer(config_app, name="config", help="Write a configuration to begin with; show what one comes to.")
+app.add_typer(config_app, name="config", help="Write a commented configuration; show one.")
 app.add_typer(data_app, name="data", help="Record, import, download and check market data.")
 app.add_typer(features_app, name="features", help="List, compute and check features.")
 app.add_typer(backtest_app, name="backtest", help=_BACKTEST_HELP)

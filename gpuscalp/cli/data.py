@@ -33,10 +33,10 @@ def record(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Record a venue's streams: what a live session would hear of these symbols.
+    """Record a venue's streams, without a model and without orders.
 
-    Needs no model and sends no orders. Ctrl-C ends it, and the same command goes on with it. Give the folder
-    to `gpuscalp data import`.
+    It hears what a live session would hear of these symbols. Ctrl-C ends it, and the same command goes on
+    with it. Give the folder to `gpuscalp data import`.
     """
     import os
 

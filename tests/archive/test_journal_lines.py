@@ -24,8 +24,10 @@ def lines(recordings):
         return list(itertools.islice(file, 2_500))
 
 
-def _journal(path, lines, *, copies=1, opening=b""):
-    """Write lines as a session would: messages by socket, the snapshot by REST, decisions between."""
+def _journal(path, lines, *, copies=1, lag=1, opening=b""):
+    """Write lines as a session would: messages by socket, the snapshot by REST, decisions between. A second
+    connection is so many messages behind."""
+    waiting = []
     url = b"GET https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000\n"
     writer = JournalWriter(path, JournalConfig(segment_bytes=65_536), now_ns=1)
     if opening:
@@ -35,11 +37,15 @@ def _journal(path, lines, *, copies=1, opening=b""):
         if body.startswith(b'{"lastUpdateId"'):
             writer.append(RecordKind.REST, url + body, recv_ns=int(stamp))
         else:
-            for number in range(copies):
-                writer.append(RecordKind.RAW, body, recv_ns=int(stamp), connection=number)
+            waiting.append((int(stamp), body))
+            for number, behind in enumerate((1, lag)[:copies]):
+                if len(waiting) >= behind:
+                    writer.append(RecordKind.RAW, waiting[-behind][1], recv_ns=int(stamp), connection=number)
         if writer.next_seq % 50 == 0:
             writer.append(RecordKind.SIGNAL, b'{"edge_bps":1}', recv_ns=int(stamp))
             writer.flush()
+    for stamp, body in waiting[len(waiting) - lag + 1 :] if copies > 1 else ():
+        writer.append(RecordKind.RAW, body, recv_ns=stamp, connection=1)
     writer.close(now_ns=int(stamp))
     return segments_of(path)
 
@@ -48,15 +54,16 @@ def _ticks(archive):
     return np.concatenate(list(Archive.open(archive).tick_batches("binance_usdm", ["BTCUSDT"])))
 
 
-@pytest.mark.parametrize("copies", [1, 2])
-def test_journal_gives_the_archive_of_the_recording(lines, tmp_path, copies):
+@pytest.mark.parametrize(("copies", "lag"), [(1, 1), (2, 1), (2, 40)])
+def test_journal_gives_the_archive_of_the_recording(lines, tmp_path, copies, lag):
     (tmp_path / "btcusdt.dat").write_bytes(b"".join(lines))
     import_sources([tmp_path / "btcusdt.dat"], tmp_path / "recorded")
-    segments = _journal(tmp_path / "journal", lines, copies=copies)
+    segments = _journal(tmp_path / "journal", lines, copies=copies, lag=lag)
     assert len(segments) > 1
     report = import_sources([tmp_path / "journal"], tmp_path / "journalled").to_dict()
     assert len(report["sources"]) == len(segments)
     assert report["rejects"] == 0
+    assert report["late"] == 0
     assert report["duplicates"] == (copies - 1) * sum(b'"stream"' in line for line in lines)
     recorded, journalled = _ticks(tmp_path / "recorded"), _ticks(tmp_path / "journalled")
     assert len(recorded) > 2_000
