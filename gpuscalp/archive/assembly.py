@@ -17,6 +17,7 @@ from gpuscalp import __version__
 from gpuscalp.archive.arrival import Arrival, Record
 from gpuscalp.archive.buffers import SEQ_STEP, SymbolBuffer
 from gpuscalp.archive.formats import SourceFile
+from gpuscalp.archive.journal_lines import Copies
 from gpuscalp.archive.manifest import Gap, Source
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.source import lines_of
@@ -57,31 +58,8 @@ _NAMES: Final[dict[type, str]] = {
     PartialBook: "partial_depth",
 }
 
-# Of so many of a journal's newest messages it is known that they came: half a minute of a busy market.
-_KEPT: Final = 1 << 18
-
 _OfSymbol = Trade | Ticker | DepthUpdate | DepthSnapshot | MarkPrice | PartialBook
 _Handlers = dict[type, Callable[[int, Any], str]]
-
-
-class _Copies:
-    """The newest messages of a journal, which has them as every connection brought them.
-
-    By its id alone a copy cannot be told from a message that came late, once a newer one stands between.
-    """
-
-    def __init__(self) -> None:
-        self._older: set[int] = set()
-        self._newer: set[int] = set()
-
-    def has_come(self, raw: bytes) -> bool:
-        """Whether a message came before, byte for byte; it has, from here on."""
-        mark = hash(raw)
-        found = mark in self._newer or mark in self._older
-        self._newer.add(mark)
-        if len(self._newer) >= _KEPT // 2:
-            self._older, self._newer = self._newer, set()
-        return found
 
 
 class SourceRun:
@@ -227,7 +205,7 @@ class Assembly:
 
     def __init__(self, writer: ArchiveWriter, *, book_interval_ns: int, tell: Callable[[int], None]) -> None:
         self._writer, self._interval_ns, self._tell = writer, book_interval_ns, tell
-        self._decoder, self._copies = Decoder(), _Copies()
+        self._decoder, self._copies = Decoder(), Copies()
         self._symbols: dict[str, tuple[SymbolMarket, SymbolBuffer, _Handlers]] = {}
         self._replayed: frozenset[str] = frozenset()
         self._seq_base: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """A segment of a journal as the lines of a recording, so that it is imported like one.
 
-Owns: which records are market data, the line that each becomes (``gpuscalp.archive.recording``), and which
-market they are of.
+Owns: which records are market data, the line that each becomes (``gpuscalp.archive.recording``), which market
+they are of, and which of them have come before.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 JOURNAL_MAGIC: Final = MAGIC
 _NS_PER_S: Final = 1_000_000_000
+# Of so many of a journal's newest messages it is known that they came: half a minute of a busy market.
+_KEPT: Final = 1 << 18
 _INPUTS: Final = frozenset({RecordKind.RAW, RecordKind.REST, RecordKind.TICKS, RecordKind.CONNECTION})
 
 
@@ -103,3 +105,24 @@ class JournalContent(io.RawIOBase):
         target[:count] = self._text[:count]
         self._text = self._text[count:]
         return count
+
+
+@final
+class Copies:
+    """The newest messages of a journal, which has them as every connection brought them.
+
+    By its id alone a copy cannot be told from a message that came late, once a newer one stands between.
+    """
+
+    def __init__(self) -> None:
+        self._older: set[int] = set()
+        self._newer: set[int] = set()
+
+    def has_come(self, raw: bytes) -> bool:
+        """Whether a message came before, byte for byte; it has, from here on."""
+        mark = hash(raw)
+        found = mark in self._newer or mark in self._older
+        self._newer.add(mark)
+        if len(self._newer) >= _KEPT // 2:
+            self._older, self._newer = self._newer, set()
+        return found
