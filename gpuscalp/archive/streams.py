@@ -136,6 +136,16 @@ class PartReader:
             rows = {name: values[inside] for name, values in rows.items()}
         return rows
 
+    def groups(self) -> Iterator[Rows]:
+        """Yield one row group after the other of a file that may be open already, and close it."""
+        if not self.is_open:
+            self.open()
+        try:
+            while self._groups:
+                yield self.read()
+        finally:
+            self.close()
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()

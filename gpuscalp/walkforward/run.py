@@ -62,7 +62,7 @@ def walk_forward_archive(
     resume: bool = False,
     device: RequestedDevice = "auto",
     processes: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> WalkForwardResult:
     """Train on the past, trade what follows, step by step; judge what comes of it.
 
@@ -87,10 +87,9 @@ def walk_forward_archive(
         whatever training and backtest raise; what was finished stays
     """
     began = time.perf_counter()
-    told = on_progress or silent
     cores = core_count()
     _check_out(out, resume=resume)
-    told(0.0, 1.0, "counting rows")
+    on_progress(0.0, 1.0, "counting rows")
     plan = make_plan(archive, config, device=resolve(device).name, threads=cores)
     models: list[Task] = [
         TrainTask(plan, step, seed, plan.bundle(out, seed, step))
@@ -102,8 +101,8 @@ def walk_forward_archive(
     threads = (_threads_of(out) if resume else None) or max(1, cores // min(count, len(models)))
     frozen = plan.frozen(threads=threads)
     with _opened(out, frozen, resume=resume) as parts:
-        kept = _do([*models, *runs], parts, count=count, cores=cores, threads=threads, told=told)
-        judged, base, summary = _judged(out, plan, cores, told)
+        kept = _do([*models, *runs], parts, count=count, cores=cores, threads=threads, told=on_progress)
+        judged, base, summary = _judged(out, plan, cores, on_progress)
         summary |= {
             "kept": kept,
             "config_hash": frozen["hash"],

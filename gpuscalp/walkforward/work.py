@@ -18,7 +18,7 @@ from gpuscalp.backtest import run_backtest
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ModelError
 from gpuscalp.process_pool import Submit, process_pool
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource
 from gpuscalp.walkforward.plan import Plan, Run, Step
@@ -37,7 +37,7 @@ class TrainTask:
     def title(self) -> str:
         return f"model of {self.step.name}, seed {self.seed}"
 
-    def __call__(self, threads: int, told: Progress | None = None) -> None:
+    def __call__(self, threads: int, told: Progress = silent) -> None:
         plan, step = self.plan, self.step
         config = plan.train_config(self.seed)
         # The walks of the training end where the embargo begins: what comes later is never read.
@@ -81,7 +81,7 @@ class TradeTask:
     def title(self) -> str:
         return f"run {self.run.name}"
 
-    def __call__(self, threads: int, told: Progress | None = None) -> None:
+    def __call__(self, threads: int, told: Progress = silent) -> None:
         plan = self.plan
         run_backtest(
             plan.archive,
