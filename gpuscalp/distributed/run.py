@@ -121,4 +121,4 @@ def _place(ray: Any, workers: int, device: RequestedDevice, threads: int | None)
     name: DeviceName = "cpu" if device == "cpu" or gpus < workers else "cuda"
     why = "asked for" if device != "auto" else f"the cluster has {gpus} GPUs for {workers} workers"
     reason = f"{why}; on Ray, workers: {workers}, cores of each: {each}, machines: {machines}"
-    return DeviceChoice(name, reason, device), each
+    return DeviceChoice(name, reason), each
