@@ -319,7 +319,7 @@ def _settle_instruments(writer: ArchiveWriter, given: dict[str, Instrument]) -> 
 
 def _check_delays(manifest: Manifest, files: Iterable[SourceFile]) -> None:
     """Refuse a file whose trades the archive has under other times."""
-    known = {(source.digest, source.venue): source.trade_delay_ns or 0 for source in manifest.sources}
+    known = {(source.digest, source.venue): source.trade_delay_ns for source in manifest.sources}
     for file in files:
         asked_ns = file.trade_delay_ns
         known_ns = known.get((file.digest, file.venue), asked_ns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 from typing import Any
 
@@ -356,20 +355,6 @@ def test_one_flipped_bit_is_never_read_as_other_ticks(tmp_path: Path) -> None:
         else:
             assert found == intact, f"bit {count % 8} of byte {place}"
     assert refused > len(places) // 2
-
-
-def test_part_without_checksums_is_read(tmp_path: Path) -> None:
-    """Earlier versions wrote none."""
-    root = small(tmp_path)
-    (file,) = root.rglob("*.parquet")
-    intact = _ticks(root)
-    pq.write_table(pq.read_table(file, partitioning=None), file)
-    content = json.loads((root / NAME).read_text())
-    (part,) = content["parts"]
-    del part["footer_crc32"]
-    part["bytes"] = file.stat().st_size
-    (root / NAME).write_text(json.dumps(content))
-    assert _ticks(root) == intact
 
 
 def _ticks(root: Path) -> bytes:
