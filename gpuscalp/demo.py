@@ -26,7 +26,7 @@ from gpuscalp.config import (
 from gpuscalp.device import RequestedDevice, core_count
 from gpuscalp.errors import UsageError
 from gpuscalp.files import replace_file
-from gpuscalp.progress import Progress, silent
+from gpuscalp.progress import Progress, silent, stretch
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import MarketSpec, write
 
@@ -290,15 +290,8 @@ class _StageClock:
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
         began = time.perf_counter()
-        whole: float | None = None
-
-        def told(done: float, total: float | None = None, note: str = "") -> None:
-            nonlocal whole
-            whole = whole if total is None else total
-            share = min(done / whole, 1.0) if whole else 0.0
-            self._on_progress(before + share * _WEIGHTS[name], 1.0, f"{name}: {note}" if note else name)
-
         before = sum(_WEIGHTS[earlier] for earlier in self.seconds)
+        told = stretch(self._on_progress, name, begin=before, length=_WEIGHTS[name], of=1.0)
         told(0.0, 1.0)
         yield told
         told(1.0, 1.0)

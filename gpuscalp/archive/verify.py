@@ -17,7 +17,7 @@ from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Part
 from gpuscalp.archive.overlap import Overlaps
 from gpuscalp.archive.streams import PartReader
-from gpuscalp.archive.tables import TABLES, arrow_schema, day_of
+from gpuscalp.archive.tables import TABLES, arrow_schema, crossed_count, day_of
 from gpuscalp.archive.trade_ids import TradeIds
 from gpuscalp.errors import ArchiveError
 from gpuscalp.progress import Progress, silent
@@ -201,7 +201,4 @@ class _Facts:
             report.problems.append(f"{part.path}: rows of another day")
         self.flagged += int(np.count_nonzero(rows["quality"]))
         if "bid_price_e8" in rows:
-            bid, ask = rows["bid_price_e8"], rows["ask_price_e8"]
-            if bid.ndim == 2:
-                bid, ask = bid[:, 0], ask[:, 0]
-            self.crossed += int(np.count_nonzero((bid >= ask) & (bid > 0) & (ask > 0)))
+            self.crossed += crossed_count(rows)

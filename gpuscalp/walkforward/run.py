@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.errors import UNREADABLE
 from gpuscalp.files import make_writable, pretty, replace_file
-from gpuscalp.progress import Progress, silent
+from gpuscalp.progress import Progress, silent, stretch
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_alone, require_begun, require_same, taken
 from gpuscalp.schema import NS_PER_MS
@@ -178,33 +178,22 @@ def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, threads:
             # Written whole, but not noted any more before the end came.
             shutil.rmtree(task.out, ignore_errors=True)
             left.append(task)
-    bar = _Bar(told, total, total - sum(weights[task.out] for task in left))
+    done = total - sum(weights[task.out] for task in left)
+
+    def watch(task: Task) -> Progress:
+        return stretch(told, task.title, begin=done, length=weights[task.out], of=total)
+
     for kind in (TrainTask, TradeTask):
         wanted = [task for task in left if isinstance(task, kind)]
         if wanted:
             at_once = min(count, len(wanted))
             each = threads if kind is TrainTask else max(1, cores // at_once)
             with workers(at_once, each) as work:
-                for task in work(wanted, bar.inside):
+                for task in work(wanted, watch):
                     parts.add(task.out)
-                    bar.add(weights[task.out], task.title)
+                    done += weights[task.out]
+                    told(done, total, task.title)
     return len(tasks) - len(left)
-
-
-@final
-class _Bar:
-    """How far all tasks are: those that are done, and, in this process, the share of the present one."""
-
-    def __init__(self, told: Progress, total: float, done: float) -> None:
-        self._told, self._total, self._done = told, total, done
-
-    def add(self, weight: float, note: str) -> None:
-        self._done += weight
-        self._told(self._done, self._total, note)
-
-    def inside(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Take the share of the present task, 0 … 1, as one unit of the bar."""
-        self._told(self._done + done / (total or 1.0), self._total, note)
 
 
 def _judged(out: Path, plan: Plan, threads: int, told: Progress) -> tuple[Judged, Recorded, dict[str, Any]]:
