@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,9 @@ from benchmarks.environment import ROOT, environment
 from benchmarks.parts import attempt, failures
 
 
-def batch() -> dict[str, Any]:
-    from gpuscalp.bench import batch as bench
-
-    return bench.run()
+def _from(module: str, function: str = "run", **options: Any) -> Callable[..., dict[str, Any]]:
+    """Return a function of a module that is imported when it is called."""
+    return lambda **more: getattr(import_module(module), function)(**options, **more)
 
 
 def stream() -> dict[str, Any]:
@@ -47,107 +47,26 @@ def forest() -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def training() -> dict[str, Any]:
-    from benchmarks import bench_training
-
-    return bench_training.run()
-
-
-def import_() -> dict[str, Any]:
-    from benchmarks import bench_import
-
-    return bench_import.run()
-
-
-def worker() -> dict[str, Any]:
-    from benchmarks import bench_worker
-
-    return bench_worker.run()
-
-
-def gpu_worker() -> dict[str, Any]:
-    from benchmarks import bench_worker
-
-    return bench_worker.run(device="cuda")
-
-
-def drift() -> dict[str, Any]:
-    from benchmarks import bench_drift
-
-    return bench_drift.run()
-
-
-def adaptation() -> dict[str, Any]:
-    from benchmarks import bench_adaptation
-
-    return bench_adaptation.run()
-
-
-def distributed() -> dict[str, Any]:
-    from benchmarks import bench_distributed
-
-    return bench_distributed.run()
-
-
-def backtest() -> dict[str, Any]:
-    from benchmarks import bench_backtest
-
-    return bench_backtest.run()
-
-
-def gpu(**options: Any) -> dict[str, Any]:
-    from benchmarks import bench_gpu
-
-    return bench_gpu.run(**options)
-
-
-def gpu_batch(**options: Any) -> dict[str, Any]:
-    from benchmarks import bench_gpu_batch
-
-    return bench_gpu_batch.run(**options)
-
-
-def gpu_recordings() -> dict[str, Any]:
-    from benchmarks import gpu_recordings as bench
-
-    return bench.run()
-
-
-def crossover() -> dict[str, Any]:
-    from gpuscalp.bench import crossover as bench
-
-    return bench.measure()
-
-
-BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
-    "batch": batch,
+# What runs where none is named.
+USUAL: dict[str, Callable[..., dict[str, Any]]] = {
+    "batch": _from("gpuscalp.bench.batch"),
     "stream": stream,
     "forest": forest,
-    "training": training,
-    "import": import_,
-    "worker": worker,
-    "drift": drift,
-    "adaptation": adaptation,
-    "distributed": distributed,
-    "backtest": backtest,
-    "gpu": gpu,
-    "gpu_batch": gpu_batch,
-    "gpu_recordings": gpu_recordings,
-    "gpu_worker": gpu_worker,
-    "crossover": crossover,
+    "training": _from("benchmarks.bench_training"),
+    "import": _from("benchmarks.bench_import"),
+    "worker": _from("benchmarks.bench_worker"),
 }
-# What runs only where it is named.
-NAMED_ONLY = (
-    "drift",
-    "adaptation",
-    "distributed",
-    "backtest",
-    "gpu",
-    "gpu_batch",
-    "gpu_recordings",
-    "gpu_worker",
-    "crossover",
-)
+BENCHMARKS = USUAL | {
+    "drift": _from("benchmarks.bench_drift"),
+    "adaptation": _from("benchmarks.bench_adaptation"),
+    "distributed": _from("benchmarks.bench_distributed"),
+    "backtest": _from("benchmarks.bench_backtest"),
+    "gpu": _from("benchmarks.bench_gpu"),
+    "gpu_batch": _from("benchmarks.bench_gpu_batch"),
+    "gpu_recordings": _from("benchmarks.gpu_recordings"),
+    "gpu_worker": _from("benchmarks.bench_worker", device="cuda"),
+    "crossover": _from("gpuscalp.bench.crossover", "measure"),
+}
 
 
 def main() -> int:
@@ -162,7 +81,7 @@ def main() -> int:
         "--minutes", type=float, default=1.0, help="gpu: how long to step for the slope of its memory"
     )
     arguments = parser.parse_args()
-    names = arguments.names or [name for name in BENCHMARKS if name not in NAMED_ONLY]
+    names = arguments.names or list(USUAL)
     found = environment()
     result: dict[str, Any] = {}
     out: Path | None = arguments.out

@@ -22,7 +22,7 @@ from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.drift.adversarial import compare, training_floors
 from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS, WINDOWS_PER_BLOCK, DriftAlarm, Floor
 from gpuscalp.drift.stability import Distribution, bin_counts
-from gpuscalp.labels import quality_mask
+from gpuscalp.labels import BLOCKED
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import NS_PER_MS
 from gpuscalp.synthetic import MarketSpec
@@ -99,7 +99,7 @@ def market(job: tuple[str, float, int, int, int]) -> Rows:
     pipeline = FeaturePipeline(
         grid=GridConfig(), features=FeatureConfig(), instruments=instruments(spec), threads=1
     )
-    mask = np.uint32(quality_mask())
+    mask = np.uint32(BLOCKED)
     parts = []
     for chunk in pipeline.batch([ticks(spec)]):
         at, symbol = np.nonzero(((chunk.frames.quality & mask) == 0) & (chunk.frames.bid_px > 0))

@@ -26,7 +26,7 @@ from gpuscalp.config import (
 from gpuscalp.device import RequestedDevice, core_count
 from gpuscalp.errors import UsageError
 from gpuscalp.files import replace_file
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent, stretch
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import MarketSpec, write
 
@@ -135,7 +135,7 @@ def demo(
     seed: int = 7,
     duration_s: int = DURATION_S,
     device: RequestedDevice = "auto",
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> DemoResult:
     """Go the whole way, from a market to a report.
 
@@ -283,23 +283,15 @@ def _backtest_config(*, synthetic: bool) -> BacktestConfig:
 class _StageClock:
     """Times the stages, and turns what each tells into one bar over all of them."""
 
-    def __init__(self, on_progress: Progress | None) -> None:
+    def __init__(self, on_progress: Progress) -> None:
         self.seconds: dict[str, float] = {}
         self._on_progress = on_progress
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
         began = time.perf_counter()
-        whole: float | None = None
-
-        def told(done: float, total: float | None = None, note: str = "") -> None:
-            nonlocal whole
-            whole = whole if total is None else total
-            if self._on_progress is not None:
-                share = min(done / whole, 1.0) if whole else 0.0
-                self._on_progress(before + share * _WEIGHTS[name], 1.0, f"{name}: {note}" if note else name)
-
         before = sum(_WEIGHTS[earlier] for earlier in self.seconds)
+        told = stretch(self._on_progress, name, begin=before, length=_WEIGHTS[name], of=1.0)
         told(0.0, 1.0)
         yield told
         told(1.0, 1.0)

@@ -47,15 +47,12 @@ class DeviceChoice:
         ``"cpu"`` or ``"cuda"``: where the arrays will live.
     reason : str
         Why this one; for a fallback, what the GPU lacks and what to do about it.
-    requested : str
-        What was asked for: ``"cpu"``, ``"cuda"`` or ``"auto"``.
     details : mapping
         Facts about the device, ready for JSON; for ``cuda`` those of :func:`probe_cuda`.
     """
 
     name: DeviceName
     reason: str
-    requested: RequestedDevice
     details: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -92,10 +89,10 @@ def resolve(
         If ``requested`` is none of the three.
     """
     if requested == "cpu":
-        return DeviceChoice("cpu", "the CPU was asked for", requested, _cpu_details())
+        return DeviceChoice("cpu", "the CPU was asked for", _cpu_details())
     if requested == "cuda":
         details = probe_cuda()
-        return DeviceChoice("cuda", f"asked for; found {_title(details)}", requested, details)
+        return DeviceChoice("cuda", f"asked for; found {_title(details)}", details)
     if requested == "auto":
         return _best(workload, deadline_ms, profile)
     raise UsageError(
@@ -295,16 +292,16 @@ def _best(workload: Workload | None, deadline_ms: float, profile: DeviceProfile 
         reason = f"no usable GPU: {error}"
     name: DeviceName = next(iter(found))
     if workload is None:
-        return DeviceChoice(name, reason, "auto", found[name])
+        return DeviceChoice(name, reason, found[name])
     if isinstance(profile, NoProfile):
         told = profile.why
     elif (decision := decide(profile, workload, deadline_ms, tuple(found))) is None:
         told = f"the device profile says nothing of {workload.symbols:,} symbols and {workload.trees:,} trees"
     else:
-        return DeviceChoice(decision.device, f"{reason}; {decision.reason}", "auto", found[decision.device])
+        return DeviceChoice(decision.device, f"{reason}; {decision.reason}", found[decision.device])
     if name == "cuda":
         reason += f"; {told}: gpuscalp bench crossover measures which device is the faster"
-    return DeviceChoice(name, reason, "auto", found[name])
+    return DeviceChoice(name, reason, found[name])
 
 
 def _runtime_fault(error: Exception, driver_version: int, runtime_version: int) -> DeviceError:

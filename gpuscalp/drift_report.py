@@ -22,10 +22,10 @@ from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS, WINDOWS_PER_BLOCK, Alarm
 from gpuscalp.drift.reference import ROWS_MAX, Reference
 from gpuscalp.drift.stability import BINS, Distribution, bin_counts, group_columns, psi
 from gpuscalp.errors import DataError, ModelError, UsageError
-from gpuscalp.labels import quality_mask
+from gpuscalp.labels import BLOCKED
 from gpuscalp.live.control import SESSION_FILE
 from gpuscalp.pipeline import FeaturePipeline
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import F32, F64, I64, NS_PER_MS, Quality
 
 _RESAMPLES: Final = 400
@@ -66,7 +66,7 @@ def drift(
     start_ns: int | None = None,
     end_ns: int | None = None,
     out: Path | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compare the rows of an archive, or of a session, with those that a model was trained on.
 
@@ -116,11 +116,11 @@ def _walk(
     ticks: Iterator[Any],
     bundle: Bundle,
     reference: Reference,
-    on_progress: Progress | None,
+    on_progress: Progress,
 ) -> _Seen:
     names, edges, floor = bundle.contract.names, reference.trained.edges, reference.floor
     watched = None if floor is None else DriftAlarm(floor, edges, names)
-    mask, outlier = np.uint32(quality_mask()), np.uint32(Quality.OUTLIER)
+    mask, outlier = np.uint32(BLOCKED), np.uint32(Quality.OUTLIER)
     # Stretches as long as the blocks of the alarm: shorter ones would be alike, and an interval too narrow.
     window = max(column.window for column in bundle.contract.columns)
     stretch_ns = WINDOWS_PER_BLOCK * window * bundle.contract.training.config.grid.frame_ms * NS_PER_MS
@@ -158,7 +158,7 @@ def _walk(
                 share /= 2
                 whole = np.concatenate(sample)
                 sample = [whole[rng.random(len(whole)) < 0.5]]
-        if on_progress is not None and len(frames):
+        if len(frames):
             on_progress(rows, None, f"{rows:,} rows")
     found = np.concatenate(sample) if sample else np.empty((0, len(names)), np.float32)
     at = np.sort(rng.permutation(len(found))[:ROWS_MAX])

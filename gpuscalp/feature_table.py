@@ -17,7 +17,7 @@ from gpuscalp.archive import Archive, choose_venue
 from gpuscalp.config import FeatureConfig, GridConfig, to_dict
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.pipeline import FeaturePipeline
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import F64, FeatureChunk
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def write_features(
     grid: GridConfig | None = None,
     features: FeatureConfig | None = None,
     device: str = "cpu",
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compute features of an archive and write them as Parquet.
 
@@ -86,8 +86,7 @@ def write_features(
             for chunk in pipeline.batch(archive.tick_batches(name, symbols)):
                 writer.write_batch(feature_rows(pipeline, chunk, schema))
                 frame_count += len(chunk.frames)
-                if on_progress is not None:
-                    on_progress((chunk.frames.end_ns[-1] - first_ns) / 1e9, (last_ns - first_ns) / 1e9, "")
+                on_progress((chunk.frames.end_ns[-1] - first_ns) / 1e9, (last_ns - first_ns) / 1e9, "")
         if frame_count == 0:
             raise DataError("the ticks close no frame: there are no features", where=str(archive_path))
         partial.replace(out)

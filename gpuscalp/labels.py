@@ -10,9 +10,11 @@ given the frames its horizon needs: ``look_ahead_frames`` after a row, and ``hor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import reduce
+from operator import or_
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +29,8 @@ Flags = npt.NDArray[np.bool_]
 
 BPS: Final = 1e4
 NO_CLASS: Final = -1
+# The quality bits that keep a row out: those that the risk gate blocks by default.
+BLOCKED: Final = int(reduce(or_, (Quality[name] for name in RiskConfig().blocked_quality)))
 # They block an entry, but say nothing against the mid of a frame that a label reads. WARM_UP is about
 # features. Where a frame is STALE the quote stands, which is what a market without moves looks like: to drop
 # the labels that read it would be to drop those that are FLAT.
@@ -74,23 +78,6 @@ class Labels:
         return np.asarray(self.direction != NO_CLASS)
 
 
-def quality_mask(names: Iterable[str] = RiskConfig().blocked_quality) -> int:
-    """Return the bits that keep a row out: the default is the risk gate's own table.
-
-    Raises
-    ------
-    ConfigError
-        a name is not a quality bit
-    """
-    mask = Quality(0)
-    for name in names:
-        if name not in Quality.__members__:
-            known = ", ".join(Quality.__members__)
-            raise ConfigError("no such quality bit", value=name, fix=f"one of {known}")
-        mask |= Quality[name]
-    return int(mask)
-
-
 def horizon_frames(label: LabelConfig, grid: GridConfig) -> int:
     """Return the horizon in frames.
 
@@ -125,31 +112,27 @@ def look_ahead_frames(label: LabelConfig, grid: GridConfig) -> int:
     return 2 * horizon_frames(label, grid)
 
 
-def label_frames(
-    frames: FrameBlock, label: LabelConfig, grid: GridConfig, *, blocked: int | None = None
-) -> Labels:
+def label_frames(frames: FrameBlock, label: LabelConfig, grid: GridConfig) -> Labels:
     """Label T consecutive frames.
 
     Parameters
     ----------
     frames : FrameBlock
     label, grid : the horizon, the classes and the frame length
-    blocked : quality bits that keep a row out; default ``quality_mask()``
 
     Returns
     -------
     Labels
         No label where the entry frame is blocked or has no quote; where a frame of the horizon that a label
         of this kind may read (forward: its end; barrier: every one, touched before or not) has no quote or
-        bears a bit that says its mid is wrong (``blocked`` without WARM_UP and STALE); or where the horizon
+        bears a bit that says its mid is wrong (``BLOCKED`` without WARM_UP and STALE); or where the horizon
         runs past the frames given or over a hole in the grid. Which rows have a label never depends on what
         the mid does after the entry.
     """
-    mask = quality_mask() if blocked is None else blocked
     steps = horizon_frames(label, grid)
     quoted = (frames.bid_px > 0) & (frames.ask_px > 0)
-    entry = quoted & ((frames.quality & np.uint32(mask)) == 0)
-    path = quoted & ((frames.quality & np.uint32(mask & ~int(_READABLE))) == 0)
+    entry = quoted & ((frames.quality & np.uint32(BLOCKED)) == 0)
+    path = quoted & ((frames.quality & np.uint32(BLOCKED & ~int(_READABLE))) == 0)
     # Twice the mid, in ticks: an exact integer, and the factor two cancels in the return.
     mid2 = np.add(frames.bid_px, frames.ask_px, dtype=np.int64)
     if label.kind == "forward":

@@ -24,6 +24,7 @@ from gpuscalp.device import resolve
 from gpuscalp.errors import DataError, DeviceError
 from gpuscalp.excerpt import Excerpt
 from gpuscalp.pipeline import FeaturePipeline
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import FeatureChunk, FrameBlock, Ticks
 
 FRAME_FIELDS: Final = tuple(item.name for item in fields(FrameBlock))
@@ -104,7 +105,7 @@ def check_parity(
     grid: GridConfig | None = None,
     features: FeatureConfig | None = None,
     seed: int = 7,
-    on_progress: Callable[[float, float | None, str], None] | None = None,
+    on_progress: Progress = silent,
 ) -> ParityReport:
     """Run the graph in every way over the same ticks and count the bits that differ.
 
@@ -133,8 +134,7 @@ def check_parity(
     rng = np.random.default_rng(seed)
     runs = list(_runs(maker, excerpt.ticks, splits, rng, report))
     for done, (check, chunks) in enumerate(runs):
-        if on_progress is not None:
-            on_progress(done, len(runs), check.name)
+        on_progress(done, len(runs), check.name)
         if check not in report.checks:
             report.checks.append(check)
         check.runs += 1

@@ -22,7 +22,7 @@ from gpuscalp.ops.cuda_module import compile_kernel, is_compiled, known_archs, t
 from gpuscalp.ops.kernel_cache import cache_folder, clear_entries, list_entries, load_entry
 from gpuscalp.ops.kernel_source import kernel_stems
 from gpuscalp.process_pool import process_pool
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.times import utc
 
 _REGISTERS: Final = re.compile(r"Used (\d+) registers")
@@ -104,7 +104,7 @@ def compile_cuda(stem: str, arch: str, *, binary: bool = True) -> WarmKernel:
     )
 
 
-def compile_missing(*, told: Progress | None = None) -> None:
+def compile_missing(*, told: Progress = silent) -> None:
     """Compile the CPU's kernels for a session that is about to connect, unless they are there.
 
     It would do so at its first messages else, and the market would not wait for it.
@@ -113,8 +113,7 @@ def compile_missing(*, told: Progress | None = None) -> None:
 
     if compiled_mark().exists():
         return
-    if told is not None:
-        told(0, None, "compiling kernels for this processor, once: up to a minute")
+    told(0, None, "compiling kernels for this processor, once: up to a minute")
     compile_cpu()
 
 

@@ -169,18 +169,3 @@ def test_folder_or_nothing_in_place_of_the_file_is_refused(tmp_path):
         with pytest.raises(ConfigError) as caught:
             load(TrainConfig, path)
         assert caught.value.fix
-
-
-@pytest.mark.parametrize("source", ["file", "environment"])
-def test_key_that_has_moved_names_its_successors(source, tmp_path):
-    path, env = None, None
-    if source == "file":
-        path = tmp_path / "old.toml"
-        path.write_text("[cost]\norder_latency_ms = 20.0\n")
-    else:
-        env = {"GPUSCALP__COST__ORDER_LATENCY_MS": "20"}
-    with pytest.raises(ConfigError) as caught:
-        load(BacktestConfig, path, env=env)
-    assert caught.value.value == "cost.order_latency_ms"
-    assert "paper.request" in caught.value.fix
-    assert "paper.reply" in caught.value.fix

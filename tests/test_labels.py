@@ -19,7 +19,6 @@ from gpuscalp.labels import (
     Labels,
     horizon_frames,
     label_frames,
-    quality_mask,
     uniqueness,
 )
 from gpuscalp.schema import FrameBlock, Quality
@@ -361,8 +360,3 @@ def test_labels_that_do_not_overlap_weigh_one():
 def test_horizon_that_is_no_whole_number_of_frames_is_refused():
     with pytest.raises(ConfigError, match="whole number of frames"):
         horizon_frames(LabelConfig(horizon_ms=250), GRID)
-
-
-def test_unknown_quality_bit_is_refused():
-    with pytest.raises(ConfigError, match="no such quality bit"):
-        quality_mask(["GAP", "GAPS"])

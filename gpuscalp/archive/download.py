@@ -13,12 +13,12 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gpuscalp.errors import DataError, DeadlineError, UsageError
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -32,17 +32,6 @@ _ATTEMPTS: Final = 5
 _CHECKSUM: Final = re.compile(r"([0-9a-f]{64})\s+\*?(\S+)\s*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One published file. ``path`` is relative to the base URL and to the target folder."""
-
-    path: str
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-
 @dataclass(slots=True)
 class DownloadReport:
     """What became of every wanted file: paths below the target folder, or below the base URL."""
@@ -53,12 +42,7 @@ class DownloadReport:
     bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "downloaded": self.downloaded,
-            "present": self.present,
-            "missing": self.missing,
-            "bytes": self.bytes,
-        }
+        return asdict(self)
 
 
 def wanted_files(
@@ -69,8 +53,8 @@ def wanted_files(
     end: datetime.date,
     period: Literal["daily", "monthly"] = "daily",
     venue: str = "binance_usdm",
-) -> list[Wanted]:
-    """List the files of symbols over a range of days, both ends included.
+) -> list[str]:
+    """List the files of symbols over a range of days, both ends included: paths below the base URL.
 
     Raises
     ------
@@ -96,14 +80,14 @@ def wanted_files(
         labels = list(dict.fromkeys(label[:7] for label in labels))
     root = f"{_MARKETS[venue]}/{period}/{type}"
     return [
-        Wanted(f"{root}/{symbol.upper()}/{symbol.upper()}-{type}-{label}.zip")
+        f"{root}/{symbol.upper()}/{symbol.upper()}-{type}-{label}.zip"
         for symbol in symbols
         for label in labels
     ]
 
 
 def download(
-    wanted: Sequence[Wanted],
+    wanted: Sequence[str],
     target: Path,
     *,
     base_url: str = BASE_URL,
@@ -111,7 +95,7 @@ def download(
     timeout_s: float = 30.0,
     proxy_url: str | None = None,
     backoff_s: float = 0.5,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> DownloadReport:
     """Download files in parallel and verify each against its ``.CHECKSUM``.
 
@@ -171,9 +155,9 @@ def download(
             for future in futures:
                 future.cancel()
             raise
-    by_item = {item.path: future.result() for future, item in futures.items()}
+    by_item = {item: future.result() for future, item in futures.items()}
     for item in wanted:
-        getattr(report, by_item[item.path]).append(item.path)
+        getattr(report, by_item[item]).append(item)
     report.bytes = shown.received
     return report
 
@@ -188,8 +172,8 @@ class _Fetcher:
         self._backoff_s, self._shown = backoff_s, shown
         self.stop = threading.Event()
 
-    def fetch(self, item: Wanted) -> Literal["downloaded", "present", "missing"]:
-        final = self._target / item.path
+    def fetch(self, item: str) -> Literal["downloaded", "present", "missing"]:
+        final = self._target / item
         checksum = self._checksum(item)
         if checksum is None:
             return "missing"
@@ -209,29 +193,29 @@ class _Fetcher:
             if attempt:
                 raise DataError(
                     "the file does not have its published checksum",
-                    where=f"{self._base_url}/{item.path}",
+                    where=f"{self._base_url}/{item}",
                     value=found,
                     fix="try again later: the publisher may be replacing it",
                 )
         raise AssertionError("unreachable")
 
-    def _checksum(self, item: Wanted) -> str | None:
-        url = f"{self._base_url}/{item.path}.CHECKSUM"
+    def _checksum(self, item: str) -> str | None:
+        url = f"{self._base_url}/{item}.CHECKSUM"
         response = self._request(url, {}, preload=True)
         if response.status == 404:
             return None
         self._refuse_status(response.status, url)
         text = response.data[:1_000].decode("utf-8", "replace")
         match = _CHECKSUM.fullmatch(text)
-        if match is None or match.group(2) != item.name:
+        if match is None or match.group(2) != _name_of(item):
             raise DataError("not a checksum file", where=url, value=text[:120])
         return match.group(1)
 
-    def _transfer(self, item: Wanted, part: Path) -> bool:
+    def _transfer(self, item: str, part: Path) -> bool:
         """Fetch the rest of a file; False when the server does not have it."""
         import urllib3
 
-        url, error = f"{self._base_url}/{item.path}", ""
+        url, error = f"{self._base_url}/{item}", ""
         for attempt in range(_ATTEMPTS):
             if self.stop.wait(self._backoff_s * 2 ** (attempt - 1) if attempt else 0):
                 raise DeadlineError("stopped", where=url)
@@ -249,7 +233,7 @@ class _Fetcher:
                 with part.open("ab" if resumed else "wb") as file:
                     for chunk in self._chunks(response):
                         file.write(chunk)
-                        self._shown.add(len(chunk), item.name)
+                        self._shown.add(len(chunk), _name_of(item))
                 return True
             except urllib3.exceptions.HTTPError as broken:
                 error = f"{type(broken).__name__}: {broken}"[:200]
@@ -297,7 +281,7 @@ class _Fetcher:
 class _Shown:
     """Progress of all threads together."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress, self._lock = progress, threading.Lock()
         self.received = self._expected = 0
 
@@ -308,8 +292,11 @@ class _Shown:
     def add(self, count: int, name: str) -> None:
         with self._lock:
             self.received += count
-            if self._progress is not None:
-                self._progress(self.received, max(self._expected, self.received), name)
+            self._progress(self.received, max(self._expected, self.received), name)
+
+
+def _name_of(item: str) -> str:
+    return item.rpartition("/")[2]
 
 
 def _sha256(path: Path) -> str:

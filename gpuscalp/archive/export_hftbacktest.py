@@ -116,7 +116,7 @@ def export_hftbacktest(
     end_ns: int | None = None,
     latency_offset_ns: int | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ExportReport:
     """Write ``<symbol>_<YYYYMMDD>.npz`` for every symbol and UTC day.
 
@@ -169,7 +169,7 @@ def export_hftbacktest(
         readers = [PartReader(archive.path, part, start_ns, end_ns) for part in parts]
         clocks = TwoClocks(offset_ns=report.offset_ns, local_floor_ns=floors.get(symbol, NO_FLOOR_NS))
         file = EventFile(targets[symbol, day])
-        _write_day(file, readers, clocks, symbol, day, report, progress or silent, total)
+        _write_day(file, readers, clocks, symbol, day, report, progress, total)
         floors[symbol] = clocks.local_floor_ns
     report.seconds = time.perf_counter() - began
     return report

@@ -90,15 +90,9 @@ def least_latency_ns(archive: Path, parts: Sequence[Part], start_ns: int | None,
     """Return the smallest receive time less exchange time of all rows; 0 where there are none."""
     least = _END
     for part in parts:
-        reader = PartReader(archive, part, start_ns, end_ns, columns=("recv_ns", "exch_ns"))
-        reader.open()
-        try:
-            while reader.next_recv_ns != _END:
-                rows = reader.read()
-                if len(rows["recv_ns"]):
-                    least = min(least, int((rows["recv_ns"] - rows["exch_ns"]).min()))
-        finally:
-            reader.close()
+        for rows in PartReader(archive, part, start_ns, end_ns, columns=("recv_ns", "exch_ns")).groups():
+            if len(rows["recv_ns"]):
+                least = min(least, int((rows["recv_ns"] - rows["exch_ns"]).min()))
     return 0 if least == _END else least
 
 

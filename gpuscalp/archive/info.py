@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Manifest
 from gpuscalp.archive.tables import TABLES
@@ -46,9 +48,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         },
         "symbols": [_symbol(manifest, venue, symbol) for venue, symbol in symbols],
         "days": _days(manifest),
-        "sources": [
-            {name: getattr(source, name) for name in source.__struct_fields__} for source in manifest.sources
-        ],
+        "sources": [structs.asdict(source) for source in manifest.sources],
     }
 
 

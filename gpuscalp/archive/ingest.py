@@ -21,6 +21,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from gpuscalp.archive.assembly import Assembly, SourceRun
 from gpuscalp.archive.folders import EXCHANGE_INFO, sources_in
 from gpuscalp.archive.formats import VENUES, SourceFile, recognise
@@ -30,7 +32,7 @@ from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.writer import STAGING_NAME, ArchiveWriter
 from gpuscalp.errors import UnusableSourceError, UsageError
 from gpuscalp.journal.reader import SUFFIX as JOURNAL_SUFFIX
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_MS, Instrument
 
 
@@ -91,7 +93,7 @@ class ImportReport:
             "agg_trade_lag_ms": _lag(self.agg_trade_lags_ms),
             "skipped": self.skipped,
             "passed_over": self.passed_over,
-            "sources": [_source_dict(source) for source in self.sources],
+            "sources": [structs.asdict(source) for source in self.sources],
             "seconds": round(self.seconds, 3),
             "lines_per_s": round(lines / self.seconds) if self.seconds else 0,
         }
@@ -107,7 +109,7 @@ def import_sources(
     instruments: Path | None = None,
     book_interval_ms: int = 0,
     trade_delay_ms: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ImportReport:
     """Import files into an archive, new or existing.
 
@@ -242,7 +244,7 @@ def _import_component(
 class _Shown:
     """Progress over all components."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total, self._before = progress, total, 0
 
     def at(self, files: Sequence[SourceFile]) -> Callable[[int], None]:
@@ -251,8 +253,7 @@ class _Shown:
         before = self._before
 
         def tell(consumed: int) -> None:
-            if self._progress is not None:
-                self._progress(before + consumed, self._total, name)
+            self._progress(before + consumed, self._total, name)
 
         return tell
 
@@ -318,7 +319,7 @@ def _settle_instruments(writer: ArchiveWriter, given: dict[str, Instrument]) -> 
 
 def _check_delays(manifest: Manifest, files: Iterable[SourceFile]) -> None:
     """Refuse a file whose trades the archive has under other times."""
-    known = {(source.digest, source.venue): source.trade_delay_ns or 0 for source in manifest.sources}
+    known = {(source.digest, source.venue): source.trade_delay_ns for source in manifest.sources}
     for file in files:
         asked_ns = file.trade_delay_ns
         known_ns = known.get((file.digest, file.venue), asked_ns)
@@ -340,7 +341,3 @@ def _lag(lags_ms: Counter[int]) -> dict[str, int] | None:
     below = list(accumulate(lags_ms[lag] for lag in ordered))
     quantiles = {f"p{part}": ordered[bisect_left(below, count * part / 100)] for part in (50, 95, 99)}
     return {"trades": count, **quantiles, "largest": ordered[-1]}
-
-
-def _source_dict(source: Source) -> dict[str, Any]:
-    return {name: getattr(source, name) for name in Source.__struct_fields__}

@@ -27,11 +27,7 @@ LOCK_NAME: Final = ".lock"
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True):
-    """One Parquet file. Rows are sorted by (recv_ns, seq); times are of its rows, both ends included.
-
-    ``footer_crc32``: see ``tables.footer_crc32``; None: an earlier version wrote it, without checksums of
-    pages.
-    """
+    """One Parquet file. Rows are sorted by (recv_ns, seq); times are of its rows, both ends included."""
 
     venue: str
     symbol: str
@@ -51,8 +47,8 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     min_qty_e8: int
     bytes: int
     sha256: str
+    footer_crc32: int  # see ``tables.footer_crc32``
     sources: tuple[str, ...] = ()
-    footer_crc32: int | None = None
 
 
 class Gap(Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +74,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     ``lines`` = data lines; ``rows`` by table; ``rejects`` by reason; ``set_aside`` by reason (lines that are
     well-formed and deliberately not rows); ``duplicates``, ``late`` and ``out_of_order`` as defined in
     docs/data.md. ``trade_delay_ns`` was added to the times of trades, of which the file only tells when they
-    were made; None: it tells more, or an earlier version imported it, which added nothing.
+    were made; None: it tells more.
     """
 
     digest: str

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.archive.manifest import Part
-from gpuscalp.archive.tables import Table, arrow_schema, footer_crc32
+from gpuscalp.archive.tables import Table, arrow_schema, crossed_count, footer_crc32
 
 if TYPE_CHECKING:
     from gpuscalp.arrow import pq
@@ -149,7 +149,4 @@ class OpenPart:
                 least = int(positive.min())
                 self._min_qty = min(self._min_qty, least) if self._min_qty else least
         if "bid_price_e8" in columns:
-            bid, ask = columns["bid_price_e8"], columns["ask_price_e8"]
-            if bid.ndim == 2:
-                bid, ask = bid[:, 0], ask[:, 0]
-            self._crossed += int(np.count_nonzero((bid >= ask) & (bid > 0) & (ask > 0)))
+            self._crossed += crossed_count(columns)

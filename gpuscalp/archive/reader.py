@@ -271,15 +271,7 @@ class Archive:
     ) -> tuple[Rows, Instrument]:
         self._names(venue, (symbol,))
         parts = self._parts(venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=(table.name,))
-        pieces: list[Rows] = []
-        for part in parts:
-            reader = PartReader(self.path, part, start_ns, end_ns)
-            reader.open()
-            try:
-                while reader.next_recv_ns != np.iinfo(np.int64).max:
-                    pieces.append(reader.read())
-            finally:
-                reader.close()
+        pieces = [rows for part in parts for rows in PartReader(self.path, part, start_ns, end_ns).groups()]
         names = (*COMMON, *table.columns)
         if not pieces:
             empty = {

@@ -78,10 +78,9 @@ class PartReader:
         from gpuscalp.arrow import pa, pq
 
         try:
-            if self.part.footer_crc32 is not None:
-                with self._path.open("rb") as file:
-                    if footer_crc32(file) != self.part.footer_crc32:
-                        raise _damaged(self._path, "its footer is not the one that was written")
+            with self._path.open("rb") as file:
+                if footer_crc32(file) != self.part.footer_crc32:
+                    raise _damaged(self._path, "its footer is not the one that was written")
             self._file = pq.ParquetFile(self._path, memory_map=False, page_checksum_verification=True)
         except FileNotFoundError:
             raise ArchiveError(
@@ -135,6 +134,16 @@ class PartReader:
         if not inside.all():
             rows = {name: values[inside] for name, values in rows.items()}
         return rows
+
+    def groups(self) -> Iterator[Rows]:
+        """Yield one row group after the other of a file that may be open already, and close it."""
+        if not self.is_open:
+            self.open()
+        try:
+            while self._groups:
+                yield self.read()
+        finally:
+            self.close()
 
     def close(self) -> None:
         if self._file is not None:

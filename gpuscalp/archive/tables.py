@@ -171,6 +171,14 @@ def checked_columns(table: Table, columns: Columns) -> dict[str, npt.NDArray[Any
     return checked
 
 
+def crossed_count(columns: Columns) -> int:
+    """Return how many rows of quotes or books have a best bid at or above the best ask."""
+    bid, ask = columns["bid_price_e8"], columns["ask_price_e8"]
+    if bid.ndim == 2:
+        bid, ask = bid[:, 0], ask[:, 0]
+    return int(np.count_nonzero((bid >= ask) & (bid > 0) & (ask > 0)))
+
+
 def day_name(day: int) -> str:
     """Return ``YYYY-MM-DD`` of a day counted from 1970-01-01."""
     return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat()

@@ -95,8 +95,7 @@ def header_of(name: str, head: bytes) -> str:
     UsageError
         there is no header and the name and number of columns are none of Binance Vision's
     """
-    rows = [line for line in head.decode("utf-8", "replace").splitlines() if line and line[0] != "#"]
-    first = rows[0] if rows else ""
+    first = _first_row(head)
     if first and not first[0].isdigit():
         return first.strip()
     found = _VISION_NAME.search(name)
@@ -114,8 +113,7 @@ def header_of(name: str, head: bytes) -> str:
 
 def unusable_kind(head: bytes) -> str | None:
     """Return in words why a published file that no reader takes is none to import; None = not known."""
-    rows = [line for line in head.decode("utf-8", "replace").splitlines() if line and line[0] != "#"]
-    first = rows[0] if rows else ""
+    first = _first_row(head)
     names = frozenset(_plain(first))
     for columns, why in _UNUSABLE:
         if names.issuperset(columns):
@@ -267,6 +265,11 @@ class TickerCsvReader:
 def is_ticker_header(header: str) -> bool:
     """Whether the columns are those of best bid and ask."""
     return "updateid" in _plain(header)
+
+
+def _first_row(head: bytes) -> str:
+    rows = (line for line in head.decode("utf-8", "replace").splitlines() if line and line[0] != "#")
+    return next(rows, "")
 
 
 def _kind_of(row: Sequence[str]) -> str:

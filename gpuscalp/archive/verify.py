@@ -6,7 +6,6 @@ Owns: what "intact" means. Never: repairs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -18,9 +17,10 @@ from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Part
 from gpuscalp.archive.overlap import Overlaps
 from gpuscalp.archive.streams import PartReader
-from gpuscalp.archive.tables import TABLES, arrow_schema, day_of
+from gpuscalp.archive.tables import TABLES, arrow_schema, crossed_count, day_of
 from gpuscalp.archive.trade_ids import TradeIds
 from gpuscalp.errors import ArchiveError
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import I64
 
 _END: Final = np.iinfo(np.int64).max
@@ -75,7 +75,7 @@ class VerifyReport:
             )
 
 
-def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None = None) -> VerifyReport:
+def verify(path: str | Path, *, progress: Progress = silent) -> VerifyReport:
     """Read every file of an archive and compare it with the manifest.
 
     Checked for each part: presence, size, sha256, schema, row count, the facts that the manifest keeps (first
@@ -108,8 +108,7 @@ def verify(path: str | Path, *, progress: Callable[[int, int, str], None] | None
                 what = error.what if isinstance(error, ArchiveError) else error
                 report.problems.append(f"{part.path}: {what}")
             done += part.bytes
-            if progress is not None:
-                progress(done, total, part.path)
+            progress(done, total, part.path)
         if trade_ids.twice:
             report.problems.append(
                 f"{venue} {symbol}: {trade_ids.twice} trades are there twice "
@@ -150,15 +149,11 @@ def _verify_part(
         raise ArchiveError("the columns are not those of the table")
     facts = _Facts()
     ids: list[I64] = []
-    try:
-        while reader.next_recv_ns != _END:
-            rows = reader.read()
-            facts.add(rows, part, report)
-            overlaps.add(part, rows)
-            if part.table == "trades":
-                ids.append(rows["trade_id"])
-    finally:
-        reader.close()
+    for rows in reader.groups():
+        facts.add(rows, part, report)
+        overlaps.add(part, rows)
+        if part.table == "trades":
+            ids.append(rows["trade_id"])
     if ids:
         trade_ids.add(part, np.concatenate(ids))
     for name in (
@@ -206,7 +201,4 @@ class _Facts:
             report.problems.append(f"{part.path}: rows of another day")
         self.flagged += int(np.count_nonzero(rows["quality"]))
         if "bid_price_e8" in rows:
-            bid, ask = rows["bid_price_e8"], rows["ask_price_e8"]
-            if bid.ndim == 2:
-                bid, ask = bid[:, 0], ask[:, 0]
-            self.crossed += int(np.count_nonzero((bid >= ask) & (bid > 0) & (ask > 0)))
+            self.crossed += crossed_count(rows)

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -22,10 +21,6 @@ from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Gap, Manifest, Part, Source
 from gpuscalp.archive.open_part import OpenPart
 from gpuscalp.archive.tables import (
-    BOOKS,
-    MARKS,
-    QUOTES,
-    TRADES,
     Columns,
     Table,
     checked_columns,
@@ -126,25 +121,13 @@ class ArchiveWriter:
             [*kept, *new.values()], key=lambda item: (item.venue, item.symbol)
         )
 
-    def write_trades(self, symbol: str, columns: Columns) -> None:
-        """Add trades: ``recv_ns, exch_ns, seq, trade_id, price_e8, qty_e8, side`` (``quality``)."""
-        self.write(TRADES, symbol, columns)
-
-    def write_quotes(self, symbol: str, columns: Columns) -> None:
-        """Add quotes: ``recv_ns, exch_ns, seq, update_id, {bid,ask}_{price,qty}_e8`` (``quality``)."""
-        self.write(QUOTES, symbol, columns)
-
-    def write_books(self, symbol: str, columns: Columns) -> None:
-        """Add books: as quotes, but prices and quantities are [N, 20], best first, 0 = no level."""
-        self.write(BOOKS, symbol, columns)
-
-    def write_marks(self, symbol: str, columns: Columns) -> None:
-        """Add marks: ``recv_ns, exch_ns, seq, mark_price_e8, index_price_e8, funding_rate_e8,
-        next_funding_ns`` (``quality``); a price or time of 0 is unknown."""
-        self.write(MARKS, symbol, columns)
-
     def write(self, table: Table, symbol: str, columns: Columns, *, sources: Iterable[str] = ()) -> None:
-        """Add rows to any table; ``sources`` are the digests of those that they may be of.
+        """Add rows of one symbol to a table.
+
+        Parameters
+        ----------
+        columns : those of the table (``tables.COMMON`` and its own); ``quality`` may be left out
+        sources : digests of those that the rows may be of
 
         Raises
         ------
@@ -222,9 +205,7 @@ class ArchiveWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check_order(self, table: Table, symbol: str, rows: dict[str, npt.NDArray[Any]]) -> None:

@@ -13,7 +13,7 @@ from gpuscalp.backtest.run import BacktestResult, run_backtest
 from gpuscalp.backtest.saved import SavedRun
 from gpuscalp.config import BacktestConfig, GridConfig, load_given
 from gpuscalp.errors import UsageError
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 
 __all__ = ["BacktestResult", "SavedRun", "backtest_archive", "backtest_signals", "run_backtest"]
 
@@ -31,7 +31,7 @@ def backtest_archive(
     threads: int = 2,
     band_processes: int | None = None,
     like: Path | str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> BacktestResult:
     """Backtest with what a command line gives: a configuration file and overrides, or a configuration.
 
@@ -90,7 +90,7 @@ def backtest_signals(
     start_ns: int | None = None,
     end_ns: int | None = None,
     grid: GridConfig | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> BacktestResult:
     """Backtest signals of your own on an archive, and write a run directory like that of a bundle.
 

@@ -206,10 +206,10 @@ def _sum_of(name: str) -> _Figure:
     return lambda values: float(values[:, _AT[name]].sum())
 
 
-def _ratio_of(name: str, per: str) -> _Figure:
+def _per_trade(name: str) -> _Figure:
     def ratio(values: F64) -> float:
-        below = values[:, _AT[per]].sum()
-        return float(values[:, _AT[name]].sum() / below) if below else math.nan
+        trades = values[:, _AT["trades"]].sum()
+        return float(values[:, _AT[name]].sum() / trades) if trades else math.nan
 
     return ratio
 
@@ -229,8 +229,8 @@ FIGURES: Final[tuple[tuple[str, str, _Figure], ...]] = (
     ("trades", "", _sum_of("trades")),
     *((f"closed trades, {label}", "USDT", _sum_of(part)) for part, label in COMPONENTS.items()),
     ("closed trades, net P&L", "USDT", _sum_of("pnl")),
-    ("mean P&L per trade", "USDT", _ratio_of("pnl", "trades")),
-    ("share of trades with a profit", "", _ratio_of("won", "trades")),
+    ("mean P&L per trade", "USDT", _per_trade("pnl")),
+    ("share of trades with a profit", "", _per_trade("won")),
     ("Sharpe ratio per block", "", _sharpe),
     ("largest drawdown between blocks", "USDT", _drawdown),
 )

@@ -156,10 +156,10 @@ def run_signals(
     venue: str | None = None,
     start_ns: int | None = None,
     end_ns: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> BacktestResult:
     """Trade signals and write a run directory; see ``gpuscalp.backtest.backtest_signals``."""
-    began, told = time.perf_counter(), on_progress or silent
+    began = time.perf_counter()
     venue = choose_venue(archive, venue)
     signals = OwnSignals.of(rows, archive.symbols(venue), grid)
     begin_ns, finish_ns = archive.span(venue, signals.symbols, start_ns, end_ns)
@@ -183,7 +183,7 @@ def run_signals(
     for frames in blocks_within(blocks, begin_ns, finish_ns):
         met += _trade(session, signals, check, frames)
         now_ns = int(frames.end_ns[-1])
-        told((now_ns - begin_ns) / 1e9, (finish_ns - begin_ns) / 1e9, utc(now_ns))
+        on_progress((now_ns - begin_ns) / 1e9, (finish_ns - begin_ns) / 1e9, utc(now_ns))
     session.finish()
     require_frames(session.recorder.frame_count, archive.path, begin_ns, finish_ns)
     scope = Scope(

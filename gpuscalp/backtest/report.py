@@ -12,7 +12,7 @@ import numpy as np
 from gpuscalp.backtest import figures
 from gpuscalp.backtest.calibration import CalibrationRow
 from gpuscalp.backtest.levels import leg_name
-from gpuscalp.backtest.metrics import COMPONENTS, TOO_FEW_TRADES, Group
+from gpuscalp.backtest.metrics import COMPONENTS, TOO_FEW_TRADES, Group, Performance
 from gpuscalp.backtest.summary import Outcome, Scope
 from gpuscalp.backtest.trade_report import trade_section
 from gpuscalp.config import OrdersConfig, RiskConfig
@@ -42,20 +42,20 @@ def sections(outcome: Outcome) -> list[Section]:
 
 
 def _summary(outcome: Outcome) -> Section:
-    result, unknown = outcome.summary, _unknown(outcome)
+    result, unknown = outcome.summary, unknown_word(outcome.performance)
     rows = [
-        ("Net P&L, USDT", _money(result["pnl_usdt"])),
+        ("Net P&L, USDT", money(result["pnl_usdt"])),
         ("Trades closed", result["trades"]),
         ("Largest drawdown", f"{result['max_drawdown_pct']:.3f} %"),
         (f"Sharpe ratio per {_span(result['sharpe_interval_s'])}", _with_error(outcome)),
         ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
         (
             f"Deflated Sharpe ratio, {result['trials']} trial(s)",
-            _number(result["deflated_sharpe"], 3, unknown),
+            number_text(result["deflated_sharpe"], 3, unknown),
         ),
         ("Share of trades with a profit after costs", _hit_rate(outcome)),
         ("Fees paid, USDT", _amount(result["fees_usdt"])),
-        ("Funding received, USDT", _money(result["funding_usdt"])),
+        ("Funding received, USDT", money(result["funding_usdt"])),
         ("Turnover, USDT", _amount(result["turnover_usdt"])),
         ("Time with a position", f"{result['exposed_share']:.1%}"),
         ("Mean value of positions, USDT", _amount(result["mean_gross_usdt"])),
@@ -106,7 +106,7 @@ def _origin(outcome: Outcome) -> Section:
     if outcome.recorder.ledger.open:
         paragraphs.append(
             "Positions that could not be closed account for a further "
-            f"{_money(outcome.summary['unclosed_usdt'])} USDT before their own fees and funding, which the "
+            f"{money(outcome.summary['unclosed_usdt'])} USDT before their own fees and funding, which the "
             "summary counts as well."
         )
     if not totals.count:
@@ -126,7 +126,7 @@ def _origin(outcome: Outcome) -> Section:
 
 
 def _certainty(outcome: Outcome) -> Section:
-    result, estimate, unknown = outcome.summary, outcome.performance.sharpe, _unknown(outcome)
+    result, estimate, unknown = outcome.summary, outcome.performance.sharpe, unknown_word(outcome.performance)
     rows = [
         ("Returns", f"{estimate.count:,}, one per {_span(outcome.performance.interval_s)}"),
         ("Sharpe ratio of these returns", _with_error(outcome)),
@@ -137,10 +137,10 @@ def _certainty(outcome: Outcome) -> Section:
             else "not known",
         ),
         ("Sharpe ratio per year", _annual(result["sharpe_annual"])),
-        ("Deflated Sharpe ratio", _number(result["deflated_sharpe"], 3, unknown)),
+        ("Deflated Sharpe ratio", number_text(result["deflated_sharpe"], 3, unknown)),
         ("Trades, and of them held apart", _trades_apart(outcome)),
         ("Trades with a profit after costs", _hit_rate(outcome)),
-        ("Mean P&L per trade, USDT", _number(result["mean_pnl_usdt"], 4)),
+        ("Mean P&L per trade, USDT", number_text(result["mean_pnl_usdt"], 4)),
         (
             "… its 95 % interval (block bootstrap)",
             _between(result["mean_pnl_low_usdt"], result["mean_pnl_high_usdt"], unknown),
@@ -194,7 +194,7 @@ def _predictions(outcome: Outcome) -> Section:
             "overlap, and symbols move together: error bars count one independent outcome per "
             f"{check.horizon_frames} frames (one horizon), however many symbols they hold, and show two "
             "standard errors.",
-            f"Correlation of expected edge and outcome over all rows: {_number(check.correlation(), 4)}.",
+            f"Correlation of expected edge and outcome over all rows: {number_text(check.correlation(), 4)}.",
         ],
         tables=[_bins(name, rows, digits) for name, rows, digits, *_ in told],
         figures=[
@@ -311,7 +311,7 @@ def _limit(limit: str | float, config: RiskConfig) -> str:
 
 def _groups(name: str, groups: list[Group], caption: str) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (g.key, g.count, *(_money(getattr(g, part)) for part in COMPONENTS), _money(g.pnl)) for g in groups
+        (g.key, g.count, *(money(getattr(g, part)) for part in COMPONENTS), money(g.pnl)) for g in groups
     ]
     return Table((name, "trades", *COMPONENTS.values(), "net P&L"), rows, caption=caption)
 
@@ -335,7 +335,8 @@ def _bin(low: float, high: float) -> str:
     return f"{low:g} … {high:g}" if np.isfinite(high) else f"{low:g} and above"
 
 
-def _money(value: float) -> str:
+def money(value: float) -> str:
+    """Return an amount with its sign, USDT."""
     return f"{value:+,.4f}" if abs(value) < 100 else f"{value:+,.2f}"
 
 
@@ -343,12 +344,13 @@ def _amount(value: float) -> str:
     return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.2f}"
 
 
-def _unknown(outcome: Outcome) -> str:
+def unknown_word(performance: Performance) -> str:
     """Return how an error, an interval or a probability that is left out is worded."""
-    return TOO_FEW_TRADES if outcome.performance.few else "not known"
+    return TOO_FEW_TRADES if performance.few else "not known"
 
 
-def _number(value: float | None, digits: int, unknown: str = "not known") -> str:
+def number_text(value: float | None, digits: int, unknown: str = "not known") -> str:
+    """Return a figure as text; None and NaN are not known."""
     return unknown if value is None or value != value else f"{value:.{digits}f}"
 
 

@@ -75,7 +75,7 @@ def run_backtest(
     threads: int = 2,
     band: BandPlan | None = None,
     like: Likeness | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> BacktestResult:
     """Backtest a bundle on an archive and write a run directory.
 
@@ -103,7 +103,7 @@ def run_backtest(
     ArchiveError, ModelError, ConfigError
         as their readers raise them
     """
-    began, told = time.perf_counter(), on_progress or silent
+    began = time.perf_counter()
     if like is not None and (band is not None or start_ns is not None or end_ns is not None):
         raise UsageError("what a session did has one time and no band", where="like", fix="leave those out")
     if band is not None:
@@ -143,7 +143,7 @@ def run_backtest(
         for bundle, part in _parts(models, chunks, session.venue.tape, like):
             _trade_part(session, bundle, part, predict, entries, check)
             now_ns = int(part.frames.end_ns[-1])
-            told((now_ns - begin_ns) / 1e9, (finish_ns - begin_ns) / 1e9, utc(now_ns))
+            on_progress((now_ns - begin_ns) / 1e9, (finish_ns - begin_ns) / 1e9, utc(now_ns))
     session.finish()
     require_frames(session.recorder.frame_count, archive_path, begin_ns, finish_ns)
     # Of all that was read: the frames before the start that warm the features count as well.
@@ -159,7 +159,11 @@ def run_backtest(
         from gpuscalp.backtest.band_report import band_warnings
 
         found = run_band(
-            scene, band, session, config, told=lambda done, of: told(done, of, f"{done} of {of} combinations")
+            scene,
+            band,
+            session,
+            config,
+            told=lambda done, of: on_progress(done, of, f"{done} of {of} combinations"),
         )
         outcome.summary["band"] = {**found.summary(), "warnings": band_warnings(found)}
     outcome.summary["seconds"] = time.perf_counter() - began

@@ -55,7 +55,7 @@ def run(frames: int = 1_000_000, repeats: int = 5, *, told: Progress = silent) -
         "gpuscalp_all_columns": lambda: compute(full.program, len(full), channels, _THREADS),
     }
     begin("checking gpuscalp")
-    errors = {"gpuscalp": _largest_error(compute(shared.program, len(shared), channels, _THREADS), channels)}
+    errors = {"gpuscalp": largest_error(compute(shared.program, len(shared), channels, _THREADS), channels)}
     if errors["gpuscalp"] > TOLERANCE:
         raise ParityError("a rolling column is wrong", value=errors["gpuscalp"])
     kept = channels[:, ladder.halo(shared.program) :]
@@ -140,29 +140,25 @@ def _oracle(x: F64, window: int, name: str) -> F64:
     return np.asarray(getattr(view, name)(axis=1))
 
 
-def _largest_error(out: F32, channels: F32) -> float:
+def largest_error(out: F32, channels: F32) -> float:
     """Compare the newest frames of two channels with float64 over every window."""
     graph = shared_graph()
+    return _error(lambda name: out[graph.index(name)], channels, 2)
+
+
+def _peer_error(frame: Any, channels: F32) -> float:
+    return _error(lambda name: frame[name].to_numpy(), channels, 1)
+
+
+def _error(column: Callable[[str], F32], channels: F32, count: int) -> float:
     worst = 0.0
-    for channel in CHANNELS[:2]:
+    for channel in CHANNELS[:count]:
         x = channels[channel].astype(np.float64)
         for window in WINDOWS:
             for name in ("mean", "std", "min", "max"):
                 wanted = _oracle(x[-_COMPARED - window + 1 :], window, name)
-                found = out[graph.index(f"{channel.name}.{name}.{window}"), -_COMPARED:]
+                found = column(f"{channel.name}.{name}.{window}")[-_COMPARED:]
                 worst = max(worst, float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))))
-    return worst
-
-
-def _peer_error(frame: Any, channels: F32) -> float:
-    worst = 0.0
-    channel = CHANNELS[0]
-    x = channels[channel].astype(np.float64)
-    for window in WINDOWS:
-        for name in ("mean", "std", "min", "max"):
-            wanted = _oracle(x[-_COMPARED - window + 1 :], window, name)
-            found = frame[f"{channel.name}.{name}.{window}"].to_numpy()[-_COMPARED:]
-            worst = max(worst, float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted))))
     return worst
 
 

@@ -23,7 +23,7 @@ from msgspec import structs
 from gpuscalp.batcher import Batcher
 from gpuscalp.bench.flow import Flow
 from gpuscalp.bench.sender import text_frame
-from gpuscalp.bench.timing import step_by_step
+from gpuscalp.bench.timing import on_one_core, step_by_step
 from gpuscalp.config import BatchConfig, FeedConfig, GridConfig, JournalConfig
 from gpuscalp.errors import UsageError
 from gpuscalp.feeds.binance import Decoder
@@ -116,7 +116,6 @@ def run(
 def _feed(
     bodies: list[bytes], instruments: list[Instrument], snapshots: list[DepthSnapshot], connections: int
 ) -> dict[str, Any]:
-    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "frames"
         frames.write_bytes(b"".join(map(text_frame, [*bodies, _STOP])))
@@ -128,13 +127,10 @@ def _feed(
         try:
             assert sender.stdout is not None
             port = int(sender.stdout.readline())
-            if affinity:
-                os.sched_setaffinity(0, {max(affinity)})
-            chain = _Chain(instruments, Path(folder) / "journal", snapshots)
-            return asyncio.run(chain.receive(f"ws://127.0.0.1:{port}", len(bodies), connections))
+            with on_one_core():
+                chain = _Chain(instruments, Path(folder) / "journal", snapshots)
+                return asyncio.run(chain.receive(f"ws://127.0.0.1:{port}", len(bodies), connections))
         finally:
-            if affinity:
-                os.sched_setaffinity(0, affinity)
             sender.kill()
             sender.wait()
             assert sender.stdout is not None

@@ -22,17 +22,14 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from gpuscalp.archive.instruments import parse_exchange_info
-from gpuscalp.bench.flow import VENUE, Flow
-from gpuscalp.bench.model import write_model
+from gpuscalp.bench.flow import Flow
 from gpuscalp.bench.session import live_config
-from gpuscalp.bench.whole import count_of, sender
+from gpuscalp.bench.whole import count_of, laid_out, sender
 from gpuscalp.config import MetricsConfig
 from gpuscalp.errors import DeadlineError, GpuscalpError
 from gpuscalp.feeds.rest import RestClient
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.control import Request, ask
-from gpuscalp.live.directory import create
 from gpuscalp.live.records import SignalRecord, decode
 from gpuscalp.redaction import without_secrets
 from gpuscalp.schema import F64, NS_PER_MS
@@ -64,15 +61,12 @@ def loaded_session(
     ------
     DeadlineError    it does not become ready: the machine is far too slow for the rate
     """
-    flow, path = Flow(symbols, rate), folder / "session"
-    model = write_model(folder / "model", flow.names, now_ns=time.time_ns(), rounds=trees)
+    names = Flow(symbols, rate).names
     with sender(symbols, rate, 0) as port:
         config = msgspec.structs.replace(live_config(port=port), metrics=MetricsConfig(port=metrics_port))
         rest = RestClient(config.feed, clock=time.time_ns)
         try:
-            reply = rest.exchange_info()
-            listed = parse_exchange_info(reply.body, VENUE, where=reply.request)
-            create(path, config, model, [listed[name] for name in flow.names], now_ns=time.time_ns())
+            path = laid_out(folder, config, names, rest, rounds=trees)
         finally:
             rest.close()
         with program("live", "--session", str(path)):

@@ -96,13 +96,18 @@ def market(symbols: int, count: int, frame: int) -> Ticks:
 
 
 def _step(stream: FeatureStream, frames: list[Ticks], frame: int) -> int:
-    ticks = frames[frame % len(frames)].copy()
-    ticks["exch_ns"] += START_NS + frame * 100 * NS_PER_MS
-    ticks["recv_ns"] = ticks["exch_ns"]
+    ticks = _dated(frames, frame)
     start = time.perf_counter_ns()
     for _ in stream.push(ticks):
         pass
     return time.perf_counter_ns() - start
+
+
+def _dated(frames: list[Ticks], frame: int) -> Ticks:
+    ticks = frames[frame % len(frames)].copy()
+    ticks["exch_ns"] += START_NS + frame * 100 * NS_PER_MS
+    ticks["recv_ns"] = ticks["exch_ns"]
+    return ticks
 
 
 def _heap_bytes(stream: FeatureStream, frames: list[Ticks], first: int) -> int:
@@ -111,8 +116,7 @@ def _heap_bytes(stream: FeatureStream, frames: list[Ticks], first: int) -> int:
     try:
         worst = 0
         for frame in range(first, first + _HEAP_STEPS):
-            ticks = frames[frame % len(frames)].copy()
-            ticks["exch_ns"] += START_NS + frame * 100 * NS_PER_MS
+            ticks = _dated(frames, frame)
             tracemalloc.reset_peak()
             before, _ = tracemalloc.get_traced_memory()
             for _ in stream.push(ticks):

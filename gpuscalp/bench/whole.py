@@ -26,6 +26,7 @@ from gpuscalp.bench.flow import VENUE, Flow
 from gpuscalp.bench.memory import Slope
 from gpuscalp.bench.model import write_model
 from gpuscalp.bench.session import live_config
+from gpuscalp.config import LiveConfig
 from gpuscalp.errors import UsageError
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.rest import RestClient
@@ -79,20 +80,35 @@ def measure(
     ------
     UsageError    the books do not become whole in time: the machine is far too slow for the rate
     """
-    flow = Flow(symbols, rate)
-    model = write_model(folder / "model", flow.names, now_ns=time.time_ns(), rounds=rounds)
+    names = Flow(symbols, rate).names
     with sender(symbols, rate, withhold) as port:
         config = live_config(redundancy=redundancy, port=port)
         rest = RestClient(config.feed, clock=time.time_ns)
         try:
-            reply = rest.exchange_info()
-            listed = parse_exchange_info(reply.body, VENUE, where=reply.request)
-            path = folder / "session"
-            create(path, config, model, [listed[name] for name in flow.names], now_ns=time.time_ns())
+            path = laid_out(folder, config, names, rest, rounds=rounds)
             run = _Run(path, rest, port, withhold=withhold > 0)
             return asyncio.run(run.run(duration_s))
         finally:
             rest.close()
+
+
+def laid_out(
+    folder: Path, config: LiveConfig, names: tuple[str, ...], rest: RestClient, *, rounds: int
+) -> Path:
+    """Write a made-up model and a session with it that has not begun; return the session's directory.
+
+    Parameters
+    ----------
+    folder : an empty one
+    names : symbols, of which the instruments are asked for
+    rounds : of the model, times 5 members and 3 classes
+    """
+    model = write_model(folder / "model", names, now_ns=time.time_ns(), rounds=rounds)
+    reply = rest.exchange_info()
+    listed = parse_exchange_info(reply.body, VENUE, where=reply.request)
+    path = folder / "session"
+    create(path, config, model, [listed[name] for name in names], now_ns=time.time_ns())
+    return path
 
 
 class _Run:

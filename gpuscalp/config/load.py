@@ -21,12 +21,6 @@ from gpuscalp.errors import UNREADABLE, ConfigError
 from gpuscalp.redaction import has_secret, keep_environment
 
 ENV_PREFIX: Final = "GPUSCALP__"
-# Keys that older files may have, and what has taken their place.
-_MOVED: Final = {
-    "cost.compute_latency_ms": "set cost.compute.low_ms: it may be a distribution now (docs/backtest.md)",
-    "cost.order_latency_ms": "set paper.request and paper.reply, which share that way (docs/backtest.md)",
-}
-
 T = TypeVar("T", bound=Struct)
 
 
@@ -252,7 +246,7 @@ def _check_keys(data: Mapping[str, Any], kind: type[Struct], where: str, path: t
             near = difflib.get_close_matches(key, fields, n=1)
             name = ".".join((*path, key))
             guess = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
-            raise ConfigError("unknown key", where=where, value=name, fix=_MOVED.get(name, guess))
+            raise ConfigError("unknown key", where=where, value=name, fix=guess)
         inner = fields[key]
         if isinstance(inner, type) and issubclass(inner, Struct) and isinstance(value, dict):
             _check_keys(value, inner, where, (*path, key))

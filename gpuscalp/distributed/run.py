@@ -37,7 +37,7 @@ def train_on_ray(
     device: RequestedDevice = "auto",
     threads: int | None = None,
     overwrite: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> TrainResult:
     """Train on an archive with several workers, and write the bundle here.
 
@@ -67,8 +67,7 @@ def train_on_ray(
         end_ns=end_ns,
     )
     check_free(out, overwrite=overwrite)
-    progress = on_progress or silent
-    progress(0.0, None, "connecting to Ray")
+    on_progress(0.0, None, "connecting to Ray")
     with connected(address, cpus=core_count()) as ray:
         choice, cores = _place(ray, workers, device, threads)
         job = Job(
@@ -81,7 +80,7 @@ def train_on_ray(
             device=choice.name,
             threads=cores,
         )
-        steps = RaySteps(job, source, workers=workers, progress=progress)
+        steps = RaySteps(job, source, workers=workers, progress=on_progress)
         return train_by(
             steps,
             source,
@@ -122,4 +121,4 @@ def _place(ray: Any, workers: int, device: RequestedDevice, threads: int | None)
     name: DeviceName = "cpu" if device == "cpu" or gpus < workers else "cuda"
     why = "asked for" if device != "auto" else f"the cluster has {gpus} GPUs for {workers} workers"
     reason = f"{why}; on Ray, workers: {workers}, cores of each: {each}, machines: {machines}"
-    return DeviceChoice(name, reason, device), each
+    return DeviceChoice(name, reason), each

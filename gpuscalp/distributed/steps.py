@@ -25,7 +25,7 @@ from gpuscalp.errors import DeviceError, GpuscalpError
 from gpuscalp.progress import Progress
 from gpuscalp.ray_cluster import import_ray
 from gpuscalp.splits import Fold, RowCounts
-from gpuscalp.train.compare import together
+from gpuscalp.train.compare import total
 from gpuscalp.train.held_out import HeldOut, Sample
 from gpuscalp.train.passes import (
     FittedFinal,
@@ -123,7 +123,8 @@ class RaySteps:
         held_out = tuple(HeldOut.joined([part[0][0] for part in parts]) for parts in per_fold)
         check_held_out([item.fold for item in fitted], held_out)
         sample = Sample.joined([part[1] for part in per_fold[-1]])
-        return held_out, sample, together([part[2] for part in found])
+        devices = [part[2] for part in found]
+        return held_out, sample, total(devices, devices[0].reason)
 
     def _look(self, tasks: Sequence[tuple[Part, Sequence[int]]]) -> list[Seen]:
         task = self._task(work.look)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gpuscalp.errors import ShapeError
 from gpuscalp.leakage.futures import FUTURES, arrived
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import I64, NS_PER_MS, Ticks
 
 Flags = npt.NDArray[np.bool_]
@@ -80,7 +81,7 @@ def examine(
     cut_count: int = 20,
     lateness_ns: int = 20 * NS_PER_MS,
     seed: int = 7,
-    on_progress: Callable[[float, float | None, str], None] | None = None,
+    on_progress: Progress = silent,
 ) -> dict[str, Finding]:
     """Give every probe other futures after each cut, and compare the rows that were known at the cut.
 
@@ -111,8 +112,7 @@ def examine(
     findings = {name: Finding(name, rows.names) for name, rows in wanted.items()}
     total = len(cuts_ns) * len(FUTURES)
     for done, (cut_ns, label) in enumerate((cut, label) for cut in cuts_ns for label in FUTURES):
-        if on_progress is not None:
-            on_progress(done, total, label)
+        on_progress(done, total, label)
         past = arrived(ticks, cut_ns, lateness_ns)
         other = FUTURES[label](ticks, past, cut_ns, rng)
         other.flags.writeable = False

@@ -43,11 +43,11 @@ class Plant:
     delay: int = 0
 
 
-def _trailing(x: F64, size: int) -> F64:
-    """Return float64[T, size]: the last values up to each frame; NaN before the first."""
+def _trailing(x: F64) -> F64:
+    """Return float64[T, WINDOW]: the last values up to each frame; NaN before the first."""
     if len(x) == 0:
-        return np.empty((0, size))
-    return sliding_window_view(np.concatenate([np.full(size - 1, np.nan), x]), size)
+        return np.empty((0, WINDOW))
+    return sliding_window_view(np.concatenate([np.full(WINDOW - 1, np.nan), x]), WINDOW)
 
 
 def _shifted(x: F64, frames: int) -> F64:
@@ -129,7 +129,7 @@ def _rank(series: Series, *, whole: bool) -> F64:
     """Return the share of values below this one: of all values, or of the last WINDOW."""
     if whole:
         return np.searchsorted(np.sort(series.mid), series.mid) / max(len(series.mid), 1)
-    rows = _trailing(series.mid, WINDOW)
+    rows = _trailing(series.mid)
     return np.asarray((rows < rows[:, -1:]).mean(axis=1))
 
 
@@ -173,8 +173,8 @@ PLANTS: Final[tuple[Plant, ...]] = (
     ),
     Plant(
         "centred window",
-        lambda s: _shifted(_trailing(s.mid, WINDOW).mean(axis=1), WINDOW // 2),
-        lambda s: _trailing(s.mid, WINDOW).mean(axis=1),
+        lambda s: _shifted(_trailing(s.mid).mean(axis=1), WINDOW // 2),
+        lambda s: _trailing(s.mid).mean(axis=1),
     ),
     Plant(
         "whole-series scaling",
@@ -189,8 +189,8 @@ PLANTS: Final[tuple[Plant, ...]] = (
     Plant("off-by-one merge", lambda s: _shifted(s.moves, 1), lambda s: _shifted(s.moves, 0)),
     Plant(
         "FFT window including t+1",
-        lambda s: _shifted(_power(_trailing(s.moves, WINDOW)), 1),
-        lambda s: _power(_trailing(s.moves, WINDOW)),
+        lambda s: _shifted(_power(_trailing(s.moves)), 1),
+        lambda s: _power(_trailing(s.moves)),
     ),
     Plant(
         "missing values filled from the future",

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from msgspec.structs import replace
 
 from gpuscalp.config import TrainConfig
@@ -22,8 +21,6 @@ from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import I64, NS_PER_MS, Channel, FeatureChunk, FrameBlock, Instrument, Ticks, joined
 from gpuscalp.splits import Fold, walk_forward
 from gpuscalp.train.dataset import LabelledChunk, RowFilter, count_rows, labelled_chunks
-
-F64 = npt.NDArray[np.float64]
 
 
 def _purged(fold: Fold) -> RowFilter:

@@ -6,7 +6,7 @@ same ticks, with the same cuts and futures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
@@ -21,6 +21,7 @@ from gpuscalp.leakage.futures import FUTURES
 from gpuscalp.leakage.planted import PLANTS, Transform
 from gpuscalp.leakage.series import SeriesMaker
 from gpuscalp.leakage.shipped import Shipped
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_MS, Ticks
 from gpuscalp.splits import Fold
 from gpuscalp.train.dataset import RowFilter
@@ -106,7 +107,7 @@ def check_leakage(
     config: TrainConfig | None = None,
     cuts: int = 20,
     seed: int = 7,
-    on_progress: Callable[[float, float | None, str], None] | None = None,
+    on_progress: Progress = silent,
 ) -> LeakageReport:
     """Run the detector over the shipped features, labels and folds and over the planted leaks.
 

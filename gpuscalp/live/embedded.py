@@ -22,7 +22,7 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.exchange.source import Source
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import VENUE, MarketSpec, write
 
@@ -68,7 +68,7 @@ def embedded_defaults(*, rehearsed: bool = False) -> LiveConfig:
     )
 
 
-def train_embedded(path: Path, *, seed: int, now_ns: int, told: Progress | None = None) -> None:
+def train_embedded(path: Path, *, seed: int, now_ns: int, told: Progress = silent) -> None:
     """Train a small model on some minutes of the synthetic market that end now, and write its bundle."""
     from gpuscalp.archive import Archive
     from gpuscalp.device import core_count

@@ -19,7 +19,7 @@ from gpuscalp.config import LabelConfig, PromotionConfig, TrainConfig
 from gpuscalp.errors import ConfigError
 from gpuscalp.execution.booking import BookedFill
 from gpuscalp.execution.messages import Report
-from gpuscalp.labels import CLASSES, horizon_frames, quality_mask
+from gpuscalp.labels import BLOCKED, CLASSES, horizon_frames
 from gpuscalp.latency import LatencyHistogram, Stage, quantile_ns
 from gpuscalp.live.drift_watch import DriftWatch
 from gpuscalp.live.engine import Outcome
@@ -100,7 +100,6 @@ class Monitor:
         self._lead = _lead_of(session).contract
         self.drift = DriftWatch(_lead_of(session))
         self.late_trades = LateTrades(session.engine.stream.trade_counts)
-        self._blocked = np.uint32(quality_mask())
         # Of the stream, which writes every frame into the same memory.
         self._features: F32 = session.engine.stream.there.features[:, :, 0]
         self._waiting: list[tuple[MarketRow, SignalRow, StepReport]] = []
@@ -236,7 +235,7 @@ class Monitor:
             ]
         )
         sound = [
-            ((row.quality & self._blocked) == 0) & (row.bid_px > 0) & (row.ask_px > 0)
+            ((row.quality & np.uint32(BLOCKED)) == 0) & (row.bid_px > 0) & (row.ask_px > 0)
             for row, _, _ in waiting
         ]
         self._rows += sum(map(len, sound))

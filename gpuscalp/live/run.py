@@ -38,7 +38,7 @@ from gpuscalp.logs import LogWriter
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
 from gpuscalp.monitoring.nvml import CardSample
 from gpuscalp.process_pool import interrupt_if_stopped, stopped_as_interrupted
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.redaction import keep_environment
 from gpuscalp.rehearsal import open_source
 from gpuscalp.warm import compile_missing
@@ -61,7 +61,7 @@ def run_live(
     faults: Sequence[Fault] = (),
     worker_faults: Sequence[WorkerFault] = (),
     seed: int = 7,
-    told: Progress | None = None,
+    told: Progress = silent,
     on_status: Callable[[dict[str, Any]], None] | None = None,
     way: Way | None = None,
 ) -> dict[str, Any]:
@@ -124,9 +124,7 @@ def refuse_embedded(broker: str) -> NoReturn:
     )
 
 
-def _run(
-    start: Start, told: Progress | None, on_status: Callable[[dict[str, Any]], None] | None
-) -> dict[str, Any]:
+def _run(start: Start, told: Progress, on_status: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
     with ExitStack() as undo:
         with refusal_told(start.path):
             begun = begin(start, undo)
@@ -138,7 +136,7 @@ def _run(
 async def _session(
     start: Start,
     begun: Begun,
-    told: Progress | None,
+    told: Progress,
     on_status: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
     path, config = start.path, begun.config
@@ -155,8 +153,7 @@ async def _session(
 
     def repeated(count: int) -> None:
         pulse.beat_ns = time.monotonic_ns()
-        if told is not None:
-            told(count, None, "repeating the journal")
+        told(count, None, "repeating the journal")
 
     def show(status: dict[str, Any]) -> None:
         nonlocal newest

@@ -7,15 +7,11 @@ every ``.cu`` file is complete in itself, so what is read here is what NVRTC, th
 
 from __future__ import annotations
 
-import re
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from gpuscalp.errors import KernelNotFoundError
-
-# A stem is a word and never a path: a name from a configuration cannot read a file elsewhere.
-_STEM = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def load_kernel_source(stem: str) -> str:
@@ -34,14 +30,8 @@ def load_kernel_source(stem: str) -> str:
     Raises
     ------
     KernelNotFoundError
-        If the file is in neither place (the message names both), or ``stem`` is not a plain word.
+        If the file is in neither place; the message names both.
     """
-    if _STEM.fullmatch(stem) is None:
-        raise KernelNotFoundError(
-            "a kernel is named by a plain word",
-            value=stem,
-            fix="use lower case letters, digits and underscores, without a folder or a suffix",
-        )
     places = kernel_places(stem)
     for place in places:
         if place.is_file():

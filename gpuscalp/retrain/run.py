@@ -40,7 +40,7 @@ def retrain(
     gpu_memory_mb: int | None = None,
     registry: Path | None = None,
     attended: bool = False,
-    told: Progress | None = None,
+    told: Progress = silent,
 ) -> dict[str, Any]:
     """Train a candidate on what a session has seen.
 
@@ -78,7 +78,6 @@ def retrain(
     take_blas_buffers(caps)
     now_ns, begun_s = time.time_ns(), time.monotonic()
     folder = session / FOLDER
-    told = told or silent
     with alone(folder, caps.cores if attended else ()) as work:
         since_ns = now_ns - round(train_hours * _HOUR_NS)
         imported = import_journal(

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import structs
 
 from gpuscalp.config import GridConfig, LabelConfig
-from gpuscalp.labels import CLASSES, I8, horizon_frames, label_frames, quality_mask
+from gpuscalp.labels import CLASSES, I8, horizon_frames, label_frames
 from gpuscalp.rolling import RollingSum
 from gpuscalp.schema import F64, I64, NS_PER_S, FrameBlock
 
@@ -136,7 +136,6 @@ class Outcomes:
         self._label, self._grid = label, grid
         self._steps = 0 if label is None else horizon_frames(label, grid)
         self._frames = _Frames(self._steps + _SPARE_FRAMES, symbol_count)
-        self._blocked = quality_mask()
         self._sums = RollingSum((_SUMS,), bucket_ns=BUCKET_NS, buckets=BUCKETS)
         self.predicted_count: I64 = np.zeros(_K, np.int64)
         self.matured_count: I64 = np.zeros(_K, np.int64)
@@ -170,7 +169,7 @@ class Outcomes:
         waiting.append(frames, probability)
         due = len(waiting) - self._steps
         if due > 0:
-            labels = label_frames(waiting.block(), self._label, self._grid, blocked=self._blocked)
+            labels = label_frames(waiting.block(), self._label, self._grid)
             entered = waiting.probability[:due]
             good = labels.valid[:due] & np.isfinite(entered).all(axis=2)
             if good.any():
@@ -184,7 +183,7 @@ class Outcomes:
                 if self._label.kind == "barrier":
                     # A session holds for the horizon: nobody sells at a touch.
                     held = structs.replace(self._label, kind="forward")
-                    returns = label_frames(block, held, self._grid, blocked=self._blocked).return_bps[:due]
+                    returns = label_frames(block, held, self._grid).return_bps[:due]
                 matured = Matured(
                     block.end_ns[:due].copy(), entered.copy(), labels.direction[:due], returns, spread_bps
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gpuscalp.archive import ArchiveWriter
+from gpuscalp.archive.tables import BOOKS, MARKS, QUOTES, TRADES
 from gpuscalp.schema import BOOK_LEVELS, I64, Instrument
 from gpuscalp.synthetic.market import SymbolRows, instruments, slices
 from gpuscalp.synthetic.spec import VENUE, MarketSpec
@@ -49,7 +50,8 @@ def write(spec: MarketSpec, path: Path, *, on_second: Callable[[int], None] | No
 def _write_rows(writer: ArchiveWriter, rows: SymbolRows, instrument: Instrument, trades_before: int) -> int:
     symbol, tick_e8, step_e8 = instrument.symbol, instrument.tick_size_e8, instrument.step_size_e8
     trades, quotes, books, marks = rows.trades, rows.quotes, rows.books, rows.marks
-    writer.write_trades(
+    writer.write(
+        TRADES,
         symbol,
         _stamp(trades)
         | {
@@ -59,7 +61,8 @@ def _write_rows(writer: ArchiveWriter, rows: SymbolRows, instrument: Instrument,
             "side": trades["side"],
         },
     )
-    writer.write_quotes(
+    writer.write(
+        QUOTES,
         symbol,
         _stamp(quotes)
         | {"update_id": quotes["seq"] + 1}
@@ -67,7 +70,8 @@ def _write_rows(writer: ArchiveWriter, rows: SymbolRows, instrument: Instrument,
         | {f"{side}_qty_e8": quotes[f"{side}_lots"] * step_e8 for side in ("bid", "ask")},
     )
     away = np.arange(BOOK_LEVELS)
-    writer.write_books(
+    writer.write(
+        BOOKS,
         symbol,
         _stamp(books)
         | {
@@ -78,7 +82,7 @@ def _write_rows(writer: ArchiveWriter, rows: SymbolRows, instrument: Instrument,
             "ask_qty_e8": books["ask_lots"] * step_e8,
         },
     )
-    writer.write_marks(symbol, marks)
+    writer.write(MARKS, symbol, marks)
     return sum(len(columns["seq"]) for columns in (trades, quotes, books, marks))
 
 

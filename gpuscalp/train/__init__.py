@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gpuscalp.config import TrainConfig, load_given
 from gpuscalp.device import RequestedDevice, core_count, resolve
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.train.device import training_device
 from gpuscalp.train.result import FoldResult, TrainResult
 from gpuscalp.train.run import train
@@ -37,7 +37,7 @@ def train_archive(
     threads: int | None = None,
     gpu_memory_mb: int | None = None,
     overwrite: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
     warm_start: Path | str | None = None,
 ) -> TrainResult:
     """Train on an archive and write the bundle.

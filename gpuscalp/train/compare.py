@@ -81,6 +81,8 @@ class Comparer:
     other_forest, other_library : the same rows to margins: the same forest on the other device, and XGBoost
     """
 
+    made = True
+
     def __init__(self, ensemble: Ensemble, other_forest: Predictor, other_library: Predictor) -> None:
         self._ensemble = ensemble
         self._other_forest = other_forest
@@ -106,29 +108,15 @@ class Comparer:
         self.decision_flips += int((decisions(signals) != decisions(other)).sum())
 
 
-def total(comparers: list[Comparer], reason: str) -> DeviceComparison:
-    """Return what all folds found together."""
-    return DeviceComparison(
-        made=bool(comparers),
-        reason=reason,
-        rows=sum(each.rows for each in comparers),
-        margins=sum(each.margins for each in comparers),
-        margin=max((each.margin for each in comparers), default=0.0),
-        probability=max((each.probability for each in comparers), default=0.0),
-        class_flips=sum(each.class_flips for each in comparers),
-        decision_flips=sum(each.decision_flips for each in comparers),
-    )
-
-
-def together(parts: Sequence[DeviceComparison]) -> DeviceComparison:
-    """Return what comparisons of different rows found, as one; the reason is that of the first."""
+def total(parts: Sequence[Comparer | DeviceComparison], reason: str) -> DeviceComparison:
+    """Return what comparisons of different rows found together."""
     return DeviceComparison(
         made=any(part.made for part in parts),
-        reason=parts[0].reason,
+        reason=reason,
         rows=sum(part.rows for part in parts),
         margins=sum(part.margins for part in parts),
-        margin=max(part.margin for part in parts),
-        probability=max(part.probability for part in parts),
+        margin=max((part.margin for part in parts), default=0.0),
+        probability=max((part.probability for part in parts), default=0.0),
         class_flips=sum(part.class_flips for part in parts),
         decision_flips=sum(part.decision_flips for part in parts),
     )

@@ -7,7 +7,7 @@ Never: predicts with XGBoost. What is measured here is the code that will trade.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
@@ -33,7 +33,6 @@ SAMPLED_ROWS_MAX: Final = 4 * SAMPLE_ROWS_MAX
 # At least so much is predicted at once. Of a symbol in a chunk a thin grid leaves a few rows: alone they take
 # the CPU's forest four times as long, and a call takes XGBoost on CUDA 20 ms.
 TOGETHER_BYTES: Final = 1_000_000
-_NO_FEATURES: Final = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +83,10 @@ class Sample:
         return cls(np.ascontiguousarray(x[at]), direction[at])
 
 
-_NOTHING: Final = Sample(_NO_FEATURES, np.empty(0, np.int8))
-
-
-@dataclass(slots=True)
-class _Parts:
-    raw: list[F64] = field(default_factory=list)
-    rows: list[Rows] = field(default_factory=list)
+_NO_ROWS: Final = HeldOut(
+    np.empty((0, len(CLASSES))), np.empty(0, np.int8), np.empty(0), np.empty(0), np.empty(0, np.int64)
+)
+_NO_SAMPLE: Final = Sample(np.empty((0, 0), np.float32), np.empty(0, np.int8))
 
 
 def thinning(rows: int) -> int:
@@ -124,7 +120,7 @@ def predict_held_out(
     -------
     (tuple of HeldOut, Sample)
     """
-    parts = [_Parts() for _ in folds]
+    parts = [[_NO_ROWS] for _ in folds]
     predictors = [device.predictor(ensemble.forest) for ensemble in ensembles]
     every = thinning(expected_rows)
     thin = stride * every
@@ -147,24 +143,12 @@ def predict_held_out(
             signals = ensembles[index].combine(predictors[index](rows.x))
             if comparers:
                 comparers[index].add(rows.x, signals)
-            parts[index].raw.append(signals.raw)
             # Of the labels that overlap one in ``every`` is kept, and stands for the others; alone it is
             # worth one. The sum still is the number of labels that do not overlap; with barrier labels, whose
             # lengths differ, it was up to 7 % above that of a walk on this stride.
             weight = np.minimum(rows.weight * every, 1.0)
-            parts[index].rows.append(replace(rows, x=_NO_FEATURES, weight=weight))
+            parts[index].append(HeldOut(signals.raw, rows.direction, rows.return_bps, weight, rows.end_ns))
             at = np.flatnonzero(on_stride(rows.end_ns, grid, sample_stride))
             if folds[index].index == last and len(at):
                 sampled.append(Sample(device.taken(rows.x, at), rows.direction[at]))
-    return tuple(_joined(part) for part in parts), Sample.joined(sampled or [_NOTHING])
-
-
-def _joined(part: _Parts) -> HeldOut:
-    rows = part.rows
-    return HeldOut(
-        raw=np.concatenate([np.empty((0, len(CLASSES))), *part.raw]),
-        direction=np.concatenate([np.empty(0, np.int8), *(block.direction for block in rows)]),
-        return_bps=np.concatenate([np.empty(0), *(block.return_bps for block in rows)]),
-        weight=np.concatenate([np.empty(0), *(block.weight for block in rows)]),
-        end_ns=np.concatenate([np.empty(0, np.int64), *(block.end_ns for block in rows)]),
-    )
+    return tuple(map(HeldOut.joined, parts)), Sample.joined(sampled or [_NO_SAMPLE])

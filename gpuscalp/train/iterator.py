@@ -153,11 +153,51 @@ def binned_matrix(
         walk = in_blocks(stream(), device, device.block_bytes)
         yield from _at_least_one(list(islice(walk, 1)), walk, columns, device)
 
-    class Walk(xgboost.DataIter):  # type: ignore[misc, name-defined]
-        """Hands one block of rows to XGBoost per call; at the end one row of no weight, for its form."""
+    if reference is None:
+        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin))
+    else:
+        form = type(reference)
+    options: dict[str, Any] = {"max_bin": max_bin, "nthread": threads, "ref": reference, "missing": np.nan}
+    if form is xgboost.ExtMemQuantileDMatrix and device.page_bytes is not None:
+        # By itself it fills up to half of a card on PCIe with pages, whoever else is there.
+        options["cache_host_ratio"] = 1.0
+    with _held_interrupt() as interrupt:
+        first = _at_least_one(ahead, walk, columns, device)
+        matrix = form(_walks(first, again, complete, device, tally, interrupt), **options)
+    device.release()
+    tally = Tally.joined(gather(tally))
+    if reference is None and np.count_nonzero(tally.count) < 2:
+        raise DataError(
+            "all training rows are of one class",
+            where=what,
+            value=Direction(int(tally.count.argmax())).name,
+            fix="lower label.threshold_bps (or the barriers), or use a longer label.horizon_ms",
+        )
+    if level_classes:
+        _level_classes(matrix, tally.count)
+    return matrix, tally
 
+
+def _walks(
+    first: Iterator[Rows],
+    again: RowStream,
+    complete: Any,
+    device: TrainingDevice,
+    tally: Tally,
+    interrupt: _Interrupt,
+) -> Any:
+    """Return the ``xgboost.DataIter`` that hands one block of rows over per call.
+
+    Parameters
+    ----------
+    first, again : blocks of the first walk, and what makes those of another
+    complete : rows without weight that end every walk, for the form of the matrix; None = none
+    tally : takes the rows of the first walk
+    """
+
+    class Walks(import_xgboost().DataIter):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._rows = _at_least_one(ahead, walk, columns, device)
+            self._rows = first
             self._complete = complete
             self._untouched = True
             self._first_walk = True
@@ -190,28 +230,7 @@ def binned_matrix(
                 self._complete = complete
                 self._rows = again()
 
-    if reference is None:
-        form = getattr(xgboost, device.matrix_type(expected_rows, columns, max_bin))
-    else:
-        form = type(reference)
-    options: dict[str, Any] = {"max_bin": max_bin, "nthread": threads, "ref": reference, "missing": np.nan}
-    if form is xgboost.ExtMemQuantileDMatrix and device.page_bytes is not None:
-        # By itself it fills up to half of a card on PCIe with pages, whoever else is there.
-        options["cache_host_ratio"] = 1.0
-    with _held_interrupt() as interrupt:
-        matrix = form(Walk(), **options)
-    device.release()
-    tally = Tally.joined(gather(tally))
-    if reference is None and np.count_nonzero(tally.count) < 2:
-        raise DataError(
-            "all training rows are of one class",
-            where=what,
-            value=Direction(int(tally.count.argmax())).name,
-            fix="lower label.threshold_bps (or the barriers), or use a longer label.horizon_ms",
-        )
-    if level_classes:
-        _level_classes(matrix, tally.count)
-    return matrix, tally
+    return Walks()
 
 
 def _level_classes(matrix: Any, count: I64) -> None:

@@ -38,12 +38,8 @@ def calibration_of(held_out: Sequence[HeldOut], kind: str) -> Calibration:
     """Fit the calibration on all the rows given; the identity where ``kind`` is "none" or there are none."""
     if kind == "none" or not held_out:
         return Calibration.identity(len(CLASSES))
-    return fit_vector_scaling(
-        np.concatenate([rows.raw for rows in held_out]),
-        np.concatenate([rows.direction for rows in held_out]),
-        np.concatenate([rows.weight for rows in held_out]),
-        np.concatenate([rows.end_ns for rows in held_out]),
-    )
+    rows = HeldOut.joined(held_out)
+    return fit_vector_scaling(rows.raw, rows.direction, rows.weight, rows.end_ns)
 
 
 def judge(
@@ -87,13 +83,14 @@ def _score(
     horizon_ns: int,
     seed: int,
 ) -> Score:
+    together = HeldOut.joined(held_out)
     return score(
         probability=np.concatenate(probabilities),
-        raw=np.concatenate([rows.raw for rows in held_out]),
+        raw=together.raw,
         edge_bps=np.concatenate(edges),
-        direction=np.concatenate([rows.direction for rows in held_out]),
-        return_bps=np.concatenate([rows.return_bps for rows in held_out]),
-        end_ns=np.concatenate([rows.end_ns for rows in held_out]),
+        direction=together.direction,
+        return_bps=together.return_bps,
+        end_ns=together.end_ns,
         base_share=np.concatenate(
             [
                 np.tile(tally.expected_share, (len(rows), 1))

@@ -8,7 +8,7 @@ Never: fits anything, or sees a row that was trained on.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -111,16 +111,7 @@ class Score:
         return {
             "rows": self.rows,
             **self.figures(),
-            "classes": [
-                {
-                    "name": score.name,
-                    "precision": score.precision,
-                    "recall": score.recall,
-                    "f1": score.f1,
-                    "count": score.count,
-                }
-                for score in self.classes
-            ],
+            "classes": [asdict(score) for score in self.classes],
             "calibration": [
                 {
                     "class": bin_.name,

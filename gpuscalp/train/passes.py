@@ -339,8 +339,13 @@ def check_held_out(folds: Sequence[Fold], held_out: Sequence[HeldOut]) -> None:
     """
     for fold, rows in zip(folds, held_out, strict=True):
         if len(rows) == 0:
-            raise DataError(
-                "a fold has no held-out rows",
-                where=f"fold {fold.index + 1}",
-                fix="fewer folds (split.folds), or a smaller stride_frames",
-            )
+            raise no_held_out(fold)
+
+
+def no_held_out(fold: Fold) -> DataError:
+    """Return the refusal of a fold without held-out rows."""
+    return DataError(
+        "a fold has no held-out rows",
+        where=f"fold {fold.index + 1}",
+        fix="fewer folds (split.folds), or a smaller stride_frames",
+    )

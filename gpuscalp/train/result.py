@@ -5,7 +5,7 @@ Owns: the form of ``train --json``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,11 +144,7 @@ class TrainResult:
             ],
             "overall": self.overall.to_dict(),
             "warnings": list(self.warnings),
-            "importance": [
-                {"name": item.name, "gain": item.gain, "permutation": item.permutation}
-                for item in self.importance
-                if item.gain > 0.0
-            ],
+            "importance": [asdict(item) for item in self.importance if item.gain > 0.0],
             "rounds": list(self.rounds),
             "calibration": {
                 "kind": self.calibration.kind,

@@ -60,7 +60,7 @@ def train(
     gpu_memory_mb: int | None = None,
     overwrite: bool = False,
     trials: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
     warm_start: Path | None = None,
 ) -> TrainResult:
     """Train an ensemble and write its bundle.
@@ -96,7 +96,7 @@ def train(
         config,
         device=training_device(choice.name, gpu_memory_mb=gpu_memory_mb),
         threads=threads or core_count(),
-        progress=on_progress or silent,
+        progress=on_progress,
         warm=warm,
     )
     return train_by(

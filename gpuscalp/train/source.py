@@ -91,23 +91,8 @@ class ArchiveSource:
         """
         from gpuscalp.pipeline import FeaturePipeline
 
-        if config.venue not in archive.venues():
-            raise UsageError(
-                "the archive has no such venue",
-                where="venue",
-                value=config.venue,
-                fix=f"one of: {', '.join(archive.venues())}",
-            )
-        known = archive.symbols(config.venue)
-        symbols = config.symbols or known
-        missing = [symbol for symbol in symbols if symbol not in known]
-        if missing:
-            raise UsageError(
-                "the archive has no such symbol",
-                where="symbols",
-                value=missing[0],
-                fix=f"one of: {', '.join(known)}",
-            )
+        symbols = config.symbols or archive.symbols(config.venue)
+        archive.span(config.venue, symbols, start_ns, end_ns)
         leader = config.features.leader
         if leader not in symbols and leader != FeatureConfig().leader:  # the default: a warning
             raise UsageError(
@@ -116,7 +101,6 @@ class ArchiveSource:
                 value=leader,
                 fix=f"one of: {', '.join(symbols)}",
             )
-        archive.span(config.venue, symbols, start_ns, end_ns)
         pipeline = FeaturePipeline(
             grid=config.grid,
             features=config.features,

@@ -29,7 +29,7 @@ from gpuscalp.train.fit import fit_members, forest_of, member_seeds
 from gpuscalp.train.held_out import HeldOut
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.judge import calibration_of
-from gpuscalp.train.passes import BinnedFold, Passes
+from gpuscalp.train.passes import BinnedFold, Passes, no_held_out
 from gpuscalp.train.source import FeatureSource
 from gpuscalp.tuning.score import HeldRows, fold_figures
 from gpuscalp.tuning.search import Task
@@ -222,11 +222,7 @@ def held_rows(
                 )
     for fold, parts in zip(folds, found, strict=True):
         if not any(part.judged.any() for part in parts):
-            raise DataError(
-                "a fold has no held-out rows",
-                where=f"fold {fold.index + 1}",
-                fix="fewer folds (split.folds), or a smaller stride_frames",
-            )
+            raise no_held_out(fold)
     return [_joined(parts, device) for parts in found]
 
 

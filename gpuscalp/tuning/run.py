@@ -66,7 +66,7 @@ def tune_archive(
     device: RequestedDevice = "auto",
     address: str | None = None,
     concurrent: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> TuneResult:
     """Try configurations on an archive; train the best one on all of it.
 
@@ -95,7 +95,6 @@ def tune_archive(
     """
     began = time.perf_counter()
     require()
-    told = on_progress or silent
     chosen = resolve(device)
     source = ArchiveSource.open(
         Archive.open(archive),
@@ -135,11 +134,11 @@ def tune_archive(
                 rounds=config.train.booster.rounds,
                 trials=trials,
                 pool=pool,
-                told=told,
+                told=on_progress,
             )
         best = best_of(found)
         best_train, best_strategy = space.decode(best.params)
-        bundle = _bundle(out, source, best_train, chosen.name, trials, told)
+        bundle = _bundle(out, source, best_train, chosen.name, trials, on_progress)
         _write_configs(out, config, best_train, best_strategy, trials)
         summary = _summary(out, config, frozen, source, found, best, trials)
         summary |= {"kept_lines": kept, "seconds": time.perf_counter() - began}

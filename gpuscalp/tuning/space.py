@@ -48,7 +48,6 @@ _CHOICES_ONLY: Final = frozenset({"label.horizon_ms", "features.drop", "ensemble
 # Digits of a suggested number. More would say nothing, and the last ones may differ between processors.
 _DIGITS: Final = 4
 
-Value = Choice
 Params = dict[str, Any]
 
 
@@ -64,7 +63,7 @@ class Dimension:
     """
 
     name: str
-    choices: tuple[Value, ...] = ()
+    choices: tuple[Choice, ...] = ()
     low: float = 0.0
     high: float = 0.0
     whole: bool = False
@@ -80,7 +79,7 @@ class Dimension:
             return IntDistribution(int(self.low), int(self.high), log=self.log)
         return FloatDistribution(self.low, self.high, log=self.log)
 
-    def from_optuna(self, value: float) -> Value:
+    def from_optuna(self, value: float) -> Choice:
         """Return what a suggestion means, a number with few digits."""
         if self.choices:
             return self.choices[int(value)]
@@ -88,17 +87,17 @@ class Dimension:
             return int(value)
         return min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high)
 
-    def to_optuna(self, value: Value) -> Any:
+    def to_optuna(self, value: Choice) -> Any:
         return self.choices.index(value) if self.choices else value
 
-    def holds(self, value: Value) -> bool:
+    def holds(self, value: Choice) -> bool:
         """Say whether the value is one of this dimension."""
         if self.choices:
             return value in self.choices
         within = isinstance(value, int | float) and self.low <= value <= self.high
         return within and (not self.whole or value == int(cast(float, value)))
 
-    def place(self, value: Value) -> float:
+    def place(self, value: Choice) -> float:
         """Return where a value lies between the ends, 0 … 1."""
         if self.choices:
             return (self.choices.index(value) + 0.5) / len(self.choices)
@@ -178,7 +177,7 @@ class Space:
         """Return values out of JSON as they were: a list of patterns is a tuple."""
         return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
 
-    def _check(self, dimension: Dimension, value: Value) -> None:
+    def _check(self, dimension: Dimension, value: Choice) -> None:
         train, _ = self.decode({dimension.name: value})
         if dimension.name == "features.drop":
             FeatureGraph(train.grid, train.features)

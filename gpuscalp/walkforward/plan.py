@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -212,9 +213,7 @@ def _combinations(
     for name in TriedConfig.__struct_fields__:
         configured = seed if name == "seed" else getattr(base.strategy, name)
         axes.append([(name, value) for value in dict.fromkeys((configured, *getattr(tried, name)))])
-    count = 1
-    for axis in axes:
-        count *= len(axis)
+    count = math.prod(map(len, axes))
     if count > CONFIGURATIONS_MAX:
         raise ConfigError(
             "too many combinations are to be tried",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from gpuscalp.backtest.metrics import TOO_FEW_TRADES
+from gpuscalp.backtest.report import money, number_text, unknown_word
 from gpuscalp.report import Section, Table
 from gpuscalp.report.html import Cell
 from gpuscalp.walkforward import figures
@@ -33,27 +33,27 @@ def sections(plan: Plan, judged: Judged, base: Recorded, summary: dict[str, Any]
 def _pooled(judged: Judged, base: Recorded, summary: dict[str, Any]) -> Section:
     value, interval = judged.pnl
     estimate, trials = judged.performance.sharpe, judged.trials
-    unknown = _unknown(judged)
+    unknown = unknown_word(judged.performance)
     rows: list[tuple[Cell, ...]] = [
-        ("Net P&L of all steps, USDT", _money(value)),
-        ("… its 95 % interval (stationary bootstrap)", _range(interval.low, interval.high, _money, unknown)),
-        ("Doing nothing, USDT", _money(0.0)),
+        ("Net P&L of all steps, USDT", money(value)),
+        ("… its 95 % interval (stationary bootstrap)", _range(interval.low, interval.high, money, unknown)),
+        ("Doing nothing, USDT", money(0.0)),
         ("Trades", len(base.trades)),
         (
             f"Sharpe ratio per {judged.performance.interval_s} s ± standard error",
-            f"{_number(estimate.value, 4)} ± {_number(estimate.error, 4, unknown)}"
+            f"{number_text(estimate.value, 4)} ± {number_text(estimate.error, 4, unknown)}"
             if math.isfinite(estimate.value)
             else "not known: too few returns, or all alike",
         ),
-        (f"Deflated Sharpe ratio, {trials} trial(s)", _number(judged.performance.deflated, 3, unknown)),
+        (f"Deflated Sharpe ratio, {trials} trial(s)", number_text(judged.performance.deflated, 3, unknown)),
         (
             "… with the variance measured between them",
-            _number(judged.deflated_measured, 3, unknown)
+            number_text(judged.deflated_measured, 3, unknown)
             if len(judged.runs) > 1
             else "not known: one configuration was tried",
         ),
         ("Largest drawdown", f"{base.summary['max_drawdown_pct']:.3f} %"),
-        ("Turnover per day, times the start capital", _number(judged.turnover_per_day, 2)),
+        ("Turnover per day, times the start capital", number_text(judged.turnover_per_day, 2)),
     ]
     return Section(
         "All steps together",
@@ -77,7 +77,7 @@ def _steps(plan: Plan, judged: Judged, base: Recorded) -> Section:
             row["train_start"],
             row["trained_until"],
             row["train_rows"],
-            _number(row["held_out_ic"], 3),
+            number_text(row["held_out_ic"], 3),
         )
         for row in judged.steps
     ]
@@ -87,10 +87,10 @@ def _steps(plan: Plan, judged: Judged, base: Recorded) -> Section:
             row["test_start"],
             row["test_end"],
             row["trades"],
-            *(_money(row[f"{name}_usdt"]) for name in ("gross", "delay", "impact", "spread")),
-            _money(-row["fees_usdt"]),
-            _money(row["funding_usdt"]),
-            _money(row["pnl_usdt"]),
+            *(money(row[f"{name}_usdt"]) for name in ("gross", "delay", "impact", "spread")),
+            money(-row["fees_usdt"]),
+            money(row["funding_usdt"]),
+            money(row["pnl_usdt"]),
             "no trades"
             if row["hit_rate"] is None
             else f"{row['hit_rate']:.0%} ({row['hit_rate_low']:.0%} to {row['hit_rate_high']:.0%})",
@@ -131,7 +131,7 @@ def _luck(judged: Judged) -> Section:
     runs = [
         (
             run["name"], run["min_edge_bps"], run["min_confidence"], run["min_agreement"],
-            run["hold_ms"], run["seed"], run["trades"], _money(run["pnl_usdt"]), _number(run["sharpe"], 4),
+            run["hold_ms"], run["seed"], run["trades"], money(run["pnl_usdt"]), number_text(run["sharpe"], 4),
         )
         for run in judged.runs
     ]  # fmt: skip
@@ -148,10 +148,10 @@ def _luck(judged: Judged) -> Section:
             tables=[table],
         )
     rows: list[tuple[Cell, ...]] = [
-        ("Probability of backtest overfitting", _number(found.probability, 3)),
+        ("Probability of backtest overfitting", number_text(found.probability, 3)),
         ("Combinations", len(found.logits)),
         ("Chosen one loses when it counts", f"{found.loss:.1%}"),
-        ("Slope of its Sharpe ratio, out of sample on in sample", _number(found.slope, 3)),
+        ("Slope of its Sharpe ratio, out of sample on in sample", number_text(found.slope, 3)),
     ]
     return Section(
         "Choice and luck",
@@ -177,12 +177,12 @@ def _random(judged: Judged) -> Section:
             "Against random entries", paragraphs=["There is no trade to compare with random ones."]
         )
     rows: list[tuple[Cell, ...]] = [
-        ("The run, priced the same way, USDT", _money(found.run)),
-        ("Random entries, mean, USDT", _money(float(found.totals.mean()))),
-        ("… 95 % of the draws", _range(found.interval.low, found.interval.high, _money)),
-        ("… of the mean: what the mid did", _money(found.gross)),
-        ("… of the mean: spreads and fees", _money(-found.costs)),
-        ("Draws that earn as much as the run or more (p-value)", _number(found.p_value, 4)),
+        ("The run, priced the same way, USDT", money(found.run)),
+        ("Random entries, mean, USDT", money(float(found.totals.mean()))),
+        ("… 95 % of the draws", _range(found.interval.low, found.interval.high, money)),
+        ("… of the mean: what the mid did", money(found.gross)),
+        ("… of the mean: spreads and fees", money(-found.costs)),
+        ("Draws that earn as much as the run or more (p-value)", number_text(found.p_value, 4)),
         ("Draws", len(found.totals)),
         ("Trades compared", found.compared),
     ]
@@ -204,9 +204,11 @@ def _random(judged: Judged) -> Section:
 def _costs(plan: Plan, judged: Judged, base: Recorded) -> Section:
     config, trades = plan.config.judge, base.trades
     value, interval = judged.break_even_bps
-    between = _range(interval.low, interval.high, lambda x: _number(x, 3), _unknown(judged))
+    between = _range(
+        interval.low, interval.high, lambda x: number_text(x, 3), unknown_word(judged.performance)
+    )
     rows = [
-        (f"{fee:g}", *(_money(float(cell)) for cell in judged.costs[index]))
+        (f"{fee:g}", *(money(float(cell)) for cell in judged.costs[index]))
         for index, fee in enumerate(config.fees_bps)
     ]
     return Section(
@@ -214,7 +216,7 @@ def _costs(plan: Plan, judged: Judged, base: Recorded) -> Section:
         paragraphs=[
             "The trades as they were, at other fees and with more slippage on every fill: exact and linear. "
             "At another fee the strategy would have entered at other times; for that, run it again.",
-            f"Fee per side at which these trades earn nothing: {_number(value, 3)} bps, 95 % interval "
+            f"Fee per side at which these trades earn nothing: {number_text(value, 3)} bps, 95 % interval "
             f"{between} (stationary bootstrap over groups of trades that were held together)."
             if len(trades)
             else "There is no trade, so no fee at which they would earn nothing.",
@@ -244,10 +246,10 @@ def _capacity(judged: Judged) -> Section:
             f"{row['order_usdt']:,.0f}",
             row["trades"],
             f"{row['turnover_usdt']:,.0f}",
-            _money(row["pnl_usdt"]),
-            _number(row["pnl_bps"], 3),
-            _number(row["spread_bps"], 3),
-            _number(row["impact_bps"], 3),
+            money(row["pnl_usdt"]),
+            number_text(row["pnl_bps"], 3),
+            number_text(row["spread_bps"], 3),
+            number_text(row["impact_bps"], 3),
             "–" if row["cancelled_share"] is None else f"{row['cancelled_share']:.1%}",
         )
         for row in judged.capacity
@@ -302,19 +304,6 @@ def _assumptions(plan: Plan, summary: dict[str, Any]) -> Section:
         ],
         tables=[Table(("assumption", "value"), rows)],
     )
-
-
-def _money(value: float) -> str:
-    return f"{value:+,.4f}" if abs(value) < 100 else f"{value:+,.2f}"
-
-
-def _unknown(judged: Judged) -> str:
-    """Return how an error, an interval or a probability that is left out is worded."""
-    return TOO_FEW_TRADES if judged.performance.few else "not known"
-
-
-def _number(value: float | None, digits: int, unknown: str = "not known") -> str:
-    return unknown if value is None or value != value else f"{value:.{digits}f}"
 
 
 def _range(low: float, high: float, form: Any, unknown: str = "not known") -> str:

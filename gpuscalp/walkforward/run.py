@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ from gpuscalp.config import WalkForwardConfig
 from gpuscalp.device import RequestedDevice, core_count, resolve
 from gpuscalp.errors import UNREADABLE
 from gpuscalp.files import make_writable, pretty, replace_file
-from gpuscalp.progress import Progress, silent
+from gpuscalp.progress import Progress, silent, stretch
 from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_alone, require_begun, require_same, taken
 from gpuscalp.schema import NS_PER_MS
@@ -62,7 +62,7 @@ def walk_forward_archive(
     resume: bool = False,
     device: RequestedDevice = "auto",
     processes: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> WalkForwardResult:
     """Train on the past, trade what follows, step by step; judge what comes of it.
 
@@ -87,10 +87,9 @@ def walk_forward_archive(
         whatever training and backtest raise; what was finished stays
     """
     began = time.perf_counter()
-    told = on_progress or silent
     cores = core_count()
     _check_out(out, resume=resume)
-    told(0.0, 1.0, "counting rows")
+    on_progress(0.0, 1.0, "counting rows")
     plan = make_plan(archive, config, device=resolve(device).name, threads=cores)
     models: list[Task] = [
         TrainTask(plan, step, seed, plan.bundle(out, seed, step))
@@ -102,8 +101,8 @@ def walk_forward_archive(
     threads = (_threads_of(out) if resume else None) or max(1, cores // min(count, len(models)))
     frozen = plan.frozen(threads=threads)
     with _opened(out, frozen, resume=resume) as parts:
-        kept = _do([*models, *runs], parts, count=count, cores=cores, threads=threads, told=told)
-        judged, base, summary = _judged(out, plan, cores, told)
+        kept = _do([*models, *runs], parts, count=count, cores=cores, threads=threads, told=on_progress)
+        judged, base, summary = _judged(out, plan, cores, on_progress)
         summary |= {
             "kept": kept,
             "config_hash": frozen["hash"],
@@ -179,33 +178,22 @@ def _do(tasks: Sequence[Task], parts: Parts, *, count: int, cores: int, threads:
             # Written whole, but not noted any more before the end came.
             shutil.rmtree(task.out, ignore_errors=True)
             left.append(task)
-    bar = _Bar(told, total, total - sum(weights[task.out] for task in left))
+    done = total - sum(weights[task.out] for task in left)
+
+    def watch(task: Task) -> Progress:
+        return stretch(told, task.title, begin=done, length=weights[task.out], of=total)
+
     for kind in (TrainTask, TradeTask):
         wanted = [task for task in left if isinstance(task, kind)]
         if wanted:
             at_once = min(count, len(wanted))
             each = threads if kind is TrainTask else max(1, cores // at_once)
             with workers(at_once, each) as work:
-                for task in work(wanted, bar.inside):
+                for task in work(wanted, watch):
                     parts.add(task.out)
-                    bar.add(weights[task.out], task.title)
+                    done += weights[task.out]
+                    told(done, total, task.title)
     return len(tasks) - len(left)
-
-
-@final
-class _Bar:
-    """How far all tasks are: those that are done, and, in this process, the share of the present one."""
-
-    def __init__(self, told: Progress, total: float, done: float) -> None:
-        self._told, self._total, self._done = told, total, done
-
-    def add(self, weight: float, note: str) -> None:
-        self._done += weight
-        self._told(self._done, self._total, note)
-
-    def inside(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Take the share of the present task, 0 … 1, as one unit of the bar."""
-        self._told(self._done + done / (total or 1.0), self._total, note)
 
 
 def _judged(out: Path, plan: Plan, threads: int, told: Progress) -> tuple[Judged, Recorded, dict[str, Any]]:

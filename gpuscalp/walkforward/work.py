@@ -11,14 +11,14 @@ from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, final
+from typing import cast
 
 from gpuscalp.archive import Archive
 from gpuscalp.backtest import run_backtest
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import ModelError
 from gpuscalp.process_pool import Submit, process_pool
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource
 from gpuscalp.walkforward.plan import Plan, Run, Step
@@ -37,7 +37,7 @@ class TrainTask:
     def title(self) -> str:
         return f"model of {self.step.name}, seed {self.seed}"
 
-    def __call__(self, threads: int, told: Progress | None = None) -> None:
+    def __call__(self, threads: int, told: Progress = silent) -> None:
         plan, step = self.plan, self.step
         config = plan.train_config(self.seed)
         # The walks of the training end where the embargo begins: what comes later is never read.
@@ -81,7 +81,7 @@ class TradeTask:
     def title(self) -> str:
         return f"run {self.run.name}"
 
-    def __call__(self, threads: int, told: Progress | None = None) -> None:
+    def __call__(self, threads: int, told: Progress = silent) -> None:
         plan = self.plan
         run_backtest(
             plan.archive,
@@ -96,10 +96,12 @@ class TradeTask:
 
 
 Task = TrainTask | TradeTask
+# Returns what is told how far a task is.
+Watch = Callable[[Task], Progress]
 
 
 @contextmanager
-def workers(count: int, threads: int) -> Iterator[Callable[[Sequence[Task], Progress], Iterator[Task]]]:
+def workers(count: int, threads: int) -> Iterator[Callable[[Sequence[Task], Watch], Iterator[Task]]]:
     """Give a function that does tasks and yields each when it is done, in the order of completion.
 
     Parameters
@@ -108,7 +110,7 @@ def workers(count: int, threads: int) -> Iterator[Callable[[Sequence[Task], Prog
     threads : of each
     """
     if count == 1:
-        yield lambda tasks, told: _here(tasks, told, threads)
+        yield lambda tasks, watch: _here(tasks, watch, threads)
         return
     with process_pool(
         count, where="walkforward run", fix="what is finished stays: --resume, with fewer --processes"
@@ -116,22 +118,10 @@ def workers(count: int, threads: int) -> Iterator[Callable[[Sequence[Task], Prog
         yield lambda tasks, _: _there(submit, tasks, threads)
 
 
-def _here(tasks: Sequence[Task], told: Progress, threads: int) -> Iterator[Task]:
+def _here(tasks: Sequence[Task], watch: Watch, threads: int) -> Iterator[Task]:
     for task in tasks:
-        task(threads, _Share(task.title, told))
+        task(threads, watch(task))
         yield task
-
-
-@final
-class _Share:
-    """Tells how far one task is, as a share of it."""
-
-    def __init__(self, title: str, told: Progress) -> None:
-        self._title, self._told, self._total = title, told, 0.0
-
-    def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
-        self._total = self._total if total is None else total
-        self._told(min(1.0, done / self._total) if self._total else 0.0, 1.0, f"{self._title}: {note}")
 
 
 def _there(submit: Submit, tasks: Sequence[Task], threads: int) -> Iterator[Task]:

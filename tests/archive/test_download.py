@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gpuscalp.archive.download import Wanted, download, wanted_files
+from gpuscalp.archive.download import download, wanted_files
 from gpuscalp.errors import DataError, DeadlineError, UsageError
 
 DAY = datetime.date(2024, 7, 18)
@@ -34,11 +34,11 @@ class Vision:
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
-    def add(self, path: str, content: bytes, checksum: str | None = None) -> Wanted:
+    def add(self, path: str, content: bytes, checksum: str | None = None) -> str:
         digest = checksum or hashlib.sha256(content).hexdigest()
         self.files[f"/{path}"] = content
         self.files[f"/{path}.CHECKSUM"] = f"{digest}  {path.rpartition('/')[2]}\n".encode()
-        return Wanted(path)
+        return path
 
 
 @pytest.fixture
@@ -93,14 +93,14 @@ def vision() -> Iterator[Vision]:
         server.server_close()
 
 
-def fetch(vision: Vision, target: Path, *wanted: Wanted, **options: Any) -> dict[str, Any]:
+def fetch(vision: Vision, target: Path, *wanted: str, **options: Any) -> dict[str, Any]:
     return download(wanted, target, base_url=vision.url, backoff_s=0.01, timeout_s=5, **options).to_dict()
 
 
 def test_layout_of_daily_and_monthly_files() -> None:
     days = wanted_files(["btcusdt", "ETHUSDT"], type="aggTrades", start=DAY, end=DAY + datetime.timedelta(1))
     root = "data/futures/um/daily/aggTrades"
-    assert [item.path for item in days] == [
+    assert days == [
         f"{root}/{symbol}/{symbol}-aggTrades-2024-07-{day}.zip"
         for symbol in ("BTCUSDT", "ETHUSDT")
         for day in (18, 19)
@@ -113,13 +113,15 @@ def test_layout_of_daily_and_monthly_files() -> None:
         period="monthly",
         venue="binance_spot",
     )
-    assert [item.name for item in months] == [f"BTCUSDT-trades-2024-0{month}.zip" for month in (7, 8, 9)]
-    assert months[0].path.startswith("data/spot/monthly/trades/BTCUSDT/")
+    assert [path.rpartition("/")[2] for path in months] == [
+        f"BTCUSDT-trades-2024-0{month}.zip" for month in (7, 8, 9)
+    ]
+    assert months[0].startswith("data/spot/monthly/trades/BTCUSDT/")
 
 
 def test_quarterly_contract_is_asked_for_by_its_whole_name() -> None:
     (item,) = wanted_files(["btcusdt_240927"], type="trades", start=DAY, end=DAY)
-    assert item.path.endswith(f"/trades/BTCUSDT_240927/BTCUSDT_240927-trades-{DAY}.zip")
+    assert item.endswith(f"/trades/BTCUSDT_240927/BTCUSDT_240927-trades-{DAY}.zip")
 
 
 @pytest.mark.parametrize(
@@ -144,24 +146,24 @@ def test_files_arrive_verified_and_missing_ones_are_listed(vision: Vision, tmp_p
         vision,
         tmp_path,
         *items,
-        Wanted("a/none.zip"),
+        "a/none.zip",
         progress=lambda done, total, _: seen.append((done, total)),
     )
-    assert answer["downloaded"] == [item.path for item in items]
+    assert answer["downloaded"] == items
     assert (answer["missing"], answer["present"]) == (["a/none.zip"], [])
     for number, item in enumerate(items):
-        assert (tmp_path / item.path).read_bytes() == CONTENT + bytes([number])
+        assert (tmp_path / item).read_bytes() == CONTENT + bytes([number])
     assert seen[-1][0] == answer["bytes"] == 6 * (len(CONTENT) + 1)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     again = fetch(vision, tmp_path, *items)
-    assert (again["present"], again["bytes"]) == ([item.path for item in items], 0)
+    assert (again["present"], again["bytes"]) == (items, 0)
 
 
 def test_broken_transfer_goes_on_where_it_stopped(vision: Vision, tmp_path: Path) -> None:
     item = vision.add("a/b.zip", CONTENT)
     vision.faults["/a/b.zip"] = ["break", "break"]
     answer = fetch(vision, tmp_path, item)
-    assert (tmp_path / item.path).read_bytes() == CONTENT
+    assert (tmp_path / item).read_bytes() == CONTENT
     assert answer["bytes"] == len(CONTENT), "nothing came twice"
     starts = [asked for path, asked in vision.asked if path == "/a/b.zip"]
     assert starts == [None, f"bytes={len(CONTENT) // 2}-", f"bytes={len(CONTENT) * 3 // 4}-"]
@@ -181,28 +183,28 @@ def test_any_part_file_ends_in_the_right_file(vision: Vision, tmp_path: Path, pa
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.zip.part").write_bytes(part)
     fetch(vision, tmp_path, item)
-    assert (tmp_path / item.path).read_bytes() == CONTENT
+    assert (tmp_path / item).read_bytes() == CONTENT
 
 
 def test_server_without_ranges_is_coped_with(vision: Vision, tmp_path: Path) -> None:
     item = vision.add("a/b.zip", CONTENT)
     vision.faults["/a/b.zip"] = ["break", "ignore range"]
     fetch(vision, tmp_path, item)
-    assert (tmp_path / item.path).read_bytes() == CONTENT
+    assert (tmp_path / item).read_bytes() == CONTENT
 
 
 def test_changed_file_is_fetched_again(vision: Vision, tmp_path: Path) -> None:
     fetch(vision, tmp_path, vision.add("a/b.zip", b"old"))
     item = vision.add("a/b.zip", CONTENT)
-    assert fetch(vision, tmp_path, item)["downloaded"] == [item.path]
-    assert (tmp_path / item.path).read_bytes() == CONTENT
+    assert fetch(vision, tmp_path, item)["downloaded"] == [item]
+    assert (tmp_path / item).read_bytes() == CONTENT
 
 
 def test_busy_server_is_asked_again(vision: Vision, tmp_path: Path) -> None:
     item = vision.add("a/b.zip", CONTENT)
     vision.faults = {"/a/b.zip.CHECKSUM": [503, 429], "/a/b.zip": [500, 502]}
     fetch(vision, tmp_path, item)
-    assert (tmp_path / item.path).read_bytes() == CONTENT
+    assert (tmp_path / item).read_bytes() == CONTENT
 
 
 def test_wrong_checksum_never_becomes_a_file(vision: Vision, tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_refusing_server_is_an_error(vision: Vision, tmp_path: Path) -> None:
 def test_absent_server_is_an_error(tmp_path: Path) -> None:
     """It was told with the exit code of what takes too long; that of a venue out of reach is 1."""
     with pytest.raises(DataError, match="cannot be reached") as caught:
-        download([Wanted("a")], tmp_path, base_url="http://127.0.0.1:1", backoff_s=0.001, timeout_s=1)
+        download(["a"], tmp_path, base_url="http://127.0.0.1:1", backoff_s=0.001, timeout_s=1)
     assert caught.value.exit_code == 1
 
 
@@ -246,5 +248,5 @@ def test_silent_server_is_an_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DeadlineError, match="did not answer") as caught:
-            download([Wanted("a")], tmp_path, base_url=url, backoff_s=0.001, timeout_s=0.1)
+            download(["a"], tmp_path, base_url=url, backoff_s=0.001, timeout_s=0.1)
     assert caught.value.exit_code == 5

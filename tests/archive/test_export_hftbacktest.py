@@ -17,6 +17,7 @@ from gpuscalp.archive.export_clocks import WAIT_NS, TwoClocks
 from gpuscalp.archive.export_hftbacktest import export_hftbacktest
 from gpuscalp.archive.export_rows import RowBatch, chosen
 from gpuscalp.archive.ingest import import_sources
+from gpuscalp.archive.tables import TABLES
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.ops.fused_book import EVENT
 from gpuscalp.schema import TickKind
@@ -221,7 +222,7 @@ def write_archive(path: Path, rows: Sequence[Row], symbol: str = "BTCUSDT") -> P
                 names = ("bid_price_e8", "bid_qty_e8", "ask_price_e8", "ask_qty_e8")
             for index, column in enumerate(names):
                 columns[column] = payload.levels[:, index] if name == "books" else payload.rows[:, 6 + index]
-            getattr(writer, f"write_{name}")(symbol, columns)
+            writer.write(TABLES[name], symbol, columns)
         writer.finish()
     return path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pyarrow import parquet as pq
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive.manifest import NAME
 from gpuscalp.archive.streams import PartReader
+from gpuscalp.archive.tables import MARKS, QUOTES, TABLES, TRADES
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import NS_PER_DAY, TICK, Instrument, TickKind
 
@@ -41,15 +41,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Archive, list[tuple[
                     expected += _rows(columns, symbol, kind)
             if turn:
                 marks = _columns(rng, TickKind.MARK, 10, turn)
-                writer.write_marks("AAA", marks)
+                writer.write(MARKS, "AAA", marks)
                 expected += _rows(marks, "AAA", TickKind.MARK)
             writer.finish()
     return Archive.open(path), expected
 
 
 def _table(kind: TickKind) -> Any:
-    from gpuscalp.archive.tables import TABLES
-
     return next(table for table in TABLES.values() if table.kind is kind)
 
 
@@ -275,7 +273,8 @@ def test_wrong_names_are_refused_with_what_there_is(made: Any, venue: str, symbo
 def small(path: Path, price_e8: int = 150, instruments: tuple[Instrument, ...] = ()) -> Path:
     with ArchiveWriter(path, "synthetic", instruments=instruments) as writer:
         one = np.array([MIDNIGHT])
-        writer.write_trades(
+        writer.write(
+            TRADES,
             "AAA",
             {
                 "recv_ns": one,
@@ -337,7 +336,7 @@ def test_one_flipped_bit_is_never_read_as_other_ticks(tmp_path: Path) -> None:
     the process."""
     quotes = _columns(np.random.default_rng(6), TickKind.QUOTE, 2_000, 0)
     with ArchiveWriter(tmp_path, "synthetic") as writer:
-        writer.write_quotes("AAA", quotes)
+        writer.write(QUOTES, "AAA", quotes)
         writer.finish()
     part = Archive.open(tmp_path).manifest.parts[0]
     file = tmp_path / part.path
@@ -356,20 +355,6 @@ def test_one_flipped_bit_is_never_read_as_other_ticks(tmp_path: Path) -> None:
         else:
             assert found == intact, f"bit {count % 8} of byte {place}"
     assert refused > len(places) // 2
-
-
-def test_part_without_checksums_is_read(tmp_path: Path) -> None:
-    """Earlier versions wrote none."""
-    root = small(tmp_path)
-    (file,) = root.rglob("*.parquet")
-    intact = _ticks(root)
-    pq.write_table(pq.read_table(file, partitioning=None), file)
-    content = json.loads((root / NAME).read_text())
-    (part,) = content["parts"]
-    del part["footer_crc32"]
-    part["bytes"] = file.stat().st_size
-    (root / NAME).write_text(json.dumps(content))
-    assert _ticks(root) == intact
 
 
 def _ticks(root: Path) -> bytes:

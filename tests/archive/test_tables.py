@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from gpuscalp.archive import Archive, ArchiveWriter
-from gpuscalp.archive.tables import BOOKS, TRADES
+from gpuscalp.archive.tables import BOOKS, MARKS, TRADES
 from gpuscalp.errors import UsageError
 
 DAY_NS = 19_923 * 86_400 * 10**9
@@ -35,7 +35,8 @@ def archive(tmp_path: Path) -> Archive:
         )
         sides = {f"{side}_{what}_e8": levels for side in ("bid", "ask") for what in ("price", "qty")}
         writer.write(BOOKS, "AAA", {**common, "update_id": np.arange(3), **sides})
-        writer.write_marks(
+        writer.write(
+            MARKS,
             "AAA",
             {
                 **common,

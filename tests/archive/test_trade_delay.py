@@ -112,15 +112,6 @@ def test_the_same_file_under_another_delay_is_refused(published: Path, tmp_path:
     with pytest.raises(UsageError, match="dated 160 ms after") as refused:
         import_sources([published], tmp_path / "archive")
     assert (refused.value.where, refused.value.value) == (str(published), "200 ms are asked for")
-    # Of an earlier version, which dated trades when they were made and said nothing of it.
-    manifest = tmp_path / "archive" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    for source in content["sources"]:
-        del source["trade_delay_ns"]
-    manifest.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="dated 0 ms after"):
-        import_sources([published], tmp_path / "archive")
-    assert import_sources([published], tmp_path / "archive", trade_delay_ms=0).skipped == [str(published)]
 
 
 def _text(answer: dict[str, Any]) -> str:

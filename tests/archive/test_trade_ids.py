@@ -15,7 +15,7 @@ from gpuscalp.schema import NS_PER_DAY
 
 def part(day: int, *sources: str) -> Part:
     times = [day * NS_PER_DAY + 5] * 4
-    return Part("v", "s", "", "trades", f"{day}", 1, *times, 0, 0, 0, 1, 1, 1, 1, "", sources)
+    return Part("v", "s", "", "trades", f"{day}", 1, *times, 0, 0, 0, 1, 1, 1, 1, "", 0, sources)
 
 
 def account(

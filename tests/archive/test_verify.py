@@ -16,6 +16,7 @@ import pytest
 
 from gpuscalp.archive.info import describe
 from gpuscalp.archive.ingest import import_sources
+from gpuscalp.archive.tables import footer_crc32
 from gpuscalp.archive.verify import verify
 from gpuscalp.errors import ArchiveError
 from tests.archive import market
@@ -46,7 +47,8 @@ def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
         if (file.parents[3] / part["path"]) == file:
             part["bytes"] = file.stat().st_size
             part["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-            del part["footer_crc32"]
+            with file.open("rb") as written:
+                part["footer_crc32"] = footer_crc32(written)
     manifest.write_text(json.dumps(content))
 
 

@@ -12,6 +12,7 @@ import pytest
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive import writer as writer_module
 from gpuscalp.archive.manifest import load, writer_lock
+from gpuscalp.archive.tables import TRADES
 from gpuscalp.errors import ArchiveError, DeadlineError, UsageError
 from gpuscalp.schema import NS_PER_DAY, Instrument
 
@@ -35,7 +36,9 @@ def test_rows_come_back_as_they_were_written_split_by_day(tmp_path: Path) -> Non
     rows = trades(40_000, start_ns=MIDNIGHT - 20_000 * 10**6)
     with ArchiveWriter(tmp_path / "a", "synthetic") as writer:
         for start in range(0, 40_000, 7_001):
-            writer.write_trades("AAA", {name: values[start : start + 7_001] for name, values in rows.items()})
+            writer.write(
+                TRADES, "AAA", {name: values[start : start + 7_001] for name, values in rows.items()}
+            )
         writer.finish()
     parts = load(tmp_path / "a").parts
     assert [part.day for part in parts] == ["2024-07-18", "2024-07-19"]
@@ -66,29 +69,29 @@ def test_rows_come_back_as_they_were_written_split_by_day(tmp_path: Path) -> Non
 def test_bad_columns_are_refused(tmp_path: Path, change: dict[str, Any], what: str) -> None:
     rows = {name: values for name, values in (trades(5) | change).items() if values is not None}
     with ArchiveWriter(tmp_path, "synthetic") as writer, pytest.raises(ArchiveError, match=what):
-        writer.write_trades("AAA", rows)
+        writer.write(TRADES, "AAA", rows)
 
 
 def test_rows_behind_the_last_write_are_refused(tmp_path: Path) -> None:
     with ArchiveWriter(tmp_path, "synthetic") as writer:
-        writer.write_trades("AAA", trades(5))
-        writer.write_trades("BBB", trades(5))
+        writer.write(TRADES, "AAA", trades(5))
+        writer.write(TRADES, "BBB", trades(5))
         with pytest.raises(ArchiveError, match="arrival order"):
-            writer.write_trades("AAA", trades(5))
+            writer.write(TRADES, "AAA", trades(5))
 
 
 @pytest.mark.parametrize("symbol", ["", "..", "A/B", "A B", "x" * 65])
 def test_symbol_that_is_no_folder_name_is_refused(tmp_path: Path, symbol: str) -> None:
     with ArchiveWriter(tmp_path, "synthetic") as writer, pytest.raises(ArchiveError, match="folder name"):
-        writer.write_trades(symbol, trades(5))
+        writer.write(TRADES, symbol, trades(5))
 
 
 def test_nothing_uncommitted_stays(tmp_path: Path) -> None:
     with ArchiveWriter(tmp_path, "synthetic") as writer:
-        writer.write_trades("AAA", trades(5))
+        writer.write(TRADES, "AAA", trades(5))
         writer.commit()
     with ArchiveWriter(tmp_path, "synthetic") as writer:
-        writer.write_trades("AAA", trades(50_000, seq=10))
+        writer.write(TRADES, "AAA", trades(50_000, seq=10))
     assert sum(part.rows for part in load(tmp_path).parts) == 5
     assert [path.name for path in tmp_path.rglob("*.parquet")] == ["trades.parquet"]
 
@@ -98,7 +101,7 @@ def test_later_writes_to_a_day_add_parts(tmp_path: Path) -> None:
         with ArchiveWriter(tmp_path, "synthetic") as writer:
             seq = writer.next_seq("AAA")
             assert seq == 5 * turn
-            writer.write_trades("AAA", trades(5, start_ns=MIDNIGHT + turn * 2 * 10**6, seq=seq))
+            writer.write(TRADES, "AAA", trades(5, start_ns=MIDNIGHT + turn * 2 * 10**6, seq=seq))
             writer.finish()
     names = [part.path.rpartition("/")[2] for part in load(tmp_path).parts]
     assert sorted(names) == ["trades.1.parquet", "trades.2.parquet", "trades.parquet"]
@@ -112,7 +115,7 @@ def test_open_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with ArchiveWriter(tmp_path, "synthetic") as writer:
         for turn in range(3):
             for symbol in ("AAA", "BBB", "CCC"):
-                writer.write_trades(symbol, trades(5, start_ns=MIDNIGHT + turn * 10**9, seq=turn * 5))
+                writer.write(TRADES, symbol, trades(5, start_ns=MIDNIGHT + turn * 10**9, seq=turn * 5))
         writer.finish()
     archive = Archive.open(tmp_path)
     assert len(np.concatenate(list(archive.tick_batches("synthetic")))) == 45
@@ -137,6 +140,6 @@ def test_directory_that_is_no_archive_is_left_alone(tmp_path: Path) -> None:
 def test_given_instrument_is_kept(tmp_path: Path) -> None:
     instrument = Instrument("AAA", "synthetic", 10**6, 10**5, 10**5, 5 * 10**8, "synthetic")
     with ArchiveWriter(tmp_path, "synthetic", instruments=[instrument]) as writer:
-        writer.write_trades("AAA", trades(5))
+        writer.write(TRADES, "AAA", trades(5))
         writer.finish()
     assert Archive.open(tmp_path).instruments("synthetic") == (instrument,)

@@ -9,7 +9,7 @@ import pytest
 
 from gpuscalp.bench import frame_close
 from gpuscalp.drift.stability import bin_counts, psi
-from gpuscalp.labels import label_frames, quality_mask
+from gpuscalp.labels import BLOCKED, label_frames
 from gpuscalp.live import monitor as monitor_module
 from gpuscalp.live.monitor import Monitor
 from gpuscalp.orders import MarketRow, SignalRow
@@ -52,7 +52,7 @@ class Witness:
     def sound(self) -> np.ndarray:
         """bool[T, S]: rows that training could have used."""
         quality = np.stack([each.quality for each in self.markets])
-        return (quality & quality_mask()) == 0
+        return (quality & BLOCKED) == 0
 
 
 @pytest.fixture(scope="module")

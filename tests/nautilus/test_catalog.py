@@ -18,7 +18,7 @@ import pytest
 
 from gpuscalp.archive import Archive, ArchiveWriter
 from gpuscalp.archive.ingest import import_sources
-from gpuscalp.archive.tables import TABLES
+from gpuscalp.archive.tables import BOOKS, MARKS, QUOTES, TABLES, TRADES
 from gpuscalp.archive.verify import verify
 from gpuscalp.errors import DataError
 from gpuscalp.schema import BOOK_LEVELS, NS_PER_DAY, Instrument, Quality
@@ -80,11 +80,10 @@ def awkward(path: Path) -> Path:
             "trade_id": np.arange(10) + 10**9, "price_e8": np.arange(10) * 1_000_000 + 10**10,
             "qty_e8": np.arange(10) * 100_000 + 100_000, "side": np.where(np.arange(10) % 2, 1, -1),
         }  # fmt: skip
-        writer.write_trades("COINUSDT", trades)
+        writer.write(TRADES, "COINUSDT", trades)
         sides = ("bid_price_e8", "bid_qty_e8", "ask_price_e8", "ask_qty_e8")
         quote = dict(zip(sides, (10**10, 5 * 10**5, 10**10 - 10**6, 10**5), strict=True))  # crossed
-        writer.write_quotes(
-            "COINUSDT",
+        writer.write(QUOTES, "COINUSDT",
             common(10, 1) | {"update_id": np.arange(10) + 77}
             | {name: np.full(10, value) for name, value in quote.items()},
         )  # fmt: skip
@@ -97,12 +96,12 @@ def awkward(path: Path) -> Path:
                 books[2, row, :depth] = 10**10 + 10**6 * np.arange(1, depth + 1)
                 books[3, row, :depth] = rng.integers(1, 9, depth) * 100_000
         books[:, 5] = books[:, 4]  # the same once more
-        writer.write_books(
+        writer.write(
+            BOOKS,
             "COINUSDT",
             common(10, 2) | {"update_id": np.arange(10) + 99} | dict(zip(sides, books, strict=True)),
         )
-        writer.write_marks(
-            "COINUSDT",
+        writer.write(MARKS, "COINUSDT",
             common(10, 3) | {
                 "mark_price_e8": np.where(np.arange(10) % 4 == 1, 0, 10**10 + np.arange(10)),
                 "index_price_e8": np.where(np.arange(10) % 4 >= 1, 0, 10**10 - 1),
