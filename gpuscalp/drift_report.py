@@ -1,7 +1,7 @@
 """How far an archive, or what a session heard, is from what a model was trained on: `gpuscalp drift`.
 
 Owns: the walk over the rows, the intervals, the picture. The figures are those of gpuscalp.drift,
-gpuscalp.drift.adversarial and gpuscalp.drift.alarm, as a running session has them.
+gpuscalp.drift.adversarial and gpuscalp.drift.alarm; a running session has all but the second.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class FakeCard:
 
 
 class FakeNvml:
-    """The module. ``missing`` names functions and constants that this version of it does not have.
+    """The module.
 
     Attributes
     ----------
@@ -112,18 +112,12 @@ class FakeNvml:
     nvmlEventTypeXidCriticalError = 0x8  # noqa: N815
     nvmlEventTypeGpuUnavailableError = 0x4000  # noqa: N815
 
-    def __init__(self, *cards: FakeCard, missing: frozenset[str] = frozenset()) -> None:
+    def __init__(self, *cards: FakeCard) -> None:
         self.cards = list(cards)
-        self.missing = missing
         self.start_error: int | None = None
         self.version = self.started = self.starts = 0
         self.sets: list[_EventSet] = []
         self.hang: threading.Event | None = None
-
-    def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("__") and name != "missing" and name in self.missing:
-            raise AttributeError(f"module 'pynvml' has no attribute '{name}'")
-        return object.__getattribute__(self, name)
 
     # For tests
 
@@ -183,12 +177,12 @@ class FakeNvml:
     def nvmlDeviceGetUUID(self, handle: _Handle) -> str:  # noqa: N802
         return str(self._asked("nvmlDeviceGetUUID", handle).uuid)
 
-    def nvmlDeviceGetName(self, handle: _Handle) -> bytes:  # noqa: N802
+    def nvmlDeviceGetName(self, handle: _Handle) -> str:  # noqa: N802
         what = self._asked("nvmlDeviceGetName", handle)
-        return (what.name if isinstance(what, FakeCard) else "NVIDIA Card MIG 1g.10gb").encode()
+        return what.name if isinstance(what, FakeCard) else "NVIDIA Card MIG 1g.10gb"
 
     def nvmlDeviceGetPciInfo(self, handle: _Handle) -> Any:  # noqa: N802
-        return SimpleNamespace(busId=self._card("nvmlDeviceGetPciInfo", handle).bus_id.encode())
+        return SimpleNamespace(busId=self._card("nvmlDeviceGetPciInfo", handle).bus_id)
 
     def nvmlDeviceGetMemoryInfo(self, handle: _Handle) -> Any:  # noqa: N802
         what = self._asked("nvmlDeviceGetMemoryInfo", handle)

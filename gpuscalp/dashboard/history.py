@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, final
+from itertools import takewhile
+from typing import Any, Final, TypeVar, final
 
 import numpy as np
 
@@ -36,6 +37,8 @@ KINDS: Final = frozenset(
 )
 _QUOTE: Final = b"bookTicker"
 
+T = TypeVar("T")
+
 
 @final
 class Series:
@@ -54,13 +57,7 @@ class Series:
 
     def since(self, at_ms: int) -> list[tuple[int, Any]]:
         """Return the points from a time on, oldest first: the one of that time may have changed."""
-        found = []
-        for point in reversed(self._points):
-            if point[0] < at_ms:
-                break
-            found.append(point)
-        found.reverse()
-        return found
+        return _newest(self._points, lambda point: point[0] >= at_ms)
 
     @property
     def last(self) -> Any | None:
@@ -144,11 +141,12 @@ class History:
 
     def markers(self, symbol: str, after: int) -> list[dict[str, Any]]:
         """Return the intents, orders and fills of a symbol with larger numbers."""
-        return [each for each in _after(self._markers, after) if each["symbol"] == symbol]
+        found = _newest(self._markers, lambda each: each["number"] > after)
+        return [each for each in found if each["symbol"] == symbol]
 
     def events(self, after: int) -> list[dict[str, Any]]:
         """Return what happened with larger numbers."""
-        return _after(self._events, after)
+        return _newest(self._events, lambda each: each["number"] > after)
 
     def predictions(self) -> list[dict[str, Any]]:
         """Return what the model says last, of all symbols."""
@@ -252,11 +250,6 @@ class History:
             self._prices.put(found, prices)
 
 
-def _after(numbered: deque[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    found = []
-    for each in reversed(numbered):
-        if each["number"] <= number:
-            break
-        found.append(each)
-    found.reverse()
-    return found
+def _newest(kept: deque[T], wanted: Callable[[T], bool]) -> list[T]:
+    """Return the newest of what is kept, as far back as it is wanted, the oldest first."""
+    return list(takewhile(wanted, reversed(kept)))[::-1]

@@ -6,6 +6,7 @@ Owns: the checks ``clock_sync`` and ``clock_offset``. Never: sets a clock.
 from __future__ import annotations
 
 import ctypes
+import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ _FIX: Final = "run a time service (chrony, systemd-timesyncd, ntpd); in a contai
 # adjtimex(2): the state of a clock that nobody keeps, and the bit that says so.
 _TIME_ERROR: Final = 5
 _STA_UNSYNC: Final = 0x40
+# The head of its struct timex: modes, offset, freq, maxerror, esterror, status. The kernel fills 208 bytes.
+TIMEX: Final = struct.Struct("@Illlli")
+_ROOM_BYTES: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,50 +34,19 @@ class KernelClock:
     max_error_us: int
 
 
-class _Timeval(ctypes.Structure):
-    _fields_ = (("sec", ctypes.c_long), ("usec", ctypes.c_long))
-
-
-class _Timex(ctypes.Structure):
-    """``struct timex`` of <sys/timex.h>, with the room that the kernel keeps at its end."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("constant", ctypes.c_long),
-        ("precision", ctypes.c_long),
-        ("tolerance", ctypes.c_long),
-        ("time", _Timeval),
-        ("tick", ctypes.c_long),
-        ("ppsfreq", ctypes.c_long),
-        ("jitter", ctypes.c_long),
-        ("shift", ctypes.c_int),
-        ("stabil", ctypes.c_long),
-        ("jitcnt", ctypes.c_long),
-        ("calcnt", ctypes.c_long),
-        ("errcnt", ctypes.c_long),
-        ("stbcnt", ctypes.c_long),
-        ("tai", ctypes.c_int),
-        ("reserved", ctypes.c_int * 11),
-    )
-
-
 def read_kernel_clock() -> KernelClock | None:
     """Ask the kernel and change nothing; None where it does not answer: other systems, many containers."""
     if not sys.platform.startswith("linux"):
         return None
-    told = _Timex()  # modes = 0: a question
+    told = ctypes.create_string_buffer(_ROOM_BYTES)  # modes = 0: a question
     try:
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(told))
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(told)
     except (OSError, AttributeError):
         return None
     if state < 0:
         return None
-    return kernel_clock(state, int(told.status), int(told.maxerror))
+    _, _, _, max_error_us, _, status = TIMEX.unpack_from(told)
+    return kernel_clock(state, status, max_error_us)
 
 
 def kernel_clock(state: int, status: int, max_error_us: int) -> KernelClock:

@@ -9,9 +9,9 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from gpuscalp.config import FeedConfig, JournalConfig, LiveConfig, MetricsConfig
+from gpuscalp.config import FeedConfig, JournalConfig, LiveConfig
 from gpuscalp.device import DeviceName, RequestedDevice, describe
 from gpuscalp.device_choice import describe_choice
 from gpuscalp.doctor import clock, compiled, disk, gpu, machine, network, packages, session
@@ -35,9 +35,6 @@ from gpuscalp.locks import read_lock
 from gpuscalp.monitoring.nvml import import_nvml, survey
 from gpuscalp.schema import Instrument
 
-JOURNAL: Final = JournalConfig()
-DEFAULTS: Final = MetricsConfig()
-
 
 def examine(
     *,
@@ -47,93 +44,68 @@ def examine(
     device: RequestedDevice = "auto",
     offline: bool = False,
 ) -> Diagnosis:
-    """Make all checks for what a command line names.
-
-    Parameters
-    ----------
-    config : TOML file; None takes the defaults
-    model : bundle; None leaves its checks out
-    session_dir : directory of a session, there or not; None looks at the disk of the present directory only
-    device, offline : see ``diagnose``
-    """
+    """Make all checks for what a command line names: ``config`` is a TOML file, None takes the defaults, and
+    the rest is that of ``diagnose``."""
     told, live = read_config(config)
-    about = None
-    if session_dir is not None and (session_dir / SESSION_FILE).exists():
-        about = read_about(session_dir)
-    running = read_running(session_dir)
-    found = diagnose(
-        feed=None if live is None else live.feed,
-        journal=JOURNAL if live is None else live.journal,
-        journal_dir=None if session_dir is None else session.journal_folder(session_dir),
-        model=model,
-        device=device,
-        offline=offline,
-        port=None if live is None else live.metrics.port,
-        address=DEFAULTS.address if live is None else live.metrics.address,
-        deadline_ms=None if live is None else live.engine.deadline_ms,
-        instruments=None if about is None else {each.symbol: each for each in about.instruments},
-        running=running is not None,
-        live=_on_its_venue(live, about),
-    )
-    operation = (
-        _expiry(live, model, session_dir),
-        check_nautilus(live),
-        check_log_folder(session_dir),
-        check_notify(),
-        check_secrets(),
-        check_running(running),
-    )
-    return Diagnosis((told, *found.checks, *operation))
+    found = diagnose(live, model=model, session_dir=session_dir, device=device, offline=offline)
+    return Diagnosis((told, *found.checks))
 
 
 def diagnose(
+    live: LiveConfig | None,
     *,
-    feed: FeedConfig | None,
-    journal: JournalConfig = JOURNAL,
-    journal_dir: Path | None = None,
     model: Path | None = None,
+    session_dir: Path | None = None,
     device: RequestedDevice = "auto",
     offline: bool = False,
-    deadline_ms: float | None = None,
-    port: int | None = None,
-    address: str = DEFAULTS.address,
-    instruments: Mapping[str, Instrument] | None = None,
-    running: bool = False,
-    live: LiveConfig | None = None,
     patience: Patience = PATIENCE,
 ) -> Diagnosis:
     """Make all checks. Takes as long as the slowest of them; not to be called where an event loop runs.
 
     Parameters
     ----------
-    feed : where market data come from; None where that is not known, which leaves the network out
-    journal : limits of the journal
-    journal_dir : where it is or will be; None measures the disk of the present directory
-    model : bundle
+    live : configuration of the session; None: it cannot be used, which leaves the network out
+    model : bundle; None leaves its checks out
+    session_dir : directory of a session, there or not: its instruments have to be those of today. None looks
+        at the disk of the present directory only
     device : what the session will ask for
     offline : sends nothing
-    deadline_ms : of a prediction, for the choice of a device; None takes the default
-    port, address : that the session would open on this machine, for metrics
-    instruments : of a session or of the model's data, by symbol: their tick sizes are compared with those of
-        today; its symbols are looked at where no model is named
-    running : a process runs the session: its port and its journal are in use
-    live : of a session on its venue, whose market the model has to be of; None: it may be of any
     patience : with the exchange
     """
+    about = None
+    if session_dir is not None and (session_dir / SESSION_FILE).exists():
+        about = read_about(session_dir)
+    running = read_running(session_dir)
+    config, feed = live or LiveConfig(), None if live is None else live.feed
+    instruments = {} if about is None else {each.symbol: each for each in about.instruments}
 
     async def run() -> list[Check]:
-        symbols = tuple(instruments or ()) if model is None else bundle.symbols_of(model)
+        symbols = tuple(instruments) if model is None else bundle.symbols_of(model)
+        folder = Path.cwd() if session_dir is None else session_dir / "journal"
         parts = await asyncio.gather(
             asyncio.to_thread(_software),
             asyncio.to_thread(_machine, feed, symbols),
-            asyncio.to_thread(_disk, journal_dir or Path.cwd(), journal),
-            asyncio.to_thread(_device_and_model, device, model, deadline_ms, live),
+            asyncio.to_thread(_disk, folder, config.journal),
+            asyncio.to_thread(
+                _device_and_model, device, model, config.engine.deadline_ms, _on_its_venue(live, about)
+            ),
             _network(feed, symbols, instruments, patience, offline=offline),
-            asyncio.to_thread(_session, journal_dir, running=running),
+            asyncio.to_thread(_session, session_dir, running=running is not None),
         )
         return [check for part in parts for check in part]
 
-    return Diagnosis((*asyncio.run(run()), check_port(port, host=address, running=running)))
+    return Diagnosis(
+        (
+            *asyncio.run(run()),
+            check_port(config.metrics.port, host=config.metrics.address, running=running is not None),
+            _expiry(live, model, session_dir, about),
+            check_nautilus(live),
+            check_log_folder(session_dir),
+            check_notify(),
+            check_secrets(),
+            check_running(running),
+        )
+    )
 
 
 def _software() -> list[Check]:
@@ -165,7 +137,7 @@ def _disk(folder: Path, journal: JournalConfig) -> list[Check]:
 
 
 def _device_and_model(
-    device: RequestedDevice, model: Path | None, deadline_ms: float | None, live: LiveConfig | None
+    device: RequestedDevice, model: Path | None, deadline_ms: float, live: LiveConfig | None
 ) -> list[Check]:
     work = None if model is None else bundle.workload_of(model)
     described = describe(device) if work is None else describe_choice(device, work, deadline_ms=deadline_ms)
@@ -195,18 +167,20 @@ def _on_its_venue(live: LiveConfig | None, about: SessionFile | None) -> LiveCon
     return about.config if about.market == OWN_MARKET else None
 
 
-def _expiry(live: LiveConfig | None, model: Path | None, session_dir: Path | None) -> Check:
+def _expiry(
+    live: LiveConfig | None, model: Path | None, session_dir: Path | None, about: SessionFile | None
+) -> Check:
     """Look at the model that was named, else at the one that leads the session, by its own limit."""
     risk = (live or LiveConfig()).risk
-    if session_dir is not None and (session_dir / SESSION_FILE).exists():
-        risk, model = read_about(session_dir).config.risk, model or lead_of(session_dir)
+    if session_dir is not None and about is not None:
+        risk, model = about.config.risk, model or lead_of(session_dir)
     return bundle.check_expiry(model, risk.max_model_age_h, now_ns=time.time_ns())
 
 
 async def _network(
     feed: FeedConfig | None,
     symbols: Sequence[str],
-    instruments: Mapping[str, Instrument] | None,
+    instruments: Mapping[str, Instrument],
     patience: Patience,
     *,
     offline: bool,
@@ -218,17 +192,18 @@ async def _network(
     return await network.check_network(feed, symbols, instruments=instruments, patience=patience)
 
 
-def _session(journal_dir: Path | None, *, running: bool) -> list[Check]:
+def _session(session_dir: Path | None, *, running: bool) -> list[Check]:
     names = ("session_lock", "session_journal", "session_state")
-    if journal_dir is None:
+    if session_dir is None:
         return [skip(name, "no session was named") for name in names]
+    journal = session_dir / "journal"
     try:
-        lock = read_lock(journal_dir / "lock")
-        checks = [session.check_lock(journal_dir, lock, running=running)]
+        lock = read_lock(journal / "lock")
+        checks = [session.check_lock(journal, lock, running=running)]
         if lock.held:
             return checks + [skip(name, "the journal is being written") for name in names[1:]]
-        return [*checks, session.check_journal(journal_dir), session.check_state(journal_dir)]
+        return [*checks, session.check_journal(journal), session.check_state(session_dir)]
     except OSError as error:
         fix = "correct the permissions, or name another directory"
-        what = f"{journal_dir} cannot be read: {error.strerror}"
+        what = f"{journal} cannot be read: {error.strerror}"
         return [fail("session_lock", what, fix), *(skip(name, "it cannot be read") for name in names[1:])]

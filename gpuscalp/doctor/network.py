@@ -30,7 +30,7 @@ async def check_network(
     feed: FeedConfig,
     symbols: Sequence[str],
     *,
-    instruments: Mapping[str, Instrument] | None,
+    instruments: Mapping[str, Instrument],
     patience: Patience,
 ) -> list[Check]:
     """Ask the exchange.

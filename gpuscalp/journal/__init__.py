@@ -5,7 +5,6 @@ from __future__ import annotations
 from gpuscalp.journal.blocks import Record, RecordKind
 from gpuscalp.journal.reader import JournalReader, read_records, segments_of
 from gpuscalp.journal.repair import Repair, Tail, inspect, repair
-from gpuscalp.journal.search import newest
 from gpuscalp.journal.writer import JournalWriter
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "Repair",
     "Tail",
     "inspect",
-    "newest",
     "read_records",
     "repair",
     "segments_of",

@@ -17,6 +17,7 @@ Only the last segment can be torn: the ones before were made durable before the 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -27,8 +28,10 @@ from gpuscalp.journal.blocks import (
     BLOCK_HEADER_BYTES,
     MARK_BYTES,
     SEGMENT_BYTES,
+    RecordKind,
     check_payload,
     decode_header,
+    decode_payload,
     decode_segment,
 )
 from gpuscalp.journal.reader import raw_blocks, segments_of
@@ -51,12 +54,14 @@ class Tail:
     """The end of a journal, as it was found: whole up to byte ``whole_bytes`` of ``segment_bytes``.
 
     ``durable_bytes``: the most that a whole block behind the first bad byte says was on the disk.
+    ``ended``: its last whole record is END: a clean stop.
     """
 
     segment: Path
     whole_bytes: int
     segment_bytes: int
     durable_bytes: int
+    ended: bool
 
     @property
     def state(self) -> Literal["whole", "torn", "damaged"]:
@@ -75,9 +80,9 @@ def inspect(path: str | Path) -> Tail | None:
     if not segments:
         return None
     segment = segments[-1]
-    at = _whole_bytes(segment)
+    at, ended = _whole(segment)
     size = segment.stat().st_size
-    return Tail(segment, at, size, 0 if at == size else _durable_in(_from(segment, at)))
+    return Tail(segment, at, size, 0 if at == size else _durable_in(_from(segment, at)), ended)
 
 
 def repair(path: str | Path) -> Repair | None:
@@ -115,21 +120,19 @@ def _from(segment: Path, at: int) -> bytes:
         return file.read()
 
 
-def _whole_bytes(segment: Path) -> int:
-    """Return how many bytes from the beginning are whole."""
+def _whole(segment: Path) -> tuple[int, bool]:
+    """Return how many bytes from the beginning are whole, and whether their last record is END."""
     with segment.open("rb") as file:
         try:
             decode_segment(file.read(SEGMENT_BYTES), str(segment))
         except JournalError:
-            return 0
-        at = SEGMENT_BYTES
-        try:
-            for offset, header, _ in raw_blocks(file, segment):
+            return 0, False
+        at, last = SEGMENT_BYTES, None
+        with suppress(JournalError):
+            for offset, header, payload in raw_blocks(file, segment):
                 assert header is not None
-                at = offset + header.size
-        except JournalError:
-            pass
-        return at
+                at, last = offset + header.size, (header, payload)
+    return at, last is not None and any(decode_payload(*last, str(segment), {RecordKind.END}))
 
 
 def _durable_in(tail: bytes) -> int:

@@ -62,7 +62,7 @@ class JournalWriter:
     repaired : what opening had to cut off, or None
     next_seq : sequence number of the next record
     flushed_seq, durable_seq : all records below are with the kernel, or on the disk
-    block_count, raw_bytes, written_bytes : since opening
+    written_bytes : since opening
 
     Raises
     ------
@@ -89,13 +89,13 @@ class JournalWriter:
                 # disk before the next segment begins: from then on this one counts as never torn.
                 _make_durable(segments[-1])
             self.flushed_seq = self.durable_seq = self.next_seq
-            self.block_count = self.raw_bytes = self.written_bytes = 0
+            self.written_bytes = 0
             self._parts: list[Part] = []
             self._buffered_bytes = self._buffered_count = 0
             self._size = self._durable_bytes = 0
             self._open_segment(segment_number(segments[-1]) + 1 if segments else 0, now_ns)
         except BaseException:
-            self._unlock()
+            os.close(self._lock)
             raise
 
     def append(self, kind: int, body: bytes, *, recv_ns: int, connection: int = 0) -> int:
@@ -143,8 +143,6 @@ class JournalWriter:
             self._rotate()
         block = encode_block(self._parts, self.flushed_seq, self._durable_bytes, self._compress)
         self._write(block)
-        self.block_count += 1
-        self.raw_bytes += self._buffered_bytes
         self.flushed_seq = self.next_seq
         self._parts = []
         self._buffered_bytes = self._buffered_count = 0
@@ -188,7 +186,7 @@ class JournalWriter:
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
-                self._unlock()
+                os.close(self._lock)
 
     def __enter__(self) -> JournalWriter:
         return self
@@ -256,11 +254,6 @@ class JournalWriter:
             raise
         self._size += len(data)
         self.written_bytes += len(data)
-
-    def _unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
 
 
 def _locked(path: Path) -> int:

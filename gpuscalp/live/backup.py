@@ -211,7 +211,7 @@ def _pieces(source: SavedSource, scratch: Path) -> Iterator[_Piece]:
         for checkpoint in sorted((path / "checkpoints").glob("*.ckpt"), reverse=True):
             held = scratch / checkpoint.name
             try:
-                _hold(checkpoint, held)
+                shutil.copyfile(checkpoint, held)
             except FileNotFoundError:
                 continue
             yield _Piece(f"{source.name}/checkpoints/{checkpoint.name}", held)
@@ -277,12 +277,6 @@ def _copy_store(path: Path, copy: Path) -> Path:
             fix="stop the session and move the file away: the next start makes it again from the journal",
         )
     return copy
-
-
-def _hold(path: Path, copy: Path) -> None:
-    """Keep a file that may be removed at any moment."""
-    with path.open("rb") as source, copy.open("wb") as target:
-        shutil.copyfileobj(source, target, PIECE_BYTES)
 
 
 def _journal(folder: Path, name: str) -> Iterator[_Piece]:

@@ -56,7 +56,6 @@ class Calibration(Struct, frozen=True):
     live : messages came from sockets; else it is a replay
     compute, feed, request, reply : see the module
     stages : features, prediction and decision of each frame, summed: a part of ``compute``
-    extra_feed : receipt less event time, less the smallest such delay: what a backtest measures by itself
     reports, resting : reports of the broker, and those of orders that had rested
     simulated : whether all reports come out of the paper broker's seed
     notes : what is not known, and why
@@ -68,7 +67,6 @@ class Calibration(Struct, frozen=True):
     compute: Fit
     stages: Fit
     feed: Fit | None
-    extra_feed: Fit | None
     request: Fit | None
     reply: Fit | None
     reports: int
@@ -149,7 +147,6 @@ def _judge(path: Path, about: SessionFile, measured: _Measured) -> Calibration:
         live=measured.live,
         compute=fit(compute, "frames"),
         stages=fit(measured.stages, "frames"),
-        extra_feed=None if measured.delay.count < MIN_SAMPLES else fit(measured.delay, "", above_least=True),
         reports=measured.report_count,
         resting=measured.resting_count,
         simulated=simulated,
@@ -172,8 +169,7 @@ class _Measured:
         )
         self.live = False
         self.compute, self.stages = Durations(), Durations()
-        self.feed, self.delay = Durations(), Durations()
-        self.request, self.reply = Durations(), Durations()
+        self.feed, self.request, self.reply = Durations(), Durations(), Durations()
         self.report_count = self.foreign_count = self.resting_count = 0
         self._frame_ns, self._lateness_ns = grid.frame_ms * NS_PER_MS, grid.lateness_ms * NS_PER_MS
         self._frame = self._newest_ns = self._closed_ns = self._given_ns = 0
@@ -215,13 +211,10 @@ class _Measured:
 
     def _take_ticks(self, record: Record, ticks: Ticks) -> None:
         self._pass(int(ticks["exch_ns"].max()), record.recv_ns)
-        if record.kind == RecordKind.REST:
-            return  # a snapshot of the book has no time but that of its receipt
-        told = ticks[ticks["kind"] != TickKind.CLOCK]
-        delays = told["recv_ns"] - told["exch_ns"]
-        self.delay.add(delays)
-        if self.live and self._offset_ns is not None:
-            self.feed.add(delays + self._offset_ns)
+        # A snapshot of the book (REST) has no time but that of its receipt.
+        if self.live and self._offset_ns is not None and record.kind != RecordKind.REST:
+            told = ticks[ticks["kind"] != TickKind.CLOCK]
+            self.feed.add(told["recv_ns"] - told["exch_ns"] + self._offset_ns)
 
     def _pass(self, exch_ns: int, recv_ns: int) -> None:
         """Note when the first frame ended that the engine has not been given."""

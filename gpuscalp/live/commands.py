@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, final
 
 from gpuscalp.errors import NotRunningError, UsageError
-from gpuscalp.execution.reconcile import Rule
 from gpuscalp.live.control import Request
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.records import Command, ModelRecord
 from gpuscalp.live.roles import Roles
 from gpuscalp.live.session import Session
+from gpuscalp.live.source import Source
 
 _FLAT_S: Final = 30.0
 _LOOK_S: Final = 0.002
@@ -46,12 +46,6 @@ class Driver(Protocol):
     def set_log_level(self, level: str, logger: str) -> dict[str, str]:
         """Set the level of a part of the program; return those that are set."""
 
-    def objection(self, command: Command) -> str:
-        """Return what speaks against a command now; "" if nothing does."""
-
-    async def take_over(self, rule: Rule) -> str:
-        """Adopt or close what nobody here knows; return what is left of it."""
-
 
 @final
 class Commands:
@@ -62,11 +56,12 @@ class Commands:
 
     Parameters
     ----------
+    source : of the session's inputs
     disk : where the journal is made durable
     """
 
-    def __init__(self, session: Session, driver: Driver, disk: Executor) -> None:
-        self._session, self._driver, self._disk = session, driver, disk
+    def __init__(self, session: Session, driver: Driver, source: Source, disk: Executor) -> None:
+        self._session, self._driver, self._source, self._disk = session, driver, source, disk
         self._waiting: list[asyncio.Future[str]] = []  # that the engine has not been given
         self._asked: list[asyncio.Future[str]] = []
         self._changes: list[tuple[ModelRecord, asyncio.Future[int]]] = []  # that the engine has not taken
@@ -125,7 +120,7 @@ class Commands:
             driver.stop(f"stop, by {request.by}")
             return {"command": "stop", "state": str(self._session.engine.trader.gate.state)} | flat
         if request.command in ("adopt", "close"):
-            left = await driver.take_over("adopt" if request.command == "adopt" else "close")
+            left = await self._source.take_over("adopt" if request.command == "adopt" else "close")
             return {
                 "command": request.command,
                 "left": left,
@@ -207,7 +202,7 @@ class Commands:
         """Let the engine obey; return what came of it when it is true and on the disk."""
         if self._driver.stopping:
             raise self._gone()
-        if objection := self._driver.objection(command):
+        if objection := self._source.objection(command):
             raise UsageError(objection, where=f"gpuscalp {command}", fix="gpuscalp adopt, then once more")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str] = loop.create_future()

@@ -72,13 +72,12 @@ class Durations:
         return np.array(self._kept, np.int64) / NS_PER_MS
 
 
-def fit(durations: Durations, what: str, *, above_least: bool = False) -> Fit:
+def fit(durations: Durations, what: str) -> Fit:
     """Return the distribution of durations.
 
     Parameters
     ----------
     what : names them in the error
-    above_least : of what they are longer than the smallest
 
     Raises
     ------
@@ -91,11 +90,8 @@ def fit(durations: Durations, what: str, *, above_least: bool = False) -> Fit:
             value=f"{durations.count} of at least {MIN_SAMPLES}",
             fix="let the session run longer",
         )
-    kept_ms = durations.kept_ms
-    if above_least:
-        kept_ms -= kept_ms.min()
     # An estimate of the exchange's clock may be off by more than the shortest way.
-    kept_ms = np.maximum(kept_ms, 0.0)
+    kept_ms = np.maximum(durations.kept_ms, 0.0)
     drawn = np.quantile(kept_ms, (np.arange(_DRAWN) + 0.5) / _DRAWN)
     return Fit(
         count=durations.count,

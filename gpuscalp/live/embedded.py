@@ -6,7 +6,6 @@ small one without the long windows, so that it is warm within seconds.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from gpuscalp.config import CostConfig, EngineConfig, FeatureConfig, FeedConfig, LiveConfig, StrategyConfig
+from gpuscalp.config import CostConfig, EngineConfig, FeatureConfig, LiveConfig, StrategyConfig
 from gpuscalp.demo import SYNTHETIC_FEE_BPS, SYNTHETIC_HORIZON_MS
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
@@ -33,14 +32,10 @@ _DROP: Final = ("*.128", "*.512", "*.ewm.*", "*.macd.*", "*.spectrum.*")
 
 
 def embedded_config(config: LiveConfig, urls: dict[str, str]) -> LiveConfig:
-    """Return a configuration that listens to an exchange on this machine, everything else as it was."""
-    return msgspec.structs.replace(config, feed=embedded_feed(config.feed, urls))
-
-
-def embedded_feed(feed: FeedConfig, urls: dict[str, str]) -> FeedConfig:
-    """Return a feed from an exchange on this machine: trades one by one, as the model was trained on."""
-    stream = urls["stream"]
-    return msgspec.structs.replace(
+    """Return a configuration that listens to an exchange on this machine, everything else as it was: trades
+    come one by one, as the model was trained on."""
+    feed, stream = config.feed, urls["stream"]
+    feed = msgspec.structs.replace(
         feed,
         public_url=f"{stream}/public",
         market_url=f"{stream}/market",
@@ -48,6 +43,7 @@ def embedded_feed(feed: FeedConfig, urls: dict[str, str]) -> FeedConfig:
         redundant_urls=(),
         streams=tuple("trade" if name == "aggTrade" else name for name in feed.streams),
     )
+    return msgspec.structs.replace(config, feed=feed)
 
 
 def embedded_defaults(*, rehearsed: bool = False) -> LiveConfig:
@@ -77,10 +73,9 @@ def train_embedded(path: Path, *, seed: int, now_ns: int, told: Progress = silen
 
     start_ns = (now_ns // NS_PER_S - _TRAINED_S) * NS_PER_S
     spec = MarketSpec(seed=seed + 1, start_ns=start_ns, duration_s=_TRAINED_S)
-    folder = Path(tempfile.mkdtemp(prefix="gpuscalp-embedded-"))
-    try:
-        write(spec, folder / "archive")
-        archive = Archive.open(folder / "archive")
+    with tempfile.TemporaryDirectory(prefix="gpuscalp-embedded-", ignore_cleanup_errors=True) as folder:
+        write(spec, Path(folder) / "archive")
+        archive = Archive.open(Path(folder) / "archive")
         config = quick_config(
             VENUE,
             archive.symbols(VENUE),
@@ -91,8 +86,6 @@ def train_embedded(path: Path, *, seed: int, now_ns: int, told: Progress = silen
         threads = core_count()
         source = ArchiveSource.open(archive, config, threads=threads)
         train(source, config, path, threads=threads, on_progress=told)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def market_of(source: Source) -> str:

@@ -27,28 +27,26 @@ from gpuscalp.schema import NS_PER_MS
 def open_watch(
     device: str,
     config: GpuHealthConfig,
-    predictor: FleetPredictor | None = None,
+    predictor: FleetPredictor | None,
     *,
     environment: Mapping[str, str] = os.environ,
 ) -> GpuWatch | None:
-    """Return a watch over the GPUs that CUDA shows this process; None for a session on the CPU.
+    """Return a watch over the GPUs that a session's workers compute on; None for a session on the CPU.
 
     Parameters
     ----------
     device : of the session
-    predictor : whose workers compute on the GPUs, and which is told of a card that has failed
+    predictor : whose workers these are, and which is told of a card that has failed
     environment : of these workers
     """
-    if device != "cuda":
+    if device != "cuda" or predictor is None:
         return None
     nvml = import_nvml()
 
     def find() -> list[Card]:
         cards = visible_cards(nvml, environment, cuda_bus_ids())
-        return cards if predictor is None else [card for card in cards if card.index in predictor.fleets.gpus]
+        return [card for card in cards if card.index in predictor.fleets.gpus]
 
-    if predictor is None:
-        return GpuWatch(nvml, find, config)
     return GpuWatch(
         nvml,
         find,

@@ -174,10 +174,6 @@ class Monitor:
         }
         return self.measured
 
-    def comparison(self) -> Callable[[], None] | None:
-        """Return what is due and has to be done in another thread (``DriftWatch.comparison``)."""
-        return self.drift.comparison(self._end_ns)
-
     def detail(self, stream_ages_s: Mapping[str, float]) -> dict[str, Any]:
         """Return what is too long for a status, for ``gpuscalp.monitoring.session_metrics``.
 

@@ -36,7 +36,7 @@ def observed(
     detail: Callable[[], Mapping[str, Any]],
     judged: Callable[[], Sequence[tuple[CardSample, CardVerdict]]],
     pulse: Pulse,
-    onlookers: Onlookers | None = None,
+    onlookers: Onlookers,
     *,
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[None]:
@@ -77,7 +77,7 @@ def observed(
                 for collector in (*session, process):
                     yield from collector.collect()
 
-            notifier = Notifier(channels, config.notify, path.name, collect, (onlookers or Onlookers()).run)
+            notifier = Notifier(channels, config.notify, path.name, collect, onlookers.run)
             told.append(notifier)
             around.enter_context(_telling(notifier, path.name, status))
         if config.metrics.port:

@@ -17,7 +17,7 @@ from gpuscalp.strategy import Strategy
 from gpuscalp.succession.calibration_band import CalibrationBand
 from gpuscalp.succession.contest import Contest
 from gpuscalp.succession.outcomes import Matured
-from gpuscalp.succession.promotion import Evidence, Rule
+from gpuscalp.succession.promotion import Evidence, promotes
 
 # Who asked for a step back (``ModelRecord.by``).
 BY_ROLLBACK: Final = "rollback"
@@ -59,7 +59,6 @@ class Rivals:
         self.band: CalibrationBand | None = None
         self._strategy, self._config, self._promotion = strategy, config, promotion
         self._label, self._grid = label, grid
-        self._rule = Rule(promotion.rows_min, promotion.confidence)
         self._lead: InRole | None = None
         self._shadow: InRole | None = None
         self._led: dict[int, SignalRow] = {}
@@ -132,7 +131,9 @@ class Rivals:
     def promotes(self) -> bool:
         """Whether the rule asks for the shadow."""
         contest = self.contest
-        return contest is not None and self._rule.met(contest.rows, contest.log_loss, contest.score)
+        return contest is not None and promotes(
+            self._promotion, contest.rows, contest.log_loss, contest.score
+        )
 
     @property
     def leaves(self) -> str:

@@ -141,12 +141,13 @@ async def _session(
 ) -> dict[str, Any]:
     path, config = start.path, begun.config
     clock = ClockOffset(config.feed)
-    sessions: list[Session] = []
-    watches: list[GpuWatch] = []
     pulse, onlookers = Pulse(time.monotonic_ns()), Onlookers()
-    runners: list[Runner] = []
+    # Who is told of them is there before them.
+    session: Session | None = None
+    gpu: GpuWatch | None = None
+    runner: Runner | None = None
     newest: dict[str, Any] = {}
-    now = exchange_clock(clock, lambda: sessions[0].market.exch_ns if sessions else time.time_ns())
+    now = exchange_clock(clock, lambda: time.time_ns() if session is None else session.market.exch_ns)
 
     def clock_of(_: Work) -> Callable[[], int]:
         return now
@@ -162,10 +163,10 @@ async def _session(
             on_status(status)
 
     def judged() -> Sequence[tuple[CardSample, CardVerdict]]:
-        return watches[0].judged() if watches else ()
+        return () if gpu is None else gpu.judged()
 
     def detail() -> dict[str, Any]:
-        return runners[0].detail if runners else {}
+        return {} if runner is None else runner.detail
 
     with ExitStack() as around:
         # Before anybody is told anything in its name: a second start by mistake is no failure of the session.
@@ -182,19 +183,15 @@ async def _session(
         logs.open(path)
         for note in begun.notes:
             _LOG.warning("%s", note)
-        sessions.append(session)
         # Of a start that fails between here and the loop, which closes it otherwise.
         unstarted = around.enter_context(ExitStack())
-        unstarted.callback(lambda: session.close(now_ns=time.time_ns(), clean=False))
+        unstarted.callback(session.close, now_ns=time.time_ns(), clean=False)
         predictor = around.enter_context(predicting(session, config.engine, start.worker_faults))
         gpu = open_watch(session.about.device, config.gpu_health, predictor)
-        if gpu is not None:
-            watches.append(gpu)
         source = start.way.source(session, config, begun.rest, clock)
         runner = Runner(
             session, config, source, on_status=show, gpu=gpu, logs=logs, pulse=pulse, onlookers=onlookers
         )
-        runners.append(runner)
         interrupt_if_stopped()  # from here on it trades
         unstarted.pop_all()
         await runner.run(start.seconds)

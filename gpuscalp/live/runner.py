@@ -20,7 +20,6 @@ from typing import Any, Final, TypeVar, final
 
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import UsageError
-from gpuscalp.execution.reconcile import Rule
 from gpuscalp.latency import LatencyHistogram, Stage
 from gpuscalp.live import heap
 from gpuscalp.live.background import Background
@@ -34,7 +33,6 @@ from gpuscalp.live.narration import Narrator
 from gpuscalp.live.onlookers import Harmless, Onlookers
 from gpuscalp.live.placement import Placement
 from gpuscalp.live.probes import LOOP_S, Pulse
-from gpuscalp.live.records import Command
 from gpuscalp.live.saving import Saving
 from gpuscalp.live.session import Session
 from gpuscalp.live.source import TIME_IS_UP, Source
@@ -118,7 +116,7 @@ class Runner:
             self._slow,
             guarded=self.guarded,
         )
-        self._commands = Commands(session, self, self._disk.pool)
+        self._commands = Commands(session, self, source, self._disk.pool)
         self.use = self._commands.use
         self._succession = Succession(session, config, self.monitor, self.use)
         self._control = ControlServer(session.path, self._commands.answer)
@@ -193,14 +191,6 @@ class Runner:
             _LOG.info("stops: %s", reason)
         self.stop_reason = self.stop_reason or reason
         self._stopping.set()
-
-    def objection(self, command: Command) -> str:
-        """Return what speaks against a command now."""
-        return self._source.objection(command)
-
-    async def take_over(self, rule: Rule) -> str:
-        """Adopt or close what nobody here knows; return what is left of it."""
-        return await self._source.take_over(rule)
 
     @property
     def stopping(self) -> bool:
@@ -351,8 +341,6 @@ class Runner:
         if self._on_status is not None:
             self._onlookers.run("terminal", partial(self._on_status, status))
         self.detail = self.monitor.detail(self._source.stream_ages_s())
-        if (comparison := self.monitor.comparison()) is not None:
-            self._slow.do("drift", partial(self._onlookers.run, "drift", comparison))
 
     def _renew(self) -> None:
         self.last_status = self.status()

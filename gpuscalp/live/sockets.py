@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from random import random
@@ -132,12 +132,12 @@ class SocketSource:
     # The feed's receiver
 
     def on_open(self, number: int, endpoint: Endpoint, now_ns: int) -> None:
-        self._guarded(lambda: self._session.on_open(number, endpoint, now_ns))
+        self._driver.guarded(lambda: self._session.on_open(number, endpoint, now_ns))
 
     def on_messages(self, number: int, recv_ns: int, messages: list[bytes]) -> None:
         began = time.perf_counter_ns()
         session, latency = self._session, self._driver.latency
-        self._guarded(lambda: session.on_messages(number, recv_ns, messages))
+        self._driver.guarded(lambda: session.on_messages(number, recv_ns, messages))
         newest_ns = session.market.exch_ns
         if newest_ns > self._newest_ns:
             self._newest_ns = newest_ns
@@ -149,7 +149,7 @@ class SocketSource:
         self._driver.kick()
 
     def on_lost(self, number: int, now_ns: int, reason: str) -> None:
-        self._guarded(lambda: self._session.on_lost(number, now_ns, reason))
+        self._driver.guarded(lambda: self._session.on_lost(number, now_ns, reason))
 
     def joined(self, number: int) -> bool:
         return self._session.joined(number)
@@ -161,8 +161,5 @@ class SocketSource:
             nonlocal fate
             fate = self._session.on_snapshot(reply, snapshot)
 
-        self._guarded(take)
+        self._driver.guarded(take)
         return fate
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        self._driver.guarded(action)

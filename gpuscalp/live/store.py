@@ -59,6 +59,8 @@ CREATE TABLE IF NOT EXISTS risk_states (
 ) STRICT;
 """
 
+_NEWEST_STATE: Final = "SELECT state FROM risk_states ORDER BY seq DESC LIMIT 1"
+
 # (sequence number of the journal, kind, body)
 Written = tuple[int, RecordKind, msgspec.Struct]
 
@@ -123,7 +125,7 @@ class Store:
     def witness(self) -> Witness:
         """Return what a restart is checked against."""
         order = self._db.execute("SELECT max(order_id) FROM orders").fetchone()[0]
-        state = self._db.execute("SELECT state FROM risk_states ORDER BY seq DESC LIMIT 1").fetchone()
+        state = self._db.execute(_NEWEST_STATE).fetchone()
         newest = self._db.execute(
             "SELECT max(seq) FROM (SELECT max(seq) AS seq FROM fills"
             " UNION ALL SELECT max(seq) FROM risk_states)"
@@ -160,11 +162,8 @@ class Store:
         """
         try:
             # A connection of its own: on the other one ``write`` would wait as well.
-            database = sqlite3.connect(self._path, isolation_level=None)
-            try:
+            with closing(sqlite3.connect(self._path, isolation_level=None)) as database:
                 database.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            finally:
-                database.close()
         except sqlite3.DatabaseError as error:
             raise _damaged(self._path, error) from None
 
@@ -275,7 +274,10 @@ def open_to_read(path: Path, *, timeout_s: float = 5.0) -> sqlite3.Connection:
     ------
     sqlite3.Error    it is not there, or no database
     """
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=timeout_s)
+    # Where no log is, nobody writes. Told so, SQLite makes none: it would stay behind.
+    log = path.with_name(f"{path.name}-wal")
+    alone = "" if log.exists() else "&immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{alone}", uri=True, timeout=timeout_s)
 
 
 def sent_ns_of(path: Path, order_id: int) -> int | None:
@@ -289,6 +291,18 @@ def sent_ns_of(path: Path, order_id: int) -> int | None:
     except sqlite3.Error:
         return None
     return None if row is None else int(row[0])
+
+
+def state_of(path: Path) -> str:
+    """Return the state that a session's gate was last in; "" before the first.
+
+    Raises
+    ------
+    sqlite3.Error    it is not there, or no database
+    """
+    with closing(open_to_read(path)) as db:
+        row = db.execute(_NEWEST_STATE).fetchone()
+    return str(row[0]) if row else ""
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> DataError:

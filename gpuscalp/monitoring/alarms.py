@@ -78,11 +78,11 @@ class Alarms:
 
     Parameters
     ----------
-    conditions : to look at; those that only Prometheus can judge are left out
+    conditions : to look at
     """
 
     def __init__(self, conditions: Iterable[Condition]) -> None:
-        self._conditions = [each for each in conditions if not each.outside]
+        self._conditions = tuple(conditions)
         self._pending: dict[tuple[str, Labels], float] = {}
         self.firing: dict[tuple[str, Labels], Alarm] = {}
 

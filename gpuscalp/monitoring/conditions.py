@@ -12,19 +12,15 @@ from typing import Final, Literal, final
 from gpuscalp.monitoring.expressions import (
     Age,
     Beyond,
-    Changes,
     Expression,
-    Kinds,
     Quantile,
     Ranges,
-    Rate,
     Ratio,
     Rise,
     Scrapes,
     Series,
     Total,
     Vector,
-    Without,
     merged,
 )
 
@@ -34,6 +30,11 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning", "info")
 _QUARTER: Final = 900
 _FIVE: Final = 300
 _DAY: Final = 86_400
+# True where a label of a session had more than one value within a quarter of an hour.
+_KINDS: Final = (
+    "count by (instance, job) (count by (instance, job, {})"
+    " (last_over_time(gpuscalp_session_info[900s]))) > 1"
+)
 
 
 @final
@@ -44,33 +45,35 @@ class Condition:
     Parameters
     ----------
     name : of the alert
-    test : true while it gives any value
+    test : true while it gives any value. PromQL as it stands is for what a session could not say of itself
     what : one sentence, with the labels of the series in braces
     hold_s : how long it must have been true without a break
     given : further tests that must be true too, of the same session
-    outside : nothing that a session could say of itself: Prometheus only
     """
 
     name: str
     severity: Severity
-    test: Beyond
+    test: Beyond | str
     what: str
     hold_s: int = 0
     given: Beyond | None = None
-    outside: bool = False
 
     def promql(self) -> str:
+        if isinstance(self.test, str):
+            return self.test
         if self.given is None:
             return self.test.promql()
         return f"({self.test.promql()}) and on (instance, job) ({self.given.promql()})"
 
     def read(self, scrapes: Scrapes) -> Vector:
-        """Return the values that are beyond the limit now."""
-        return {} if self.given is not None and not self.given.read(scrapes) else self.test.read(scrapes)
+        """Return the values that are beyond the limit now; none of what only Prometheus can judge."""
+        if isinstance(self.test, str) or (self.given is not None and not self.given.read(scrapes)):
+            return {}
+        return self.test.read(scrapes)
 
     def ranges(self) -> Ranges:
         """Return what it reads, and how far back."""
-        return merged(each.of.ranges() for each in (self.test, self.given) if each is not None)
+        return merged(each.of.ranges() for each in (self.test, self.given) if isinstance(each, Beyond))
 
 
 def _above(of: Expression, limit: float) -> Beyond:
@@ -86,34 +89,28 @@ def _set(name: str, **labels: str) -> Beyond:
     return _above(Series(name, labels), 0)
 
 
-_SESSION: Final = Series("gpuscalp_session_info")
-_UP: Final = Series("up", {"job": "gpuscalp"})
-
 CONDITIONS: Final = (
     # Critical: money is at risk, or nobody is in charge of it. Look now.
     Condition(
         "GpuscalpDown",
         "critical",
-        _below(_UP, 1),
+        'up{job="gpuscalp"} < 1',
         "The session at {instance} does not answer: the process has ended, or hangs.",
         hold_s=15,
-        outside=True,
     ),
     Condition(
         # The port opens before the journal is repeated, so that no end lasts long enough for the one above.
         "GpuscalpRestarting",
         "critical",
-        _above(Changes(_UP, 600), 3),
+        'changes(up{job="gpuscalp"}[600s]) > 3',
         "The session at {instance} went away more than once within 10 minutes: it starts, and ends again.",
-        outside=True,
     ),
     Condition(
         "GpuscalpStarting",
         "critical",
-        _above(Without(Series("gpuscalp_build_info"), Series("gpuscalp_status_timestamp_seconds")), 0),
+        "(gpuscalp_build_info unless on (instance, job) gpuscalp_status_timestamp_seconds) > 0",
         "The process answers, and its session has not begun for two minutes: nobody is in charge of it.",
         hold_s=120,
-        outside=True,
     ),
     Condition(
         "GpuscalpStuck",
@@ -238,7 +235,13 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpCpuHigh",
         "warning",
-        _above(Ratio(Rate(Series("process_cpu_seconds_total"), _FIVE), Series("gpuscalp_machine_cpus")), 0.9),
+        _above(
+            Ratio(
+                Rise(Series("process_cpu_seconds_total"), _FIVE, per_second=True),
+                Series("gpuscalp_machine_cpus"),
+            ),
+            0.9,
+        ),
         "The process uses more than 90 % of its processors.",
         hold_s=120,
     ),
@@ -355,9 +358,8 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpNotifyFailing",
         "warning",
-        _above(Rise(Series("gpuscalp_notifications_total", {"result": "failed"}), _QUARTER), 0),
+        'increase(gpuscalp_notifications_total{result="failed"}[900s]) > 0',
         "A notification of the session could not be delivered.",
-        outside=True,
     ),
     # Info: worth knowing, nothing to be done.
     Condition(
@@ -369,15 +371,13 @@ CONDITIONS: Final = (
     Condition(
         "GpuscalpConfigChanged",
         "info",
-        _above(Kinds(_SESSION, "config", _QUARTER), 1),
+        _KINDS.format("config"),
         "The configuration is another one than a quarter of an hour ago.",
-        outside=True,
     ),
     Condition(
         "GpuscalpModelChanged",
         "info",
-        _above(Kinds(_SESSION, "bundle", _QUARTER), 1),
+        _KINDS.format("bundle"),
         "The model is another one than a quarter of an hour ago.",
-        outside=True,
     ),
 )

@@ -132,58 +132,33 @@ class Age:
 @final
 @dataclass(frozen=True)
 class Rise:
-    """By how much a counter rose within some seconds."""
+    """By how much a counter rose within some seconds, or ``per_second`` of them."""
 
     of: Series
     seconds: int
+    per_second: bool = False
 
     def promql(self) -> str:
-        return f"increase({self.of.promql()}[{self.seconds}s])"
+        return f"{'rate' if self.per_second else 'increase'}({self.of.promql()}[{self.seconds}s])"
 
     def read(self, scrapes: Scrapes) -> Vector:
-        return {labels: rose for labels, (rose, _) in _rises(self, scrapes).items()}
-
-    def ranges(self) -> Ranges:
-        return {self.of.name: self.seconds}
-
-
-@final
-@dataclass(frozen=True)
-class Changes:
-    """How often a metric changed within some seconds."""
-
-    of: Series
-    seconds: int
-
-    def promql(self) -> str:
-        return f"changes({self.of.promql()}[{self.seconds}s])"
-
-    def read(self, scrapes: Scrapes) -> Vector:
-        last, found = Vector(), Vector()
-        for _, vector in scrapes.since(self.of.name, self.seconds):
+        """Return the rise of each series; one that was seen once has none."""
+        first: dict[Labels, float] = {}
+        last: dict[Labels, tuple[float, float]] = {}
+        rose = Vector()
+        for at_s, vector in scrapes.since(self.of.name, self.seconds):
             for labels, value in self.of.chosen(vector).items():
-                found[labels] = found.get(labels, 0.0) + (value != last.setdefault(labels, value))
-                last[labels] = value
-        return found
-
-    def ranges(self) -> Ranges:
-        return {self.of.name: self.seconds}
-
-
-@final
-@dataclass(frozen=True)
-class Rate:
-    """By how much a counter rises in a second, over some seconds."""
-
-    of: Series
-    seconds: int
-
-    def promql(self) -> str:
-        return f"rate({self.of.promql()}[{self.seconds}s])"
-
-    def read(self, scrapes: Scrapes) -> Vector:
-        rises = _rises(self, scrapes).items()
-        return {labels: rose / took_s for labels, (rose, took_s) in rises}
+                if labels in last:
+                    before = last[labels][1]
+                    rose[labels] += value - before if value >= before else value  # else it began anew
+                else:
+                    first[labels], rose[labels] = at_s, 0.0
+                last[labels] = (at_s, value)
+        return {
+            labels: rose[labels] / (at_s - first[labels] if self.per_second else 1.0)
+            for labels, (at_s, _) in last.items()
+            if at_s > first[labels]
+        }
 
     def ranges(self) -> Ranges:
         return {self.of.name: self.seconds}
@@ -209,28 +184,10 @@ class Total:
 
 @final
 @dataclass(frozen=True)
-class Without:
-    """A metric of a session that has nothing of another one."""
-
-    of: Series
-    other: Series
-
-    def promql(self) -> str:
-        return f"({self.of.promql()} unless on ({_JOB}) {self.other.promql()})"
-
-    def read(self, scrapes: Scrapes) -> Vector:
-        return {} if self.other.read(scrapes) else self.of.read(scrapes)
-
-    def ranges(self) -> Ranges:
-        return merged((self.of.ranges(), self.other.ranges()))
-
-
-@final
-@dataclass(frozen=True)
 class Ratio:
     """One by the other, where both have the same labels."""
 
-    upper: Series | Rate
+    upper: Series | Rise
     lower: Series
 
     def promql(self) -> str:
@@ -260,12 +217,11 @@ class Quantile:
     seconds: int
 
     def promql(self) -> str:
-        rate = Rate(self._buckets(), self.seconds).promql()
-        return f"histogram_quantile({self.share}, sum by ({_JOB}, le) ({rate}))"
+        return f"histogram_quantile({self.share}, sum by ({_JOB}, le) ({self._rates().promql()}))"
 
     def read(self, scrapes: Scrapes) -> Vector:
         rates: dict[float, float] = {}
-        for labels, rate in Rate(self._buckets(), self.seconds).read(scrapes).items():
+        for labels, rate in self._rates().read(scrapes).items():
             bound = float(dict(labels)["le"])
             rates[bound] = rates.get(bound, 0.0) + rate
         bounds = sorted(rates)
@@ -280,32 +236,10 @@ class Quantile:
         return {(): low + (bounds[at] - low) * (rank - below) / inside}
 
     def ranges(self) -> Ranges:
-        return Rate(self._buckets(), self.seconds).ranges()
+        return self._rates().ranges()
 
-    def _buckets(self) -> Series:
-        return Series(f"{self.of.name}_bucket", self.of.labels)
-
-
-@final
-@dataclass(frozen=True)
-class Kinds:
-    """How many values a label had within some seconds: 2 or more where it changed."""
-
-    of: Series
-    label: str
-    seconds: int
-
-    def promql(self) -> str:
-        seen = f"last_over_time({self.of.promql()}[{self.seconds}s])"
-        return f"count by ({_JOB}) (count by ({_JOB}, {self.label}) ({seen}))"
-
-    def read(self, scrapes: Scrapes) -> Vector:
-        seen = scrapes.since(self.of.name, self.seconds)
-        kinds = {dict(labels).get(self.label) for _, vector in seen for labels in self.of.chosen(vector)}
-        return {(): float(len(kinds))} if kinds else {}
-
-    def ranges(self) -> Ranges:
-        return {self.of.name: self.seconds}
+    def _rates(self) -> Rise:
+        return Rise(Series(f"{self.of.name}_bucket", self.of.labels), self.seconds, per_second=True)
 
 
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
@@ -338,23 +272,3 @@ def merged(ranges: Iterable[Ranges]) -> Ranges:
         for name, seconds in each.items():
             found[name] = max(seconds, found.get(name, 0))
     return found
-
-
-def _rises(of: Rise | Rate, scrapes: Scrapes) -> dict[Labels, tuple[float, float]]:
-    """Return by how much each series rose, and within how many seconds; series seen once are left out."""
-    first: dict[Labels, float] = {}
-    last: dict[Labels, tuple[float, float]] = {}
-    rose: dict[Labels, float] = {}
-    for at_s, vector in scrapes.since(of.of.name, of.seconds):
-        for labels, value in of.of.chosen(vector).items():
-            if labels in last:
-                before = last[labels][1]
-                rose[labels] += value - before if value >= before else value  # else it began anew
-            else:
-                first[labels], rose[labels] = at_s, 0.0
-            last[labels] = (at_s, value)
-    return {
-        labels: (rose[labels], at_s - first[labels])
-        for labels, (at_s, _) in last.items()
-        if at_s > first[labels]
-    }

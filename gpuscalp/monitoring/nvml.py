@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from gpuscalp.monitoring.nvml_cards import Card, all_cards, text
+from gpuscalp.monitoring.nvml_cards import Card, all_cards
 from gpuscalp.monitoring.nvml_events import CardEvents
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ SLOWED: Final[Mapping[int, str]] = {
     0x40: "hw_thermal",
     0x80: "power_brake",
 }
-# NVML_GPU_RECOVERY_ACTION_…: an older nvidia-ml-py lacks the names of the later ones.
+# NVML_GPU_RECOVERY_ACTION_…, by their numbers.
 _RECOVERY: Final = (
     "none",
     "gpu_reset",
@@ -188,8 +188,6 @@ class _Asker:
         """
         try:
             return question()
-        except AttributeError:
-            return None  # this version of nvidia-ml-py lacks the function
         except self._nvml.NVMLError as error:
             code = getattr(error, "value", None)
             if code in self._gone or (vital and code == self._nvml.NVML_ERROR_UNKNOWN):
@@ -204,9 +202,8 @@ def _answers(ask: _Asker, nvml: Any, card: Card, pids: Collection[int]) -> dict[
     memory = ask(lambda: nvml.nvmlDeviceGetMemoryInfo(part), vital=True)
     mig = ask(lambda: nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE)
     busy = None if mig else ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-    driver = ask(lambda: nvml.nvmlSystemGetDriverVersion())
     return {
-        "driver": None if driver is None else text(driver),
+        "driver": ask(lambda: str(nvml.nvmlSystemGetDriverVersion())),
         "mig": mig,
         "gpu_percent": None if busy is None else int(busy.gpu),
         "memory_percent": None if busy is None else int(busy.memory),

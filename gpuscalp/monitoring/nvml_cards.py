@@ -103,15 +103,8 @@ def find_again(nvml: Any, card: Card) -> Card:
 def _card(nvml: Any, index: int) -> Card:
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        bus_id = text(nvml.nvmlDeviceGetPciInfo(handle).busId)
-        return Card(
-            index,
-            handle,
-            None,
-            text(nvml.nvmlDeviceGetUUID(handle)),
-            bus_id,
-            text(nvml.nvmlDeviceGetName(handle)),
-        )
+        uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
+        return Card(index, handle, None, uuid, nvml.nvmlDeviceGetPciInfo(handle).busId, name)
     except nvml.NVMLError as error:
         return Card(index, None, fault=str(error))
 
@@ -122,14 +115,12 @@ def _slices(nvml: Any, card: Card) -> Iterator[Card]:
         if card.handle is None or nvml.nvmlDeviceGetMigMode(card.handle)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
             return
         count = int(nvml.nvmlDeviceGetMaxMigDeviceCount(card.handle))
-    except (nvml.NVMLError, AttributeError):
-        return  # a card, a driver or a library without MIG
+    except nvml.NVMLError:
+        return  # a card or a driver without MIG
     for number in range(count):
         try:
             mig = nvml.nvmlDeviceGetMigDeviceHandleByIndex(card.handle, number)
-            yield replace(
-                card, mig=mig, uuid=text(nvml.nvmlDeviceGetUUID(mig)), name=text(nvml.nvmlDeviceGetName(mig))
-            )
+            yield replace(card, mig=mig, uuid=nvml.nvmlDeviceGetUUID(mig), name=nvml.nvmlDeviceGetName(mig))
         except nvml.NVMLError:
             continue  # numbers without a slice
 
@@ -177,8 +168,3 @@ def _numbered(cards: Iterator[Card] | Sequence[Card]) -> list[Card]:
 def bus_numbers(bus_id: str) -> tuple[int, ...]:
     """Return a bus id as numbers: CUDA writes its domain with four digits, NVML with eight."""
     return tuple(int(part, 16) for part in re.split("[:.]", bus_id))
-
-
-def text(value: bytes | str) -> str:
-    """Return a name: older versions of nvidia-ml-py return bytes."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -18,13 +18,6 @@ _WAIT_MS: Final = 1
 _AT_ONCE_MAX: Final = 64
 # In place of an instance's number: the event concerns the whole card.
 _WHOLE_CARD: Final = 0xFFFFFFFF
-# NVML's names of events, and our words for those other than an Xid. A change of the recovery action is not
-# among them: it comes when an action is wanted and when none is any more, and the action itself is asked for.
-_XID: Final = "nvmlEventTypeXidCriticalError"
-_WORDS: Final = {
-    "nvmlEventTypeDoubleBitEccError": "double_bit_ecc",
-    "nvmlEventTypeGpuUnavailableError": "unavailable",
-}
 
 
 @final
@@ -46,7 +39,13 @@ class CardEvents:
         self.last_xid: int | None = None
         self.xids: tuple[int, ...] = ()
         self.words: tuple[str, ...] = ()
-        self._bits = {getattr(nvml, name): word for name, word in _WORDS.items() if hasattr(nvml, name)}
+        self._xid = nvml.nvmlEventTypeXidCriticalError
+        # Our words for the others. A change of the recovery action is not among them: it comes when an action
+        # is wanted and when none is any more, and the action itself is asked for.
+        self._bits = {
+            nvml.nvmlEventTypeDoubleBitEccError: "double_bit_ecc",
+            nvml.nvmlEventTypeGpuUnavailableError: "unavailable",
+        }
         self._instance = _WHOLE_CARD
 
     def listen(self, card: Card) -> None:
@@ -57,13 +56,13 @@ class CardEvents:
         try:
             if card.mig is not None:
                 self._instance = int(nvml.nvmlDeviceGetGpuInstanceId(card.mig))
-            wanted = getattr(nvml, _XID) | sum(self._bits)
+            wanted = self._xid | sum(self._bits)
             supported = int(nvml.nvmlDeviceGetSupportedEventTypes(card.handle)) & wanted
-            if not supported & getattr(nvml, _XID):
+            if not supported & self._xid:
                 return
             events = nvml.nvmlEventSetCreate()
             nvml.nvmlDeviceRegisterEvents(card.handle, supported, events)
-        except (nvml.NVMLError, AttributeError):
+        except nvml.NVMLError:
             return
         self._set, self.last_xid = events, self.last_xid or 0
 
@@ -80,7 +79,7 @@ class CardEvents:
                 self._take(int(event.eventType), int(event.eventData))
 
     def _take(self, kind: int, data: int) -> None:
-        if kind == getattr(self._nvml, _XID):
+        if kind == self._xid:
             self.last_xid = data
             self.xids = tuple(dict.fromkeys((*self.xids, data)))
         elif word := self._bits.get(kind):

@@ -14,12 +14,11 @@ alone (an intersection-union test): no further correction is needed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
 
-from gpuscalp.errors import ConfigError
+from gpuscalp.config import PromotionConfig
 from gpuscalp.schema import F64
 
 # Blocks that only tell how large differences are; nothing is staked on them.
@@ -79,35 +78,14 @@ class Evidence:
         return self.log_purse >= -math.log1p(-confidence)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """When a shadow is promoted.
+def promotes(config: PromotionConfig, rows: int, log_loss: Evidence, score: Evidence) -> bool:
+    """Whether the rule asks for the shadow.
 
     Parameters
     ----------
-    rows_min : matured rows that both models have predicted
-    confidence : of each test, below 1
+    rows : matured ones that both have predicted
+    log_loss, score : lead's less shadow's log loss, and shadow's less lead's score after costs
     """
-
-    rows_min: int
-    confidence: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.confidence < 1.0:
-            raise ConfigError("not a confidence", value=self.confidence, fix="a number between 0 and 1")
-
-    def met(self, rows: int, log_loss: Evidence, score: Evidence) -> bool:
-        """Whether the shadow is to be promoted.
-
-        Parameters
-        ----------
-        rows : matured ones that both have predicted
-        log_loss, score : lead's less shadow's log loss, and shadow's less lead's score after costs
-        """
-        return (
-            rows >= self.rows_min
-            and log_loss.mean > 0.0
-            and score.mean > 0.0
-            and log_loss.shown(self.confidence)
-            and score.shown(self.confidence)
-        )
+    return rows >= config.rows_min and all(
+        each.mean > 0.0 and each.shown(config.confidence) for each in (log_loss, score)
+    )

@@ -22,7 +22,6 @@ import numpy as np
 
 from gpuscalp.bundle import read_contract
 from gpuscalp.config.live import EngineConfig
-from gpuscalp.errors import UsageError
 from gpuscalp.frames import ClosedFrames
 from gpuscalp.ops.row_digest import U64
 from gpuscalp.schema import F32, NS_PER_MS
@@ -70,14 +69,13 @@ class Fleet:
 
     Parameters
     ----------
-    specs : their rows do not overlap
+    specs : their rows do not overlap (``shard``)
     config : how long is waited
     symbol_count, member_count, class_count : S, M and K
     monotonic_ns : the clock
 
     Raises
     ------
-    UsageError    rows overlap or are not there
     ModelError    the bundle cannot be read
     """
 
@@ -91,7 +89,6 @@ class Fleet:
         class_count: int,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        _check_rows([spec.rows for spec in specs], symbol_count)
         self._config, self._symbol_count, self._now_ns = config, symbol_count, monotonic_ns
         self._margins = np.zeros((member_count, symbol_count, class_count), np.float32)
         self._history = History(self._margins.shape)
@@ -195,7 +192,6 @@ class Fleet:
             "leading": not reasons,
             "why": "cpu: " + "; ".join(reasons) if reasons else "workers lead",
             "lost_frames": self._lost_frames,
-            "faults": sum(worker.faults for worker in self._workers),
             "workers": [worker.status() for worker in self._workers],
         }
 
@@ -299,15 +295,3 @@ def _others(rows: Sequence[tuple[int, int]], symbol_count: int) -> tuple[range, 
     edges = [0, *(edge for pair in sorted(rows) for edge in pair), symbol_count]
     gaps = [range(first, past) for first, past in zip(edges[::2], edges[1::2], strict=True)]
     return tuple(gap for gap in gaps if gap)
-
-
-def _check_rows(rows: Sequence[tuple[int, int]], symbol_count: int) -> None:
-    edges = [edge for pair in sorted(rows) for edge in pair]
-    if (
-        sorted(edges) != edges
-        or any(first >= past for first, past in rows)
-        or not (all(0 <= edge <= symbol_count for edge in edges))
-    ):
-        raise UsageError(
-            "the rows of workers overlap or are not there", value=rows, fix=f"shard {symbol_count} symbols"
-        )

@@ -277,11 +277,6 @@ class Worker:
             "device_facts": self._device,
         }
 
-    @property
-    def faults(self) -> int:
-        """Faults of all kinds so far."""
-        return self._faults.total()
-
     def why(self) -> str:
         """Return what keeps it from leading, in words: one of a few, since a metric has them as a label."""
         name = f"worker {self.number}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
 import pytest
 
 from gpuscalp.config import FeedConfig
 from gpuscalp.doctor.clock import (
+    TIMEX,
     KernelClock,
-    _Timex,
     check_offset,
     check_sync,
     kernel_clock,
@@ -51,9 +50,11 @@ def test_answer_of_the_kernel_is_read(state, status, kept):
 
 @pytest.mark.skipif(struct.calcsize("l") != 8, reason="the layout of 64-bit Linux")
 def test_question_has_the_layout_of_the_kernel():
-    # From the kernel's own struct __kernel_timex: 208 bytes, a shorter one would be written over.
-    assert ctypes.sizeof(_Timex) == 208
-    assert (_Timex.maxerror.offset, _Timex.status.offset) == (24, 40)
+    # From the kernel's own struct __kernel_timex: maxerror at 24, status at 40.
+    told = bytearray(208)
+    struct.pack_into("=q", told, 24, 1_200)
+    struct.pack_into("=i", told, 40, 0x2001)
+    assert TIMEX.unpack_from(told) == (0, 0, 0, 1_200, 0, 0x2001)
 
 
 def test_kernel_is_asked_and_answers_sense_or_nothing():

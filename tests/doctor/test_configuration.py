@@ -38,9 +38,9 @@ def test_the_environment_overrules_the_file(tmp_path):
         ("[grid]\nframe_ms = 100\n", "unknown key", "known here"),
         ("[feed]\nredundancy = 9\n", "feed.redundancy", "correct"),
         ("[journal]\nsync_ms = 'x'\n", "journal.sync_ms", "correct"),
-        ("[feed\n", "not a TOML file", "examples"),
-        ("a = " + 5_000 * "1", "not a TOML file", "examples"),
-        ("a = " + 5_000 * "[", "not a TOML file", "examples"),
+        ("[feed\n", "not a TOML file", "config init"),
+        ("a = " + 5_000 * "1", "not a TOML file", "config init"),
+        ("a = " + 5_000 * "[", "not a TOML file", "config init"),
     ],
 )
 def test_bad_file_fails_with_code_4_and_its_fix(tmp_path, text, told, fix):

@@ -11,7 +11,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from gpuscalp.config import FeedConfig, JournalConfig, LiveConfig
+from gpuscalp.config import EngineConfig, FeedConfig, JournalConfig, LiveConfig
 from gpuscalp.device_choice import profile_path, this_machine, write_profile
 from gpuscalp.device_profile import DeviceProfile, Point
 from gpuscalp.doctor import Diagnosis, diagnose, examine
@@ -47,10 +47,10 @@ def _no_faults(exchange: Exchange) -> Iterator[None]:
     exchange.clear_faults()
 
 
-def _feed(exchange: Exchange, **more) -> FeedConfig:
+def _live(exchange: Exchange, **more) -> LiveConfig:
     stream = exchange.urls["stream"]
     urls = {f"{route}_url": f"{stream}/{route}" for route in ("public", "market")}
-    return FeedConfig(rest_url=exchange.urls["rest"], **urls, **more)
+    return LiveConfig(feed=FeedConfig(rest_url=exchange.urls["rest"], **urls, **more))
 
 
 def _by_name(found: Diagnosis) -> dict[str, Check]:
@@ -61,7 +61,7 @@ def _by_name(found: Diagnosis) -> dict[str, Check]:
 
 def test_session_would_run_against_the_local_exchange(exchange, bundle, tmp_path):
     begin_s = time.monotonic()
-    found = diagnose(feed=_feed(exchange), journal_dir=tmp_path / "journal", model=bundle, device="cpu")
+    found = diagnose(_live(exchange), session_dir=tmp_path, model=bundle, device="cpu")
     assert time.monotonic() - begin_s < 10
     checks = _by_name(found)
     assert {name: checks[name].status for name in NETWORK} == dict.fromkeys(NETWORK, "ok")
@@ -81,7 +81,8 @@ def test_device_is_told_with_what_was_measured_for_the_model(bundle, tmp_path, m
     more = [] if machine.gpu is None else [msgspec.structs.replace(point, device="cuda", p99_us=9_000.0)]
     write_profile(profile_path(), DeviceProfile(1, "2026-11-25", machine, (point, *more)))
     for deadline_ms, late in ((5, False), (1, True)):
-        found = _by_name(diagnose(feed=None, model=bundle, offline=True, deadline_ms=deadline_ms))
+        live = LiveConfig(engine=EngineConfig(deadline_ms=deadline_ms))
+        found = _by_name(diagnose(live, model=bundle, offline=True))
         assert "cpu 2/3 ms" in found["device"].what
         assert ("will not be kept" in found["device"].what) == late
         assert found["cuda_kernels"].status in ("skip", "ok", "warn")
@@ -105,7 +106,7 @@ def test_fault_of_the_exchange_is_found_where_it_is(exchange, fault, failed, cod
     exchange.set_fault(fault)
     # Where all is silent nothing is worth waiting for.
     patience = HURRY if fault.kind in ("silent", "half_open") else PATIENCE
-    checks = _by_name(diagnose(feed=_feed(exchange), device="cpu", patience=patience))
+    checks = _by_name(diagnose(_live(exchange), device="cpu", patience=patience))
     assert {name for name in NETWORK if checks[name].status == "fail"} == failed
     codes = {checks[name].code for name in failed}
     assert codes == ({code} if failed else set())
@@ -114,20 +115,20 @@ def test_fault_of_the_exchange_is_found_where_it_is(exchange, fault, failed, cod
 
 def test_ban_is_told_with_the_time_to_wait(exchange):
     exchange.set_fault(Fault("banned", retry_after_s=40))
-    checks = _by_name(diagnose(feed=_feed(exchange, streams=("bookTicker",)), device="cpu"))
+    checks = _by_name(diagnose(_live(exchange, streams=("bookTicker",)), device="cpu"))
     assert "40 s" in (checks["rest"].fix or "")
     assert checks["clock_offset"].status == "skip"
 
 
 def test_one_silent_stream_is_a_warning_on_its_route(exchange):
     exchange.set_fault(Fault("silent", streams="*@bookTicker"))
-    checks = _by_name(diagnose(feed=_feed(exchange), device="cpu", patience=Patience(data_s=2.0)))
+    checks = _by_name(diagnose(_live(exchange), device="cpu", patience=Patience(data_s=2.0)))
     assert (checks["stream_public"].status, checks["stream_market"].status) == ("warn", "ok")
 
 
 def test_model_for_symbols_of_elsewhere_is_refused(exchange, tmp_path):
     bundle = made.write(tmp_path / "model", ("BTCUSDT", "NOSUCHUSDT"))
-    checks = _by_name(diagnose(feed=_feed(exchange, streams=("bookTicker",)), model=bundle, device="cpu"))
+    checks = _by_name(diagnose(_live(exchange, streams=("bookTicker",)), model=bundle, device="cpu"))
     assert (checks["symbols"].status, checks["symbols"].code) == ("fail", 8)
     assert "NOSUCHUSDT" in checks["symbols"].what
 
@@ -136,7 +137,7 @@ def test_model_for_symbols_of_elsewhere_is_refused(exchange, tmp_path):
 def test_tick_size_that_changed_since_the_session_began_is_told(exchange, bundle, tmp_path, names_model):
     listed = {each.symbol: each for each in open_source(seed=7).instruments}
     btc = replace(listed["BTCUSDT"], tick_size_e8=2 * listed["BTCUSDT"].tick_size_e8)
-    live = LiveConfig(feed=_feed(exchange, streams=("bookTicker",)))
+    live = _live(exchange, streams=("bookTicker",))
     create(tmp_path / "session", live, bundle, (btc, listed["ETHUSDT"]), now_ns=time.time_ns())
     path = tmp_path / "live.toml"
     urls = (f'{name} = "{getattr(live.feed, name)}"' for name in ("rest_url", "public_url", "market_url"))
@@ -150,7 +151,7 @@ def test_tick_size_that_changed_since_the_session_began_is_told(exchange, bundle
 
 
 def test_stream_on_no_route_is_told_once_with_code_4(exchange):
-    checks = _by_name(diagnose(feed=_feed(exchange, streams=("nonsense",)), device="cpu"))
+    checks = _by_name(diagnose(_live(exchange, streams=("nonsense",)), device="cpu"))
     assert (checks["stream"].status, checks["stream"].code) == ("fail", 4)
     assert checks["rest"].status == "ok"
 
@@ -159,14 +160,14 @@ def test_offline_sends_nothing(monkeypatch):
     feed = FeedConfig(rest_url="http://192.0.2.1", public_url="ws://192.0.2.1", market_url="ws://192.0.2.1")
     asked = []
     monkeypatch.setattr(socket.socket, "connect", lambda _, address: asked.append(address))
-    checks = _by_name(diagnose(feed=feed, offline=True, device="cpu"))
+    checks = _by_name(diagnose(LiveConfig(feed=feed), offline=True, device="cpu"))
     assert asked == []
     assert {checks[name].status for name in ("rest", "clock_offset", "symbols", "stream")} == {"skip"}
 
 
 def test_directory_in_use_fails_and_its_journal_is_left_alone(tmp_path):
-    with JournalWriter(tmp_path, JournalConfig(), now_ns=1):
-        checks = _by_name(diagnose(feed=None, journal_dir=tmp_path, device="cpu"))
+    with JournalWriter(tmp_path / "journal", JournalConfig(), now_ns=1):
+        checks = _by_name(diagnose(None, session_dir=tmp_path, device="cpu"))
     assert (checks["session_lock"].status, checks["session_lock"].code) == ("fail", 1)
     assert (checks["session_journal"].status, checks["session_state"].status) == ("skip", "skip")
 

@@ -6,43 +6,23 @@ from dataclasses import replace
 
 import pytest
 
+from gpuscalp.account import Account
 from gpuscalp.config import JournalConfig, RiskConfig
-from gpuscalp.doctor.session import (
-    check_journal,
-    check_lock,
-    check_state,
-    journal_folder,
-    judge_state,
-    risk_state,
-)
+from gpuscalp.doctor.session import check_journal, check_lock, check_state, judge_state
 from gpuscalp.journal import JournalWriter, RecordKind, segments_of
-from gpuscalp.live.records import StateRecord, encode
+from gpuscalp.live.records import StateRecord
+from gpuscalp.live.store import Store
 from gpuscalp.locks import Lock
 from gpuscalp.risk.gate import RiskGate, RiskState
 
 
-def _state(name):
-    risk = replace(RiskGate(RiskConfig(), start_e8=1, symbol_count=1).snapshot(), state=name)
-    return encode(StateRecord(9, "halt", risk))
-
-
-def _write(path, *, state=None, end=True, synced=True):
+def _write(path, *, end=True):
     journal = JournalWriter(path, JournalConfig(), now_ns=1)
     for number in range(4):
         journal.append(RecordKind.RAW, b"message %d" % number, recv_ns=number)
-        journal.sync() if synced else journal.flush()
-    if state is not None:
-        journal.append(RecordKind.STATE, _state(state), recv_ns=9)
-        journal.flush()
+        journal.sync()
     journal.close(now_ns=10) if end else journal.abandon()
     return segments_of(path)[-1]
-
-
-def test_folder_of_the_journal_is_found_in_the_session_or_is_it(tmp_path):
-    assert journal_folder(tmp_path) == tmp_path / "journal"
-    assert journal_folder(tmp_path / "journal") == tmp_path / "journal"
-    _write(tmp_path)
-    assert journal_folder(tmp_path) == tmp_path
 
 
 # The lock.
@@ -107,47 +87,46 @@ def test_damaged_journal_is_a_failure(tmp_path):
 
 @pytest.mark.parametrize(
     ("state", "status"),
-    [
-        (None, "ok"),
-        (RiskState.ACTIVE, "ok"),
-        (RiskState.REDUCING, "warn"),
-        (RiskState.HALTED, "warn"),
-    ],
+    [("", "ok"), (RiskState.ACTIVE, "ok"), (RiskState.REDUCING, "warn"), (RiskState.HALTED, "warn")],
 )
 def test_gate_that_was_left_closed_is_a_warning(state, status):
     check = judge_state(state)
     assert check.status == status
-    assert state is None or state.value in check.what
+    assert state in check.what
 
 
-def test_newest_state_of_the_journal_counts(tmp_path):
-    _write(tmp_path, state="active")
+def _store(session, *states):
+    store = Store(session / "state.sqlite", ["BTCUSDT"])
+    gate = RiskGate(RiskConfig(), start_e8=1, symbol_count=1).snapshot()
+    for seq, state in enumerate(states):
+        body = StateRecord(9, "halt", replace(gate, state=state))
+        store.write([(seq, RecordKind.STATE, body)], Account(1, 1))
+    return store
+
+
+def test_newest_state_of_the_session_counts_and_no_file_is_left(tmp_path):
     assert check_state(tmp_path).status == "ok"
-    _write(tmp_path, state="halted", end=False)
+    _write(tmp_path / "journal")
+    assert check_state(tmp_path).status == "skip", "the database is gone"
+    _store(tmp_path, RiskState.ACTIVE).close()
+    names = sorted(tmp_path.iterdir())
+    assert check_state(tmp_path).status == "ok"
+    _store(tmp_path, RiskState.ACTIVE, RiskState.HALTED).close()
     check = check_state(tmp_path)
     assert (check.status, check.value) == ("warn", "halted")
+    assert sorted(tmp_path.iterdir()) == names
 
 
-def test_state_is_found_before_a_torn_tail(tmp_path):
-    last = _write(tmp_path, state="reducing")
-    last.write_bytes(last.read_bytes()[:-3])
-    assert check_state(tmp_path).value == "reducing"
+def test_state_of_a_killed_session_is_read_out_of_the_log_of_its_database(tmp_path):
+    _write(tmp_path / "journal", end=False)
+    store = _store(tmp_path, RiskState.ACTIVE, RiskState.REDUCING)
+    try:
+        assert check_state(tmp_path).value == "reducing"
+    finally:
+        store.close()
 
 
-def test_search_for_the_state_ends_in_time(tmp_path):
-    _write(tmp_path)
-    times = iter(range(0, 10**12, 5 * 10**9))
-    assert check_state(tmp_path, clock=lambda: next(times)).status == "skip"
-
-
-@pytest.mark.parametrize(
-    ("body", "state"),
-    [
-        (_state("halted"), RiskState.HALTED),
-        (_state("starting"), None),
-        (b'{"state": "halted"}', None),
-        (b"no JSON", None),
-    ],
-)
-def test_state_is_read_from_the_session_s_own_records(body, state):
-    assert risk_state(body) is state
+def test_database_that_is_none_tells_nothing(tmp_path):
+    _write(tmp_path / "journal")
+    (tmp_path / "state.sqlite").write_bytes(b"no database")
+    assert check_state(tmp_path).status == "skip"

@@ -17,7 +17,6 @@ from gpuscalp.journal import JournalWriter
 from gpuscalp.live import checkpoints, runner
 from gpuscalp.live.commands import Commands
 from gpuscalp.live.control import SOCKET_FILE, ControlServer, read_status, write_status
-from gpuscalp.live.drift_watch import DriftWatch
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.health import Health
 from gpuscalp.live.monitor import Monitor
@@ -91,8 +90,7 @@ def test_what_only_looks_on_ends_no_session_and_keeps_no_answer_back(
             (runner, "write_status", full),
         ):
             monkeypatch.setattr(owner, name, error)
-        monkeypatch.setattr(DriftWatch, "comparison", lambda *_: no_memory)
-        failing = {"monitor", "log", "placement", "database", "checkpoint", "status_file", "drift"}
+        failing = {"monitor", "log", "placement", "database", "checkpoint", "status_file"}
         status = running.wait(lambda status: failing <= {*status["onlookers"]["last"]}, "every failure")
         assert status["onlookers"]["last"]["status_file"] == "OSError: [Errno 28] No space left on device"
         assert status["onlookers"]["errors"] >= len(failing)

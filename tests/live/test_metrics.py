@@ -19,6 +19,7 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.monitoring.conditions import CONDITIONS
+from gpuscalp.monitoring.expressions import Beyond
 from gpuscalp.monitoring.session_metrics import SessionCollector
 from gpuscalp.risk.gate import RULES, RiskState
 from gpuscalp.schema import E8
@@ -254,7 +255,7 @@ def test_counters_whose_rise_is_told_are_there_before_anything_has_happened(trad
     assert not ended.status["trading"]["rejects"], "what has never happened here"
     served = {name for name, _ in first}
     for condition in CONDITIONS:
-        if not condition.outside:
+        if isinstance(condition.test, Beyond):
             looked_back_on = {name for name, seconds in condition.ranges().items() if seconds}
             assert looked_back_on <= served, condition.name
 

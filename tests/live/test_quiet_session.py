@@ -37,12 +37,13 @@ def created(path: Path, model: Path, **config: Any) -> Session:
 
 
 class Stepping:
-    """Drives a session by its commands alone (``gpuscalp.live.commands.Driver``)."""
+    """Drives a session by its commands alone (``gpuscalp.live.commands.Driver``); as a source it objects to
+    nothing."""
 
     busy = stopping = False
 
     def __init__(self, session: Session, disk: ThreadPoolExecutor) -> None:
-        self.commands = Commands(session, self, disk)
+        self.commands = Commands(session, self, self, disk)  # type: ignore[arg-type]
         self._session = session
 
     def kick(self, *, force: bool = False) -> None:

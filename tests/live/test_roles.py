@@ -91,7 +91,7 @@ def test_what_was_decided_about_other_models_is_not_done() -> None:
         on_model=lambda record, now_ns: taken.append(record),
     )
     driver: Any = SimpleNamespace(stopping=False, kick=lambda force: None)
-    commands = Commands(session, driver, None)  # type: ignore[arg-type]
+    commands = Commands(session, driver, driver, None)  # type: ignore[arg-type]
     lead = session.engine.roles.lead
     session.engine.roles.take(ModelRecord("lead", B), 1, 10)
     late = commands.use(ModelRecord("lead", A, SHARP), still=lambda roles: roles.lead is lead)

@@ -1,7 +1,7 @@
 """What happens to a session's metrics, and when which alert must come of it: by hand, from the runbook.
 
 A scene gives samples every 5 s. ``None`` is a series that is not there. Both readers of the conditions are
-held to the same scenes: Prometheus itself, and the session's own.
+held to the same scenes: Prometheus itself, and the session's own, which leaves out what is Prometheus' alone.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ def test_slices_are_found_by_uuid_by_the_old_form_and_as_the_first_of_their_card
     assert _visible(nvml, None, ("0000:3B:00.0",)) == ["MIG-1111-x"]
 
 
-def test_older_library_without_mig_shows_whole_cards():
-    nvml = FakeNvml(FakeCard(A), missing=frozenset({"nvmlDeviceGetMigMode"}))
+def test_card_that_knows_nothing_of_mig_is_a_whole_one():
+    nvml = FakeNvml(FakeCard(A, refused={"nvmlDeviceGetMigMode": 3}))
     nvml.nvmlInit()
     assert _visible(nvml, None) == [A]
 

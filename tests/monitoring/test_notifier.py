@@ -304,7 +304,9 @@ def test_command_without_anybody_to_tell_is_a_matter_of_configuration(cli, monke
 def _observed(tmp_path: Any, hook: Webhook, **notify: Any) -> Any:
     config = LiveConfig(metrics=MetricsConfig(port=0), notify=NotifyConfig(**notify))
     environment = {"GPUSCALP_NOTIFY_URLS": hook.url(SECRET)}
-    return observed(tmp_path / "s7", config, dict, dict, tuple, Pulse(0), environment=environment)
+    return observed(
+        tmp_path / "s7", config, dict, dict, tuple, Pulse(0), Onlookers(), environment=environment
+    )
 
 
 def test_end_of_a_session_is_told_with_its_reason(hook, tmp_path):
@@ -387,5 +389,5 @@ def test_command_that_cannot_start_a_session_again_tells_it(hook, tmp_path, cli,
 
 def test_nothing_is_started_where_nobody_wants_anything(tmp_path):
     before = threading.active_count()
-    with observed(tmp_path, LiveConfig(), dict, dict, tuple, Pulse(0), environment={}):
+    with observed(tmp_path, LiveConfig(), dict, dict, tuple, Pulse(0), Onlookers(), environment={}):
         assert threading.active_count() == before

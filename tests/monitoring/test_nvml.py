@@ -98,11 +98,9 @@ def test_every_field_is_read_in_its_unit():
     )
 
 
-@pytest.mark.parametrize("missing", [False, True], ids=["not supported", "not in this library"])
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_question_that_is_not_answered_leaves_its_field_unknown_and_no_other(question, missing):
-    card = FakeCard(processes={11: MIB}, refused={} if missing else {question: 3})
-    nvml = FakeNvml(card, missing=frozenset({question} if missing else ()))
+def test_question_that_is_not_answered_leaves_its_field_unknown_and_no_other(question):
+    nvml = FakeNvml(FakeCard(processes={11: MIB}, refused={question: 3}))
     found, well = _read(nvml, pids=(11,)), _read(FakeNvml(FakeCard(processes={11: MIB})), pids=(11,))
     told, known = msgspec.to_builtins(found), msgspec.to_builtins(well)
     assert {name for name in known if told[name] != known[name]} == QUESTIONS[question]
@@ -213,27 +211,19 @@ def test_events_of_another_slice_are_not_ours():
         FakeNvml(FakeCard(supported_events=0)),
         FakeNvml(FakeCard(supported_events=0x2)),
         FakeNvml(FakeCard(refused={"nvmlDeviceRegisterEvents": 3})),
-        FakeNvml(FakeCard(), missing=frozenset({"nvmlEventSetCreate"})),
     ],
 )
 def test_xid_is_unknown_and_not_zero_where_events_are_not_supported(nvml):
     assert _read(nvml, listen=True).last_xid is None
 
 
-def test_older_library_without_the_newest_event_still_tells_xids():
-    nvml = FakeNvml(FakeCard(), missing=frozenset({"nvmlEventTypeGpuUnavailableError"}))
-    assert _read(nvml, listen=True).last_xid == 0
-
-
 def _names_used() -> set[str]:
-    """Return NVML's names in the sources, also those in strings."""
-    found: set[str] = set()
-    for path in PACKAGE.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute):
-                found.add(node.attr)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-                found.add(node.value)
+    found = {
+        node.attr
+        for path in PACKAGE.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
     return {name for name in found if name.startswith(("nvml", "NVML"))} - {"nvml", "nvmlReturn"}
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
-from gpuscalp.errors import ConfigError
-from gpuscalp.succession.promotion import BLOCKS_BEFORE, Evidence, Rule
+from gpuscalp.config import PromotionConfig
+from gpuscalp.succession.promotion import BLOCKS_BEFORE, Evidence, promotes
 
 RUNS, BLOCKS = 200, 700
 CONFIDENCE = 0.9
@@ -100,7 +101,8 @@ def test_promotion_needs_all_that_the_rule_names(lacks):
         figure.mean = 0.0 if lacks == name else 1e-9
         figure.log_purse = math.log(99.0 if lacks == f"{name} shown" else 101.0)
         figures.append(figure)
-    assert Rule(rows_min=500, confidence=0.99).met(499 if lacks == "rows" else 500, *figures) == (not lacks)
+    config = PromotionConfig(rows_min=500, confidence=0.99)
+    assert promotes(config, 499 if lacks == "rows" else 500, *figures) == (not lacks)
 
 
 def test_nothing_is_staked_before_the_size_of_differences_is_known():
@@ -130,9 +132,10 @@ def clear(sign: float) -> Evidence:
     ],
 )
 def test_rule_asks_for_rows_and_both_tests(rows, log_loss, score, met):
-    assert Rule(rows_min=1_000, confidence=0.99).met(rows, clear(log_loss), clear(score)) is met
+    config = PromotionConfig(rows_min=1_000, confidence=0.99)
+    assert promotes(config, rows, clear(log_loss), clear(score)) is met
 
 
 def test_a_confidence_of_one_is_refused():
-    with pytest.raises(ConfigError):
-        Rule(rows_min=1, confidence=1.0)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"confidence": 1.0}, PromotionConfig)

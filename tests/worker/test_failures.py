@@ -66,7 +66,7 @@ def test_a_fault_loses_its_own_frame_and_a_fresh_process_has_to_prove_itself(
     status = run.fleet.status()
     worker = status["workers"][0]
     assert worker["faults"] == {reason: 1}
-    assert status["lost_frames"] == status["faults"] == 1
+    assert status["lost_frames"] == 1
     assert worker["last_fault"]["reason"] == reason
     assert re.search(detail, worker["last_fault"]["detail"])
     assert abs(worker["last_fault"]["at_ns"] - time.time_ns()) < 10e9

@@ -14,7 +14,6 @@ from gpuscalp.worker import WorkerFault, WorkerSpec, shard
 from gpuscalp.worker.faults import Fault
 from gpuscalp.worker.process import environment_of
 from tests.random_ticks import instruments
-from tests.worker.rig import eager, fleet_of
 
 
 @given(st.integers(1, 600), st.integers(1, 64))
@@ -57,9 +56,3 @@ def test_a_worker_sees_its_own_gpu_alone_counted_as_the_session_counts(ours, gpu
     assert found["OMP_NUM_THREADS"] == found["NUMBA_NUM_THREADS"] == "1"
     assert found["PYTHONPATH"].split(":") == sys.path
     assert "CUDA_VISIBLE_DEVICES" not in environment_of(_spec("cpu"), {"PATH": "/bin"})
-
-
-@pytest.mark.parametrize("rows", [[(0, 3), (2, 5)], [(3, 3)], [(4, 6)], [(-1, 2)], [(4, 2)]])
-def test_rows_that_overlap_or_are_not_there_are_refused(truth, rows):
-    with pytest.raises(UsageError, match="overlap or are not there"):
-        fleet_of([_spec("cpu", rows=pair) for pair in rows], eager())
