@@ -240,7 +240,7 @@ class Runner:
     def kick(self, *, force: bool = False) -> None:
         """Give the engine its next batch, if it waits for one and one is due."""
         self._forced |= force
-        if not self.busy and self.failure is None:
+        if not (self.busy or self._commands.looking) and self.failure is None:
             force, self._forced = self._forced, False
             self.guarded(lambda: self._give(force=force))
 
