@@ -181,11 +181,12 @@ class Runner:
                 self._gpu.stop()
 
     def watch_signals(self) -> None:
-        """End the session by SIGINT and SIGTERM."""
+        """End the session by SIGINT, SIGTERM, SIGHUP (its terminal is closed), unless one is ignored."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
-                loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
 
     def stop(self, reason: str) -> None:
         """Ask for the end."""
