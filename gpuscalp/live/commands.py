@@ -76,6 +76,7 @@ class Commands:
         self._waiting: list[asyncio.Future[str]] = []  # that the engine has not been given
         self._asked: list[asyncio.Future[str]] = []
         self._changes: list[tuple[ModelRecord, asyncio.Future[int]]] = []  # that the engine has not taken
+        self._calls: set[asyncio.Task[str]] = set()  # of the venue, which may outlast the journal
 
     @property
     def waiting(self) -> bool:
@@ -108,6 +109,8 @@ class Commands:
         for future in (*futures, *(change for _, change in self._changes)):
             if not future.done():
                 future.set_exception(self._gone())
+        for call in self._calls:
+            call.cancel()
 
     async def answer(self, request: Request) -> dict[str, Any]:
         """Answer a request (``gpuscalp.live.control.Handler``).
@@ -130,7 +133,7 @@ class Commands:
             driver.stop(f"stop, by {request.by}")
             return {"command": "stop", "state": str(self._session.engine.trader.gate.state)} | flat
         if request.command in ("adopt", "close"):
-            left = await driver.take_over("adopt" if request.command == "adopt" else "close")
+            left = await self._take_over("adopt" if request.command == "adopt" else "close")
             return {
                 "command": request.command,
                 "left": left,
@@ -206,6 +209,13 @@ class Commands:
         elif not request.shadow:
             raise UsageError("a session needs a model that leads", where="gpuscalp use", fix="name one")
         return ModelRecord(role, digest, calibration, reason=request.why, by=request.by)
+
+    async def _take_over(self, rule: Rule) -> str:
+        """Return what is left, as the driver says it; given up with everything else."""
+        call = asyncio.ensure_future(self._driver.take_over(rule))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return await call
 
     async def _carry_out(self, command: Command, by: str) -> str:
         """Let the engine obey; return what came of it when it is true and on the disk."""

@@ -364,7 +364,7 @@ class Runner:
         """Let the engine come to its end, then write everything down."""
         while self.busy:
             await asyncio.sleep(_TICK_S)
-        self._commands.give_up()  # there are some only after a failure
+        self._commands.give_up()
         self.guarded(self._succession.close)
         # A checkpoint has to be noted while there is a journal; the last status must come last.
         for pool in (self._slow.pool, self._disk.pool):
