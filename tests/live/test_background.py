@@ -69,10 +69,15 @@ def test_a_session_hears_the_signals_that_whoever_began_it_has_not_ignored(
 
     async def hear() -> str:
         Runner.watch_signals(cast(Any, SimpleNamespace(stop=stopped.put_nowait)))
+        if signal.getsignal(number) is signal.SIG_IGN:
+            return ""
         signal.raise_signal(number)
-        return "" if ignored else await stopped.get()
+        return await stopped.get()
 
-    before = signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    def unheard(*_: object) -> None:
+        raise AssertionError("the session does not hear it")
+
+    before = signal.signal(number, signal.SIG_IGN if ignored else unheard)
     try:
         assert asyncio.run(hear()) == ("" if ignored else number.name)
     finally:
