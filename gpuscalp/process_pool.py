@@ -6,13 +6,14 @@ words for one that has died. Never: chooses what they do, or how many there are.
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -97,6 +98,18 @@ def stopped_as_interrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def hear_stops(stop: Callable[[str], object]) -> None:
+    """Let SIGINT, SIGTERM and SIGHUP (the terminal is closed) be heard by the running loop, by their names.
+
+    One that whoever began this process lets it ignore stays ignored. Not in the main thread none is heard.
+    """
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with suppress(ValueError, RuntimeError):  # not the main thread
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop, signal.Signals(number).name)
 
 
 def interrupt_if_stopped() -> None:

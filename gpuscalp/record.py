@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +39,7 @@ from gpuscalp.live.background import Background
 from gpuscalp.live.snapshots import Snapshots, brings_changes
 from gpuscalp.live.venue import check_reached
 from gpuscalp.logs import LogWriter
-from gpuscalp.process_pool import interrupt_if_stopped, stopped_as_interrupted
+from gpuscalp.process_pool import hear_stops, interrupt_if_stopped, stopped_as_interrupted
 from gpuscalp.progress import Progress, silent
 from gpuscalp.redaction import keep_environment
 from gpuscalp.schema import NS_PER_MS, NS_PER_S, Instrument
@@ -63,7 +62,7 @@ def record(
     seconds: float | None = None,
     told: Progress = silent,
 ) -> dict[str, Any]:
-    """Record until SIGINT or SIGTERM, for some seconds, or until the disk fails.
+    """Record until SIGINT, SIGTERM or SIGHUP, for some seconds, or until the disk fails.
 
     Parameters
     ----------
@@ -182,10 +181,7 @@ class Recording:
         opening = msgspec.json.encode({"market": self._config.venue})
         journal.append(RecordKind.SESSION, opening, recv_ns=time.time_ns())
         disk = Background("disk", self._fail)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
-                loop.add_signal_handler(number, self._stopping.set)
+        hear_stops(lambda _: self._stopping.set())
 
         def lasted_s() -> float:
             return (time.monotonic_ns() - began_ns) / NS_PER_S

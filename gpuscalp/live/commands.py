@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, final
@@ -58,13 +59,19 @@ class Commands:
     ----------
     source : of the session's inputs
     disk : where the journal is made durable
+
+    Attributes
+    ----------
+    looking : how many wait for the engine's rest: it is given nothing before they have seen what they want
     """
 
     def __init__(self, session: Session, driver: Driver, source: Source, disk: Executor) -> None:
         self._session, self._driver, self._source, self._disk = session, driver, source, disk
+        self.looking = 0
         self._waiting: list[asyncio.Future[str]] = []  # that the engine has not been given
         self._asked: list[asyncio.Future[str]] = []
         self._changes: list[tuple[ModelRecord, asyncio.Future[int]]] = []  # that the engine has not taken
+        self._calls: set[asyncio.Task[str]] = set()  # of the venue, which may outlast the journal
 
     @property
     def waiting(self) -> bool:
@@ -97,6 +104,8 @@ class Commands:
         for future in (*futures, *(change for _, change in self._changes)):
             if not future.done():
                 future.set_exception(self._gone())
+        for call in self._calls:
+            call.cancel()
 
     async def answer(self, request: Request) -> dict[str, Any]:
         """Answer a request (``gpuscalp.live.control.Handler``).
@@ -109,9 +118,8 @@ class Commands:
         """
         driver = self._driver
         if request.command == "status":
-            while driver.busy:
-                await asyncio.sleep(_LOOK_S / 2)
-            return driver.status()
+            async with self._rest():
+                return driver.status()
         if request.command == "stop":
             flat = {}
             if request.flatten:
@@ -120,7 +128,7 @@ class Commands:
             driver.stop(f"stop, by {request.by}")
             return {"command": "stop", "state": str(self._session.engine.trader.gate.state)} | flat
         if request.command in ("adopt", "close"):
-            left = await self._source.take_over("adopt" if request.command == "adopt" else "close")
+            left = await self._take_over("adopt" if request.command == "adopt" else "close")
             return {
                 "command": request.command,
                 "left": left,
@@ -183,9 +191,8 @@ class Commands:
         role: Literal["lead", "shadow"] = "shadow" if request.shadow else "lead"
         digest, calibration = "", None
         if request.back:
-            while self._driver.busy:
-                await asyncio.sleep(_LOOK_S / 2)
-            earlier = self._session.engine.roles.earlier
+            async with self._rest():
+                earlier = self._session.engine.roles.earlier
             if request.shadow or not earlier:
                 raise UsageError(
                     "no other model has led before", where=str(self._session.path), fix="name the model"
@@ -197,6 +204,13 @@ class Commands:
         elif not request.shadow:
             raise UsageError("a session needs a model that leads", where="gpuscalp use", fix="name one")
         return ModelRecord(role, digest, calibration, reason=request.why, by=request.by)
+
+    async def _take_over(self, rule: Rule) -> str:
+        """Return what is left, as the source says it; given up with everything else."""
+        call = asyncio.ensure_future(self._source.take_over(rule))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return await call
 
     async def _carry_out(self, command: Command, by: str) -> str:
         """Let the engine obey; return what came of it when it is true and on the disk."""
@@ -223,13 +237,25 @@ class Commands:
     async def _until_flat(self) -> bool:
         """Return whether every position has been closed in time."""
         deadline, engine = time.monotonic() + _FLAT_S, self._session.engine
-        while self._driver.busy or engine.flattening:
+        while engine.flattening:
             if self._driver.stopping or time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(_LOOK_S)
-        # It may have ended by a ``resume`` of somebody else.
-        positions = engine.trader.account.positions
-        return not engine.trader.open_orders and not any(each.qty_e8 for each in positions)
+        async with self._rest():
+            # It may have ended by a ``resume`` of somebody else.
+            positions = engine.trader.account.positions
+            return not engine.trader.open_orders and not any(each.qty_e8 for each in positions)
+
+    @asynccontextmanager
+    async def _rest(self) -> AsyncIterator[None]:
+        """Wait until the engine is at rest; one that does not catch up with its batches has no other."""
+        self.looking += 1
+        try:
+            while self._driver.busy:
+                await asyncio.sleep(_LOOK_S / 2)
+            yield
+        finally:
+            self.looking -= 1
 
     def _gone(self) -> NotRunningError:
         return NotRunningError("the session is ending", where=str(self._session.path))

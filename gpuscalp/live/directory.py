@@ -44,8 +44,9 @@ from gpuscalp.registry.store import note_session
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import Trader
 
-# Who asks whether the lock is held (gpuscalp.locks) may hold it, for much less than this.
+# Who asks whether the lock is held (gpuscalp.locks) may hold it, for much less than this; several may ask.
 _ASKED_S: Final = 0.05
+_TRIES: Final = 5
 # What ``create`` is still making.
 _BUNDLE_PARTIAL: Final = ".bundle.partial"
 _FILE_PARTIAL: Final = f".{SESSION_FILE}.partial"
@@ -244,13 +245,14 @@ def lead_of(path: Path) -> Path:
 def lock(path: Path) -> int:
     """Take the session's lock; it falls with the process, however that ends."""
     file = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
+    for again in reversed(range(_TRIES)):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_ASKED_S)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+            break
+        except OSError as error:
+            if again and isinstance(error, BlockingIOError):
+                time.sleep(_ASKED_S)
+                continue
         owner = os.read(file, 32).decode("ascii", "replace").strip()
         os.close(file)
         raise UsageError(
@@ -258,7 +260,7 @@ def lock(path: Path) -> int:
             where=str(path),
             value=f"process {owner}",
             fix="gpuscalp status shows it, gpuscalp stop ends it",
-        ) from None
+        )
     os.ftruncate(file, 0)
     os.write(file, b"%d\n" % os.getpid())
     return file

@@ -170,16 +170,17 @@ async def _session(
 
     with ExitStack() as around:
         # Before anybody is told anything in its name: a second start by mistake is no failure of the session.
+        # Until all is gone that goes by it: what is the next start's must not be taken for ours.
         held = lock(path)
-        refused = around.enter_context(ExitStack())
-        refused.callback(os.close, held)
+        around.callback(os.close, held)
         logs = LogWriter(config.logs)
         around.callback(logs.close)
         # A port that is taken is found before anything has begun.
         around.enter_context(observed(path, config, lambda: newest, detail, judged, pulse, onlookers))
         around.enter_context(reported(path, logs.newest))
-        refused.pop_all()  # it is the session's from here on
-        session = Session(path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated, held=held)
+        session = Session(
+            path, now_ns=time.time_ns(), clock_of=clock_of, on_progress=repeated, held=os.dup(held)
+        )
         logs.open(path)
         for note in begun.notes:
             _LOG.warning("%s", note)

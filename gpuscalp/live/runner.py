@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from gpuscalp.live.source import TIME_IS_UP, Source
 from gpuscalp.live.status import status_of
 from gpuscalp.live.succession import Succession
 from gpuscalp.logs import LogWriter
+from gpuscalp.process_pool import hear_stops
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
 
 T = TypeVar("T")
@@ -179,11 +179,8 @@ class Runner:
                 self._gpu.stop()
 
     def watch_signals(self) -> None:
-        """End the session by SIGINT and SIGTERM."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
-                loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
+        """End the session by the signals that it does not ignore."""
+        hear_stops(self.stop)
 
     def stop(self, reason: str) -> None:
         """Ask for the end."""
@@ -230,7 +227,7 @@ class Runner:
     def kick(self, *, force: bool = False) -> None:
         """Give the engine its next batch, if it waits for one and one is due."""
         self._forced |= force
-        if not self.busy and self.failure is None:
+        if not (self.busy or self._commands.looking) and self.failure is None:
             force, self._forced = self._forced, False
             self.guarded(lambda: self._give(force=force))
 
@@ -351,7 +348,7 @@ class Runner:
         """Let the engine come to its end, then write everything down."""
         while self.busy:
             await asyncio.sleep(_TICK_S)
-        self._commands.give_up()  # there are some only after a failure
+        self._commands.give_up()
         self.guarded(self._succession.close)
         # A checkpoint has to be noted while there is a journal; the last status must come last.
         for pool in (self._slow.pool, self._disk.pool):

@@ -23,7 +23,7 @@ class Driver(Protocol):
     stop_reason: str  # why the session ends; "" while it runs
 
     def watch_signals(self) -> None:
-        """End the session by SIGINT and SIGTERM: again, after somebody else has taken them."""
+        """End the session by signals: again, after somebody else has taken them."""
 
     def guarded(self, action: Callable[[], None]) -> None:
         """Do something that must succeed for the session to go on."""

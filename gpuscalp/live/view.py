@@ -7,10 +7,13 @@ rich is imported when something is drawn.
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from gpuscalp.schema import NS_PER_S
@@ -38,6 +41,9 @@ def shown(
 ) -> Iterator[Callable[[dict[str, Any]], None] | None]:
     """Yield a function that shows a status in place of the one before; None where nothing is to be shown.
 
+    It never waits: a terminal that takes nothing (Ctrl-S, a line that hangs) must not hold a session up. What
+    it cannot show yet is left out, and what went wrong with one status it raises with a later one.
+
     Parameters
     ----------
     before : called once, when the first status comes: what was on the terminal makes room
@@ -48,17 +54,33 @@ def shown(
     from rich.live import Live
 
     live = Live(auto_refresh=False, transient=True)
+    waiting: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    errors: deque[Exception] = deque(maxlen=1)
+
+    def draw() -> None:
+        while (status := waiting.get()) is not None:
+            try:
+                if not live.is_started:
+                    if before is not None:
+                        before()
+                    live.start()
+                live.update(picture(status, rows=live.console.size.height - _LINES), refresh=True)
+            except Exception as error:
+                errors.append(error)
 
     def show(status: dict[str, Any]) -> None:
-        if not live.is_started:
-            if before is not None:
-                before()
-            live.start()
-        live.update(picture(status, rows=live.console.size.height - _LINES), refresh=True)
+        if errors:
+            raise errors.pop()
+        if waiting.empty():
+            waiting.put(status)
 
+    drawing = threading.Thread(target=draw, name="terminal", daemon=True)
+    drawing.start()
     try:
         yield show
     finally:
+        waiting.put(None)
+        drawing.join()
         live.stop()
 
 

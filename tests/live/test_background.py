@@ -1,12 +1,18 @@
-"""Work in the background: what a slow disk is asked for, and what becomes of an error."""
+"""Beside a session's work: what a slow disk is asked for, what becomes of errors, what signals end it."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
 
 from gpuscalp.live.background import Background
+from gpuscalp.live.runner import Runner
 
 
 def test_a_slow_disk_is_asked_for_one_of_each_kind_at_a_time() -> None:
@@ -51,3 +57,28 @@ def test_what_fails_is_told_in_the_loops_thread_and_may_be_tried_again() -> None
     assert [(str(error), thread) for error, thread in told] == [
         ("[Errno 5] Input/output error", threading.get_ident())
     ] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_session_hears_the_signals_that_whoever_began_it_has_not_ignored(
+    number: signal.Signals, ignored: bool
+) -> None:
+    """A terminal that was closed ended it as a kill does; under nohup, or behind ``&``, it goes on."""
+    stopped: asyncio.Queue[str] = asyncio.Queue()
+
+    async def hear() -> str:
+        Runner.watch_signals(cast(Any, SimpleNamespace(stop=stopped.put_nowait)))
+        if signal.getsignal(number) is signal.SIG_IGN:
+            return ""
+        signal.raise_signal(number)
+        return await stopped.get()
+
+    def unheard(*_: object) -> None:
+        raise AssertionError("the session does not hear it")
+
+    before = signal.signal(number, signal.SIG_IGN if ignored else unheard)
+    try:
+        assert asyncio.run(hear()) == ("" if ignored else number.name)
+    finally:
+        signal.signal(number, before)

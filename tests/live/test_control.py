@@ -260,7 +260,15 @@ def test_session_that_is_long_in_starting_is_not_said_to_be_gone(
 def test_who_asks_whether_a_session_runs_refuses_no_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To ask is to hold the lock for a moment."""
-    asking = lock(tmp_path)
-    monkeypatch.setattr("gpuscalp.live.directory.time", SimpleNamespace(sleep=lambda _: os.close(asking)))
+    """To ask is to hold the lock for a moment. Two who asked refused one, which systemd does not repeat."""
+    asking, waits = [lock(tmp_path)], list[float]()
+
+    def ask_again(seconds: float) -> None:
+        os.close(asking.pop())
+        if not waits:
+            asking.append(lock(tmp_path))
+        waits.append(seconds)
+
+    monkeypatch.setattr("gpuscalp.live.directory.time", SimpleNamespace(sleep=ask_again))
     os.close(lock(tmp_path))
+    assert len(waits) == 2

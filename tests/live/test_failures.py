@@ -23,7 +23,7 @@ from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.narration import Narrator
 from gpuscalp.live.placement import Placement
 from gpuscalp.live.store import Store
-from tests.live.sessions import Running, eager_config, feed_of
+from tests.live.sessions import FRAME_MS, Running, eager_config, feed_of
 
 # Every second frame a checkpoint, and a status.
 _BUSY = SessionConfig(status_ms=100, checkpoint_s=0.1)
@@ -199,12 +199,25 @@ def test_whoever_waits_for_a_command_is_told_that_the_session_has_ended(
         running.stop().check()
 
 
-def test_a_word_that_is_no_command_is_refused_and_changes_nothing(
-    exchange: Exchange, bundle: Path, tmp_path: Path
+def test_a_word_that_is_no_command_is_refused_and_an_engine_that_does_not_catch_up_is_asked_all_the_same(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its status never came, and ``stop --flatten`` waited for its 30 s, flat or not."""
+    step = Engine.step
+
+    def slow(engine: Engine, *work: Any) -> Any:
+        time.sleep(2 * FRAME_MS / 1e3)
+        return step(engine, *work)
+
     with _session(tmp_path, exchange, bundle) as running:
         running.wait_trading()
         with pytest.raises(UsageError, match="no such command"):
             running.ask("dance")
         running.wait_trading()
-        running.stop().check()
+        monkeypatch.setattr(Engine, "step", slow)
+        answers = [running.ask("status") for _ in range(6)]
+        assert answers[-1]["batches"]["taken"] > answers[0]["batches"]["taken"]
+        assert running.ask("stop", flatten=True)["flat"]
+        assert running.join() is None
+    assert running.ended is not None
+    running.ended.check()

@@ -44,6 +44,7 @@ class Stepping:
 
     def __init__(self, session: Session, disk: ThreadPoolExecutor) -> None:
         self.commands = Commands(session, self, self, disk)  # type: ignore[arg-type]
+        self.told = asyncio.Event()
         self._session = session
 
     def kick(self, *, force: bool = False) -> None:
@@ -58,6 +59,12 @@ class Stepping:
         self.stopping = True
 
     def objection(self, command: Command) -> str:
+        return ""
+
+    async def take_over(self, rule: str) -> str:
+        """Take up what the venue tells, when it does."""
+        await self.told.wait()
+        self._session.on_command(Command.HALT, rule, 5)
         return ""
 
 
@@ -190,3 +197,23 @@ def test_stop_flatten_is_not_done_where_somebody_has_resumed(
     assert stopped == {"command": "stop", "state": "active", "flat": False}
     assert resumed["state"] == "active"
     assert driver.stopping
+
+
+def test_an_adoption_does_not_outlast_the_session(
+    model: Path, tmp_path: Path, disk: ThreadPoolExecutor
+) -> None:
+    """What the venue told it then was written into a journal that was closed: a clean stop was a failure."""
+    session = created(tmp_path / "session", model)
+
+    async def end() -> None:
+        driver = Stepping(session, disk)
+        adopting = asyncio.create_task(driver.commands.answer(Request("adopt")))
+        await asyncio.sleep(0)
+        driver.commands.give_up()
+        await asyncio.sleep(0)  # as the end waits for its disk
+        session.close(now_ns=2)
+        driver.told.set()
+        with pytest.raises(asyncio.CancelledError):
+            await adopting
+
+    asyncio.run(end())

@@ -200,6 +200,7 @@ def test_what_another_process_works_on_is_left_alone(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert cleared(retrainer, BEGUN_NS + HOUR) == "another process retrains this session"
         assert work.exists()
+    retrainer._clearing.join(60)  # while it ends no other one begins
     retrainer.poll(BEGUN_NS + HOUR + MINUTE - 1)
     assert retrainer.obstacle() == "another process retrains this session"
     retrainer.poll(BEGUN_NS + HOUR + MINUTE)

@@ -23,13 +23,14 @@ from gpuscalp.errors import ConfigError, ModelError, UsageError
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.live import directory
 from gpuscalp.live.backup import backup
+from gpuscalp.live.control import SOCKET_FILE, is_running
 from gpuscalp.live.directory import create, lock, read_about, remove_unbegun
 from gpuscalp.live.restore import restore
 from gpuscalp.live.run import run_live
 from gpuscalp.live.session import Session
 from gpuscalp.live.start import check_same
 from gpuscalp.live.way import SocketWay
-from gpuscalp.logs import Wanted, read
+from gpuscalp.logs import LogWriter, Wanted, read
 from tests.conftest import ROOT
 from tests.live.sessions import Running, eager_config, feed_of, instruments, write_eager_bundle
 
@@ -213,6 +214,22 @@ def test_start_of_a_session_that_runs_is_told_so_and_nothing_of_its_model(exchan
     os.close(held)
     with pytest.raises(ModelError, match="begun with another model"):
         _run(path, exchange, other)
+
+
+def test_session_that_ends_keeps_its_lock_until_nothing_is_left_of_it(
+    exchange, bundle, tmp_path, monkeypatch
+):
+    """Who started in that moment lost the socket to the end of the one before, and could not be stopped."""
+    path, seen, close = tmp_path / "session", list[tuple[bool, bool]](), LogWriter.close
+
+    def watched(logs: LogWriter) -> None:
+        close(logs)
+        seen.append((is_running(path), (path / SOCKET_FILE).exists()))
+
+    monkeypatch.setattr(LogWriter, "close", watched)
+    _run(path, exchange, bundle)
+    assert seen == [(True, False)]
+    assert not is_running(path)
 
 
 def test_failure_of_a_later_start_removes_nothing(exchange, bundle, tmp_path):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
-from gpuscalp.live.view import _LINES, _STAGES, picture, table
+from gpuscalp.live.view import _LINES, _STAGES, picture, shown, table
 from gpuscalp.terminal import visible
 
 # As long as the longest of the venue.
@@ -243,3 +247,34 @@ def test_the_score_is_shown_with_its_dearest_reasons() -> None:
     )
     assert "accuracy 0.123 of base 0.345  won 12%" in text
     assert "score 12.3\n" in "\n".join(_drawn(picture(_status(0), rows=6), 200)) + "\n"
+
+
+def test_a_terminal_that_takes_nothing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-S, or a line that hung, stopped the session: no message, no order, no answer to a command."""
+    goes_on, freed = threading.Event(), list[bool]()
+    monkeypatch.setattr(Live, "update", lambda *_, **__: freed.append(goes_on.wait(5)))
+    with shown(True) as show:
+        assert show is not None
+        for _ in range(3):
+            show(_status(0))
+        goes_on.set()
+    assert freed
+    assert all(freed)
+
+
+def test_what_a_terminal_fails_of_is_raised_with_a_later_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no terminal any more")
+
+    monkeypatch.setattr(Live, "update", fail)
+
+    def wait(show: Callable[[dict[str, Any]], None]) -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            show(_status(0))
+            time.sleep(0.001)
+
+    with shown(True) as show:
+        assert show is not None
+        with pytest.raises(OSError, match="no terminal"):
+            wait(show)
