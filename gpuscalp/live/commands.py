@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, final
 
 from gpuscalp.errors import NotRunningError, UsageError
+from gpuscalp.execution.reconcile import Rule
 from gpuscalp.live.control import Request
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.records import Command, ModelRecord

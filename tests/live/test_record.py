@@ -40,7 +40,8 @@ def _until(messages: int, halfway: Callable[[], object] = list) -> Progress:
     waits = [halfway]
 
     def told(done: float, total: float | None = None, note: str = "") -> None:
-        count = int(note.partition(" messages")[0].replace(",", ""))
+        number, counted, _ = note.partition(" messages")
+        count = int(number.replace(",", "")) if counted else 0  # it may tell of kernels first
         if waits and 2 * count >= messages:
             waits.pop()()
         elif count >= messages:
