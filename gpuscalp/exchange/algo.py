@@ -171,7 +171,6 @@ class AlgoDesk:
             created_ms=now_ms,
             reduce_only=algo.reduce_only or algo.close_position,
             original_type=algo.type,
-            algo_id=algo.algo_id,
             working_type=algo.working_type,
         )
         algo.actual_id = order.order_id

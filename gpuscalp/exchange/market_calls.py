@@ -15,7 +15,6 @@ from gpuscalp.exchange.rules import exchange_info, text
 
 _DEPTHS: Final = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
 _HOUR_MS: Final = 3_600_000
-_ONBOARD_MS: Final = 1_569_398_400_000
 
 
 def _ping(_: Call) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def _time(call: Call) -> dict[str, Any]:
 
 def _exchange_info(call: Call) -> dict[str, Any]:
     rules = (listing.rules for listing in call.venue.listings.values())
-    return exchange_info(rules, now_ms=call.now_ms, onboard_ms=_ONBOARD_MS)
+    return exchange_info(rules, call.now_ms)
 
 
 def depth(call: Call) -> dict[str, Any]:
