@@ -212,11 +212,6 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
         desk.tell(self.reports.told(event, self.exchange_ns()))
         self.poke()
 
-    def tell_funding(self, symbol: int, money_e8: int, at_ns: int) -> None:
-        """Note funding that was received for a symbol (negative: paid); Nautilus tells of none by itself."""
-        if self.desk is not None:
-            self.desk.tell([self.reports.funding(symbol, money_e8, at_ns, self.exchange_ns())])
-
     def _fund(self, update: Any) -> None:
         if self.funding is None or self.desk is None:
             return
@@ -229,8 +224,8 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
             parts.get("next_funding_ns", 0),
             self.desk.engine.trader.account,
         )
-        for due_ns, money_e8 in received:
-            self.tell_funding(index, money_e8, due_ns)
+        now_ns = self.exchange_ns()
+        self.desk.tell(self.reports.funding(index, money_e8, due_ns, now_ns) for due_ns, money_e8 in received)
 
     def _decision_ns(self) -> int:
         return self.exchange_ns() + self._settings.feed_ns + self._settings.compute_ns

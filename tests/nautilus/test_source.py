@@ -87,7 +87,7 @@ class Scene:
             self.ended.append(name)
         return self.knows
 
-    def send(self, request: OrderRequest, symbol: int, name: str) -> None:
+    def send(self, request: OrderRequest, name: str) -> None:
         self.sent.append(name)
 
     async def ask_executed(self, name: str, request: OrderRequest) -> int | None:
