@@ -1,7 +1,7 @@
 """The trading desk: orders placed, amended, cancelled, matched, and what their owners are told.
 
 Owns: the one way in which an order changes, from the checks over the matcher to the ledger and the user
-events. Never: reads a request's parameters (``trading``), sends to a socket, or knows a clock.
+events. Never: reads a request's parameters (``trade_calls``), sends to a socket, or knows a clock.
 
 Events of one fill: TRADE_LITE, ACCOUNT_UPDATE, ORDER_TRADE_UPDATE, in this order. Every change of an order
 is told exactly once.

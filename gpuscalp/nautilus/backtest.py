@@ -150,7 +150,6 @@ def _settings(config: BacktestConfig, feed_ns: int) -> GpuScalpStrategyConfig:
         told=True,
         feed_ns=feed_ns,
         compute_ns=median_ns(config.cost.compute),
-        reply_ns=feed_ns,
     )
 
 

@@ -6,7 +6,7 @@ events by their attributes; and never packs a tick: the decoders' own sinks do.
 There are two sources of the quality bits, because Nautilus's events carry none:
 
 * ``told``: rows of an archive, in its order, one for each event. Doubts come as events of their own
-  (``gpuscalp.nautilus.market.Doubt``), each before the event that it is about.
+  (``gpuscalp.nautilus.custom.Doubt``), each before the event that it is about.
 * found: a live feed. Missing trades show in their ids; a book is doubtful until its snapshot has come. That
   depth updates are missing Nautilus's events do not tell, because they do not name their predecessor.
 """

@@ -1,6 +1,6 @@
 """The rules of the risk gate: one table that every intent has to pass.
 
-Owns: the table, what it compares, and the arithmetic of a rule. Never: keeps state (risk.py, breakers.py), or
+Owns: the table, what it compares, and the arithmetic of a rule. Never: keeps state (gate.py, breakers.py), or
 cuts a size (sizing.py). Comparisons are written so that NaN does not pass: in doubt the gate refuses.
 
 Three scopes. A rule of scope ``all`` judges every order. ``opening`` judges those that add risk: an order
