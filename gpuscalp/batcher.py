@@ -44,6 +44,7 @@ class Batcher:
     pushed_count, batch_count, conflated_count, overload_count : since the beginning
     largest_count : most ticks that ever waited
     newest_exch_ns : largest exchange time seen
+    frame_ended : a frame has ended whose batch has not been taken
     by_hand : ticks give way only in ``relieve``; to be set
     """
 
@@ -57,7 +58,7 @@ class Batcher:
         self.newest_exch_ns = 0
         self.by_hand = False
         self._frame: int | None = None  # the open frame
-        self._frame_ended = False
+        self.frame_ended = False
         self._relief_count = config.conflate_above
         self.pushed_count = self.batch_count = self.conflated_count = self.overload_count = 0
         self.largest_count = 0
@@ -99,25 +100,20 @@ class Batcher:
             return None
         config, waited_ns = self._config, now_ns - self._oldest_ns
         full = self._count >= config.max_ticks or waited_ns >= config.max_age_ms * NS_PER_MS
-        if not (self._frame_ended or full or force):
+        if not (self.frame_ended or full or force):
             return None
         ticks = self._pending()
         self._buffers.reverse()
         self._count = 0
         self._relief_count = config.conflate_above
-        self._frame_ended = False
+        self.frame_ended = False
         self.batch_count += 1
         return ticks
 
     @property
-    def frame_ended(self) -> bool:
-        """Whether a frame has ended whose batch has not been taken."""
-        return self._frame_ended
-
-    @property
     def closes_ns(self) -> int:
         """The exchange time from which on a tick ends the open frame; 0 where none is open."""
-        if self._frame is None or self._frame_ended:
+        if self._frame is None or self.frame_ended:
             return 0
         return (self._frame + 1) * self._frame_ns + self._lateness_ns
 
@@ -139,7 +135,7 @@ class Batcher:
         if self._frame is None:
             self._frame = frame
         elif frame > self._frame:
-            self._frame, self._frame_ended = frame, True
+            self._frame, self.frame_ended = frame, True
 
     def relieve(self) -> None:
         """Let quotes, books and marks give way.

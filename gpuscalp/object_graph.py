@@ -15,6 +15,7 @@ model, the instruments).
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -236,22 +237,13 @@ def _numbers(items: list[Any]) -> list[Any] | None:
 
 def _attributes(value: Any) -> list[tuple[str, Any]]:
     """Return what an object holds, in a fixed order."""
-    found = [(name, getattr(value, name)) for name in _slots_of(type(value)) if hasattr(value, name)]
+    kind: type = type(value)
+    found = [(name, getattr(value, name)) for name in _slots_of(kind) if hasattr(value, name)]
     return found + sorted(getattr(value, "__dict__", {}).items())
 
 
-_slots_known: Final[dict[type, tuple[str, ...]]] = {}
-
-
+@functools.cache
 def _slots_of(kind: type) -> tuple[str, ...]:
-    """Return what ``_slots`` does, for each class worked out once."""
-    found = _slots_known.get(kind)
-    if found is None:
-        found = _slots_known[kind] = _slots(kind)
-    return found
-
-
-def _slots(kind: type) -> tuple[str, ...]:
     """Return the slots of a class and of those that it is made of."""
     found: list[str] = []
     for each in kind.__mro__:

@@ -71,6 +71,10 @@ class Strategy:
     cost : fees that the edge has to earn
     horizon_ms : the model's label horizon; the holding time unless ``config.hold_ms`` says otherwise
 
+    Attributes
+    ----------
+    hold_ns : the holding time
+
     Notes
     -----
     The hurdle is a whole round trip as a taker: the fee twice, and half the current spread twice (once to get
@@ -84,11 +88,7 @@ class Strategy:
         self._config = config
         least = (config.min_confidence, config.min_agreement, config.min_edge_bps)
         self._limits = np.array([*least, 2.0 * cost.taker_fee_bps])
-        self._hold_ns = (config.hold_ms if config.hold_ms is not None else horizon_ms) * NS_PER_MS
-
-    @property
-    def hold_ns(self) -> int:
-        return self._hold_ns
+        self.hold_ns = (config.hold_ms if config.hold_ms is not None else horizon_ms) * NS_PER_MS
 
     def may_act(self, signals: SignalRow) -> npt.NDArray[np.bool_]:
         """Return bool[S]: the symbols for which an intent could follow from the signal, whatever is held.
@@ -120,7 +120,7 @@ class Strategy:
             holdings.waiting,
             holdings.decided_ns,
             _NO_RESTS if holdings.rests_e8 is None else holdings.rests_e8,
-            self._hold_ns,
+            self.hold_ns,
             self._limits,
             confidence,
             cost_bps,

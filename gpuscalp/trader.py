@@ -96,6 +96,11 @@ class Trader:
     instruments : S of them, in the order of all arrays of axis S
     horizon_ms : the model's label horizon
     trained_until_ns : end of the model's training data, None if not known; to be set with every new model
+
+    Attributes
+    ----------
+    sides : int64[S]  signs of the positions
+    last_order_id : the last id that was given out; 0 before the first
     """
 
     def __init__(
@@ -132,12 +137,12 @@ class Trader:
             hold_ns=self.strategy.hold_ns,
         )
         self.trained_until_ns = trained_until_ns
-        self._side = np.zeros(count, np.int64)
+        self.sides = np.zeros(count, np.int64)
         self._decided_ns = np.zeros(count, np.int64)
         # Result so far of the round trip that is open; time of the last execution, -1 before the first.
         self._pnl_e8 = [0] * count
         self._traded_ns = [-1] * count
-        self._last_order_id = 0
+        self.last_order_id = 0
         self._now_ns = 0
 
     def step(self, market: MarketRow, signals: SignalRow, conditions: Conditions) -> StepReport:
@@ -250,19 +255,9 @@ class Trader:
         """Orders that have not ended at this moment, oldest first."""
         return {order_id: alive.order for order_id, alive in self.orders.by_id.items()}
 
-    @property
-    def last_order_id(self) -> int:
-        """The last id that was given out; 0 before the first."""
-        return self._last_order_id
-
     def resume_ids(self, last_order_id: int) -> None:
         """Go on counting orders after an id that was used before a restart."""
-        self._last_order_id = max(self._last_order_id, last_order_id)
-
-    @property
-    def sides(self) -> I64:
-        """int64[S]: signs of the positions."""
-        return self._side
+        self.last_order_id = max(self.last_order_id, last_order_id)
 
     def equity_e8(self) -> int:
         """Return the equity at the quotes of the last step, positions at their closing side."""
@@ -278,7 +273,7 @@ class Trader:
         before = position.qty_e8
         realised = self.account.apply_fill(index, fill.side * fill.qty_e8, fill.price_e8, fill.fee_e8)
         self._traded_ns[index] = fill.exec_ns
-        self._side[index] = position.side
+        self.sides[index] = position.side
         self._pnl_e8[index] += realised - fill.fee_e8
         if before and before * position.qty_e8 <= 0:
             self.gate.on_trade(self._pnl_e8[index])
@@ -296,8 +291,8 @@ class Trader:
         waiting = self.orders.waiting | (self.policy.again_ns > self._now_ns)
         if self.policy.protects:
             # What protected a position that is closed has to end before the next one begins.
-            waiting = waiting | (self.orders.guarded & (self._side == 0))
-        return Holdings(self._side, waiting, self._decided_ns, self.policy.rests_e8)
+            waiting = waiting | (self.orders.guarded & (self.sides == 0))
+        return Holdings(self.sides, waiting, self._decided_ns, self.policy.rests_e8)
 
     def _overdue(self, step: _Step) -> list[int]:
         if not len(self.orders):
@@ -311,7 +306,7 @@ class Trader:
             around = Surroundings(entry.price_e8, 0, 0, 0, step.equity_e8, 0.0, 0.0, 0.0)  # sizes: not asked
             return not self.gate.judge(self._question(step, entry, around), resting=True).accepted
 
-        return self.policy.to_cancel(self._now_ns, step.market.end_ns, self._side, unwanted)
+        return self.policy.to_cancel(self._now_ns, step.market.end_ns, self.sides, unwanted)
 
     def _enter(self, step: _Step, intent: Intent) -> None:
         """Size an entry, or what is left of one, and ask the gate."""
@@ -383,7 +378,7 @@ class Trader:
         """
         index = intent.symbol_index
         return Order(
-            order_id=self._last_order_id + 1,
+            order_id=self.last_order_id + 1,
             symbol_index=index,
             side=intent.side,
             qty_e8=self.instruments[index].at_market_e8(qty_e8),
@@ -394,7 +389,7 @@ class Trader:
         )
 
     def _open(self, order: Order) -> Order:
-        self._last_order_id = order.order_id
+        self.last_order_id = order.order_id
         self.orders.add(order)
         self.gate.on_order(self._now_ns)
         return order

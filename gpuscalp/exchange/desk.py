@@ -1,7 +1,7 @@
 """The trading desk: orders placed, amended, cancelled, matched, and what their owners are told.
 
 Owns: the one way in which an order changes, from the checks over the matcher to the ledger and the user
-events. Never: reads a request's parameters (``trading``), sends to a socket, or knows a clock.
+events. Never: reads a request's parameters (``trade_calls``), sends to a socket, or knows a clock.
 
 Events of one fill: TRADE_LITE, ACCOUNT_UPDATE, ORDER_TRADE_UPDATE, in this order. Every change of an order
 is told exactly once.
@@ -219,8 +219,7 @@ class Desk:
             user.close(order)
         rules = listing.rules
         self._tell(user, trade_lite(order, rules, now_ms, **detail))
-        named = [(order.symbol, order.position_side)]
-        self._tell(user, account_event(user.ledger, "ORDER", now_ms, named))
+        self._tell(user, account_event(user.ledger, "ORDER", now_ms, [order.symbol]))
         execution = "CALCULATED" if order.type == "LIQUIDATION" else Event.PART.wire
         self._tell_order(user, order, execution, now_ms, booking=booking, **detail)
         user.fills.append(
@@ -238,7 +237,7 @@ class Desk:
                 "commission": text(booking.fee_e8, 8),
                 "commissionAsset": rules.quote,
                 "time": now_ms,
-                "positionSide": order.position_side,
+                "positionSide": "BOTH",
                 "maker": match.maker,
                 "buyer": order.side > 0,
             }

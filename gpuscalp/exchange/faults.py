@@ -45,6 +45,7 @@ from msgspec import Meta, Struct
 
 from gpuscalp.errors import UsageError
 from gpuscalp.exchange.gateway import Reply
+from gpuscalp.exchange.limits import WEIGHT_LIMIT, banned
 from gpuscalp.exchange.refusals import ApiError
 from gpuscalp.exchange.session import Session
 from gpuscalp.schema import NS_PER_MS
@@ -258,13 +259,10 @@ def reply_of(error: ApiError) -> Reply:
 
 def refusal_of(fault: Fault, now_ms: int) -> Reply | None:
     """Return what a request gets under a fault that refuses it; None for the other kinds."""
-    wait = {"Retry-After": str(fault.retry_after_s)}
     if fault.kind == "too_many":
-        return reply_of(ApiError(-1003, 2_400, headers=wait))
+        return reply_of(ApiError(-1003, WEIGHT_LIMIT, headers={"Retry-After": str(fault.retry_after_s)}))
     if fault.kind == "banned":
-        until = now_ms + 1_000 * fault.retry_after_s
-        text = f"Way too many requests; IP banned until {until}. Please use the websocket for live updates."
-        return reply_of(ApiError(-1003, status=418, message=text, headers=wait))
+        return reply_of(banned(now_ms + 1_000 * fault.retry_after_s, now_ms))
     if fault.kind == "maintenance":
         return reply_of(ApiError(-1016, status=503, message="Service Unavailable."))
     if fault.kind == "timestamp":

@@ -93,11 +93,8 @@ class Gateway:
         try:
             endpoint = ENDPOINTS.get((request.method, request.path))
             if endpoint is None:
-                return Reply(
-                    404,
-                    b'{"code":-5000,"msg":"Path %s, Method %s is invalid"}'
-                    % (request.path.encode("ascii", "replace").replace(b'"', b""), request.method.encode()),
-                )
+                words = f"Path {request.path}, Method {request.method} is invalid"
+                raise ApiError(-5000, status=404, message=words)
             # The query wins over the body.
             pairs = parse_qsl(request.body, keep_blank_values=True)
             pairs += parse_qsl(request.query, keep_blank_values=True)

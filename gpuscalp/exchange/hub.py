@@ -5,7 +5,8 @@ Owns: the table from stream to sessions. Never: makes a payload, or decides what
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -14,29 +15,20 @@ from gpuscalp.exchange.session import Session
 _encode = msgspec.json.Encoder().encode
 
 
-class Delivery(Protocol):
-    """Stands between the hub and a session; faults do."""
-
-    def __call__(self, session: Session, stream: str, message: bytes) -> None: ...
-
-
-def deliver(session: Session, stream: str, message: bytes) -> None:  # noqa: ARG001 (a Delivery)
-    """Hand a message over as it is."""
-    session.send(message)
-
-
 class Hub:
     """Sessions by stream.
 
     Attributes
     ----------
-    deliver : how a message reaches a session
+    deliver : called with a session, a stream and a message that goes there; faults stand in its place
     """
 
     def __init__(self) -> None:
         self._listeners: dict[str, dict[Session, None]] = {}
         self.sessions: dict[Session, None] = {}
-        self.deliver: Delivery = deliver
+        self.deliver: Callable[[Session, str, bytes], None] = lambda session, _, message: session.send(
+            message
+        )
 
     def open(self, session: Session) -> None:
         """Take a new connection with the streams of its request."""

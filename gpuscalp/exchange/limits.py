@@ -52,7 +52,7 @@ class Limits:
         """
         item = self._addresses.setdefault(address, _Address())
         if now_ms < item.banned_until_ms:
-            raise _banned(item.banned_until_ms, now_ms)
+            raise banned(item.banned_until_ms, now_ms)
         used = item.weight.add(weight, _MINUTE_MS, now_ms)
         headers = {"X-MBX-USED-WEIGHT-1M": str(used)}
         if used <= self.weight_limit:
@@ -63,7 +63,7 @@ class Limits:
             item.ignored = 0
             item.banned_until_ms = now_ms + min(_BAN_MS << item.bans, _BAN_MAX_MS)
             item.bans = min(item.bans + 1, 12)
-            raise _banned(item.banned_until_ms, now_ms)
+            raise banned(item.banned_until_ms, now_ms)
         wait = (now_ms // _MINUTE_MS + 1) * _MINUTE_MS - now_ms
         headers["Retry-After"] = str(-(-wait // 1_000))
         raise ApiError(-1003, self.weight_limit, headers=headers)
@@ -102,7 +102,8 @@ class Limits:
         return rows
 
 
-def _banned(until_ms: int, now_ms: int) -> ApiError:
+def banned(until_ms: int, now_ms: int) -> ApiError:
+    """Return what an address hears that is banned up to a time."""
     text = f"Way too many requests; IP banned until {until_ms}. Please use the websocket for live updates."
     wait = str(-(-(until_ms - now_ms) // 1_000))
     return ApiError(-1003, status=418, message=text, headers={"Retry-After": wait})

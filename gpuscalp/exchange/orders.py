@@ -1,8 +1,7 @@
 """An order on the exchange and its life cycle.
 
-Owns: the order's record, and the table of what may happen to it in which state. Every change of a status in
-this package goes through ``advance``; an event that the table does not have for a state is a defect of ours
-and raises, with the order unchanged. Never: matches, checks a filter or talks to a client.
+Owns: the order's record, and where each event leads it. Every change of a status in this package goes through
+``advance``. Never: matches, checks a filter or talks to a client.
 """
 
 from __future__ import annotations
@@ -48,26 +47,15 @@ _WIRE: Final = {
     Event.PREVENT: "EXPIRED",
 }
 
-_OPEN_EVENTS: Final = {
+_OPEN: Final = frozenset({Status.NEW, Status.PARTIALLY_FILLED})
+# Where an event leads an open order; an amended one keeps its status.
+_LEADS_TO: Final = {
     Event.PART: Status.PARTIALLY_FILLED,
     Event.FULL: Status.FILLED,
     Event.CANCEL: Status.CANCELED,
     Event.EXPIRE: Status.EXPIRED,
     Event.PREVENT: Status.EXPIRED_IN_MATCH,
 }
-# An amended order keeps its status; the states that are not named are final.
-TRANSITIONS: Final[dict[Status, dict[Event, Status]]] = {
-    Status.NEW: {**_OPEN_EVENTS, Event.AMEND: Status.NEW},
-    Status.PARTIALLY_FILLED: {**_OPEN_EVENTS, Event.AMEND: Status.PARTIALLY_FILLED},
-    Status.FILLED: {},
-    Status.CANCELED: {},
-    Status.EXPIRED: {},
-    Status.EXPIRED_IN_MATCH: {},
-}
-
-
-class IllegalTransitionError(AssertionError):
-    """An event for which the table has no answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -88,16 +76,13 @@ class Order:
     price_e8: int
     qty_e8: int
     created_ms: int
-    position_side: str = "BOTH"
     reduce_only: bool = False
     close_position: bool = False
     price_match: str = "NONE"
     prevention: str = "EXPIRE_MAKER"
     good_till_ms: int = 0
     original_type: str = ""
-    algo_id: int = 0
     working_type: str = "CONTRACT_PRICE"
-    price_protect: bool = False
     status: Status = Status.NEW
     executed_e8: int = 0
     quote_e8: int = 0
@@ -115,26 +100,16 @@ class Order:
 
     @property
     def is_open(self) -> bool:
-        return bool(TRANSITIONS[self.status])
+        return self.status in _OPEN
 
     @property
     def average_e8(self) -> int:
         return divide_half_even(self.quote_e8 * E8, self.executed_e8) if self.executed_e8 else 0
 
     def advance(self, event: Event, now_ms: int) -> None:
-        """Move along the table.
-
-        Raises
-        ------
-        IllegalTransitionError
-            the state does not know the event; nothing is changed
-        """
-        status = TRANSITIONS[self.status].get(event)
-        if status is None:
-            raise IllegalTransitionError(
-                f"order {self.order_id} is {self.status}, {event} cannot happen to it"
-            )
-        self.status, self.updated_ms = status, now_ms
+        """Let an event happen to an open order."""
+        assert self.is_open, f"order {self.order_id} is {self.status}, {event} cannot happen to it"
+        self.status, self.updated_ms = _LEADS_TO.get(event, self.status), now_ms
 
     def execute(self, price_e8: int, qty_e8: int, now_ms: int) -> None:
         """Book a fill of the order itself: quantity, quote and status."""

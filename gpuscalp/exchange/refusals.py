@@ -12,14 +12,11 @@ TEXTS: Final[dict[int, str]] = {
     -1000: "An unknown error occurred while processing the request.",
     -1003: "Too many requests; current limit is %s requests per minute.",
     -1007: "Timeout waiting for response from backend server. Send status unknown; execution status unknown.",
-    -1008: "Server is currently overloaded with other requests. Please try again in a few minutes.",
     -1015: "Too many new orders; current limit is %s.",
     -1016: "This service is no longer available.",
     -1021: "Timestamp for this request is outside of the recvWindow.",
     -1022: "Signature for this request is not valid.",
-    -1100: "Illegal characters found in parameter '%s'.",
     -1102: "Mandatory parameter '%s' was not sent, was empty/null, or malformed.",
-    -1105: "Parameter '%s' was empty.",
     -1106: "Parameter '%s' sent when not required.",
     -1111: "Precision is over the maximum defined for this asset.",
     -1115: "Invalid timeInForce.",
@@ -55,14 +52,9 @@ TEXTS: Final[dict[int, str]] = {
     -4046: "No need to change margin type.",
     -4047: "Margin type cannot be changed if there exists open orders.",
     -4048: "Margin type cannot be changed if there exists position.",
-    -4059: "No need to change position side.",
     -4061: "Order's position side does not match user's setting.",
-    -4067: "Position side cannot be changed if there exists open orders.",
-    -4068: "Position side cannot be changed if there exists position.",
     -4116: "ClientOrderId is duplicated.",
     -4120: ("Order type not supported for this endpoint. Please use the Algo Order API endpoints instead."),
-    -4131: "The counterparty's best price does not meet the PERCENT_PRICE filter limit.",
-    -4161: "Leverage reduction is not supported in Isolated Margin Mode with open positions.",
     -4164: "Order's notional must be no smaller than %s (unless you choose reduce only).",
     -5021: "Due to the order could not be filled immediately, the FOK order has been rejected."
     " The order will not be recorded in the order history",
@@ -77,7 +69,7 @@ TEXTS: Final[dict[int, str]] = {
     " and smaller than 253402300799000",
 }
 
-_STATUS: Final[dict[int, int]] = {-2014: 401, -2015: 401, -1003: 429, -1015: 429, -1007: 408, -1008: 503}
+_STATUS: Final[dict[int, int]] = {-2014: 401, -2015: 401, -1003: 429, -1015: 429, -1007: 408}
 
 
 class ApiError(Exception):

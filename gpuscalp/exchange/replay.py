@@ -39,7 +39,7 @@ class Replay:
 
     Attributes
     ----------
-    ended : the source is at its end
+    started, ended : the market runs; the source is at its end
     taken : messages taken so far
     """
 
@@ -54,11 +54,7 @@ class Replay:
         self._next: SourceMessage | None = None
         self._shift_ms = self._origin_ms = self._wall_start_ms = self._ready_ms = self._first_ms = 0
         self._newest_ms = 0  # of the source
-        self._started = False
-
-    @property
-    def started(self) -> bool:
-        return self._started
+        self.started = False
 
     def prepare(self, wall_ms: int) -> None:
         """Open the source and take what lies before the start, so that books are there to be asked for.
@@ -77,11 +73,11 @@ class Replay:
     def start(self, wall_ms: int) -> None:
         """Let the market run from now on. Call ``prepare`` before."""
         self._anchor(wall_ms)
-        self._started = True
+        self.started = True
 
     def now_ms(self, wall_ms: int) -> int:
         """Return the exchange's time."""
-        if not self._started:
+        if not self.started:
             return self._origin_ms if self.recorded else wall_ms
         if self.speed is None:
             return self._venue.now_ms
@@ -89,9 +85,7 @@ class Replay:
 
     def step(self, wall_ms: int, most: int = 1_000) -> bool:
         """Take what is due, up to ``most`` messages; return whether more is due now."""
-        if self._started and self._take_until(
-            None if self.speed is None else self.now_ms(wall_ms), most=most
-        ):
+        if self.started and self._take_until(None if self.speed is None else self.now_ms(wall_ms), most=most):
             return True
         self._venue.advance(self.now_ms(wall_ms))
         return False
@@ -119,7 +113,7 @@ class Replay:
 
     def _advance(self) -> None:
         self._next = next(self._messages, None)
-        if self._next is None and self._loop and self._started:
+        if self._next is None and self._loop and self.started:
             self._shift_ms = self._venue.now_ms + _PAUSE_MS - self._first_ms
             self._messages = self._source.messages()
             self._next = next(self._messages, None)

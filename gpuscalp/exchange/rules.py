@@ -94,14 +94,14 @@ class SymbolRules:
         """Return the largest notional that a leverage allows."""
         return max((tier.cap_e8 for tier in TIERS if tier.leverage >= leverage), default=0)
 
-    def info(self, onboard_ms: int) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         """Return the symbol's entry of exchangeInfo."""
         return {
             "symbol": self.symbol,
             "pair": self.symbol,
             "contractType": "PERPETUAL",
             "deliveryDate": 4_133_404_800_000,
-            "onboardDate": onboard_ms,
+            "onboardDate": 1_569_398_400_000,
             "status": "TRADING",
             "maintMarginPercent": "2.5000",
             "requiredMarginPercent": "5.0000",
@@ -154,7 +154,7 @@ RATE_LIMITS: Final = (
 )
 
 
-def exchange_info(rules: Iterable[SymbolRules], *, now_ms: int, onboard_ms: int) -> dict[str, Any]:
+def exchange_info(rules: Iterable[SymbolRules], now_ms: int) -> dict[str, Any]:
     """Return the answer of GET /fapi/v1/exchangeInfo."""
     symbols = list(rules)
     return {
@@ -167,5 +167,5 @@ def exchange_info(rules: Iterable[SymbolRules], *, now_ms: int, onboard_ms: int)
             {"asset": quote, "marginAvailable": True, "autoAssetExchange": "-10000"}
             for quote in sorted({item.quote for item in symbols})
         ],
-        "symbols": [item.info(onboard_ms) for item in symbols],
+        "symbols": [item.info() for item in symbols],
     }

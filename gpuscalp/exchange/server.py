@@ -53,7 +53,6 @@ class ServeSpec:
     admin_token : for the control requests; None = a random one
     faults : in force from the start
     ping_s, pong_s : the venue pings so often, and closes after so long without an answer
-    weight_limit : request weight a minute of one address
     first_id : trades and book changes are numbered from there on; one that grows from start to start lets a
         client go on over a restart as it would with the venue
     """
@@ -69,7 +68,6 @@ class ServeSpec:
     seed: int = 0
     ping_s: float = 180.0
     pong_s: float = 600.0
-    weight_limit: int = 2_400
     first_id: int = 0
 
 
@@ -93,7 +91,7 @@ class ExchangeServer:
         for fault in spec.faults:
             self.faults.add(fault)
         self.venue.hub.deliver = self.faults
-        self.gateway = Gateway(self.venue, Limits(spec.weight_limit))
+        self.gateway = Gateway(self.venue, Limits())
         self.replay = Replay(self.venue, source, speed=spec.speed, recorded=spec.recorded, loop=spec.loop)
         self.admin_token = spec.admin_token or secrets.token_urlsafe(16)
         self.port = 0

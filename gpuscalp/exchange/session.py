@@ -57,6 +57,7 @@ class Session:
 
     Attributes
     ----------
+    initial : the streams that the request named
     streams : subscribed names in order, whether or not the route carries them
     combined : whether messages are wrapped with the name of their stream
     events : names of user events wanted; None = all
@@ -75,18 +76,13 @@ class Session:
         self.streams: dict[str, None] = {}
         self.events: frozenset[str] | None = None
         self._times: deque[int] = deque(maxlen=MESSAGES_PER_S)
-        self._initial = self._from_request(match[3] or "", query)
+        self.initial = self._from_request(match[3] or "", query)
 
     def carries(self, stream: str) -> bool:
         """Whether this connection delivers a stream to which it is subscribed."""
         if self.lenient:
             return True
         return route_of(stream) == (self.route or "public")
-
-    @property
-    def initial(self) -> tuple[str, ...]:
-        """The streams that the request named."""
-        return self._initial
 
     def on_text(self, data: str | bytes, now_ns: int) -> tuple[bytes, list[str], list[str]]:
         """Answer one control message.

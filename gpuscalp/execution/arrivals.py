@@ -13,7 +13,7 @@ from gpuscalp.config import PaperConfig
 from gpuscalp.errors import ExecutionError
 from gpuscalp.execution.conditional import Conditional
 from gpuscalp.execution.custody import Custody
-from gpuscalp.execution.filters import Question, Reject, SymbolRules, check
+from gpuscalp.execution.filters import Reject, SymbolRules, check
 from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.matching import Matcher
 from gpuscalp.execution.messages import OrderKind, OrderRequest, TimeInForce
@@ -76,16 +76,16 @@ class Arrivals:
     def judge_stop(self, order: WorkingOrder, at_ns: int) -> Reject:
         """Return why a new stop is refused, or NONE. What it would meet is asked when it goes off."""
         index = order.symbol_index
-        code = check(self._rules[index], self._question(order, order.trigger_e8, at_ns))
-        if code is not Reject.NONE:
-            return code
-        return self.stops.judge(order, self._custody.known_mark_e8(index, at_ns))
+        mark = self._custody.known_mark_e8(index, at_ns)
+        code = check(self._rules[index], order, price_e8=order.trigger_e8, mark_e8=mark)
+        return code if code is not Reject.NONE else self.stops.judge(order, mark)
 
     def judge(self, order: WorkingOrder, at_ns: int) -> Reject:
         """Return why a new order, or a stop that has gone off, is refused, or NONE."""
         index = order.symbol_index
         matcher = self._matchers[index]
-        code = check(self._rules[index], self._question(order, order.price_e8, at_ns))
+        mark = self._custody.known_mark_e8(index, at_ns)
+        code = check(self._rules[index], order, price_e8=order.price_e8, mark_e8=mark)
         if code is not Reject.NONE:
             return code
         if order.reduce_only and not self.most_of(order):
@@ -138,10 +138,6 @@ class Arrivals:
                 yield price, qty
         if order.left_e8:
             yield worst, order.left_e8
-
-    def _question(self, order: WorkingOrder, price_e8: int, at_ns: int) -> Question:
-        mark = self._custody.known_mark_e8(order.symbol_index, at_ns)
-        return Question(order.kind, order.side, order.qty_e8, price_e8, order.reduce_only, mark)
 
     def _affords(self, order: WorkingOrder) -> bool:
         """Whether the account can carry an order on top of everything else."""

@@ -8,14 +8,14 @@ MIN_NOTIONAL, PERCENT_PRICE).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from gpuscalp.account import notional_e8
 from gpuscalp.config import PaperConfig
-from gpuscalp.execution.messages import OrderKind
+from gpuscalp.execution.working import WorkingOrder
+from gpuscalp.orders import OrderKind
 from gpuscalp.schema import E8, Instrument
 
 
@@ -78,79 +78,36 @@ class SymbolRules:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """An order in the terms of the filters.
+def check(rules: SymbolRules, order: WorkingOrder, *, price_e8: int, mark_e8: int) -> Reject:
+    """Return the code of the first filter that an order does not meet; ``Reject.NONE`` when it meets all.
 
-    ``price_e8`` is the limit, or the trigger of a stop. ``mark_e8`` is 0 while no mark price is known: the
-    filters that need one pass the order then.
+    Parameters
+    ----------
+    price_e8 : its limit, or the trigger of a stop
+    mark_e8 : 0 while no mark price is known: the filters that need one pass the order then
     """
-
-    kind: OrderKind
-    side: int
-    qty_e8: int
-    price_e8: int
-    reduce_only: bool
-    mark_e8: int
-
-
-_Filter = Callable[[SymbolRules, Question], bool]
-
-
-def _limit(question: Question) -> bool:
-    return question.kind is OrderKind.LIMIT
-
-
-def _priced(question: Question) -> bool:
-    return question.kind is not OrderKind.MARKET
-
-
-def _too_large(rules: SymbolRules, question: Question) -> bool:
-    most = rules.max_qty_e8 if _limit(question) else rules.max_market_qty_e8
-    return 0 < most < question.qty_e8
-
-
-def _above_band(rules: SymbolRules, question: Question) -> bool:
-    cap = question.mark_e8 * rules.percent_up_e8
-    return _limit(question) and question.side > 0 and 0 < cap < question.price_e8 * E8
-
-
-def _below_band(rules: SymbolRules, question: Question) -> bool:
-    return (
-        _limit(question)
-        and question.side < 0
-        and question.price_e8 * E8 < question.mark_e8 * rules.percent_down_e8
-    )
-
-
-def _too_small(rules: SymbolRules, question: Question) -> bool:
-    price = question.price_e8 if _limit(question) else question.mark_e8
-    # Reduce-only orders are exempt: a rest that is too small to trade must still be closable.
-    return (
-        not question.reduce_only
-        and question.kind is not OrderKind.STOP_MARKET  # asked when it goes off
-        and price > 0
-        and notional_e8(price, question.qty_e8) < rules.min_notional_e8
-    )
-
-
-# In the order in which they are asked; the first that is not met gives the code.
-FILTERS: Final[tuple[tuple[Reject, _Filter], ...]] = (
-    (Reject.QTY_NOT_POSITIVE, lambda _, q: q.qty_e8 <= 0),
-    (Reject.MIN_QTY, lambda r, q: q.qty_e8 < r.min_qty_e8),
-    (Reject.MAX_QTY, _too_large),
-    (Reject.STEP, lambda r, q: q.qty_e8 % r.step_e8 != 0),
-    (Reject.PRICE_NOT_POSITIVE, lambda _, q: _priced(q) and q.price_e8 <= 0),
-    (Reject.TICK, lambda r, q: _priced(q) and q.price_e8 % r.tick_e8 != 0),
-    (Reject.PRICE_TOO_HIGH, _above_band),
-    (Reject.PRICE_TOO_LOW, _below_band),
-    (Reject.MIN_NOTIONAL, _too_small),
-)
-
-
-def check(rules: SymbolRules, question: Question) -> Reject:
-    """Return the code of the first filter that is not met; ``Reject.NONE`` when all are."""
-    for code, refuses in FILTERS:
-        if refuses(rules, question):
-            return code
+    limit, qty = order.kind is OrderKind.LIMIT, order.qty_e8
+    most = rules.max_qty_e8 if limit else rules.max_market_qty_e8
+    if qty <= 0:
+        return Reject.QTY_NOT_POSITIVE
+    if qty < rules.min_qty_e8:
+        return Reject.MIN_QTY
+    if 0 < most < qty:
+        return Reject.MAX_QTY
+    if qty % rules.step_e8:
+        return Reject.STEP
+    if order.kind is not OrderKind.MARKET:
+        if price_e8 <= 0:
+            return Reject.PRICE_NOT_POSITIVE
+        if price_e8 % rules.tick_e8:
+            return Reject.TICK
+    if limit and order.side > 0 and 0 < mark_e8 * rules.percent_up_e8 < price_e8 * E8:
+        return Reject.PRICE_TOO_HIGH
+    if limit and order.side < 0 and price_e8 * E8 < mark_e8 * rules.percent_down_e8:
+        return Reject.PRICE_TOO_LOW
+    # A rest that is too small to trade must still be closable; a stop is asked when it goes off.
+    if not order.reduce_only and order.kind is not OrderKind.STOP_MARKET:
+        valued_e8 = price_e8 if limit else mark_e8
+        if valued_e8 > 0 and notional_e8(valued_e8, qty) < rules.min_notional_e8:
+            return Reject.MIN_NOTIONAL
     return Reject.NONE

@@ -66,7 +66,7 @@ class RemoteOrder:
 
     Attributes
     ----------
-    request, sent_ns : as it was sent
+    request : as it was sent
     state : as far as it was told
     left_e8 : not filled yet, by the trades that were told
     venue_id : the exchange's number; 0 until it is known
@@ -76,7 +76,6 @@ class RemoteOrder:
     """
 
     request: OrderRequest
-    sent_ns: int
     state: OrderState
     left_e8: int
     venue_id: int = 0
@@ -94,7 +93,6 @@ class Sending:
     """What has to leave: a new order, or (``request`` is None) the end of one."""
 
     order_id: int
-    sent_ns: int
     request: OrderRequest | None
 
 
@@ -130,14 +128,14 @@ class RemoteBroker:
         self._trades: list[set[int]] = [set() for _ in range(symbol_count)]
         self._unsent: list[Sending] = []
 
-    def submit(self, request: OrderRequest, sent_ns: int) -> None:
-        self.orders[request.order_id] = RemoteOrder(request, sent_ns, OrderState.NEW, request.qty_e8)
-        self._unsent.append(Sending(request.order_id, sent_ns, request))
+    def submit(self, request: OrderRequest, sent_ns: int) -> None:  # noqa: ARG002
+        self.orders[request.order_id] = RemoteOrder(request, OrderState.NEW, request.qty_e8)
+        self._unsent.append(Sending(request.order_id, request))
 
-    def cancel(self, order_id: int, sent_ns: int) -> None:
+    def cancel(self, order_id: int, sent_ns: int) -> None:  # noqa: ARG002
         if order_id in self.orders:
             self.orders[order_id].cancelling = True
-            self._unsent.append(Sending(order_id, sent_ns, None))
+            self._unsent.append(Sending(order_id, None))
 
     def advance(self, exch_ns: int) -> Sequence[Report]:  # noqa: ARG002
         """Nothing happens by time alone: the exchange tells it."""

@@ -304,16 +304,18 @@ _decode_head: Final = msgspec.json.Decoder(forms.Head).decode
 _decode_heads: Final = msgspec.json.Decoder(list[forms.Head]).decode
 _decode_depth: Final = msgspec.json.Decoder(forms.WireDepth).decode
 _BY_STREAM: Final = {
-    "trade": _route(forms.CombinedTrade, Decoder._trade),
-    "aggTrade": _route(forms.CombinedAggTrade, Decoder._aggregate),
-    "bookTicker": _route(forms.CombinedTicker, Decoder._ticker),
-    "depth": _route(forms.CombinedDepth, Decoder._depth),
-    "markPrice": _route(forms.CombinedMark, Decoder._mark),
-    "forceOrder": _route(forms.CombinedLiquidation, Decoder._liquidation),
-    "!bookTicker": _route(forms.CombinedTickers, _of_all(Decoder._ticker)),
-    "!markPrice": _route(forms.CombinedMarks, _of_all(Decoder._mark)),
-    "!forceOrder": _route(forms.CombinedLiquidations, _of_all(Decoder._liquidation)),
-    **{f"depth{depth}": _route(forms.CombinedRaw, _partial(depth)) for depth in PARTIAL_DEPTHS},
+    "trade": _route(forms.Framed[forms.WireTrade], Decoder._trade),
+    "aggTrade": _route(forms.Framed[forms.WireAggTrade], Decoder._aggregate),
+    "bookTicker": _route(forms.Framed[forms.WireTicker], Decoder._ticker),
+    "depth": _route(forms.Framed[forms.WireDepth], Decoder._depth),
+    "markPrice": _route(forms.Framed[forms.WireMark], Decoder._mark),
+    "forceOrder": _route(forms.Framed[forms.WireLiquidation], Decoder._liquidation),
+    "!bookTicker": _route(forms.Framed[forms.WireTicker | list[forms.WireTicker]], _of_all(Decoder._ticker)),
+    "!markPrice": _route(forms.Framed[forms.WireMark | list[forms.WireMark]], _of_all(Decoder._mark)),
+    "!forceOrder": _route(
+        forms.Framed[forms.WireLiquidation | list[forms.WireLiquidation]], _of_all(Decoder._liquidation)
+    ),
+    **{f"depth{depth}": _route(forms.Framed[Raw], _partial(depth)) for depth in PARTIAL_DEPTHS},
 }
 _BY_EVENT: Final = {
     "trade": _route(forms.WireTrade, Decoder._trade),

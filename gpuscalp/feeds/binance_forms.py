@@ -1,4 +1,4 @@
-"""The venue's field names, as msgspec decodes them: one struct a message, and one a message inside its frame.
+"""The venue's field names, as msgspec decodes them: one struct a message.
 
 Owns: names, types, and which fields may be missing. Never: what a message means (``gpuscalp.feeds.binance``).
 
@@ -10,9 +10,11 @@ Source of the field names: Binance developer documentation, USD-M futures and sp
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from msgspec import Meta, Raw, Struct, field
+
+T = TypeVar("T")
 
 USD_M = 1
 
@@ -109,44 +111,10 @@ class Combined(Struct):
     data: Raw
 
 
-class CombinedRaw(Struct):
-    data: Raw
+class Framed(Struct, Generic[T]):
+    """What a combined frame holds, without the name of its stream."""
 
-
-class CombinedTrade(Struct):
-    data: WireTrade
-
-
-class CombinedAggTrade(Struct):
-    data: WireAggTrade
-
-
-class CombinedTicker(Struct):
-    data: WireTicker
-
-
-class CombinedDepth(Struct):
-    data: WireDepth
-
-
-class CombinedMark(Struct):
-    data: WireMark
-
-
-class CombinedLiquidation(Struct):
-    data: WireLiquidation
-
-
-class CombinedTickers(Struct):
-    data: WireTicker | list[WireTicker]
-
-
-class CombinedMarks(Struct):
-    data: WireMark | list[WireMark]
-
-
-class CombinedLiquidations(Struct):
-    data: WireLiquidation | list[WireLiquidation]
+    data: T
 
 
 class Head(Struct):

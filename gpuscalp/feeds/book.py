@@ -188,13 +188,11 @@ class LocalBook:
         levels : int64[L, 2]             price and quantity × 1e8; from ``start`` on the bids, then the asks.
                                          What has to wait is copied: the array is the caller's again
         """
-        newest = self._ids.newest
         link = self._ids.on_id(last_id)
         if link is not _NEXT:
             repeated = link is Link.DUPLICATE and first_id == self._first_id
             return BookEvent.DUPLICATE if repeated else BookEvent.LATE
-        if self._ids.outvoted:
-            newest = self._ids.before
+        newest = self._ids.before
         gap = newest is not None and previous_id != newest
         if newest is not None and gap:
             self.missing = (newest + 1, previous_id)
@@ -221,13 +219,11 @@ class LocalBook:
         Returns TOP or APPLIED (nothing among the levels is another), GAP (messages before this one are
         missing: what happened between is unknown), DUPLICATE or LATE.
         """
-        newest = self._ids.newest
         link = self._ids.on_id(last_id)
         if link is not _NEXT:
             repeated = link is Link.DUPLICATE and first_id == self._first_id
             return BookEvent.DUPLICATE if repeated else BookEvent.LATE
-        if self._ids.outvoted:
-            newest = self._ids.before
+        newest = self._ids.before
         self._first_id = first_id
         self._state, self._join_id = BookState.SYNCED, None
         before = self._top.tobytes()

@@ -43,23 +43,21 @@ class Ascent:
 
     Attributes
     ----------
-    newest, before : the last two ids taken; None before the first
-    outvoted : whether the id taken last replaced a wrong one
+    newest, before : the last two ids taken, without one that was outvoted; None before the first
     """
 
-    __slots__ = ("_late_count", "_late_id", "before", "newest", "outvoted")
+    __slots__ = ("_late_count", "_late_id", "before", "newest")
 
     def __init__(self) -> None:
         self.newest: int | None = None
         self.before: int | None = None
-        self.outvoted = False
         self._late_count = self._late_id = 0
 
     def on_id(self, number: int) -> Link:
         """Take the id of one message: NEXT, DUPLICATE (equal to the newest) or LATE."""
         newest = self.newest
         if newest is None or number > newest:
-            self.before, self.newest, self.outvoted = newest, number, False
+            self.before, self.newest = newest, number
             self._late_count = 0
             return _NEXT
         if number == newest:
@@ -72,7 +70,7 @@ class Ascent:
         self._late_count += 1
         if self._late_count < _OUTVOTED:
             return Link.LATE
-        self.newest, self.outvoted, self._late_count = number, True, 0
+        self.newest, self._late_count = number, 0
         return Link.NEXT
 
 

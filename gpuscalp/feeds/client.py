@@ -54,12 +54,10 @@ class ConnectionStatus:
 
     number: int
     route: str
-    url: str
     state: str
     age_s: float
     streams: int
     silent: tuple[str, ...]
-    opens: int
     cuts: int
     reason: str
 
@@ -148,12 +146,10 @@ class FeedClient:
             ConnectionStatus(
                 connection.number,
                 slot.endpoint.route,
-                connection.url,
                 connection.state.value,
                 (now_ns - connection.opened_ns) / NS_PER_S if connection.opened_ns else 0.0,
                 len(connection.streams),
                 silent.get(connection.number, ()),
-                connection.open_count,
                 connection.cut_count,
                 connection.reason,
             )

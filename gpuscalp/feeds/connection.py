@@ -94,7 +94,7 @@ class Connection:
     state : State
     opened_ns : when the present socket opened; 0 where there is none
     failures : in a row, since it was last stable
-    open_count, cut_count : since the beginning
+    cut_count : how often an open socket was lost
     reason : why it was last closed
     """
 
@@ -114,7 +114,7 @@ class Connection:
         self.number, self.url, self.streams = number, url, tuple(streams)
         self.state = State.WAITING
         self.opened_ns = 0
-        self.failures = self.open_count = self.cut_count = 0
+        self.failures = self.cut_count = 0
         self.reason = ""
         self._config, self._jitter = config, jitter
         self._due_ns = now_ns  # of the next Open, or of the time-out of the present state
@@ -165,7 +165,6 @@ class Connection:
         if self.state is not State.OPENING or self._closing:
             return
         self.state = State.SUBSCRIBING
-        self.open_count += 1
         self.opened_ns = self._heard_ns = now_ns
         self._due_ns = NEVER
         self._sent_ns.clear()

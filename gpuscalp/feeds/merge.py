@@ -194,11 +194,6 @@ class Merge:
                 due_ns = min(due_ns, waiting[0].since_ns + JOIN_MAX_NS)
         return due_ns
 
-    def has_joined(self, number: int, key: Hashable) -> bool:
-        """Whether a connection's messages of a stream are taken as they come."""
-        flow = self._flows.get(key)
-        return flow is not None and number in flow.joined
-
     def joined(self, number: int, belongs: Callable[[Hashable], bool]) -> bool:
         """Whether a connection has joined every stream, of those that belong to it, that anybody else
         delivers: then it can take their place."""

@@ -5,7 +5,6 @@ Owns: the wiring, and the end of the recording. The files are those of ``gpuscal
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
@@ -151,7 +150,6 @@ def _settings(config: BacktestConfig, feed_ns: int) -> GpuScalpStrategyConfig:
         told=True,
         feed_ns=feed_ns,
         compute_ns=median_ns(config.cost.compute),
-        reply_ns=feed_ns,
     )
 
 
@@ -280,16 +278,12 @@ def _check_books(archive: Archive, venue: str, symbols: Sequence[str], book: Boo
 
 def _perpetuals(archive: Archive, instruments: Sequence[Instrument], config: BacktestConfig) -> list[Any]:
     """Return Nautilus's instruments, with digits for all that was recorded, and our fees."""
-    made = []
-    for each in instruments:
-        parts = archive.manifest.select(each.venue, (each.symbol,))
-        made.append(
-            to_nautilus(
-                each,
-                price_unit_e8=math.gcd(*(part.price_gcd_e8 for part in parts)),
-                qty_unit_e8=math.gcd(*(part.qty_gcd_e8 for part in parts)),
-                maker_fee_bps=config.cost.maker_fee_bps,
-                taker_fee_bps=config.cost.taker_fee_bps,
-            )
+    return [
+        to_nautilus(
+            each,
+            archive.manifest.select(each.venue, (each.symbol,)),
+            maker_fee_bps=config.cost.maker_fee_bps,
+            taker_fee_bps=config.cost.taker_fee_bps,
         )
-    return made
+        for each in instruments
+    ]

@@ -6,7 +6,6 @@ symbol share an instant: Nautilus finds what it is asked for by the times in the
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -61,14 +60,7 @@ def export_catalog(
     perpetuals = []
     for each in instruments:
         parts = archive.manifest.select(venue, (each.symbol,))
-        perpetuals.append(
-            to_nautilus(
-                each,
-                price_unit_e8=math.gcd(*(part.price_gcd_e8 for part in parts)),
-                qty_unit_e8=math.gcd(*(part.qty_gcd_e8 for part in parts)),
-                ts_ns=min(part.first_recv_ns for part in parts),
-            )
-        )
+        perpetuals.append(to_nautilus(each, parts, ts_ns=min(part.first_recv_ns for part in parts)))
     catalog = open_catalog(out, new=True)
     catalog.write_data(perpetuals)
     (out / FOLDER).mkdir()

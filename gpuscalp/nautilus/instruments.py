@@ -5,6 +5,8 @@ Owns: which field means which. What Nautilus has no field for stands in ``info``
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from nautilus_trader.model.instruments import CryptoPerpetual
 from nautilus_trader.model.objects import FIXED_PRECISION, Currency, Money, Price, Quantity
 
 from gpuscalp.archive.instruments import max_market_qty_e8
+from gpuscalp.archive.manifest import Part
 from gpuscalp.errors import UsageError
 from gpuscalp.nautilus.names import instrument_name, symbol_and_venue
 from gpuscalp.schema import E8, Instrument, decimal_places
@@ -34,9 +37,8 @@ def quantity_of(qty_e8: int, places: int) -> Any:
 
 def to_nautilus(
     instrument: Instrument,
+    recorded: Sequence[Part] = (),
     *,
-    price_unit_e8: int = 0,
-    qty_unit_e8: int = 0,
     maker_fee_bps: float = 0.0,
     taker_fee_bps: float = 0.0,
     ts_ns: int = 0,
@@ -46,18 +48,16 @@ def to_nautilus(
     Parameters
     ----------
     instrument : ours
-    price_unit_e8, qty_unit_e8 : what all recorded prices and quantities are multiples of. Where they are
-        finer than the instrument's own their digits count: Nautilus refuses data with more than it was told
+    recorded : parts of an archive. Where their prices or quantities are finer than the instrument says, their
+        digits count: Nautilus refuses data with more than it was told
     maker_fee_bps, taker_fee_bps : of the account that trades it
     ts_ns : its date
     """
     base, quote = _currencies(instrument.symbol)
-    price_places = max(
-        decimal_places(instrument.tick_size_e8), decimal_places(price_unit_e8) if price_unit_e8 else 0
+    price_places = decimal_places(
+        math.gcd(instrument.tick_size_e8, *(part.price_gcd_e8 for part in recorded))
     )
-    qty_places = max(
-        decimal_places(instrument.step_size_e8), decimal_places(qty_unit_e8) if qty_unit_e8 else 0
-    )
+    qty_places = decimal_places(math.gcd(instrument.step_size_e8, *(part.qty_gcd_e8 for part in recorded)))
     min_qty, min_notional = instrument.min_qty_e8, instrument.min_notional_e8
     return CryptoPerpetual(
         instrument_id=InstrumentId.from_str(instrument_name(instrument.venue, instrument.symbol)),

@@ -17,8 +17,9 @@ from nautilus_trader.model.identifiers import ClientId, ClientOrderId
 from nautilus_trader.model.objects import FIXED_PRECISION, Currency
 from nautilus_trader.trading.strategy import Strategy
 
+from gpuscalp.execution.messages import OrderRequest
 from gpuscalp.nautilus.instruments import RAW_PER_E8
-from gpuscalp.nautilus.orders import Asked, order_of
+from gpuscalp.nautilus.orders import order_of
 from gpuscalp.nautilus.rows import EventRows
 from gpuscalp.schema import BOOK_LEVELS, NS_PER_MS, Instrument, TickKind
 
@@ -98,9 +99,10 @@ class Link(Strategy):  # type: ignore[misc]
     def on_order_event(self, event: Any) -> None:
         self._hearer.on_order_event(event)
 
-    def send(self, asked: Asked, symbol: int, name: str) -> None:
+    def send(self, asked: OrderRequest, name: str) -> None:
         """Submit an order under a name that the exchange will know it by."""
-        self.submit_order(order_of(self.order_factory, asked, self._found[symbol], ClientOrderId(name)))
+        instrument = self._found[asked.symbol_index]
+        self.submit_order(order_of(self.order_factory, asked, instrument, ClientOrderId(name)))
 
     def end(self, name: str) -> bool:
         """Ask for the end of an order; False where Nautilus would not ask the exchange.

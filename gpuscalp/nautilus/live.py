@@ -195,7 +195,7 @@ class NautilusSource:
                 continue
             name = client_id(self._session.about.session_id, sending.order_id)
             self._looks.sent(sending.order_id)
-            self._link.send(sending.request, sending.request.symbol_index, name)
+            self._link.send(sending.request, name)
 
     def objection(self, command: Command) -> str:
         difference = self._looks.difference

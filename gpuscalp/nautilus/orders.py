@@ -5,12 +5,13 @@ Owns: which kind, time in force and price become what. Never: submits.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from nautilus_trader.model.enums import OrderSide, TimeInForce, TriggerType
 
+from gpuscalp.execution.messages import OrderRequest
 from gpuscalp.nautilus.instruments import price_of, quantity_of
-from gpuscalp.orders import OrderKind
+from gpuscalp.orders import Order, OrderKind
 from gpuscalp.orders import TimeInForce as Force
 
 _FORCES: Final = {
@@ -21,26 +22,9 @@ _FORCES: Final = {
 }
 
 
-class Asked(Protocol):
-    """What an order of the trader and a request to a broker have in common."""
-
-    @property
-    def side(self) -> int: ...
-    @property
-    def qty_e8(self) -> int: ...
-    @property
-    def kind(self) -> OrderKind: ...
-    @property
-    def time_in_force(self) -> Force: ...
-    @property
-    def price_e8(self) -> int: ...
-    @property
-    def reduce_only(self) -> bool: ...
-
-
 def order_of(
     factory: Any,
-    asked: Asked,
+    asked: Order | OrderRequest,
     instrument: Any,
     client_order_id: Any,
     *,

@@ -6,7 +6,7 @@ events by their attributes; and never packs a tick: the decoders' own sinks do.
 There are two sources of the quality bits, because Nautilus's events carry none:
 
 * ``told``: rows of an archive, in its order, one for each event. Doubts come as events of their own
-  (``gpuscalp.nautilus.market.Doubt``), each before the event that it is about.
+  (``gpuscalp.nautilus.custom.Doubt``), each before the event that it is about.
 * found: a live feed. Missing trades show in their ids; a book is doubtful until its snapshot has come. That
   depth updates are missing Nautilus's events do not tell, because they do not name their predecessor.
 """
@@ -56,7 +56,6 @@ class EventRows:
     Attributes
     ----------
     best : bid and ask price × 1e8 of each symbol, 0 until known
-    mark_e8 : newest mark price × 1e8 of each symbol, 0 until known
     """
 
     def __init__(
@@ -75,16 +74,15 @@ class EventRows:
         self._doubts = [0] * len(self._names)
         self._marks: _Marks | None = None
         self.best: list[tuple[int, int]] = [(0, 0)] * len(self._names)
-        self.mark_e8 = [0] * len(self._names)
 
     def doubt(self, symbol: int, bits: int) -> None:
         """Take the quality bits of the next event of a symbol that makes a row."""
-        self._flush_marks()
+        self.end_marks()
         self._doubts[symbol] = bits
 
     def trade(self, symbol: int, tick: Any) -> None:
         """Take a TradeTick."""
-        self._flush_marks()
+        self.end_marks()
         unit = self._raw_per_e8
         price_e8, qty_e8 = _e8(tick.price.raw, unit), _e8(tick.size.raw, unit)
         side = 1 if int(tick.aggressor_side) == _BUY else -1
@@ -97,7 +95,7 @@ class EventRows:
 
     def quote(self, symbol: int, tick: Any) -> None:
         """Take a QuoteTick."""
-        self._flush_marks()
+        self.end_marks()
         unit = self._raw_per_e8
         bid, ask = _e8(tick.bid_price.raw, unit), _e8(tick.ask_price.raw, unit)
         bid_qty, ask_qty = _e8(tick.bid_size.raw, unit), _e8(tick.ask_size.raw, unit)
@@ -114,7 +112,7 @@ class EventRows:
 
     def deltas(self, symbol: int, event: Any) -> None:
         """Take OrderBookDeltas: one change of the book, or a snapshot that begins with a clear."""
-        self._flush_marks()
+        self.end_marks()
         bids, asks, cleared = self._levels(event.deltas)
         recv_ns, exch_ns, sequence = event.ts_init, self._exact(event.ts_event), event.sequence
         if self._told:
@@ -131,7 +129,7 @@ class EventRows:
 
     def best_levels(self, symbol: int, event: Any) -> None:
         """Take OrderBookDeltas of a partial book's stream: the best levels whole, each time."""
-        self._flush_marks()
+        self.end_marks()
         bids, asks, _ = self._levels(event.deltas)
         # Nautilus drops the id of the message before, so that a lost one shows nowhere.
         ids = event.sequence, event.sequence, 0
@@ -161,7 +159,7 @@ class EventRows:
         """
         marks = self._marks
         if marks is None or (marks.symbol, marks.exch_ns, marks.recv_ns) != (symbol, exch_ns, recv_ns):
-            self._flush_marks()
+            self.end_marks()
             marks = self._marks = _Marks(symbol, exch_ns, recv_ns, {})
         marks.parts[name] = value
 
@@ -172,7 +170,22 @@ class EventRows:
 
     def end_marks(self) -> None:
         """Note that the last part of a mark price has come."""
-        self._flush_marks()
+        marks, self._marks = self._marks, None
+        if marks is None:
+            return
+        symbol, parts = marks.symbol, marks.parts
+        mark = MarkPrice(
+            self._names[symbol],
+            marks.exch_ns,
+            parts.get("mark_price_e8", 0),
+            parts.get("index_price_e8", 0),
+            parts.get("funding_rate_e8", 0),
+            parts.get("next_funding_ns", 0),
+        )
+        if self._told:
+            self._sinks[symbol].mark(marks.recv_ns, marks.exch_ns, self._doubt(symbol), mark)
+        else:
+            self._markets[symbol].on_mark(marks.recv_ns, mark)
 
     def unsynced(self) -> tuple[int, ...]:
         """Return the indices of symbols whose book is not whole; none where doubts are told."""
@@ -230,25 +243,6 @@ class EventRows:
         if bid and ask:
             self.best[symbol] = bid, ask
         self._sinks[symbol].book(recv_ns, exch_ns, self._doubt(symbol), before + 1, book)
-
-    def _flush_marks(self) -> None:
-        marks, self._marks = self._marks, None
-        if marks is None:
-            return
-        symbol, parts = marks.symbol, marks.parts
-        mark = MarkPrice(
-            self._names[symbol],
-            marks.exch_ns,
-            parts.get("mark_price_e8", 0),
-            parts.get("index_price_e8", 0),
-            parts.get("funding_rate_e8", 0),
-            parts.get("next_funding_ns", 0),
-        )
-        self.mark_e8[symbol] = mark.mark_price_e8 or self.mark_e8[symbol]
-        if self._told:
-            self._sinks[symbol].mark(marks.recv_ns, marks.exch_ns, self._doubt(symbol), mark)
-        else:
-            self._markets[symbol].on_mark(marks.recv_ns, mark)
 
 
 def _whole_book() -> LocalBook:

@@ -6,14 +6,10 @@ engine does, the very one of ``gpuscalp live``.
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from nautilus_trader.common.component import LiveClock
 from nautilus_trader.config import StrategyConfig
 from nautilus_trader.model.data import DataType
 from nautilus_trader.model.enums import BookType, TimeInForce
@@ -38,7 +34,6 @@ from gpuscalp.orders import Order
 # So many rows wait at most for the one that ends their frame.
 _ROWS_MAX: Final = 512
 _BINANCE: Final = "BINANCE"
-_TIMER: Final = "poll"
 
 
 class Witness(Protocol):
@@ -61,10 +56,8 @@ class GpuScalpStrategyConfig(StrategyConfig, frozen=True):  # type: ignore[misc,
     venue : of an archive, as the bundle names it; None: the bundle's
     session_id : goes into the ids of the orders; a session that goes on keeps it, another one has another
     told : the market comes from an archive, and its doubts are told (gpuscalp.nautilus.rows)
-    feed_ns : how much later than Nautilus's clock the exchange's events are here; 0 in a live session
+    feed_ns : how much later than Nautilus's clock events and reports are here; 0 in a live session
     compute_ns : from hearing to sending, where no clock runs meanwhile; 0 in a live session
-    reply_ns : how much later than they happen reports are known; 0 in a live session
-    poll_ms : how often the desk is asked without an event; 0: never, as in a backtest
     """
 
     model: str = ""
@@ -74,8 +67,6 @@ class GpuScalpStrategyConfig(StrategyConfig, frozen=True):  # type: ignore[misc,
     told: bool = False
     feed_ns: int = 0
     compute_ns: int = 0
-    reply_ns: int = 0
-    poll_ms: int = 0
 
 
 class GpuScalpStrategy(Strategy):  # type: ignore[misc]
@@ -90,7 +81,6 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
     Attributes
     ----------
     desk, rows, reports : the parts, to be read; the last two from the start on
-    exchange_ns : tells the exchange's time; by default Nautilus's clock
     funding : pays funding in a backtest; None where the exchange does
     ended : the recording has ended, and nothing is decided any more
     """
@@ -100,17 +90,12 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
     ) -> None:
         super().__init__(config)
         self.desk = desk
-        self.exchange_ns: Callable[[], int] = self.clock_ns
         self.funding: Funding | None = None
         self.ended = False
         self._settings = config
         self._witness = witness
         self._busy = False
         self._closes_ns = 0
-
-    def clock_ns(self) -> int:
-        now_ns: int = self.clock.timestamp_ns()
-        return now_ns
 
     def on_start(self) -> None:
         config = self._settings
@@ -132,15 +117,9 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
             [str(name) for name in self._ids],
             precision=FIXED_PRECISION,
             best=self.rows.best,
-            delay_ns=config.reply_ns,
+            delay_ns=config.feed_ns,
         )
         self._subscribe()
-        if config.poll_ms:
-            self._poll(config.poll_ms)
-
-    def on_stop(self) -> None:
-        if _TIMER in self.clock.timer_names:
-            self.clock.cancel_timer(_TIMER)
 
     def poke(self) -> None:
         """Hand the desk what has come, let the engine decide where something is due, and send its orders."""
@@ -149,7 +128,7 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
             return
         self._busy = True
         try:
-            now_ns = self.exchange_ns() + self._settings.feed_ns
+            now_ns = self.clock.timestamp_ns() + self._settings.feed_ns
             desk.unsynced = self.rows.unsynced()
             desk.push(self.rows.take(), now_ns)
             while (work := desk.take(now_ns)) is not None:
@@ -209,13 +188,8 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
         desk = self.desk
         if desk is None:
             return
-        desk.tell(self.reports.told(event, self.exchange_ns()))
+        desk.tell(self.reports.told(event, self.clock.timestamp_ns()))
         self.poke()
-
-    def tell_funding(self, symbol: int, money_e8: int, at_ns: int) -> None:
-        """Note funding that was received for a symbol (negative: paid); Nautilus tells of none by itself."""
-        if self.desk is not None:
-            self.desk.tell([self.reports.funding(symbol, money_e8, at_ns, self.exchange_ns())])
 
     def _fund(self, update: Any) -> None:
         if self.funding is None or self.desk is None:
@@ -229,11 +203,12 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
             parts.get("next_funding_ns", 0),
             self.desk.engine.trader.account,
         )
-        for due_ns, money_e8 in received:
-            self.tell_funding(index, money_e8, due_ns)
+        now_ns = self.clock.timestamp_ns()
+        self.desk.tell(self.reports.funding(index, money_e8, due_ns, now_ns) for due_ns, money_e8 in received)
 
     def _decision_ns(self) -> int:
-        return self.exchange_ns() + self._settings.feed_ns + self._settings.compute_ns
+        now_ns: int = self.clock.timestamp_ns()
+        return now_ns + self._settings.feed_ns + self._settings.compute_ns
 
     def _turn(self, exch_ns: int) -> None:
         """Go to the desk where a row ends a frame, or enough have come."""
@@ -244,19 +219,6 @@ class GpuScalpStrategy(Strategy):  # type: ignore[misc]
         index = self._index[update.instrument_id]
         for name, value in parts.items():
             self.rows.mark_part(index, name, int(value.scaleb(8)), update.ts_event, update.ts_init)
-
-    def _poll(self, every_ms: int) -> None:
-        """Have the desk asked now and then. A live clock rings in a thread of its own; the loop asks."""
-        poke: Callable[[], object] = self.poke
-        if isinstance(self.clock, LiveClock):
-            poke = partial(asyncio.get_running_loop().call_soon_threadsafe, self.poke)
-        self.clock.set_timer_ns(
-            _TIMER,
-            interval_ns=every_ms * 1_000_000,
-            start_time_ns=0,
-            stop_time_ns=0,
-            callback=lambda _event: poke(),
-        )
 
     def _make_desk(self) -> Desk:
         from gpuscalp.bundle import load_bundle, read_contract

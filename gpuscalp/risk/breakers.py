@@ -1,7 +1,7 @@
 """What counts and cools down: orders per time, losses in a row, volatility by symbol.
 
 Owns: the counts, when a pause ends, and how often a pause may end by itself. Never: knows a clock (times are
-arguments), refuses, or changes the state of the gate: risk.py asks and decides.
+arguments), refuses, or changes the state of the gate: gate.py asks and decides.
 
 A pause ends by itself at most ``trips_max`` times in a day (UTC). The next trip of that day latches: losses
 in a row close the gate, a symbol stays paused, and only re-arming by hand ends it.

@@ -1,6 +1,6 @@
 """The rules of the risk gate: one table that every intent has to pass.
 
-Owns: the table, what it compares, and the arithmetic of a rule. Never: keeps state (risk.py, breakers.py), or
+Owns: the table, what it compares, and the arithmetic of a rule. Never: keeps state (gate.py, breakers.py), or
 cuts a size (sizing.py). Comparisons are written so that NaN does not pass: in doubt the gate refuses.
 
 Three scopes. A rule of scope ``all`` judges every order. ``opening`` judges those that add risk: an order
@@ -17,11 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 from gpuscalp.config import OFF, RiskConfig
 from gpuscalp.orders import Verdict
 from gpuscalp.schema import E8
+
+if TYPE_CHECKING:
+    from gpuscalp.risk.gate import RiskGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +83,6 @@ class Question:
     probability_error: float
     confidence: float
     agreement: float
-
-
-class Gate(Protocol):
-    """What rules read of the gate; see RiskGate."""
-
-    @property
-    def config(self) -> RiskConfig: ...
-    @property
-    def halted(self) -> bool: ...
-    @property
-    def closed(self) -> bool: ...
-    @property
-    def daily_loss_usdt(self) -> float: ...
-    @property
-    def drawdown_pct(self) -> float: ...
-    @property
-    def cool_down_ms(self) -> float: ...
-    @property
-    def orders_per_s(self) -> int: ...
-    @property
-    def orders_per_minute(self) -> int: ...
-    @property
-    def entries_per_s_max(self) -> float: ...
-    @property
-    def entries_per_minute_max(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +209,7 @@ class _Scene:
     """What the names in the table refer to."""
 
     config: RiskConfig
-    gate: Gate
+    gate: RiskGate
     question: Question
 
 
@@ -246,7 +224,7 @@ _COMPILED: Final = tuple((rule, _getter(rule.limit), _getter(rule.value)) for ru
 _RESTING: Final = tuple(row for row in _COMPILED if row[0].code in WHILE_RESTING)
 
 
-def judge(gate: Gate, question: Question, *, resting: bool = False) -> Verdict:
+def judge(gate: RiskGate, question: Question, *, resting: bool = False) -> Verdict:
     """Return the verdict on one sized intent: refused by the first rule in force that is not met.
 
     Parameters

@@ -35,7 +35,6 @@ def test_ascent_takes_a_rising_stream_whole(ids: list[int]) -> None:
     for number in sorted(set(ids)):
         assert ascent.on_id(number) is Link.NEXT
         assert ascent.on_id(number) is Link.DUPLICATE
-        assert not ascent.outvoted
 
 
 def test_ascent_outvotes_one_wrong_id() -> None:
@@ -43,7 +42,7 @@ def test_ascent_outvotes_one_wrong_id() -> None:
     ascent = Ascent()
     links = [ascent.on_id(number) for number in (10, 12, 999, 14, 15, 16, 17)]
     assert links == [Link.NEXT] * 3 + [Link.LATE] * 2 + [Link.NEXT] * 2
-    assert (ascent.newest, ascent.outvoted) == (17, False)
+    assert (ascent.newest, ascent.before) == (17, 16)
 
 
 def test_ascent_is_not_moved_by_old_messages_sent_again() -> None:

@@ -346,7 +346,7 @@ def test_in_an_engine_of_ones_own_it_makes_everything_from_its_configuration(
     perpetuals = [to_nautilus(each) for each in instruments]
     engine, _ = make_engine(CONFIG, "SYNTHETIC", perpetuals, book="books", version="1.221")
     seen = Seen()
-    config = GpuScalpStrategyConfig(model=str(bundle), settings=str(settings), session_id="own", poll_ms=50)
+    config = GpuScalpStrategyConfig(model=str(bundle), settings=str(settings), session_id="own")
     strategy = GpuScalpStrategy(config, witness=seen)
     engine.add_strategy(strategy)
     maker = EventMaker(instruments, perpetuals, as_received)

@@ -136,4 +136,3 @@ def test_the_parts_of_a_mark_price_make_one_row(rows: EventRows) -> None:
         tick(TickKind.MARK, 2_000, 1, q0=7.0, q1=nan, q2=0.0, q3=nan),
         tick(TickKind.TRADE, 2_001, px0=200, q0=1.0, side=1),
     )
-    assert rows.mark_e8 == [10_002 * E8, 7 * E8]

@@ -87,7 +87,7 @@ class Scene:
             self.ended.append(name)
         return self.knows
 
-    def send(self, request: OrderRequest, symbol: int, name: str) -> None:
+    def send(self, request: OrderRequest, name: str) -> None:
         self.sent.append(name)
 
     async def ask_executed(self, name: str, request: OrderRequest) -> int | None:
@@ -191,8 +191,9 @@ def test_an_end_sends_no_entry_any_more(monkeypatch: pytest.MonkeyPatch) -> None
 
     async def end() -> None:
         closing = asyncio.create_task(source._close_entries())
-        while scene.ended.count("gs-s-1") < 3 and not closing.done():
-            await asyncio.sleep(0)
+        async with asyncio.timeout(60.0):
+            while scene.ended.count("gs-s-1") < 3:
+                await asyncio.sleep(0.001)
         broker.submit(OrderRequest(2, 0, 1, E8, 50 * E8), 0)
         broker.submit(market(3), 0)
         broker.submit(market(4, -1, reduce_only=True), 0)
@@ -200,7 +201,7 @@ def test_an_end_sends_no_entry_any_more(monkeypatch: pytest.MonkeyPatch) -> None
         source.send()
         assert not closing.done(), "the first one still rests"
         scene.hear(Heard(ReportKind.CANCELED, 5, 5, 1, 0))
-        await asyncio.wait_for(closing, 30)
+        await asyncio.wait_for(closing, 60.0)
 
     asyncio.run(end())
     assert scene.sent == ["gs-s-1", "gs-s-4"], "what reduces a position leaves"
