@@ -175,6 +175,29 @@ def positions_v3(call: Call) -> list[dict[str, Any]]:
     return rows
 
 
+def positions_v2(call: Call) -> list[dict[str, Any]]:
+    """Answer GET /fapi/v2/positionRisk: all symbols, with leverage and margin type."""
+    wanted = call.params.optional("symbol")
+    if wanted:
+        call.listing()
+    rows = []
+    for rules in call.user.ledger.rules:
+        setting = call.user.ledger.settings[rules.symbol]
+        if wanted in ("", rules.symbol):
+            row = _position(call, rules.symbol)
+            row["unRealizedProfit"] = row.pop("unrealizedProfit")
+            rows.append(
+                {
+                    **row,
+                    "marginType": "isolated" if setting.isolated else "cross",
+                    "isAutoAddMargin": "false",
+                    "leverage": str(setting.leverage),
+                    "maxNotionalValue": _max_notional(call, rules.symbol),
+                }
+            )
+    return rows
+
+
 def _account_config(_: Call) -> dict[str, Any]:
     return {
         "feeTier": 0,
@@ -321,6 +344,7 @@ ACCOUNT_CALLS: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/fapi/v3/account"): Endpoint(account_v3, "SIGNED", 5),
     ("GET", "/fapi/v2/balance"): Endpoint(balances, "SIGNED", 5),
     ("GET", "/fapi/v3/balance"): Endpoint(balances, "SIGNED", 5),
+    ("GET", "/fapi/v2/positionRisk"): Endpoint(positions_v2, "SIGNED", 5),
     ("GET", "/fapi/v3/positionRisk"): Endpoint(positions_v3, "SIGNED", 5),
     ("GET", "/fapi/v1/accountConfig"): Endpoint(_account_config, "SIGNED", 5),
     ("GET", "/fapi/v1/symbolConfig"): Endpoint(_symbol_config, "SIGNED", 5),

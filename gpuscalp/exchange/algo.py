@@ -185,7 +185,9 @@ class AlgoDesk:
         self._set(algo, "FINISHED", now_ms)
 
     def _price(self, order: AlgoOrder, listing: Listing) -> int:
-        return (order.working_type != "MARK_PRICE" and listing.last_e8) or listing.mark_e8()
+        if order.working_type == "MARK_PRICE" or not listing.trades:
+            return listing.mark_e8()
+        return listing.trades[-1][1]
 
     def _read(self, user: User, params: Params, rules: SymbolRules, now_ms: int) -> AlgoOrder:
         kind = params.text("type")

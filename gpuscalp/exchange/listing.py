@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gpuscalp.account import notional_e8
 from gpuscalp.exchange.book import BookChange, ReplayBook
 from gpuscalp.exchange.matching import Matcher
 from gpuscalp.exchange.rules import SymbolRules, text
@@ -17,7 +18,7 @@ from gpuscalp.exchange.source import SourceMessage, WholeBook
 from gpuscalp.feeds.messages import DepthUpdate, Levels, MarkPrice, Ticker, Trade
 from gpuscalp.schema import NS_PER_MS
 
-_AGGREGATES_KEPT: Final = 1_000
+_TRADES_KEPT: Final = 1_000
 _AGGREGATE_MS: Final = 100
 _FUNDING_MS: Final = 8 * 3_600_000
 # Where the source has no marks: the venue's interest of 0.01 % for eight hours.
@@ -77,8 +78,8 @@ class Listing:
         self.symbol = rules.symbol
         self.book = ReplayBook(1_000 + first_id)
         self.matcher = Matcher(self.book)
-        self.last_trade: tuple[int, int, int, int, int] | None = None  # number, price, quantity, side, ms
-        self.aggregates: deque[Aggregate] = deque(maxlen=_AGGREGATES_KEPT)
+        self.trades: deque[tuple[int, int, int, int, int]] = deque(maxlen=_TRADES_KEPT)
+        self.aggregates: deque[Aggregate] = deque(maxlen=_TRADES_KEPT)
         self._open_aggregate: Aggregate | None = None
         self._aggregate_count = self._trade_count = first_id
         self.mark_source_e8 = self.index_e8 = 0
@@ -91,11 +92,6 @@ class Listing:
         """Whether there is a bid and an ask."""
         return bool(self.book.bids.keys and self.book.asks.keys)
 
-    @property
-    def last_e8(self) -> int:
-        """The last traded price; 0 before the first trade."""
-        return 0 if self.last_trade is None else self.last_trade[1]
-
     def mark_e8(self) -> int:
         """Return the mark price: the source's, else the mid, else the last trade; 0 before all of them."""
         if self.mark_source_e8:
@@ -103,7 +99,7 @@ class Listing:
         bid, ask = self.book.bids.best()[0], self.book.asks.best()[0]
         if bid and ask:
             return (bid + ask) // 2
-        return self.last_e8 or bid or ask
+        return self.trades[-1][1] if self.trades else bid or ask
 
     def on_message(self, message: SourceMessage, now_ms: int, shift_ms: int) -> Update:
         """Take one message of the source. Trade ids are the exchange's own, so that they go on over a
@@ -145,7 +141,7 @@ class Listing:
     def _on_trade(self, trade: Trade, now_ms: int) -> Update:
         self._trade_count += 1
         number, price, qty, side = self._trade_count, trade.price_e8, trade.qty_e8, trade.side
-        self.last_trade = (number, price, qty, side, now_ms)
+        self.trades.append((number, price, qty, side, now_ms))
         closed = None
         pending = self._open_aggregate
         if (
@@ -167,8 +163,7 @@ class Listing:
 
     def trade_event(self, now_ms: int) -> dict[str, Any]:
         """Return the newest trade as ``<symbol>@trade`` sends it."""
-        assert self.last_trade is not None
-        number, price, qty, side, at_ms = self.last_trade
+        number, price, qty, side, at_ms = self.trades[-1]
         return {
             "e": "trade",
             "E": now_ms,
@@ -263,6 +258,21 @@ class Listing:
         if self.next_funding_ms > now_ms:
             return self.next_funding_ms
         return (now_ms // _FUNDING_MS + 1) * _FUNDING_MS
+
+    def trade_rows(self, limit: int) -> list[dict[str, Any]]:
+        """Return the answer of GET /fapi/v1/trades."""
+        return [
+            {
+                "id": number,
+                "price": self.rules.price(price),
+                "qty": self.rules.qty(qty),
+                "quoteQty": text(notional_e8(price, qty), 2),
+                "time": at_ms,
+                "isBuyerMaker": side < 0,
+                "isRPITrade": False,
+            }
+            for number, price, qty, side, at_ms in list(self.trades)[-limit:]
+        ]
 
     def pairs(self, levels: Levels) -> list[list[str]]:
         price, qty = self.rules.price, self.rules.qty

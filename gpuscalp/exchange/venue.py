@@ -86,6 +86,7 @@ class Venue:
         self.liquidator = Liquidator(self.desk, self.listings, self.hub)
         self.now_ms = 0
         self._margin_due_ms = 0
+        self.funding: list[dict[str, Any]] = []
         self._funding_due: dict[str, int] = {}
 
     def user_of(self, api_key: str) -> User | None:
@@ -111,7 +112,7 @@ class Venue:
         elif update.book is not None:
             self.desk.on_book(listing, now_ms)
         elif update.mark:
-            self.algo.on_price(listing, listing.last_e8, now_ms)
+            self.algo.on_price(listing, listing.trades[-1][1] if listing.trades else 0, now_ms)
         self.broadcast.on_update(listing, update, now_ms)
         if update.mark:
             self._check_margins()
@@ -135,7 +136,7 @@ class Venue:
         for listing in self.listings.values():
             due = self._funding_due.setdefault(listing.symbol, listing.funding_due_ms(now_ms))
             if now_ms >= due:
-                self._charge_funding(listing)
+                self._charge_funding(listing, due)
                 self._funding_due[listing.symbol] = listing.funding_due_ms(now_ms)
             else:
                 self._funding_due[listing.symbol] = min(due, listing.funding_due_ms(now_ms))
@@ -165,8 +166,10 @@ class Venue:
             if order.good_till_ms and now_ms >= order.good_till_ms:
                 self.desk.expire(user, order, now_ms)
 
-    def _charge_funding(self, listing: Listing) -> None:
+    def _charge_funding(self, listing: Listing, due_ms: int) -> None:
         mark, rate = listing.mark_e8(), listing.funding_e8
+        row = {"symbol": listing.symbol, "rate_e8": rate, "time": due_ms, "mark_e8": mark}
+        self.funding = [*self.funding[-999:], row]
         for user in self.users:
             if user.ledger.position(listing.symbol).qty_e8:
                 paid = user.ledger.fund(listing.symbol, mark, rate)

@@ -291,7 +291,7 @@ def _taken(status: dict[str, Any]) -> int:
 
 def newest_trades(exchange: Exchange) -> list[int]:
     """Return the id of the newest trade of each symbol: the exchange counts them, so it is its step."""
-    return exchange.ask(lambda server: [each.last_trade[0] for each in server.venue.listings.values()])
+    return exchange.ask(lambda server: [each.trades[-1][0] for each in server.venue.listings.values()])
 
 
 def check_each_trade_once(story: Story, newest: Sequence[int]) -> None:
