@@ -1,6 +1,6 @@
 """REST calls of the account: balances, positions, settings, commission, listen key.
 
-Owns: their answers, and the changes of leverage and margin type. Shapes: Binance
+Owns: their answers, and the changes of leverage, margin type and position mode. Shapes: Binance
 documentation, account endpoints v2 and v3.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gpuscalp.exchange.calls import Call, Endpoint
+from gpuscalp.exchange.ledger import POSITION_SIDES
 from gpuscalp.exchange.refusals import ApiError
 from gpuscalp.exchange.rules import text
 from gpuscalp.exchange.users import LISTEN_KEY_MS
@@ -83,7 +84,7 @@ def _account(call: Call, *, v2: bool) -> dict[str, Any]:
         "assets": [{**asset, "marginAvailable": True}],
         "positions": [
             {
-                **_position(call, rules.symbol),
+                **_position(call, rules.symbol, side),
                 "leverage": str(call.user.ledger.settings[rules.symbol].leverage),
                 "maxNotional": _max_notional(call, rules.symbol),
                 "isolated": call.user.ledger.settings[rules.symbol].isolated,
@@ -91,6 +92,7 @@ def _account(call: Call, *, v2: bool) -> dict[str, Any]:
                 "askNotional": "0",
             }
             for rules in call.user.ledger.rules
+            for side in _sides(call)
         ],
     }
 
@@ -100,39 +102,48 @@ def _account_positions(call: Call) -> list[dict[str, Any]]:
         *("symbol", "positionSide", "positionAmt", "unrealizedProfit", "isolatedMargin", "notional"),
         *("isolatedWallet", "initialMargin", "maintMargin", "updateTime"),
     )
-    rows = (_position(call, symbol) for symbol in _shown(call))
+    rows = (_position(call, symbol, side) for symbol, side in _shown(call))
     return [{name: row[name] for name in names} for row in rows]
 
 
-def _position(call: Call, symbol: str) -> dict[str, Any]:
+def _position(call: Call, symbol: str, side: str) -> dict[str, Any]:
     ledger = call.user.ledger
-    position, rules = ledger.position(symbol), call.listing_of(symbol).rules
-    initial = _money(ledger.initial_e8(symbol))
+    position, rules = ledger.position(symbol, side), call.listing_of(symbol).rules
+    initial = _money(ledger.initial_e8(symbol, side))
     return {
         "symbol": symbol,
-        "positionSide": "BOTH",
+        "positionSide": side,
         "positionAmt": rules.qty(position.qty_e8),
         "entryPrice": text(ledger.entry_e8(position), 1),
-        "breakEvenPrice": text(ledger.break_even_e8(symbol), 1),
+        "breakEvenPrice": text(ledger.break_even_e8(symbol, side), 1),
         "markPrice": _money(call.listing_of(symbol).mark_e8()),
-        "unrealizedProfit": _money(ledger.unrealised_e8(symbol)),
+        "unrealizedProfit": _money(ledger.unrealised_e8(symbol, side)),
         "liquidationPrice": "0",
         "isolatedMargin": "0",
         "notional": _money(position.value_e8(call.listing_of(symbol).mark_e8())),
         "marginAsset": rules.quote,
         "isolatedWallet": "0",
         "initialMargin": initial,
-        "maintMargin": _money(ledger.maintenance_e8(symbol)),
+        "maintMargin": _money(ledger.maintenance_e8(symbol, side)),
         "positionInitialMargin": initial,
         "openOrderInitialMargin": "0",
-        "updateTime": ledger.updated.get(symbol, 0),
+        "updateTime": ledger.updated.get((symbol, side), 0),
     }
 
 
-def _shown(call: Call) -> list[str]:
-    """Return the symbols that v3 lists: those with a position, then those with an open order."""
-    held = [rules.symbol for rules, _ in call.user.ledger.held()]
-    return list(dict.fromkeys((*held, *(order.symbol for order in call.user.open_orders.values()))))
+def _shown(call: Call) -> list[tuple[str, str]]:
+    """Return what v3 lists: what has a position or an open order."""
+    user = call.user
+    shown = [(rules.symbol, side) for rules, side, _ in user.ledger.held()]
+    for order in user.open_orders.values():
+        if (order.symbol, order.position_side) not in shown:
+            shown.append((order.symbol, order.position_side))
+    return shown
+
+
+def _sides(call: Call) -> tuple[str, ...]:
+    # One-way accounts have the position BOTH only; hedge mode lists all three, as the venue does.
+    return POSITION_SIDES if call.user.ledger.hedge else POSITION_SIDES[:1]
 
 
 def account_v2(call: Call) -> dict[str, Any]:
@@ -167,9 +178,9 @@ def positions_v3(call: Call) -> list[dict[str, Any]]:
     if wanted:
         call.listing()
     rows = []
-    for symbol in _shown(call):
+    for symbol, side in _shown(call):
         if wanted in ("", symbol):
-            row = _position(call, symbol)
+            row = _position(call, symbol, side)
             row["unRealizedProfit"] = row.pop("unrealizedProfit")
             rows.append({**row, "adl": 2, "bidNotional": "0", "askNotional": "0"})
     return rows
@@ -183,8 +194,8 @@ def positions_v2(call: Call) -> list[dict[str, Any]]:
     rows = []
     for rules in call.user.ledger.rules:
         setting = call.user.ledger.settings[rules.symbol]
-        if wanted in ("", rules.symbol):
-            row = _position(call, rules.symbol)
+        for side in _sides(call) if wanted in ("", rules.symbol) else ():
+            row = _position(call, rules.symbol, side)
             row["unRealizedProfit"] = row.pop("unrealizedProfit")
             rows.append(
                 {
@@ -198,13 +209,13 @@ def positions_v2(call: Call) -> list[dict[str, Any]]:
     return rows
 
 
-def _account_config(_: Call) -> dict[str, Any]:
+def _account_config(call: Call) -> dict[str, Any]:
     return {
         "feeTier": 0,
         "canTrade": True,
         "canDeposit": True,
         "canWithdraw": True,
-        "dualSidePosition": False,
+        "dualSidePosition": call.user.ledger.hedge,
         "updateTime": 0,
         "multiAssetsMargin": False,
         "tradeGroupId": -1,
@@ -228,8 +239,22 @@ def _symbol_config(call: Call) -> list[dict[str, Any]]:
     ]
 
 
-def _mode(_: Call) -> dict[str, Any]:
-    return {"dualSidePosition": False}
+def _mode(call: Call) -> dict[str, Any]:
+    return {"dualSidePosition": call.user.ledger.hedge}
+
+
+def _set_mode(call: Call) -> dict[str, Any]:
+    call.params.text("dualSidePosition")
+    hedge = call.params.boolean("dualSidePosition")
+    ledger = call.user.ledger
+    if hedge == ledger.hedge:
+        raise ApiError(-4059)
+    if call.user.open_orders or call.venue.algo.open_orders(call.user):
+        raise ApiError(-4067)
+    if ledger.held():
+        raise ApiError(-4068)
+    ledger.hedge = hedge
+    return {"code": 200, "msg": "success"}
 
 
 def _multi_assets(_: Call) -> dict[str, Any]:
@@ -277,8 +302,9 @@ def _set_leverage(call: Call) -> dict[str, Any]:
     setting = user.ledger.settings[listing.symbol]
     limit = listing.rules.max_notional_e8(leverage)
     before, setting.leverage = setting.leverage, leverage
+    held = (user.ledger.position(listing.symbol, side) for side in POSITION_SIDES)
     code = 0
-    if abs(user.ledger.position(listing.symbol).value_e8(listing.mark_e8())) > limit:
+    if any(abs(position.value_e8(listing.mark_e8())) > limit for position in held):
         code = -2027
     elif leverage < before and user.ledger.available_e8(user.open_orders.values()) < 0:
         code = -2028
@@ -308,7 +334,7 @@ def _set_margin_type(call: Call) -> dict[str, Any]:
         raise ApiError(-4046)
     if any(order.symbol == listing.symbol for order in user.open_orders.values()):
         raise ApiError(-4047)
-    if user.ledger.position(listing.symbol).qty_e8:
+    if any(rules.symbol == listing.symbol for rules, _, _ in user.ledger.held()):
         raise ApiError(-4048)
     setting.isolated = kind == "ISOLATED"
     return {"code": 200, "msg": "success"}
@@ -349,6 +375,7 @@ ACCOUNT_CALLS: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/fapi/v1/accountConfig"): Endpoint(_account_config, "SIGNED", 5),
     ("GET", "/fapi/v1/symbolConfig"): Endpoint(_symbol_config, "SIGNED", 5),
     ("GET", "/fapi/v1/positionSide/dual"): Endpoint(_mode, "SIGNED", 30),
+    ("POST", "/fapi/v1/positionSide/dual"): Endpoint(_set_mode, "SIGNED"),
     ("GET", "/fapi/v1/multiAssetsMargin"): Endpoint(_multi_assets, "SIGNED", 30),
     ("GET", "/fapi/v1/feeBurn"): Endpoint(_fee_burn, "SIGNED", 30),
     ("GET", "/fapi/v1/commissionRate"): Endpoint(_commission, "SIGNED", 20),

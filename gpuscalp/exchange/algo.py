@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gpuscalp.exchange.checks import check_quantity
+from gpuscalp.exchange.checks import check_position_side, check_quantity
 from gpuscalp.exchange.desk import Desk
 from gpuscalp.exchange.listing import Listing
 from gpuscalp.exchange.orders import Order
@@ -37,6 +37,7 @@ class AlgoOrder:
     side: int
     type: str
     time_in_force: str
+    position_side: str
     qty_e8: int
     price_e8: int
     trigger_e8: int
@@ -157,7 +158,7 @@ class AlgoDesk:
         market = algo.type.endswith("MARKET")
         qty = algo.qty_e8
         if algo.close_position:
-            qty = abs(algo.user.ledger.position(algo.symbol).qty_e8)
+            qty = abs(algo.user.ledger.position(algo.symbol, algo.position_side).qty_e8)
         order = Order(
             order_id=self._desk.next_order_id(),
             client_id=algo.client_id,
@@ -169,6 +170,7 @@ class AlgoDesk:
             price_e8=0 if market else algo.price_e8,
             qty_e8=qty,
             created_ms=now_ms,
+            position_side=algo.position_side,
             reduce_only=algo.reduce_only or algo.close_position,
             original_type=algo.type,
             working_type=algo.working_type,
@@ -194,8 +196,9 @@ class AlgoDesk:
         if kind not in _TYPES:
             raise ApiError(-1116)
         side, closes = params.side(), params.boolean("closePosition")
-        params.check_one_way()
+        position_side = params.optional("positionSide", "BOTH")
         reduce_only = params.boolean("reduceOnly")
+        check_position_side(user, position_side, reduce_only=reduce_only)
         if closes and ("quantity" in params or "reduceOnly" in params):
             raise ApiError(-1106, "quantity" if "quantity" in params else "reduceOnly")
         qty = 0
@@ -210,6 +213,7 @@ class AlgoDesk:
             side=side,
             type=kind,
             time_in_force=params.time_in_force() if "timeInForce" in params else "GTC",
+            position_side=position_side,
             qty_e8=qty,
             price_e8=params.amount("price") if kind in ("STOP", "TAKE_PROFIT") else 0,
             trigger_e8=params.amount("triggerPrice"),
@@ -234,7 +238,7 @@ def algo_event(order: AlgoOrder, rules: SymbolRules, now_ms: int) -> dict[str, A
         "o": order.type,
         "s": order.symbol,
         "S": side_name(order.side),
-        "ps": "BOTH",
+        "ps": order.position_side,
         "f": order.time_in_force,
         "q": rules.qty(order.qty_e8),
         "X": order.status,
@@ -272,7 +276,7 @@ def algo_row(order: AlgoOrder, rules: SymbolRules) -> dict[str, Any]:
         "orderType": order.type,
         "symbol": order.symbol,
         "side": side_name(order.side),
-        "positionSide": "BOTH",
+        "positionSide": order.position_side,
         "timeInForce": order.time_in_force,
         "quantity": rules.qty(order.qty_e8),
         "algoStatus": order.status,

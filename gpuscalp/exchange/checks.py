@@ -1,4 +1,4 @@
-"""What must hold before an order is taken: symbol filters, price band, margin.
+"""What must hold before an order is taken: symbol filters, price band, position mode, margin.
 
 Owns: the order of the checks and their codes. Never: changes anything.
 """
@@ -72,14 +72,29 @@ def check_notional(rules: SymbolRules, order: Order, mark_e8: int) -> None:
         raise ApiError(-4164, text(rules.min_notional_e8))
 
 
+def check_position_side(user: User, position_side: str, *, reduce_only: bool) -> None:
+    """Check that the order's position side fits the position mode.
+
+    Raises
+    ------
+    ApiError
+        -4061, or -1106 for reduceOnly in hedge mode
+    """
+    if user.ledger.hedge != (position_side in ("LONG", "SHORT")):
+        raise ApiError(-4061)
+    if user.ledger.hedge and reduce_only:
+        raise ApiError(-1106, "reduceonly")
+
+
 def is_reducing(order: Order) -> bool:
     """Whether the order may only make a position smaller."""
-    return order.reduce_only or order.close_position
+    closes = (order.position_side, order.side) in (("LONG", -1), ("SHORT", 1))
+    return order.reduce_only or order.close_position or closes
 
 
 def reducible_e8(user: User, order: Order) -> int:
     """Return how much of the order a position is there for; of a reducing order only."""
-    held = user.ledger.position(order.symbol).qty_e8
+    held = user.ledger.position(order.symbol, order.position_side).qty_e8
     return abs(held) if held * order.side < 0 else 0
 
 
@@ -102,7 +117,7 @@ def check_account(user: User, order: Order, listing: Listing) -> None:
         return
     ledger, mark = user.ledger, listing.mark_e8()
     price = order.price_e8 or mark
-    value = ledger.position(order.symbol).value_e8(mark)
+    value = ledger.position(order.symbol, order.position_side).value_e8(mark)
     added = order.side * notional_e8(price, order.qty_e8)
     leverage = ledger.settings[order.symbol].leverage
     if abs(value + added) > max(abs(value), listing.rules.max_notional_e8(leverage)):

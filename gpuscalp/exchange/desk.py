@@ -219,7 +219,8 @@ class Desk:
             user.close(order)
         rules = listing.rules
         self._tell(user, trade_lite(order, rules, now_ms, **detail))
-        self._tell(user, account_event(user.ledger, "ORDER", now_ms, [order.symbol]))
+        named = [(order.symbol, order.position_side)]
+        self._tell(user, account_event(user.ledger, "ORDER", now_ms, named))
         execution = "CALCULATED" if order.type == "LIQUIDATION" else Event.PART.wire
         self._tell_order(user, order, execution, now_ms, booking=booking, **detail)
         user.fills.append(
@@ -237,7 +238,7 @@ class Desk:
                 "commission": text(booking.fee_e8, 8),
                 "commissionAsset": rules.quote,
                 "time": now_ms,
-                "positionSide": "BOTH",
+                "positionSide": order.position_side,
                 "maker": match.maker,
                 "buyer": order.side > 0,
             }

@@ -44,7 +44,7 @@ class Liquidator:
             return False
         for order in tuple(user.open_orders.values()):
             self._desk.expire(user, order, now_ms, reason=LIQUIDATED)
-        for rules, position in held:
+        for rules, position_side, position in held:
             order = Order(
                 order_id=self._desk.next_order_id(),
                 client_id=f"autoclose-{now_ms}-{rules.symbol}"[:36],
@@ -56,6 +56,7 @@ class Liquidator:
                 price_e8=0,
                 qty_e8=abs(position.qty_e8),
                 created_ms=now_ms,
+                position_side=position_side,
                 close_position=True,
             )
             self._desk.force(user, order, now_ms)

@@ -76,6 +76,7 @@ class Order:
     price_e8: int
     qty_e8: int
     created_ms: int
+    position_side: str = "BOTH"
     reduce_only: bool = False
     close_position: bool = False
     price_match: str = "NONE"

@@ -82,11 +82,6 @@ class Params:
             raise ApiError(-1117)
         return 1 if value == "BUY" else -1
 
-    def check_one_way(self) -> None:
-        """Refuse the position sides of hedge mode: a symbol has one position."""
-        if self.optional("positionSide", "BOTH") != "BOTH":
-            raise ApiError(-4061)
-
     def order_type(self) -> str:
         """Return LIMIT or MARKET; conditional types belong to the algo service since 2025-12."""
         value = self.text("type")

@@ -12,6 +12,7 @@ import msgspec
 from gpuscalp.errors import UNREADABLE
 from gpuscalp.exchange.algo import AlgoOrder, algo_row
 from gpuscalp.exchange.calls import Call, Endpoint
+from gpuscalp.exchange.checks import check_position_side
 from gpuscalp.exchange.listing import Listing
 from gpuscalp.exchange.orders import Order
 from gpuscalp.exchange.params import PREVENTIONS, PRICE_MATCHES, Params
@@ -197,8 +198,9 @@ def _find(call: Call, missing: int) -> Order:
 def _read_order(call: Call, listing: Listing) -> Order:
     params, user, now_ms = call.params, call.user, call.now_ms
     side, kind = params.side(), params.order_type()
-    params.check_one_way()
+    position_side = params.choice("positionSide", frozenset({"LONG", "SHORT"}), "BOTH", -4061)
     reduce_only = params.boolean("reduceOnly")
+    check_position_side(user, position_side, reduce_only=reduce_only)
     match = params.choice("priceMatch", PRICE_MATCHES, "NONE", -5038)
     force, price = "GTC", 0
     if kind == "LIMIT":
@@ -231,6 +233,7 @@ def _read_order(call: Call, listing: Listing) -> Order:
         qty_e8=params.amount("quantity"),
         created_ms=now_ms,
         updated_ms=now_ms,
+        position_side=position_side,
         reduce_only=reduce_only,
         price_match=match,
         prevention=params.choice("selfTradePreventionMode", PREVENTIONS, "EXPIRE_MAKER", -5039),

@@ -29,7 +29,7 @@ def order_reply(order: Order, rules: SymbolRules) -> dict[str, Any]:
         "reduceOnly": order.reduce_only,
         "closePosition": order.close_position,
         "side": side_name(order.side),
-        "positionSide": "BOTH",
+        "positionSide": order.position_side,
         "stopPrice": "0",
         "workingType": order.working_type,
         "priceProtect": False,
@@ -100,7 +100,7 @@ def order_event(
         "R": order.reduce_only,
         "wt": order.working_type,
         "ot": order.original_type or order.type,
-        "ps": "BOTH",
+        "ps": order.position_side,
         "cp": order.close_position,
         "rp": text(booking.realised_e8, 8) if booking is not None else "0",
         "pP": False,
@@ -138,9 +138,9 @@ def trade_lite(
 
 
 def account_event(
-    ledger: Ledger, reason: str, now_ms: int, symbols: Iterable[str], change_e8: int = 0
+    ledger: Ledger, reason: str, now_ms: int, positions: Iterable[tuple[str, str]], change_e8: int = 0
 ) -> dict[str, Any]:
-    """Return ACCOUNT_UPDATE with the balance and the positions of some symbols.
+    """Return ACCOUNT_UPDATE with the balance and the named positions (symbol, position side).
 
     ``change_e8`` is the balance change other than profit and commission, such as funding.
     """
@@ -153,23 +153,23 @@ def account_event(
         "a": {
             "m": reason,
             "B": [{"a": quote, "wb": wallet, "cw": wallet, "bc": text(change_e8)}],
-            "P": [_position(ledger, symbol) for symbol in symbols],
+            "P": [_position(ledger, symbol, side) for symbol, side in positions],
         },
     }
 
 
-def _position(ledger: Ledger, symbol: str) -> dict[str, Any]:
-    position, setting = ledger.position(symbol), ledger.settings[symbol]
+def _position(ledger: Ledger, symbol: str, position_side: str) -> dict[str, Any]:
+    position, setting = ledger.position(symbol, position_side), ledger.settings[symbol]
     return {
         "s": symbol,
         "pa": text(position.qty_e8),
         "ep": text(ledger.entry_e8(position), 5),
-        "bep": text(ledger.break_even_e8(symbol), 5),
+        "bep": text(ledger.break_even_e8(symbol, position_side), 5),
         "cr": text(ledger.account.realised_e8, 8),
-        "up": text(ledger.unrealised_e8(symbol), 8),
+        "up": text(ledger.unrealised_e8(symbol, position_side), 8),
         "mt": "isolated" if setting.isolated else "cross",
         "iw": "0",
-        "ps": "BOTH",
+        "ps": position_side,
     }
 
 

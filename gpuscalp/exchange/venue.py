@@ -18,7 +18,7 @@ from gpuscalp.exchange.algo import AlgoDesk
 from gpuscalp.exchange.broadcast import Broadcast
 from gpuscalp.exchange.desk import Desk
 from gpuscalp.exchange.hub import Hub
-from gpuscalp.exchange.ledger import Ledger
+from gpuscalp.exchange.ledger import POSITION_SIDES, Ledger
 from gpuscalp.exchange.liquidation import Liquidator
 from gpuscalp.exchange.listing import Listing
 from gpuscalp.exchange.rules import SymbolRules
@@ -171,9 +171,10 @@ class Venue:
         row = {"symbol": listing.symbol, "rate_e8": rate, "time": due_ms, "mark_e8": mark}
         self.funding = [*self.funding[-999:], row]
         for user in self.users:
-            if user.ledger.position(listing.symbol).qty_e8:
-                paid = user.ledger.fund(listing.symbol, mark, rate)
-                # Cross margin: the balance only, no position.
-                event = account_event(user.ledger, "FUNDING_FEE", self.now_ms, [], paid)
-                event["a"]["S"] = listing.symbol
-                self.tell(user, event)
+            for side in POSITION_SIDES:
+                if user.ledger.position(listing.symbol, side).qty_e8:
+                    paid = user.ledger.fund(listing.symbol, side, mark, rate)
+                    # Cross margin: the balance only, no position.
+                    event = account_event(user.ledger, "FUNDING_FEE", self.now_ms, [], paid)
+                    event["a"]["S"] = listing.symbol
+                    self.tell(user, event)

@@ -157,6 +157,11 @@ def test_positions_of_v2_are_of_all_symbols_with_their_settings(two: Bench) -> N
     assert set(held) >= {"breakEvenPrice", "liquidationPrice", "maxNotionalValue"}
     assert (none["symbol"], none["positionAmt"], none["leverage"]) == (ETH, "0.000", "20")
     assert two.call("GET", path, symbol=ETH) == [none]
+    sides = two.call("GET", path, key="bob", symbol=ETH)
+    assert [row["positionSide"] for row in sides] == ["BOTH"]
+    two.call("POST", "/fapi/v1/positionSide/dual", key="bob", dualSidePosition="true")
+    sides = two.call("GET", path, key="bob", symbol=ETH)
+    assert [row["positionSide"] for row in sides] == ["BOTH", "LONG", "SHORT"]
 
 
 def test_account_config_tells_the_mode(bench: Bench) -> None:
@@ -171,6 +176,8 @@ def test_account_config_tells_the_mode(bench: Bench) -> None:
         "tradeGroupId": -1,
     }
     assert bench.call("GET", "/fapi/v1/accountConfig") == config
+    bench.call("POST", "/fapi/v1/positionSide/dual", dualSidePosition="true")
+    assert bench.call("GET", "/fapi/v1/accountConfig") == {**config, "dualSidePosition": True}
 
 
 def test_margin_type_changes_only_without_orders_and_position(two: Bench) -> None:

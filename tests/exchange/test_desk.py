@@ -259,11 +259,20 @@ def test_money_is_conserved_between_two_users_and_the_fees(bench: Bench) -> None
     bench.order("SELL", 1, 100.05 + 0.05, key="bob")  # rests at 100.1 behind the displayed unit
     bench.order("BUY", 1.5)
     alice, bob = (user.ledger for user in bench.venue.users)
-    assert alice.position("BTCUSDT").qty_e8 == e8(1.5)
-    assert bob.position("BTCUSDT").qty_e8 == -e8(0.5)
+    assert alice.position("BTCUSDT", "BOTH").qty_e8 == e8(1.5)
+    assert bob.position("BTCUSDT", "BOTH").qty_e8 == -e8(0.5)
     for ledger in (alice, bob):
-        prices = [bench.venue.listings["BTCUSDT"].mark_e8()]
+        prices = [bench.venue.listings["BTCUSDT"].mark_e8()] * 3
         cash_book = ledger.account.cash_e8 + sum(
             position.value_e8(price) for position, price in zip(ledger.account.positions, prices, strict=True)
         )
         assert cash_book == ledger.account.equity_e8(prices)
+
+
+def test_hedge_mode_keeps_two_positions(bench: Bench) -> None:
+    assert bench.call("POST", "/fapi/v1/positionSide/dual", dualSidePosition="true")["code"] == 200
+    assert bench.order("BUY", 1)["code"] == -4061
+    bench.order("BUY", 1, positionSide="LONG")
+    bench.order("SELL", 0.5, positionSide="SHORT")
+    rows = bench.call("GET", "/fapi/v3/positionRisk")
+    assert {row["positionSide"]: row["positionAmt"] for row in rows} == {"LONG": "1.000", "SHORT": "-0.500"}

@@ -271,7 +271,7 @@ def at_exchange(exchange: Exchange) -> tuple[float, dict[str, float]]:
 
     def look(server: Any) -> tuple[float, dict[str, float]]:
         ledger = user_of(server).ledger
-        held = {rules.symbol: position.qty_e8 / 1e8 for rules, position in ledger.held()}
+        held = {rules.symbol: position.qty_e8 / 1e8 for rules, _, position in ledger.held()}
         return ledger.account.wallet_e8 / 1e8, held
 
     return exchange.ask(look)
