@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gpuscalp.exchange.bars import INTERVALS_MS
 from gpuscalp.exchange.book import BookChange
 from gpuscalp.exchange.hub import Hub
 from gpuscalp.exchange.listing import Listing, Update
@@ -77,8 +78,11 @@ class Broadcast:
         timers: tuple[tuple[int, Callable[[int], None]], ...] = (
             *((speed, self._depth_timer(speed)) for speed in (100, 250, 500)),
             (100, self._aggregates),
+            (250, self._klines),
             (1_000, self._marks_1s),
             (3_000, self._marks_3s),
+            (2_000, self._tickers),
+            (1_000, self._all_tickers),
             (5_000, self._all_book_tickers),
         )
         self._timers = [_Timer(period, action) for period, action in timers]
@@ -157,17 +161,35 @@ class Broadcast:
             if closed is not None:
                 self._send(f"{self._names[symbol]}@aggTrade", listing.aggregate_event, closed, now_ms)
 
+    def _klines(self, now_ms: int) -> None:
+        for stream in self._hub.streams():
+            name, _, tail = stream.partition("@kline_")
+            if tail in INTERVALS_MS and name.upper() in self._listings:
+                payload = self._listings[name.upper()].bars.kline(tail, now_ms)
+                if payload is not None:
+                    self._hub.publish(stream, payload)
+
     def _marks_1s(self, now_ms: int) -> None:
         for symbol, listing in self._listings.items():
             if listing.ready and now_ms - listing.mark_ms > _MARK_SILENCE_MS:
                 self._send(f"{self._names[symbol]}@markPrice@1s", listing.mark_event, now_ms)
-        self._send_all_marks("!markPrice@arr@1s", now_ms)
+        self._send_all("!markPrice@arr@1s", lambda listing: listing.ready and listing.mark_event(now_ms))
 
     def _marks_3s(self, now_ms: int) -> None:
         for symbol, listing in self._listings.items():
             if listing.ready:
                 self._send(f"{self._names[symbol]}@markPrice", listing.mark_event, now_ms)
-        self._send_all_marks("!markPrice@arr", now_ms)
+        self._send_all("!markPrice@arr", lambda listing: listing.ready and listing.mark_event(now_ms))
+
+    def _tickers(self, now_ms: int) -> None:
+        for symbol, listing in self._listings.items():
+            for kind, make in (("ticker", listing.bars.ticker), ("miniTicker", listing.bars.mini_ticker)):
+                if self._hub.wants(stream := f"{self._names[symbol]}@{kind}") and (payload := make(now_ms)):
+                    self._hub.publish(stream, payload)
+
+    def _all_tickers(self, now_ms: int) -> None:
+        self._send_all("!ticker@arr", lambda listing: listing.bars.ticker(now_ms))
+        self._send_all("!miniTicker@arr", lambda listing: listing.bars.mini_ticker(now_ms))
 
     def _all_book_tickers(self, now_ms: int) -> None:
         if self._hub.wants("!bookTicker"):
@@ -179,8 +201,8 @@ class Broadcast:
         if self._hub.wants(stream):
             self._hub.publish(stream, make(*values))
 
-    def _send_all_marks(self, stream: str, now_ms: int) -> None:
+    def _send_all(self, stream: str, make: Callable[[Listing], Any]) -> None:
         if self._hub.wants(stream):
-            payloads = [item.mark_event(now_ms) for item in self._listings.values() if item.ready]
+            payloads = [payload for listing in self._listings.values() if (payload := make(listing))]
             if payloads:
                 self._hub.publish(stream, payloads)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gpuscalp.account import notional_e8
+from gpuscalp.exchange.bars import Bars
 from gpuscalp.exchange.book import BookChange, ReplayBook
 from gpuscalp.exchange.matching import Matcher
 from gpuscalp.exchange.rules import SymbolRules, text
@@ -78,6 +79,7 @@ class Listing:
         self.symbol = rules.symbol
         self.book = ReplayBook(1_000 + first_id)
         self.matcher = Matcher(self.book)
+        self.bars = Bars(rules)
         self.trades: deque[tuple[int, int, int, int, int]] = deque(maxlen=_TRADES_KEPT)
         self.aggregates: deque[Aggregate] = deque(maxlen=_TRADES_KEPT)
         self._open_aggregate: Aggregate | None = None
@@ -142,6 +144,7 @@ class Listing:
         self._trade_count += 1
         number, price, qty, side = self._trade_count, trade.price_e8, trade.qty_e8, trade.side
         self.trades.append((number, price, qty, side, now_ms))
+        self.bars.on_trade(now_ms, number, price, qty, side)
         closed = None
         pending = self._open_aggregate
         if (

@@ -1,4 +1,4 @@
-"""REST calls of the market: time, exchangeInfo, depth, trades, mark price, tickers.
+"""REST calls of the market: time, exchangeInfo, depth, trades, klines, mark price, tickers.
 
 Owns: their answers. Never: an account.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from gpuscalp.exchange.bars import INTERVALS_MS
 from gpuscalp.exchange.calls import Call, Endpoint
 from gpuscalp.exchange.listing import Listing
 from gpuscalp.exchange.params import Params
@@ -63,6 +64,19 @@ def _aggregates(call: Call) -> list[dict[str, Any]]:
     ]
     cut = found[-limit:] if first is None and start is None else found[:limit]
     return [item.row(listing.rules) for item in cut]
+
+
+def _klines(call: Call) -> list[list[Any]]:
+    interval = call.params.text("interval")
+    if interval not in INTERVALS_MS:
+        raise ApiError(-1130, "interval")
+    start, end = call.params.integer("startTime"), call.params.integer("endTime")
+    return call.listing().bars.rows(interval, start, end, call.limit(500, 1_500))
+
+
+def _klines_weight(params: Params) -> int:
+    limit = params.integer("limit", 500) or 500
+    return 1 if limit < 100 else 2 if limit < 500 else 5 if limit <= 1_000 else 10
 
 
 def _premium(call: Call) -> Any:
@@ -128,6 +142,38 @@ def _price_row(listing: Listing, now_ms: int) -> dict[str, Any]:
     return {"symbol": listing.symbol, "price": listing.rules.price(price), "time": now_ms}
 
 
+def _day_ticker(call: Call) -> Any:
+    return _one_or_all(call, lambda listing: _day_row(listing, call.now_ms))
+
+
+def _day_row(listing: Listing, now_ms: int) -> dict[str, Any]:
+    ticker = listing.bars.ticker(now_ms)
+    names = {
+        "p": "priceChange",
+        "P": "priceChangePercent",
+        "w": "weightedAvgPrice",
+        "c": "lastPrice",
+        "Q": "lastQty",
+        "o": "openPrice",
+        "h": "highPrice",
+        "l": "lowPrice",
+        "v": "volume",
+        "q": "quoteVolume",
+        "O": "openTime",
+        "C": "closeTime",
+        "F": "firstId",
+        "L": "lastId",
+        "n": "count",
+    }
+    if ticker is None:
+        price = listing.rules.price(listing.mark_e8())
+        zero = dict.fromkeys(names.values(), "0")
+        times = {"openTime": now_ms, "closeTime": now_ms, "firstId": -1, "lastId": -1, "count": 0}
+        prices = dict.fromkeys(("lastPrice", "openPrice", "highPrice", "lowPrice"), price)
+        return {"symbol": listing.symbol, **zero, **prices, **times}
+    return {"symbol": listing.symbol, **{long: ticker[short] for short, long in names.items()}}
+
+
 def _one_or_all(call: Call, make: Any) -> Any:
     if "symbol" in call.params:
         return make(call.listing())
@@ -145,10 +191,12 @@ MARKET_CALLS: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/fapi/v1/depth"): Endpoint(depth, weight=_depth_weight),
     ("GET", "/fapi/v1/trades"): Endpoint(_trades, weight=5),
     ("GET", "/fapi/v1/aggTrades"): Endpoint(_aggregates, weight=20),
+    ("GET", "/fapi/v1/klines"): Endpoint(_klines, weight=_klines_weight),
     ("GET", "/fapi/v1/premiumIndex"): Endpoint(_premium, weight=_by_symbol(1, 10)),
     ("GET", "/fapi/v1/fundingRate"): Endpoint(_funding_rates),
     ("GET", "/fapi/v1/fundingInfo"): Endpoint(_funding_info),
     ("GET", "/fapi/v1/ticker/bookTicker"): Endpoint(_book_ticker, weight=_by_symbol(2, 5)),
     ("GET", "/fapi/v1/ticker/price"): Endpoint(_price_ticker, weight=_by_symbol(1, 2)),
     ("GET", "/fapi/v2/ticker/price"): Endpoint(_price_ticker, weight=_by_symbol(1, 2)),
+    ("GET", "/fapi/v1/ticker/24hr"): Endpoint(_day_ticker, weight=_by_symbol(1, 40)),
 }

@@ -102,6 +102,9 @@ def test_trades_of_one_price_and_side_within_100_ms_are_one_aggregate(bench: Ben
 @pytest.mark.parametrize(
     ("stream", "kind"),
     [
+        ("btcusdt@kline_1m", "kline"),
+        ("btcusdt@ticker", "24hrTicker"),
+        ("btcusdt@miniTicker", "24hrMiniTicker"),
         ("btcusdt@markPrice", "markPriceUpdate"),
         ("btcusdt@markPrice@1s", "markPriceUpdate"),
     ],
@@ -122,3 +125,11 @@ def test_partial_books_hold_the_top_levels(bench: Bench) -> None:
     assert heard[0]["b"] == [["100.0", "1.000"], ["99.9", "2.000"], ["99.8", "3.000"]]
     bench.venue.advance(bench.venue.now_ms + 500)
     assert len(heard) == 1
+
+
+def test_klines_hold_every_trade(bench: Bench) -> None:
+    for price, qty, side in ((100.1, 1.0, 1), (100.5, 2.0, -1), (99.9, 3.0, 1)):
+        bench.trade(price, qty, side)
+    row = bench.call("GET", "/fapi/v1/klines", symbol="BTCUSDT", interval="1m")[-1]
+    assert row[1:6] == ["100.1", "100.5", "99.9", "99.9", "6.000"]
+    assert (row[8], row[9]) == (3, "4.000")

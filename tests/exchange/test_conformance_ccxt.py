@@ -57,6 +57,8 @@ def test_markets_book_and_balance_parse(exchange: Exchange) -> None:
         book = await client.fetch_order_book(SYMBOL, 5)
         assert book["bids"][0][0] < book["asks"][0][0]
         assert (await client.fetch_balance())["USDT"]["total"] > 9_000
+        assert (await client.fetch_ticker(SYMBOL))["last"] > 0
+        assert len(await client.fetch_ohlcv(SYMBOL, "1m")) >= 1
 
     _run(exchange, work)
 
