@@ -9,8 +9,10 @@ examples.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
+import inspect
 import math
 import os
 import subprocess
@@ -176,6 +178,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("GPUSCALP_REQUIRE_GPU") == "1":
         pytest.fail(f"GPUSCALP_REQUIRE_GPU=1, but {reason}", pytrace=False)
     pytest.skip(f"no GPU: {reason}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

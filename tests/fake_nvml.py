@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from gpuscalp.monitoring.nvml import CardSample
+
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -78,6 +80,49 @@ class FakeCard:
     supported_events: int = 0xFFFF
     refused: dict[str, int] = field(default_factory=dict)
     gone: int | None = None  # the error that everything gives
+
+
+# What is read of such a card when its clocks are slowed and a row of its memory is to be mapped anew.
+SAMPLE = CardSample(
+    index=0,
+    at_ns=7,
+    uuid="GPU-11111111-aaaa",
+    bus_id="00000000:3B:00.0",
+    name="NVIDIA Card",
+    lost=None,
+    driver="580.95.05",
+    mig=False,
+    gpu_percent=37,
+    memory_percent=12,
+    used_bytes=10 * GIB,
+    free_bytes=70 * GIB,
+    total_bytes=80 * GIB,
+    own_bytes=3 * MIB,
+    celsius=55,
+    margin_celsius=30,
+    power_watts=310.5,
+    power_limit_watts=700.0,
+    energy_mj=123_456,
+    sm_mhz=1_755,
+    sm_mhz_max=1_980,
+    memory_mhz=2_619,
+    memory_mhz_max=2_619,
+    clock_event_mask=0x49,
+    slowed=("hw_slowdown", "hw_thermal"),
+    ecc_errors=0,
+    ecc_corrected=2,
+    remap_pending=True,
+    remap_failed=False,
+    rx_kb_s=222,
+    tx_kb_s=111,
+    link_generation=4,
+    link_generation_max=5,
+    link_width=16,
+    link_width_max=16,
+    replays=3,
+    recovery="none",
+    last_xid=0,
+)
 
 
 class FakeNvml:

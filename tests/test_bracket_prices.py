@@ -14,7 +14,7 @@ from gpuscalp.open_orders import OpenOrders
 from gpuscalp.order_policy import OrderPolicy
 from gpuscalp.orders import BUY, SELL, OrderKind
 from gpuscalp.schema import E8
-from tests.trading import INSTRUMENTS, NOTHING, UP, fill, market, resting, step, trader
+from tests.trading import INSTRUMENTS, NOTHING, UP, enter, fill, market, resting, step, trader
 
 
 @given(
@@ -49,9 +49,7 @@ def test_target_gives_no_less_and_stop_loses_no_more_than_was_asked_for_by_less_
 @pytest.mark.parametrize("only", ["take_profit_bps", "stop_loss_bps"])
 def test_either_side_of_a_bracket_comes_alone(only: str) -> None:
     machine = trader(orders={only: 10.0})
-    (order,) = step(machine, market(0), UP).orders
-    machine.on_fill(fill(order, 6_000_010_000_000))
-    machine.on_done(order.order_id)
+    enter(machine)
     kinds = {"take_profit_bps": OrderKind.LIMIT, "stop_loss_bps": OrderKind.STOP_MARKET}
     assert [each.kind for each in step(machine, market(100), NOTHING).orders] == [kinds[only]]
 

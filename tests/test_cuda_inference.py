@@ -24,7 +24,6 @@ from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import NS_PER_MS, TICK
 from tests.host_shim import host_device
 from tests.host_shim.build import ShimError, compiler
-from tests.host_shim.covers import covers
 from tests.host_shim.gpu_on_host import gpu_on_host
 from tests.host_shim.same_bits import assert_same_bits
 from tests.ops.forests import random_forest, random_rows
@@ -137,10 +136,6 @@ def check_ledger(rng, steps, symbols):
 @needs_compiler
 @pytest.mark.parametrize("seed", [None, 1])
 @pytest.mark.parametrize("rows", [None, range(1, 3), range(2, 2)], ids=str)
-@covers("frames", "fold")
-@covers("ladder", "step", "advance_clock")
-@covers("context", "context", "transpose")
-@covers("row_digest", "digest")
 def test_every_step_gives_the_bits_of_the_cpu(rng, seed, rows):
     with gpu_on_host(seed):
         check_steps(rng, 400, 3, rows)

@@ -96,16 +96,6 @@ def test_resolve_cuda_is_an_error_where_it_cannot_run(
     assert "--device cpu" in caught.value.fix
 
 
-@broken
-def test_resolve_auto_falls_back_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, cupy: Any, message: str
-) -> None:
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    choice = device.resolve("auto")
-    assert choice.name == "cpu"
-    assert message in choice.reason
-
-
 @pytest.mark.parametrize("requested", ["cuda", "auto"])
 def test_resolve_takes_a_gpu_that_can_run(
     monkeypatch: pytest.MonkeyPatch, requested: device.RequestedDevice

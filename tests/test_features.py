@@ -117,15 +117,6 @@ def test_hash_is_the_same_in_another_process():
     assert done.stdout.strip() == DEFAULT.hash
 
 
-def test_declaring_columns_needs_no_compiler():
-    code = (
-        "import sys; from gpuscalp.config import *; from gpuscalp.features import FeatureGraph;"
-        "FeatureGraph(GridConfig(), FeatureConfig());"
-        "sys.exit(any(name in sys.modules for name in ('numba', 'pyarrow', 'scipy', 'xgboost')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_dropped_columns_are_gone_and_the_others_keep_their_order():
     part = graph(drop=("return.spectrum.*", "time.*"))
     gone = {name for name in DEFAULT.names if name.startswith(("return.spectrum.", "time."))}

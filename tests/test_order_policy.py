@@ -12,19 +12,34 @@ from gpuscalp.orders import BUY, SELL, Fill, IntentKind, OrderKind, TimeInForce
 from gpuscalp.risk.gate import RiskEvent
 from gpuscalp.schema import Quality
 from gpuscalp.trader import StepReport, Trader
-from tests.trading import DOWN, NAN, NOTHING, NOW, RESTS, UP, fill, market, resting, signals, step, trader
+from tests.trading import (
+    ASK_E8,
+    DOWN,
+    NAN,
+    NOTHING,
+    NOW,
+    RESTS,
+    UP,
+    complete,
+    enter,
+    fill,
+    market,
+    resting,
+    signals,
+    step,
+    trader,
+)
 
 E8 = 10**8
 TICK = E8 // 10
 BRACKET = {"take_profit_bps": 10.0, "stop_loss_bps": 5.0}
 
 
-def entered(side: int = BUY, price_e8: int = 6_000_010_000_000, **sections: Any) -> tuple[Trader, StepReport]:
+def entered(side: int = BUY, price_e8: int = ASK_E8, **sections: Any) -> tuple[Trader, StepReport]:
     """Return a trader that has entered at a price, and its next step."""
     machine = trader(**{"orders": BRACKET, **sections})
     (order,) = step(machine, market(0), UP if side > 0 else DOWN).orders
-    machine.on_fill(fill(order, price_e8, at_ms=30))
-    machine.on_done(order.order_id)
+    complete(machine, order, price_e8, at_ms=30)
     return machine, step(machine, market(100), NOTHING)
 
 
@@ -141,8 +156,7 @@ def test_end_of_what_was_replaced_is_asked_again_while_the_position_is_held() ->
 def test_bracket_of_a_closed_position_is_cancelled_and_holds_up_the_next_entry() -> None:
     machine, done = entered()
     stop, target = done.orders
-    machine.on_fill(fill(stop, stop.price_e8))
-    machine.on_done(stop.order_id)
+    complete(machine, stop, stop.price_e8)
     after = step(machine, market(200), UP)
     assert after.cancels == (target.order_id,)
     assert after.orders == ()
@@ -182,9 +196,7 @@ def test_position_whose_stop_ended_unasked_is_closed() -> None:
 
 def test_position_beyond_its_stop_is_closed_at_once() -> None:
     machine = trader(orders=BRACKET)
-    (order,) = step(machine, market(0), UP).orders
-    machine.on_fill(fill(order, 6_000_010_000_000))
-    machine.on_done(order.order_id)
+    enter(machine)
     (leave,) = step(machine, market(100, bid=(599_701, 20_000)), NOTHING).orders
     assert (leave.intent.reason, leave.kind) == ("stop_loss", OrderKind.MARKET)
 
@@ -192,9 +204,7 @@ def test_position_beyond_its_stop_is_closed_at_once() -> None:
 def test_quote_in_doubt_closes_no_position_whose_stop_is_missing() -> None:
     """A crossed frame once sold at the market what a stop was still to be placed for."""
     machine = trader(orders=BRACKET)
-    (order,) = step(machine, market(0), UP).orders
-    machine.on_fill(fill(order, 6_000_010_000_000))
-    machine.on_done(order.order_id)
+    enter(machine)
     beyond = market(100, bid=(599_701, 20_000), quality=(Quality.CROSSED, 0))
     stop, _ = step(machine, beyond, NOTHING).orders
     assert (stop.intent.reason, stop.kind) == ("stop_loss", OrderKind.STOP_MARKET)
@@ -219,8 +229,7 @@ def test_position_entered_far_from_the_last_sound_quote_gets_its_stop() -> None:
     """Filled 8 bps higher in a frame in doubt, it was beyond its stop by the quote of before."""
     machine = trader(orders=BRACKET)
     (order,) = step(machine, market(0), UP).orders
-    machine.on_fill(fill(order, 6_004_800_000_000))
-    machine.on_done(order.order_id)
+    complete(machine, order, 6_004_800_000_000)
     doubtful = market(100, bid=(600_480, 20_000), quality=(Quality.GAP, 0))
     assert [each.kind for each in step(machine, doubtful, NOTHING).orders] == [
         OrderKind.STOP_MARKET,
@@ -247,7 +256,7 @@ def test_refused_exit_is_tried_again_later_and_leaves_room_for_others() -> None:
             tried.append(at)
             machine.on_done(order.order_id, refused=True)
     assert tried == [3_000]
-    machine.on_foreign_fill(fill(leave, 6_000_010_000_000, at_ms=3_150))
+    machine.on_foreign_fill(fill(leave, ASK_E8, at_ms=3_150))
     assert len(step(machine, market(3_200), UP).orders) == 1, "a position that is gone holds up nothing"
 
 
@@ -282,7 +291,7 @@ def test_refused_rest_of_an_entry_does_not_hold_up_its_exit() -> None:
 def test_exit_that_was_filled_in_part_is_not_held_up() -> None:
     machine, _ = entered(orders={})
     (leave,) = step(machine, market(1_000), NOTHING).orders
-    machine.on_fill(fill(leave, 6_000_010_000_000, leave.qty_e8 // 2))
+    machine.on_fill(fill(leave, ASK_E8, leave.qty_e8 // 2))
     machine.on_done(leave.order_id)
     assert len(step(machine, market(1_100), NOTHING).orders) == 1
 
@@ -309,9 +318,7 @@ def test_no_limit_on_entries_holds_up_a_bracket() -> None:
         orders=BRACKET,
         risk={"max_orders_per_s": 4, "exit_reserve": 0.75, "max_open_orders_total": 1},
     )
-    (order,) = step(machine, market(0), UP).orders
-    machine.on_fill(fill(order, 6_000_010_000_000))
-    machine.on_done(order.order_id)
+    enter(machine)
     machine.apply(RiskEvent.REDUCE, 0)
     assert machine.risk_increasing_orders() == ()
     assert len(step(machine, market(100), NOTHING).orders) == 2
@@ -320,9 +327,7 @@ def test_no_limit_on_entries_holds_up_a_bracket() -> None:
 def test_limit_on_all_orders_delays_a_bracket() -> None:
     risk, strategy = {"max_orders_per_s": 2, "exit_reserve": 0.5}, {"hold_ms": 60_000}
     machine = trader(orders=BRACKET, risk=risk, strategy=strategy)
-    (order,) = step(machine, market(0), UP).orders
-    machine.on_fill(fill(order, 6_000_010_000_000))
-    machine.on_done(order.order_id)
+    enter(machine)
     first = step(machine, market(100), NOTHING)
     assert [each.kind for each in first.orders] == [OrderKind.STOP_MARKET], "the stop first"
     assert [verdict.code for verdict in first.verdicts] == ["", "ORDER_RATE_S"]
@@ -382,7 +387,7 @@ def test_a_position_that_somebody_else_has_turned_around_gets_a_bracket_of_its_o
     machine, done = entered(BUY)
     old = {order.order_id for order in done.orders}
     size = machine.account.positions[0].qty_e8
-    theirs = fill(done.orders[0], 6_000_010_000_000, 2 * size, at_ms=150)
+    theirs = fill(done.orders[0], ASK_E8, 2 * size, at_ms=150)
     assert theirs.side == SELL
     machine.on_foreign_fill(theirs)
     turned = step(machine, market(200), NOTHING)

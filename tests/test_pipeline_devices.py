@@ -16,7 +16,6 @@ from gpuscalp.ops.packed import ALIGNMENT, Field, carve, packed_bytes
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import FeatureChunk, FrameBlock
 from tests.host_shim.build import compiler
-from tests.host_shim.covers import covers
 from tests.host_shim.gpu_on_host import gpu_on_host
 from tests.host_shim.same_bits import assert_same_bits
 from tests.random_ticks import cuts, instruments, random_ticks, split
@@ -99,9 +98,6 @@ def _copied(chunk):
 
 @needs_compiler
 @pytest.mark.parametrize("seed", [None, 1])
-@covers("frames", "fold")
-@covers("ladder", "batch_moments", "batch_spectrum")
-@covers("context", "context")
 def test_batch_gives_the_bits_of_the_cpu(seed):
     with gpu_on_host(seed):
         wanted = check_batch(6_000)
@@ -122,9 +118,6 @@ def test_batch_that_is_left_early_leaves_no_copy_under_way():
 
 @needs_compiler
 @pytest.mark.parametrize("seed", [None, 1])
-@covers("frames", "fold")
-@covers("ladder", "step", "advance_clock")
-@covers("context", "context", "transpose")
 def test_stream_gives_the_bits_of_the_cpu(seed):
     with gpu_on_host(seed):
         check_stream(500)

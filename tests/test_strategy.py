@@ -150,50 +150,6 @@ def test_prices_near_the_end_of_int32_do_not_overflow() -> None:
     assert only(decision).cost_bps == pytest.approx(10.0, abs=1e-4)
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.floats(-100, 100) | st.just(float("nan")),
-            st.floats(0, 1),
-            st.floats(0, 1),
-            st.sampled_from([-1, 0, 1]),
-            st.booleans(),
-            st.integers(0, 3_000),
-        ),
-        min_size=1,
-        max_size=8,
-    )
-)
-def test_symbols_do_not_influence_each_other(
-    rows: list[tuple[float, float, float, int, bool, int]],
-) -> None:
-    strategy = Strategy(StrategyConfig(), CostConfig(), horizon_ms=1_000)
-    parts = [signal(edge, confidence, agreement) for edge, confidence, agreement, *_ in rows]
-    signals = SignalRow(
-        probability=np.concatenate([part.probability for part in parts]),
-        agreement=np.concatenate([part.agreement for part in parts]),
-        edge_bps=np.concatenate([part.edge_bps for part in parts]),
-        spread_bps=np.concatenate([part.spread_bps for part in parts]),
-    )
-    held = Holdings(
-        np.array([row[3] for row in rows]),
-        np.array([row[4] for row in rows]),
-        np.array([NOW - row[5] * MS for row in rows]),
-    )
-    count = len(rows)
-    together = strategy.decide(market([10_000] * count, [10_001] * count), signals, held)
-    alone = []
-    skips = np.zeros(len(SKIP_REASONS), np.int64)
-    for index, part in enumerate(parts):
-        one = Holdings(*(values[index : index + 1] for values in (held.side, held.waiting, held.decided_ns)))
-        decision = strategy.decide(market([10_000], [10_001]), part, one)
-        skips += decision.skips
-        alone += [(index, intent.side, intent.reason, repr(intent.edge_bps)) for intent in decision.intents]
-    assert [(i.symbol_index, i.side, i.reason, repr(i.edge_bps)) for i in together.intents] == alone
-    assert (together.skips == skips).all()
-    assert together.skips.sum() == count
-
-
 ROW = st.tuples(
     st.sampled_from([0.0, -20.0, 20.0, 3.0, -3.0, np.nan, np.inf]),  # edge
     st.sampled_from([0.2, 0.4, 0.9, np.nan]),  # confidence

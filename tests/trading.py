@@ -89,7 +89,10 @@ def signals(*edges: float, confidence: float = 0.7) -> SignalRow:
     )
 
 
-NOTHING = signals(float("nan"), float("nan"))
+NAN = float("nan")
+UP, DOWN, NOTHING = signals(50.0, NAN), signals(-50.0, NAN), signals(NAN, NAN)
+# What the first symbol costs in ``market(0)``.
+ASK_E8 = 6_000_010_000_000
 
 
 def fill(order: Order, price_e8: int, qty_e8: int | None = None, at_ms: int = 0) -> Fill:
@@ -106,16 +109,25 @@ def fill(order: Order, price_e8: int, qty_e8: int | None = None, at_ms: int = 0)
     )
 
 
+def complete(machine: Trader, order: Order, price_e8: int, *, at_ms: int = 0) -> None:
+    """Fill an order in full, and end it."""
+    machine.on_fill(fill(order, price_e8, at_ms=at_ms))
+    machine.on_done(order.order_id)
+
+
+def enter(machine: Trader) -> Order:
+    """Let a trader buy the first symbol; return the order, filled at the ask."""
+    (order,) = step(machine, market(0), UP).orders
+    complete(machine, order, ASK_E8)
+    return order
+
+
 def held() -> Trader:
     machine = trader()
-    (order,) = step(machine, market(0), signals(50.0, float("nan"))).orders
-    machine.on_fill(fill(order, 6_000_010_000_000, at_ms=30))
-    machine.on_done(order.order_id)
+    enter(machine)
     return machine
 
 
-NAN = float("nan")
-UP, DOWN = signals(50.0, NAN), signals(-50.0, NAN)
 RESTS: dict[str, Any] = {"entry": "post_only", "post_only_ms": 500}
 
 

@@ -21,14 +21,13 @@ from gpuscalp.archive import Archive
 from gpuscalp.backtest import backtest_archive
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.cli import run
-from gpuscalp.config import LegConfig, LiveConfig, OrdersConfig, PaperConfig, RiskConfig
+from gpuscalp.config import LegConfig, OrdersConfig, PaperConfig, RiskConfig
 from gpuscalp.errors import DataError, UsageError
 from gpuscalp.execution.broker import PaperBroker
 from gpuscalp.execution.messages import Report
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.directory import read_about
 from gpuscalp.live.records import FillRecord, OrderRecord, VerdictRecord, decode
-from gpuscalp.live.replay import run_replay
 from gpuscalp.live.run import run_live
 from gpuscalp.live.verify import verify
 from gpuscalp.orders import Order
@@ -55,14 +54,13 @@ TRADES = {
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("material")
-    return {
-        "recording": script.write_recording(folder / "market.txt", seconds=60),
-        "short": script.write_recording(folder / "short.txt", seconds=10),
-        "model": script.write_model(folder / "model"),
-        "info": script.write_exchange_info(folder / "info.json"),
-    }
+def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("material"), seconds=60)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("short"), seconds=10)
 
 
 @dataclass
@@ -167,22 +165,17 @@ def imported(session: Path, out: Path, info: Path) -> Path:
     return out
 
 
-def replayed(material: dict[str, Path], path: Path, **changes: object) -> Path:
-    config: LiveConfig = script.trading_config(
-        **{"strategy.min_edge_bps": -1_000.0, "strategy.hold_ms": 2_000, **WAYS, **changes}
-    )
-    run_replay(
-        [material["recording"]], path, model=material["model"], config=config, exchange_info=material["info"]
-    )
+def replayed(material: script.Material, path: Path, **changes: object) -> Path:
+    material.replay(path, {"strategy.min_edge_bps": -1_000.0, "strategy.hold_ms": 2_000, **WAYS, **changes})
     return path
 
 
 @pytest.mark.parametrize("how", TRADES)
 def test_backtest_like_a_session_trades_what_it_traded(
-    how: str, material: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    how: str, material: script.Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = replayed(material, tmp_path / "session", **TRADES[how])
-    archive = imported(session, tmp_path / "archive", material["info"])
+    archive = imported(session, tmp_path / "archive", material.info)
     then, summary = agree(session, archive, tmp_path / "run", monkeypatch)
     assert summary["like"]["session"] == read_about(session).session_id
     assert summary["like"]["frames_differing"] == 0
@@ -193,9 +186,10 @@ def test_backtest_like_a_session_trades_what_it_traded(
 
 
 def test_backtest_like_a_session_with_a_guard_blocks_the_same_rows(
-    material: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    material: script.Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    material = material | {"model": script.write_model(tmp_path / "model", reference=script.guarded)}
+    guarded = script.write_model(tmp_path / "model", reference=script.guarded)
+    material = material._replace(model=guarded)
     blocked = (*RiskConfig().blocked_quality, "OUTLIER")
     session = replayed(material, tmp_path / "session", **{"risk.blocked_quality": blocked})
     verdicts = [
@@ -206,7 +200,7 @@ def test_backtest_like_a_session_with_a_guard_blocks_the_same_rows(
     assert {each.value for each in verdicts if each.code == "QUALITY"} >= {float(Quality.OUTLIER)}
     found = verify(session)
     assert (found["differing"], found["verdicts_differing"]) == (0, 0)
-    archive = imported(session, tmp_path / "archive", material["info"])
+    archive = imported(session, tmp_path / "archive", material.info)
     then, _ = agree(session, archive, tmp_path / "run", monkeypatch)
     assert then.fills
 
@@ -291,18 +285,18 @@ def test_backtest_like_a_live_session_trades_what_it_traded(
     assert any(fill[12] for fill in then.fills) == (how == "taken")
 
 
-def test_another_archive_is_refused(material: dict[str, Path], tmp_path: Path) -> None:
-    session = replayed({**material, "recording": material["short"]}, tmp_path / "session")
+def test_another_archive_is_refused(short: script.Material, tmp_path: Path) -> None:
+    session = replayed(short, tmp_path / "session")
     other = script.write_recording(tmp_path / "other.txt", seconds=10, seed=9)
-    changed = replayed({**material, "recording": other}, tmp_path / "changed")
-    archive = imported(changed, tmp_path / "archive", material["info"])
+    changed = replayed(short._replace(recording=other), tmp_path / "changed")
+    archive = imported(changed, tmp_path / "archive", short.info)
     with pytest.raises(DataError, match="does not hold what the session heard"):
         backtest_archive(archive, like=session, out=tmp_path / "run")
 
 
-def test_span_and_band_are_refused(material: dict[str, Path], tmp_path: Path) -> None:
-    session = replayed({**material, "recording": material["short"]}, tmp_path / "session")
-    archive = imported(session, tmp_path / "archive", material["info"])
+def test_span_and_band_are_refused(short: script.Material, tmp_path: Path) -> None:
+    session = replayed(short, tmp_path / "session")
+    archive = imported(session, tmp_path / "archive", short.info)
     with pytest.raises(UsageError, match="no band"):
         backtest_archive(archive, like=session, out=tmp_path / "run", end_ns=10**9)
     words = ["backtest", str(archive), "--like", str(session), "--out", str(tmp_path / "run"), "--json"]

@@ -35,11 +35,10 @@ import pytest
 from gpuscalp.backtest import run_backtest
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.cli import run
-from gpuscalp.config import BacktestConfig, LiveConfig
+from gpuscalp.config import BacktestConfig
 from gpuscalp.execution.messages import Report
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.records import FillRecord, OrderRecord, SignalRecord, decode
-from gpuscalp.live.replay import run_replay
 from gpuscalp.orders import Order
 from gpuscalp.trader import StepReport, Trader
 from tests.live import script
@@ -49,14 +48,8 @@ LATE_NS = range(1_000_000, 1_020_000)
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("material")
-    return {
-        "recording": script.write_recording(folder / "market.txt", seconds=60),
-        "model": script.write_model(folder / "model"),
-        "info": script.write_exchange_info(folder / "info.json"),
-        "folder": folder,
-    }
+def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("material"), seconds=60)
 
 
 @dataclass
@@ -128,29 +121,22 @@ def backtested(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
         yield heard
 
 
-def both(material: dict[str, Path], folder: Path, reply_ms: float, backtested: Heard) -> tuple[Heard, Heard]:
+def both(material: script.Material, folder: Path, reply_ms: float, backtested: Heard) -> tuple[Heard, Heard]:
     """Replay the recording into a session, import its journal, backtest that; return what both did."""
-    config: LiveConfig = script.trading_config(
-        **{"paper.reply.low_ms": reply_ms, "strategy.min_edge_bps": -1_000.0, "strategy.hold_ms": 2_000}
-    )
+    changes = {"paper.reply.low_ms": reply_ms, "strategy.min_edge_bps": -1_000.0, "strategy.hold_ms": 2_000}
     session = folder / "session"
-    run_replay(
-        [material["recording"]],
-        session,
-        model=material["model"],
-        config=config,
-        exchange_info=material["info"],
-    )
+    material.replay(session, changes)
+    config = script.trading_config(**changes)
     heard = of_session(session)
     backtested.__init__()  # type: ignore[misc]
     archive = folder / "archive"
     source = str(session / "journal")
-    words = ["data", "import", source, "--out", str(archive), "--instruments", str(material["info"])]
+    words = ["data", "import", source, "--out", str(archive), "--instruments", str(material.info)]
     assert run([*words, "--json"]) == 0
     sections = ("strategy", "sizing", "risk", "cost", "account", "orders", "paper")
     run_backtest(
         archive,
-        material["model"],
+        material.model,
         config=BacktestConfig(**{name: getattr(config, name) for name in sections}),
         out=folder / "run",
     )
@@ -158,7 +144,7 @@ def both(material: dict[str, Path], folder: Path, reply_ms: float, backtested: H
 
 
 def test_backtest_of_a_session_sends_its_orders_and_gets_its_fills(
-    material: dict[str, Path], tmp_path: Path, backtested: Heard
+    material: script.Material, tmp_path: Path, backtested: Heard
 ) -> None:
     live, test = both(material, tmp_path, 0.0, backtested)
     assert len(live.orders) > 40
@@ -173,7 +159,7 @@ def test_backtest_of_a_session_sends_its_orders_and_gets_its_fills(
 
 
 def test_way_back_moves_decisions_by_itself_and_the_first_order_still_agrees(
-    material: dict[str, Path], tmp_path: Path, backtested: Heard
+    material: script.Material, tmp_path: Path, backtested: Heard
 ) -> None:
     live, test = both(material, tmp_path, 10.0, backtested)
     assert [end_ns for end_ns, _ in test.frames] == [end_ns for end_ns, _ in live.frames[1:]]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 import pytest
 
+from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.gateway import Gateway, Request
 from gpuscalp.exchange.limits import Limits
+from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.exchange.session import Session
 from gpuscalp.exchange.source import SourceMessage, WholeBook
 from gpuscalp.exchange.venue import Account, Venue
 from gpuscalp.feeds.messages import MarkPrice, Trade
 from gpuscalp.schema import E8, Instrument
+from tests.exchange.scripted import ScriptedSource
 
 START_MS = 1_700_000_000_000
 SECRETS = {"alice": "a-secret", "bob": "b-secret"}
@@ -104,6 +107,19 @@ class Bench:
         found = [event for event in self.heard[key] if event["e"] == kind]
         self.heard[key].clear()
         return found
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Exchange]:
+    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as running:
+        yield running
+
+
+@pytest.fixture
+def exchange(served: Exchange) -> Iterator[Exchange]:
+    """Return the exchange of a file's tests, without the faults of the one before."""
+    yield served
+    served.clear_faults()
 
 
 @pytest.fixture

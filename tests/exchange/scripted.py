@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -101,16 +102,11 @@ class Client:
             return reply.status, await reply.json()
 
 
-def talk(
-    exchange: Exchange, work: Callable[[Client], Awaitable[None]], *, account: Account = DEMO_ACCOUNT
-) -> None:
-    """Run a client against an exchange."""
-
-    async def run() -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
-            await asyncio.wait_for(work(Client(exchange, http, account)), 20)
-
-    asyncio.run(run())
+@asynccontextmanager
+async def talking(exchange: Exchange, *, account: Account = DEMO_ACCOUNT) -> AsyncIterator[Client]:
+    """A client of an exchange, for twenty seconds at the most."""
+    async with asyncio.timeout(20), aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
+        yield Client(exchange, http, account)
 
 
 async def take(socket: Any, count: int, timeout_s: float = 5.0) -> list[Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from gpuscalp.exchange.embedded import Exchange
-from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
-from tests.exchange.scripted import ScriptedSource
+from gpuscalp.exchange.server import DEMO_ACCOUNT
 from tests.feeds.server import until
 
 ccxt = pytest.importorskip("ccxt", reason="ccxt is not installed (extra conformance)")
@@ -18,12 +17,6 @@ pro = pytest.importorskip("ccxt.pro")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SYMBOL = "BTC/USDT:USDT"
-
-
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[Exchange]:
-    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as served:
-        yield served
 
 
 def _run(exchange: Exchange, work: Callable[[Any], Awaitable[None]]) -> None:

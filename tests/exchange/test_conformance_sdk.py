@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from gpuscalp.exchange.embedded import Exchange
-from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
-from tests.exchange.scripted import ScriptedSource
+from gpuscalp.exchange.server import DEMO_ACCOUNT
 
 sdk = pytest.importorskip(
     "binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures",
@@ -20,12 +19,6 @@ sdk = pytest.importorskip(
 common = pytest.importorskip("binance_common.configuration")
 # What the SDK and its event loop leave to the garbage collector is not ours to judge.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[Exchange]:
-    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as served:
-        yield served
 
 
 @pytest.fixture
@@ -107,66 +100,60 @@ def test_a_conditional_order_lives_through_rest(client: Any) -> None:
     assert rest.cancel_algo_order(algo_id=placed.algo_id).data().msg == "success"
 
 
-def test_streams_and_fills_arrive(client: Any) -> None:
-    async def run() -> None:
-        streams = await client.websocket_streams.create_connection()
-        try:
+async def test_streams_and_fills_arrive(client: Any) -> None:
+    streams = await client.websocket_streams.create_connection()
+    try:
 
-            async def quotes(hear: Callable[[Any], None]) -> None:
-                handle = await streams.individual_symbol_book_ticker_streams(symbol="btcusdt")
-                handle.on("message", hear)
+        async def quotes(hear: Callable[[Any], None]) -> None:
+            handle = await streams.individual_symbol_book_ticker_streams(symbol="btcusdt")
+            handle.on("message", hear)
 
-            async def trades(hear: Callable[[Any], None]) -> None:
-                (await streams.aggregate_trade_streams(symbol="btcusdt")).on("message", hear)
+        async def trades(hear: Callable[[Any], None]) -> None:
+            (await streams.aggregate_trade_streams(symbol="btcusdt")).on("message", hear)
 
-            async def depth(hear: Callable[[Any], None]) -> None:
-                (await streams.diff_book_depth_streams(symbol="btcusdt")).on("message", hear)
+        async def depth(hear: Callable[[Any], None]) -> None:
+            (await streams.diff_book_depth_streams(symbol="btcusdt")).on("message", hear)
 
-            assert {item.s for item in await _first(3, quotes)} == {"BTCUSDT"}
-            assert [item.e for item in await _first(2, trades)] == ["aggTrade"] * 2
-            first, second = await _first(2, depth)
-            assert second.pu == first.u
+        assert {item.s for item in await _first(3, quotes)} == {"BTCUSDT"}
+        assert [item.e for item in await _first(2, trades)] == ["aggTrade"] * 2
+        first, second = await _first(2, depth)
+        assert second.pu == first.u
 
-            key = client.rest_api.start_user_data_stream().data().listen_key
-            heard: asyncio.Queue[Any] = asyncio.Queue()
-            (await streams.user_data(key)).on("message", heard.put_nowait)
-            await asyncio.sleep(0.2)
-            answer = await asyncio.to_thread(
-                client.rest_api.new_order, symbol="BTCUSDT", side="BUY", type="MARKET", quantity=0.01
-            )
-            order = answer.data()
-            kinds: list[str] = []
-            while kinds.count("OrderTradeUpdate") < 2:
-                message = await asyncio.wait_for(heard.get(), 30)
-                event = getattr(message, "actual_instance", message)
-                kinds.append(type(event).__name__)
-            assert kinds == ["OrderTradeUpdate", "TradeLite", "AccountUpdate", "OrderTradeUpdate"]
-            assert (event.o.i, event.o.X) == (order.order_id, "FILLED")
-        finally:
-            await streams.close_connection(close_session=True)
-
-    asyncio.run(run())
+        key = client.rest_api.start_user_data_stream().data().listen_key
+        heard: asyncio.Queue[Any] = asyncio.Queue()
+        (await streams.user_data(key)).on("message", heard.put_nowait)
+        await asyncio.sleep(0.2)
+        answer = await asyncio.to_thread(
+            client.rest_api.new_order, symbol="BTCUSDT", side="BUY", type="MARKET", quantity=0.01
+        )
+        order = answer.data()
+        kinds: list[str] = []
+        while kinds.count("OrderTradeUpdate") < 2:
+            message = await asyncio.wait_for(heard.get(), 30)
+            event = getattr(message, "actual_instance", message)
+            kinds.append(type(event).__name__)
+        assert kinds == ["OrderTradeUpdate", "TradeLite", "AccountUpdate", "OrderTradeUpdate"]
+        assert (event.o.i, event.o.X) == (order.order_id, "FILLED")
+    finally:
+        await streams.close_connection(close_session=True)
 
 
-def test_an_order_lives_through_the_websocket_api(client: Any) -> None:
-    async def run() -> None:
-        connection = await client.websocket_api.create_connection()
-        try:
-            answer = await connection.new_order(
-                symbol="BTCUSDT",
-                side="SELL",
-                type="LIMIT",
-                time_in_force="GTC",
-                quantity=0.01,
-                price=61_000.0,
-            )
-            placed = answer.data().result
-            assert placed.status == "NEW"
-            answer = await connection.query_order(symbol="BTCUSDT", order_id=placed.order_id)
-            assert answer.data().result.price == "61000.0"
-            answer = await connection.cancel_order(symbol="BTCUSDT", order_id=placed.order_id)
-            assert answer.data().result.status == "CANCELED"
-        finally:
-            await connection.close_connection(close_session=True)
-
-    asyncio.run(run())
+async def test_an_order_lives_through_the_websocket_api(client: Any) -> None:
+    connection = await client.websocket_api.create_connection()
+    try:
+        answer = await connection.new_order(
+            symbol="BTCUSDT",
+            side="SELL",
+            type="LIMIT",
+            time_in_force="GTC",
+            quantity=0.01,
+            price=61_000.0,
+        )
+        placed = answer.data().result
+        assert placed.status == "NEW"
+        answer = await connection.query_order(symbol="BTCUSDT", order_id=placed.order_id)
+        assert answer.data().result.price == "61000.0"
+        answer = await connection.cancel_order(symbol="BTCUSDT", order_id=placed.order_id)
+        assert answer.data().result.status == "CANCELED"
+    finally:
+        await connection.close_connection(close_session=True)

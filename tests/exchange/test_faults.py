@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -18,7 +16,7 @@ from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.exchange.session import Session
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.book import BookEvent, LocalBook
-from tests.exchange.scripted import Client, ScriptedSource, silence, take, talk
+from tests.exchange.scripted import ScriptedSource, silence, take, talking
 
 
 def _through(fault: str, count: int = 6) -> tuple[list[bytes], Faults]:
@@ -106,23 +104,8 @@ def test_every_kind_is_tried_where_it_hurts(kind: str) -> None:
     assert any(f'"{kind}"' in text for text in tried)
 
 
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[Exchange]:
-    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as served:
-        yield served
-
-
-@pytest.fixture
-def run(exchange: Exchange) -> Iterator[Callable[[Callable[[Client], Any]], None]]:
-    yield lambda work: talk(exchange, work)
-    exchange.clear_faults()
-
-
-Run = Callable[[Callable[[Client], Any]], None]
-
-
-def test_gap_breaks_the_chain_and_a_new_snapshot_mends_it(run: Run) -> None:
-    async def work(client: Client) -> None:
+async def test_gap_breaks_the_chain_and_a_new_snapshot_mends_it(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         decoder, book = Decoder(), LocalBook()
 
         async def snapshot() -> BookEvent:
@@ -145,11 +128,11 @@ def test_gap_breaks_the_chain_and_a_new_snapshot_mends_it(run: Run) -> None:
             assert await snapshot() is BookEvent.SYNCED
             assert await difference() in (BookEvent.TOP, BookEvent.APPLIED)
 
-    run(work)
 
-
-def test_silent_keeps_the_subscription_and_sends_nothing_until_it_is_cleared(run: Run) -> None:
-    async def work(client: Client) -> None:
+async def test_silent_keeps_the_subscription_and_sends_nothing_until_it_is_cleared(
+    exchange: Exchange,
+) -> None:
+    async with talking(exchange) as client:
         _, answer = await client.control("POST", "faults", kind="silent", streams="btcusdt@trade")
         async with client.stream("/public/stream?streams=btcusdt@trade/btcusdt@bookTicker") as socket:
             assert {item["stream"] for item in await take(socket, 20)} == {"btcusdt@bookTicker"}
@@ -158,50 +141,41 @@ def test_silent_keeps_the_subscription_and_sends_nothing_until_it_is_cleared(run
             while (await take(socket, 1))[0]["stream"] != "btcusdt@trade":
                 pass
 
-    run(work)
+
+async def test_half_open_answers_no_ping_and_does_not_close(exchange: Exchange) -> None:
+    async with talking(exchange) as client, client.stream("/public/ws/btcusdt@trade") as socket:
+        await take(socket, 1)
+        await client.control("POST", "faults", kind="half_open")
+        await socket.ping()
+        await asyncio.sleep(0.2)
+        while not await silence(socket):  # what was sent before the fault
+            pass
+        assert not socket.closed
 
 
-def test_half_open_answers_no_ping_and_does_not_close(run: Run) -> None:
-    async def work(client: Client) -> None:
-        async with client.stream("/public/ws/btcusdt@trade") as socket:
-            await take(socket, 1)
-            await client.control("POST", "faults", kind="half_open")
-            await socket.ping()
-            await asyncio.sleep(0.2)
-            while not await silence(socket):  # what was sent before the fault
-                pass
-            assert not socket.closed
-
-    run(work)
-
-
-def test_cut_closes_the_named_connection_only(run: Run) -> None:
-    async def work(client: Client) -> None:
-        async with (
-            client.stream("/public/ws/btcusdt@trade") as one,
-            client.stream("/public/ws/btcusdt@trade") as two,
-        ):
-            status = (await client.control("GET", "status"))[1]
-            first = min(item["number"] for item in status["connections"])
-            await client.control("POST", "faults", kind="cut", connection=first)
-            while (message := await one.receive(timeout=30)).type is aiohttp.WSMsgType.TEXT:
-                pass
-            assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
-            await take(two, 30)
-
-    run(work)
+async def test_cut_closes_the_named_connection_only(exchange: Exchange) -> None:
+    async with (
+        talking(exchange) as client,
+        client.stream("/public/ws/btcusdt@trade") as one,
+        client.stream("/public/ws/btcusdt@trade") as two,
+    ):
+        status = (await client.control("GET", "status"))[1]
+        first = min(item["number"] for item in status["connections"])
+        await client.control("POST", "faults", kind="cut", connection=first)
+        while (message := await one.receive(timeout=30)).type is aiohttp.WSMsgType.TEXT:
+            pass
+        assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+        await take(two, 30)
 
 
-def test_a_connection_ends_when_its_life_is_over(run: Run) -> None:
-    async def work(client: Client) -> None:
+async def test_a_connection_ends_when_its_life_is_over(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         await client.control("POST", "faults", kind="cut", life_s=0.3)
         began = time.monotonic()
         async with client.stream("/public/ws") as socket:
             message = await socket.receive(timeout=30)
         assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
         assert time.monotonic() - began >= 0.3
-
-    run(work)
 
 
 @pytest.mark.parametrize(
@@ -214,10 +188,10 @@ def test_a_connection_ends_when_its_life_is_over(run: Run) -> None:
         ("maintenance", 503, -1016),
     ],
 )
-def test_requests_are_refused_as_often_as_asked_and_not_carried_out(
-    run: Run, kind: str, status: int, code: int
+async def test_requests_are_refused_as_often_as_asked_and_not_carried_out(
+    exchange: Exchange, kind: str, status: int, code: int
 ) -> None:
-    async def work(client: Client) -> None:
+    async with talking(exchange) as client:
         await client.control("POST", "faults", kind=kind, count=1, path="/fapi/v1/order")
         refused, answer = await client.order(newClientOrderId=f"id-{kind}")
         assert (refused, answer["code"]) == (status, code)
@@ -226,11 +200,9 @@ def test_requests_are_refused_as_often_as_asked_and_not_carried_out(
         )
         assert found["code"] == -2013
 
-    run(work)
 
-
-def test_maintenance_closes_connections_and_refuses_new_ones(run: Run) -> None:
-    async def work(client: Client) -> None:
+async def test_maintenance_closes_connections_and_refuses_new_ones(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         async with client.stream("/public/ws") as socket:
             await client.control("POST", "faults", kind="maintenance")
             message = await socket.receive(timeout=30)
@@ -238,37 +210,28 @@ def test_maintenance_closes_connections_and_refuses_new_ones(run: Run) -> None:
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await client.stream("/public/ws")
 
-    run(work)
 
-
-def test_listen_keys_expire_at_once_and_the_stream_says_so(run: Run) -> None:
-    async def work(client: Client) -> None:
+async def test_listen_keys_expire_at_once_and_the_stream_says_so(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         _, key = await client.signed("POST", "/fapi/v1/listenKey")
         async with client.stream(f"/private/ws/{key['listenKey']}") as socket:
             await client.control("POST", "faults", kind="listen_key")
             assert (await take(socket, 1))[0]["e"] == "listenKeyExpired"
         assert (await client.signed("PUT", "/fapi/v1/listenKey"))[1]["code"] == -1125
 
-    run(work)
 
-
-def test_clock_skew_shows_in_the_server_time_and_refuses_timestamps(run: Run) -> None:
-    async def work(client: Client) -> None:
+async def test_clock_skew_shows_in_the_server_time_and_refuses_timestamps(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         await client.control("POST", "faults", kind="clock_skew", skew_ms=7_000)
         before_ms = time.time() * 1_000
         skewed_ms = (await client.get("/fapi/v1/time"))["serverTime"] - 7_000
         assert before_ms - 2 <= skewed_ms <= time.time() * 1_000 + 2
         assert (await client.order())[1]["code"] == -1021
 
-    run(work)
 
-
-def test_faults_of_the_start_are_in_force() -> None:
+async def test_faults_of_the_start_are_in_force() -> None:
     fault = Fault("too_many", path="/fapi/v1/time", count=1)
     with Exchange(ScriptedSource(), ServeSpec(faults=(fault,))) as served:
-
-        async def work(client: Client) -> None:
+        async with talking(served) as client:
             assert (await client.get("/fapi/v1/time"))["code"] == -1003
             assert "serverTime" in await client.get("/fapi/v1/time")
-
-        talk(served, work)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -15,7 +14,6 @@ import pytest
 from gpuscalp.config import BacktestConfig, CostConfig, RiskConfig, SizingConfig, StrategyConfig
 from gpuscalp.errors import ExecutionError
 from gpuscalp.exchange.embedded import Exchange
-from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.execution.booking import book
 from gpuscalp.execution.lifecycle import OrderEvent, OrderState, next_state
 from gpuscalp.execution.messages import Report, ReportKind
@@ -24,21 +22,7 @@ from gpuscalp.orders import Conditions, Fill, MarketRow, Order, SignalRow
 from gpuscalp.schema import E8
 from gpuscalp.strategy import SKIP_REASONS
 from gpuscalp.trader import Trader
-from tests.exchange.scripted import Client, ScriptedSource, silence, take, talk
-
-Run = Callable[[Callable[[Client], Awaitable[None]]], None]
-
-
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[Exchange]:
-    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as served:
-        yield served
-
-
-@pytest.fixture
-def run(exchange: Exchange) -> Iterator[Run]:
-    yield lambda work: talk(exchange, work)
-    exchange.clear_faults()
+from tests.exchange.scripted import ScriptedSource, silence, take, talking
 
 
 class Desk:
@@ -119,10 +103,10 @@ class Desk:
 
 
 @pytest.mark.parametrize("kind", ["timeout_executed", "timeout_lost", "unknown_executed", "unknown_lost"])
-def test_an_order_without_an_answer_has_not_failed_and_blocks_until_a_query_by_its_client_id(
-    run: Run, kind: str, caplog: pytest.LogCaptureFixture
+async def test_an_order_without_an_answer_has_not_failed_and_blocks_until_a_query_by_its_client_id(
+    exchange: Exchange, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def work(client: Client) -> None:
+    async with talking(exchange) as client:
         desk = Desk()
         (order,), _ = desk.frame()
         name = client_id(f"{kind:.12}", order.order_id)
@@ -153,16 +137,14 @@ def test_an_order_without_an_answer_has_not_failed_and_blocks_until_a_query_by_i
         assert skips["order_open"] == 0
         with pytest.raises(ExecutionError):
             next_state(desk.state, OrderEvent.FILL_PART, order_id=order.order_id)
-
-    run(work)
     # A broken connection is what was asked for, and no error of the exchange.
     assert not caplog.records
 
 
-def test_a_resting_order_without_an_answer_is_found_open_and_cannot_be_placed_twice_under_its_name(
-    run: Run,
+async def test_a_resting_order_without_an_answer_is_found_open_and_cannot_be_placed_twice_under_its_name(
+    exchange: Exchange,
 ) -> None:
-    async def work(client: Client) -> None:
+    async with talking(exchange) as client:
         resting = {"type": "LIMIT", "timeInForce": "GTC", "price": "50000.0", "newClientOrderId": "resting-1"}
         await client.control("POST", "faults", kind="timeout_executed", count=1, path="/fapi/v1/order")
         with pytest.raises(aiohttp.ClientError):
@@ -178,11 +160,11 @@ def test_a_resting_order_without_an_answer_is_found_open_and_cannot_be_placed_tw
         )
         assert canceled["status"] == "CANCELED"
 
-    run(work)
 
-
-def test_a_cancel_without_an_answer_was_carried_out_or_not_and_a_query_says_which(run: Run) -> None:
-    async def work(client: Client) -> None:
+async def test_a_cancel_without_an_answer_was_carried_out_or_not_and_a_query_says_which(
+    exchange: Exchange,
+) -> None:
+    async with talking(exchange) as client:
         for kind, status in (("timeout_executed", "CANCELED"), ("timeout_lost", "NEW")):
             name = {"origClientOrderId": f"cancel-{kind}", "symbol": "BTCUSDT"}
             placed = {"type": "LIMIT", "timeInForce": "GTC", "price": "50000.0"}
@@ -196,13 +178,11 @@ def test_a_cancel_without_an_answer_was_carried_out_or_not_and_a_query_says_whic
             assert found["status"] == status
             await client.signed("DELETE", "/fapi/v1/order", **name)
 
-    run(work)
 
-
-def test_a_refused_timestamp_is_known_to_be_not_executed_and_is_signed_again_by_the_servers_time(
-    run: Run,
+async def test_a_refused_timestamp_is_known_to_be_not_executed_and_is_signed_again_by_the_servers_time(
+    exchange: Exchange,
 ) -> None:
-    async def work(client: Client) -> None:
+    async with talking(exchange) as client:
         await client.control("POST", "faults", kind="clock_skew", skew_ms=7_000)
         status, told = await client.order(newClientOrderId="late-1")
         assert (status, told["code"]) == (400, -1021)
@@ -217,14 +197,12 @@ def test_a_refused_timestamp_is_known_to_be_not_executed_and_is_signed_again_by_
         status, told = await client.order(newClientOrderId="late-2", newOrderRespType="RESULT")
         assert (status, told["status"]) == (200, "FILLED")
 
-    run(work)
-
 
 @pytest.mark.parametrize(("kind", "status"), [("too_many", 429), ("banned", 418), ("maintenance", 503)])
-def test_an_order_refused_at_the_door_is_not_executed_and_what_waits_in_vain_says_how_long(
-    run: Run, kind: str, status: int
+async def test_an_order_refused_at_the_door_is_not_executed_and_what_waits_in_vain_says_how_long(
+    exchange: Exchange, kind: str, status: int
 ) -> None:
-    async def work(client: Client) -> None:
+    async with talking(exchange) as client:
         await client.control("POST", "faults", kind=kind, count=1, path="/fapi/v1/order", retry_after_s=7)
         async with client.http.post(f"{client.urls['rest']}/fapi/v1/order") as reply:
             assert reply.status == status
@@ -237,11 +215,11 @@ def test_an_order_refused_at_the_door_is_not_executed_and_what_waits_in_vain_say
         _, positions = await client.signed("GET", "/fapi/v1/openOrders", symbol="BTCUSDT")
         assert positions == []
 
-    run(work)
 
-
-def test_what_an_expired_listen_key_has_kept_silent_is_found_by_rest_and_a_new_key_goes_on(run: Run) -> None:
-    async def work(client: Client) -> None:
+async def test_what_an_expired_listen_key_has_kept_silent_is_found_by_rest_and_a_new_key_goes_on(
+    exchange: Exchange,
+) -> None:
+    async with talking(exchange) as client:
         _, key = await client.signed("POST", "/fapi/v1/listenKey")
         async with client.stream(f"/private/ws/{key['listenKey']}") as old:
             await client.control("POST", "faults", kind="listen_key")
@@ -263,5 +241,3 @@ def test_what_an_expired_listen_key_has_kept_silent_is_found_by_rest_and_a_new_k
                     if event["e"] == "ORDER_TRADE_UPDATE" and event["o"]["X"] == "FILLED":
                         break
             assert event["o"]["c"] == "heard"
-
-    run(work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import aiohttp
 import pytest
@@ -14,26 +13,18 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.book import BookState, LocalBook
-from tests.exchange.scripted import START_MS, Client, ScriptedSource, silence, take, talk
+from tests.exchange.scripted import START_MS, ScriptedSource, silence, take, talking
 
 
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[Exchange]:
-    with Exchange(ScriptedSource(), ServeSpec(loop=True)) as served:
-        yield served
-
-
-def test_server_time_is_the_wall_clock_at_speed_one(exchange: Exchange) -> None:
-    async def work(client: Client) -> None:
+async def test_server_time_is_the_wall_clock_at_speed_one(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         before_ms = time.time() * 1_000
         answer = await client.get("/fapi/v1/time")
         assert before_ms - 2 <= answer["serverTime"] <= time.time() * 1_000 + 2
 
-    talk(exchange, work)
 
-
-def test_raw_and_combined_streams_come_on_their_routes(exchange: Exchange) -> None:
-    async def work(client: Client) -> None:
+async def test_raw_and_combined_streams_come_on_their_routes(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         async with client.stream("/public/ws/btcusdt@bookTicker") as raw:
             assert (await take(raw, 1))[0]["e"] == "bookTicker"
         async with client.stream("/market/stream?streams=btcusdt@aggTrade") as combined:
@@ -42,25 +33,20 @@ def test_raw_and_combined_streams_come_on_their_routes(exchange: Exchange) -> No
         async with client.stream("/ws/btcusdt@aggTrade") as unrouted:
             assert await silence(unrouted)
 
-    talk(exchange, work)
+
+async def test_subscribe_is_acknowledged_and_unsubscribe_ends_the_stream(exchange: Exchange) -> None:
+    async with talking(exchange) as client, client.stream("/public/ws") as socket:
+        await socket.send_json({"method": "SUBSCRIBE", "params": ["btcusdt@trade"], "id": "x"})
+        assert (await take(socket, 1))[0] == {"result": None, "id": "x"}
+        assert {item["e"] for item in await take(socket, 3)} == {"trade"}
+        await socket.send_json({"method": "UNSUBSCRIBE", "params": ["btcusdt@trade"], "id": 2})
+        while "result" not in (await take(socket, 1))[0]:
+            pass
+        assert await silence(socket)
 
 
-def test_subscribe_is_acknowledged_and_unsubscribe_ends_the_stream(exchange: Exchange) -> None:
-    async def work(client: Client) -> None:
-        async with client.stream("/public/ws") as socket:
-            await socket.send_json({"method": "SUBSCRIBE", "params": ["btcusdt@trade"], "id": "x"})
-            assert (await take(socket, 1))[0] == {"result": None, "id": "x"}
-            assert {item["e"] for item in await take(socket, 3)} == {"trade"}
-            await socket.send_json({"method": "UNSUBSCRIBE", "params": ["btcusdt@trade"], "id": 2})
-            while "result" not in (await take(socket, 1))[0]:
-                pass
-            assert await silence(socket)
-
-    talk(exchange, work)
-
-
-def test_a_local_book_is_built_by_the_documented_procedure(exchange: Exchange) -> None:
-    async def work(client: Client) -> None:
+async def test_a_local_book_is_built_by_the_documented_procedure(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         decoder, book = Decoder(), LocalBook()
         async with client.stream("/public/ws/btcusdt@depth@100ms") as socket:
             book.on_diff(decoder.decode((await socket.receive(timeout=30)).data.encode()))
@@ -72,11 +58,9 @@ def test_a_local_book_is_built_by_the_documented_procedure(exchange: Exchange) -
             assert book.state is BookState.SYNCED
             assert not book.crossed
 
-    talk(exchange, work)
 
-
-def test_an_order_is_placed_and_its_fill_heard(exchange: Exchange) -> None:
-    async def work(client: Client) -> None:
+async def test_an_order_is_placed_and_its_fill_heard(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         _, key = await client.signed("POST", "/fapi/v1/listenKey")
         async with client.stream(f"/private/ws?listenKey={key['listenKey']}") as socket:
             status, order = await client.order(newOrderRespType="RESULT")
@@ -87,45 +71,34 @@ def test_an_order_is_placed_and_its_fill_heard(exchange: Exchange) -> None:
             ]
             assert heard[-1]["o"]["i"] == order["orderId"]
 
-    talk(exchange, work)
+
+async def test_the_websocket_api_answers(exchange: Exchange) -> None:
+    async with talking(exchange) as client, client.http.ws_connect(client.urls["ws_api"]) as socket:
+        await socket.send_json({"id": "t", "method": "time"})
+        answer = (await take(socket, 1))[0]
+        assert (answer["id"], answer["status"]) == ("t", 200)
 
 
-def test_the_websocket_api_answers(exchange: Exchange) -> None:
-    async def work(client: Client) -> None:
-        async with client.http.ws_connect(client.urls["ws_api"]) as socket:
-            await socket.send_json({"id": "t", "method": "time"})
-            answer = (await take(socket, 1))[0]
-            assert (answer["id"], answer["status"]) == ("t", 200)
-
-    talk(exchange, work)
+async def test_an_eleventh_message_in_a_second_closes_the_connection(exchange: Exchange) -> None:
+    async with talking(exchange) as client, client.stream("/public/ws") as socket:
+        for number in range(11):
+            await socket.send_json({"method": "LIST_SUBSCRIPTIONS", "id": number})
+        kinds = [(await socket.receive(timeout=30)).type for _ in range(11)]
+        assert kinds[-1] in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
 
 
-def test_an_eleventh_message_in_a_second_closes_the_connection(exchange: Exchange) -> None:
-    async def work(client: Client) -> None:
-        async with client.stream("/public/ws") as socket:
-            for number in range(11):
-                await socket.send_json({"method": "LIST_SUBSCRIPTIONS", "id": number})
-            kinds = [(await socket.receive(timeout=30)).type for _ in range(11)]
-            assert kinds[-1] in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
-
-    talk(exchange, work)
-
-
-def test_control_needs_the_token(exchange: Exchange) -> None:
-    async def work(client: Client) -> None:
+async def test_control_needs_the_token(exchange: Exchange) -> None:
+    async with talking(exchange) as client:
         assert (await client.control("GET", "status"))[1]["symbols"] == ["BTCUSDT"]
         client.token = "wrong"
         assert (await client.control("GET", "status"))[0] == 401
         assert (await client.control("POST", "faults", kind="drop"))[0] == 401
 
-    talk(exchange, work)
 
-
-def test_the_fastest_replay_loses_nothing_and_keeps_its_own_times() -> None:
+async def test_the_fastest_replay_loses_nothing_and_keeps_its_own_times() -> None:
     source = ScriptedSource(20_000)
     with Exchange(source, ServeSpec(speed=None, wait=True, recorded=True)) as served:
-
-        async def work(client: Client) -> None:
+        async with talking(served) as client:
             async with client.stream("/public/ws/btcusdt@trade") as socket:
                 trades = await take(socket, 999)
                 assert [item["t"] for item in trades] == list(range(1, 1_000))
@@ -133,24 +106,18 @@ def test_the_fastest_replay_loses_nothing_and_keeps_its_own_times() -> None:
                 assert await silence(socket)
             assert served.status()["ended"]
 
-        talk(served, work)
 
-
-def test_lenient_serves_everything_on_the_old_paths() -> None:
+async def test_lenient_serves_everything_on_the_old_paths() -> None:
     with Exchange(ScriptedSource(), ServeSpec(lenient=True)) as served:
-
-        async def work(client: Client) -> None:
-            async with client.stream("/stream?streams=btcusdt@aggTrade/btcusdt@depth@0ms") as socket:
-                names = {item["stream"] for item in await take(socket, 12)}
-                assert names == {"btcusdt@aggTrade", "btcusdt@depth@0ms"}
-
-        talk(served, work)
+        path = "/stream?streams=btcusdt@aggTrade/btcusdt@depth@0ms"
+        async with talking(served) as client, client.stream(path) as socket:
+            names = {item["stream"] for item in await take(socket, 12)}
+            assert names == {"btcusdt@aggTrade", "btcusdt@depth@0ms"}
 
 
-def test_the_venue_pings_and_closes_who_does_not_answer() -> None:
+async def test_the_venue_pings_and_closes_who_does_not_answer() -> None:
     with Exchange(ScriptedSource(), ServeSpec(ping_s=0.1, pong_s=3.0)) as served:
-
-        async def work(client: Client) -> None:
+        async with talking(served) as client:
             url = client.urls["stream"] + "/public/ws"
             async with client.http.ws_connect(url, autoping=False) as socket:
                 kinds = []
@@ -159,8 +126,6 @@ def test_the_venue_pings_and_closes_who_does_not_answer() -> None:
                 assert kinds[0] is aiohttp.WSMsgType.PING
             async with client.http.ws_connect(url) as socket:
                 assert await silence(socket, 4.0)
-
-        talk(served, work)
 
 
 def test_an_empty_source_is_refused_at_the_start() -> None:

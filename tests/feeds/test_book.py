@@ -1,4 +1,4 @@
-"""The book against a dict that is sorted anew after every update; the exchange's procedure case by case."""
+"""What becomes of a book case by case; test_book_laws.py and test_book_procedure.py hold the rules."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gpuscalp.feeds import book as book_module
-from gpuscalp.feeds.book import BookEvent, BookState, LocalBook
+from gpuscalp.feeds.book import BookEvent, LocalBook
 from gpuscalp.feeds.messages import DepthSnapshot, DepthUpdate, Levels
 from gpuscalp.schema import Quality
-from tests.thorough import examples
 
 FLAGGED = int(Quality.GAP | Quality.RESYNC)
 
@@ -27,44 +24,6 @@ def snapshot(last: int, bids: Levels = ((99, 1),), asks: Levels = ((101, 1),)) -
     return DepthSnapshot("X", 1, last, list(bids), list(asks))
 
 
-def naive_top(levels: dict[int, int], *, best_is_high: bool) -> tuple[list[int], list[int]]:
-    prices = sorted(levels, reverse=best_is_high)[:20]
-    rest = [0] * (20 - len(prices))
-    return prices + rest, [levels[price] for price in prices] + rest
-
-
-SIDE = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), max_size=12)
-
-
-@settings(max_examples=examples(150))
-@given(SIDE, SIDE, st.lists(st.tuples(SIDE, SIDE), max_size=25))
-def test_levels_are_those_of_a_plain_dict(
-    bids: Levels, asks: Levels, updates: list[tuple[Levels, Levels]]
-) -> None:
-    # Asks lie above bids, so that the two sides do not cross whatever is drawn.
-    def up(side: Levels) -> Levels:
-        return [(price + 100, qty) for price, qty in side]
-
-    book = LocalBook()
-    book.on_snapshot(snapshot(0, bids, up(asks)))
-    naive = {price: qty for price, qty in bids if qty}, {price: qty for price, qty in up(asks) if qty}
-    # A snapshot may name a price twice in these draws; the last one counts for the naive book and for ours.
-    for number, (more_bids, more_asks) in enumerate(updates, 1):
-        before = naive_top(naive[0], best_is_high=True), naive_top(naive[1], best_is_high=False)
-        for levels, side in ((more_bids, naive[0]), (up(more_asks), naive[1])):
-            for price, qty in levels:
-                side.pop(price, None)
-                if qty:
-                    side[price] = qty
-        event = book.on_diff(diff(number, number, number - 1, more_bids, up(more_asks)))
-        after = naive_top(naive[0], best_is_high=True), naive_top(naive[1], best_is_high=False)
-        assert book.top() == (*after[0], *after[1])
-        assert book.best() == (after[0][0][0], after[0][1][0], after[1][0][0], after[1][1][0])
-        # A level that is set and taken back in one update is reported as a change; a change never is missed.
-        assert event is BookEvent.TOP or before == after
-        assert book.quality == 0
-
-
 @pytest.mark.parametrize(("level", "event"), [(19, BookEvent.TOP), (20, BookEvent.APPLIED)])
 @pytest.mark.parametrize("qty", [0, 7])
 def test_the_twentieth_level_is_the_last_of_the_top(level: int, event: BookEvent, qty: int) -> None:
@@ -72,55 +31,6 @@ def test_the_twentieth_level_is_the_last_of_the_top(level: int, event: BookEvent
     book.on_snapshot(snapshot(0, [(99 - i, 5) for i in range(30)], [(101 + i, 5) for i in range(30)]))
     assert book.on_diff(diff(1, 1, 0, asks=[(101 + level, qty)])) is event
     assert book.on_diff(diff(2, 2, 1, bids=[(99 - level, qty)])) is event
-
-
-def test_snapshot_joins_the_buffered_updates_of_usdm() -> None:
-    book = LocalBook()
-    assert book.on_diff(diff(1, 5, 0, [(90, 7)])) is BookEvent.BUFFERED
-    assert book.on_diff(diff(8, 10, 5, [(98, 3)])) is BookEvent.BUFFERED
-    assert book.on_diff(diff(15, 20, 10, [(97, 4)])) is BookEvent.BUFFERED
-    assert book.quality == int(Quality.RESYNC)
-    assert book.on_snapshot(snapshot(9)) is BookEvent.SYNCED
-    bids = dict(zip(*book.top()[:2], strict=True))
-    assert 90 not in bids, "an update older than the snapshot must not be applied"
-    assert (bids[99], bids[98], bids[97]) == (1, 3, 4)
-    assert book.on_diff(diff(30, 31, 20, [(99, 0)])) is BookEvent.TOP
-    assert book.best()[0] == 98
-    assert book.waiting == 0
-
-
-def test_snapshot_between_two_updates_joins_them() -> None:
-    # Its id lies behind one update and before the first id of the next: nothing of this symbol was there.
-    book = LocalBook()
-    book.on_diff(diff(1, 5, 0))
-    book.on_diff(diff(9, 12, 5, [(98, 3)]))
-    assert book.on_snapshot(snapshot(7)) is BookEvent.SYNCED
-    assert book.top()[0][:2] == [99, 98]
-
-
-def test_snapshot_before_any_update_waits_for_the_first_newer_one() -> None:
-    book = LocalBook()
-    assert book.on_snapshot(snapshot(10)) is BookEvent.SYNCED
-    assert book.on_diff(diff(5, 8, 4, [(50, 1)])) is BookEvent.CONTAINED
-    assert book.on_diff(diff(11, 11, 8, [(98, 1)])) is BookEvent.TOP
-    assert book.quality == 0
-    assert 50 not in book.top()[0]
-
-
-def test_first_update_behind_the_snapshot_is_a_gap() -> None:
-    book = LocalBook()
-    book.on_snapshot(snapshot(10))
-    assert book.on_diff(diff(13, 14, 12)) is BookEvent.GAP
-    assert book.missing == (11, 12)
-    assert book.state is BookState.RESYNC
-
-
-def test_snapshot_older_than_the_buffer_is_refused() -> None:
-    book = LocalBook()
-    book.on_diff(diff(8, 10, 7))
-    assert book.on_snapshot(snapshot(5)) is BookEvent.TOO_OLD
-    assert book.state is BookState.UNSYNCED
-    assert book.on_snapshot(snapshot(7)) is BookEvent.SYNCED
 
 
 def test_gap_inside_the_buffer_asks_for_a_newer_snapshot() -> None:

@@ -29,7 +29,7 @@ _MAX_THREADS = 1024
 _MAX_GRID = (2**31 - 1, 65535, 65535)
 _MAX_BLOCK = (1024, 1024, 64)
 
-# (stem, entry) -> launches in this process; `covers` reads it.
+# (stem, entry) -> launches in this process.
 LAUNCHES: Counter[tuple[str, str]] = Counter()
 
 Argument = npt.NDArray[Any] | np.generic

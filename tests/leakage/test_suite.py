@@ -18,6 +18,7 @@ from gpuscalp.schema import NS_PER_MS
 from gpuscalp.splits import walk_forward
 from gpuscalp.train.dataset import count_rows
 from tests.random_ticks import instruments, random_ticks
+from tests.thorough import examples
 
 CONFIG = TrainConfig(grid=GridConfig(frame_ms=50), label=LabelConfig(horizon_ms=500))
 
@@ -30,7 +31,7 @@ def excerpt(seed=3, count=9_000, symbols=2, **options):
 
 @pytest.fixture(scope="module")
 def report():
-    return check_leakage(excerpt(), config=CONFIG, cuts=4)
+    return check_leakage(excerpt(), config=CONFIG, cuts=examples(4))
 
 
 def test_all_planted_leaks_are_caught(report):

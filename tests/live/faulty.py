@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from gpuscalp.exchange.embedded import Exchange
 from tests.live.journals import Story
-from tests.live.sessions import PATIENCE_S, Ended, Running, check_each_trade_once, newest_trades
+from tests.live.sessions import Ended, Running, check_each_trade_once, newest_trades
 
 
 def public_connections(exchange: Exchange) -> list[int]:
@@ -43,10 +41,3 @@ def cuts(status: dict[str, Any]) -> int:
 
 def is_live(status: dict[str, Any]) -> bool:
     return all(each["state"] == "live" for each in status["feeds"]["connections"])
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, f"{what} has not come in {PATIENCE_S:g} s"
-        time.sleep(0.01)

@@ -24,7 +24,6 @@ from typing import Any, Literal
 
 from gpuscalp.live.control import is_running
 from gpuscalp.live.records import Command, ModelRecord, Scaling
-from gpuscalp.live.replay import run_replay
 from gpuscalp.live.session import Session
 from gpuscalp.risk.gate import RiskState
 from tests.live import script
@@ -65,15 +64,8 @@ def run(folder: Path, session: Path, *, tell: Callable[[], object] | None = None
         operate(running)
         change_models(running, (folder / "model", folder / "other"))
 
-    return run_replay(
-        [folder / "market.txt"],
-        session,
-        model=folder / "model",
-        config=script.trading_config(**{"session.checkpoint_s": 0.08}),
-        exchange_info=folder / "info.json",
-        device="cpu",
-        on_step=on_step,
-    )
+    material = script.Material.of(folder)
+    return material.replay(session, {"session.checkpoint_s": 0.08}, device="cpu", on_step=on_step)
 
 
 def acknowledged(session: Path) -> dict[str, Any]:

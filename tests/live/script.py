@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from gpuscalp.contract import Interval
 from gpuscalp.drift.guard import Guard
 from gpuscalp.drift.reference import Reference
 from gpuscalp.drift.stability import Distribution
+from gpuscalp.live.replay import run_replay
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S, Instrument
 from tests.handmade import DROP, follows, write_handmade
 
@@ -148,3 +149,40 @@ def trading_config(**overrides: object) -> LiveConfig:
             **overrides,
         },
     )
+
+
+class KilledError(Exception):
+    """Stands for a kill -9 in the middle of a replay: nothing of the session is closed or flushed."""
+
+
+class Material(NamedTuple):
+    """What sessions are replayed from: a recording, a model, and what the venue says of the symbols."""
+
+    recording: Path
+    model: Path
+    info: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> Material:
+        return cls(folder / "market.txt", folder / "model", folder / "info.json")
+
+    def replay(
+        self, path: Path, changes: Mapping[str, object] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Replay the recording into a session that trades; ``changes`` of its configuration."""
+        return run_replay(
+            [self.recording],
+            path,
+            model=self.model,
+            config=trading_config(**(changes or {})),
+            exchange_info=self.info,
+            **options,
+        )
+
+
+def write_material(folder: Path, *, seconds: int, step_ms: int = 25) -> Material:
+    material = Material.of(folder)
+    write_recording(material.recording, seconds=seconds, step_ms=step_ms)
+    write_model(material.model)
+    write_exchange_info(material.info)
+    return material

@@ -13,7 +13,6 @@ from gpuscalp.contract import Contract
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.adaptation import Adaptation
 from gpuscalp.live.records import ModelRecord, Scaling, decode
-from gpuscalp.live.replay import run_replay
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
 from gpuscalp.schema import NS_PER_S
@@ -79,22 +78,12 @@ class Driver:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("adaptation")
-    script.write_recording(made / "market.txt", seconds=12, step_ms=50)
-    script.write_exchange_info(made / "info.json")
-    script.write_model(made / "model")
+    script.write_material(made, seconds=12, step_ms=50)
     return made
 
 
 def replayed(folder: Path, name: str, driver: Driver) -> list[ModelRecord]:
-    run_replay(
-        [folder / "market.txt"],
-        folder / name,
-        model=folder / "model",
-        config=script.trading_config(),
-        exchange_info=folder / "info.json",
-        device="cpu",
-        on_step=driver,
-    )
+    script.Material.of(folder).replay(folder / name, device="cpu", on_step=driver)
     return [
         decode(record, ModelRecord)
         for record in read_records(folder / name / "journal")

@@ -25,7 +25,7 @@ from gpuscalp.journal import JournalWriter, RecordKind, read_records
 from gpuscalp.live.calibrate import calibrate
 from gpuscalp.live.directory import create
 from gpuscalp.live.records import FillRecord, HealthRecord, OrderRecord, decode, encode
-from gpuscalp.live.replay import _recorded_inputs, run_replay
+from gpuscalp.live.replay import _recorded_inputs
 from gpuscalp.live.session import Session
 from gpuscalp.schema import NS_PER_MS
 from tests.live import script
@@ -36,26 +36,21 @@ SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("material")
-    return {
-        "recording": script.write_recording(folder / "market.txt", seconds=SECONDS),
-        "model": script.write_model(folder / "model"),
-        "info": script.write_exchange_info(folder / "info.json"),
-    }
+def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("material"), seconds=SECONDS)
 
 
-def drive(path: Path, material: dict[str, Path], *, feed_ms: Any, compute_ms: Any, seconds: int) -> None:
+def drive(path: Path, material: script.Material, *, feed_ms: Any, compute_ms: Any, seconds: int) -> None:
     """Run a session on the recording; both distributions are functions of a generator."""
     rng = np.random.default_rng(5)
     config = script.trading_config(**{"strategy.min_edge_bps": -1_000.0, "strategy.hold_ms": 2_000})
-    create(path, config, material["model"], script.INSTRUMENTS, now_ns=1, device="cpu")
+    create(path, config, material.model, script.INSTRUMENTS, now_ns=1, device="cpu")
     session = Session(path, now_ns=1, clock_of=lambda work: lambda: work.now_ns)
     session.on_open(0, Endpoint("public", "ws://127.0.0.1", ("btcusdt@trade",)), 1)
     session.on_health(HealthRecord(0.4, drifted=False), 1)
     until_ns = (script.START_MS + seconds * 1_000) * NS_PER_MS
     now_ns = 0
-    for each in _recorded_inputs([material["recording"]], set(script.SYMBOLS)):
+    for each in _recorded_inputs([material.recording], set(script.SYMBOLS)):
         if each.recv_ns > until_ns:
             break
         if each.snapshot is not None:
@@ -81,7 +76,7 @@ def compute_ms(rng: np.random.Generator) -> float:
 
 
 @pytest.fixture(scope="module")
-def driven(material: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def driven(material: script.Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("driven") / "session"
     drive(path, material, feed_ms=feed_ms, compute_ms=compute_ms, seconds=SECONDS)
     return path
@@ -146,18 +141,13 @@ def test_reports_of_the_paper_broker_are_known_to_be_simulated(driven: Path) -> 
 
 
 def test_drawn_latencies_of_the_paper_broker_are_not_fitted_either(
-    material: dict[str, Path], tmp_path: Path
+    material: script.Material, tmp_path: Path
 ) -> None:
-    config = script.trading_config(
-        **{
-            "strategy.min_edge_bps": -1_000.0, "strategy.hold_ms": 2_000,
-            "paper.reply.kind": "uniform", "paper.reply.low_ms": 2.0, "paper.reply.high_ms": 90.0,
-        }
-    )  # fmt: skip
-    run_replay(
-        [material["recording"]], tmp_path / "session", model=material["model"], config=config,
-        exchange_info=material["info"],
-    )  # fmt: skip
+    changes = {
+        "strategy.min_edge_bps": -1_000.0, "strategy.hold_ms": 2_000,
+        "paper.reply.kind": "uniform", "paper.reply.low_ms": 2.0, "paper.reply.high_ms": 90.0,
+    }  # fmt: skip
+    material.replay(tmp_path / "session", changes)
     found = calibrate(tmp_path / "session")
     assert found["reports"] > 40
     assert found["simulated"]
@@ -201,7 +191,7 @@ def test_reports_of_another_broker_are_fitted(driven: Path, tmp_path: Path) -> N
     assert np.mean(paper.reply.samples_ms) == pytest.approx(back.mean(), rel=0.02)
 
 
-def test_too_few_frames_are_refused(material: dict[str, Path], tmp_path: Path) -> None:
+def test_too_few_frames_are_refused(material: script.Material, tmp_path: Path) -> None:
     drive(tmp_path / "session", material, feed_ms=feed_ms, compute_ms=compute_ms, seconds=5)
     with pytest.raises(DataError, match="too few") as caught:
         calibrate(tmp_path / "session", out=tmp_path / "fit.toml")

@@ -11,8 +11,9 @@ import pytest
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.schema import Quality
-from tests.live.faulty import end, end_complete, is_live, until
+from tests.live.faulty import end, end_complete, is_live
 from tests.live.sessions import watch_calls
+from tests.waiting import until
 
 BTC, ETH = 0, 1
 

@@ -18,8 +18,9 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.faults import Fault
 from gpuscalp.journal import RecordKind
 from gpuscalp.schema import NS_PER_MS, NS_PER_S, Quality
-from tests.live.faulty import cuts, end, end_complete, is_live, public_connections, until
+from tests.live.faulty import cuts, end, end_complete, is_live, public_connections
 from tests.live.sessions import PATIENCE_S, newest_trades
+from tests.waiting import until
 
 BTC, ETH = 0, 1
 # risk.max_quote_age_ms of these sessions, and what a decision may take (session.predict_within_ms).

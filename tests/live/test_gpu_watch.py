@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 import urllib.request
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from tests.fake_nvml import MIB, FakeCard, FakeNvml
 from tests.live.sessions import Ended, Running, eager_config, feed_of
 from tests.live.test_health import OWN, SYMBOLS, _client
 from tests.ports import free_port
+from tests.waiting import until
 
 CONFIG = GpuHealthConfig(poll_ms=100)
 PATIENCE_S = 20.0
@@ -37,26 +36,19 @@ def _watch(nvml: FakeNvml | None, config: GpuHealthConfig = CONFIG, **more: Any)
     return GpuWatch(nvml, partial(visible_cards, nvml, {}), config, **more)
 
 
-def _until(true: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < until, "it has not come true"
-        time.sleep(0.002)
-
-
 def test_gate_is_told_what_is_wrong_with_the_cards_while_it_is():
     nvml = FakeNvml(FakeCard(), FakeCard("GPU-2", "00000000:5E:00.0"))
     watch = _watch(nvml)
     assert watch.reasons() == ("gpu:unread",), "nothing is known yet"
     watch.start()
     try:
-        _until(lambda: watch.reasons() == ())
+        until(lambda: watch.reasons() == ())
         nvml.cards[1].free = 100 * MIB
-        _until(lambda: watch.reasons() == ("gpu1:memory",))
+        until(lambda: watch.reasons() == ("gpu1:memory",))
         nvml.cards[0].reasons = 0x40
-        _until(lambda: watch.reasons() == ("gpu0:hw_thermal", "gpu1:memory"))
+        until(lambda: watch.reasons() == ("gpu0:hw_thermal", "gpu1:memory"))
         nvml.cards[0].reasons, nvml.cards[1].free = 0, 9_000 * MIB
-        _until(lambda: watch.reasons() == ())
+        until(lambda: watch.reasons() == ())
     finally:
         watch.stop()
 
@@ -67,7 +59,7 @@ def test_gate_is_told_nothing_while_the_processor_leads():
     watch = _watch(nvml, leads=lambda: leads[0])
     watch.start()
     try:
-        _until(lambda: watch.reasons() == ("gpu0:memory",))
+        until(lambda: watch.reasons() == ("gpu0:memory",))
         leads[0] = False
         assert watch.reasons() == ()
         assert watch.status()["cards"][0]["doubtful"] == ["memory"], "it is still known"
@@ -83,14 +75,14 @@ def test_failure_is_told_as_long_as_it_lasts():
     def rounds() -> set[tuple[int, str]]:
         """Return what is told in the two rounds that come."""
         polls = watch.status()["polls"]
-        _until(lambda: watch.status()["polls"] > polls)
+        until(lambda: watch.status()["polls"] > polls)
         told.clear()
-        _until(lambda: watch.status()["polls"] > polls + 3)
+        until(lambda: watch.status()["polls"] > polls + 3)
         return set(told)
 
     watch.start()
     try:
-        _until(lambda: len(watch.judged()) == 2)
+        until(lambda: len(watch.judged()) == 2)
         nvml.cards[1].gone = 15
         assert rounds() == {(1, "lost")}
         assert rounds() == {(1, "lost")}
@@ -98,7 +90,7 @@ def test_failure_is_told_as_long_as_it_lasts():
         nvml.happen(nvml.cards[0], 0x8, 79)
         assert rounds() == {(0, "xid79"), (1, "lost")}
         nvml.cards[1].gone = None
-        _until(lambda: watch.reasons() == ("gpu0:xid79",))
+        until(lambda: watch.reasons() == ("gpu0:xid79",))
         assert rounds() == {(0, "xid79")}
     finally:
         watch.stop()
@@ -110,7 +102,7 @@ def test_driver_that_does_not_answer_any_more_is_a_reason():
     watch = _watch(nvml, GpuHealthConfig(poll_ms=100, silent_ms=50))
     watch.start()
     try:
-        _until(lambda: watch.reasons() == ("gpu:silent",))
+        until(lambda: watch.reasons() == ("gpu:silent",))
     finally:
         nvml.hang.set()
         watch.stop()
@@ -126,7 +118,7 @@ def test_without_nvml_nothing_is_known_and_the_status_says_so():
     nvml.start_error = 12
     watch = _watch(nvml)
     watch.start()
-    _until(lambda: watch.status()["error"] == "error 12")
+    until(lambda: watch.status()["error"] == "error 12")
     # A container may have CUDA and not NVML: that alone is no doubt.
     assert watch.reasons() == ()
     watch.stop()
@@ -141,9 +133,9 @@ def test_callback_that_fails_is_told_and_does_not_end_the_watch():
     watch = _watch(nvml, on_failed=fail)
     watch.start()
     try:
-        _until(lambda: watch.status()["error"] == "on_failed: 0 ecc")
+        until(lambda: watch.status()["error"] == "on_failed: 0 ecc")
         polls = watch.status()["polls"]
-        _until(lambda: watch.status()["polls"] > polls + 1)
+        until(lambda: watch.status()["polls"] > polls + 1)
         assert watch.reasons() == ("gpu0:ecc", "gpu0:memory")
     finally:
         watch.stop()

@@ -24,10 +24,8 @@ def test_session_killed_again_and_again_is_the_session_that_was_never_killed(tmp
     """The scripted run halts entries and resumes, and changes its models every two seconds. Whatever kill
     came, to the bit and to the last unit: the same signals, verdicts, orders (so no id is used twice), fills
     and states; and after a halt was written the gate was never seen open before the script resumed."""
-    script.write_recording(tmp_path / "market.txt", seconds=50)
-    script.write_model(tmp_path / "model")
+    script.write_material(tmp_path, seconds=50)
     script.write_model(tmp_path / "other", threshold=0.6)
-    script.write_exchange_info(tmp_path / "info.json")
     seed = int(os.environ.get("GPUSCALP_TEST_SEED", sys.version_info.minor))
     done = subprocess.run(
         [sys.executable, "-m", "tests.live.kill_loop", str(tmp_path), str(KILLS), str(seed)],

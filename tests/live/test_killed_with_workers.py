@@ -27,6 +27,7 @@ from gpuscalp.strategy import PREDICTED_REASONS
 from tests.live.journals import Story
 from tests.live.sessions import Running, eager_config, feed_of
 from tests.ports import free_port
+from tests.waiting import until
 from tests.worker.test_failures import _alive
 
 _RUN = """
@@ -75,10 +76,7 @@ class Child:
 
 
 def _gone(pids: list[int]) -> None:
-    until = time.monotonic() + 10.0
-    while any(map(_alive, pids)):
-        assert time.monotonic() < until, "a worker has outlived its session"
-        time.sleep(0.01)
+    until(lambda: not any(map(_alive, pids)), "the end of its workers", seconds=10.0)
 
 
 def _pids(engine: dict[str, Any]) -> list[int]:

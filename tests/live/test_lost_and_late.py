@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -12,20 +11,14 @@ from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live import repeat
 from gpuscalp.live.predictor import HostPredictor, Prediction, Told
 from gpuscalp.live.records import SignalRecord, StateRecord, VerdictRecord, decode
-from gpuscalp.live.replay import run_replay
 from gpuscalp.live.verify import verify
 from gpuscalp.strategy import PREDICTED_REASONS
 from tests.live import script
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("material")
-    return {
-        "recording": script.write_recording(folder / "market.txt", seconds=30),
-        "model": script.write_model(folder / "model"),
-        "info": script.write_exchange_info(folder / "info.json"),
-    }
+def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("material"), seconds=30)
 
 
 class Failing:
@@ -63,15 +56,7 @@ def replayed(material, path, *, instead=None, **overrides):
         if instead is not None and isinstance(session.engine.predictor, HostPredictor):
             session.engine.predictor = instead(session.bundle.ensemble)
 
-    run_replay(
-        [material["recording"]],
-        path,
-        model=material["model"],
-        config=script.trading_config(**overrides),
-        exchange_info=material["info"],
-        device="cpu",
-        on_step=on_step,
-    )
+    material.replay(path, overrides, device="cpu", on_step=on_step)
     return path
 
 

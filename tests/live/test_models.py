@@ -33,16 +33,12 @@ from gpuscalp.registry import Registry
 from gpuscalp.registry.promotion import prune
 from tests.handmade import follows, write_handmade
 from tests.live import script
-from tests.live.test_replay import _rewrite, outputs
+from tests.live.test_replay import outputs, rewrite
 
 FRAME_NS = GridConfig().frame_ms * 10**6
 SHARP = Scaling((2.0, 1.0, 2.0), (0.1, 0.0, -0.1))
 FLAT = Scaling((0.5, 0.5, 0.5), (0.0, 0.3, 0.0))
 HOUR_NS = 3_600 * 10**9
-
-
-class _KilledError(Exception):
-    """Stands for a kill -9: nothing of the session is closed or flushed."""
 
 
 @dataclass
@@ -52,15 +48,8 @@ class Material:
 
     def run(self, path: Path, model: str = "a", **options: Any) -> dict[str, Any]:
         """Replay the market into a session that is begun with a model."""
-        return run_replay(
-            [self.folder / "market.txt"],
-            path,
-            model=self.folder / model,
-            config=script.trading_config(**{"session.checkpoint_s": 0.05}),
-            exchange_info=self.folder / "info.json",
-            device="cpu",
-            **options,
-        )
+        material = script.Material.of(self.folder)._replace(model=self.folder / model)
+        return material.replay(path, {"session.checkpoint_s": 0.05}, device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +114,7 @@ class Plan:
             if end is not None and session.engine.frame_count >= end:
                 end = next(kill, None)
                 session.journal.abandon()
-                raise _KilledError
+                raise script.KilledError
 
         return on_step
 
@@ -226,7 +215,7 @@ def test_killed_at_any_moment_it_comes_to_the_same_end(material, changed, tmp_pa
         path, broken = tmp_path / str(seed), Plan(plan.changes, kills)
         watch = broken.watch(material)
         for _ in kills:
-            with pytest.raises(_KilledError):
+            with pytest.raises(script.KilledError):
                 material.run(path, on_step=watch)
         material.run(path, on_step=watch)
         assert outputs(path) == outputs(whole)
@@ -262,14 +251,14 @@ def test_a_forged_or_missing_model_does_not_verify(material, changed, tmp_path) 
         return change
 
     another = copy("another")  # one that is there, and did not lead
-    _rewrite(another, forged(c))
+    rewrite(another, forged(c))
     assert verify(another)["differing"] > 0
     nobody = copy("nobody")
-    _rewrite(nobody, forged("0" * 64))
+    rewrite(nobody, forged("0" * 64))
     with pytest.raises(ModelError, match="no bundle here"):
         verify(nobody)
     outside = copy("outside")
-    _rewrite(outside, forged("../bundle"))
+    rewrite(outside, forged("../bundle"))
     with pytest.raises(ModelError, match="not the digest"):
         verify(outside)
     gone = copy("gone")

@@ -13,7 +13,6 @@ import os
 import shutil
 import sqlite3
 import tarfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -41,7 +40,6 @@ from gpuscalp.logs import Wanted, read
 from gpuscalp.schema import NS_PER_MS
 from tests.live.sessions import (
     FRAME_MS,
-    PATIENCE_S,
     Market,
     Running,
     eager_config,
@@ -50,6 +48,7 @@ from tests.live.sessions import (
 )
 from tests.planted import BY_PLACE, ENVIRONMENT, EVERYTHING, files_with_words, words_in
 from tests.ports import free_port
+from tests.waiting import until
 
 
 class Operated(NamedTuple):
@@ -77,12 +76,8 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 def wait_ready(port: int) -> dict[str, tuple[int, str]]:
     """Return the first answer to each path from when the session is ready on."""
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        if get(port, "/readyz")[0] == 200:
-            return {path: get(port, path) for path in ("/healthz", "/readyz", "/metrics")}
-        time.sleep(0.1)
-    raise AssertionError(f"not ready: {get(port, '/readyz')}")
+    until(lambda: get(port, "/readyz")[0] == 200, "a session that is ready")
+    return {path: get(port, path) for path in ("/healthz", "/readyz", "/metrics")}
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +109,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
             running.wait(lambda _: any((path / "checkpoints").glob("*.ckpt")), "a checkpoint")
             backup([path], saved)
             running.ask("flatten")
-            until = time.monotonic() + PATIENCE_S
-            while get(port, "/readyz")[0] == 200 and time.monotonic() < until:
-                time.sleep(0.05)
+            until(lambda: get(port, "/readyz")[0] != 200, "what is not ready any more")
             answers["halted"], answers["changed"] = get(port, "/readyz"), get(port, "/metrics")
             ended = running.stop()
         ended.check()

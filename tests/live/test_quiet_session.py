@@ -162,7 +162,16 @@ def test_a_weaker_command_never_loosens_a_stronger_state(
     assert isinstance(told, UsageError) if answer == "refused" else told == answer
 
 
-def test_nobody_is_given_the_answer_to_a_command_of_the_process_before(
+async def test_a_word_that_is_no_command_is_refused_and_changes_nothing(
+    quiet: Session, disk: ThreadPoolExecutor
+) -> None:
+    driver = Stepping(quiet, disk)
+    with pytest.raises(UsageError, match="no such command"):
+        await driver.commands.answer(Request("dance"))
+    assert (quiet.market.commands_waiting, driver.stopping) == (0, False)
+
+
+async def test_nobody_is_given_the_answer_to_a_command_of_the_process_before(
     model: Path, tmp_path: Path, disk: ThreadPoolExecutor
 ) -> None:
     """After a kill `flatten` was refused, in the words that an earlier `resume` should have got."""
@@ -173,28 +182,23 @@ def test_nobody_is_given_the_answer_to_a_command_of_the_process_before(
     session = open_session(tmp_path / "session")
     assert session.market.commands_waiting == 1
     driver = Stepping(session, disk)
-    told = [asyncio.run(driver.commands.answer(Request(each))) for each in ("flatten", "halt", "resume")]
+    told = [await driver.commands.answer(Request(each)) for each in ("flatten", "halt", "resume")]
     assert [each["state"] for each in told] == ["halted", "halted", "active"]
     session.close(now_ns=5)
 
 
-def test_stop_flatten_is_not_done_where_somebody_has_resumed(
+async def test_stop_flatten_is_not_done_where_somebody_has_resumed(
     quiet: Session, disk: ThreadPoolExecutor
 ) -> None:
     """A `resume` before the positions were closed was taken for their end: code 0, and they stayed."""
     driver, engine = Stepping(quiet, disk), quiet.engine
     engine.trader.account.positions[0].qty_e8 = E8
-
-    async def both() -> tuple[dict[str, Any], dict[str, Any]]:
-        stopping = asyncio.create_task(driver.commands.answer(Request("stop", flatten=True)))
-        while not (engine.flattening or stopping.done()):
-            await asyncio.sleep(0)
-        assert not stopping.done()
-        resumed = await driver.commands.answer(Request("resume"))
-        return await stopping, resumed
-
-    stopped, resumed = asyncio.run(both())
-    assert stopped == {"command": "stop", "state": "active", "flat": False}
+    stopping = asyncio.create_task(driver.commands.answer(Request("stop", flatten=True)))
+    while not (engine.flattening or stopping.done()):
+        await asyncio.sleep(0)
+    assert not stopping.done()
+    resumed = await driver.commands.answer(Request("resume"))
+    assert await stopping == {"command": "stop", "state": "active", "flat": False}
     assert resumed["state"] == "active"
     assert driver.stopping
 

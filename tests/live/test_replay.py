@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpuscalp.errors import ConfigError, JournalError, UsageError
-from gpuscalp.journal import RecordKind, read_records, segments_of
+from gpuscalp.config import JournalConfig
+from gpuscalp.errors import ConfigError, JournalError, ModelError, UsageError
+from gpuscalp.journal import JournalWriter, RecordKind, read_records, segments_of
 from gpuscalp.live.directory import read_about
 from gpuscalp.live.records import FillRecord, OrderRecord, SignalRecord, decode
 from gpuscalp.live.repeat import OUTPUTS
@@ -23,25 +24,14 @@ from tests.live import script
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("material")
-    return {
-        "recording": script.write_recording(folder / "market.txt", seconds=60),
-        "model": script.write_model(folder / "model"),
-        "info": script.write_exchange_info(folder / "info.json"),
-    }
+def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("material"), seconds=60)
 
 
 @pytest.fixture(scope="module")
-def session(material: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session(material: script.Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sessions") / "one"
-    run_replay(
-        [material["recording"]],
-        path,
-        model=material["model"],
-        config=script.trading_config(),
-        exchange_info=material["info"],
-    )
+    material.replay(path)
     return path
 
 
@@ -123,24 +113,11 @@ def test_saved_session_tells_what_its_records_say(session: Path) -> None:
 def test_decision_is_written_after_the_messages_it_rests_on(session: Path) -> None:
     """No frame is decided on before a message, or the clock, has passed its end."""
     newest_ms = 0
-    import msgspec
-
     for record in read_records(session / "journal"):
         if record.kind == RecordKind.RAW:
             newest_ms = max(newest_ms, msgspec.json.decode(record.body)["data"]["E"])
         elif record.kind == RecordKind.SIGNAL:
             assert decode(record, SignalRecord).end_ns <= newest_ms * 1_000_000
-
-
-def test_two_runs_decide_the_same(material: dict[str, Path], session: Path, tmp_path: Path) -> None:
-    run_replay(
-        [material["recording"]],
-        tmp_path / "two",
-        model=material["model"],
-        config=script.trading_config(),
-        exchange_info=material["info"],
-    )
-    assert outputs(tmp_path / "two") == outputs(session)
 
 
 def test_session_is_replayed_with_its_own_model_and_configuration(session: Path, tmp_path: Path) -> None:
@@ -167,17 +144,14 @@ def test_one_altered_byte_of_the_journal_is_caught(session: Path, tmp_path: Path
         verify(copy)
 
 
-def _rewrite(path: Path, change) -> None:  # type: ignore[no-untyped-def]
-    """Write a session's journal anew, whole and with good checksums, with some records changed."""
-    from gpuscalp.config import JournalConfig
-    from gpuscalp.journal import JournalWriter
-
+def rewrite(path: Path, change) -> None:  # type: ignore[no-untyped-def]
+    """Write a session's journal anew, whole and with good checksums: bodies changed, or left out for None."""
     records = list(read_records(path / "journal"))
     shutil.rmtree(path / "journal")
     with JournalWriter(path / "journal", JournalConfig(), now_ns=1) as journal:
         for record in records:
-            body = change(record)
-            journal.append(record.kind, body, recv_ns=record.recv_ns, connection=record.connection)
+            if (body := change(record)) is not None:
+                journal.append(record.kind, body, recv_ns=record.recv_ns, connection=record.connection)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +183,7 @@ def test_forged_record_with_good_checksums_is_caught(
             return record.body.replace(old, new, 1)
         return record.body
 
-    _rewrite(copy, change)
+    rewrite(copy, change)
     assert done
     answer = verify(copy)
     if differing:
@@ -223,25 +197,17 @@ def test_missing_decision_is_caught(session: Path, tmp_path: Path) -> None:
     """A verdict that nobody wrote down: the record is dropped, the rest has good checksums."""
     copy = tmp_path / "copy"
     shutil.copytree(session, copy)
-    records = list(read_records(copy / "journal"))
     victim = next(
-        record.seq for record in records if record.kind == RecordKind.VERDICT and record.seq > 4_000
+        record.seq
+        for record in read_records(copy / "journal")
+        if record.kind == RecordKind.VERDICT and record.seq > 4_000
     )
-    shutil.rmtree(copy / "journal")
-    from gpuscalp.config import JournalConfig
-    from gpuscalp.journal import JournalWriter
-
-    with JournalWriter(copy / "journal", JournalConfig(), now_ns=1) as journal:
-        for record in records:
-            if record.seq != victim:
-                journal.append(record.kind, record.body, recv_ns=record.recv_ns, connection=record.connection)
+    rewrite(copy, lambda record: None if record.seq == victim else record.body)
     answer = verify(copy)
     assert answer["verdicts_differing"] > 0
 
 
 def test_another_model_in_the_directory_is_refused(session: Path, tmp_path: Path) -> None:
-    from gpuscalp.errors import ModelError
-
     copy = tmp_path / "copy"
     shutil.copytree(session, copy)
     shutil.rmtree(copy / "bundle")
@@ -250,20 +216,15 @@ def test_another_model_in_the_directory_is_refused(session: Path, tmp_path: Path
         verify(copy)
 
 
-def test_unknown_instruments_are_refused(material: dict[str, Path], tmp_path: Path) -> None:
+def test_unknown_instruments_are_refused(material: script.Material, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="instruments are not known") as caught:
-        run_replay([material["recording"]], tmp_path / "new", model=material["model"])
+        run_replay([material.recording], tmp_path / "new", model=material.model)
     assert caught.value.value == "BTCUSDT, ETHUSDT"
 
 
-def test_what_is_no_recording_is_refused(material: dict[str, Path], tmp_path: Path) -> None:
+def test_what_is_no_recording_is_refused(material: script.Material, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a raw recording"):
-        run_replay(
-            [material["info"]],
-            tmp_path / "new",
-            model=material["model"],
-            exchange_info=material["info"],
-        )
+        material._replace(recording=material.info).replay(tmp_path / "new")
 
 
 def test_recordings_of_the_real_market_are_reproduced(recordings: Path, tmp_path: Path) -> None:

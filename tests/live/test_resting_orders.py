@@ -11,7 +11,6 @@ import pytest
 
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.records import OrderRecord, decode, encode
-from gpuscalp.live.replay import run_replay
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
 from gpuscalp.orders import OrderKind, TimeInForce
@@ -25,29 +24,9 @@ ORDERS: dict[str, object] = {
 }  # fmt: skip
 
 
-class KilledError(Exception):
-    """The process is gone."""
-
-
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("material")
-    return {
-        "recording": script.write_recording(folder / "market.txt", seconds=40),
-        "model": script.write_model(folder / "model"),
-        "info": script.write_exchange_info(folder / "info.json"),
-    }
-
-
-def replay(material: dict[str, Path], path: Path, on_step: Any = None, **changes: object) -> None:
-    run_replay(
-        [material["recording"]],
-        path,
-        model=material["model"],
-        config=script.trading_config(**{**ORDERS, **changes}),
-        exchange_info=material["info"],
-        on_step=on_step,
-    )
+def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("material"), seconds=40)
 
 
 def written(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -62,9 +41,9 @@ def written(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def test_session_is_proved_and_a_killed_one_goes_on_with_its_orders(
-    material: dict[str, Path], tmp_path: Path
+    material: script.Material, tmp_path: Path
 ) -> None:
-    replay(material, tmp_path / "whole")
+    material.replay(tmp_path / "whole", ORDERS)
     sent = Counter(
         (body.get("kind", "market"), body.get("cancel", False))
         for kind, body in written(tmp_path / "whole")
@@ -77,7 +56,7 @@ def test_session_is_proved_and_a_killed_one_goes_on_with_its_orders(
     proof = verify(tmp_path / "whole")
     assert (proof["differing"], proof["verdicts_differing"], proof["first"]) == (0, 0, None)
 
-    often: dict[str, object] = {"session.checkpoint_s": 0.2}
+    often = {**ORDERS, "session.checkpoint_s": 0.2}
     seen: Counter[str] = Counter()
 
     def die(session: Session) -> None:
@@ -86,20 +65,20 @@ def test_session_is_proved_and_a_killed_one_goes_on_with_its_orders(
         seen["bracket"] += OrderKind.STOP_MARKET in alive
         if seen["deaths"] < 4 and OrderKind.STOP_MARKET in alive and seen["bracket"] > 50 * seen["deaths"]:
             seen["deaths"] += 1
-            raise KilledError
+            raise script.KilledError
 
     for _ in range(4):
-        with pytest.raises(KilledError):
-            replay(material, tmp_path / "killed", die, **often)
-    replay(material, tmp_path / "killed", die, **often)
+        with pytest.raises(script.KilledError):
+            material.replay(tmp_path / "killed", often, on_step=die)
+    material.replay(tmp_path / "killed", often, on_step=die)
     assert written(tmp_path / "killed") == written(tmp_path / "whole")
     assert verify(tmp_path / "killed")["verdicts_differing"] == 0
 
 
-def test_orders_of_older_journals_are_market_orders(material: dict[str, Path], tmp_path: Path) -> None:
+def test_orders_of_older_journals_are_market_orders(material: script.Material, tmp_path: Path) -> None:
     plain = {"orders.entry": "taker", "orders.then": "leave"}
     bare = {"orders.take_profit_bps": None, "orders.stop_loss_bps": None}
-    replay(material, tmp_path / "session", **plain, **bare)
+    material.replay(tmp_path / "session", {**ORDERS, **plain, **bare})
     fields = {"order_id", "client_id", "symbol", "side", "qty_e8", "reduce_only", "decided_ns", "sent_ns",
               "mid2_e8", "reason"}  # fmt: skip
     count = 0

@@ -23,45 +23,24 @@ from gpuscalp.live.directory import create, read_about
 from gpuscalp.live.market import Work
 from gpuscalp.live.moments import likeness
 from gpuscalp.live.records import Command, HealthRecord, StateRecord, decode
-from gpuscalp.live.replay import run_replay
 from gpuscalp.live.restore import restore
 from gpuscalp.live.session import Session
 from gpuscalp.live.start import check_same
 from gpuscalp.live.verify import verify
 from gpuscalp.risk.gate import RiskState
 from tests.live import script
-from tests.live.test_replay import outputs
-
-
-class _KilledError(Exception):
-    """Stands for a kill -9: nothing of the session is closed or flushed."""
+from tests.live.test_replay import outputs, rewrite
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("material")
-    return {
-        "recording": script.write_recording(folder / "market.txt", seconds=30),
-        "model": script.write_model(folder / "model"),
-        "info": script.write_exchange_info(folder / "info.json"),
-    }
-
-
-def run(material: dict[str, Path], path: Path, **options: Any) -> dict[str, Any]:
-    return run_replay(
-        [material["recording"]],
-        path,
-        model=material["model"],
-        config=script.trading_config(**options.pop("config", {})),
-        exchange_info=material["info"],
-        **options,
-    )
+def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("material"), seconds=30)
 
 
 @pytest.fixture(scope="module")
-def whole(material: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(material: script.Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole") / "session"
-    run(material, path)
+    material.replay(path)
     return path
 
 
@@ -71,20 +50,17 @@ def killed_at(frame: int) -> Callable[[Session], None]:
     def on_step(session: Session) -> None:
         if session.engine.frame_count >= frame:
             session.journal.abandon()
-            raise _KilledError
+            raise script.KilledError
 
     return on_step
 
 
-def interrupted(material: dict[str, Path], path: Path, frame: int, **options: Any) -> None:
-    with pytest.raises(_KilledError):
-        run(material, path, on_step=killed_at(frame), **options)
-
-
 @pytest.fixture(scope="module")
-def left_broken(material: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def left_broken(material: script.Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("broken") / "session"
-    interrupted(material, path, 200, config={"session.checkpoint_s": 0.02, "session.checkpoints_kept": 3})
+    often = {"session.checkpoint_s": 0.02, "session.checkpoints_kept": 3}
+    with pytest.raises(script.KilledError):
+        material.replay(path, often, on_step=killed_at(200))
     return path
 
 
@@ -98,11 +74,11 @@ def ckpts(path: Path) -> list[Path]:
     return sorted((path / "checkpoints").glob("*.ckpt"))
 
 
-def test_session_goes_on_to_the_same_end(material: dict[str, Path], broken: Path, whole: Path) -> None:
+def test_session_goes_on_to_the_same_end(material: script.Material, broken: Path, whole: Path) -> None:
     assert ckpts(broken)
     partial = broken / "checkpoints" / f"{7:016d}.partial"
     partial.write_bytes(b"cut short by the kill")
-    answer = run(material, broken)
+    answer = material.replay(broken)
     assert 0 < answer["skipped"] < answer["skipped"] + answer["messages"]
     assert outputs(broken) == outputs(whole)
     assert verify(broken)["differing"] == 0
@@ -111,7 +87,7 @@ def test_session_goes_on_to_the_same_end(material: dict[str, Path], broken: Path
 
 @pytest.mark.parametrize("damage", ["altered", "cut", "all gone", "newest gone"])
 def test_damaged_checkpoint_is_passed_by(
-    material: dict[str, Path], broken: Path, whole: Path, damage: str
+    material: script.Material, broken: Path, whole: Path, damage: str
 ) -> None:
     found = ckpts(broken)
     assert len(found) >= 2
@@ -126,18 +102,18 @@ def test_damaged_checkpoint_is_passed_by(
         newest.unlink()
     else:
         shutil.rmtree(broken / "checkpoints")
-    run(material, broken)
+    material.replay(broken)
     assert outputs(broken) == outputs(whole)
 
 
 def test_checkpoint_ahead_of_the_journal_is_passed_by(
-    material: dict[str, Path], broken: Path, whole: Path
+    material: script.Material, broken: Path, whole: Path
 ) -> None:
     """A power cut may take more of the journal than of a checkpoint: the source is read again from there."""
     segment = segments_of(broken / "journal")[0]
     segment.write_bytes(segment.read_bytes()[: len(segment.read_bytes()) // 3])
     (broken / "state.sqlite").unlink()
-    run(material, broken)
+    material.replay(broken)
     assert outputs(broken) == outputs(whole)
 
 
@@ -149,7 +125,7 @@ def write_checkpoint(path: Path, content: checkpoints._Content, more: bytes = b"
 
 
 def test_checkpoint_in_a_backup_that_names_a_program_is_refused(
-    material: dict[str, Path], broken: Path, tmp_path: Path
+    material: script.Material, broken: Path, tmp_path: Path
 ) -> None:
     """The name led through a module of ours to what that had imported: a restored session ran anything."""
     assert "subprocess" in vars(retrainer)
@@ -160,12 +136,12 @@ def test_checkpoint_in_a_backup_that_names_a_program_is_refused(
     backup([broken], tmp_path / "backup.tar")
     (restored,) = restore(tmp_path / "backup.tar", tmp_path / "restored")["restored"]
     with pytest.raises(DataError, match="not a graph"):
-        run(material, Path(restored))
+        material.replay(Path(restored))
     assert not (tmp_path / "run").exists()
 
 
 def test_checkpoint_that_unpacks_to_more_than_a_state_is_passed_by(
-    material: dict[str, Path], broken: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    material: script.Material, broken: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of 100 KB took 3 GiB."""
     monkeypatch.setattr(checkpoints, "_HEAD_BYTES_MAX", 1 << 22)
@@ -173,16 +149,16 @@ def test_checkpoint_that_unpacks_to_more_than_a_state_is_passed_by(
     content = checkpoints._Content(checkpoints.code_digest(), int(newest.stem), b"\xc1", {}, ())
     write_checkpoint(newest, content, bytes(1 << 26))
     assert newest.stat().st_size < 1 << 16
-    run(material, broken)
+    material.replay(broken)
     assert outputs(broken) == outputs(whole)
 
 
 def test_checkpoint_of_other_sources_is_refused(
-    material: dict[str, Path], broken: Path, monkeypatch: pytest.MonkeyPatch
+    material: script.Material, broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "code_digest", lambda: "another")
     with pytest.raises(DataError, match="another version of the program"):
-        run(material, broken)
+        material.replay(broken)
 
 
 @pytest.mark.parametrize("cut_short", [False, True], ids=["at once", "by a second start"])
@@ -202,11 +178,11 @@ def test_lost_database_is_made_again(broken: Path, monkeypatch: pytest.MonkeyPat
     if cut_short:
 
         def killed(*_: object) -> None:
-            raise _KilledError
+            raise script.KilledError
 
         with monkeypatch.context() as patch:
             patch.setattr(Session, "_restore_store", killed)
-            with pytest.raises(_KilledError):
+            with pytest.raises(script.KilledError):
                 open_session(broken)
     open_session(broken).close(now_ns=1)
     assert rows(broken) == before
@@ -228,7 +204,7 @@ def states(path: Path) -> list[StateRecord]:
 
 
 def test_gate_that_the_database_knows_as_closed_does_not_open(
-    material: dict[str, Path], broken: Path
+    material: script.Material, broken: Path
 ) -> None:
     """The journal's end was lost, the database's was not: the halt in it counts."""
     session = open_session(broken)
@@ -243,7 +219,7 @@ def test_gate_that_the_database_knows_as_closed_does_not_open(
     check_repeats(broken)
 
 
-def test_database_ahead_of_the_journal_halts(material: dict[str, Path], broken: Path) -> None:
+def test_database_ahead_of_the_journal_halts(material: script.Material, broken: Path) -> None:
     with closing(sqlite3.connect(broken / "state.sqlite")) as db, db:
         db.execute("INSERT INTO fills VALUES (999999999, 7, 'BTCUSDT', 1, 1, 1, 1, 0, 0, 1, 1)")
         db.execute(
@@ -256,7 +232,7 @@ def test_database_ahead_of_the_journal_halts(material: dict[str, Path], broken: 
     check_repeats(broken)
 
 
-def test_an_order_that_only_the_database_knows_halts(material: dict[str, Path], broken: Path) -> None:
+def test_an_order_that_only_the_database_knows_halts(material: script.Material, broken: Path) -> None:
     with closing(sqlite3.connect(broken / "state.sqlite")) as db, db:
         db.execute(
             "INSERT INTO orders VALUES (5000, 'gs-x-5000', 'BTCUSDT', 1, 1, 0, 1, 1, 'edge', 'new', 1, 0)"
@@ -278,7 +254,7 @@ def check_repeats(path: Path) -> None:
     again.close(now_ns=1)
 
 
-def test_halt_survives_and_only_a_resume_ends_it(material: dict[str, Path], tmp_path: Path) -> None:
+def test_halt_survives_and_only_a_resume_ends_it(material: script.Material, tmp_path: Path) -> None:
     path = tmp_path / "session"
 
     def halt(session: Session) -> None:
@@ -288,11 +264,11 @@ def test_halt_survives_and_only_a_resume_ends_it(material: dict[str, Path], tmp_
                 session.on_command(Command.HALT, "test", session.market.last_recv_ns)
         elif gate.state is RiskState.REDUCING:
             session.journal.abandon()
-            raise _KilledError
+            raise script.KilledError
 
-    with pytest.raises(_KilledError):
-        run(material, path, on_step=halt)
-    answer = run(material, path)
+    with pytest.raises(script.KilledError):
+        material.replay(path, on_step=halt)
+    answer = material.replay(path)
     assert answer["state"] == "reducing"
     entries = [
         body
@@ -304,7 +280,7 @@ def test_halt_survives_and_only_a_resume_ends_it(material: dict[str, Path], tmp_
     assert max(body["end_ns"] for body in entries) <= halted_ns
 
 
-def test_flatten_closes_everything_and_lets_nothing_pass(material: dict[str, Path], tmp_path: Path) -> None:
+def test_flatten_closes_everything_and_lets_nothing_pass(material: script.Material, tmp_path: Path) -> None:
     path = tmp_path / "session"
     asked: list[int] = []
 
@@ -314,7 +290,7 @@ def test_flatten_closes_everything_and_lets_nothing_pass(material: dict[str, Pat
             asked.append(session.engine.frame_count)
             session.on_command(Command.FLATTEN, "test", session.market.last_recv_ns)
 
-    answer = run(material, path, on_step=on_step)
+    answer = material.replay(path, on_step=on_step)
     assert asked
     assert answer["state"] == "halted"
     assert answer["positions"] == []
@@ -324,9 +300,7 @@ def test_flatten_closes_everything_and_lets_nothing_pass(material: dict[str, Pat
     assert verify(path)["verdicts_differing"] == 0
 
 
-def test_forged_journal_is_not_gone_on_with(material: dict[str, Path], broken: Path) -> None:
-    from tests.live.test_replay import _rewrite
-
+def test_forged_journal_is_not_gone_on_with(material: script.Material, broken: Path) -> None:
     shutil.rmtree(broken / "checkpoints")
     done = []
 
@@ -336,7 +310,7 @@ def test_forged_journal_is_not_gone_on_with(material: dict[str, Path], broken: P
             return record.body.replace(b'"accepted":true', b'"accepted":false')
         return record.body
 
-    _rewrite(broken, change)
+    rewrite(broken, change)
     for _ in range(2):  # what was refused holds nothing: the second time it is the same refusal
         with pytest.raises(ParityError, match="does not come out as it was written"):
             open_session(broken)
@@ -354,10 +328,10 @@ def test_two_cannot_run_one_session(broken: Path) -> None:
     open_session(broken).close(now_ns=1)
 
 
-def test_directory_with_something_in_it_is_not_taken(material: dict[str, Path], tmp_path: Path) -> None:
+def test_directory_with_something_in_it_is_not_taken(material: script.Material, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match="something here already"):
-        create(tmp_path, script.trading_config(), material["model"], script.INSTRUMENTS, now_ns=1)
+        create(tmp_path, script.trading_config(), material.model, script.INSTRUMENTS, now_ns=1)
 
 
 def test_another_configuration_is_refused_by_the_key_that_differs(whole: Path) -> None:

@@ -200,22 +200,18 @@ class _Noting(_Venue):
         return super().depth(symbol, limit)
 
 
-def test_books_near_their_edge_get_deep_snapshots_one_after_another_behind_those_in_need() -> None:
+async def test_books_near_their_edge_get_deep_snapshots_one_after_another_behind_those_in_need() -> None:
     """All at once, with 20 of the venue's 2,400 a minute each, they would leave nothing for anybody else."""
     venue = _Noting()
     symbols = [f"S{number}" for number in range(300)]
-
-    async def run() -> None:
-        snapshots = _fetching(venue, symbols)
-        near = list(symbols)
-        for quarter in range(24):
-            venue.now_ns = quarter * NS_PER_S // 4
-            in_need = ["S7"] if quarter == 8 else []
-            snapshots.poll(in_need, [each for each in near if each not in in_need])
-            for _ in range(10):
-                await asyncio.sleep(0)
-            near = [each for each in near if each not in {name for _, name, _ in venue.asked}]
-        await snapshots.close()
-
-    asyncio.run(run())
+    snapshots = _fetching(venue, symbols)
+    near = list(symbols)
+    for quarter in range(24):
+        venue.now_ns = quarter * NS_PER_S // 4
+        in_need = ["S7"] if quarter == 8 else []
+        snapshots.poll(in_need, [each for each in near if each not in in_need])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        near = [each for each in near if each not in {name for _, name, _ in venue.asked}]
+    await snapshots.close()
     assert venue.asked == [(0, "S0", 1_000), (2, "S7", 50), (2, "S1", 1_000), (4, "S2", 1_000)]

@@ -217,7 +217,7 @@ def test_a_session_that_does_not_retrain_takes_nothing_up(tmp_path):
     assert not lived.sources
 
 
-def test_the_next_attempt_waits_until_what_was_trained_has_been_taken_up(tmp_path, monkeypatch):
+async def test_the_next_attempt_waits_until_what_was_trained_has_been_taken_up(tmp_path, monkeypatch):
     """It would empty the answer, and put another candidate into the place of the one that is being copied."""
     trained(tmp_path)
     lived = Lived(tmp_path, retraining=RetrainingConfig(every_hours=1.0, rows_min=1), begins=False)
@@ -229,12 +229,8 @@ def test_the_next_attempt_waits_until_what_was_trained_has_been_taken_up(tmp_pat
     monkeypatch.setattr(retrainer, "start", lambda lead, now_ns: begun.append(len(lived.taken)))
     monkeypatch.setattr(retrainer, "obstacle", lambda: "")
     late_ns = time.time_ns() + 9 * 3_600 * 10**9
-
-    async def run() -> None:
-        await lived.polled(2, late_ns)
-        assert not begun
-        lived.market.models_waiting = 0
-        await lived.polled(2, late_ns)
-
-    asyncio.run(run())
+    await lived.polled(2, late_ns)
+    assert not begun
+    lived.market.models_waiting = 0
+    await lived.polled(2, late_ns)
     assert begun == [1]

@@ -19,7 +19,7 @@ from gpuscalp.live.gpu_watch import open_watch
 from gpuscalp.live.records import HealthRecord, SignalRecord, decode
 from tests.fake_nvml import MIB, FakeCard, FakeNvml
 from tests.live.sessions import Running, eager_config, feed_of, instruments
-from tests.live.test_gpu_watch import _until
+from tests.waiting import until
 
 
 def _session(symbol_count: int = 2):
@@ -68,7 +68,7 @@ def test_a_card_that_the_session_does_not_use_stops_nothing(monkeypatch):
     watch = open_watch("cuda", GpuHealthConfig(poll_ms=100), predictor, environment={})
     watch.start()
     try:
-        _until(lambda: bool(watch.judged()))
+        until(lambda: bool(watch.judged()))
         assert [sample.index for sample, _ in watch.judged()] == [0]
         assert watch.reasons() == ()
     finally:

@@ -30,13 +30,8 @@ SECONDS, SPEED = 300, 12.0
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("material")
-    return {
-        "recording": script.write_recording(folder / "market.txt", seconds=SECONDS, step_ms=50),
-        "model": script.write_model(folder / "model"),
-        "info": script.write_exchange_info(folder / "info.json"),
-    }
+def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
+    return script.write_material(tmp_path_factory.mktemp("material"), seconds=SECONDS, step_ms=50)
 
 
 @dataclass
@@ -73,33 +68,22 @@ def run(material, path, faults=(), *, until=None, device="cpu", **overrides) -> 
         if until is not None and until(found.engines[-1]):
             raise EnoughError
 
-    config = script.trading_config(
-        **{
-            "engine.agree_batches": 10,
-            "engine.restart_ms": 300,
-            "engine.canary_ms": 100,
-            # A busy machine must not look like a worker that hangs.
-            "engine.answer_ms": 1_000 if any("hang" in fault for fault in faults) else 20_000,
-            "engine.workers": "cpu" if device == "cpu" else "gpu",
-            **overrides,
-        }
-    )
+    changes = {
+        "engine.agree_batches": 10,
+        "engine.restart_ms": 300,
+        "engine.canary_ms": 100,
+        # A busy machine must not look like a worker that hangs.
+        "engine.answer_ms": 1_000 if any("hang" in fault for fault in faults) else 20_000,
+        "engine.workers": "cpu" if device == "cpu" else "gpu",
+        **overrides,
+    }
     parsed = tuple(parse_fault(text) for text in faults)
 
     def with_faults(session, engine):
         return predicting(session, engine, parsed)
 
     with mock.patch.object(replay, "predicting", with_faults), contextlib.suppress(EnoughError):
-        replay.run_replay(
-            [material["recording"]],
-            path,
-            model=material["model"],
-            config=config,
-            exchange_info=material["info"],
-            device=device,
-            speed=SPEED,
-            on_step=on_step,
-        )
+        material.replay(path, changes, device=device, speed=SPEED, on_step=on_step)
     return found
 
 
@@ -107,14 +91,7 @@ def run(material, path, faults=(), *, until=None, device="cpu", **overrides) -> 
 def alone(material, tmp_path_factory) -> dict[int, SignalRecord]:
     """What the CPU alone says of each frame."""
     path = tmp_path_factory.mktemp("alone") / "session"
-    replay.run_replay(
-        [material["recording"]],
-        path,
-        model=material["model"],
-        config=script.trading_config(),
-        exchange_info=material["info"],
-        device="cpu",
-    )
+    material.replay(path, device="cpu")
     return {each.end_ns: each for each in Run(path).signals()}
 
 
@@ -211,10 +188,10 @@ def test_a_wrong_row_on_which_nothing_could_follow_is_no_part_of_the_session(mat
     steps_left = iter(range(AT_FRAME))
     with contextlib.suppress(StopIteration):
         replay.run_replay(
-            [material["recording"]],
+            [material.recording],
             found.path,
             config=read_about(found.path).config,
-            exchange_info=material["info"],
+            exchange_info=material.info,
             on_step=lambda _: next(steps_left),
         )
     assert next(steps_left, None) is None, "it does not go on"

@@ -20,6 +20,7 @@ from gpuscalp.logs.entry import JsonForm
 from gpuscalp.logs.writing import LOG_FILE, PARTS
 from gpuscalp.redaction import keep_environment
 from tests.planted import ENVIRONMENT, EVERYTHING, words_in
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ORDERS = logging.getLogger("gpuscalp.orders")
@@ -123,10 +124,7 @@ def test_disk_that_takes_nothing_ends_nobody(writer, monkeypatch):
 
     monkeypatch.setattr(writer._handlers[0].stream, "write", refuse, raising=False)
     ORDERS.info("lost")
-    until = time.monotonic() + 30
-    while writer.status()["dropped"] == 0 and time.monotonic() < until:
-        time.sleep(0.01)
-    assert writer.status()["dropped"] >= 1
+    until(lambda: writer.status()["dropped"], "a loss")
     monkeypatch.undo()
 
 

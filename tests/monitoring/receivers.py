@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PATIENCE_S = 20.0
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    """Wait until something is true."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end_s, f"{what} has not come"
-        time.sleep(0.01)
 
 
 class Webhook:

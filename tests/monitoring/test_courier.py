@@ -15,7 +15,8 @@ from gpuscalp.monitoring.channel import AppriseChannel, open_channels
 from gpuscalp.monitoring.courier import WAITING_MAX, Courier
 from gpuscalp.monitoring.notifier import Notifier
 from tests.monitoring.notifying import CONFIG, HELLO, SECRET, Session, running
-from tests.monitoring.receivers import PATIENCE_S, Webhook, until, webhook
+from tests.monitoring.receivers import PATIENCE_S, Webhook, webhook
+from tests.waiting import until
 
 
 @pytest.fixture

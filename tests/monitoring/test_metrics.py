@@ -7,6 +7,7 @@ import threading
 import urllib.request
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,44 +18,19 @@ from gpuscalp.monitoring.gpu_judgement import judge_card
 from gpuscalp.monitoring.metrics import DeviceCollector, GpuCollector
 from gpuscalp.monitoring.nvml import CardSample
 from gpuscalp.monitoring.server import served
+from tests.fake_nvml import MIB, SAMPLE
 
-MIB = 1 << 20
-FULL = CardSample(
+FULL = msgspec.structs.replace(
+    SAMPLE,
     index=1,
-    at_ns=5,
     uuid="GPU-1",
     bus_id="00000000:3B:00.0",
     name='Card "X"',
-    mig=False,
-    gpu_percent=37,
-    memory_percent=12,
     used_bytes=10 * MIB,
     free_bytes=70 * MIB,
     total_bytes=80 * MIB,
-    own_bytes=3 * MIB,
-    celsius=55,
-    margin_celsius=30,
-    power_watts=310.5,
-    power_limit_watts=700.0,
-    energy_mj=123_456,
-    sm_mhz=1_755,
-    sm_mhz_max=1_980,
-    memory_mhz=2_619,
     memory_mhz_max=2_620,
-    clock_event_mask=0x49,
-    slowed=("hw_slowdown", "hw_thermal"),
-    ecc_errors=0,
-    ecc_corrected=2,
-    remap_pending=True,
-    remap_failed=False,
-    rx_kb_s=222,
-    tx_kb_s=111,
-    link_generation=4,
-    link_generation_max=5,
-    link_width=16,
     link_width_max=8,
-    replays=3,
-    recovery="none",
     last_xid=79,
     xids=(79,),
 )

@@ -33,8 +33,9 @@ from gpuscalp.monitoring.channel import open_channels, read_urls
 from gpuscalp.monitoring.notifier import Notifier
 from tests.live.sessions import instruments, write_eager_bundle
 from tests.monitoring.notifying import CONFIG, HELLO, SECRET, Session, running
-from tests.monitoring.receivers import PATIENCE_S, Webhook, until, webhook
+from tests.monitoring.receivers import PATIENCE_S, Webhook, webhook
 from tests.ports import free_port
+from tests.waiting import until
 
 
 @pytest.fixture

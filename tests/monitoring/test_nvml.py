@@ -13,7 +13,7 @@ import gpuscalp.monitoring
 from gpuscalp.monitoring.nvml import CardSample, import_nvml, read_card, survey
 from gpuscalp.monitoring.nvml_cards import all_cards
 from gpuscalp.monitoring.nvml_events import CardEvents
-from tests.fake_nvml import GIB, MIB, FakeCard, FakeNvml, FakeSlice
+from tests.fake_nvml import GIB, MIB, SAMPLE, FakeCard, FakeNvml, FakeSlice
 
 PACKAGE = Path(gpuscalp.monitoring.__file__).parent
 # What answers a question about one field: all but the field's own refusal stays as it is.
@@ -56,46 +56,7 @@ def test_every_field_is_read_in_its_unit():
     card = FakeCard(
         processes={11: 3 * MIB, 12: 5 * MIB, 13: None}, reasons=0x1 | 0x8 | 0x40, rows=(0, 1, 1, 0)
     )
-    assert _read(FakeNvml(card), pids=(11, 13), listen=True) == CardSample(
-        index=0,
-        at_ns=7,
-        uuid="GPU-11111111-aaaa",
-        bus_id="00000000:3B:00.0",
-        name="NVIDIA Card",
-        lost=None,
-        driver="580.95.05",
-        mig=False,
-        gpu_percent=37,
-        memory_percent=12,
-        used_bytes=10 * GIB,
-        free_bytes=70 * GIB,
-        total_bytes=80 * GIB,
-        own_bytes=3 * MIB,
-        celsius=55,
-        margin_celsius=30,
-        power_watts=310.5,
-        power_limit_watts=700.0,
-        energy_mj=123_456,
-        sm_mhz=1_755,
-        sm_mhz_max=1_980,
-        memory_mhz=2_619,
-        memory_mhz_max=2_619,
-        clock_event_mask=0x49,
-        slowed=("hw_slowdown", "hw_thermal"),
-        ecc_errors=0,
-        ecc_corrected=2,
-        remap_pending=True,
-        remap_failed=False,
-        rx_kb_s=222,
-        tx_kb_s=111,
-        link_generation=4,
-        link_generation_max=5,
-        link_width=16,
-        link_width_max=16,
-        replays=3,
-        recovery="none",
-        last_xid=0,
-    )
+    assert _read(FakeNvml(card), pids=(11, 13), listen=True) == SAMPLE
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -20,6 +20,7 @@ from gpuscalp.monitoring import server
 from gpuscalp.monitoring.server import HEALTH, METRICS, READY, served
 from gpuscalp.redaction import keep
 from tests.planted import BY_PLACE, words_in
+from tests.waiting import until
 
 
 def get(port: int, path: str, *, method: str = "GET", **headers: str) -> tuple[int, str, str]:
@@ -176,10 +177,7 @@ def test_requests_are_bounded_and_those_too_many_are_told() -> None:
                 assert each.recv(100).startswith(b"HTTP/1.0 503")
                 assert each.recv(100) == b""
             assert threading.active_count() - before <= server._REQUESTS_MAX
-        until = time.monotonic() + 20
-        while threading.active_count() > before:  # they have hung up
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        until(lambda: threading.active_count() <= before, "that they have hung up")
         assert get(port, HEALTH)[0] == 200
 
 

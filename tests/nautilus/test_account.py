@@ -30,7 +30,7 @@ from gpuscalp.nautilus.installed import LIVE
 from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.looks import Looks
 from gpuscalp.schema import E8
-from tests.exchange.scripted import Client, ScriptedSource, talk
+from tests.exchange.scripted import ScriptedSource, talking
 from tests.tools import no_nautilus
 
 
@@ -202,49 +202,44 @@ def test_a_refusal_of_the_caller_is_no_word_about_an_order(way: str, status: int
 
 
 @pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
-def test_the_adapter_ends_orders_by_their_names_and_knows_what_became_of_them() -> None:
+async def test_the_adapter_ends_orders_by_their_names_and_knows_what_became_of_them() -> None:
     from gpuscalp.nautilus.node import open_account
 
-    async def work(client: Client) -> None:
-        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
-        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
-        far = {"type": "LIMIT", "price": "50000", "timeInForce": "GTC", "newClientOrderId": "entry"}
-        stop = {"type": "STOP_MARKET", "triggerPrice": "50000", "algoType": "CONDITIONAL"}
-        stop |= {"symbol": "BTCUSDT", "side": "SELL", "quantity": "0.010", "clientAlgoId": "stop"}
-        assert (await client.order(**far))[0] == 200
-        assert await view.executed_e8("entry", LIMIT) is None, "it has not ended"
-        assert await view.executed_e8("nobody", LIMIT) is None
-        assert (await client.order(newClientOrderId="bought"))[0] == 200
-        assert await view.executed_e8("bought", LIMIT) == E8 // 100
-        assert (await client.signed("POST", "/fapi/v1/algoOrder", **stop))[0] == 200
-        for _ in range(2):  # the second time there is nothing to end
-            await view.end("entry", LIMIT)
-            await view.end("stop", STOP)
-            for path in ("openOrders", "openAlgoOrders"):
-                assert await client.signed("GET", f"/fapi/v1/{path}", symbol="BTCUSDT") == (200, [])
-        assert await view.executed_e8("entry", LIMIT) == 0
-
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
-        talk(exchange, work)
+        async with talking(exchange) as client:
+            place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+            view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+            far = {"type": "LIMIT", "price": "50000", "timeInForce": "GTC", "newClientOrderId": "entry"}
+            stop = {"type": "STOP_MARKET", "triggerPrice": "50000", "algoType": "CONDITIONAL"}
+            stop |= {"symbol": "BTCUSDT", "side": "SELL", "quantity": "0.010", "clientAlgoId": "stop"}
+            assert (await client.order(**far))[0] == 200
+            assert await view.executed_e8("entry", LIMIT) is None, "it has not ended"
+            assert await view.executed_e8("nobody", LIMIT) is None
+            assert (await client.order(newClientOrderId="bought"))[0] == 200
+            assert await view.executed_e8("bought", LIMIT) == E8 // 100
+            assert (await client.signed("POST", "/fapi/v1/algoOrder", **stop))[0] == 200
+            for _ in range(2):  # the second time there is nothing to end
+                await view.end("entry", LIMIT)
+                await view.end("stop", STOP)
+                for path in ("openOrders", "openAlgoOrders"):
+                    assert await client.signed("GET", f"/fapi/v1/{path}", symbol="BTCUSDT") == (200, [])
+            assert await view.executed_e8("entry", LIMIT) == 0
 
 
 @pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
-def test_trades_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_trades_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpuscalp.nautilus.node import open_account
 
     monkeypatch.setattr(account, "_PAGE", 2)
-
-    async def work(client: Client) -> None:
-        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
-        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
-        bought = [(await client.order())[1]["orderId"] for _ in range(6)]
-        found = await view._trades(0, 0)
-        assert [each.venue_id for each in found] == bought
-        found = await view._trades(0, found[2].trade_id)
-        assert [each.venue_id for each in found] == bought[3:]
-
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
-        talk(exchange, work)
+        async with talking(exchange) as client:
+            place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+            view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+            bought = [(await client.order())[1]["orderId"] for _ in range(6)]
+            found = await view._trades(0, 0)
+            assert [each.venue_id for each in found] == bought
+            found = await view._trades(0, found[2].trade_id)
+            assert [each.venue_id for each in found] == bought[3:]
 
 
 def hear(broker: RemoteBroker, found: Found) -> list[Heard]:
@@ -256,7 +251,9 @@ def hear(broker: RemoteBroker, found: Found) -> list[Heard]:
 
 @pytest.mark.parametrize("page", [1_000, 3, 2])
 @pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
-def test_trades_of_last_week_are_older_than_the_session(monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+async def test_trades_of_last_week_are_older_than_the_session(
+    monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
     """The first look found none in seven days; the second one booked the history as fills of today."""
     from gpuscalp.nautilus.node import open_account
 
@@ -270,25 +267,25 @@ def test_trades_of_last_week_are_older_than_the_session(monkeypatch: pytest.Monk
             # As an order that the exchange has sent by itself: its trades are always booked.
             user.closed_orders[row["orderId"]].client_id = f"autoclose-{row['orderId']}"
 
-    async def work(client: Client) -> None:
-        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
-        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
-        for _ in range(4):
-            await client.order()
-        await asyncio.to_thread(exchange.ask, age)
-        broker = RemoteBroker(1_000 * E8, 1)
-        newest = max(each["id"] for each in (await client.signed("GET", "/fapi/v1/userTrades", **all_))[1])
-        hear(broker, await view.look(broker, {}))
-        assert broker.seen == [newest]
-        found = await view.look(broker, {})
-        assert (found.trades, found.client_ids) == ([], {})
-        assert hear(broker, found) == []
-        await client.order()
-        assert [each.trade_id for each in (await view.look(broker, {})).trades] > [newest]
-
     all_ = {"symbol": "BTCUSDT", "fromId": 1}
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
-        talk(exchange, work)
+        async with talking(exchange) as client:
+            place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+            view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+            for _ in range(4):
+                await client.order()
+            await asyncio.to_thread(exchange.ask, age)
+            broker = RemoteBroker(1_000 * E8, 1)
+            newest = max(
+                each["id"] for each in (await client.signed("GET", "/fapi/v1/userTrades", **all_))[1]
+            )
+            hear(broker, await view.look(broker, {}))
+            assert broker.seen == [newest]
+            found = await view.look(broker, {})
+            assert (found.trades, found.client_ids) == ([], {})
+            assert hear(broker, found) == []
+            await client.order()
+            assert [each.trade_id for each in (await view.look(broker, {})).trades] > [newest]
 
 
 def test_a_symbol_that_never_traded_begins_with_its_first_trade() -> None:
@@ -318,23 +315,20 @@ def test_a_history_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(("kind", "wait_s"), [("too_many", 60), ("banned", 200)])
 @pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
-def test_what_the_adapter_raises_says_how_long_no_call_is_taken(kind: str, wait_s: int) -> None:
+async def test_what_the_adapter_raises_says_how_long_no_call_is_taken(kind: str, wait_s: int) -> None:
     """The end of a ban is in its text; the header Retry-After does not get through the adapter."""
     from gpuscalp.nautilus.node import open_account
 
     broker, budget = RemoteBroker(1_000 * E8, 1), WeightBudget(2_400, 200)
-
-    async def work(client: Client) -> None:
-        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
-        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
-        looks = Looks(
-            view, broker, session_id="s", place=place, symbols=("BTCUSDT",), now=time.time_ns,
-            hear=broker.take, budget=budget,
-        )  # fmt: skip
-        await client.control("POST", "faults", kind=kind, count=1, retry_after_s=200)
-        assert not await looks._look("block")
-        assert looks.patience_s == pytest.approx(wait_s, abs=5)
-
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
-        talk(exchange, work)
+        async with talking(exchange) as client:
+            place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+            view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+            looks = Looks(
+                view, broker, session_id="s", place=place, symbols=("BTCUSDT",), now=time.time_ns,
+                hear=broker.take, budget=budget,
+            )  # fmt: skip
+            await client.control("POST", "faults", kind=kind, count=1, retry_after_s=200)
+            assert not await looks._look("block")
+            assert looks.patience_s == pytest.approx(wait_s, abs=5)
     assert budget.refusals == 1

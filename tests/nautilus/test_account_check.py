@@ -22,7 +22,7 @@ from gpuscalp.nautilus.account import AccountView
 from gpuscalp.nautilus.installed import LIVE
 from gpuscalp.nautilus.keys import Keys
 from gpuscalp.schema import E8
-from tests.exchange.scripted import Client, ScriptedSource, talk
+from tests.exchange.scripted import ScriptedSource, talking
 from tests.tools import no_nautilus
 
 
@@ -91,17 +91,15 @@ def test_an_account_whose_money_is_elsewhere_is_refused(
 
 
 @pytest.mark.skipif(bool(no_nautilus(LIVE)), reason=no_nautilus(LIVE))
-def test_an_account_is_checked_through_the_adapter() -> None:
+async def test_an_account_is_checked_through_the_adapter() -> None:
     from gpuscalp.nautilus.node import open_account
 
-    async def work(client: Client) -> None:
-        place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
-        view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
-        await view.check()
-        setting = {"symbol": "BTCUSDT", "marginType": "ISOLATED"}
-        assert (await client.signed("POST", "/fapi/v1/marginType", **setting))[0] == 200
-        with pytest.raises(ConfigError, match="isolated margin.*BTCUSDT"):
-            await view.check()
-
     with Exchange(ScriptedSource(), ServeSpec(loop=True)) as exchange:
-        talk(exchange, work)
+        async with talking(exchange) as client:
+            place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+            view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+            await view.check()
+            setting = {"symbol": "BTCUSDT", "marginType": "ISOLATED"}
+            assert (await client.signed("POST", "/fapi/v1/marginType", **setting))[0] == 200
+            with pytest.raises(ConfigError, match="isolated margin.*BTCUSDT"):
+                await view.check()

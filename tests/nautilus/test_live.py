@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from gpuscalp.live.records import decode
 from gpuscalp.live.verify import verify
 from gpuscalp.live.view import table
 from gpuscalp.nautilus.installed import LIVE
-from tests.exchange.scripted import Client, talk
+from tests.exchange.scripted import talking
 from tests.live.sessions import write_eager_bundle
 from tests.nautilus.harness import (
     ACCOUNT,
@@ -274,8 +275,9 @@ def shown(status: dict[str, Any]) -> str:
 def place(exchange: Exchange, side: str = "BUY", **params: Any) -> None:
     """Place an order past the session, as the account's owner may."""
 
-    async def work(client: Client) -> None:
-        status, reply = await client.order(side, **params)
-        assert status == 200, reply
+    async def work() -> None:
+        async with talking(exchange, account=ACCOUNT) as client:
+            status, reply = await client.order(side, **params)
+            assert status == 200, reply
 
-    talk(exchange, work, account=ACCOUNT)
+    asyncio.run(work())

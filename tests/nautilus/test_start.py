@@ -26,10 +26,12 @@ from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.looks import Looks
 from gpuscalp.nautilus.node import open_account
 from gpuscalp.schema import E8
-from tests.exchange.scripted import Client, ScriptedSource, talk
+from tests.exchange.scripted import ScriptedSource, talking
 
 
-def test_a_check_outlives_what_the_adapter_raises_of_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_outlives_what_the_adapter_raises_of_an_exchange(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its errors are of three kinds, and none of ours."""
     monkeypatch.setattr(looks, "_BREATH_S", 0.01)
 
@@ -48,16 +50,14 @@ def test_a_check_outlives_what_the_adapter_raises_of_an_exchange(monkeypatch: py
             budget=WeightBudget(2_400, 200),
         )
 
-    async def work(_: Client) -> None:
-        away = asyncio.create_task(looks_of("http://127.0.0.1:9", "any").check())
-        one = looks_of(exchange.urls["rest"], DEMO_ACCOUNT.secret)
-        await asyncio.wait_for(one.check(), 30)
-        assert one.counts.failed == 2
-        with pytest.raises(FeedError, match="refuses the keys.*-1022"):
-            await looks_of(exchange.urls["rest"], "other").check()
-        assert not away.done()
-        away.cancel()
-
     refusals = tuple(Fault(kind, path="*positionSide*", count=1) for kind in ("maintenance", "timestamp"))
     with Exchange(ScriptedSource(), ServeSpec(loop=True, faults=refusals)) as exchange:
-        talk(exchange, work)
+        async with talking(exchange):
+            away = asyncio.create_task(looks_of("http://127.0.0.1:9", "any").check())
+            one = looks_of(exchange.urls["rest"], DEMO_ACCOUNT.secret)
+            await asyncio.wait_for(one.check(), 30)
+            assert one.counts.failed == 2
+            with pytest.raises(FeedError, match="refuses the keys.*-1022"):
+                await looks_of(exchange.urls["rest"], "other").check()
+            assert not away.done()
+            away.cancel()

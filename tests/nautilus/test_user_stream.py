@@ -212,89 +212,77 @@ def keep_alive_fails(scene: Scene) -> None:
     ],
     ids=lambda each: getattr(each, "__name__", "hmac" if each == HMAC else "ed25519"),
 )
-def test_a_stream_that_was_lost_is_subscribed_to_until_it_is_there(
+async def test_a_stream_that_was_lost_is_subscribed_to_until_it_is_there(
     secret: str, happens: Callable[[Scene], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One refusal after a cut, and no event came any more: entries filled, and stood without a stop."""
     scene = Scene(monkeypatch)
-
-    async def work() -> None:
-        await scene.begin(secret)
-        assert (scene.stream.lost, len(scene.exchange.streams)) == (False, 1)
-        scene.exchange.errors = [ConnectionError("refused") for _ in range(7)]
-        happens(scene)
-        await scene.settle()
-        first, *_, last = scene.exchange.streams
-        assert (first.closed, last.closed, scene.stream.lost) == (True, False, False)
-        assert scene.exchange.keys == len(scene.exchange.streams) == 2
-        assert scene.slept == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-        assert [str(each).endswith("refused") for each in scene.calls.failures] == [True] * 7
-        assert (scene.reconciled, scene.heard) == (1, [EVENT])
-        last.tell(EVENT)
-        assert scene.heard == [EVENT] * 2
-        scene.slept.clear()
-        scene.calls.wanted.clear()
-        scene.exchange.errors = [ConnectionError("refused")]
-        scene.heard.clear()
-        cut(scene)
-        await scene.settle()
-        assert (scene.slept, scene.exchange.keys) == ([1.0], 3), "the next time it begins anew"
-        await scene.end()
-
-    asyncio.run(work())
+    await scene.begin(secret)
+    assert (scene.stream.lost, len(scene.exchange.streams)) == (False, 1)
+    scene.exchange.errors = [ConnectionError("refused") for _ in range(7)]
+    happens(scene)
+    await scene.settle()
+    first, *_, last = scene.exchange.streams
+    assert (first.closed, last.closed, scene.stream.lost) == (True, False, False)
+    assert scene.exchange.keys == len(scene.exchange.streams) == 2
+    assert scene.slept == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert [str(each).endswith("refused") for each in scene.calls.failures] == [True] * 7
+    assert (scene.reconciled, scene.heard) == (1, [EVENT])
+    last.tell(EVENT)
+    assert scene.heard == [EVENT] * 2
+    scene.slept.clear()
+    scene.calls.wanted.clear()
+    scene.exchange.errors = [ConnectionError("refused")]
+    scene.heard.clear()
+    cut(scene)
+    await scene.settle()
+    assert (scene.slept, scene.exchange.keys) == ([1.0], 3), "the next time it begins anew"
+    await scene.end()
 
 
-def test_no_listen_key_is_asked_for_while_the_exchange_takes_no_calls(
+async def test_no_listen_key_is_asked_for_while_the_exchange_takes_no_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scene = Scene(monkeypatch)
-
-    async def work() -> None:
-        await scene.begin(HMAC)
-        scene.calls.waits = [60.0, 5.0]
-        cut(scene)
-        await asyncio.sleep(0)
-        assert (scene.stream.lost, scene.exchange.keys) == (True, 1)
-        await scene.settle()
-        assert (scene.slept, scene.exchange.keys, scene.stream.lost) == ([60.0, 5.0], 2, False)
-        await scene.end()
-
-    asyncio.run(work())
+    await scene.begin(HMAC)
+    scene.calls.waits = [60.0, 5.0]
+    cut(scene)
+    await asyncio.sleep(0)
+    assert (scene.stream.lost, scene.exchange.keys) == (True, 1)
+    await scene.settle()
+    assert (scene.slept, scene.exchange.keys, scene.stream.lost) == ([60.0, 5.0], 2, False)
+    await scene.end()
 
 
 @pytest.mark.parametrize("hangs", ["create_listen_key", "disconnect", "reconcile"])
-def test_a_call_that_is_never_answered_is_given_up(hangs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_is_never_answered_is_given_up(hangs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The adapter limits none in time: into a connection that is half open it would be the last."""
     scene = Scene(monkeypatch)
     limit = {"create_listen_key": "_ALL_S", "disconnect": "_CLOSE_S", "reconcile": "_HOOK_S"}[hangs]
     monkeypatch.setattr(user_stream, limit, 0.1)
+    await scene.begin(HMAC)
+    owner: Any = {"create_listen_key": scene.exchange, "disconnect": scene.exchange.streams[0]}.get(hangs)
+    calls = []
 
-    async def work() -> None:
-        await scene.begin(HMAC)
-        owner: Any = {"create_listen_key": scene.exchange, "disconnect": scene.exchange.streams[0]}.get(hangs)
-        calls = []
+    async def once(*_: Any) -> Any:
+        calls.append(hangs)
+        if hangs == "reconcile":
+            await scene.reconcile()
+        elif len(calls) > 1:
+            return SimpleNamespace(listenKey=scene.exchange.key())
+        return await asyncio.Event().wait()
 
-        async def once(*_: Any) -> Any:
-            calls.append(hangs)
-            if hangs == "reconcile":
-                await scene.reconcile()
-            elif len(calls) > 1:
-                return SimpleNamespace(listenKey=scene.exchange.key())
-            return await asyncio.Event().wait()
-
-        if owner is None:
-            scene.stream._hook = once
-        else:
-            setattr(owner, hangs, once)
-        cut(scene)
-        await scene.settle()
-        assert bool(scene.calls.failures) == (hangs == "create_listen_key")
-        assert (scene.heard, scene.stream.lost) == ([EVENT], False)
-        if hangs == "disconnect":
-            scene.exchange.streams[0].disconnect = scene.exchange.streams[1].disconnect  # type: ignore[method-assign]
-        await scene.end()
-
-    asyncio.run(work())
+    if owner is None:
+        scene.stream._hook = once
+    else:
+        setattr(owner, hangs, once)
+    cut(scene)
+    await scene.settle()
+    assert bool(scene.calls.failures) == (hangs == "create_listen_key")
+    assert (scene.heard, scene.stream.lost) == ([EVENT], False)
+    if hangs == "disconnect":
+        scene.exchange.streams[0].disconnect = scene.exchange.streams[1].disconnect  # type: ignore[method-assign]
+    await scene.end()
 
 
 @pytest.mark.parametrize(

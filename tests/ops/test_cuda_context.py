@@ -11,7 +11,6 @@ from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import context, cuda_context
 from gpuscalp.ops.kernel_source import load_kernel_source
 from tests.host_shim.build import compiler
-from tests.host_shim.covers import covers
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.ops.device_case import assert_twins, garbage, up, up_tuple
 
@@ -55,7 +54,6 @@ def check_transpose(rng, feature_count, symbol_count):
 @needs_compiler
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@covers("context", "context")
 def test_context_gives_the_bits_of_the_cpu(rng, size, seed):
     with cuda_on_host(seed=seed):
         check_context(rng, *size)
@@ -63,21 +61,18 @@ def test_context_gives_the_bits_of_the_cpu(rng, size, seed):
 
 @needs_compiler
 @pytest.mark.parametrize("drop", DROPS, ids=str)
-@covers("context", "context")
 def test_context_gives_the_bits_of_the_cpu_for_fewer_columns(rng, drop):
     with cuda_on_host(seed=1):
         check_context(rng, 3, 40, drop=DROPS[drop])
 
 
 @needs_compiler
-@covers("context", "context")
 def test_context_without_its_leader_is_nan(rng):
     with cuda_on_host():
         check_context(rng, 3, 5, leader="ABSENT")
 
 
 @needs_compiler
-@covers("context", "context")
 def test_context_rounds_times_before_1970_down(rng):
     with cuda_on_host():
         check_context(rng, 1, 50, start_ns=-86_400_000_000_000 - 2_000_000_000)
@@ -85,7 +80,6 @@ def test_context_rounds_times_before_1970_down(rng):
 
 @needs_compiler
 @pytest.mark.parametrize("threads", [1, 7, 32, 64])
-@covers("context", "context")
 def test_context_does_not_depend_on_the_block(rng, threads, monkeypatch):
     monkeypatch.setattr(cuda_context, "THREADS", threads)
     with cuda_on_host(seed=2):
@@ -105,7 +99,6 @@ def test_context_without_columns_launches_nothing():
 @needs_compiler
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", [(1, 1), (31, 33), (32, 32), (33, 31), (203, 7), (5, 129)], ids=str)
-@covers("context", "transpose")
 def test_transpose_gives_the_bits_of_the_cpu(rng, size, seed):
     with cuda_on_host(seed=seed):
         check_transpose(rng, *size)

@@ -8,7 +8,6 @@ import pytest
 from gpuscalp.errors import ShapeError
 from gpuscalp.ops import cuda_forest, forest
 from tests.host_shim.build import compiler
-from tests.host_shim.covers import covers
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.same_bits import assert_same_bits
 from tests.ops.device_case import garbage, up
@@ -45,7 +44,6 @@ def check(rng, depths, row_count, **options):
 @needs_compiler
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("row_count", ROW_COUNTS)
-@covers("forest", "forest_leaves", "forest_margins")
 def test_margins_on_the_host(rng, row_count, seed):
     with cuda_on_host(seed=seed):
         check(rng, DEPTHS["every depth"], row_count)
@@ -54,7 +52,6 @@ def test_margins_on_the_host(rng, row_count, seed):
 @needs_compiler
 @pytest.mark.parametrize("kind", ["many trees", "none"])
 @pytest.mark.parametrize("row_count", [1, 33])
-@covers("forest", "forest_margins")
 def test_margins_of_few_and_many_trees_on_the_host(rng, row_count, kind):
     with cuda_on_host(seed=3):
         check(rng, DEPTHS[kind], row_count)
@@ -62,7 +59,6 @@ def test_margins_of_few_and_many_trees_on_the_host(rng, row_count, kind):
 
 @needs_compiler
 @pytest.mark.parametrize("columns", [4, 1_000, 12_287])
-@covers("forest", "forest_leaves", "forest_margins")
 def test_margins_of_narrow_and_wide_rows_on_the_host(rng, columns):
     """The wider a row, the fewer of them a block has."""
     with cuda_on_host(seed=1):
@@ -70,7 +66,6 @@ def test_margins_of_narrow_and_wide_rows_on_the_host(rng, columns):
 
 
 @needs_compiler
-@covers("forest", "forest_leaves", "forest_margins")
 def test_margins_of_several_slabs_and_rounds_on_the_host(rng, monkeypatch):
     monkeypatch.setattr(cuda_forest, "SLAB_ROWS", 40)
     monkeypatch.setattr(cuda_forest, "_LEAF_BLOCKS", 2)

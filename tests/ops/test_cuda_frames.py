@@ -15,7 +15,6 @@ from gpuscalp.ops import cuda_frames, frames
 from gpuscalp.ops.kernel_source import load_kernel_source
 from gpuscalp.schema import TICK, Channel, Quality, TickKind
 from tests.host_shim.build import compiler
-from tests.host_shim.covers import covers
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.ops.device_case import assert_twins, down, garbage, up, up_bytes
 
@@ -125,7 +124,6 @@ def empty_out(frame_count, symbol_count):
 @needs_compiler
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", STREAM_SIZES, ids=str)
-@covers("frames", "fold")
 def test_fold_of_one_frame_gives_the_bits_of_the_cpu(rng, size, seed):
     with cuda_on_host(seed=seed):
         check_fold(rng, size[0], 1, size[1])
@@ -133,7 +131,6 @@ def test_fold_of_one_frame_gives_the_bits_of_the_cpu(rng, size, seed):
 
 @needs_compiler
 @pytest.mark.parametrize("count", [31, 32, 33, 63, 64, 65, 96])
-@covers("frames", "fold")
 def test_fold_of_one_frame_takes_any_number_of_ticks(rng, count):
     """The chunks that are staged hold 32 ticks: one short, full, and one over."""
     ticks, _ = random_ticks(rng, 1, 1, 4.0 * count)
@@ -152,14 +149,12 @@ def test_fold_of_one_frame_takes_any_number_of_ticks(rng, count):
 @needs_compiler
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@covers("frames", *BATCH)
 def test_fold_gives_the_bits_of_the_cpu(rng, size, seed):
     with cuda_on_host(seed=seed):
         check_fold(rng, *size)
 
 
 @needs_compiler
-@covers("frames", "fold", *BATCH)
 def test_fold_may_be_cut_at_every_frame(rng):
     """A cut may fall before the first quote, into a gap, between a quote and the frames that repeat it."""
     with cuda_on_host(seed=5), few_threads():
@@ -170,7 +165,6 @@ def test_fold_may_be_cut_at_every_frame(rng):
 
 @needs_compiler
 @pytest.mark.parametrize("seed", range(12))
-@covers("frames", *BATCH)
 def test_fold_of_random_markets_in_random_pieces_gives_the_bits_of_the_cpu(seed):
     rng = np.random.default_rng(seed)
     symbol_count, frame_count = int(rng.integers(1, 9)), int(rng.integers(8, 60))
@@ -207,7 +201,6 @@ def test_fold_may_be_cut_at_every_frame_on_a_gpu(rng):
 
 
 @needs_compiler
-@covers("frames", *BATCH)
 def test_fold_without_ticks_says_that_nothing_is_known():
     with cuda_on_host():
         state = cuda_frames.FrameState.empty(2)

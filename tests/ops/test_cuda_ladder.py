@@ -25,7 +25,6 @@ from gpuscalp.ops.ladder_codes import (
 )
 from gpuscalp.schema import Channel
 from tests.host_shim.build import compiler, entries_of
-from tests.host_shim.covers import covers
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.ladder_threads import ladder_threads
 from tests.ops.device_case import assert_twins, garbage, up, up_tuple
@@ -147,7 +146,6 @@ def small(monkeypatch):
 
 @needs_compiler
 @pytest.mark.usefixtures("small")
-@covers("ladder", "step", "advance_clock")
 def test_step_gives_the_bits_of_the_cpu_until_every_window_is_warm(rng):
     with cuda_on_host():
         assert check_step(rng, program_of(), 3, 700).all()
@@ -158,7 +156,6 @@ def test_step_gives_the_bits_of_the_cpu_until_every_window_is_warm(rng):
 @pytest.mark.parametrize("seed", [None, 1])
 @pytest.mark.parametrize("symbol_count", [1, 2, 31, 33])
 @pytest.mark.parametrize("drop", DROPS, ids=str)
-@covers("ladder", "step", "advance_clock")
 def test_step_gives_the_bits_of_the_cpu(rng, drop, symbol_count, seed):
     with cuda_on_host(seed=seed):
         check_step(rng, program_of(DROPS[drop]), symbol_count, 40)
@@ -166,7 +163,6 @@ def test_step_gives_the_bits_of_the_cpu(rng, drop, symbol_count, seed):
 
 @needs_compiler
 @pytest.mark.usefixtures("small")
-@covers("ladder", "step", "advance_clock")
 def test_step_knows_families_that_the_default_graph_does_not_use(rng):
     with cuda_on_host(seed=3):
         check_step(rng, unused_families(), 2, 200)
@@ -185,7 +181,6 @@ def test_batch_gives_the_bits_of_the_cpu(rng, drop, seed):
 @needs_compiler
 @pytest.mark.parametrize("seed", [None, 1, 2])
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.thorough), 8, 64])
-@covers("ladder", "batch_moments", "batch_spectrum")
 def test_batch_does_not_depend_on_the_threads_of_a_block(rng, threads, seed):
     """Levels that look back further than a block has threads take the other way through shared memory."""
     program = program_of(("*.512", "*.256", "*.ewm.*", "*.macd.*", *CONTEXT, "price.*", *FLOWS))
@@ -194,14 +189,12 @@ def test_batch_does_not_depend_on_the_threads_of_a_block(rng, threads, seed):
 
 
 @needs_compiler
-@covers("ladder", "batch_moments", "batch_spectrum")
 def test_batch_of_many_symbols_keeps_them_apart(rng):
     with cuda_on_host(seed=3):
         check_batch(rng, program_of(DROPS["no long windows"]), 130, tile=50, cuts=[(3, 130)], symbol_count=5)
 
 
 @needs_compiler
-@covers("ladder", "batch_extremes", "batch_moments", "batch_sums")
 def test_batch_asks_for_the_shared_memory_of_the_longest_windows(rng):
     """4096 frames back take more than a block gets unasked; the shim refuses what was not asked for."""
     low = (Output("low", "bps", Stat.MIN, 4096),)
@@ -244,7 +237,6 @@ def test_batch_is_one_launch_for_each_family_and_length_the_largest_blocks_first
 
 @needs_compiler
 @pytest.mark.usefixtures("small")
-@covers("ladder", "batch_moments", "batch_spectrum")
 def test_launches_of_a_batch_wait_for_what_was_queued_before_it(rng):
     """They run on streams of their own."""
     program, frame_count = program_of(DROPS["no long windows"]), 20
@@ -274,22 +266,12 @@ def test_tiles_are_shortened_until_there_are_blocks_enough_but_not_below_the_hal
 @needs_compiler
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("tile", [1, 31, 64, 65, 1000])
-@covers("ladder", "batch_moments", "batch_spectrum")
 def test_batch_does_not_depend_on_the_tile(rng, tile):
     with cuda_on_host():
         check_batch(rng, program_of(DROPS["no long windows"]), 130, tile=tile, cuts=[(0, 130)])
 
 
 @needs_compiler
-@covers(
-    "ladder",
-    "batch_moments",
-    "batch_sums",
-    "batch_cross",
-    "batch_path",
-    "batch_decay4",
-    "batch_spectrum",
-)
 def test_batch_gives_the_bits_of_the_cpu_with_the_shipped_geometry(rng):
     with cuda_on_host():
         graph = FeatureGraph(GridConfig(), FeatureConfig())
@@ -300,7 +282,6 @@ def test_batch_gives_the_bits_of_the_cpu_with_the_shipped_geometry(rng):
 
 @needs_compiler
 @pytest.mark.usefixtures("small")
-@covers("ladder", "batch_extremes", "batch_cross", "batch_decay8")
 def test_batch_knows_families_that_the_default_graph_does_not_use(rng):
     with cuda_on_host(seed=3):
         check_batch(rng, unused_families(), 200, tile=64, cuts=[(0, 200)])

@@ -8,7 +8,6 @@ import pytest
 from gpuscalp.errors import ShapeError
 from gpuscalp.ops import cuda_row_digest, row_digest
 from tests.host_shim.build import compiler
-from tests.host_shim.covers import covers
 from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.same_bits import assert_same_bits
 from tests.ops.device_case import garbage, up
@@ -45,7 +44,6 @@ def check_digest(rng, row_count, column_count, more):
 @needs_compiler
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@covers("row_digest", "digest")
 def test_digests_on_the_host(rng, size, seed):
     with cuda_on_host(seed=seed):
         for more in range(4):

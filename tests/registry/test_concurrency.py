@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_two_writers_lose_no_act_and_a_reader_sees_whole_states_only(tiny, tmp_p
         state = history.state()
         there = set(registry.digests())
         assert {state.current("champion"), state.current("shadow")} <= there | {None}
+        time.sleep(0.002)  # the writers have work to do
     assert [writer.wait() for writer in writers] == [0, 0]
     assert reads > 0
     acts = registry.history().acts

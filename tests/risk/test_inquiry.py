@@ -20,7 +20,21 @@ from gpuscalp.risk.inquiry import Inquiry
 from gpuscalp.risk.sizing import Sizing
 from gpuscalp.risk.volatility import Volatility
 from gpuscalp.schema import Quality
-from tests.trading import E8, INSTRUMENTS, MS, NOTHING, NOW, fill, market, resting, signals, step, trader
+from tests.trading import (
+    ASK_E8,
+    E8,
+    INSTRUMENTS,
+    MS,
+    NAN,
+    NOTHING,
+    NOW,
+    fill,
+    market,
+    resting,
+    signals,
+    step,
+    trader,
+)
 
 # In ticks: 60,000.0 / 60,000.3 and 0.20000 / 0.20004; the marks are elsewhere.
 BID, SPREAD = (600_000, 20_000), (3, 4)
@@ -215,7 +229,7 @@ def test_order_on_its_way_is_valued_at_the_quote_of_now() -> None:
 
 def test_entry_that_is_filled_while_quotes_are_in_doubt_is_worth_the_last_sound_one() -> None:
     machine = trader()
-    (entry,) = step(machine, market(0), signals(30.0, float("nan"))).orders
+    (entry,) = step(machine, market(0), signals(30.0, NAN)).orders
     step(machine, market(100, bid=(440_000, 20_000), quality=(Quality.GAP, 0)), NOTHING)
-    machine.on_fill(fill(entry, 6_000_010_000_000))
+    machine.on_fill(fill(entry, ASK_E8))
     assert machine.equity_e8() == 10_000 * E8 - entry.qty_e8 // 10

@@ -26,7 +26,6 @@ from gpuscalp.train.distribution import RowSample
 from gpuscalp.train.iterator import binned_matrix
 from gpuscalp.train.source import chunk_frames
 from tests.host_shim.build import compiler
-from tests.host_shim.covers import covers
 from tests.host_shim.gpu_on_host import gpu_on_host
 from tests.train.market import FakeSource, quick_config
 
@@ -134,7 +133,6 @@ def test_a_bit_that_differs_between_the_forests_ends_the_run(tmp_path):
 
 
 @needs_compiler
-@covers("context", "transpose")
 def test_rows_are_gathered_on_a_gpu_as_on_the_host():
     with trained_on_host():
         check_gather()
@@ -240,7 +238,6 @@ def test_rows_that_do_not_fit_the_gpu_are_kept_in_the_memory_of_the_host():
 
 
 @needs_compiler
-@covers("context", "transpose")
 def test_one_row_of_no_weight_that_misses_nothing_is_added_on_a_gpu():
     """Without it XGBoost keeps 16 bits of a value where 9 are enough."""
     with trained_on_host():

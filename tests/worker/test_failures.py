@@ -17,7 +17,8 @@ import pytest
 
 from gpuscalp.worker.memory import SLOTS
 from tests.conftest import missing_gpu
-from tests.worker.rig import SYMBOLS, WAIT_S, Rig, eager, fleet_of, specs
+from tests.waiting import until
+from tests.worker.rig import SYMBOLS, Rig, eager, fleet_of, specs
 
 ALL = (range(SYMBOLS),)
 AT = 120  # frames of the process, by which it leads
@@ -378,10 +379,7 @@ def test_a_worker_does_not_outlive_its_session(tmp_path, faults):
         time.sleep(0.5)  # by now it hangs
         assert Path(f"/proc/{pid}").exists()
         session.kill()
-    until_s = time.monotonic() + WAIT_S
-    while _alive(pid):
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
+    until(lambda: not _alive(pid), "its end")
     assert _shared() == shared
 
 

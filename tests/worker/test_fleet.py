@@ -16,6 +16,7 @@ import pytest
 from gpuscalp.frames import ClosedFrames
 from gpuscalp.live.fleets import Fleets
 from gpuscalp.worker.memory import RING_BYTES, SLOTS
+from tests.waiting import until
 from tests.worker.rig import FRAMES, SYMBOLS, WAIT_S, Rig, eager, fleet_of, specs
 
 ALL = (range(SYMBOLS),)
@@ -219,11 +220,7 @@ def test_workers_of_the_model_that_leads_now_have_the_bits_of_the_cpu(truth, clo
         run.lead()
         pid = run.pid()
         fleets.change("b")
-        until_s = time.monotonic() + WAIT_S
-        while fleets.look() is None:
-            assert time.monotonic() < until_s, fleets.status()
-            time.sleep(0.01)
-        run.fleet = fleets.look()
+        run.fleet = until(fleets.look, "a fleet")
         assert run.fleet is not first
         assert first.gone()
         assert not Path(f"/proc/{pid}").exists()

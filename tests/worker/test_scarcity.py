@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from gpuscalp.worker import memory, process
-from tests.worker.rig import WAIT_S, Rig, eager, fleet_of, specs
+from tests.waiting import until
+from tests.worker.rig import Rig, eager, fleet_of, specs
 from tests.worker.test_failures import _alive, _descriptors
 
 
@@ -160,7 +161,4 @@ def test_a_worker_ends_with_its_session_whatever_signals_that_ignores(tmp_path):
         pid = int(session.stdout.readline())
         time.sleep(0.5)
         session.kill()
-    until_s = time.monotonic() + WAIT_S
-    while _alive(pid):
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
+    until(lambda: not _alive(pid), "its end")
