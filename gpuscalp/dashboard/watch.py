@@ -21,7 +21,7 @@ from gpuscalp.errors import ConfigError, NotRunningError, UsageError
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.control import read_status
 from gpuscalp.live.directory import read_about
-from gpuscalp.live.store import open_to_read
+from gpuscalp.live.store import REFUSED, open_to_read
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 
 # A status is written twice a second by default; after so long without one it is not believed any more.
@@ -154,9 +154,9 @@ class Watch:
                     " FROM fills ORDER BY seq DESC LIMIT ?",
                     (_ROWS,),
                 ).fetchall()
-        except sqlite3.Error:  # it is being made, or made anew
+            return {"orders": [_plain(row) for row in orders], "fills": [_plain(row) for row in fills]}
+        except (*REFUSED, TypeError):  # it is being made, or made anew; or damaged, to the types of values
             return {"orders": [], "fills": []}
-        return {"orders": [_plain(row) for row in orders], "fills": [_plain(row) for row in fills]}
 
 
 def _plain(row: sqlite3.Row) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -134,6 +136,22 @@ def test_orders_are_found_whatever_the_path_is_named(still, clocks, name):
     watch = Watch(path, wall=lambda: clocks.wall_ns, monotonic=lambda: clocks.monotonic_ns)
     assert [each["order_id"] for each in watch.orders()["orders"]] == [7]
     assert sorted(each.name for each in path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("damaged", [(b"CREATE TABLE fills", b"CREATE TABLE f\xfflls"), None])
+def test_damaged_database_has_no_orders(watch, damaged):
+    """A name that is no text, and a number that is none, ended the server."""
+    path = watch.path / "state.sqlite"
+    with closing(Store(path, ["BTCUSDT"])) as store:
+        store.tidy()
+    if damaged:
+        path.write_bytes(path.read_bytes().replace(*damaged))
+    else:
+        with closing(sqlite3.connect(path)) as db, db:
+            names = "order_id, symbol, side, qty_e8, left_e8, reason, state, sent_ns"
+            db.executescript(f"DROP TABLE orders; CREATE TABLE orders ({names})")
+            db.execute("INSERT INTO orders (order_id) VALUES (1)")
+    assert watch.orders() == {"orders": [], "fills": []}
 
 
 @pytest.mark.parametrize("damaged", [b"", b"[]"])
