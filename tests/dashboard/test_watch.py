@@ -161,6 +161,36 @@ def test_a_damaged_status_is_none(watch, damaged):
     assert watch.life().state == "unborn"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"written_ns": []},
+        {"written_ns": -1},
+        {"running": None},
+        {"running": "yes"},
+        {"quotes": 7},
+        {"quotes": {"end_ns": 1 << 70, "bid": [1.0], "ask": [1.0]}},
+        {"quotes": {"end_ns": 7, "bid": [1.0], "ask": ["x"]}},
+    ],
+)
+def test_a_status_of_another_program_is_not_taken(watch, clocks, other):
+    """It ended the server, which could not compute with it."""
+    _say(watch, clocks, os.getpid())
+    said = watch.status
+    _say(watch, clocks, os.getpid(), **other)
+    assert watch.status is said
+    assert watch.life().state == "running"
+
+
+def test_quotes_of_other_symbols_are_not_taken(watch, clocks):
+    count = len(watch.history.symbols)
+    for bids, asks in ((count + 1, count + 1), (count, count + 1)):
+        quotes = {"end_ns": clocks.wall_ns, "bid": [1.0] * bids, "ask": [2.0] * asks}
+        _say(watch, clocks, os.getpid(), quotes=quotes)
+        clocks.pass_s(0.5)
+    assert watch.history.series(watch.history.symbols[0], {})["prices"] == []
+
+
 def test_a_directory_without_a_session_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no session here"):
         Watch(tmp_path, wall=lambda: 0, monotonic=lambda: 0)
