@@ -107,6 +107,10 @@ FORGED: dict[str, Callable[[Any], object]] = {
     ),
     "a longer number": lambda market: setattr(matcher_of(market).queues, "power", 7),
     "another symbol's name": lambda market: market.ingest._table[2].__setitem__(slice(None), 5),
+    "fewer tables": lambda market: setattr(market.ingest, "_table", market.ingest._table[:2]),
+    "orders of one side": lambda market: matcher_of(market).queues.orders.pop(-1),
+    "a buffer that is none": lambda market: setattr(market.ingest._markets[1].book, "_buffer", 7),
+    "something else in the buffer": lambda market: market.ingest._markets[1].book._buffer.append(7),
     "a buffer for fewer": lambda market: setattr(market.ingest, "_heads", np.zeros((4, 9), np.int64)),
     "another book behind the stream": lambda market: setattr(
         market.ingest._handlers[0][2].__self__, "book", 7
