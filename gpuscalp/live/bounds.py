@@ -44,8 +44,6 @@ def check_bounds(read: list[Any], fresh: list[Any]) -> None:
         elif isinstance(other, list | tuple) and isinstance(one, list | tuple):
             pairs = enumerate(zip(one, other, strict=False))
             waiting += [(f"{where}[{index}]", *pair) for index, pair in pairs]
-        elif isinstance(other, dict) and isinstance(one, dict):
-            waiting += [(f"{where}[{key!r}]", one[key], other[key]) for key in one.keys() & other.keys()]
         elif type(other).__module__.startswith("gpuscalp.") and (id(one), id(other)) not in found:
             found[id(one), id(other)] = where, one, other
             if type(one) is not type(other):

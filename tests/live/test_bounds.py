@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -44,11 +46,13 @@ def read() -> Any:
     book = market.ingest._markets[0].book
     bids, asks = [(10**10 - n * 10**7, 10**8) for n in range(30)], [(11 * 10**9, 10**8)]
     book.on_snapshot(DepthSnapshot("BTCUSDT", 0, 9, bids, asks))
-    market.ingest._markets[1].book.on_diff(DepthUpdate("ETHUSDT", 0, 1, 2, 0, bids, asks))
+    market.ingest._markets[1].book.on_diff(DepthUpdate("ETHUSDT", 0, 1, 2, 0, bids, []))
     matcher = matcher_of(market)
-    for key in (-(10**10), -(10**9)):
+    # As many as there is room for, at two prices, before a book at the beginning of its row.
+    for key in [-(10**10), -(10**9)] * 4:
         queues.enter(matcher.display.head, matcher.display.book, matcher.queues.queue, 0, key, 1)
-    matcher.queues.orders[1] += ["first", "second"]
+        matcher.queues.orders[1].append(f"at {key}")
+    matcher.display.head[0, [display.FIRST, display.END]] = 0, display.MOST_LEVELS
     return object_graph.decode(object_graph.encode(market))
 
 
@@ -76,6 +80,15 @@ def head(market: Any, column: int, value: int) -> None:
     matcher_of(market).display.head[0, column] = value
 
 
+def other_handlers(market: Any) -> None:
+    """Let messages come to a market that is none of the list, and has a book of its own."""
+    aside = copy.copy(market.ingest._markets[0])
+    aside.book = copy.copy(aside.book)
+    aside.book._top = np.zeros((4, 19), np.int64)
+    for index, handlers in enumerate(market.ingest._handlers):
+        market.ingest._handlers[index] = tuple(MethodType(each.__func__, aside) for each in handlers)
+
+
 FORGED: dict[str, Callable[[Any], object]] = {
     "bids beyond the room": lambda market: cells(market, levels.BIDS, 10**6),
     "one bid too many": lambda market: cells(
@@ -92,16 +105,18 @@ FORGED: dict[str, Callable[[Any], object]] = {
     "a shorter top": lambda market: setattr(
         market.ingest._markets[0].book, "_top", np.zeros((4, 19), np.int64)
     ),
-    "more bids than levels": lambda market: kept(market, bid_count=32),
+    "more bids than levels": lambda market: kept(market, bid_count=31),
     "fewer bids than none": lambda market: kept(market, bid_count=-1),
     "levels of one number": lambda market: kept(market, levels=np.zeros((31, 1), np.int64)),
     "levels that are none": lambda market: kept(market, levels=b"31"),
     "a display that begins before": lambda market: head(market, display.FIRST, -1),
     "a display without end": lambda market: head(market, display.END, 256),
     "more taken than room": lambda market: head(market, display.TAKEN, 257),
-    "more prices than orders": lambda market: head(market, display.QUEUES, 3),
+    "more prices than orders": lambda market: head(market, display.QUEUES, 9),
     "a price that no order has": lambda market: head(market, display.QUEUES, 1),
-    "more places than orders": lambda market: head(market, display.PLACES, 3),
+    "more places than room": lambda market: head(market, display.PLACES, 9),
+    "fewer places than orders": lambda market: head(market, display.PLACES, 7),
+    "orders without order": lambda market: matcher_of(market).queues.queue[0, queues.PLACE_KEY, ::-1].sort(),
     "an order at no price": lambda market: matcher_of(market).queues.queue.__setitem__(
         (0, queues.PLACE_KEY, 1), -1
     ),
@@ -112,9 +127,7 @@ FORGED: dict[str, Callable[[Any], object]] = {
     "a buffer that is none": lambda market: setattr(market.ingest._markets[1].book, "_buffer", 7),
     "something else in the buffer": lambda market: market.ingest._markets[1].book._buffer.append(7),
     "a buffer for fewer": lambda market: setattr(market.ingest, "_heads", np.zeros((4, 9), np.int64)),
-    "another book behind the stream": lambda market: setattr(
-        market.ingest._handlers[0][2].__self__, "book", 7
-    ),
+    "another book behind the stream": lambda market: other_handlers(market),
 }
 
 
