@@ -114,14 +114,34 @@ class Grid:
         }
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Continue from a checkpoint as if there had been no break."""
-        self._state[:] = saved["state"]
+        """Continue from a checkpoint as if there had been no break.
+
+        Raises
+        ------
+        ShapeError    what is pending cannot be: its symbols or frames would lead out of the arrays
+        """
+        state, ticks, frames = saved["state"], saved["ticks"], saved["frames"]
+        self._check_pending(state, ticks, frames)
+        self._state[:] = state
         self._pending = 0  # nothing to carry over while making room
-        self._reserve(len(saved["ticks"]))
-        self._pending = len(saved["ticks"])
-        self._words[: self._pending] = _words(saved["ticks"])
-        self._frames[: self._pending] = saved["frames"]
+        self._reserve(len(ticks))
+        self._pending = len(ticks)
+        self._words[: self._pending] = _words(ticks)
+        self._frames[: self._pending] = frames
         self._restart = bool(saved["restart"][0])
+
+    def _check_pending(self, state: I64, ticks: Ticks, frames: I64) -> None:
+        formed = state.shape == self._state.shape and ticks.dtype == TICK and ticks.shape == frames.shape
+        if formed and ticks.ndim == 1:
+            open_frame, watermark = int(state[grid_ops.OPEN_FRAME]), int(state[grid_ops.WATERMARK])
+            due = frames != grid_ops.UNSET  # a CLOCK tick has neither frame nor symbol
+            known = (ticks["symbol"] >= 0) & (ticks["symbol"] < self._symbol_count)
+            begun = open_frame == watermark // self._frame_ns
+            if (begun or (open_frame == grid_ops.UNSET and not due.any())) and not (
+                due & ~(known & (frames >= open_frame))
+            ).any():
+                return
+        raise ShapeError("a checkpoint whose pending ticks cannot be", fix="start cold, or as it was made")
 
     def _check_symbols(self, ticks: Ticks) -> None:
         symbols = ticks["symbol"]

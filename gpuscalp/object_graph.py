@@ -135,7 +135,7 @@ class _Writer:
             held = [(key, getattr(value, key)) for key in value.__struct_fields__]
             return ["u", number, name, [[key, self.node(part, f"{where}.{key}")] for key, part in held]]
         fields: list[Any] = []
-        for key, held in _attributes(value):
+        for key, held in attributes(value):
             # Most of what is held is a small number: told apart here, it costs a third.
             small = type(held) in _PLAIN or (type(held) is int and _INT_MIN <= held <= _INT_MAX)
             fields += (key, held if small else self.node(held, f"{where}.{key}"))
@@ -235,7 +235,7 @@ def _numbers(items: list[Any]) -> list[Any] | None:
     return None
 
 
-def _attributes(value: Any) -> list[tuple[str, Any]]:
+def attributes(value: Any) -> list[tuple[str, Any]]:
     """Return what an object holds, in a fixed order."""
     kind: type = type(value)
     found = [(name, getattr(value, name)) for name in _slots_of(kind) if hasattr(value, name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from dataclasses import replace
@@ -150,15 +151,15 @@ def test_prices_near_the_end_of_int32_do_not_overflow() -> None:
     assert only(decision).cost_bps == pytest.approx(10.0, abs=1e-4)
 
 
-ROW = st.tuples(
-    st.sampled_from([0.0, -20.0, 20.0, 3.0, -3.0, np.nan, np.inf]),  # edge
-    st.sampled_from([0.2, 0.4, 0.9, np.nan]),  # confidence
-    st.sampled_from([0.2, 0.5, 1.0, np.nan]),  # agreement
-    st.sampled_from([(10_000, 10_001), (10_000, 10_001), (0, 10_001), (10_000, 0), (0, 0)]),
-    st.integers(-1, 1),  # side
-    st.booleans(),  # waits
-    st.sampled_from([0, 999, 1_000]),  # ms since the decision
-    st.integers(-1, 1),  # rest of an entry
+EVERY = (
+    (0.0, -20.0, 20.0, 3.0, -3.0, 0.5, -0.5, np.nan, np.inf),  # edge
+    (0.2, 0.4, 0.9, np.nan),  # confidence
+    (0.2, 0.5, 1.0, np.nan),  # agreement
+    ((10_000, 10_001), (1, 2), (0, 10_001), (10_000, 0), (0, 0)),
+    (-1, 0, 1),  # side
+    (False, True),  # waits
+    (0, 999, 1_000),  # ms since the decision
+    (-1, 0, 1),  # rest of an entry
 )
 
 
@@ -178,11 +179,13 @@ def plain(row: tuple[Any, ...], rests: bool) -> str:
         return "hold_elapsed" if elapsed else "opposite_signal" if agreed and edge * side < 0 else "holding"
     if not agreed:
         return "no_signal" if not known else "low_agreement" if sure else "low_confidence"
-    return "edge" if abs(edge) - 2.0 - 2e4 / 20_001 > 0 else "low_edge"
+    return "edge" if abs(edge) - 2.0 - 2e4 * (ask - bid) / (ask + bid) > 0 else "low_edge"
 
 
-@given(st.lists(ROW, min_size=1, max_size=6), st.booleans())
-def test_decisions_are_those_of_the_rules(rows: list[tuple[Any, ...]], rests: bool) -> None:
+@pytest.mark.parametrize("rests", [False, True])
+def test_decisions_are_those_of_the_rules(rests: bool) -> None:
+    """Every combination: drawn ones met a long position with an opposite signal too seldom."""
+    rows: list[tuple[Any, ...]] = list(itertools.product(*EVERY))
     strategy = Strategy(
         StrategyConfig(min_confidence=0.4, min_agreement=0.5), CostConfig(taker_fee_bps=1.0), horizon_ms=1_000
     )

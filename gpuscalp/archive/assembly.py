@@ -19,6 +19,7 @@ from gpuscalp.archive.buffers import SEQ_STEP, SymbolBuffer
 from gpuscalp.archive.formats import SourceFile
 from gpuscalp.archive.journal_lines import Copies
 from gpuscalp.archive.manifest import Gap, Source
+from gpuscalp.archive.price_range import PriceRange
 from gpuscalp.archive.rejects import RejectLog
 from gpuscalp.archive.source import lines_of
 from gpuscalp.archive.tables import TABLES, is_name
@@ -206,7 +207,7 @@ class Assembly:
     def __init__(self, writer: ArchiveWriter, *, book_interval_ns: int, tell: Callable[[int], None]) -> None:
         self._writer, self._interval_ns, self._tell = writer, book_interval_ns, tell
         self._decoder, self._copies = Decoder(), Copies()
-        self._symbols: dict[str, tuple[SymbolMarket, SymbolBuffer, _Handlers]] = {}
+        self._symbols: dict[str, tuple[SymbolMarket, SymbolBuffer, _Handlers, PriceRange]] = {}
         self._replayed: frozenset[str] = frozenset()
         self._seq_base: dict[str, int] = {}
         self._count = 0
@@ -240,7 +241,7 @@ class Assembly:
             else:
                 digests = self._flush(begun)
                 # Here, where they are still of the source that was read last; a known one is muted.
-                for market, _, _ in self._symbols.values():
+                for market, *_ in self._symbols.values():
                     market.close_gaps()
                 self._writer.close_parts(besides=digests)
                 for each in begun:
@@ -258,7 +259,7 @@ class Assembly:
     def unsynced(self) -> dict[str, int]:
         """Return, by symbol, the depth updates that no snapshot ever came for."""
         waiting = {
-            name: market.book.unused + market.book.waiting for name, (market, _, _) in self._symbols.items()
+            name: market.book.unused + market.book.waiting for name, (market, *_) in self._symbols.items()
         }
         return {name: count for name, count in sorted(waiting.items()) if count}
 
@@ -302,12 +303,13 @@ class Assembly:
         entry = self._symbols.get(message.symbol)
         if entry is None:
             entry = self._new_symbol(message.symbol)
-        _, buffer, handlers = entry
+        _, buffer, handlers, prices = entry
+        prices.check(message)
         buffer.seq = self._seq_base[message.symbol] + self._count * SEQ_STEP
         buffer.muted, buffer.source, buffer.counts = run.known, run.file.digest, run.rows
         return handlers[kind](recv_ns, message)
 
-    def _new_symbol(self, symbol: str) -> tuple[SymbolMarket, SymbolBuffer, _Handlers]:
+    def _new_symbol(self, symbol: str) -> tuple[SymbolMarket, SymbolBuffer, _Handlers, PriceRange]:
         if not is_name(symbol):
             raise DecodeError("symbol is no name", where="s", value=symbol[:80])
         buffer = SymbolBuffer(self._writer.venue, symbol)
@@ -320,21 +322,22 @@ class Assembly:
             MarkPrice: market.on_mark,
             PartialBook: market.on_partial_book,
         }
-        self._symbols[symbol] = (market, buffer, handlers)
+        prices = PriceRange(self._writer.price_unit_e8(symbol, besides=self._replayed))
+        self._symbols[symbol] = (market, buffer, handlers, prices)
         self._seq_base[symbol] = self._writer.next_seq(symbol, besides=self._replayed)
         return self._symbols[symbol]
 
     def _flush(self, begun: Sequence[SourceRun]) -> tuple[str, ...]:
         """Hand the rows to the writer; return the digests of the sources that they may be of."""
         digests = tuple(run.file.digest for run in begun if not run.known)
-        for symbol, (_, buffer, _) in self._symbols.items():
+        for symbol, (_, buffer, *_) in self._symbols.items():
             for table, columns in buffer.drain():
                 self._writer.write(table, symbol, columns, sources=digests)
         return digests
 
     def _add(self, ended: Sequence[SourceRun]) -> list[Source]:
         gaps: list[Gap] = []
-        for _, buffer, _ in self._symbols.values():
+        for _, buffer, *_ in self._symbols.values():
             gaps.extend(buffer.gaps)
             buffer.gaps.clear()
         by_source = Counter(gap.source for gap in gaps)

@@ -7,6 +7,7 @@ Never: decodes a message.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -104,9 +105,11 @@ class ArchiveWriter:
 
         ``besides`` names sources (by digest) whose rows do not count, because they are read once more.
         """
-        parts = self._manifest.select(self.venue, (symbol,))
-        others = (part.last_seq for part in parts if not part.sources or not besides.issuperset(part.sources))
-        return 1 + max(others, default=-1)
+        return 1 + max((part.last_seq for part in self._others(symbol, besides)), default=-1)
+
+    def price_unit_e8(self, symbol: str, *, besides: frozenset[str] = frozenset()) -> int:
+        """Return what all committed prices of the symbol are multiples of, 0 for none; as ``next_seq``."""
+        return math.gcd(*(part.price_gcd_e8 for part in self._others(symbol, besides)))
 
     def set_instruments(self, instruments: Iterable[Instrument], *, forget: Iterable[str] = ()) -> None:
         """Store instruments with the next commit, in place of what was known of the same symbols and of those
@@ -207,6 +210,10 @@ class ArchiveWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _others(self, symbol: str, besides: frozenset[str]) -> list[Part]:
+        parts = self._manifest.select(self.venue, (symbol,))
+        return [part for part in parts if not part.sources or not besides.issuperset(part.sources)]
 
     def _check_order(self, table: Table, symbol: str, rows: dict[str, npt.NDArray[Any]]) -> None:
         recv, seq = rows["recv_ns"], rows["seq"]

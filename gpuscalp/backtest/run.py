@@ -87,8 +87,10 @@ def run_backtest(
     config : strategy, sizing, risk, cost, account, paper, trials
     out : the run directory, which must not exist or be empty; default ``runs/<time>-<hash>``
     venue : default the venue that the bundle was trained on; with ``like`` the archive's, if it has but one
-    start_ns, end_ns : trade on frames that end in (start, end]; default everything. Frames before the start
-        are read as far as the longest window reaches, so that features are warm.
+    start_ns, end_ns : trade on the frames that end after the start and are closed by ticks before the end;
+        default everything. Frames before the start are read as far as the longest window reaches, so that
+        features are warm. Those of the last ``lateness_ms`` before the end are still open at it, as in a
+        session that stops there, and so is the one that ends with it.
     threads : for features and predictions; does not change the result
     like : decide when a live session did, on its frames only (``gpuscalp.live.moments``)
     band : trade the grid of ``config.band`` as well, and say how much of the result is assumption

@@ -110,7 +110,7 @@ class History:
     def take_status(self, status: dict[str, Any]) -> None:
         """Take the quotes of a status."""
         quotes = status.get("quotes")
-        if quotes is not None and len(quotes["bid"]) == len(self.symbols):
+        if quotes is not None and len(quotes["bid"]) == len(quotes["ask"]) == len(self.symbols):
             self._prices.put(quotes["end_ns"], np.array([quotes["bid"], quotes["ask"]], np.float64))
 
     @property

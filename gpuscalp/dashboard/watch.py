@@ -11,7 +11,9 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Annotated, Any, Final, final
+
+import msgspec
 
 from gpuscalp.bundle import read_contract
 from gpuscalp.config import to_dict
@@ -21,7 +23,7 @@ from gpuscalp.errors import ConfigError, NotRunningError, UsageError
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.control import read_status
 from gpuscalp.live.directory import read_about
-from gpuscalp.live.store import open_to_read
+from gpuscalp.live.store import REFUSED, open_to_read
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 
 # A status is written twice a second by default; after so long without one it is not believed any more.
@@ -29,6 +31,24 @@ SILENT_S: Final = 2.0
 _ROWS: Final = 25
 # Packed bytes of one look: more than comes in between, and not so much that looking holds anybody up.
 _LOOK_BYTES: Final = 8 << 20
+
+
+_Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class _Quotes(msgspec.Struct):
+    end_ns: _Nanoseconds
+    bid: list[float | None]
+    ask: list[float | None]
+
+
+class _Said(msgspec.Struct):
+    """Of a status what is computed with here; the rest is shown as it is."""
+
+    written_ns: _Nanoseconds
+    running: bool
+    pid: int
+    quotes: _Quotes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +129,8 @@ class Watch:
             self._unread = str(error)
         try:
             status = read_status(self.path)
-        except (UsageError, NotRunningError):
+            msgspec.convert(status, _Said)
+        except (UsageError, NotRunningError, msgspec.ValidationError):  # what was seen last stays
             return
         if self.status is None or status["written_ns"] != self.status["written_ns"]:
             self._changed_ns = self._monotonic()
@@ -154,9 +175,9 @@ class Watch:
                     " FROM fills ORDER BY seq DESC LIMIT ?",
                     (_ROWS,),
                 ).fetchall()
-        except sqlite3.Error:  # it is being made, or made anew
+            return {"orders": [_plain(row) for row in orders], "fills": [_plain(row) for row in fills]}
+        except (*REFUSED, TypeError):  # it is being made, or made anew; or damaged, to the types of values
             return {"orders": [], "fills": []}
-        return {"orders": [_plain(row) for row in orders], "fills": [_plain(row) for row in fills]}
 
 
 def _plain(row: sqlite3.Row) -> dict[str, Any]:

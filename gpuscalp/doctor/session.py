@@ -6,13 +6,12 @@ writes anything into it.
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 from gpuscalp.doctor.check import Check, fail, failed_by, ok, skip, warn
 from gpuscalp.errors import JournalError
 from gpuscalp.journal import inspect, segments_of
-from gpuscalp.live.store import state_of
+from gpuscalp.live.store import REFUSED, state_of
 from gpuscalp.locks import Lock
 from gpuscalp.risk.gate import RiskState
 
@@ -72,7 +71,7 @@ def check_state(session: Path) -> Check:
         return judge_state("")
     try:
         return judge_state(state_of(session / "state.sqlite"))
-    except sqlite3.Error as error:
+    except REFUSED as error:
         return skip("session_state", f"the session's database does not tell: {error}")
 
 

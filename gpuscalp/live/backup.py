@@ -43,6 +43,7 @@ from gpuscalp.journal import inspect, segments_of
 from gpuscalp.journal.reader import end_of
 from gpuscalp.live.directory import SESSION_FILE, read_about
 from gpuscalp.live.models import FOLDER as MODELS
+from gpuscalp.live.store import REFUSED
 from gpuscalp.progress import Progress
 from gpuscalp.registry import ALIASES, Registry
 from gpuscalp.registry.history import read_history
@@ -267,7 +268,7 @@ def _copy_store(path: Path, copy: Path) -> Path:
             source.backup(target)
             target.execute("PRAGMA journal_mode = DELETE")  # one file
             verdict = target.execute("PRAGMA integrity_check").fetchone()[0]
-    except sqlite3.Error as error:
+    except REFUSED as error:
         verdict = str(error)
     if verdict != "ok":
         raise DataError(

@@ -25,6 +25,7 @@ from gpuscalp import object_graph, zstd
 from gpuscalp.errors import UNREADABLE, DataError
 from gpuscalp.files import sync_folder
 from gpuscalp.live import heap
+from gpuscalp.live.bounds import check_bounds
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.market import Market
 
@@ -160,16 +161,17 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return target.name, digest.hexdigest()
 
-    def load(self, engine: Engine, *, until_seq: int) -> Loaded | None:
+    def load(self, engine: Engine, fresh: Market, *, until_seq: int) -> Loaded | None:
         """Put the newest usable state into a fresh engine; None if there is none.
 
         Parameters
         ----------
+        fresh : a market side as the session begins with: what is read has the arrays that it has
         until_seq : where the journal ends
 
         Raises
         ------
-        DataError     the newest one is of another version of the program
+        DataError     the newest one is of another version of the program, or of none
         ModelError    a model that it names is not there, or is not what it was
         """
         stream_bytes = sum(array.nbytes for array in engine.stream.checkpoint(copy=False).values())
@@ -185,6 +187,9 @@ class Checkpoints:
                     fix="go on with that version, or begin a new session",
                 )
             market, *state = object_graph.decode(content.graph, external=self._external)
+            if len(state) != len(_STATE):
+                raise DataError("not the state of a session", where=str(path))
+            check_bounds([market, *state], [fresh, *(getattr(engine, name) for name in _STATE)])
             for name, value in zip(_STATE, state, strict=True):
                 setattr(engine, name, value)
             engine.stream.restore(stream)

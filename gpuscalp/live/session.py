@@ -310,7 +310,7 @@ class Session:
 
     def _recover(self, now_ns: int, clock_of: Callable[[Work], Clock]) -> Start:
         end_seq = self.journal.next_seq
-        loaded = self.checkpoints.load(self.engine, until_seq=end_seq)
+        loaded = self.checkpoints.load(self.engine, self.market, until_seq=end_seq)
         from_seq, known = 0, frozenset[int]()
         if loaded is not None:
             self.market, from_seq, known = loaded.market, loaded.seq, loaded.connections

@@ -28,6 +28,7 @@ from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.records import FillRecord, OrderRecord, StateRecord
 
 _VERSION: Final = 1
+_FIX: Final = "check the disk; without this file the next start makes it again from the journal"
 _WAL_PAGES_MAX: Final = 25_000  # 100 MB
 _OPEN: Final = "state NOT IN ({})".format(", ".join(f"'{state}'" for state in sorted(ENDED)))
 _SCHEMA: Final = f"""
@@ -60,7 +61,8 @@ CREATE TABLE IF NOT EXISTS risk_states (
 """
 
 _NEWEST_STATE: Final = "SELECT state FROM risk_states ORDER BY seq DESC LIMIT 1"
-
+# What SQLite raises of a file that is damaged or none of ours. What it quotes of it need not be text.
+REFUSED: Final = (sqlite3.Error, UnicodeDecodeError)
 # (sequence number of the journal, kind, body)
 Written = tuple[int, RecordKind, msgspec.Struct]
 
@@ -112,25 +114,41 @@ class Store:
                 if version not in (0, _VERSION):
                     raise DataError("database of another version", where=str(path), value=version)
                 self._db.executescript(_SCHEMA + f"PRAGMA user_version = {_VERSION};")
+                if not _tables(self._db) >= _own_tables():
+                    raise DataError(
+                        "the database has other tables than a session's", where=str(path), fix=_FIX
+                    )
                 # Whatever is written writes the account too, in one transaction.
                 self.is_new = self._db.execute("SELECT 1 FROM account").fetchone() is None
                 # ``tidy`` waits for the disk, in another thread; this is a bound for those who never call it.
                 self._db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_MAX}")
                 rows = self._db.execute("SELECT symbol, qty_e8, cost_e8 FROM positions")
                 self._written = {symbol: (qty, cost) for symbol, qty, cost in rows}
-            except sqlite3.DatabaseError as error:
+            except REFUSED as error:
                 raise _damaged(path, error) from None
             undo.pop_all()
 
     def witness(self) -> Witness:
-        """Return what a restart is checked against."""
-        order = self._db.execute("SELECT max(order_id) FROM orders").fetchone()[0]
-        state = self._db.execute(_NEWEST_STATE).fetchone()
-        newest = self._db.execute(
-            "SELECT max(seq) FROM (SELECT max(seq) AS seq FROM fills"
-            " UNION ALL SELECT max(seq) FROM risk_states)"
-        ).fetchone()[0]
-        return Witness(order or 0, state[0] if state else "", -1 if newest is None else newest)
+        """Return what a restart is checked against.
+
+        Raises
+        ------
+        DataError    the file is damaged
+        """
+        try:
+            order = self._db.execute("SELECT max(order_id) FROM orders").fetchone()[0]
+            state = self._db.execute(_NEWEST_STATE).fetchone()
+            newest = self._db.execute(
+                "SELECT max(seq) FROM (SELECT max(seq) AS seq FROM fills"
+                " UNION ALL SELECT max(seq) FROM risk_states)"
+            ).fetchone()[0]
+        except REFUSED as error:
+            raise _damaged(self._path, error) from None
+        found = Witness(order or 0, state[0] if state else "", -1 if newest is None else newest)
+        # A damaged row may have values of other types than its table.
+        if [type(value) for value in (found.last_order_id, found.state, found.seq)] != [int, str, int]:
+            raise _damaged(self._path, ValueError("a value of another type"))
+        return found
 
     def write(self, records: Iterable[Written], account: Account) -> None:
         """Take what one step has written into the journal; whatever is there already stays as it is.
@@ -150,7 +168,7 @@ class Store:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.DatabaseError as error:
+        except REFUSED as error:
             raise _damaged(self._path, error) from None
 
     def tidy(self) -> None:
@@ -164,7 +182,7 @@ class Store:
             # A connection of its own: on the other one ``write`` would wait as well.
             with closing(sqlite3.connect(self._path, isolation_level=None)) as database:
                 database.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.DatabaseError as error:
+        except REFUSED as error:
             raise _damaged(self._path, error) from None
 
     def close(self) -> None:
@@ -272,7 +290,7 @@ def open_to_read(path: Path, *, timeout_s: float = 5.0) -> sqlite3.Connection:
 
     Raises
     ------
-    sqlite3.Error    it is not there, or no database
+    REFUSED    it is not there, or no database; so may whatever is asked of it
     """
     # Where no log is, nobody writes. Told so, SQLite makes none: it would stay behind.
     log = path.with_name(f"{path.name}-wal")
@@ -288,7 +306,7 @@ def sent_ns_of(path: Path, order_id: int) -> int | None:
     try:
         with closing(open_to_read(path)) as db:
             row = db.execute("SELECT sent_ns FROM orders WHERE order_id = ?", (order_id,)).fetchone()
-    except sqlite3.Error:
+    except REFUSED:
         return None
     return None if row is None else int(row[0])
 
@@ -298,16 +316,22 @@ def state_of(path: Path) -> str:
 
     Raises
     ------
-    sqlite3.Error    it is not there, or no database
+    REFUSED    it is not there, or no database
     """
     with closing(open_to_read(path)) as db:
         row = db.execute(_NEWEST_STATE).fetchone()
     return str(row[0]) if row else ""
 
 
-def _damaged(path: Path, error: sqlite3.Error) -> DataError:
-    return DataError(
-        f"the session's database cannot be used: {error}",
-        where=str(path),
-        fix="check the disk; without this file the next start makes it again from the journal",
-    )
+def _tables(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+
+
+def _own_tables() -> set[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(_SCHEMA)
+        return _tables(fresh)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"the session's database cannot be used: {error}", where=str(path), fix=_FIX)

@@ -9,6 +9,7 @@ Source: NVIDIA, "NVML API Reference" (device queries, nvmlClocksEventReasons, fi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
@@ -124,7 +125,8 @@ def survey(nvml: Any, *, at_ns: int = 0) -> list[CardSample] | str:
     except nvml.NVMLError as error:
         return f"NVML does not answer: {error}"
     finally:
-        nvml.nvmlShutdown()
+        with suppress(nvml.NVMLError):  # it has gone with the driver meanwhile: what was read was read
+            nvml.nvmlShutdown()
 
 
 def read_card(
@@ -188,6 +190,8 @@ class _Asker:
         """
         try:
             return question()
+        except ValueError:
+            return None  # nvidia-ml-py cannot read the answer
         except self._nvml.NVMLError as error:
             code = getattr(error, "value", None)
             if code in self._gone or (vital and code == self._nvml.NVML_ERROR_UNKNOWN):

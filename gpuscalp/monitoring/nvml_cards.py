@@ -105,7 +105,7 @@ def _card(nvml: Any, index: int) -> Card:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
         return Card(index, handle, None, uuid, nvml.nvmlDeviceGetPciInfo(handle).busId, name)
-    except nvml.NVMLError as error:
+    except (nvml.NVMLError, ValueError) as error:  # ValueError: a name that the library cannot read
         return Card(index, None, fault=str(error))
 
 

@@ -21,6 +21,20 @@ COLUMNS: Final = 20
 _RESULT_FILE: Final = "result.json"
 
 
+class _Gain(msgspec.Struct):
+    name: str
+    gain: float
+
+
+class _Result(msgspec.Struct):
+    """The form of what is read of ``result.json``; the rest may be anything."""
+
+    seconds: float = 0.0
+    overall: dict[str, Any] | None = None
+    folds: list[dict[str, Any]] = []
+    importance: list[_Gain] = []
+
+
 def compare_models(a: Path, b: Path, *, columns: int = COLUMNS) -> dict[str, Any]:
     """Hold two bundles against each other, unchecked.
 
@@ -96,10 +110,11 @@ def _calibration(contract: Contract) -> dict[str, Any]:
 def read_result(bundle: Path) -> dict[str, Any]:
     """Return what ``train --json`` said: a file for people, so one that cannot be read says nothing."""
     try:
-        found = msgspec.json.decode((bundle / _RESULT_FILE).read_bytes())
+        found = msgspec.json.decode((bundle / _RESULT_FILE).read_bytes(), type=dict[str, Any])
+        msgspec.convert(found, _Result)
     except (OSError, *UNREADABLE):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def _folds(result: Mapping[str, Any]) -> dict[str, Any]:

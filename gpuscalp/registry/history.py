@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,7 @@ def read_history(path: Path) -> History:
         data = b""
     whole = data.rfind(b"\n") + 1
     acts, last = [], _BEFORE_THE_FIRST
+    promoted: Counter[Alias | None] = Counter()
     for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
         try:
             act = msgspec.json.decode(line, type=Act)
@@ -153,6 +155,9 @@ def read_history(path: Path) -> History:
             raise _altered(path, number, str(error)) from None
         if act.before != last or act.sequence != number:
             raise _altered(path, number, "it does not follow from the line before")
+        promoted[act.alias] += (act.action == "promote" and act.new is not None) - (act.action == "rollback")
+        if promoted[act.alias] < 0:
+            raise _altered(path, number, "it takes back what was never promoted")
         acts.append(act)
         last = hashlib.sha256(line).hexdigest()
     return History(tuple(acts), last, whole)

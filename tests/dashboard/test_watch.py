@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -136,11 +138,57 @@ def test_orders_are_found_whatever_the_path_is_named(still, clocks, name):
     assert sorted(each.name for each in path.parent.iterdir()) == before
 
 
+@pytest.mark.parametrize("damaged", [(b"CREATE TABLE fills", b"CREATE TABLE f\xfflls"), None])
+def test_damaged_database_has_no_orders(watch, damaged):
+    """A name that is no text, and a number that is none, ended the server."""
+    path = watch.path / "state.sqlite"
+    with closing(Store(path, ["BTCUSDT"])) as store:
+        store.tidy()
+    if damaged:
+        path.write_bytes(path.read_bytes().replace(*damaged))
+    else:
+        with closing(sqlite3.connect(path)) as db, db:
+            names = "order_id, symbol, side, qty_e8, left_e8, reason, state, sent_ns"
+            db.executescript(f"DROP TABLE orders; CREATE TABLE orders ({names})")
+            db.execute("INSERT INTO orders (order_id) VALUES (1)")
+    assert watch.orders() == {"orders": [], "fills": []}
+
+
 @pytest.mark.parametrize("damaged", [b"", b"[]"])
 def test_a_damaged_status_is_none(watch, damaged):
     (watch.path / "status.json").write_bytes(damaged)
     watch.look()
     assert watch.life().state == "unborn"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"written_ns": []},
+        {"written_ns": -1},
+        {"running": None},
+        {"running": "yes"},
+        {"quotes": 7},
+        {"quotes": {"end_ns": 1 << 70, "bid": [1.0], "ask": [1.0]}},
+        {"quotes": {"end_ns": 7, "bid": [1.0], "ask": ["x"]}},
+    ],
+)
+def test_a_status_of_another_program_is_not_taken(watch, clocks, other):
+    """It ended the server, which could not compute with it."""
+    _say(watch, clocks, os.getpid())
+    said = watch.status
+    _say(watch, clocks, os.getpid(), **other)
+    assert watch.status is said
+    assert watch.life().state == "running"
+
+
+def test_quotes_of_other_symbols_are_not_taken(watch, clocks):
+    count = len(watch.history.symbols)
+    for bids, asks in ((count + 1, count + 1), (count, count + 1)):
+        quotes = {"end_ns": clocks.wall_ns, "bid": [1.0] * bids, "ask": [2.0] * asks}
+        _say(watch, clocks, os.getpid(), quotes=quotes)
+        clocks.pass_s(0.5)
+    assert watch.history.series(watch.history.symbols[0], {})["prices"] == []
 
 
 def test_a_directory_without_a_session_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from gpuscalp.config import RiskConfig
 from gpuscalp.errors import DataError
 from gpuscalp.journal.blocks import RecordKind
 from gpuscalp.live.records import FillRecord, OrderRecord, StateRecord
-from gpuscalp.live.store import Store, Witness, Written
+from gpuscalp.live.store import Store, Witness, Written, sent_ns_of
 from gpuscalp.risk.gate import RiskEvent, RiskGate
 
 E8 = 10**8
@@ -125,6 +125,68 @@ def test_file_of_another_version_is_refused(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(DataError, match="another version"):
         Store(path, ["BTCUSDT"])
+
+
+def whole(tmp_path: Path) -> Path:
+    path = tmp_path / "state.sqlite"
+    store = Store(path, ["BTCUSDT"])
+    store.write(LIFE, Account(E8, 1))
+    store.tidy()
+    store.close()
+    return path
+
+
+@pytest.mark.parametrize("filler", [b"\x00", b"\xff", b"s"], ids=["zeros", "ones", "text"])
+def test_damaged_page_is_told_whoever_comes_upon_it(tmp_path: Path, filler: bytes) -> None:
+    """One of a table that a start only looks into was a traceback, and so was a name that is no text."""
+    path = whole(tmp_path)
+    content, size, told = path.read_bytes(), 4_096, 0
+    for page in range(len(content) // size):
+        start = page * size + (100 if page == 0 else 0)  # behind the file's own header
+        path.write_bytes(content[:start] + filler * (size - start % size) + content[(page + 1) * size :])
+        try:
+            with closing(Store(path, ["BTCUSDT"])) as store:
+                store.witness()
+        except DataError as error:
+            told += "cannot be used" in str(error)
+    assert told >= 3
+
+
+def test_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    path = whole(tmp_path)
+    content = path.read_bytes()
+    assert b"CREATE TABLE orders" in content
+    path.write_bytes(content.replace(b"CREATE TABLE orders", b"CREATE TABLE or\xffers"))
+    with pytest.raises(DataError, match="cannot be used"):
+        Store(path, ["BTCUSDT"])
+    assert sent_ns_of(path, 1) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["CREATE TABLE fills (seq, order_id)", "CREATE TABLE positions (symbol TEXT, qty_e8 TEXT, cost_e8 TEXT)"],
+)
+def test_tables_of_another_program_are_refused(tmp_path: Path, other: str) -> None:
+    path = tmp_path / "state.sqlite"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(other)
+    with pytest.raises(DataError, match="other tables"):
+        Store(path, ["BTCUSDT"])
+
+
+def test_value_of_another_type_is_damage(tmp_path: Path) -> None:
+    """Without its tables' word for it a number can be text: it could not be compared with the journal's."""
+    path = whole(tmp_path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        (schema,) = db.execute("SELECT sql FROM sqlite_master WHERE name = 'risk_states'").fetchone()
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, 'STRICT', '') WHERE name = 'risk_states'")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE risk_states SET state = x'00'")
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'risk_states'", (schema,))
+    with closing(Store(path, ["BTCUSDT"])) as store, pytest.raises(DataError, match="another type"):
+        store.witness()
 
 
 def test_tidying_moves_the_log_into_the_database_beside_writes(tmp_path: Path) -> None:

@@ -222,6 +222,28 @@ def test_stand_in_has_every_name_that_is_used_and_only_names_of_the_library():
     }
 
 
+def test_what_the_driver_says_at_the_end_or_cannot_spell_costs_nothing_that_was_read():
+    """A driver that was loaded anew refused the end, and a name that is no text was a traceback."""
+
+    class Reloaded(FakeNvml):
+        def nvmlShutdown(self) -> None:  # noqa: N802
+            raise self.NVMLError(1)
+
+        def nvmlDeviceGetUUID(self, handle: Any) -> str:  # noqa: N802
+            if handle.what is self.cards[1]:
+                raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+            return super().nvmlDeviceGetUUID(handle)
+
+        def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    found = survey(Reloaded(FakeCard(), FakeCard(uuid="GPU-2")))
+    assert [(card.driver, card.celsius, bool(card.lost)) for card in found] == [
+        (None, 55, False),
+        (None, None, True),
+    ]
+
+
 def test_installed_library_without_a_driver_says_so():
     nvml: Any = import_nvml()
     found = survey(nvml)

@@ -73,7 +73,7 @@ def test_instruments_are_called_as_the_binance_adapter_calls_them() -> None:
         assert symbol_and_venue(instrument_name(venue, "BTCUSDT")) == ("BTCUSDT", venue)
     with pytest.raises(UsageError, match="only perpetuals"):
         instrument_name("binance_spot", "BTCUSDT")
-    for other in ("BTCUSDT.BINANCE", "BTCUSDT-PERP", "-PERP.BINANCE"):
+    for other in ("BTCUSDT.BINANCE", "BTCUSDT-PERP", "BTCUSDT-PERP.", "-PERP.BINANCE"):
         with pytest.raises(UsageError, match="perpetual"):
             symbol_and_venue(other)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gpuscalp.config import LiveConfig, NautilusConfig
 from gpuscalp.errors import ConfigError, UsageError
-from gpuscalp.nautilus.keys import VARIABLES, Keys, permit
+from gpuscalp.nautilus.keys import VARIABLES, Keys, permit, rest_url
 
 LOCAL = {"rest_url": "http://127.0.0.1:1", "stream_url": "ws://localhost:1", "ws_api_url": "ws://[::1]:1"}
 ENV = {
@@ -35,6 +35,12 @@ def test_keys_are_those_of_the_place_and_do_not_show() -> None:
     assert permit(config(where="live"), ENV, confirmed=True) == Keys("k", "s")
     assert "ls" not in repr(keys)
     assert len({name for names in VARIABLES.values() for name in names}) == 6
+
+
+def test_calls_go_where_the_keys_are_of() -> None:
+    assert rest_url(NautilusConfig(where="live")) == "https://fapi.binance.com"
+    assert rest_url(NautilusConfig(where="testnet")) == "https://demo-fapi.binance.com"
+    assert rest_url(NautilusConfig(where="local", **LOCAL)) == LOCAL["rest_url"]
 
 
 @pytest.mark.parametrize("where", ["live", "testnet", "local"])

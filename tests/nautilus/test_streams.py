@@ -60,6 +60,21 @@ def test_trades_may_pause_as_they_use_to_quotes_may_not() -> None:
     assert [silent_at(second) for second in (250, 280, 287, 289, 305)] == [False, False, False, True, True]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_quotes_and_marks_may_not_pause_longer_than_is_configured_whatever_is_usual(kind: TickKind) -> None:
+    """By what is usual alone a price of 48 s ago would have been traded on."""
+    streams = Streams(("AUSDT",), CONFIG, 0)
+    for second in range(241):
+        for each in KINDS:
+            if each is not kind or second % 12 == 0:
+                streams.on_event(0, each, second * NS_PER_S)
+    for each in set(KINDS) - {kind}:
+        streams.on_event(0, each, 245 * NS_PER_S)
+    assert streams.silent(245 * NS_PER_S) == ()
+    prompt = kind in (TickKind.QUOTE, TickKind.MARK)
+    assert streams.silent(245 * NS_PER_S + 1) == ((0,) if prompt else ())
+
+
 def test_ages_are_those_of_what_has_come() -> None:
     streams = Streams(("AUSDT", "BUSDT"), CONFIG, 0)
     streams.on_event(1, TickKind.TRADE, NS_PER_S)

@@ -16,7 +16,7 @@ import pytest
 
 from gpuscalp.errors import ModelError, UsageError
 from gpuscalp.registry import Registry
-from gpuscalp.registry.history import read_history
+from gpuscalp.registry.history import Act, append, read_history
 from gpuscalp.registry.store import note_session
 
 
@@ -97,6 +97,21 @@ def test_altered_history_is_refused_with_its_line(registry, change):
     assert ", line " in str(caught.value.where)
     with pytest.raises(ModelError), registry.writing():
         pass
+
+
+@pytest.mark.parametrize(("promotes", "rollbacks"), [(0, 1), (2, 2), (2, 3)])
+def test_rollback_of_what_was_never_promoted_is_refused(tmp_path, promotes, rollbacks):
+    """A chain that is sound and says so all the same was a traceback."""
+    history, path = read_history(tmp_path / "history.jsonl"), tmp_path / "history.jsonl"
+    for number in range(promotes + rollbacks):
+        parts = {"action": "promote", "new": "5" * 64} if number < promotes else {"action": "rollback"}
+        act = Act(number + 1, 7, "ann", before=history.last, alias="champion", **parts)
+        history = append(path, history, act)
+    if rollbacks <= promotes:
+        assert read_history(path).state().current("champion") is None
+    else:
+        with pytest.raises(ModelError, match="altered"):
+            read_history(path)
 
 
 def test_full_disk_leaves_the_history_as_it_was(registry, monkeypatch):

@@ -83,6 +83,18 @@ def test_steady_moves_give_their_own_size_from_the_first_one_on() -> None:
             assert target.over_bps(0, 100.0) == pytest.approx(1.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("half", [(1_000, 0), (0, 1_000), (0, 0)])
+def test_half_a_quote_is_no_move_and_one_tick_is_a_price(half: tuple[int, int]) -> None:
+    """Taken for a quote, a side without orders is a fall by half, and the breakers act on it."""
+    target = Volatility(1, short_ms=SHORT_MS, long_ms=LONG_MS)
+    jumps = []
+    for at, (bid, ask) in enumerate([(1, 1), half, (1, 2)]):
+        target.observe(NOW + at * 100 * MS, np.array([bid], np.int32), np.array([ask], np.int32))
+        jumps.append(float(target.jump_bps[0]))
+    assert np.isnan(jumps[:2]).all()
+    assert jumps[2] == 5_000.0
+
+
 def test_nothing_is_known_before_the_second_quote() -> None:
     target = Volatility(1, short_ms=1_000, long_ms=1_000)
     for at_ms, quote in ((0, (0, 0)), (100, (500, 1)), (200, (0, 0))):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from gpuscalp.train.calibration import _counted_for, fit_vector_scaling
+from gpuscalp.train.calibration import BIAS_SD, SCALE_SD, _counted_for, fit_vector_scaling
 from gpuscalp.train.metrics import log_loss
 
 
@@ -38,6 +38,31 @@ def test_calibrated_model_is_left_nearly_alone(rng):
     _, direction, said = drawn(rng, 50_000, 1.0)
     found = fit_vector_scaling(said, direction, np.ones(50_000), np.arange(50_000))
     np.testing.assert_allclose(found.scale, 1.0, atol=0.05)
+
+
+def test_fit_is_the_best_by_the_formula_it_is_told_by(rng):
+    """Log loss and prior in plain words: no other scale or bias nearby is better, nor is the identity."""
+    _, direction, said = drawn(rng, 3_000, 2.0)
+    direction[rng.random(3_000) < 0.4] = 2  # and one class comes more often than is said
+    labels = 700.0
+    weight = np.full(3_000, labels / 3_000)
+    found = fit_vector_scaling(said, direction, weight, np.arange(3_000))
+    centre = np.log(said).mean(axis=0)
+
+    def cost(scale, bias):
+        e = np.exp(np.log(said) * scale + bias)
+        given = (e / e.sum(axis=1, keepdims=True))[np.arange(3_000), direction]
+        lean = bias - (1.0 - scale) * centre
+        prior = ((scale - 1.0) ** 2).sum() / SCALE_SD**2 + (lean**2).sum() / BIAS_SD**2
+        return -np.log(given).sum() * labels / 3_000 + prior / 2
+
+    best = cost(found.scale, found.bias)
+    assert best < cost(np.ones(3), np.zeros(3)) - 1.0
+    for step in 0.01, -0.01:
+        for k in range(3):
+            aside = step * np.eye(3)[k]
+            assert best < cost(found.scale + aside, found.bias - aside * centre)
+            assert best < cost(found.scale, found.bias + aside)
 
 
 def test_model_that_knows_nothing_is_flattened_but_not_turned_round(rng):
@@ -88,6 +113,14 @@ def test_symbols_that_are_copies_give_the_calibration_of_one(rng):
     copies = fit_vector_scaling(*each)
     np.testing.assert_allclose(copies.scale, one.scale, atol=1e-3)
     np.testing.assert_allclose(copies.bias, one.bias, atol=1e-3)
+
+
+def test_what_a_model_leans_by_does_not_count_as_moving_together(rng):
+    """A constant error is in every row alike, and says nothing of the rows beside it."""
+    error = rng.normal(size=(400, 3))
+    end_ns = np.repeat(np.arange(20), 20)
+    leaning = error + np.array([[0.5, -2.0, 1.0]])
+    assert _counted_for(leaning, end_ns) == pytest.approx(_counted_for(error, end_ns))
 
 
 @pytest.mark.parametrize(("common", "least", "most"), [(0.0, 1.0, 1.3), (0.7, 4.0, 20.0)])

@@ -63,6 +63,28 @@ def test_index_is_the_distance_to_the_nearest_prototype_over_the_mean_one(guard)
     assert np.array_equal(marked(guard, x), guard.index(x) > guard.limit)
 
 
+def test_neither_unit_nor_level_of_a_column_counts():
+    """Prototypes about another centre than the rows': with centres near zero nothing showed it."""
+    x, later, level = rows(1, 700), rows(2, 700), np.logspace(-3, 3, COLUMNS) * 100
+    plain, moved = (fit_guard(each.astype(np.float32), GAIN, NAMES, seed=7) for each in (x, 4 * x + level))
+    assert plain is not None
+    assert moved is not None
+    assert moved.limit == pytest.approx(plain.limit, rel=0.02)
+    assert moved.index((4 * later + level).astype(np.float32)) == pytest.approx(plain.index(later), abs=0.05)
+
+
+def test_what_is_missing_as_often_as_in_training_is_familiar():
+    """Values far from their mean on both sides, and a third of them missing: those lie in the middle."""
+    rng = np.random.default_rng(4)
+    x = rng.choice([-5.0, 5.0, np.nan, np.inf], (1_000, 3)).astype(np.float32)
+    x += rng.normal(0, 0.01, x.shape).astype(np.float32)
+    found = fit_guard(x, np.full(3, 1 / 3), NAMES[:3], seed=7)
+    assert found is not None
+    missing = np.array([[np.nan] * 3, [5.0, np.nan, -5.0]], np.float32)
+    assert found.index(missing).max() < 0.05
+    assert found.index(np.full((1, 3), 2.5, np.float32))[0] > 0.3
+
+
 def test_the_columns_that_bring_most_are_looked_at(guard):
     assert sorted(guard.columns.tolist()) == list(range(COLUMNS_MAX))
     weights = np.square(guard.arrays()["factor"] * np.nanstd(rows(1)[:, guard.columns], axis=0))

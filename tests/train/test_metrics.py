@@ -63,6 +63,21 @@ def test_probability_of_exactly_one_stays_in_the_last_tenth():
     ]  # fmt: skip
 
 
+def test_calibration_curve_is_that_of_plain_loops(rng):
+    """With all rows in one tenth the diagonal is met as well."""
+    probability = rng.dirichlet([1.0, 1.0, 1.0], 200)
+    direction = rng.integers(0, 3, 200).astype(np.int8)
+    wanted = []
+    for k, name in enumerate(("DOWN", "FLAT", "UP")):
+        for tenth in range(10):
+            rows = [row for row in range(200) if tenth / 10 <= probability[row, k] < (tenth + 1) / 10]
+            if rows:
+                said = sum(probability[row, k] for row in rows) / len(rows)
+                wanted.append((name, pytest.approx(said), sum(direction[rows] == k) / len(rows), len(rows)))
+    curve = calibration_curve(probability, direction)
+    assert [(b.name, b.predicted, b.observed, b.count) for b in curve] == wanted
+
+
 def test_ranks_share_ties_and_stay_within_their_group(rng):
     values = rng.integers(0, 20, 500).astype(float)
     group = rng.integers(0, 3, 500)
@@ -110,6 +125,33 @@ def test_symbols_that_move_together_do_not_narrow_the_interval(rng):
     )
     assert copies.value == pytest.approx(alone.value, abs=1e-12)
     assert copies.high - copies.low == pytest.approx(alone.high - alone.low, rel=1e-6)
+
+
+def test_interval_is_that_of_the_blocks_that_were_drawn():
+    """Every block of instants, drawn by hand and correlated row by row; neither unit nor level counts."""
+    made = np.random.default_rng(3)
+    end_ns = np.sort(made.integers(0, 40, 150)) * SECOND
+    x, y = made.standard_normal(150) + end_ns / (20 * SECOND), made.standard_normal(150)
+    instants = np.unique(end_ns)
+    starts = np.random.default_rng(5)
+    drawn = []
+    for _ in range(50):
+        at = starts.integers(0, len(instants) - 5 + 1, -(-len(instants) // 5))
+        rows = [np.flatnonzero(end_ns == instants[i + k]) for i in at for k in range(5)]
+        drawn.append(np.corrcoef(x[np.concatenate(rows)], y[np.concatenate(rows)])[0, 1])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    for each in (x, 1e6 + 1e-3 * x, -1e6 + 1e3 * x):
+        rng = np.random.default_rng(5)
+        found = block_correlation(each, y, end_ns, block_ns=5 * SECOND - 1, rng=rng, resamples=50)
+        wanted = (np.corrcoef(x, y)[0, 1], low, high)
+        assert (found.value, found.low, found.high) == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("instants", [1, 2])
+def test_rows_of_one_or_two_instants_say_nothing(rng, instants):
+    x, y = rng.standard_normal((2, 20))
+    found = block_correlation(x, y, np.arange(20) % instants * SECOND, block_ns=SECOND, rng=rng)
+    assert (found.low, found.high) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize("side", ["edge", "return"])

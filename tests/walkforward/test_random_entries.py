@@ -74,6 +74,48 @@ def test_run_is_priced_as_a_person_would(rng):
     assert found.run == pytest.approx(qty * (sold - bought) - 3e-4 * qty * (mid[12] + mid[21]))
 
 
+def test_every_draw_is_priced_as_by_hand():
+    """Two symbols, each with spreads of its own, over three hours: trades and draws in plain loops."""
+    made, seconds = np.random.default_rng(8), 3 * 3_600
+    mid = np.stack([_walk(seconds, made), 7 * _walk(seconds, made, 1e-3)])
+    half = made.uniform(1e-5, 1e-3, (2, seconds))
+    mid[made.random((2, seconds)) < 0.05] = np.nan
+    fresh = np.isfinite(mid) & (made.random((2, seconds)) < 0.9)
+    at, held = np.sort(made.integers(0, seconds - 200, 40)), made.integers(1, 90, 40)
+    order = np.argsort(at + held, kind="stable")
+    at, held = at[order], held[order]
+    symbol, side, value = made.integers(0, 2, 40), made.choice([-1, 1], 40), made.uniform(10, 1_000, 40)
+    trades = replace(
+        _trades(at.tolist(), held.tolist(), side.tolist()), symbol=symbol.astype(np.int64), entry_usdt=value
+    )
+    rng, shares, run, totals, compared = np.random.default_rng(2), {}, 0.0, np.zeros(20), 0
+    for t, h, s, way, usdt in zip(at, held, symbol, side, value, strict=True):
+
+        def earned(frame, h=h, s=s, way=way, usdt=usdt):
+            qty, left = usdt / mid[s, frame], frame + h
+            paid = mid[s, frame] * (half[s, frame] + 3e-4) + mid[s, left] * (half[s, left] + 3e-4)
+            return qty * (way * (mid[s, left] - mid[s, frame]) - paid)
+
+        hour = range(t // 3_600 * 3_600, min((t // 3_600 + 1) * 3_600, seconds - h))
+        places = [frame for frame in hour if fresh[s, frame] and np.isfinite(mid[s, frame + h])]
+        if t not in places:
+            continue
+        share = shares.setdefault(t // 3_600, rng.random(20) if t // 3_600 not in shares else None)
+        run, compared = run + earned(t), compared + 1
+        moved = [(places.index(t) + int(part * len(places))) % len(places) for part in share]
+        totals += [earned(places[index]) for index in moved]
+    end_ns = START + FRAME * np.arange(seconds, dtype=np.int64)
+    found = compare(
+        trades, Quotes(end_ns, mid, half, fresh), fee_bps=3.0, draws=20, rng=np.random.default_rng(2)
+    )
+    assert found is not None
+    assert (found.compared, found.left_out) == (compared, 40 - compared)
+    assert 20 < compared < 40
+    assert found.run == pytest.approx(run)
+    assert found.totals == pytest.approx(totals)
+    assert found.gross - found.costs == pytest.approx(totals.mean())
+
+
 def test_random_entries_lose_about_their_costs(rng):
     """Of 40 markets without direction: what the mid did averages zero, so the loss is the costs."""
     gross, totals, costs = [], [], []
