@@ -17,7 +17,7 @@ def test_folder_is_below_the_variable_or_else_the_home(monkeypatch):
 
 
 def test_user_without_home_is_told_what_to_set(monkeypatch):
-    """A number that no file of users knows, as in a container: every command ended with a traceback."""
+    """A number that no file of users knows, as in a container: most commands ended with a traceback."""
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
     assert user_folder("XDG_CACHE_HOME", ".cache", {"XDG_CACHE_HOME": "/c"}) == Path("/c/gpuscalp")
