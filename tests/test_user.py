@@ -11,9 +11,9 @@ from gpuscalp.user import user_folder
 
 
 def test_folder_is_below_the_variable_or_else_the_home(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/u/me")
     assert user_folder("XDG_CACHE_HOME", ".cache", {"XDG_CACHE_HOME": "/c"}) == Path("/c/gpuscalp")
-    assert user_folder("XDG_CACHE_HOME", ".cache", {"XDG_CACHE_HOME": ""}) == Path("/home/me/.cache/gpuscalp")
+    assert user_folder("XDG_CACHE_HOME", ".cache", {"XDG_CACHE_HOME": ""}) == Path("/u/me/.cache/gpuscalp")
 
 
 def test_user_without_home_is_told_what_to_set(monkeypatch):
