@@ -25,7 +25,7 @@ import msgspec
 
 from gpuscalp import __version__
 from gpuscalp.device import core_count
-from gpuscalp.errors import GpuscalpError
+from gpuscalp.errors import ConfigError, GpuscalpError
 from gpuscalp.journal import RecordKind, read_records, segments_of
 from gpuscalp.journal.blocks import SEGMENT_BYTES, decode_segment
 from gpuscalp.live.checkpoints import code_digest
@@ -33,6 +33,7 @@ from gpuscalp.live.directory import SESSION_FILE, read_about
 from gpuscalp.logs import Entry
 from gpuscalp.redaction import redact
 from gpuscalp.schema import NS_PER_S
+from gpuscalp.user import user_folder
 
 FOLDER_VARIABLE: Final = "GPUSCALP_CRASH_DIR"
 CRASH_FOLDER: Final = "crashes"
@@ -122,12 +123,10 @@ def write_report(
 def _folder() -> Path:
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
-    state = os.environ.get("XDG_STATE_HOME")
-    base = Path(state) if state else Path.home() / ".local" / "state"
-    folder = base / "gpuscalp" / CRASH_FOLDER
     try:
+        folder = user_folder("XDG_STATE_HOME", ".local/state") / CRASH_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, ConfigError):
         return Path(tempfile.gettempdir()) / f"gpuscalp-{CRASH_FOLDER}-{os.getuid()}"
     return folder
 

@@ -22,6 +22,7 @@ from gpuscalp.errors import UNREADABLE
 from gpuscalp.files import pretty, replace_file
 from gpuscalp.monitoring.nvml import CardSample, import_nvml, survey
 from gpuscalp.monitoring.nvml_cards import bus_numbers
+from gpuscalp.user import user_folder
 
 
 def describe_choice(
@@ -50,8 +51,7 @@ def describe_choice(
 
 def profile_path(environ: Mapping[str, str] = os.environ) -> Path:
     """Return where the profile lies: in ``gpuscalp`` below ``$XDG_CONFIG_HOME`` or ``~/.config``."""
-    home = Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return home / "gpuscalp" / "device_profile.json"
+    return user_folder("XDG_CONFIG_HOME", ".config", environ) / "device_profile.json"
 
 
 def read_profile(path: Path, machine: Machine) -> DeviceProfile | NoProfile:

@@ -72,6 +72,17 @@ def test_folder_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch):
     assert report_of(failed(), []) is None
 
 
+def test_user_without_home_gets_the_report_too(tmp_path, monkeypatch):
+    """The look for a place failed, and hid the error that was to be reported."""
+    for name in (FOLDER_VARIABLE, "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = report_of(failed(), [])
+    assert path is not None
+    assert path.parent == tmp_path / "gpuscalp-crashes-4000000000"
+
+
 def test_command_names_the_report(cli, monkeypatch, tmp_path):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     for name, value in ENVIRONMENT.items():

@@ -1,4 +1,4 @@
-"""The compiled kernels: can they be kept, and are they there?
+"""The compiled kernels: are they there, and can those of a GPU be kept?
 
 Owns: the checks ``kernels``, of the CPU's, and ``cuda_kernels``. Never: compiles one.
 """
@@ -9,15 +9,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpuscalp.doctor.check import Check, fail, ok, skip, warn
+from gpuscalp.doctor.check import Check, ok, skip, warn
 
 
 @dataclass(frozen=True, slots=True)
 class KernelCache:
-    """``refusal``: why nothing can be written there, or None; ``compiled``: all that a session runs is."""
+    """``compiled``: all that a session runs is."""
 
     folder: Path
-    refusal: str | None
     compiled: bool
 
 
@@ -25,19 +24,12 @@ def read_kernel_cache() -> KernelCache:
     """Look for the kernels of the present sources, for this Python and this processor."""
     from gpuscalp.ops._numba import CACHE_FOLDER, compiled_mark
 
-    return KernelCache(CACHE_FOLDER, _refusal(CACHE_FOLDER), compiled_mark().exists())
+    return KernelCache(CACHE_FOLDER, compiled_mark().exists())
 
 
 def check_kernels(cache: KernelCache) -> Check:
-    """Numba refuses to start where it cannot write its cache, and compiles for a minute into an empty one."""
+    """Numba compiles for a minute into an empty cache; where it may not write, no command gets here."""
     value = {"folder": str(cache.folder), "compiled": cache.compiled}
-    if cache.refusal is not None:
-        return fail(
-            "kernels",
-            f"compiled kernels cannot be kept in {cache.folder}: {cache.refusal}",
-            "name a folder that can be written to with NUMBA_CACHE_DIR",
-            value,
-        )
     if not cache.compiled:
         return warn(
             "kernels",

@@ -11,6 +11,7 @@ loses too.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -30,6 +31,7 @@ from gpuscalp.live.records import FillRecord, OrderRecord, StateRecord
 _VERSION: Final = 1
 _FIX: Final = "check the disk; without this file the next start makes it again from the journal"
 _WAL_PAGES_MAX: Final = 25_000  # 100 MB
+_PATH_BYTES_MAX: Final = 504  # of SQLite's 512, less the end of its journal's name
 _OPEN: Final = "state NOT IN ({})".format(", ".join(f"'{state}'" for state in sorted(ENDED)))
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS orders (
@@ -334,4 +336,7 @@ def _own_tables() -> set[tuple[str, str]]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"the session's database cannot be used: {error}", where=str(path), fix=_FIX)
+    fix = _FIX
+    if len(os.fsencode(path.absolute())) > _PATH_BYTES_MAX:
+        fix = f"give the session a shorter path: this file's may have {_PATH_BYTES_MAX} bytes"
+    return DataError(f"the session's database cannot be used: {error}", where=str(path), fix=fix)

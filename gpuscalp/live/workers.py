@@ -58,7 +58,7 @@ def look_for_gpus(requested: RequestedDevice, *options: str) -> dict[str, Any]:
             "the GPU driver does not answer",
             where="gpuscalp device",
             value=error,
-            fix="look at nvidia-smi and the kernel log, or use --device cpu",
+            fix="look at nvidia-smi, the kernel log and the load of the machine, or use --device cpu",
         ) from None
     if "error" in answer:
         told = answer["error"]

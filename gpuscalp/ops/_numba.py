@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import numba
 from numba.core import event
 from numba.core.registry import cpu_target
+
+from gpuscalp.errors import GpuscalpError
+from gpuscalp.user import user_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,8 +29,7 @@ def _cache_folder() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    base = Path(numba.config.CACHE_DIR or home / "gpuscalp" / "numba")
+    base = Path(numba.config.CACHE_DIR or user_folder("XDG_CACHE_HOME", ".cache") / "numba")
     return str(base / digest.hexdigest()[:16])
 
 
@@ -72,15 +74,8 @@ event.register("numba:compile", _Compilation())
 
 
 def jit(function: Function) -> Function:
-    """Compile with IEEE semantics, without the GIL, cached on disk.
-
-    ``error_model="numpy"`` keeps division free of a zero check that would raise; LLVM vectorises the loops
-    only without that branch.
-    """
-    return cast(
-        Function,
-        numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy", boundscheck=False)(function),
-    )
+    """Compile with IEEE semantics, without the GIL, cached on disk."""
+    return _compiled(function)
 
 
 def bare(function: Function) -> Function:
@@ -90,20 +85,28 @@ def bare(function: Function) -> Function:
     view, by atomic instructions that take longer than such a function. Without Numba's allocator there are
     none; and a call hands over ten numbers for each array.
     """
-    return cast(
-        Function,
-        numba.njit(
-            nogil=True, cache=True, fastmath=False, error_model="numpy", boundscheck=False, _nrt=False,
-            inline="always",
-        )(function),
-    )  # fmt: skip
+    return _compiled(function, _nrt=False, inline="always")
 
 
 def aside(function: Function) -> Function:
     """Compile as ``bare`` does, but once: for what is long and seldom called, by several."""
-    return cast(
-        Function,
-        numba.njit(
-            nogil=True, cache=True, fastmath=False, error_model="numpy", boundscheck=False, _nrt=False
-        )(function),
+    return _compiled(function, _nrt=False)
+
+
+def _compiled(function: Function, **flags: Any) -> Function:
+    """Compile a function, or refuse where that cannot be kept.
+
+    ``error_model="numpy"`` keeps division free of a zero check that would raise; LLVM vectorises the loops
+    only without that branch.
+    """
+    flags |= {"nogil": True, "fastmath": False, "error_model": "numpy", "boundscheck": False}
+    with suppress(RuntimeError):  # it finds no place at all
+        compiled = numba.njit(cache=True, **flags)(function)
+        # Where it may not write, Numba goes on beside the sources: what is out of date there is never missed.
+        if numba.config.DISABLE_JIT or Path(compiled.stats.cache_path).is_relative_to(CACHE_FOLDER):
+            return cast(Function, compiled)
+    raise GpuscalpError(
+        "compiled kernels cannot be kept",
+        where=str(CACHE_FOLDER),
+        fix="name a folder that can be written to with NUMBA_CACHE_DIR",
     )

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gpuscalp.user import user_folder
+
 VARIABLE: Final = "GPUSCALP_KERNEL_CACHE"
 
 _MAGIC: Final = b"gpuscalp kernel 1\n"
@@ -44,7 +46,7 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return ``$GPUSCALP_KERNEL_CACHE``, else a folder below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     if named := environ.get(VARIABLE):
         return Path(named).expanduser()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gpuscalp" / "kernels"
+    return user_folder("XDG_CACHE_HOME", ".cache", environ) / "kernels"
 
 
 def entry_path(folder: Path, title: str, target: str, parts: tuple[str, ...]) -> Path:

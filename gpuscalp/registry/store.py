@@ -38,7 +38,7 @@ from gpuscalp.registry.history import (
     is_digest,
     read_history,
 )
-from gpuscalp.user import user_name
+from gpuscalp.user import user_folder, user_name
 
 HISTORY_FILE: Final = "history.jsonl"
 BUNDLES: Final = "bundles"
@@ -55,7 +55,7 @@ def registry_path(environ: Mapping[str, str] = os.environ) -> Path:
     chosen = environ.get("GPUSCALP_REGISTRY")
     if chosen:
         return Path(chosen).expanduser()
-    return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "gpuscalp" / "models"
+    return user_folder("XDG_DATA_HOME", ".local/share", environ) / "models"
 
 
 @final

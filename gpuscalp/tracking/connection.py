@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from gpuscalp.errors import ConfigError, TrackingError, UsageError
 from gpuscalp.redaction import keep_environment, redact
+from gpuscalp.user import user_folder
 
 NAME: Final = "gpuscalp"
 
@@ -151,4 +152,4 @@ def _told(target: Target, error: Exception) -> TrackingError:
 
 
 def _default_folder(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "gpuscalp" / "mlflow"
+    return user_folder("XDG_DATA_HOME", ".local/share", environ) / "mlflow"

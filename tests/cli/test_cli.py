@@ -328,12 +328,20 @@ def test_every_command_file_is_registered():
     assert files - {"__init__", "app", "output", "session_words", "words"} == set(app_module.COMMAND_MODULES)
 
 
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys; from gpuscalp.cli import run; run(['--help']); sys.stderr.write(' '.join(sys.modules))"
-    )
+def imported_by(*words: str) -> set[str]:
+    run = f"import sys; from gpuscalp.cli import run; run({list(words)})"
+    code = f"{run}; sys.stderr.write(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(HEAVY) & set(done.stderr.split())
+    return set(done.stderr.split())
+
+
+def test_help_imports_nothing_heavy():
+    assert not set(HEAVY) & imported_by("--help")
+
+
+def test_look_for_a_gpu_waits_for_no_kernels():
+    """Every start of a session makes it in a process of its own, which imported all that the doctor needs."""
+    assert "numba" not in imported_by("device", "--device", "cpu")
 
 
 def test_help_starts_within_a_third_of_a_second():

@@ -1,4 +1,4 @@
-"""The folder of compiled kernels: writable, and warm."""
+"""The folder of compiled kernels, and what is in it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ needs_nvrtc = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reaso
 @pytest.mark.parametrize(
     ("cache", "status"),
     [
-        (KernelCache(Path("/c"), None, True), "ok"),
-        (KernelCache(Path("/c"), None, False), "warn"),
-        (KernelCache(Path("/c"), "Read-only file system", True), "fail"),
+        (KernelCache(Path("/c"), True), "ok"),
+        (KernelCache(Path("/c"), False), "warn"),
     ],
 )
-def test_cache_is_judged_by_what_it_takes_and_holds(cache, status):
+def test_cache_is_judged_by_what_it_holds(cache, status):
     check = check_kernels(cache)
     assert check.status == status
     assert ("gpuscalp kernels compile" in (check.fix or "")) == (status == "warn")
@@ -103,16 +102,17 @@ def test_sources_of_another_time_are_not_those_that_were_compiled(folder, monkey
     assert not read_kernel_cache().compiled
 
 
-def test_folder_that_is_not_there_yet_is_judged_by_its_parent(folder):
-    assert read_kernel_cache() == KernelCache(folder, None, False)
+@needs_nvrtc
+def test_cuda_folder_that_is_not_there_yet_is_judged_by_its_parent(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUSCALP_KERNEL_CACHE", str(tmp_path / "cache"))
+    assert read_cuda_cache("9.0").refusal is None
+    (tmp_path / "cache").touch()
+    assert read_cuda_cache("9.0").refusal is not None
 
 
+@needs_nvrtc
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_folder_without_permission_is_refused(folder):
-    folder.mkdir(mode=0o500)
-    assert read_kernel_cache().refusal == "Permission denied"
-
-
-def test_place_that_is_a_file_is_refused(folder):
-    folder.touch()
-    assert read_kernel_cache().refusal is not None
+def test_cuda_folder_without_permission_is_refused(tmp_path, monkeypatch):
+    tmp_path.chmod(0o500)
+    monkeypatch.setenv("GPUSCALP_KERNEL_CACHE", str(tmp_path / "cache"))
+    assert read_cuda_cache("9.0").refusal == "Permission denied"

@@ -119,6 +119,17 @@ def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
         Store(path, ["BTCUSDT"])
 
 
+def test_path_that_is_too_long_for_the_database_is_told_as_that(tmp_path: Path) -> None:
+    """The advice was to check the disk."""
+    folder = tmp_path / ("a" * 240) / ("b" * 120)
+    folder.mkdir(parents=True)
+    rest = 504 - len(str(folder)) - 1
+    Store(folder / ("c" * rest), ["BTCUSDT"]).close()
+    with pytest.raises(DataError, match="cannot be used") as refused:
+        Store(folder / ("c" * (rest + 1)), ["BTCUSDT"])
+    assert "shorter path" in str(refused.value.fix)
+
+
 def test_file_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     with closing(sqlite3.connect(path)) as db, db:
