@@ -80,7 +80,7 @@ def record(
 
     Raises
     ------
-    UsageError      no symbol, or one twice
+    UsageError      no symbol, or one twice; the folder holds something else
     ConfigError     the venue does not list a symbol, or the folder has another market
     FeedError       the venue cannot be reached, or nothing has come
     JournalError    the folder is in use or damaged, or the disk refuses
@@ -116,13 +116,13 @@ def record(
 
 
 def _check_folder(path: Path, market: str) -> None:
-    """Refuse a folder whose journal is a session's, or of another market: an import takes it for one."""
-    segments = segments_of(path)
-    if not segments:
+    """Refuse a folder with something else, or of another market: an import takes all of it for one."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / EXCHANGE_INFO).exists():
-        raise UsageError("the journal there is no recording", where=str(path), fix="name another folder")
-    known = market_of(segments[-1])
+        raise UsageError("what is there is no recording", where=str(path), fix="name another folder")
+    segments = segments_of(path)
+    known = market_of(segments[-1]) if segments else None
     if known not in (None, market):
         raise ConfigError(
             "the folder has a recording of another market",

@@ -30,6 +30,7 @@ from nautilus_trader.adapters.binance.common.schemas.market import (
     BinanceQuoteData,
 )
 from nautilus_trader.adapters.binance.common.symbol import BinanceSymbol
+from nautilus_trader.adapters.binance.futures.enums import BinanceFuturesEventType
 from nautilus_trader.adapters.binance.futures.schemas.market import BinanceFuturesExchangeInfo
 
 from gpuscalp.errors import ConfigError
@@ -196,9 +197,13 @@ def _read_traded(client: Any, config: Any) -> None:
 
 # The stream of the account
 
+_ORDER: Final = BinanceFuturesEventType.ORDER_TRADE_UPDATE
+
 
 def _keep(client: Any, stream: UserStream) -> None:
-    """Let a stream be subscribed to again by its keeper, and by nobody else.
+    """Let a stream be kept by its keeper and nobody else, and be told when it has told of an order.
+
+    The adapter logs what it cannot read, and goes on: nobody has heard of that order then.
 
     Raises
     ------
@@ -206,13 +211,20 @@ def _keep(client: Any, stream: UserStream) -> None:
     """
     told: list[Any] = []
     try:
-        user = client._ws_client
-        loop, hand_on = user._loop, user._handler
+        user, handlers = client._ws_client, client._futures_user_ws_handlers
+        loop, hand_on, handle = user._loop, user._handler, handlers[_ORDER]
+
+        def handle_and_count(raw: bytes) -> None:
+            handle(raw)
+            stream.on_event()
+
         user._loop, user._handler = SimpleNamespace(create_task=lambda _: None), told.append
+        handlers[_ORDER] = told.append
         for name in REPLACED:
             setattr(user, name, lambda: told.append("again"))
         for what, happens in {
             "an event of the account": lambda: user._handle_stream_message(b"{}"),
+            "an event of an order": lambda: hand_on(b'{"e":"ORDER_TRADE_UPDATE"}'),
             "a listen key that has expired": lambda: user._handle_stream_message(b'{"e":"listenKeyExpired"}'),
             "a stream that was cut": user._handle_stream_reconnect,
             "a session that was cut": user._handle_reconnect,
@@ -221,9 +233,9 @@ def _keep(client: Any, stream: UserStream) -> None:
             happens()
             if len(told) != 1:
                 raise _other_adapter(what)
-        user._loop, user._handler = loop, hand_on
+        user._loop, user._handler, handlers[_ORDER] = loop, hand_on, handle_and_count
         stream.take(user)
-    except AttributeError as error:
+    except (AttributeError, KeyError) as error:
         raise _other_adapter(str(error)) from None
 
 

@@ -50,7 +50,7 @@ class UserStream:
     Attributes
     ----------
     lost : it is to be subscribed to again
-    deaf : looks have found what it did not tell, and it has told nothing since
+    deaf : looks have found what it did not tell, and it has told of no order since
     """
 
     def __init__(self) -> None:
@@ -70,18 +70,13 @@ class UserStream:
         ------
         AttributeError    it lacks what is replaced or called here
         """
-        hand_on, self._hook = client._handler, client._on_resubscribe
+        self._hook = client._on_resubscribe
         for name in _CALLED:
             getattr(client, name)
-
-        def hear(raw: bytes) -> None:
-            self.on_event()
-            hand_on(raw)
 
         async def again() -> None:
             self.again()
 
-        client._handler = hear
         for name in REPLACED:
             setattr(client, name, again)
         self._client = client
@@ -92,7 +87,7 @@ class UserStream:
         self._wanted.set()
 
     def on_event(self) -> None:
-        """It has brought something, whatever it is."""
+        """It has told of an order, and the adapter could read it."""
         if self.deaf:
             _LOG.info("the exchange tells of orders again")
         self._missed, self.deaf, self._rest_ns = 0, False, _REST_NS

@@ -116,10 +116,15 @@ def test_folder_of_something_else_is_left_alone(exchange: Exchange, tmp_path: Pa
     session = tmp_path / "session" / "journal"
     with JournalWriter(session, config.journal, now_ns=1) as journal:
         journal.append(RecordKind.RAW, b"{}", recv_ns=1)
-    before = [each.read_bytes() for each in sorted(session.iterdir())]
-    with pytest.raises(UsageError, match="no recording"):
-        record(["BTCUSDT"], session, config, seconds=0.1)
-    assert [each.read_bytes() for each in sorted(session.iterdir())] == before
+
+    def held() -> dict[Path, bytes]:
+        return {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()}
+
+    before = held()
+    for place in (session, session.parent, session / "lock"):  # beside a session's journal its own files
+        with pytest.raises(UsageError, match="no recording"):
+            record(["BTCUSDT"], place, config, seconds=0.1)
+    assert held() == before
 
     path = tmp_path / "recording"
     record(["BTCUSDT"], path, config, seconds=60.0, told=_until(1))

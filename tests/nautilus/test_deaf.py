@@ -28,9 +28,7 @@ class Client:
 
     def __init__(self) -> None:
         self.begun = 0
-        self._handler = self._resubscribe = self._reauth_and_resubscribe = self._on_resubscribe = lambda *_: (
-            None
-        )
+        self._resubscribe = self._reauth_and_resubscribe = self._on_resubscribe = lambda *_: None
 
     async def connect(self) -> None: ...
 
@@ -76,7 +74,7 @@ class Market:
         return self.scene.looks.objections
 
     def event(self) -> None:
-        self.client._handler(b"{}")
+        self.scene.looks.stream.on_event()
 
     def told(self, side: int) -> None:
         """An event tells of what was filled."""

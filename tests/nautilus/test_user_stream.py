@@ -20,6 +20,7 @@ if reason := no_nautilus(LIVE):
 
 from nautilus_trader.adapters.binance import BinanceAccountType, BinanceExecClientConfig
 from nautilus_trader.adapters.binance.futures.execution import BinanceFuturesExecutionClient
+from nautilus_trader.adapters.binance.futures.schemas.user import BinanceFuturesOrderData
 from nautilus_trader.adapters.binance.websocket import user as adapter_user
 from nautilus_trader.adapters.binance.websocket.user import BinanceUserDataWebSocketClient
 from nautilus_trader.cache.cache import Cache
@@ -36,6 +37,11 @@ HMAC = "secret"
 ED25519 = base64.b64encode(bytes.fromhex("302e020100300506032b657004220420") + bytes(32)).decode()
 EXPIRED = b'{"stream":"1","data":{"e":"listenKeyExpired","E":1,"listenKey":"1"}}'
 EVENT = b'{"stream":"2","data":{"e":"ACCOUNT_UPDATE"}}'
+ORDER = (
+    b'{"e":"ORDER_TRADE_UPDATE","E":1,"T":1,"o":{"s":"BTCUSDT","c":"x","S":"BUY","o":"MARKET","f":"IOC","q":"1",'
+    b'"p":"0","ap":"0","x":"NEW","X":"NEW","i":1,"l":"0","z":"0","L":"0","T":1,"t":0,"b":"0","a":"0","m":false,'
+    b'"R":false,"wt":"CONTRACT_PRICE","ot":"MARKET","ps":"BOTH","pP":false,"si":0,"ss":0,"rp":"0","gtd":0}}'
+)
 
 
 class Exchange:
@@ -148,12 +154,10 @@ class Scene:
         usual = {name: getattr(asyncio, name) for name in ("timeout", "Event")}
         monkeypatch.setattr(user_stream, "asyncio", SimpleNamespace(sleep=sleep, **usual))
         monkeypatch.setattr(adapter_user, "WebSocketClient", self.exchange)
-        monkeypatch.setattr(
-            BinanceFuturesExecutionClient, "_handle_user_ws_message", lambda _, raw: self.heard.append(raw)
-        )
 
     async def begin(self, secret: str) -> None:
         self.user = client_of(self.stream, secret)._ws_client
+        self.user._handler = self.heard.append
         if self.user._http_user is not None:
             self.user._http_user = self.exchange
         self.stream._hook = self.reconcile
@@ -283,6 +287,32 @@ async def test_a_call_that_is_never_answered_is_given_up(hangs: str, monkeypatch
     if hangs == "disconnect":
         scene.exchange.streams[0].disconnect = scene.exchange.streams[1].disconnect  # type: ignore[method-assign]
     await scene.end()
+
+
+async def test_only_an_order_that_the_adapter_could_read_says_that_the_stream_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it cannot read it logs: looks found every fill, and the stream was taken for one that tells."""
+    told: list[str] = []
+    monkeypatch.setattr(
+        BinanceFuturesOrderData, "handle_order_trade_update", lambda self, _: told.append(self.s)
+    )
+    stream = UserStream()
+    hand_on = client_of(stream)._ws_client._handle_stream_message
+    stream.deaf = True
+    unreadable = ORDER.replace(b'"i":1,', b'"i":"one",')
+    for raw in (b"{}", unreadable, b'{"e":"NEW_KIND"}', b'{"e":"ACCOUNT_CONFIG_UPDATE"}'):
+        hand_on(raw)
+        assert stream.deaf, raw
+    assert told == []
+    hand_on(ORDER)
+    assert (told, stream.deaf) == (["BTCUSDT"], False)
+
+
+def test_an_adapter_that_hands_orders_on_in_another_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BinanceFuturesExecutionClient, "_handle_user_ws_message", lambda *_: None)
+    with pytest.raises(ConfigError, match=r"an event of an order.*constraints\.txt"):
+        asyncio.run(_made())
 
 
 @pytest.mark.parametrize(
