@@ -24,6 +24,7 @@ EXCHANGE_INFO: Final = "exchangeInfo.json"
 _ARCHIVE: Final = "an archive"
 _SESSION: Final = "a session's folder"
 _JOURNAL: Final = "a session's journal"
+_RECORDING: Final = "a recording"
 _BESIDE: Final = ("lock", EXCHANGE_INFO)
 _FIXES: Final = {
     _ARCHIVE: "name the folder with the files that it was imported from",
@@ -35,8 +36,8 @@ def sources_in(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """Return the source files in a folder and below it, and by path why the others are none.
 
     The files of a folder come before those of its sub-folders, each sorted by name. Names that begin with a
-    dot are hidden and not looked at. An archive or a session below belongs to somebody else, and a journal
-    is a source only where its own folder is the one given.
+    dot are hidden and not looked at. An archive or a session below belongs to somebody else, and a session's
+    journal is a source only where its own folder is the one given.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def sources_in(folder: Path) -> tuple[list[Path], dict[str, str]]:
         if here == folder:
             if kind in _FIXES:
                 raise UsageError(f"the folder is {kind}", where=str(folder), fix=_FIXES[kind])
-        elif kind is not None:
+        elif kind not in (None, _RECORDING):
             others[str(here)] = kind
         if real in walked or str(here) in others:
             folders.clear()
@@ -61,7 +62,7 @@ def sources_in(folder: Path) -> tuple[list[Path], dict[str, str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = here / name
-            if name.startswith(".") or (kind == _JOURNAL and name in _BESIDE):
+            if name.startswith(".") or (kind in (_JOURNAL, _RECORDING) and name in _BESIDE):
                 continue
             if not name.endswith(SUFFIXES):
                 others[str(path)] = "no source by its name"
@@ -80,7 +81,9 @@ def _kind(folders: Collection[str], names: Collection[str]) -> str | None:
         return _ARCHIVE
     if "session.json" in names:
         return _SESSION
-    return _JOURNAL if any(name.endswith(JOURNAL_SUFFIX) for name in names) else None
+    if any(name.endswith(JOURNAL_SUFFIX) for name in names):
+        return _RECORDING if EXCHANGE_INFO in names else _JOURNAL
+    return None
 
 
 def _is_special(path: Path) -> bool:

@@ -194,7 +194,7 @@ def load(archive: Path) -> Manifest:
         return msgspec.json.decode(raw, type=Manifest)
     except UNREADABLE as error:
         raise ArchiveError(
-            f"the manifest is damaged: {error}",
+            f"the manifest is damaged, or of an earlier version: {error}",
             where=str(path),
             fix="restore it from a copy, or import the sources into a new archive",
         ) from None

@@ -44,7 +44,9 @@ def show(
 ) -> None:
     """Show every value as a command would take it, and where it comes from.
 
-    Exit code 4 where the file or the environment has a key that is not known, or a value out of range.
+    Exit code 4 where the file or the environment has a key that is not known, or a value out of range; and
+    for a session's, where the environment has values and no file is named, as `live` refuses them. What
+    `live --embedded` takes without a file is not shown here, but by `gpuscalp config init embedded`.
     """
     import os
 

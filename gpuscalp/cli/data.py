@@ -57,7 +57,10 @@ def import_(
     symbol: Annotated[str | None, typer.Option("--symbol", help="For CSV files that do not tell it.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail at the first bad line.")] = False,
     instruments: Annotated[
-        Path | None, typer.Option("--instruments", help="exchangeInfo JSON: tick, step and least sizes.")
+        Path | None,
+        typer.Option(
+            "--instruments", help="exchangeInfo JSON: tick, step and least sizes; default: a recording's own."
+        ),
     ] = None,
     book_interval_ms: Annotated[
         int, typer.Option("--book-interval-ms", min=0, help="Least time between book rows; 0 = every change.")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from gpuscalp.config.live import LiveConfig
-from gpuscalp.config.load import flat, flat_dict, load, variable_of
+from gpuscalp.config.load import flat, flat_dict, load, load_named, variable_of
 from gpuscalp.config.trading import BacktestConfig
 from gpuscalp.config.training import TrainConfig
 from gpuscalp.config.tuning import TuneConfig
@@ -67,9 +67,11 @@ def resolved(name: str, path: Path | None, *, env: Mapping[str, str]) -> list[di
 
     Raises
     ------
-    ConfigError    as ``load``
+    ConfigError    as ``load``; for a session as ``load_named``
     """
-    found = flat_dict(load(EXAMPLES[name], path, env=env))
+    kind = EXAMPLES[name]
+    # As the commands of a session do, which may have a configuration of its own that no variable overrules.
+    found = flat_dict((load_named if kind is LiveConfig else load)(kind, path, env=env) or kind())
     written = {} if path is None else dict(flat(tomllib.loads(path.read_text(encoding="utf-8"))))
     return [
         {

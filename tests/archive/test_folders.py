@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gpuscalp.archive import Archive
+from gpuscalp.archive.folders import sources_in
 from gpuscalp.archive.ingest import import_sources
 from gpuscalp.errors import UnusableSourceError, UsageError
 from tests.archive import market
@@ -97,6 +98,16 @@ def test_what_belongs_to_others_is_passed_over_and_told(tmp_path: Path) -> None:
         f"{source}.CHECKSUM": "no source by its name",
         str(root / "um" / "pipe.gz"): "no regular file",
     }
+
+
+def test_recordings_below_are_sources(tmp_path: Path) -> None:
+    """They were passed over as journals of sessions, and the folder above them "holds no source files"."""
+    for name in ("btc", "eth"):
+        (tmp_path / name).mkdir()
+        for part in ("journal-00000000.gsj", "lock", "exchangeInfo.json"):
+            (tmp_path / name / part).touch()
+    files, others = sources_in(tmp_path)
+    assert ([path.parent.name for path in files], others) == (["btc", "eth"], {})
 
 
 def test_archive_in_the_folder_that_is_imported_is_no_source_of_itself(tmp_path: Path) -> None:

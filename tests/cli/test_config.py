@@ -57,3 +57,14 @@ def test_what_is_wrong_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert cli("config", "init", "train", "--out", path).code == 2
     assert path.read_text() == "[grid]\nframe_mss = 50\n"
     assert cli("config", "init", "nothing").code == 2
+
+
+def test_what_a_session_would_refuse_is_not_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was shown as a value of `live`, which takes none from the environment unless a file is named."""
+    monkeypatch.setenv("GPUSCALP__FEED__REDUNDANCY", "1")
+    result = cli("config", "show", "paper", "--json")
+    assert result.code == 4
+    assert "--config" in json.loads(result.stdout)["error"]["fix"]
+    named = json.loads(cli("config", "show", "paper", "--config", CONFIGS / "paper.toml", "--json").stdout)
+    values = {each["key"]: (each["value"], each["source"]) for each in named["values"]}
+    assert values["feed.redundancy"] == (1, "GPUSCALP__FEED__REDUNDANCY")

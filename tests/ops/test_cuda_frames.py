@@ -21,7 +21,6 @@ from tests.ops.device_case import assert_twins, down, garbage, up, up_bytes
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no g++ to build kernels with")
 
 SEEDS = (None, 1, 2)
-BATCH = ("last_ticks", "carry_ticks", "fold_cells")
 # Symbols and mean ticks of one frame: more ticks than a chunk holds, about as many, mostly none.
 STREAM_SIZES = ((1, 150.0), (5, 32.0), (65, 0.5))
 # Symbols, frames, mean ticks of a cell. 127 to 129: at, below and over the edge of a block; 31 to 33: at,
