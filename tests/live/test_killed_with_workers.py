@@ -31,6 +31,7 @@ from tests.waiting import until
 from tests.worker.test_failures import _alive
 
 _RUN = """
+import signal
 import sys
 from pathlib import Path
 import msgspec
@@ -38,6 +39,8 @@ from gpuscalp.config import LiveConfig
 from gpuscalp.live.run import run_live
 from gpuscalp.worker import parse_fault
 path, config, model, *faults = sys.argv[1:]
+# Whoever runs the tests in the background of a script has them ignore it, and so does a session then.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run_live(Path(path), msgspec.json.decode(config, type=LiveConfig), model=Path(model), device="cpu",
     worker_faults=[parse_fault(text) for text in faults])
 """
