@@ -73,9 +73,11 @@ class Child:
 
     def end(self, number: int, *, group: bool = False) -> int:
         (os.killpg if group else os.kill)(self.process.pid, number)
-        code = self.process.wait(PATIENCE_S)
-        self.process.stderr.close()
-        return code
+        try:
+            return self.process.wait(PATIENCE_S)
+        finally:
+            self.process.kill()  # one that does not end must not go on beside the other tests
+            self.process.stderr.close()
 
 
 def _gone(pids: list[int]) -> None:
