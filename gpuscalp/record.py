@@ -286,14 +286,11 @@ class Recording:
         return self._recorder.joined(number)
 
     def _on_snapshot(self, reply: RestReply, snapshot: DepthSnapshot) -> str:
-        fate = ""
-
-        def take() -> None:
-            nonlocal fate
-            fate = self._recorder.on_snapshot(reply, snapshot)
-
-        self._guarded(take)
-        return fate
+        try:
+            return self._recorder.on_snapshot(reply, snapshot)
+        except Exception as error:
+            self._fail(error)
+            return ""
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:

@@ -8,9 +8,7 @@ Never: a protocol (``gpuscalp.exchange``).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -24,6 +22,7 @@ from gpuscalp.exchange.server import ExchangeServer, ServeSpec
 from gpuscalp.exchange.source import ArchiveSource, RecordingSource, Source, SourceMessage, WholeBook
 from gpuscalp.exchange.venue import Account
 from gpuscalp.feeds.messages import MarkPrice, Ticker, Trade
+from gpuscalp.process_pool import hear_stops
 from gpuscalp.schema import BOOK_LEVELS, E8, Instrument
 from gpuscalp.synthetic import MarketSpec, SymbolRows, instruments, slices
 
@@ -170,7 +169,7 @@ def serve(
     seconds: float | None = None,
     on_ready: Callable[[ExchangeServer], None],
 ) -> dict[str, Any]:
-    """Serve until SIGINT or SIGTERM, or for some seconds; return the last status.
+    """Serve until told to stop (``hear_stops``), or for some seconds; return the last status.
 
     Parameters
     ----------
@@ -188,10 +187,7 @@ def serve(
     async def run() -> dict[str, Any]:
         server = ExchangeServer(source, spec)
         stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
-                loop.add_signal_handler(number, stopping.set)
+        hear_stops(lambda _: stopping.set())
         waiting: list[asyncio.Future[Any]] = []
         try:
             await server.start(port=port)

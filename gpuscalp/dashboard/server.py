@@ -8,10 +8,8 @@ session's process for anything but a stop.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from importlib.resources import files
@@ -26,6 +24,7 @@ from gpuscalp.dashboard.watch import Watch
 from gpuscalp.errors import UNREADABLE, DeadlineError, GpuscalpError, NotRunningError, UsageError
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.records import Command
+from gpuscalp.process_pool import hear_stops
 from gpuscalp.user import user_name
 
 PORT: Final = 8722
@@ -142,9 +141,7 @@ class DashboardServer:
         listening: asyncio.Server | None = None
         try:
             listening, ready = await self._listen(runner, address, port, names)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with suppress(ValueError, RuntimeError):  # not the main thread
-                    asyncio.get_running_loop().add_signal_handler(number, self.end)
+            hear_stops(lambda _: self.end())
             on_ready(ready)
             ending = asyncio.create_task(self._ending.wait())
             await asyncio.wait((looking, ending), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
