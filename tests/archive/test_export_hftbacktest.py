@@ -74,13 +74,17 @@ def told(rows: Sequence[Row], cuts: Sequence[int] = (), clocks: TwoClocks | None
 @st.composite
 def ladders(draw: st.DrawFn) -> Any:
     """Two sides that do not cross, of 0 to 20 levels on a narrow band of prices, so that
-    levels come and go."""
+    levels come and go: which ones, and how much is there, as the digits of two numbers."""
     middle = draw(st.integers(40, 60))
     sides = []
     for prices in (range(middle - 1, middle - 31, -1), range(middle, middle + 30)):
-        taken = draw(st.lists(st.sampled_from(prices), unique=True, max_size=20))
-        ordered = sorted(taken, reverse=prices.step < 0)
-        sides.append([(price * E8, draw(st.integers(1, 3)) * E8) for price in ordered])
+        taken, amounts = draw(st.integers(0, 2**30 - 1)), draw(st.integers(0, 3**30 - 1))
+        levels = [
+            (price * E8, (amounts // 3**index % 3 + 1) * E8)
+            for index, price in enumerate(prices)
+            if taken >> index & 1
+        ]
+        sides.append(levels[:20])
     return sides
 
 

@@ -322,6 +322,7 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1))
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """Three times the lines (30 MB more of text) may take 5 MB more. The shorter file fills what is bounded:
     up to about 100,000 lines memory grows with the buffers, by some 15 MB, and from there on by nothing."""

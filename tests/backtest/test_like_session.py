@@ -257,7 +257,7 @@ def agree(
     return then, summary
 
 
-@pytest.mark.parametrize("how", ["taker", "taken"])
+@pytest.mark.parametrize("how", ["taker", pytest.param("taken", marks=pytest.mark.thorough)])
 def test_backtest_like_a_live_session_trades_what_it_traded(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

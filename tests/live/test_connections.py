@@ -18,8 +18,9 @@ from tests.live.sessions import (
     feed_of,
     newest_trades,
 )
+from tests.thorough import examples
 
-_KILLS = 24
+_KILLS = examples(24)
 
 
 @pytest.mark.parametrize("copies", [1, 2])

@@ -23,7 +23,9 @@ Session = Callable[..., Any]
 # REST and the whole exchange.
 
 
-@pytest.mark.parametrize(("kind", "status"), [("too_many", 429), ("banned", 418)])
+@pytest.mark.parametrize(
+    ("kind", "status"), [pytest.param("too_many", 429, marks=pytest.mark.thorough), ("banned", 418)]
+)
 def test_after_a_refusal_no_call_is_made_before_its_time_and_the_session_lives_on(
     session: Session, exchange: Exchange, kind: Any, status: int
 ) -> None:

@@ -39,8 +39,8 @@ Session = Callable[..., Any]
     [
         Fault("drop", probability=0.2),
         Fault("duplicate", probability=0.5),
-        Fault("reorder", probability=0.3),
-        Fault("delay", probability=0.5, delay_ms=100),
+        pytest.param(Fault("reorder", probability=0.3), marks=pytest.mark.thorough),
+        pytest.param(Fault("delay", probability=0.5, delay_ms=100), marks=pytest.mark.thorough),
         Fault("silent"),
     ],
     ids=lambda fault: fault.kind,
@@ -59,7 +59,7 @@ def test_what_one_of_two_connections_does_wrong_costs_no_tick_and_doubles_none(
     assert not any(health.silent for record, health in story.health if record.seq > first)
 
 
-@pytest.mark.parametrize("kind", ["duplicate", "reorder"])
+@pytest.mark.parametrize("kind", [pytest.param("duplicate", marks=pytest.mark.thorough), "reorder"])
 def test_with_one_connection_nothing_is_counted_twice(
     session: Session, exchange: Exchange, kind: Any
 ) -> None:

@@ -15,7 +15,7 @@ from tests.live import script
 from tests.live.test_replay import outputs
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("GPUSCALP_KILLS", "50"))  # 200 in .ci/run
+KILLS = int(os.environ.get("GPUSCALP_KILLS", "20"))  # 200 in .ci/run
 
 
 @pytest.mark.slow

@@ -31,7 +31,9 @@ def files(bundle: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("act", ["add", "mend", "promote", "rollback", "pin", "prune"])
+@pytest.mark.parametrize(
+    "act", ["add", pytest.param("mend", marks=pytest.mark.thorough), "promote", "rollback", "pin", "prune"]
+)
 def test_killed_writer_leaves_a_whole_registry(tiny, tmp_path, act):
     first, second, third = tiny
     start = Registry(tmp_path / "start", clock=lambda: 1, who="before")

@@ -51,6 +51,7 @@ def train_all(out: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_more_rows_take_the_memory_of_their_bins_and_not_of_their_floats(tmp_path):
     code = (
         "import json, sys; from pathlib import Path; from tests.train.test_memory import train_all\n"

@@ -38,7 +38,7 @@ def refusing(code: int, *, after: int = 0):
     [
         (process.subprocess, "Popen", errno.EAGAIN),
         (memory.os, "memfd_create", errno.ENOMEM),
-        (memory.mmap, "mmap", errno.ENOMEM),
+        pytest.param(memory.mmap, "mmap", errno.ENOMEM, marks=pytest.mark.thorough),
         (process.os, "pipe", errno.EMFILE),
     ],
 )
