@@ -230,6 +230,7 @@ def test_symbol_that_the_exchange_refuses_leaves_the_others_their_orders(entry: 
     assert len(sent[0]) > 30
 
 
+@pytest.mark.thorough
 def test_laws_are_tried_on_what_they_are_about() -> None:
     """Not one of the ways above is left untried by what Hypothesis makes of them."""
     seen: Counter[str] = Counter()

@@ -346,7 +346,7 @@ def test_requests_that_make_no_sense_are_refused(tmp_path: Path, arguments: Any,
     [
         pytest.param(USDM_2024, "binance_usdm", marks=pytest.mark.thorough),
         (BTC_2023, "binance_usdm"),
-        (NEXO, "binance_spot"),
+        pytest.param(NEXO, "binance_spot", marks=pytest.mark.thorough),
         (SUSHI, None),
     ],
     ids=["2024", "2023", "nexo", "capture"],

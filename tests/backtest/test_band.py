@@ -123,6 +123,7 @@ def test_cell_equals_an_ordinary_run_of_its_assumptions(
     assert row["fill_ratio"] == found["orders"]["filled"] / sum(found["orders"].values())  # without a bracket
 
 
+@pytest.mark.thorough
 def test_processes_do_not_change_the_result(
     run_dir: Path, archive: Path, bundle: Path, tmp_path: Path
 ) -> None:

@@ -160,6 +160,7 @@ def test_two_workers_give_the_model_of_one_within_the_tolerance(alone, pair):
     np.testing.assert_array_equal(one.reference.trained.edges, two.reference.trained.edges)
 
 
+@pytest.mark.thorough
 def test_killed_worker_changes_nothing_but_the_time(cluster, market, pair, tmp_path):
     killed: list[int] = []
     notes: list[str] = []

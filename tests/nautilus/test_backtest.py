@@ -186,7 +186,10 @@ def test_the_run_is_read_like_one_of_ours(both: Both, cli: Callable[..., Any]) -
 @pytest.mark.parametrize(
     "recording",
     [
-        ("btcusdt_20240718.gz", "btcusdt_20240719.gz", "ethusdt_20240718.gz", "ethusdt_20240719.gz"),
+        pytest.param(
+            ("btcusdt_20240718.gz", "btcusdt_20240719.gz", "ethusdt_20240718.gz", "ethusdt_20240719.gz"),
+            marks=pytest.mark.thorough,
+        ),
         ("btcusdt_20230404.dat.gz", "btcusdt_20230405.dat.gz"),
     ],
     ids=["two symbols", "marks and a slow feed"],

@@ -89,6 +89,7 @@ def ours(tree: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)  # two starts of Ray, on cores that others may use as well
 def test_killed_and_resumed_search_is_the_one_that_never_ended(market, config, tmp_path, rng):
     out = tmp_path / "search"

@@ -53,6 +53,7 @@ def _moved(features: np.ndarray, after: np.ndarray) -> np.ndarray:
 _batch = FeaturePipeline.batch
 
 
+@pytest.mark.thorough
 def test_strategy_that_peeks_one_frame_ahead_earns_more_and_is_caught(archive, tmp_path, monkeypatch):
     # A frame of half a second is worth more than the spread to who sees it coming.
     train = msgspec.structs.replace(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -154,6 +156,12 @@ class Rig:
 
     def pid(self, worker: int = 0) -> int:
         return int(self.fleet.status()["workers"][worker]["pid"])
+
+    def kill(self, worker: int = 0) -> None:
+        """End a process, and return when it has ended; nobody has taken it up then."""
+        pid = self.pid(worker)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
     def faults(self, worker: int = 0) -> dict[str, int]:
         return dict(self.fleet.status()["workers"][worker]["faults"])
