@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from gpuscalp.config import JournalConfig
+from gpuscalp.errors import JournalError
 from gpuscalp.journal import (
     JournalReader,
     JournalWriter,
@@ -187,3 +189,46 @@ def test_leaving_the_block_of_code_makes_durable_and_marks_no_clean_stop(tmp_pat
     with JournalWriter(tmp_path, SMALL, now_ns=2) as journal:
         journal.close(now_ns=3)
     assert inspect(tmp_path).ended
+
+
+def test_no_descriptor_is_left_by_any_end(tmp_path):
+    def descriptors():
+        return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+    before = descriptors()
+    for end in ("close", "abandon", "with"):
+        with JournalWriter(tmp_path, SMALL, now_ns=1) as journal:
+            for number in range(80):
+                journal.append(RecordKind.RAW, os.urandom(2_000), recv_ns=number)
+            if end == "close":
+                journal.close(now_ns=2)
+            elif end == "abandon":
+                journal.abandon()
+        assert descriptors() == before
+    with JournalWriter(tmp_path, SMALL, now_ns=1), pytest.raises(JournalError, match="another process"):
+        JournalWriter(tmp_path, SMALL, now_ns=1)
+    assert descriptors() == before
+
+
+def test_bytes_written_are_those_of_the_files(tmp_path):
+    for _ in range(2):
+        old = sum(path.stat().st_size for path in segments_of(tmp_path))
+        with JournalWriter(tmp_path, SMALL, now_ns=1) as journal:
+            for number in range(50):
+                journal.append(RecordKind.RAW, os.urandom(2_000), recv_ns=number)
+        assert journal.written_bytes == sum(path.stat().st_size for path in segments_of(tmp_path)) - old
+
+
+def test_who_was_refused_a_damaged_journal_holds_it_no_longer(tmp_path):
+    with JournalWriter(tmp_path, SMALL, now_ns=1) as journal:
+        for number in range(3):
+            journal.append(RecordKind.RAW, b"x", recv_ns=number)
+            journal.sync()
+    (segment,) = segments_of(tmp_path)
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:70] + bytes([whole[70] ^ 1]) + whole[71:])
+    with pytest.raises(JournalError, match="altered"):
+        JournalWriter(tmp_path, SMALL, now_ns=2)
+    segment.write_bytes(whole)
+    with JournalWriter(tmp_path, SMALL, now_ns=2) as journal:
+        assert journal.next_seq == 3
