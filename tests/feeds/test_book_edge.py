@@ -49,6 +49,11 @@ class _Venue:
                 del side[price]
         return DepthUpdate("X", 1, self.last_id, self.last_id, self.last_id - 1, bids, asks)
 
+    def tell(self, bids: Levels, asks: Levels) -> DepthUpdate:
+        """Send an update that says nothing of the price."""
+        self.last_id += 1
+        return DepthUpdate("X", 1, self.last_id, self.last_id, self.last_id - 1, bids, asks)
+
     def is_shown_by(self, book: LocalBook) -> bool:
         bid_price, bid_qty, ask_price, ask_qty = book.top()
         shown = list(zip(bid_price, bid_qty, strict=True)), list(zip(ask_price, ask_qty, strict=True))
@@ -117,6 +122,27 @@ def test_book_beyond_its_edge_is_whole_again_where_the_market_shows_all_levels()
     assert venue.is_shown_by(book)
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "no asks", "crossed"])
+def test_levels_beyond_the_edge_do_not_fill_what_lies_between(meanwhile: str) -> None:
+    """Twenty bids are told far below the snapshot's last: between them there are more that nobody has told.
+
+    A side without levels, or one that crosses the other, says nothing of where that one is known.
+    """
+    book, venue = _begun(50)
+    book.on_diff(venue.tell([(price, price) for price in range(9_700, 9_720)], []))
+    if meanwhile == "no asks":
+        book.on_diff(venue.move(10_050))
+        assert book.best()[2] == 0
+    elif meanwhile == "crossed":
+        book.on_diff(venue.tell([], [(9_710, 1)]))
+        assert book.quality & Quality.CROSSED
+        book.on_diff(venue.tell([], [(9_710, 0)]))
+    book.on_diff(venue.move(9_980))
+    assert (book.state, venue.is_shown_by(book)) == (BookState.SYNCED, True)
+    book.on_diff(venue.move(9_960))
+    assert (book.state, venue.is_shown_by(book)) == (BookState.RESYNC, False)
+
+
 def test_book_near_its_edge_is_renewed_by_a_snapshot_older_than_its_updates() -> None:
     book, venue = _begun(50)
     book.on_diff(venue.move(10_010))
@@ -145,6 +171,15 @@ def test_updates_near_the_edge_are_kept_for_a_while_only() -> None:
     assert book.on_snapshot(snapshots[0]) is BookEvent.TOO_OLD
     assert book.on_snapshot(snapshots[1]) is BookEvent.SYNCED
     assert venue.is_shown_by(book)
+
+
+def test_updates_are_kept_no_longer_than_the_edge_is_near() -> None:
+    book, venue = _begun(50)
+    for mid in (10_012, 10_013, 10_000):
+        book.on_diff(venue.move(mid))
+    assert not book.near_edge
+    assert not book._buffer
+    assert book.waiting == 0
 
 
 def test_missing_update_near_the_edge_is_a_gap_like_any_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,27 @@ def test_ascent_outvotes_one_wrong_id() -> None:
     links = [ascent.on_id(number) for number in (10, 12, 999, 14, 15, 16, 17)]
     assert links == [Link.NEXT] * 3 + [Link.LATE] * 2 + [Link.NEXT] * 2
     assert (ascent.newest, ascent.before) == (17, 16)
+
+
+@pytest.mark.parametrize(
+    ("after", "taken"),
+    [
+        ((14, 15, 16), 16),
+        ((14, 14, 15, 16, 17), 17),  # one that repeats does not rise: what follows is counted from there
+        ((14, 13, 15, 16, 17), 17),
+        ((14, 15, 13, 16, 17, 18), 18),
+        ((12, 13, 14, 15), 15),  # the last but one that was taken is no part of what comes after it
+        ((11, 13, 14, 15), 15),
+        ((14, 998, 16, 17, 18, 19), 19),  # a second damaged one
+    ],
+)
+def test_ascent_is_outvoted_by_three_in_a_row_that_rise(after: tuple[int, ...], taken: int) -> None:
+    ascent = Ascent()
+    for number in (10, 12, 999):
+        assert ascent.on_id(number) is Link.NEXT
+    links = [ascent.on_id(number) for number in after]
+    assert links == [Link.NEXT if number == taken else Link.LATE for number in after]
+    assert ascent.newest == taken
 
 
 def test_ascent_is_not_moved_by_old_messages_sent_again() -> None:
@@ -95,3 +117,5 @@ def test_old_messages_sent_once_more_are_no_new_beginning() -> None:
     # Falling ids, or taken messages in between, are no beginning either.
     assert not any(restart.on_refused(-number, 99 * NS_PER_S, 8 * NS_PER_S) for number in range(99))
     assert not any(restart.on_refused(number, 999 * NS_PER_S, number * NS_PER_S) for number in range(99))
+    # Nor is one message that comes again and again.
+    assert not any(restart.on_refused(5, 999 * NS_PER_S, 8 * NS_PER_S) for _ in range(99))

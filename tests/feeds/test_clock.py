@@ -103,6 +103,24 @@ def test_events_from_the_future_of_the_corrected_clock_are_drift():
     assert clock.has_drifted
 
 
+def test_events_may_lie_ahead_by_what_the_estimate_and_whole_milliseconds_leave_open():
+    clock = _clock(0, [10] * 5)
+    allowed_ns = clock.uncertainty_ns + 2 * NS_PER_MS
+    clock.on_event(NOW_NS, NOW_NS + allowed_ns)
+    assert not clock.has_drifted
+    clock.on_event(NOW_NS, NOW_NS + allowed_ns + 1)
+    assert clock.has_drifted
+
+
+def test_fresh_events_of_before_do_not_hide_that_those_of_now_are_old():
+    clock = _clock(0, [10] * 5)
+    for second in range(100):
+        late_ms = 5 if second < 50 else 3_000
+        clock.on_event(NOW_NS + second * NS_PER_S, NOW_NS + second * NS_PER_S - late_ms * NS_PER_MS)
+        # Two slices of ten seconds are looked at: at 50 s that of 40 s is one of them.
+        assert clock.has_drifted == (second >= 60)
+
+
 def test_events_that_are_all_old_are_drift_until_fresh_ones_come():
     clock = _clock(0, [10] * 5)
     clock.on_event(NOW_NS, NOW_NS - 3 * NS_PER_S)

@@ -131,6 +131,11 @@ def test_gap_in_the_book_is_noted_and_flags_its_rows() -> None:
     assert [row for row in rows if row[0] == "gap"] == [("gap", "depth", 2, 3, 12, 13)]
     assert [row[3] for row in rows if row[0] == "book"] == [0, 0, GAP | RESYNC, GAP | RESYNC, 0]
     assert [row[3] for row in rows if row[0] == "quote"] == [0, 0, GAP | RESYNC, GAP | RESYNC, 0]
+    assert [row[1:3] for row in rows if row[0] == "book"] == [
+        (1, 1),
+        *((at, 600) for at in (2, 3, 4)),
+        (5, 601),
+    ]
 
 
 def test_updates_before_the_snapshot_make_no_rows() -> None:
@@ -195,11 +200,20 @@ def test_book_begins_anew_with_its_ids_and_waits_for_its_snapshot() -> None:
     assert subject.book.state is BookState.SYNCED
     fates = [subject.on_diff(2, diff(n, n - 1, [(80, n)], exch_ns=(9 + n) * NS_PER_S)) for n in range(7, 12)]
     assert fates == ["late", "late"] + ["before_snapshot"] * 3
-    assert subject.book.resync_count == 1
+    assert (subject.book.resync_count, subject.book.waiting, subject.book.unused) == (1, 3, 0)
     count = len(rows)
     assert subject.on_snapshot(3, DepthSnapshot("X", 0, 10, [(70, 1)], [(115, 1)])) == "taken"
     assert rows[count][0] == "quote"
     assert rows[-1][3:] == (0, 11, 80, 115)
+
+
+def test_updates_that_never_met_a_snapshot_are_counted_when_ids_begin_anew() -> None:
+    subject, _ = market()
+    for number in (1_001, 1_002):
+        subject.on_diff(1, diff(number, number - 1, [(90, 1)]))
+    for number in (1, 2, 3):
+        subject.on_diff(2, diff(number, number - 1, [(90, 1)], exch_ns=(9 + number) * NS_PER_S))
+    assert (subject.book.waiting, subject.book.unused) == (1, 2)
 
 
 def test_partial_books_begin_anew_with_their_ids() -> None:
@@ -212,3 +226,4 @@ def test_partial_books_begin_anew_with_their_ids() -> None:
     fates = [subject.on_partial_book(2, partial(n, (9 + n) * NS_PER_S)) for n in (1, 2, 3, 4)]
     assert fates == ["late", "late", "taken", "taken"]
     assert [row[3] for row in rows if row[0] == "book"] == [0, GAP | RESYNC, 0]
+    assert [row[1:3] for row in rows if row[0] == "book"] == [(1, 1), (2, 12 * NS_PER_S), (2, 13 * NS_PER_S)]

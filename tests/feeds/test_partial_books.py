@@ -118,9 +118,9 @@ def test_repeated_older_and_unchanged_messages_make_no_row() -> None:
     subject, rows = market()
     fates = [
         subject.on_partial_book(1, partial_e8(number, previous))
-        for number, previous in ((10, 9), (10, 9), (8, 7), (11, 10))
+        for number, previous in ((10, 9), (10, 9), (10, 7), (8, 7), (11, 10))
     ]
-    assert fates == ["taken", "duplicate", "late", "taken"]
+    assert fates == ["taken", "duplicate", "late", "late", "taken"]
     assert [row[0] for row in rows] == ["quote", "book"]
 
 

@@ -40,5 +40,5 @@ def test_mark_without_a_rate_is_a_price_and_nothing_else() -> None:
     assert (funding.announced, moved) == (set(), [])
     funding.on_mark(1, 4 * HOUR, 100 * E8, 10_000, 8 * HOUR, account)
     funding.on_mark(1, 7 * HOUR, 200 * E8, None, 12 * HOUR, account)
-    assert funding.on_mark(1, 9 * HOUR, 0, 90_000, 16 * HOUR, account) == [(8 * HOUR, -6_000_000)]
+    assert funding.on_mark(1, 8 * HOUR, 0, 90_000, 16 * HOUR, account) == [(8 * HOUR, -6_000_000)]
     assert funding.announced == {1}

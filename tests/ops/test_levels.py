@@ -83,6 +83,26 @@ def test_bits_say_what_a_bid_did(level, bits):
         assert made[1:] == (0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
+def test_a_side_of_exactly_twenty_levels_has_no_place_for_a_worse_one():
+    for side, worse in (("bids", (80, 5)), ("asks", (121, 5))):
+        cells, top, _ = filled(bids=BIDS[:20], asks=ASKS[:20])
+        counts = (1, 0) if side == "bids" else (0, 1)
+        made = ops.update(cells, top, array([worse]), 0, *counts, 1_000, False)
+        assert made[0] == 0
+        assert cells[ops.BIDS if side == "bids" else ops.ASKS, 0] == 21
+
+
+def test_the_farthest_levels_of_either_side_are_let_go():
+    cells, top, _ = filled()
+    before = top.copy()
+    ops.update(cells, top, array([(1, 1)], [(999, 1)]), 0, 1, 1, 22, False)
+    for row, sign, side in ((ops.BIDS, 1, BIDS), (ops.ASKS, -1, ASKS)):
+        assert cells[row, 0] == 22
+        kept = list(zip((sign * cells[row, 22:0:-1]).tolist(), cells[row + 1, 22:0:-1].tolist(), strict=True))
+        assert kept == side[:22]
+    assert np.array_equal(top, before)
+
+
 def test_crossed_levels_go_where_they_are_doubtful_even_if_nothing_else_changed():
     cells, top, _ = filled()
     ops.update(cells, top, array([(103, 5)]), 0, 1, 0, 1_000, False)

@@ -14,7 +14,7 @@ from gpuscalp.schema import NS_PER_S
 from gpuscalp.splits import RowCounts
 from gpuscalp.train.dataset import Rows, labelled_chunks
 from gpuscalp.train.device import training_device
-from gpuscalp.train.distribution import ROWS_MAX, KeptRows, RowSample
+from gpuscalp.train.distribution import BLOCK_ROWS_MAX, BLOCKS_MAX, ROWS_MAX, KeptRows, RowSample, _Blocks
 from tests.train.market import FRAME_NS, GRAPH, FakeSource, quick_config
 
 WINDOW = 8
@@ -101,3 +101,21 @@ def test_blocks_are_held_against_all_others():
 
 def test_a_walk_too_short_for_blocks_has_no_floor():
     assert walked(sample(100), 700, times=1).floor is None
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("rows_per_s", [1, 300, 5_000])
+@pytest.mark.parametrize("hours", [1, 20, 500])
+def test_blocks_and_the_rows_of_each_are_no_more_than_are_needed(hours: int, rows_per_s: int, stride: int):
+    span_s = hours * 3_600
+    counts = RowCounts(np.arange(span_s // 150), np.full(span_s // 150, 150 * rows_per_s), 150 * NS_PER_S)
+    found = _Blocks.of(counts, GridConfig(frame_ms=100), window=1_024, stride=stride)
+    assert found.block_ns == WINDOWS_PER_BLOCK * 1_024 * NS_PER_S // 10
+    blocks = span_s * NS_PER_S / found.block_ns
+    assert blocks / found.every <= BLOCKS_MAX
+    assert found.every == 1 or blocks / (found.every - 1) > BLOCKS_MAX
+    rows = rows_per_s * found.block_ns / NS_PER_S
+    assert found.stride % stride == 0
+    thinned = found.stride // stride
+    assert rows / thinned < 1.5 * BLOCK_ROWS_MAX
+    assert thinned == 1 or rows / thinned > BLOCK_ROWS_MAX / 1.5
