@@ -74,12 +74,14 @@ class JournalReader:
     ----------
     ended : whether the last segment read ends with an END record: a clean stop
     torn_bytes : bytes at the end that are no whole block (only where ``torn``)
+    block_count : blocks read so far
     """
 
     def __init__(self, path: str | Path, *, torn: bool = False, from_seq: int = 0) -> None:
         self.path = Path(path)
         self.ended = False
         self.torn_bytes = 0
+        self.block_count = 0
         self._torn = torn
         self._segments = segments_of(path)
         if not self._segments:
@@ -120,6 +122,7 @@ class JournalReader:
                         raise JournalError("records follow the end of a segment", where=str(path))
                     seq += len(block)
                     self.ended = block[-1].kind == RecordKind.END
+                    self.block_count += 1
                     yield block
 
     def _blocks_of(self, file: IO[bytes], path: Path, *, torn: bool) -> Iterator[list[Record]]:

@@ -21,6 +21,7 @@ from gpuscalp.doctor.compiled import (
 )
 from gpuscalp.ops import _numba
 from gpuscalp.ops.cuda_module import compile_kernel
+from tests.privileges import bound_by_rights
 
 needs_nvrtc = pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
 
@@ -111,8 +112,7 @@ def test_cuda_folder_that_is_not_there_yet_is_judged_by_its_parent(tmp_path, mon
 
 
 @needs_nvrtc
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_cuda_folder_without_permission_is_refused(tmp_path, monkeypatch):
     tmp_path.chmod(0o500)
     monkeypatch.setenv("GPUSCALP_KERNEL_CACHE", str(tmp_path / "cache"))
-    assert read_cuda_cache("9.0").refusal == "Permission denied"
+    assert bound_by_rights(lambda: read_cuda_cache("9.0")).refusal == "Permission denied"

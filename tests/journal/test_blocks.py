@@ -45,6 +45,10 @@ def journal(tmp_path_factory):
 
 def test_every_record_may_be_the_first_that_is_read(journal):
     whole = list(read_records(journal))
+    reader = JournalReader(journal)
+    assert reader.block_count == 0
+    assert [record for block in reader.blocks() for record in block] == whole
+    assert reader.block_count == len(_blocks(journal)) > len(segments_of(journal))
     for seq in range(len(whole) + 1):
         assert list(read_records(journal, from_seq=seq)) == whole[seq:]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from gpuscalp.ops.kernel_cache import (
     load_entry,
     store_entry,
 )
+from tests.privileges import bound_by_rights
 
 PARTS = ("source", "13.0", "--fmad=false")
 
@@ -115,14 +115,13 @@ def test_place_that_cannot_be_written_to_is_no_error(
     assert clear_entries(tmp_path / "absent") == 0
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_read_only_folder_still_answers(tmp_path: Path) -> None:
     path = entry_path(tmp_path, "forest", "sm_90", PARTS)
     store_entry(path, b"binary")
     tmp_path.chmod(0o500)
     try:
-        assert load_entry(path) == b"binary"
-        assert not store_entry(path, b"binary")
+        assert bound_by_rights(lambda: load_entry(path)) == b"binary"
+        assert not bound_by_rights(lambda: store_entry(path, b"binary"))
     finally:
         tmp_path.chmod(0o700)
 
