@@ -42,12 +42,12 @@ class _Venue:
         asks: Levels = [(price, 0) for price in self.asks if price <= mid]
         bids += [(price, self._qty) for price in range(self._mid, mid)]
         asks += [(price, self._qty) for price in range(mid + 1, self._mid + 1)]
-        self._mid, self.last_id = mid, self.last_id + 1
+        self._mid = mid
         for side, changes in ((self.bids, bids), (self.asks, asks)):
             side.update(changes)
             for price in [price for price, qty in side.items() if not qty]:
                 del side[price]
-        return DepthUpdate("X", 1, self.last_id, self.last_id, self.last_id - 1, bids, asks)
+        return self.tell(bids, asks)
 
     def tell(self, bids: Levels, asks: Levels) -> DepthUpdate:
         """Send an update that says nothing of the price."""

@@ -98,8 +98,8 @@ def broker_of(*requests: OrderRequest) -> RemoteBroker:
     return broker
 
 
-def look(api: Api, broker: RemoteBroker, symbols: tuple[str, ...] = SYMBOLS, **names: int) -> Found:
-    return asyncio.run(AccountView(api, symbols).look(broker, names))
+def look(api: Api, broker: RemoteBroker, **names: int) -> Found:
+    return asyncio.run(AccountView(api, SYMBOLS).look(broker, names))
 
 
 LIMIT = OrderRequest(1, 0, 1, E8, 49 * E8)
@@ -111,9 +111,7 @@ def test_orders_in_symbols_that_are_not_traded_are_not_looked_at() -> None:
         open=[order(5, "a"), order(6, "b", symbol="XRPUSDT"), order(7, "c", symbol="ETHUSDT")],
         open_algo=[algo(8, "d", symbol="XRPUSDT"), algo(9, "e", symbol="ETHUSDT", actual="12")],
     )
-    broker = broker_of()
-    found = asyncio.run(AccountView(api, SYMBOLS).look(broker, {})).orders
-    assert list(found) == [
+    assert list(look(api, broker_of()).orders) == [
         FoundOrder(0, "a", OrderState.ACCEPTED, 5),
         FoundOrder(1, "c", OrderState.ACCEPTED, 7),
         FoundOrder(1, "e", OrderState.ACCEPTED, 12, algo_id=9),

@@ -1,7 +1,4 @@
-"""At least 10,000 steps of the machine in tests/risk/machine.py, and what chance may not bring each time.
-
-Half as many where somebody waits (tests/thorough.py).
-"""
+"""At least 10,000 steps of the machine in tests/risk/machine.py, and what chance may not bring each time."""
 
 from __future__ import annotations
 
@@ -11,11 +8,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.risk.machine import MS, RiskMachine
-from tests.thorough import examples
 
 # The test fails if Hypothesis ran fewer rules than that.
-STEPS_MIN = examples(10_000)
-EXAMPLES, STEPS_PER_EXAMPLE = examples(400), 50
+STEPS_MIN = 10_000
+EXAMPLES, STEPS_PER_EXAMPLE = 400, 50
 
 
 def test_whatever_comes_no_limit_is_passed_and_no_unit_is_lost() -> None:
