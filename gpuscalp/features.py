@@ -18,16 +18,12 @@ from msgspec import structs
 from gpuscalp.config import FeatureConfig, GridConfig, to_dict
 from gpuscalp.contract import ColumnSpec
 from gpuscalp.errors import ConfigError, UsageError
-from gpuscalp.feature_columns import (
-    CHANNEL_DELAY,
-    CONTEXT,
-    CYCLES,
-    GROUPS,
-    Context,
-    Cycle,
-    Group,
-)
+from gpuscalp.feature_additions import Additions
+from gpuscalp.feature_columns import CHANNEL_DELAY, CONTEXT, CYCLES, GROUPS, Context, Cycle
+from gpuscalp.feature_formulas import FormulaBuilder
+from gpuscalp.feature_names import Group, with_columns
 from gpuscalp.ops.context_program import ContextProgram
+from gpuscalp.ops.formula_program import FormulaProgram
 from gpuscalp.ops.ladder_codes import (
     FINISH_FIELDS,
     GROUP_FIELDS,
@@ -52,14 +48,14 @@ class FeatureGraph:
     Parameters
     ----------
     grid : GridConfig        part of the hash: the same window means something else on another grid
-    features : FeatureConfig which leader, which columns to leave out
+    features : FeatureConfig which leader, which columns to leave out and to add
     symbols : the symbols in the order of axis S; they are not part of the hash
     groups, context, cycles : the declared columns, by default those of gpuscalp.feature_columns
 
     Raises
     ------
     ConfigError              a ``drop`` pattern matches nothing, or removes the source of a column that stays,
-                             or leaves nothing but the clock
+                             or leaves nothing but the clock; an entry of ``add`` is no column and no formula
     """
 
     def __init__(
@@ -76,20 +72,26 @@ class FeatureGraph:
         self.config = features
         self.symbols = tuple(symbols)
         names = _declared_names(groups, context, cycles)
-        builder = _Builder(_dropped(features.drop, names, context))
+        dropped = _dropped(features.drop, names) - frozenset(features.add)
+        added = Additions(features.add)
+        context = (*context, *(item for item in added.context if item.name not in names))
+        groups = with_columns(groups, (name for name in added.columns if name not in names))
+        _check_sources(context, dropped, _declared_names(groups, (), ()))
+        builder = _Builder(dropped)
         for group in groups:
             builder.add_group(group)
         if not builder.groups:
             raise ConfigError(
-                "only columns of the clock are left",
+                "no column is left that is made from the market",
                 where="features.drop",
-                fix="keep at least one column that is made from the market",
+                fix="keep at least one",
             )
         leader = self.symbols.index(features.leader) if features.leader in self.symbols else -1
         for item in context:
             builder.add_context(item)
         for cycle in cycles:
             builder.add_cycle(cycle)
+        self.formulas = builder.add_formulas(added.formulas)
         self.columns: tuple[ColumnSpec, ...] = tuple(builder.columns)
         self.program = builder.program()
         self.context = builder.context_program(leader)
@@ -141,7 +143,10 @@ class FeatureGraph:
             "columns": [structs.asdict(column) for column in self.columns],
         }
         digest.update(json.dumps(described, sort_keys=True).encode())
-        for table in (self.program.groups, self.program.finishes, self.program.constants, self.context.table):
+        tables = [self.program.groups, self.program.finishes, self.program.constants, self.context.table]
+        if len(self.formulas.formulas):
+            tables += self.formulas
+        for table in tables:
             digest.update(np.ascontiguousarray(table).tobytes())
         return digest.hexdigest()
 
@@ -153,7 +158,7 @@ def _declared_names(
     return names + [item.name for item in context] + [cycle.name for cycle in cycles]
 
 
-def _dropped(patterns: Iterable[str], names: Sequence[str], context: Sequence[Context]) -> frozenset[str]:
+def _dropped(patterns: Iterable[str], names: Sequence[str]) -> frozenset[str]:
     dropped: set[str] = set()
     for pattern in patterns:
         found = fnmatch.filter(names, pattern)
@@ -165,16 +170,26 @@ def _dropped(patterns: Iterable[str], names: Sequence[str], context: Sequence[Co
                 fix="gpuscalp features list shows all columns",
             )
         dropped.update(found)
-    kept = [item for item in context if item.name not in dropped and item.source in dropped]
-    if kept:
-        raise ConfigError(
-            f"{kept[0].name} is made from {kept[0].source}, which is dropped",
-            where="features.drop",
-            fix=f"drop {kept[0].name} too",
-        )
-    if len(dropped) == len(names):
-        raise ConfigError("every column is dropped", where="features.drop", fix="keep at least one column")
     return frozenset(dropped)
+
+
+def _check_sources(context: Iterable[Context], dropped: frozenset[str], names: Sequence[str]) -> None:
+    """Refuse a column of the leader or of all symbols whose source is dropped, or was never there."""
+    for item in context:
+        if item.name in dropped:
+            continue
+        if item.source in dropped:
+            raise ConfigError(
+                f"{item.name} is made from {item.source}, which is dropped",
+                where="features.drop",
+                fix=f"drop {item.name} too",
+            )
+        if item.source not in names:
+            raise ConfigError(
+                f"{item.name} is made from {item.source}, which is not there",
+                where="features.add",
+                fix=f"add {item.source} too",
+            )
 
 
 class _Builder:
@@ -259,6 +274,16 @@ class _Builder:
         # Rounded to 1e-6: libraries differ in the last places of a sine, and the table is in the hash.
         self.table.append(np.round(values, 6).astype(np.float32))
         self.columns.append(ColumnSpec(cycle.name, "ratio", 1, 1, f"clock({cycle.period_s} s)"))
+
+    def add_formulas(self, formulas: Iterable[tuple[str, str]]) -> FormulaProgram:
+        """Add columns by name and formula; they read the columns that are there by now."""
+        made_from = tuple(self.columns)
+        builder = FormulaBuilder([column.name for column in made_from])
+        for name, text in formulas:
+            read = [made_from[at] for at in builder.add(len(self.columns), text)]
+            window, warm_up = (max(column.window for column in read), max(column.warm_up for column in read))
+            self.columns.append(ColumnSpec(name, "own", window, warm_up, text))
+        return builder.program()
 
     def program(self) -> Program:
         return Program(

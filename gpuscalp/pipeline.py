@@ -146,6 +146,7 @@ class _BatchFeatures:
         self._column_count = len(graph)
         self._program = ops.tables(graph.program)
         self._context = ops.tables(graph.context)
+        self._formulas = ops.tables(graph.formulas)
         self._symbol_count = symbol_count
         self._halo = ops.ladder.halo(self._program)
         self._history = ops.xp.full((symbol_count, len(Channel), self._halo), np.nan, np.float32)
@@ -186,6 +187,7 @@ class _BatchFeatures:
         features = xp.empty((self._symbol_count, self._column_count, len(frames)), np.float32)
         self._compute(channels, features)
         self._ops.context.context(self._context, frames.end_ns, features)
+        self._ops.formulas.formulas(self._formulas, features)
         if self._keep_on_device:
             fetched = self._staging.fetch(frames.arrays)
             self._under_way.append(lambda: FeatureChunk(FrameBlock(*fetched()), features))
@@ -247,6 +249,7 @@ class FeatureStream:
         self.upload: Any = ops.stream_upload(symbol_count)
         self._program = ops.tables(graph.program)
         self._context = ops.tables(graph.context)
+        self._formulas = ops.tables(graph.formulas)
         self._state = ops.ladder.new_step_state(self._program, symbol_count)
         self._scratch = ops.ladder.step_scratch(self._program, symbol_count)
         self._rows = ops.xp.empty((len(graph), symbol_count), np.float32)
@@ -312,6 +315,7 @@ class FeatureStream:
         self._ops.ladder.step(self._program, channels, self._state, self._scratch, self._rows)
         self._ops.context.transpose(self._rows, self._matrix)
         self._ops.context.context(self._context, end_ns, self.there.features)
+        self._ops.formulas.formulas(self._formulas, self.there.features)
 
     def checkpoint(
         self, *, spare: Mapping[str, np.ndarray] | None = None, copy: bool = True

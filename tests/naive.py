@@ -24,7 +24,7 @@ SPECTRUM = (
     "amplitude", "band1", "band2", "band3", "band4", "centroid", "participation", "dominant",
     "dominant_share", "phase_cos", "phase_sin",
 )  # fmt: skip
-SPECTRUM_INPUT = {"return": "return_bps", "flow": "flow_kusdt"}
+SPECTRUM_INPUT = {name.split("_")[0]: name for name in CHANNELS}
 
 Values = np.ndarray  # float64[T]
 Inputs = dict[str, Values]

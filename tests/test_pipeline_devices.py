@@ -26,9 +26,25 @@ SYMBOLS = 3
 GRID = GridConfig(frame_ms=20, lateness_ms=10, stale_ms=200, max_gap_ms=4_000)
 
 
-def pipeline(device, **options):
+ADD = FeatureConfig(
+    add=(
+        "price.slope.64",
+        "flow.spectrum.centroid.32",
+        "spread_bps.max.16",
+        "flow_kusdt.ewm.20",
+        "market.price.slope.64",
+        "my.pressure = ofi_kusdt.mean.8 / (ofi_kusdt.std.32 + 0.01)",
+        "my.slope = max(price.slope.64, 0) - market.price.slope.64",
+    )
+)
+
+
+DEFAULT = FeatureConfig()
+
+
+def pipeline(device, *, features=DEFAULT, **options):
     return FeaturePipeline(
-        grid=GRID, features=FeatureConfig(), instruments=instruments(SYMBOLS), device=device, **options
+        grid=GRID, features=features, instruments=instruments(SYMBOLS), device=device, **options
     )
 
 
@@ -61,22 +77,24 @@ def pushed(stream, batches):
     return (chunk for ticks in batches for chunk in stream.push(ticks))
 
 
-def check_batch(count):
+def check_batch(count, **options):
     ticks = market(count)
     parts = split(ticks, cuts(3, len(ticks)))
-    wanted = joined(pipeline("cpu").batch([ticks]))
-    assert_same(joined(pipeline("cuda", chunk_frames=300).batch(parts)), wanted)
-    assert_same(joined(pipeline("cuda", keep_on_device=True).batch(parts), fetch=host), wanted)
+    wanted = joined(pipeline("cpu", **options).batch([ticks]))
+    assert_same(joined(pipeline("cuda", chunk_frames=300, **options).batch(parts)), wanted)
+    kept = pipeline("cuda", keep_on_device=True, **options)
+    assert_same(joined(kept.batch(parts), fetch=host), wanted)
     return wanted
 
 
-def check_stream(count):
+def check_stream(count, **options):
     ticks = market(count)
     parts = split(ticks, cuts(4, len(ticks)))
-    wanted = joined(pushed(pipeline("cpu").stream(), [ticks]))
-    assert_same(joined(pushed(pipeline("cuda").stream(), parts)), wanted)
-    kept = pipeline("cuda", keep_on_device=True).stream()
+    wanted = joined(pushed(pipeline("cpu", **options).stream(), [ticks]))
+    assert_same(joined(pushed(pipeline("cuda", **options).stream(), parts)), wanted)
+    kept = pipeline("cuda", keep_on_device=True, **options).stream()
     assert_same(joined(pushed(kept, parts), fetch=host), wanted)
+    return wanted
 
 
 def check_restart(count, first, second):
@@ -124,6 +142,14 @@ def test_stream_gives_the_bits_of_the_cpu(seed):
 
 
 @needs_compiler
+def test_added_columns_have_the_bits_of_the_cpu():
+    with gpu_on_host():
+        for wanted in (check_batch(2_000, features=ADD), check_stream(300, features=ADD)):
+            own = wanted["features"][:, -2:]
+            assert np.isfinite(own).any(axis=(0, 2)).all()
+
+
+@needs_compiler
 @pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")])
 def test_stream_goes_on_from_the_checkpoint_of_another_device(first, second):
     with gpu_on_host():
@@ -134,6 +160,8 @@ def test_stream_goes_on_from_the_checkpoint_of_another_device(first, second):
 def test_batch_and_stream_give_the_bits_of_the_cpu_on_a_gpu():
     check_batch(60_000)
     check_stream(6_000)
+    check_batch(60_000, features=ADD)
+    check_stream(6_000, features=ADD)
 
 
 @pytest.mark.gpu

@@ -209,7 +209,9 @@ before = compiled()
 status = run_replay(
     [script.write_recording(folder / "market.txt", seconds=15)],
     folder / "session",
-    model=script.write_model(folder / "model", reference=script.guarded),
+    model=script.write_model(
+        folder / "model", reference=script.guarded, add=("my.queue = queue_imbalance.last * 2",)
+    ),
     config=script.trading_config(),
     exchange_info=script.write_exchange_info(folder / "info.json"),
 )
@@ -219,7 +221,7 @@ print(status["frames"], len(before), *(compiled() - before), sep="\\n")
 
 @pytest.mark.slow
 def test_session_compiles_nothing_that_was_not_compiled_ahead(tmp_path: Path) -> None:
-    """The outlier guard of a trained model was left out."""
+    """The outlier guard of a trained model was left out. The model has a formula too."""
     done = subprocess.run(
         [sys.executable, "-c", _COVERED, str(tmp_path)], capture_output=True, text=True, cwd=ROOT
     )

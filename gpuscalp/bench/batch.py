@@ -16,7 +16,7 @@ import numpy as np
 from gpuscalp.bench.timing import interleaved, step_by_step
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import ParityError, UsageError
-from gpuscalp.feature_columns import Group, Output
+from gpuscalp.feature_names import Group, Output, spectrum_names, with_columns
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import ladder
 from gpuscalp.ops.ladder_codes import Op, Program, Stat
@@ -164,11 +164,9 @@ def _error(column: Callable[[str], F32], channels: F32, count: int) -> float:
 
 def _spectrum(x: F32, repeats: int, *, begin: Callable[[str], None]) -> dict[str, float]:
     """Time the Hann-windowed powers of eight bins by the ladder and by a strided rfft."""
-    from gpuscalp.feature_columns import spectrum_group
-
     window = 64
-    group = spectrum_group(Channel.RETURN_BPS, window)
-    graph = FeatureGraph(GridConfig(), FeatureConfig(), groups=[group], context=(), cycles=())
+    groups = with_columns((), spectrum_names("return", window))
+    graph = FeatureGraph(GridConfig(), FeatureConfig(), groups=groups, context=(), cycles=())
     channels = np.full((len(Channel), ladder.halo(graph.program) + x.size), np.nan, np.float32)
     channels[Channel.RETURN_BPS, ladder.halo(graph.program) :] = x
     hann = (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(window) / window)).astype(np.float32)

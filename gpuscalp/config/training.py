@@ -19,10 +19,15 @@ class GridConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeatureConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which columns the graph has. ``drop`` takes shell patterns over column names."""
+    """Which columns the graph has.
+
+    ``drop`` takes shell patterns over the names of the default columns; ``add`` takes names of further ones,
+    and formulas (gpuscalp.feature_additions).
+    """
 
     leader: str = "BTCUSDT"
     drop: tuple[str, ...] = ()
+    add: tuple[str, ...] = ()
 
 
 class LabelConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ class Ops:
     Attributes
     ----------
     xp : numpy or cupy
-    frames, ladder, context, forest : gpuscalp.ops.<name> or gpuscalp.ops.cuda_<name>
+    frames, ladder, context, formulas, forest : gpuscalp.ops.<name> or gpuscalp.ops.cuda_<name>
     tile_frames : int     what ``ladder.batch`` takes at a time; does not change the bits
     threaded : bool       whether several host threads make the batch faster
     ahead : int           blocks of frames to read ahead of the computing of a batch (gpuscalp.ops.ahead)
@@ -48,6 +48,7 @@ class Ops:
     frames: ModuleType
     ladder: ModuleType
     context: ModuleType
+    formulas: ModuleType
     forest: ModuleType
     tile_frames: int
     threaded: bool
@@ -82,7 +83,7 @@ def ops_for(device: str) -> Ops:
 
 
 def _cpu() -> Ops:
-    from gpuscalp.ops import context, forest, frames, ladder
+    from gpuscalp.ops import context, forest, formulas, frames, ladder
 
     return Ops(
         device="cpu",
@@ -90,6 +91,7 @@ def _cpu() -> Ops:
         frames=frames,
         ladder=ladder,
         context=context,
+        formulas=formulas,
         forest=forest,
         tile_frames=4096,  # the elements of one group stay in the second-level cache
         threaded=True,
@@ -104,7 +106,7 @@ def _cpu() -> Ops:
 
 
 def _cuda() -> Ops:
-    from gpuscalp.ops import cuda_context, cuda_forest, cuda_frames, cuda_ladder
+    from gpuscalp.ops import cuda_context, cuda_forest, cuda_formulas, cuda_frames, cuda_ladder
 
     cupy = import_cupy()
     return Ops(
@@ -113,6 +115,7 @@ def _cuda() -> Ops:
         frames=cuda_frames,
         ladder=cuda_ladder,
         context=cuda_context,
+        formulas=cuda_formulas,
         forest=cuda_forest,
         tile_frames=cuda_ladder.TILE_FRAMES,
         threaded=False,  # the launches of one call fill the card

@@ -20,6 +20,7 @@ from gpuscalp.ops.ladder_codes import (
     FINISH_COUNT,
     FINISH_FIELDS,
     GROUP_FIELDS,
+    MAX_SPANS,
     OP,
     SIZE,
     SPECTRUM_BINS,
@@ -36,8 +37,6 @@ TILE_FRAMES = 8192
 # Fewer blocks leave multiprocessors idle: then tiles are shortened, down to the length of the halo. An H100
 # has room for about as many at a time of the families that take the most shared memory.
 BATCH_BLOCKS = 1024
-
-MAX_SPANS = 8  # registers that the kernel has for the elements of a DECAY
 
 # FRAMES and WORDS of the families in ladder.cu, by how the names of their entry points end: frames that a
 # thread has at a time, and floats of an element in shared memory. DECAY is compiled twice: for up to so many

@@ -17,6 +17,7 @@ FINISH_FIELDS: Final = 5
 SUMS_SIZE: Final = 8
 PATH_SIZE: Final = 6
 LEVELS: Final = 13  # constants are laid out for levels 0 to 12: windows up to 4096 frames
+MAX_SPANS: Final = 8  # elements of a DECAY, which a GPU keeps in registers
 
 SPECTRUM_BINS: Final = 10  # K: 1 to 8, and a neighbour on either side for the Hann window
 # A spectrum's shared work: powers of bins 1 to K-2, then their sum, the largest, its bin and its amplitude,

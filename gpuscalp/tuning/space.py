@@ -7,6 +7,7 @@ Optuna is told of them. Never: suggests a value.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ TUNABLE: Final = (
     "label.upper_bps",
     "label.lower_bps",
     "features.drop",
+    "features.add",
     "booster.early_stopping_rounds",
     "booster.eta",
     "booster.max_depth",
@@ -44,7 +46,9 @@ TUNABLE: Final = (
     "strategy.min_agreement",
 )
 # Most values in between are none at all.
-_CHOICES_ONLY: Final = frozenset({"label.horizon_ms", "features.drop", "ensemble.calibration"})
+_CHOICES_ONLY: Final = frozenset(
+    {"label.horizon_ms", "features.drop", "features.add", "ensemble.calibration"}
+)
 # Digits of a suggested number. More would say nothing, and the last ones may differ between processors.
 _DIGITS: Final = 4
 
@@ -142,6 +146,11 @@ class Space:
         for dimension in self.dimensions:
             for value in dimension.choices or (dimension.low, dimension.high):
                 self._check(dimension, value)
+        columns = [dimension for dimension in self.dimensions if dimension.name.startswith("features.")]
+        for values in itertools.product(*(dimension.choices for dimension in columns)):
+            names = (dimension.name for dimension in columns)
+            train, _ = self.decode(dict(zip(names, values, strict=True)))
+            FeatureGraph(train.grid, train.features)
 
     def decode(self, params: Mapping[str, Any]) -> tuple[TrainConfig, StrategyConfig]:
         """Return the configuration that a trial's values make.
@@ -179,8 +188,6 @@ class Space:
 
     def _check(self, dimension: Dimension, value: Choice) -> None:
         train, _ = self.decode({dimension.name: value})
-        if dimension.name == "features.drop":
-            FeatureGraph(train.grid, train.features)
         horizon_frames(train.label, train.grid)
 
 

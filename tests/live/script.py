@@ -106,7 +106,12 @@ def guarded(names: list[str], *, limit: float = 0.15) -> Reference:
 
 
 def write_model(
-    path: Path, *, threshold: float = 0.2, reference: Callable[[list[str]], Reference] | None = None
+    path: Path,
+    *,
+    threshold: float = 0.2,
+    reference: Callable[[list[str]], Reference] | None = None,
+    column: str = "queue_imbalance.last",
+    add: tuple[str, ...] = (),
 ) -> Path:
     """Write a bundle that follows the imbalance of the best quotes, warm after a few seconds."""
     end_ns = START_MS * NS_PER_MS - NS_PER_S
@@ -115,10 +120,10 @@ def write_model(
         TrainConfig(
             venue="binance_usdm",
             symbols=SYMBOLS,
-            features=FeatureConfig(leader=SYMBOLS[0], drop=DROP),
+            features=FeatureConfig(leader=SYMBOLS[0], drop=DROP, add=add),
             label=LabelConfig(horizon_ms=500),
         ),
-        lambda names: follows(names.index("queue_imbalance.last"), len(names), threshold),
+        lambda names: follows(names.index(column), len(names), threshold),
         trained_on=Interval(end_ns - 3_600 * NS_PER_S, end_ns),
         returns_bps=(-30.0, 0.0, 30.0),
         reference=reference,

@@ -47,6 +47,21 @@ def outputs(path: Path) -> list[tuple[int, dict]]:
     return found
 
 
+def test_model_with_a_formula_trades_as_the_one_that_has_the_column(
+    material: script.Material, session: Path, tmp_path: Path
+) -> None:
+    model = script.write_model(
+        tmp_path / "own",
+        column="my.queue",
+        add=("my.queue = -queue_imbalance.last * -1 + 0 * price.slope.4", "price.slope.4"),
+    )
+    material._replace(model=model).replay(tmp_path / "session")
+    assert verify(tmp_path / "session")["differing"] == 0
+    orders = [body for kind, body in outputs(session) if kind == RecordKind.ORDER]
+    assert len(orders) > 20
+    assert [body for kind, body in outputs(tmp_path / "session") if kind == RecordKind.ORDER] == orders
+
+
 def test_session_trades_and_is_reproduced_to_the_bit(session: Path) -> None:
     kinds = Counter(record.kind for record in read_records(session / "journal"))
     assert kinds[RecordKind.SIGNAL] > 500

@@ -12,6 +12,7 @@ from tests.host_shim.cuda_on_host import cuda_on_host
 from tests.host_shim.ladder_threads import ladder_threads
 from tests.ops.test_cuda_context import check_context, check_transpose
 from tests.ops.test_cuda_forest import DEPTHS, check
+from tests.ops.test_cuda_formulas import check_formulas
 from tests.ops.test_cuda_frames import check_fold
 from tests.ops.test_cuda_ladder import check_batch, check_step, program_of, unused_families
 from tests.ops.test_cuda_row_digest import check_digest
@@ -32,6 +33,7 @@ def check_every_kernel(watch: Watch) -> None:
         check_context(rng, 33, 40)
         check_context(rng, 33, 1)
         check_transpose(rng, 33, 7)
+        check_formulas(rng, 3, 70)
         check_digest(rng, 9, 131, 2)
         check_digest(rng, 9, 0, 2)
         for rows in (1, 33):

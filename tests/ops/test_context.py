@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gpuscalp.config import FeatureConfig, GridConfig
-from gpuscalp.feature_columns import CYCLES, Context, Group, Output
+from gpuscalp.feature_columns import CYCLES, Context
+from gpuscalp.feature_names import Group, Output
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import context as context_ops
 from gpuscalp.ops.ladder_codes import Op, Stat

@@ -9,7 +9,7 @@ import pytest
 
 from gpuscalp.config import FeatureConfig, GridConfig
 from gpuscalp.errors import ShapeError
-from gpuscalp.feature_columns import Group, Output
+from gpuscalp.feature_names import Group, Output
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import cuda_ladder, ladder
 from gpuscalp.ops.cuda_module import DEFAULT_DYNAMIC_SHARED_BYTES

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuscalp.config import FeatureConfig, GridConfig
-from gpuscalp.feature_columns import GROUPS, Group, Output
+from gpuscalp.feature_columns import GROUPS
+from gpuscalp.feature_names import Group, Output
 from gpuscalp.features import FeatureGraph
 from gpuscalp.ops import ladder as ladder_ops
 from gpuscalp.ops.ladder_codes import Op, Stat

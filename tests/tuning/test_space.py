@@ -88,6 +88,18 @@ def test_space_that_makes_no_sense_is_refused(name, dimension, said):
         Space(TuneConfig(space={name: dimension}))
 
 
+def test_columns_that_go_together_in_no_choice_are_refused():
+    """A formula may read what another choice drops."""
+    drop = DimensionConfig(choices=((), ("price.slope.*",)))
+    read = "my.a = price.slope.8 * price.move.8"
+    with pytest.raises(ConfigError, match=r"price\.slope\.8 is not among the columns"):
+        space(features__drop=drop, features__add=DimensionConfig(choices=((), (read,))))
+    own = (("price.slope.8", read), ("price.move.16",))
+    made = space(features__drop=drop, features__add=DimensionConfig(choices=own))
+    train, _ = made.decode({"features.add": own[0], "features.drop": ("price.slope.*",)})
+    assert train.features.add == own[0]
+
+
 def test_barrier_labels_are_not_scored_by_a_return_that_nobody_gets():
     """A touch of +3 bps was booked as +3, although the strategy still held when the mid was back."""
     barrier = TrainConfig(label=LabelConfig(kind="barrier"))
