@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import xgboost
 
+from gpuscalp.device import core_count
 from gpuscalp.device_choice import processor
 from gpuscalp.forest_reader import read_booster
 from gpuscalp.ops.forest import Forest, ForestScratch, predict_margins
@@ -67,9 +69,9 @@ def train_members(
     known = np.nan_to_num((x - np.nanmean(x, axis=0)) / np.where(deviation > 0, deviation, 1))
     signal = known[:, :20] @ rng.standard_normal(20) + 2 * known[:, 20] * known[:, 21]
     signal += 3 * rng.standard_normal(len(x))
-    matrix = xgboost.QuantileDMatrix(x, np.digitize(signal, np.quantile(signal, [1 / 3, 2 / 3])), max_bin=64)
-    boosters = []
-    for seed in range(member_count):
+    label = np.digitize(signal, np.quantile(signal, [1 / 3, 2 / 3]))
+
+    def train(seed: int) -> xgboost.Booster:
         params = {
             "objective": "multi:softprob",
             "num_class": CLASS_COUNT,
@@ -83,10 +85,13 @@ def train_members(
             # More threads wait for each other at every node, which takes far longer on a busy machine.
             "nthread": 1,
         }
-        booster = xgboost.train(params, matrix, rounds)
-        boosters.append(booster)
+        # A matrix of its own: members that share nothing are trained side by side.
+        booster = xgboost.train(params, xgboost.QuantileDMatrix(x, label, max_bin=64, nthread=1), rounds)
         print(f"trained member {seed + 1} of {member_count}", file=sys.stderr)
-    return boosters
+        return booster
+
+    with ThreadPoolExecutor(min(member_count, core_count())) as pool:
+        return list(pool.map(train, range(member_count)))
 
 
 def load_members(paths: list[Path]) -> list[xgboost.Booster]:

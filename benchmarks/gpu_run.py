@@ -2,7 +2,8 @@
 
 Each is a process of its own, so that none hides what the next would have said. At the end one table says of
 each bar whether it was met; it is in the file of results too, as it stands after each process. Exit code: 0
-all bars are met, 1 one was missed or there is no GPU, 3 none was missed and one was not measured. With
+all bars are met, 1 one was missed or there is no GPU, 3 none was missed and one was not measured. Ctrl-C and
+SIGTERM end the process that runs, which may still say what it has found, and leave the file. With
 ``--parts`` some run alone, and the day's file keeps what it has of others. What follows ``--`` is for pytest.
 """
 
@@ -15,17 +16,22 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.__main__ import part_names, result_name, write
 from benchmarks.bars import PARTS, SANITIZER_CODE, Bar, bars, documents, exit_code, table
 from benchmarks.environment import ROOT, environment
+from gpuscalp.process_pool import stopped_as_interrupted
 
 TOOLS: Final = ("memcheck", "racecheck")
 _TESTS: Final = ("-m", "pytest", "-m", "gpu")
+# Who is interrupted gets so long: a round of XGBoost over 1e8 rows takes seconds, and hears nothing.
+_GRACE_S: Final = 10.0
 
 
+@stopped_as_interrupted()
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -46,13 +52,15 @@ def main() -> int:
     wanted = arguments.parts or [*PARTS, "tests", *TOOLS]
     if not arguments.parts:
         out.unlink(missing_ok=True)  # an older one of the same day would stand for what does not run
-    if measured := [name for name in wanted if name not in ("tests", *TOOLS)]:
-        options = ["--minutes", str(arguments.minutes), "--add", "--out", str(out)]
-        _run(["-m", "benchmarks", *measured, *options])
     result: dict[str, Any] = {"environment": found}
-    if out.exists():
-        result = json.loads(out.read_text(encoding="utf-8"))
-    verdict = _judge(result, out)
+    try:
+        if measured := [name for name in wanted if name not in ("tests", *TOOLS)]:
+            options = ["--minutes", str(arguments.minutes), "--add", "--out", str(out)]
+            _run(["-m", "benchmarks", *measured, *options])
+    finally:
+        if out.exists():
+            result = json.loads(out.read_text(encoding="utf-8"))
+        verdict = _judge(result, out)
     if "tests" in wanted:
         result["gpu_tests"] = {"exit_code": _run([*_TESTS, *arguments.pytest]), "commit": found["commit"]}
         verdict = _judge(result, out)
@@ -93,6 +101,12 @@ def _run(arguments: list[str], before: list[str] | None = None, limit_s: float |
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:
         return None
+    except KeyboardInterrupt:
+        # In its own session it has heard nothing. pytest, for one, tells of what has failed so far.
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(_GRACE_S)
+        raise
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # the sanitizer's program as well

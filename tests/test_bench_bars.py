@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from benchmarks import gpu_run
 from benchmarks.bars import bars, exit_code, table
 from benchmarks.parts import attempt, failures
 from gpuscalp.errors import ParityError
+from tests.waiting import until
 
 ALL_MET: dict[str, Any] = {
     "gpu": {
@@ -255,6 +258,20 @@ def test_bars_stand_in_the_file_before_the_next_process_begins(played, tmp_path,
     assert len(json.loads((tmp_path / "a-card-2026-11-26.json").read_text())["bars"]) == 17
 
 
+def test_bars_stand_in_the_file_of_benchmarks_that_were_ended(played, tmp_path, monkeypatch):
+    def ended(arguments, before=None, limit_s=None):
+        (tmp_path / "a-card-2026-11-26.json").write_text(json.dumps({"gpu": ALL_MET["gpu"]}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_run, "_run", ended)
+    with pytest.raises(KeyboardInterrupt):
+        gpu_run.main()
+    verdicts = [
+        bar["verdict"] for bar in json.loads((tmp_path / "a-card-2026-11-26.json").read_text())["bars"]
+    ]
+    assert (verdicts.count("met"), verdicts.count("not measured")) == (7, 10)
+
+
 def test_no_gpu_is_a_failure_and_nothing_is_run(played, capsys):
     ran, card = played
     card["cuda"] = {"usable": False, "error": {"what": "no NVIDIA driver"}}
@@ -280,3 +297,42 @@ def test_process_that_exceeds_its_limit_is_ended_with_all_that_it_began(tmp_path
     while stat.exists() and stat.read_text().split()[2] != "Z":
         time.sleep(0.01)
     assert gpu_run._run(["-c", "raise SystemExit(9)"]) == 9
+
+
+# What runs on the card: says that it is there, then what it has found when it is interrupted.
+RUNS = """
+import pathlib, sys, time
+at = pathlib.Path({folder!r})
+(at / "runs").touch()
+try:
+    time.sleep(1000)
+except KeyboardInterrupt:
+    (at / "found").touch()
+    {then}
+"""
+BEGUN = """
+import os, sys
+from benchmarks import gpu_run
+card = {{"usable": True, "name": "A card"}}
+gpu_run.environment = lambda: {{"cuda": card, "commit": "c", "date": "2026-11-26T00:00:00+00:00"}}
+gpu_run._TESTS = ("-c", {runs!r})
+gpu_run._GRACE_S = 0.5
+sys.argv = ["gpu_run", "--out", {folder!r}, "--parts", "tests"]
+gpu_run.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("then", ["sys.exit(2)", "time.sleep(1000)"], ids=["ends", "does not end"])
+def test_who_ends_it_ends_what_runs_on_the_card_which_may_say_what_it_has_found(tmp_path, number, then):
+    """SIGTERM, as of ``timeout``, left it on the card by itself; Ctrl-C gave it no moment."""
+    runs = RUNS.format(folder=str(tmp_path), then=then)
+    code = BEGUN.format(folder=str(tmp_path), runs=runs)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=gpu_run.ROOT, stderr=subprocess.PIPE)
+    until((tmp_path / "runs").exists, "what runs on the card")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)  # to the end of all who have its standard error
+    assert process.returncode != 0
+    assert b"KeyboardInterrupt" in said
+    assert (tmp_path / "found").exists()
+    assert len(json.loads((tmp_path / "a-card-2026-11-26.json").read_text())["bars"]) == 17

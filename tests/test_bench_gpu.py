@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -192,6 +193,23 @@ def test_forest_is_not_timed_where_a_bit_differs(monkeypatch):
         monkeypatch.setattr(gpu_forest.cuda_forest, "predict_margins", wrong)
         with pytest.raises(ParityError, match="margins"):
             gpu_forest.run(made.forest, None, sample, rows=(3,))
+
+
+def test_each_pace_waits_until_the_step_is_due_and_the_beating_one_predicts_meanwhile():
+    predicted = []
+
+    class Engine:
+        def margins(self, rows):
+            predicted.append(rows.shape)
+
+    for wait in (gpu_stream._sleep, gpu_stream._spin, gpu_stream._beat(Engine(), 7)):
+        assert not predicted
+        due_s = time.perf_counter() + 5 * gpu_stream.BEAT_S
+        wait(due_s)
+        assert time.perf_counter() >= due_s
+    # One beat is left for the step itself; a machine that stands still may miss some.
+    assert set(predicted) == {(gpu_stream.BEAT_ROWS, 7)}
+    assert len(predicted) <= 4
 
 
 def test_memory_slope_is_that_of_the_card(monkeypatch):
