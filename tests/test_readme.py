@@ -33,7 +33,8 @@ READING = [
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("bundle").mkdir()  # a model that is not there is refused with the other words
+    for model in ("bundle", "model"):  # one that is not there is refused with the other words
+        Path(model).mkdir()
     name, command, context = "gpuscalp", command_tree(), None
     words = shlex.split(line)[1:]
     while True:
