@@ -46,3 +46,12 @@ def test_help_says_what_a_value_is_and_not_its_type_in_python(cli):
     # They were a PATTERN and a FILE, as options of these names are of other commands.
     assert "--columns N" in cli("model", "compare", "--help").stdout
     assert "--instruments IDS" in cli("nautilus", "import", "--help").stdout
+
+
+def test_choice_that_there_is_not_is_refused_with_those_that_there_are(cli):
+    """It began with `Value error, 'tpu' is not one of`: the words of a library."""
+    refused = cli("device", "--device", "tpu")
+    assert refused.code == 2
+    first = refused.stderr.splitlines()[0]
+    assert "Value error" not in first
+    assert all(word in first for word in ("--device", "tpu", "auto", "cpu", "cuda"))
