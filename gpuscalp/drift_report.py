@@ -87,7 +87,7 @@ def drift(
     contract = read_contract(model)
     if contract.reference is UNSET:
         raise ModelError(
-            "the model does not say what its training rows were like", where=str(model), fix="train it again"
+            "the model has no reference of its training rows", where=str(model), fix="train it again"
         )
     with tempfile.TemporaryDirectory(prefix="gpuscalp-drift-") as folder:
         archive = _opened(source, Path(folder))

@@ -72,7 +72,7 @@ def backtest_overfitting(returns: F64, *, blocks: int = BLOCKS) -> Overfitting:
         raise DataError("the number of blocks must be even", where="blocks", value=blocks)
     if count < 2:
         raise DataError(
-            "overfitting is a matter of choice, and there is nothing to choose from",
+            "overfitting comes from choosing, and there is nothing to choose from",
             where="configurations",
             value=count,
             fix="two configurations or more",

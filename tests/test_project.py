@@ -78,15 +78,6 @@ def test_no_left_over_words_in_any_text_file():
     assert not found, "\n".join(found)
 
 
-def test_links_between_documents_lead_somewhere():
-    broken = []
-    for path in (path for path in _text_files() if path.suffix == ".md"):
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
-            if "://" not in target and not (path.parent / target).exists():
-                broken.append(f"{_name(path)}: {target}")
-    assert not broken, "\n".join(broken)
-
-
 def test_modules_stay_small():
     sizes = {_name(path): len(path.read_text().splitlines()) for path in _python_files()}
     too_long = {name: size for name, size in sizes.items() if size > LINES_MAX}

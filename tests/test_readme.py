@@ -1,4 +1,4 @@
-"""The commands of README.md: all are understood, and those that only read the demo's archive are run."""
+"""The commands of README.md and the pages are understood; those that only read the demo's archive are run."""
 
 from __future__ import annotations
 
@@ -18,30 +18,55 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = "gpuscalp-demo/archive"
 
 
-def _commands() -> list[str]:
-    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    lines = (line for block in blocks for line in block.splitlines())
+def _commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = (line for block in blocks for line in block.replace("\\\n", " ").splitlines())
     return [line.partition("  #")[0].strip() for line in lines if line.startswith("gpuscalp ")]
 
 
-COMMANDS = _commands()
+COMMANDS = _commands(ROOT / "README.md")
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 READING = [
     line for line in COMMANDS if line.startswith(("gpuscalp data ", "gpuscalp features ")) and ARCHIVE in line
 ]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("bundle").mkdir()  # a model that is not there is refused with the other words
+def _parse(line: str) -> None:
+    """Raise what the command line would say of wrong words."""
     name, command, context = "gpuscalp", command_tree(), None
     words = shlex.split(line)[1:]
     while True:
-        context = command.make_context(name, words, parent=context)  # raises what the command line would
+        context = command.make_context(name, words, parent=context)
         if not hasattr(command, "resolve_command"):
             return
         rest: list[Any] = [*context._protected_args, *context.args]
         name, command, words = command.resolve_command(context, rest)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for model in ("bundle", "model"):  # one that is not there is refused with the other words
+        Path(model).mkdir()
+    _parse(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_a_page_are_understood(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for those with a word that stands for others: [--option], a|b, SRC…."""
+    monkeypatch.chdir(tmp_path)
+    for model in ("BUNDLE", "MODEL", "DIR/bundle", "embedded/bundle"):
+        Path(model).mkdir(parents=True)
+    for line in _commands(page):
+        if not re.search(r"[\[|…]", line):
+            _parse(line)
+
+
+def test_pages_have_commands_that_can_be_parsed() -> None:
+    found = [line for page in PAGES for line in _commands(page) if not re.search(r"[\[|…]", line)]
+    assert len(found) > 50
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,9 @@ def run_backtest(
     """
     began = time.perf_counter()
     if like is not None and (band is not None or start_ns is not None or end_ns is not None):
-        raise UsageError("what a session did has one time and no band", where="like", fix="leave those out")
+        raise UsageError(
+            "a repeated session takes no range of time and no band", where="like", fix="leave those out"
+        )
     if band is not None:
         _check_band(config, model)
     archive = Archive.open(archive_path)

@@ -52,7 +52,7 @@ def run(
     """
     if rate < _LEAST_RATE * symbols:
         raise UsageError(
-            "streams that pause for seconds pass for silent",
+            "streams that pause for seconds count as silent",
             where="--rate",
             value=rate,
             fix=f"at least {_LEAST_RATE * symbols} messages a second for {symbols} symbols",

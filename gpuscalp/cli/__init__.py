@@ -203,7 +203,8 @@ def _report_foreign(error: Exception, argv: Sequence[str], as_json: bool) -> int
             {
                 "code": foreign.exit_code,
                 "kind": "UsageError",
-                "what": foreign.format_message(),
+                # Newer versions of typer pass on what pydantic calls an error of its own.
+                "what": foreign.format_message().replace(": Value error, ", ": "),
                 "where": command,
                 "value": None,
                 "fix": f"see {command} --help",

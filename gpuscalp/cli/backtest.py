@@ -95,7 +95,7 @@ def show(
     ] = 20,
     json: JsonFlag = False,
 ) -> None:
-    """Say what a finished run was made of and what came out."""
+    """Show settings and results of a finished run."""
     from gpuscalp.backtest.show import show_run, show_trade
 
     if trade is None:
@@ -117,9 +117,9 @@ def compare(
     ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Hold finished runs against the first of them.
+    """Compare finished runs with the first of them.
 
-    What was set differently, what came out differently and how surely, and which trades they share.
+    Shows which settings and results differ, how sure that is, and which trades they share.
     """
     from gpuscalp.backtest.compare import compare_runs
 

@@ -18,7 +18,7 @@ def backup(
         list[Path],
         typer.Argument(
             metavar="SOURCE… OUT",
-            help="Sessions, running or not, registries, bundles, configurations; a new file.",
+            help="Sessions (running or not), registries, bundles, configurations; last, the new file.",
         ),
     ],
     json: JsonFlag = False,
@@ -41,13 +41,15 @@ def backup(
 @app.command("restore")
 def restore(
     file: Annotated[Path, typer.Argument(help="File made by `gpuscalp backup`.")],
-    folder: Annotated[Path | None, typer.Argument(help="Where to; nothing there is replaced.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder to restore into; nothing in it is replaced.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check every byte and restore nothing.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Check a backup and lay out what it holds.
 
-    Whole or not at all, and over nothing that is there.
+    All or nothing, and never over a file that is there.
     """
     from gpuscalp.live.restore import restore as lay_out
 

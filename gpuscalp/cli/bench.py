@@ -18,7 +18,7 @@ def batch(
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")] = 3,
     json: JsonFlag = False,
 ) -> None:
-    """Compare batch features with Polars, pandas and a strided Fourier transform."""
+    """Compare batch features with Polars, pandas and NumPy."""
     from gpuscalp.bench import batch as bench
 
     with progress("Measuring", timed=True) as told:
@@ -35,7 +35,10 @@ def stream(
     steps: Annotated[int, typer.Option(min=100, help="Frames that are timed.")] = 3_000,
     json: JsonFlag = False,
 ) -> None:
-    """Time one step of the stream: the ticks of a frame to all features of all symbols, on one core."""
+    """Time one step of the stream, on one core.
+
+    From the ticks of a frame to all features of all symbols.
+    """
     from gpuscalp.bench import stream as bench
 
     with progress("Measuring", timed=True) as told:
@@ -53,10 +56,13 @@ def ingest(
     connections: Annotated[
         int, typer.Option(min=1, max=8, help="Redundant connections that each bring all messages.")
     ] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, of which the median is told.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is reported.")] = 3,
     json: JsonFlag = False,
 ) -> None:
-    """Time the way from a socket on loopback to closed frames, journal included, on one core."""
+    """Time messages from a socket to closed frames, on one core.
+
+    The socket is on loopback, and the journal is included.
+    """
     from gpuscalp.bench import ingest as bench
 
     with progress("Measuring", timed=True) as told:
@@ -95,7 +101,10 @@ def watched(
     rounds: Annotated[int, typer.Option(min=1, help="Of four slices, two of each kind.")] = 5,
     json: JsonFlag = False,
 ) -> None:
-    """Time the frames of a live session with the dashboard open and metrics scraped, and without."""
+    """Time a live session with and without being watched.
+
+    Watched: the dashboard is open, metrics are scraped, everything is logged.
+    """
     import tempfile
 
     from gpuscalp.bench import watched as bench
@@ -116,11 +125,13 @@ def retraining(
     ] = 40.0,
     rounds: Annotated[int, typer.Option(min=1, help="Of four slices, two of each kind.")] = 3,
     before: Annotated[float, typer.Option(min=5, help="Seconds of market before, to train on.")] = 180.0,
-    cores: Annotated[int, typer.Option(min=1, help="That the retraining may use.")] = 1,
-    memory_mb: Annotated[int, typer.Option("--memory-mb", min=256, help="That it may use, MiB.")] = 4_096,
+    cores: Annotated[int, typer.Option(min=1, help="Cores that the retraining may use.")] = 1,
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", min=256, help="Memory that it may use, MiB.")
+    ] = 4_096,
     json: JsonFlag = False,
 ) -> None:
-    """Time the frames of a live session while `gpuscalp retrain` works on its journal, and without."""
+    """Time a live session with and without retraining beside it."""
     import tempfile
 
     from gpuscalp.bench import retraining as bench
@@ -152,7 +163,10 @@ def crossover(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Time a step on the CPU and on the GPU, and write the profile by which --device auto chooses."""
+    """Time a step on CPU and GPU: the profile of --device auto.
+
+    Writes the profile by which --device auto chooses.
+    """
     from gpuscalp.bench import crossover as bench
 
     with progress("Measuring", timed=True) as told:

@@ -22,7 +22,10 @@ def init(
     out: Annotated[Path | None, typer.Option("--out", help="New file; default: print it.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Write a commented configuration to begin with; its values are the defaults, but for what it says."""
+    """Write a commented configuration to begin with.
+
+    Its values are the defaults, except where its comments say otherwise.
+    """
     from gpuscalp.config.examples import example_text
 
     text = example_text(name)
@@ -42,7 +45,7 @@ def show(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file to check and show.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Show every value as a command would take it, and where it comes from.
+    """Show every value of a configuration, and its source.
 
     Exit code 4 where the file or the environment has a key that is not known, or a value out of range; and
     for a session's, where the environment has values and no file is named, as `live` refuses them. What

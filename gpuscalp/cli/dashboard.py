@@ -20,8 +20,10 @@ _NICE: Final = 10
 @app.command("dashboard")
 def dashboard(
     session: Annotated[Path, typer.Argument(help="Directory of the session.")] = Path("gpuscalp-session"),
-    address: Annotated[str, typer.Option("--address", help="To listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 picks one.")] = 8722,
+    address: Annotated[str, typer.Option("--address", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="Port to listen on; 0 picks one.")
+    ] = 8722,
     reachable_as: Annotated[
         list[str] | None,
         typer.Option(

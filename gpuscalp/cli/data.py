@@ -54,7 +54,9 @@ def import_(
     sources: Annotated[list[Path], typer.Argument(help="Files to import, or folders that hold them.")],
     out: Annotated[Path, typer.Option("--out", help="Directory of the archive, new or existing.")],
     venue: Annotated[Venue | None, typer.Option("--venue", help="Where the sources were recorded.")] = None,
-    symbol: Annotated[str | None, typer.Option("--symbol", help="For CSV files that do not tell it.")] = None,
+    symbol: Annotated[
+        str | None, typer.Option("--symbol", help="Symbol of CSV files that do not name it.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail at the first bad line.")] = False,
     instruments: Annotated[
         Path | None,
@@ -70,7 +72,7 @@ def import_(
         typer.Option(
             "--trade-delay-ms",
             min=0,
-            help="Date trades so long after they were made, where a CSV tells no more; default: the venue's.",
+            help="Delay added to the times of trades in a CSV that has no others; default: the venue's.",
         ),
     ] = None,
     json: JsonFlag = False,

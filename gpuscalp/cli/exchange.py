@@ -21,18 +21,22 @@ if TYPE_CHECKING:
 def exchange(
     archive: Annotated[Path | None, typer.Option("--archive", help="Replay this archive.")] = None,
     venue: Annotated[str | None, typer.Option("--venue", help="Venue of the archive.")] = None,
-    symbols: Annotated[str, typer.Option("--symbols", help="Of the archive; comma-separated.")] = "",
+    symbols: Annotated[str, typer.Option("--symbols", help="Symbols of the archive, comma-separated.")] = "",
     recording: Annotated[
         list[Path] | None, typer.Option("--recording", help="Replay this raw recording; repeatable.")
     ] = None,
     instruments: Annotated[
         Path | None, typer.Option("--instruments", help="exchangeInfo JSON for recordings.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the synthetic market and of chances.")] = 7,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the synthetic market and of random faults.")
+    ] = 7,
     speed: Annotated[
         str, typer.Option("--speed", help="1, another factor, or max: as fast as clients read.")
     ] = "1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Of 127.0.0.1; 0 picks one.")] = 0,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65_535, help="Port on 127.0.0.1; 0 picks one.")
+    ] = 0,
     recorded_time: Annotated[
         bool,
         typer.Option("--recorded-time", help="Keep the recording's times instead of moving them to now."),

@@ -43,13 +43,14 @@ def live(
     ] = None,
     device: DeviceOption = "auto",
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="Against an exchange in this process: needs nothing else.")
+        bool,
+        typer.Option("--embedded", help="Trade against an exchange in this process; needs nothing else."),
     ] = False,
     archive: Annotated[
         Path | None, typer.Option("--archive", help="Market of the embedded exchange; default: synthetic.")
     ] = None,
     recording: Annotated[
-        list[Path] | None, typer.Option("--recording", help="The same from raw recordings; repeatable.")
+        list[Path] | None, typer.Option("--recording", help="Raw recording as that market; repeatable.")
     ] = None,
     fault: Annotated[
         list[str] | None,
@@ -59,7 +60,9 @@ def live(
         list[str] | None,
         typer.Option("--worker-fault", help="A failure of the predicting process to rehearse (docs/gpu.md)."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the synthetic market and its model.")] = 7,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the synthetic market and its model.")
+    ] = 7,
     duration: Annotated[
         float | None, typer.Option("--duration", min=0.0, help="Seconds to run; default: until stopped.")
     ] = None,
@@ -201,7 +204,7 @@ def halt(
     ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Open nothing any more; positions run to their exit.
+    """Open no positions any more; open ones run to their exit.
 
     Survives restarts; only `resume` ends it.
     """
@@ -237,22 +240,26 @@ def stop(
 def use(
     session: SessionArgument,
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = None,
-    shadow: Annotated[bool, typer.Option("--shadow", help="It is asked too, and decides nothing.")] = False,
-    no_shadow: Annotated[bool, typer.Option("--no-shadow", help="No shadow any more.")] = False,
-    back: Annotated[bool, typer.Option("--back", help="The model that led before leads again.")] = False,
-    why: Annotated[str, typer.Option("--why", help="Stands in the journal beside it.")] = "",
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Let the model predict beside the lead, and decide nothing.")
+    ] = False,
+    no_shadow: Annotated[bool, typer.Option("--no-shadow", help="End the shadow.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the model that led before.")] = False,
+    why: Annotated[str, typer.Option("--why", help="Reason, kept in the journal.")] = "",
     json: JsonFlag = False,
 ) -> None:
     """Change the model of a session that runs, between two frames.
 
-    It has to be of the session's market, symbols, columns, frames and label (exit code 8). Prints the last
-    frame that the model before has decided.
+    The model must have the session's market, symbols, columns, frames and label (exit code 8). Prints the
+    last frame that the old model decided.
     """
     from gpuscalp.live.control import Request, ask
     from gpuscalp.user import user_name
 
     if sum((model is not None, no_shadow, back)) != 1 or (shadow and model is None):
-        raise UsageError("one model, --no-shadow or --back; --shadow goes with a model", where="gpuscalp use")
+        raise UsageError(
+            "give one of a model, --no-shadow and --back; --shadow goes with a model", where="gpuscalp use"
+        )
     request = Request(
         "use",
         by=user_name(),
@@ -287,7 +294,7 @@ def replay(
 ) -> None:
     """Run recorded messages through the whole live path.
 
-    They make a session of its own. One that was killed goes on where its journal ends.
+    They make a new session. One that was killed goes on where its journal ends.
     """
     import os
 
@@ -356,6 +363,6 @@ def _command(session: Path, command: str, json: bool, *, flatten: bool = False) 
             "the exchange still has what this session does not know",
             where=str(session),
             value=answer["left"],
-            fix=f"gpuscalp {'adopt --close' if command == 'close' else command}, then once more",
+            fix=f"gpuscalp {'adopt --close' if command == 'close' else command}, then try again",
         )
     emit(answer, json=json, text=lambda: f"{command}: the gate is {answer['state']}.")

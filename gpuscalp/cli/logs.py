@@ -21,9 +21,9 @@ Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 @app.command("logs")
 def logs(
     session: Annotated[Path, typer.Argument(help="Directory of the session.")] = Path("gpuscalp-session"),
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="The newest so many; 0 = all.")] = 0,
-    level: Annotated[Level | None, typer.Option("--level", help="From this level on.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new entries.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Only the newest N; 0 = all.")] = 0,
+    level: Annotated[Level | None, typer.Option("--level", help="This level and above.")] = None,
     logger: Annotated[
         str, typer.Option("--logger", help="Part of the program, such as gpuscalp.orders.")
     ] = "",
@@ -50,7 +50,7 @@ def logs(
     from gpuscalp.logs import follow as followed
 
     if sum((bool(order), set_level is not None, follow)) > 1:
-        raise UsageError("one at a time", where="--order, --set-level, --follow")
+        raise UsageError("only one of these can be given", where="--order, --set-level, --follow")
     if order:
         from gpuscalp.live.chain import chain
 

@@ -28,7 +28,7 @@ _DAY_S: Final = 86_400
 def list_(
     registry: RegistryOption = None,
     history: Annotated[
-        int, typer.Option("--history", min=0, help="Also the last so many acts: who, when, what, why.")
+        int, typer.Option("--history", min=0, help="Also show the last N acts: who, when, what, why.")
     ] = 0,
     json: JsonFlag = False,
 ) -> None:
@@ -106,7 +106,7 @@ def compare(
     b: ModelArgument,
     registry: RegistryOption = None,
     columns: Annotated[
-        int, typer.Option("--columns", min=0, help="How many columns of the importance.")
+        int, typer.Option("--columns", metavar="N", min=0, help="How many columns of the importance to show.")
     ] = 20,
     json: JsonFlag = False,
 ) -> None:

@@ -36,7 +36,7 @@ def backtest(
     end_ns: ToOption = None,
     catalog: Annotated[
         Path | None,
-        typer.Option("--catalog", help="Read the market from this catalog of the archive, not from it."),
+        typer.Option("--catalog", help="Read the market from this catalog instead of the archive."),
     ] = None,
     book: Annotated[
         Literal["books", "quotes"],
@@ -45,7 +45,7 @@ def backtest(
     trials: TrialsOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Trade an archive with a bundle in NautilusTrader's BacktestEngine.
+    """Trade an archive with a bundle in NautilusTrader.
 
     The run directory is read by `gpuscalp backtest show` and `compare`, and by `gpuscalp nautilus compare`.
     """
@@ -78,7 +78,7 @@ def compare(
     archive: Annotated[Path, typer.Option("--archive", help="The archive that both ran on.")],
     json: JsonFlag = False,
 ) -> None:
-    """Explain the difference of two results by the fills of every order."""
+    """Explain, order by order, why two results differ."""
     from gpuscalp.nautilus.compare import compare_fills
 
     answer = compare_fills(ours, theirs, archive)
@@ -123,7 +123,11 @@ def import_(
     archive: Annotated[Path, typer.Argument(help="New directory for the archive.")],
     instruments: Annotated[
         str,
-        typer.Option("--instruments", help="Such as BTCUSDT-PERP.BINANCE; default: all linear perpetuals."),
+        typer.Option(
+            "--instruments",
+            metavar="IDS",
+            help="Comma-separated, such as BTCUSDT-PERP.BINANCE; default: all linear perpetuals.",
+        ),
     ] = "",
     json: JsonFlag = False,
 ) -> None:

@@ -20,14 +20,20 @@ def retrain(
         "gpuscalp-session"
     ),
     train_hours: Annotated[
-        float, typer.Option("--train-hours", min=0.01, help="Of the market, up to now.")
+        float, typer.Option("--train-hours", min=0.01, help="Hours of the market to train on, up to now.")
     ] = 24.0,
-    cores: Annotated[int, typer.Option("--cores", min=1, help="At most so many, and only idle ones.")] = 1,
-    memory_mb: Annotated[int, typer.Option("--memory-mb", min=256, help="At most so much, MiB.")] = 4_096,
+    cores: Annotated[
+        int, typer.Option("--cores", min=1, help="Cores to use at most, and only idle ones.")
+    ] = 1,
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", min=256, help="Memory to use at most, MiB.")
+    ] = 4_096,
     like: Annotated[
         str | None,
         typer.Option(
-            "--like", metavar="MODEL", help=f"Whose configuration. {MODEL_HELP} Default: the session's lead."
+            "--like",
+            metavar="MODEL",
+            help=f"Model whose configuration is taken. {MODEL_HELP} Default: the session's lead.",
         ),
     ] = None,
     registry: Annotated[
@@ -37,7 +43,9 @@ def retrain(
     device: DeviceOption = "cpu",
     gpu_memory_mb: Annotated[
         int,
-        typer.Option("--gpu-memory-mb", min=1_024, help="That training on a GPU is made to fit into, MiB."),
+        typer.Option(
+            "--gpu-memory-mb", min=1_024, help="Memory of a GPU that the training is made to fit into, MiB."
+        ),
     ] = 4_096,
     attended: Annotated[
         bool, typer.Option("--attended", hidden=True, help="End when standard input closes.")

@@ -29,7 +29,7 @@ REPORTED_PACKAGES = (
 
 @app.command("version")
 def version(json: JsonFlag = False) -> None:
-    """Print the versions that matter to a number."""
+    """Print the versions of what can change a number."""
     import platform
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as version_of

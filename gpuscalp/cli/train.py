@@ -75,7 +75,7 @@ def train(
 ) -> None:
     """Train an ensemble on an archive.
 
-    Written are a bundle and in it report.html with the figures on held-out rows.
+    Writes a bundle; its report.html has the figures on held-out rows.
     """
     from gpuscalp.registry import Registry, model_path, registry_path
     from gpuscalp.tracking import target_of, track_training

@@ -59,7 +59,7 @@ def tune(
 ) -> None:
     """Search for a configuration on Ray; train the best one.
 
-    Written are the trials as they end, a report, the bundle, and files for the --config of `train` and
+    Writes the trials as they end, a report, the bundle, and files for the --config of `train` and
     `backtest`.
     """
     import os

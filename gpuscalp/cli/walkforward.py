@@ -23,13 +23,14 @@ def run(
     ] = False,
     device: DeviceOption = "auto",
     processes: Annotated[
-        int | None, typer.Option("--processes", min=1, help="Work at the same time; default: one per core.")
+        int | None,
+        typer.Option("--processes", min=1, help="Models or runs at the same time; default: one per core."),
     ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Train on the past and trade what follows, step by step.
 
-    Written are the models, one run directory per configuration, result.json and report.html.
+    Writes the models, one run directory per configuration, result.json and report.html.
     """
     import os
 
@@ -52,10 +53,12 @@ def run(
 @walkforward_app.command("pbo")
 def pbo(
     runs: Annotated[list[Path], typer.Argument(help="Run directories over the same data.")],
-    blocks: Annotated[int, typer.Option("--blocks", min=2, max=20, help="Of time; even.")] = 16,
+    blocks: Annotated[
+        int, typer.Option("--blocks", min=2, max=20, help="Blocks of time; an even number.")
+    ] = 16,
     json: JsonFlag = False,
 ) -> None:
-    """Say how much of the best of some runs is choice.
+    """Estimate how likely the best of some runs is overfitted.
 
     The probability of backtest overfitting, by combinatorially symmetric cross-validation.
     """

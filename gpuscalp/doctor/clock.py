@@ -60,7 +60,7 @@ def check_sync(clock: KernelClock | None, feed: FeedConfig) -> Check:
         return skip("clock_sync", "the kernel does not tell, as in many containers")
     value = {"synchronised": clock.synchronised, "max_error_us": clock.max_error_us}
     if not clock.synchronised:
-        return warn("clock_sync", "nobody keeps this clock, as far as the kernel knows", _FIX, value)
+        return warn("clock_sync", "the kernel knows of no time service that keeps this clock", _FIX, value)
     error_ms = clock.max_error_us / 1e3
     if error_ms > feed.clock_limit_ms:
         what = f"the clock is kept, but may be {error_ms:.0f} ms off"

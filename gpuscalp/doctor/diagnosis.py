@@ -186,7 +186,7 @@ async def _network(
     offline: bool,
 ) -> list[Check]:
     if offline:
-        return [skip(name, "offline was asked for") for name in network.NAMES]
+        return [skip(name, "not asked: --offline") for name in network.NAMES]
     if feed is None:
         return [skip(name, "the configuration cannot be read") for name in network.NAMES]
     return await network.check_network(feed, symbols, instruments=instruments, patience=patience)

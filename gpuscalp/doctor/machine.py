@@ -20,7 +20,7 @@ from gpuscalp.monitoring.resources import read_memory, words_in
 # One core for the sockets, the journal and the frames, one for everything else on the machine.
 CORES_MIN: Final = 2
 LOAD_MAX: Final = 0.8  # of the cores: above it batches wait for a core
-# The imports of a session alone take 100 MiB (docs/doctor.md); rings, model and buffers come on top.
+# The imports of a session alone take 100 MiB; rings, model and buffers come on top.
 MEMORY_FAIL_BYTES: Final = 256 << 20
 MEMORY_WARN_BYTES: Final = 1 << 30
 # Interpreter, libraries, journal, event loop, database, with room.

@@ -65,7 +65,7 @@ def check_notify(env: Mapping[str, str] = os.environ) -> Check:
         return failed_by("notify", error, fix="docs/alerts.md says what can be named, and where")
     if not services:
         return skip(
-            "notify", f"nobody is to be told of alerts: {URLS_VARIABLE} and {FILE_VARIABLE} are not set"
+            "notify", f"nobody is notified of alerts: {URLS_VARIABLE} and {FILE_VARIABLE} are not set"
         )
     return ok("notify", f"alerts go to {', '.join(services)}", {"services": services})
 

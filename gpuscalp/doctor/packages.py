@@ -87,7 +87,7 @@ def check_packages(requirements: Iterable[str] | None, installed: Mapping[str, s
         return fail("packages", told, _SETUP, value)
     if wrong_extra:
         return warn("packages", f"of optional parts: {'; '.join(wrong_extra)}", _SETUP, value)
-    return ok("packages", f"{count} packages have the versions that are asked for", value)
+    return ok("packages", f"{count} packages have the versions that gpuscalp requires", value)
 
 
 def check_xgboost(installed: Mapping[str, str], *, has_driver: bool) -> Check:

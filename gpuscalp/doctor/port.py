@@ -42,7 +42,7 @@ def check_port(port: int | None, *, host: str = "127.0.0.1", running: bool = Fal
 
 
 def _answers(host: str, port: int) -> bool:
-    """Whether a session of ours answers there (docs/live.md#health)."""
+    """Whether a session of ours answers there (docs/operations.md#health)."""
     connection = http.client.HTTPConnection(_ANYWHERE.get(host, host), port, timeout=_PATIENCE_S)
     try:
         connection.request("GET", "/healthz")

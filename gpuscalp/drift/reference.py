@@ -72,7 +72,7 @@ class Reference:
         ):
             if found.dtype != dtype or found.shape != shape:
                 raise ModelError(
-                    "what the training rows were like is not of these columns",
+                    "the bundle's reference of training rows is of other columns",
                     where=f"reference.{name}",
                     value=f"{found.dtype}{list(found.shape)}",
                     fix="train the model again",

@@ -257,7 +257,7 @@ def _registry(path: Path, name: str, scratch: Path) -> Iterator[_Piece]:
             "a model that the history needs is not there: it was removed meanwhile, or is lost",
             where=str(path),
             value=", ".join(sorted(digest[:SHORT] for digest in lost)),
-            fix="once more; gpuscalp model verify --registry says whether it is lost",
+            fix="try again; gpuscalp model verify --registry says whether it is lost",
         )
 
 

@@ -218,7 +218,7 @@ class Commands:
         if self._driver.stopping:
             raise self._gone()
         if objection := self._source.objection(command):
-            raise UsageError(objection, where=f"gpuscalp {command}", fix="gpuscalp adopt, then once more")
+            raise UsageError(objection, where=f"gpuscalp {command}", fix="gpuscalp adopt, then try again")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str] = loop.create_future()
         self._session.on_command(command, by, time.time_ns())

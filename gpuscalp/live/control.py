@@ -220,7 +220,7 @@ def _connect(client: socket.socket, path: Path, timeout_s: float) -> None:
                 "a process holds the session and takes no commands yet",
                 where=str(path),
                 value=f"{timeout_s:g} s",
-                fix="the same command again in a while: a start repeats its journal, and a replay takes none",
+                fix="try again in a while: a start repeats its journal, and a replay takes none",
             )
         time.sleep(_LOOK_S)
 

@@ -118,7 +118,7 @@ def _running(config: LiveConfig, way: Way) -> LiveConfig:
 def _check_rehearsal(start: Start, config: LiveConfig, device: str) -> None:
     if start.worker_faults and device == "cpu" and config.engine.workers != "cpu":
         raise UsageError(
-            "no worker predicts that could fail",
+            "there is no worker that could fail: the CPU predicts in the session's process",
             where="--worker-fault",
             fix="rehearse it by --embedded --device cpu, or set engine.workers to cpu",
         )

@@ -64,7 +64,7 @@ def check_reached(config: LiveConfig) -> None:
     host = urlsplit(config.feed.rest_url).hostname or ""
     if config.venue == SYNTHETIC_MARKET and (host == _BINANCE or host.endswith(f".{_BINANCE}")):
         raise ConfigError(
-            "the synthetic market is not to be had there",
+            "this address does not serve the synthetic market",
             where="feed.rest_url",
             value=f"{config.feed.rest_url}, the venue is {config.venue}",
             fix="--embedded brings it, or name the URLs of `gpuscalp exchange`",

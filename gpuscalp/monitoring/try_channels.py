@@ -29,7 +29,7 @@ def try_channels(environment: Mapping[str, str]) -> dict[str, Any]:
     channels = open_channels(read_urls(environment))
     if not channels:
         raise ConfigError(
-            "nobody is to be told anything",
+            "there is nobody to notify",
             where=f"{URLS_VARIABLE}, {FILE_VARIABLE}",
             fix="set one of them (docs/alerts.md)",
         )

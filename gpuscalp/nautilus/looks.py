@@ -250,7 +250,7 @@ class Looks:
                 "the account cannot be looked at, and nothing was done",
                 where="gpuscalp adopt",
                 value=self.error,
-                fix="once more when the exchange can be reached; gpuscalp status shows failed looks",
+                fix="try again when the exchange can be reached; gpuscalp status shows failed looks",
             )
         assert self.difference is not None
         return self.difference

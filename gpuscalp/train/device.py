@@ -200,7 +200,7 @@ class _Gpu:
         free_bytes = self._free_bytes(self._pool.free_bytes())
         if free_bytes < MEMORY_MIN_MB << 20:
             raise DeviceError(
-                "training needs more of the GPU's memory",
+                "too little of the GPU's memory is free for a training",
                 where="free, or given by --gpu-memory-mb",
                 value=f"{free_bytes >> 20} MiB",
                 fix=f"at least {MEMORY_MIN_MB} MiB: free the GPU, or use --device cpu",
@@ -239,7 +239,7 @@ class _Gpu:
             if "cudaErrorMemoryAllocation" not in str(error):
                 raise
             raise DeviceError(
-                "XGBoost does not get the memory that it needs of the GPU",
+                "the GPU has too little free memory for XGBoost",
                 where="xgboost",
                 value=str(error).splitlines()[0],
                 fix="a smaller booster.max_bin or max_depth, free the GPU, or --device cpu",

@@ -248,7 +248,7 @@ def _check_count(log: TrialLog, trials: int, generation: int) -> None:
     wanted = [min(generation, trials - generation * number) for number in range(len(sizes))]
     if sizes != wanted:
         raise UsageError(
-            "the trials that were made are no beginning of so many",
+            "a search for so many trials would not begin with the trials that were made",
             where="--trials",
             value=trials,
             fix=f"{sum(sizes)} were made in generations of {generation}: ask for as many, or, where that is "

@@ -64,7 +64,11 @@ def parse_fault(text: str) -> WorkerFault:
             "no such fault of a worker", where=text, value=str(error), fix=f"kinds: {', '.join(can)}"
         ) from None
     if fault.kind not in can:
-        raise UsageError("a worker is behind only by being slow", where=text, fix=f"kinds: {', '.join(can)}")
+        raise UsageError(
+            "this fault cannot be injected: a worker is only behind when it is slow",
+            where=text,
+            fix=f"kinds: {', '.join(can)}",
+        )
     return fault
 
 

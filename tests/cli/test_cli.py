@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -283,44 +282,6 @@ def test_progress_is_silent_without_a_terminal(capsys):
         advance(1, 2, "note")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
-
-
-def test_every_command_has_a_json_flag_and_a_help_text():
-    def walk(group, path):
-        for sub in group.registered_groups:
-            walk(sub.typer_instance, [*path, sub.name])
-        for command in group.registered_commands:
-            name = " ".join([*path, command.name])
-            assert "json" in command.callback.__annotations__, f"{name} has no --json"
-            assert (command.callback.__doc__ or "").strip(), f"{name} has no help text"
-
-    walk(app, [])
-
-
-def test_every_command_tells_what_it_is_in_one_line_of_the_list(cli):
-    for words in ([], ["data"], ["features"], ["model"], ["backtest"], ["walkforward"]):
-        listing = cli(*words, "--help").stdout
-        assert "..." not in listing.split("Commands:")[1], f"{words}: a first sentence is cut off"
-
-
-def test_help_says_what_a_value_is_and_not_its_type_in_python(cli):
-    """It showed `--recording <list[Path]>`, `--fault <list[str]>`, `--seed <int range>`."""
-
-    def walk(group, path):
-        for sub in group.registered_groups:
-            yield from walk(sub.typer_instance, [*path, sub.name])
-        for command in group.registered_commands:
-            yield [*path, command.name]
-
-    for words in walk(app, []):
-        text = cli(*words, "--help").stdout
-        found = re.findall(r"<(?:list|str|path|int|float|text)\b.*|%Y.*|\{[a-z_]+\}", text)
-        assert not found, f"{words}: {found}"
-    text = cli("live", "--help").stdout
-    for shown in ("--recording FILE", "--fault KIND:...", "--seed N", "--session SESSION"):
-        assert shown in text
-    assert "--device <auto|cpu|cuda>" in text or "--device [auto|cpu|cuda]" in text
-    assert "ARCHIVE" in cli("train", "--help").stdout
 
 
 def test_every_command_file_is_registered():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -192,6 +193,14 @@ def test_what_is_served_is_what_the_status_says(traded):
     assert series(second, "gpuscalp_risk_cause", "cause") == {"flatten": 1.0, "halt_entries": 1.0}
     info = series(second, "gpuscalp_session_info", "session", "broker", "venue")
     assert list(info) == [(ended.status["session_id"], "paper", "binance_usdm")]
+
+
+def test_page_of_live_sessions_has_every_key_of_the_status(traded):
+    """It left out the name and the id of the session, and its device."""
+    page = (ROOT / "docs" / "live.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \|", page.partition("\n## Looking at it")[2], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert set(traded[2].status) - named == set()
 
 
 def test_durations_and_batches_count_frames_and_ticks(traded):
