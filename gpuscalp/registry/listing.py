@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.device import RequestedDevice, resolve
-from gpuscalp.errors import ModelError, UsageError
+from gpuscalp.errors import ModelError
 from gpuscalp.registry.history import ALIASES, State
 from gpuscalp.registry.names import SHORT
 from gpuscalp.registry.promotion import check_fit
