@@ -236,8 +236,8 @@ def lead_of(path: Path) -> Path:
     """
     about = read_about(path)
     try:
-        digest = read_status(path)["model"]["bundle"]
-    except (UsageError, NotRunningError, KeyError):
+        digest = str(read_status(path)["model"]["bundle"])
+    except (UsageError, NotRunningError, LookupError, TypeError):
         digest = about.bundle
     return path / "bundle" if digest == about.bundle else path / FOLDER / digest
 
