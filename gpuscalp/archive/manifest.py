@@ -181,7 +181,9 @@ def load(archive: Path) -> Manifest:
             fix="make one with `gpuscalp data import SRC --out ARCHIVE`",
         ) from None
     except OSError as error:
-        raise ArchiveError(f"the manifest cannot be read: {error.strerror}", where=str(path)) from None
+        raise ArchiveError(
+            f"the manifest cannot be read: {error.strerror}", where=str(path), fix="name a readable archive"
+        ) from None
     try:
         head = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         found = msgspec.json.decode(head.get("format", msgspec.Raw(b"null")))
