@@ -33,7 +33,7 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     symbol: str
     day: str
     table: Annotated[str, Meta(pattern="^(trades|quotes|books|marks)$")]
-    path: Annotated[str, Meta(pattern=r"^(?!/|(.*/)?\.\.(/|$))")]  # within the archive
+    path: Annotated[str, Meta(pattern=r"^(?!/|(.*/)?\.\.(/|$))[^\0]*$")]  # within the archive
     rows: int
     first_recv_ns: int
     last_recv_ns: int
