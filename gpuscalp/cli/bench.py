@@ -14,7 +14,7 @@ from gpuscalp.cli.words import counts
 
 @bench_app.command("batch")
 def batch(
-    frames: Annotated[int, typer.Option(min=30_000, help="Frames of one symbol.")] = 1_000_000,
+    frames: Annotated[int, typer.Option(min=30_000, max=100_000_000, help="Frames.")] = 1_000_000,
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")] = 3,
     json: JsonFlag = False,
 ) -> None:
