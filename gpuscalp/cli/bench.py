@@ -117,7 +117,9 @@ def retraining(
     rounds: Annotated[int, typer.Option(min=1, help="Of four slices, two of each kind.")] = 3,
     before: Annotated[float, typer.Option(min=5, help="Seconds of market before, to train on.")] = 180.0,
     cores: Annotated[int, typer.Option(min=1, help="That the retraining may use.")] = 1,
-    memory_mb: Annotated[int, typer.Option("--memory-mb", min=256, help="That it may use, MiB.")] = 4_096,
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", min=256, max=1 << 30, help="That it may use, MiB.")
+    ] = 4_096,
     json: JsonFlag = False,
 ) -> None:
     """Time the frames of a live session while `gpuscalp retrain` works on its journal, and without."""

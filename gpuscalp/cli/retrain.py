@@ -23,7 +23,9 @@ def retrain(
         float, typer.Option("--train-hours", min=0.01, help="Of the market, up to now.")
     ] = 24.0,
     cores: Annotated[int, typer.Option("--cores", min=1, help="At most so many, and only idle ones.")] = 1,
-    memory_mb: Annotated[int, typer.Option("--memory-mb", min=256, help="At most so much, MiB.")] = 4_096,
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", min=256, max=1 << 30, help="At most so much, MiB.")
+    ] = 4_096,
     like: Annotated[
         str | None,
         typer.Option(
@@ -37,7 +39,9 @@ def retrain(
     device: DeviceOption = "cpu",
     gpu_memory_mb: Annotated[
         int,
-        typer.Option("--gpu-memory-mb", min=1_024, help="That training on a GPU is made to fit into, MiB."),
+        typer.Option(
+            "--gpu-memory-mb", min=1_024, max=1 << 30, help="That training on a GPU is made to fit into, MiB."
+        ),
     ] = 4_096,
     attended: Annotated[
         bool, typer.Option("--attended", hidden=True, help="End when standard input closes.")

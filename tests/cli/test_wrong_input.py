@@ -1,4 +1,4 @@
-"""A file that is not what its option asks for: what is said of it names what to do."""
+"""Files and numbers that are not what is asked for: what is said of them names what to do."""
 
 from __future__ import annotations
 
@@ -43,4 +43,16 @@ def test_what_is_said_of_a_wrong_file_names_what_to_do(
     error = json.loads(answer.stdout)["error"]
     assert (answer.code, answer.stderr) == (code, "")
     assert str(tmp_path) in error["where"]
+    assert error["fix"]
+
+
+@pytest.mark.parametrize(
+    "words", [("logs", "--lines"), ("retrain", "--memory-mb"), ("bench", "batch", "--frames")]
+)
+def test_number_that_no_machine_has_is_wrong_usage(cli: Any, words: tuple[str, ...]) -> None:
+    """It was an OverflowError, with a traceback."""
+    answer = cli(*words, 10**24, "--json")
+    error = json.loads(answer.stdout)["error"]
+    assert (answer.code, answer.stderr) == (2, "")
+    assert words[-1] in error["what"]
     assert error["fix"]
