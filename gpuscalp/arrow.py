@@ -21,15 +21,53 @@ import pyarrow as pa
 import pyarrow.pandas_compat  # the little that pyarrow would import after pandas
 import pyarrow.parquet as pq
 
-__all__ = ["pa", "pq", "table_of", "timed"]
+from gpuscalp.errors import UsageError, is_out_of_memory
+
+__all__ = ["numbers_of", "pa", "pq", "table_of", "timed"]
 
 
 def table_of(rows: Any) -> pa.Table:
-    """Return as an Arrow table what can be made one: a data frame of any library, or a dict of arrays."""
+    """Return as an Arrow table what can be made one: a data frame of any library, or a dict of arrays.
+
+    Raises
+    ------
+    UsageError    it cannot, or two columns have the same name
+    """
     with warnings.catch_warnings():
         # Of times pyarrow 25 asks pandas 3.1 in a way that pandas 4 will answer otherwise.
         warnings.filterwarnings("ignore", "Series.values returning", DeprecationWarning)
-        return pa.table(rows)
+        try:
+            table = pa.table(rows)
+        except (pa.ArrowException, AttributeError, LookupError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise UsageError(
+                "no table can be made of the rows",
+                value=f"{type(rows).__name__}: {' '.join(str(error).split())[:200]}",
+                fix="an Arrow table, a data frame or a dict of arrays of one length, each of one type",
+            ) from None
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise UsageError("two columns have the same name", value=max(names, key=names.count))
+    return table
+
+
+def numbers_of(table: pa.Table, name: str) -> Any:
+    """Return a column of numbers as an array; a missing value is NaN.
+
+    Raises
+    ------
+    UsageError    there is no such column, or it holds something else: a text would be read as a number, and
+        a time as nanoseconds
+    """
+    if name not in table.column_names:
+        raise UsageError("a column of the rows is missing", value=name)
+    kind = table[name].type
+    if not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)) or (
+        pa.types.is_temporal(kind)
+    ):
+        raise UsageError("a column of the rows must hold numbers", where=name, value=str(kind))
+    return table[name].to_numpy()
 
 
 def timed(table: Any) -> Any:

@@ -63,7 +63,7 @@ def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def unpacked(data: bytes, where: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of ``packed``.
+    """Return the arrays of ``packed``, which packs nothing smaller: they are no larger than ``data``.
 
     Raises
     ------
@@ -71,6 +71,11 @@ def unpacked(data: bytes, where: Path) -> dict[str, np.ndarray]:
         they cannot be read
     """
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as held:
+            if any(
+                each.compress_type != zipfile.ZIP_STORED or each.flag_bits & 1 for each in held.infolist()
+            ):
+                raise ValueError("they are compressed or encrypted")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:

@@ -230,7 +230,9 @@ def decode(data: bytes, where: str) -> Contract:
             )
         return msgspec.json.decode(data, type=Contract)
     except UNREADABLE as error:
-        raise ModelError(f"not a contract: {error}", where=where) from None
+        raise ModelError(
+            f"not a contract: {error}", where=where, fix="take another copy of the bundle, or train it again"
+        ) from None
 
 
 def check_form(contract: Contract) -> None:

@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import os
 import platform
+import stat
 import sys
 import tempfile
 import time
@@ -110,8 +111,11 @@ def write_report(
         text = redact(msgspec.json.format(msgspec.json.encode(report), indent=2).decode(), encoded=True)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{_PREFIX}{moment:%Y%m%dT%H%M%S}-{now_ns % NS_PER_S:09d}-{os.getpid()}.json"
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        # Opened once: a name that is opened again may be another file by then, where others may write too.
+        with os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+        ) as file:
+            file.write(text + "\n")
         setattr(error, _MARK, path)
         for old in sorted(folder.glob(f"{_PREFIX}*.json"))[:-_KEPT]:
             old.unlink(missing_ok=True)
@@ -127,8 +131,19 @@ def _folder() -> Path:
         folder = user_folder("XDG_STATE_HOME", ".local/state") / CRASH_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ConfigError):
-        return Path(tempfile.gettempdir()) / f"gpuscalp-{CRASH_FOLDER}-{os.getuid()}"
+        folder = Path(tempfile.gettempdir()) / f"gpuscalp-{CRASH_FOLDER}-{os.getuid()}"
+        return folder if _is_ours(folder) else Path(tempfile.mkdtemp(prefix=f"{folder.name}-"))
     return folder
+
+
+def _is_ours(folder: Path) -> bool:
+    """Make a folder where anybody may have made one of this name; say whether nobody else can write to it."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def _versions() -> dict[str, Any]:

@@ -144,9 +144,13 @@ def read_accounts(path: Path) -> tuple[Account, ...]:
     try:
         found = msgspec.toml.decode(path.read_bytes(), type=_AccountsFile).account
     except OSError as error:
-        raise ConfigError(f"cannot read the accounts: {error.strerror}", where=str(path)) from None
+        raise ConfigError(
+            f"cannot read the accounts: {error.strerror}", where=str(path), fix="name a readable file"
+        ) from None
     except UNREADABLE as error:
-        raise ConfigError(str(error), where=str(path)) from None
+        raise ConfigError(
+            f"not a file of accounts: {error}", where=str(path), fix="docs/exchange.md shows one"
+        ) from None
     if len({item.api_key for item in found}) != len(found):
         raise ConfigError("an API key is given twice", where=str(path))
     return tuple(

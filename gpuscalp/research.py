@@ -173,15 +173,19 @@ def matrix(rows: Any, names: Sequence[str] | None = None) -> F32:
     ----------
     rows : an Arrow table, or what can be made one: a data frame of pandas, Polars or cuDF, a dict of arrays
     names : the columns, in this order; None = all of float32, which in the tables above are the features
+
+    Raises
+    ------
+    UsageError    no table can be made of the rows, or a column is missing or holds no numbers
     """
-    from gpuscalp.arrow import pa, table_of
+    from gpuscalp.arrow import numbers_of, pa, table_of
 
     table = table_of(rows)
     if names is None:
         names = [field.name for field in table.schema if field.type == pa.float32()]
     x = np.empty((table.num_rows, len(names)), np.float32)
     for index, name in enumerate(names):
-        x[:, index] = table[name].to_numpy()
+        x[:, index] = numbers_of(table, name)
     return x
 
 
@@ -220,6 +224,7 @@ def predict(bundle: Bundle, rows: Any, *, device: RequestedDevice = "cpu") -> pa
     Raises
     ------
     FeatureMismatchError    a column is missing, or the rows say that they are of other features
+    UsageError              no table can be made of the rows, or a column holds no numbers
     DeviceError             the device cannot run here
     """
     from gpuscalp.arrow import pa, table_of

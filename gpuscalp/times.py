@@ -41,9 +41,19 @@ def parse_time(text: str | None, where: str) -> int | None:
 
 def utc(time_ns: int) -> str:
     """Return an instant for people, in whole seconds: ``2024-07-18 23:58:30``."""
-    return datetime.fromtimestamp(time_ns // _NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    moment = _moment(time_ns)
+    return f"{time_ns} ns" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def iso(time_ns: int) -> str:
     """Return an instant for programs, in whole seconds: ``2024-07-18T23:58:30+00:00``."""
-    return datetime.fromtimestamp(time_ns // _NS_PER_S, UTC).isoformat()
+    moment = _moment(time_ns)
+    return f"{time_ns} ns" if moment is None else moment.isoformat()
+
+
+def _moment(time_ns: int) -> datetime | None:
+    """Return an instant in whole seconds; None beyond the years 1 to 9999, which a caller may ask for."""
+    try:
+        return datetime.fromtimestamp(time_ns // _NS_PER_S, UTC)
+    except (OverflowError, ValueError):
+        return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from gpuscalp.bundle import load_bundle, read_contract, write_bundle
-from gpuscalp.bundle_files import file_spec, packed
+from gpuscalp.bundle_files import file_spec, packed, unpacked
 from gpuscalp.contract import Block, Contract, encode
 from gpuscalp.errors import (
     CanaryError,
@@ -317,3 +319,21 @@ def test_reference_of_other_columns_is_refused(bundle, name):
         path.write_bytes(data)
         rewrite(bundle, seal=True, reference=file_spec(path.name, data))
         assert what in refusal(bundle).what
+
+
+def test_arrays_are_no_larger_than_the_file_that_holds_them() -> None:
+    """1 MB of somebody else's bundle was unpacked to 1 GB before anything was compared."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, left=np.zeros(1 << 23))
+    assert len(buffer.getvalue()) < 1 << 17
+    tracemalloc.start()
+    try:
+        with pytest.raises(MemberError, match="compressed"):
+            unpacked(buffer.getvalue(), Path("forest.npz"))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    arrays = {"left": np.arange(5), "right": np.zeros((2, 3))}
+    assert {name: found.tolist() for name, found in unpacked(packed(arrays), Path("f")).items()} == {
+        name: array.tolist() for name, array in arrays.items()
+    }

@@ -83,6 +83,49 @@ def test_user_without_home_gets_the_report_too(tmp_path, monkeypatch):
     assert path.parent == tmp_path / "gpuscalp-crashes-4000000000"
 
 
+@pytest.mark.parametrize("planted", ["a link", "a link to nothing", "of everybody", "a file"])
+def test_place_that_somebody_else_has_prepared_is_not_written_to(tmp_path, monkeypatch, planted):
+    """Without a home the report goes below /tmp, under a name that can be foretold: whoever made a link of it
+    had reports written, and older ones removed, where it led to."""
+    for name in (FOLDER_VARIABLE, "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    elsewhere, place = tmp_path / "elsewhere", tmp_path / "gpuscalp-crashes-4000000000"
+    elsewhere.mkdir()
+    if planted == "a file":
+        place.write_text("")
+    elif planted == "of everybody":
+        place.mkdir()
+        place.chmod(0o777)
+    else:
+        place.symlink_to(elsewhere if planted == "a link" else tmp_path / "nothing")
+    path = report_of(failed(), [])
+    assert path is not None
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.parent not in (place, elsewhere)
+    assert not list(elsewhere.iterdir())
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_report_is_written_to_the_file_that_was_made(tmp_path, monkeypatch):
+    """It was made, closed, and opened again by its name, which may lead elsewhere by then."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    made = Path.touch
+
+    def exchange(path, *words, **named):
+        made(path, *words, **named)
+        path.unlink()
+        path.symlink_to(precious)
+
+    monkeypatch.setattr(Path, "touch", exchange)
+    path = write_report(failed(), tmp_path / "reports", argv=[])
+    assert precious.read_text() == "mine"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text())["error"]
+
+
 def test_command_names_the_report(cli, monkeypatch, tmp_path):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     for name, value in ENVIRONMENT.items():

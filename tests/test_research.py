@@ -143,6 +143,46 @@ def test_rows_of_other_features_are_refused(archive: Archive, whole: pa.Table, b
         predict(bundle, read_features(archive, features=features))
 
 
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda frame, name: frame.assign(**{name: "1.5"}), "must hold numbers"),
+        (lambda frame, name: frame.assign(**{name: pd.Timestamp("2024-01-01")}), "must hold numbers"),
+        (lambda frame, name: frame.assign(**{name: pd.Categorical(["1"] * len(frame))}), "must hold numbers"),
+        (lambda frame, name: frame.assign(**{name: [1, "a"] * (len(frame) // 2)}), "no table"),
+        (lambda frame, name: pd.concat([frame, frame[[name]]], axis=1), "no table"),
+        (
+            lambda frame, name: pa.Table.from_pandas(frame).append_column(name, [[1.0] * len(frame)]),
+            "same name",
+        ),
+        (lambda frame, _: frame.to_numpy(), "no table"),
+        (lambda *_: None, "no table"),
+        (lambda *_: [1, 2], "no table"),
+        (lambda frame, name: {name: frame[name].to_numpy(), "more": np.zeros(1)}, "no table"),
+        (lambda *_: {"some": 1.0}, "no table"),
+    ],
+)
+def test_rows_that_are_no_table_of_numbers_are_refused(
+    archive: Archive, bundle: Bundle, spoil: Any, what: str
+) -> None:
+    """Texts and times were read as numbers, silently; the others were errors of Arrow or NumPy."""
+    frame = read_features(archive, bundle=bundle).to_pandas().iloc[:4]
+    rows, name = spoil(frame, bundle.contract.names[3]), bundle.contract.names[3]
+    with pytest.raises(UsageError, match=what):
+        predict(bundle, rows)
+    with pytest.raises(UsageError, match=what):
+        matrix(rows, [name])
+
+
+def test_column_that_is_not_there_is_refused_and_one_without_values_is_not_warm() -> None:
+    with pytest.raises(UsageError, match="missing; value: 'nope'"):
+        matrix({"a": [1.0]}, ["nope"])
+    rows = {"none": [None, None], "some": [None, 1], "truth": [True, False], "nan": [float("nan"), 2.0]}
+    found = matrix(rows, list(rows))
+    assert found.dtype == np.float32
+    assert np.array_equal(found.T, [[np.nan] * 2, [np.nan, 1], [1, 0], [np.nan, 2]], equal_nan=True)
+
+
 def test_training_rows_have_the_return_that_the_frames_show(archive: Archive) -> None:
     config = TrainConfig(
         venue="synthetic",

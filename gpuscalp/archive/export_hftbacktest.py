@@ -25,7 +25,7 @@ from gpuscalp.archive.tables import TABLES
 from gpuscalp.errors import UsageError
 from gpuscalp.ops import fused_book as fused
 from gpuscalp.progress import Progress, silent
-from gpuscalp.schema import Quality, TickKind
+from gpuscalp.schema import NS_PER_DAY, Quality, TickKind
 
 BATCH_ROWS: Final = 65_536
 
@@ -138,12 +138,17 @@ def export_hftbacktest(
         a file of the archive is damaged
     UsageError
         the archive does not have the venue, a symbol, or anything in the range; a file is there already; the
-        offset is negative
+        offset is negative or longer than a day
     """
     began = time.perf_counter()
     archive, folder = Archive.open(path), Path(out)
-    if latency_offset_ns is not None and latency_offset_ns < 0:
-        raise UsageError("the offset must not be negative", where="--latency-offset", value=latency_offset_ns)
+    if latency_offset_ns is not None and not 0 <= latency_offset_ns <= NS_PER_DAY:
+        raise UsageError(
+            "the offset must lie between 0 and a day",
+            where="--latency-offset",
+            value=latency_offset_ns,
+            fix=f"nanoseconds, {NS_PER_DAY} at most",
+        )
     name = choose_venue(archive, venue)
     plan = _plan(archive, name, symbols, start_ns, end_ns)
     targets = {key: folder / f"{key[0]}_{key[1].replace('-', '')}.npz" for key in plan}

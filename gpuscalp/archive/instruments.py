@@ -117,7 +117,9 @@ def _symbols(content: bytes, where: str) -> list[_Symbol]:
     try:
         info = msgspec.json.decode(content, type=_ExchangeInfo)
     except UNREADABLE as error:
-        raise DataError(f"not an exchangeInfo: {error}", where=where) from None
+        raise DataError(
+            f"not an exchangeInfo: {error}", where=where, fix="save the answer of the venue as it comes"
+        ) from None
     if not info.symbols:
         raise DataError("the exchangeInfo names no symbol", where=where)
     return info.symbols

@@ -33,7 +33,7 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True):
     symbol: str
     day: str
     table: Annotated[str, Meta(pattern="^(trades|quotes|books|marks)$")]
-    path: Annotated[str, Meta(pattern=r"^(?!/|(.*/)?\.\.(/|$))")]  # within the archive
+    path: Annotated[str, Meta(pattern=r"^(?!/|(.*/)?\.\.(/|$))[^\0]*$")]  # within the archive
     rows: int
     first_recv_ns: int
     last_recv_ns: int
@@ -181,7 +181,9 @@ def load(archive: Path) -> Manifest:
             fix="make one with `gpuscalp data import SRC --out ARCHIVE`",
         ) from None
     except OSError as error:
-        raise ArchiveError(f"the manifest cannot be read: {error.strerror}", where=str(path)) from None
+        raise ArchiveError(
+            f"the manifest cannot be read: {error.strerror}", where=str(path), fix="name a readable archive"
+        ) from None
     try:
         head = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         found = msgspec.json.decode(head.get("format", msgspec.Raw(b"null")))

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuscalp.archive.manifest import Part
-from gpuscalp.archive.tables import COMMON, TABLES, Table, footer_crc32
+from gpuscalp.archive.tables import COMMON, TABLES, Table, arrow_schema, footer_crc32
 from gpuscalp.errors import ArchiveError, is_out_of_memory
 from gpuscalp.schema import BOOK_LEVELS, E8, F64, I32, I64, NS_PER_MS, TICK, Instrument, TickKind, Ticks
 
@@ -92,14 +92,22 @@ class PartReader:
             if is_out_of_memory(error):
                 raise
             raise _damaged(self._path, str(error)) from None
+        # Checksums are of whoever has made the archive: it may say anything of itself, and be a small file
+        # of as many rows as there is no memory for.
+        if not self._file.schema_arrow.equals(arrow_schema(self.table)):
+            raise _damaged(self._path, "its columns are not those of the table")
         metadata = self._file.metadata
         recv, exch = (metadata.schema.names.index(name) for name in ("recv_ns", "exch_ns"))
         groups = []
         for index in range(metadata.num_row_groups):
             group = metadata.row_group(index)
-            times = group.column(exch).statistics
+            arrived, times = group.column(recv).statistics, group.column(exch).statistics
+            if group.num_rows > self.table.group_rows:
+                raise _damaged(self._path, f"{group.num_rows} rows in one group")
+            if not all(each is not None and each.has_min_max for each in (arrived, times)):
+                raise _damaged(self._path, "it does not say which times it has")
             if times.max >= self._start_ns and times.min < self._end_ns:
-                groups.append((group.column(recv).statistics.min, index))
+                groups.append((arrived.min, index))
         self._groups = groups[::-1]
 
     @property

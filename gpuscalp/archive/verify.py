@@ -17,7 +17,7 @@ from gpuscalp.archive import manifest as manifests
 from gpuscalp.archive.manifest import Part
 from gpuscalp.archive.overlap import Overlaps
 from gpuscalp.archive.streams import PartReader
-from gpuscalp.archive.tables import TABLES, arrow_schema, crossed_count, day_of
+from gpuscalp.archive.tables import crossed_count, day_of
 from gpuscalp.archive.trade_ids import TradeIds
 from gpuscalp.errors import ArchiveError
 from gpuscalp.progress import Progress, silent
@@ -134,8 +134,6 @@ def _verify_part(
     trade_ids: TradeIds,
     overlaps: Overlaps,
 ) -> None:
-    from gpuscalp.arrow import pq
-
     file = root / part.path
     if not file.exists():
         raise ArchiveError("the file is missing")
@@ -145,8 +143,6 @@ def _verify_part(
         raise ArchiveError("the file was changed: size or sha256 differ")
     reader = PartReader(root, part, None, None)
     reader.open()
-    if not pq.read_schema(file).equals(arrow_schema(TABLES[part.table])):
-        raise ArchiveError("the columns are not those of the table")
     facts = _Facts()
     ids: list[I64] = []
     for rows in reader.groups():

@@ -80,14 +80,14 @@ class OwnSignals:
         lost = [name for name in ("symbol", "end_ns", "edge_bps") if name not in table.column_names]
         if lost:
             raise UsageError("a column of the signals is missing", value=lost[0], fix=f"columns: {_FORM}")
-        names = table["symbol"].to_pylist()
+        names = list(map(str, table["symbol"].to_pylist()))
         met = set(names)
         symbols = tuple(name for name in known if name in met)
         strange = met - set(known)
         if strange or not symbols:
             raise UsageError(
                 "the archive has no such symbol" if strange else "there are no signals",
-                value=", ".join(sorted(map(str, strange))) or None,
+                value=", ".join(sorted(strange)) or None,
                 fix=f"it has: {', '.join(known)}",
             )
         place = {name: index for index, name in enumerate(symbols)}
@@ -224,14 +224,18 @@ def _times(table: pa.Table) -> I64:
     from gpuscalp.arrow import pa
 
     kind = table["end_ns"].type
-    if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind)) or table["end_ns"].null_count:
-        raise UsageError(
-            "a signal has no time, or none that can be read",
-            where="end_ns",
-            value="a missing value" if table["end_ns"].null_count else str(kind),
-            fix="timestamps, or int64 nanoseconds since 1970, UTC",
-        )
-    return times(table, "end_ns")
+    found = "a missing value" if table["end_ns"].null_count else str(kind)
+    if (pa.types.is_timestamp(kind) or pa.types.is_integer(kind)) and not table["end_ns"].null_count:
+        try:
+            return times(table, "end_ns")
+        except pa.ArrowInvalid as error:  # beyond what 64 bits of nanoseconds hold
+            found = str(error)
+    raise UsageError(
+        "a signal has no time, or none that can be read",
+        where="end_ns",
+        value=found,
+        fix="timestamps, or int64 nanoseconds since 1970, UTC",
+    )
 
 
 def _numbers(table: pa.Table, name: str) -> F64:

@@ -125,9 +125,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(path.read_bytes())
     except (OSError, *UNREADABLE) as error:
-        raise DataError("a file of the run cannot be read", where=str(path), value=str(error)) from error
+        raise _unreadable(path, str(error)) from error
     if not isinstance(found, dict):
-        raise DataError("a file of the run holds something else", where=str(path), value=type(found).__name__)
+        raise _unreadable(path, f"a {type(found).__name__}")
     return found
 
 
@@ -137,4 +137,10 @@ def _table(path: Path) -> Any:
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError("a file of the run cannot be read", where=str(path), value=str(error)) from error
+        raise _unreadable(path, str(error)) from error
+
+
+def _unreadable(path: Path, why: str) -> DataError:
+    return DataError(
+        "a file of the run cannot be read", where=str(path), value=why, fix="run the backtest again"
+    )

@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpuscalp.errors import GpuscalpError
+from gpuscalp.errors import GpuscalpError, is_out_of_memory
 from gpuscalp.redaction import keep_environment, redact
 from gpuscalp.terminal import visible
 
@@ -215,6 +215,18 @@ def _report_foreign(error: Exception, argv: Sequence[str], as_json: bool) -> int
         return _report_interrupt(as_json)
     if isinstance(error, OSError) and error.errno in SYSTEM_FIXES:
         return _report_system(error, argv, as_json)
+    if is_out_of_memory(error):
+        return _report(
+            {
+                "code": 1,
+                "kind": name,
+                "what": "memory ran out",
+                "where": None,
+                "value": redact(str(error)) or None,
+                "fix": "free some, or take less at once: a shorter range, fewer symbols or columns",
+            },
+            as_json,
+        )
     import traceback
 
     from gpuscalp.crash import report_of

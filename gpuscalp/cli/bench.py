@@ -14,7 +14,7 @@ from gpuscalp.cli.words import counts
 
 @bench_app.command("batch")
 def batch(
-    frames: Annotated[int, typer.Option(min=30_000, help="Frames of one symbol.")] = 1_000_000,
+    frames: Annotated[int, typer.Option(min=30_000, max=100_000_000, help="Frames.")] = 1_000_000,
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")] = 3,
     json: JsonFlag = False,
 ) -> None:
@@ -127,7 +127,7 @@ def retraining(
     before: Annotated[float, typer.Option(min=5, help="Seconds of market before, to train on.")] = 180.0,
     cores: Annotated[int, typer.Option(min=1, help="Cores that the retraining may use.")] = 1,
     memory_mb: Annotated[
-        int, typer.Option("--memory-mb", min=256, help="Memory that it may use, MiB.")
+        int, typer.Option("--memory-mb", min=256, max=1 << 30, help="Memory that it may use, MiB.")
     ] = 4_096,
     json: JsonFlag = False,
 ) -> None:

@@ -22,7 +22,9 @@ Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 def logs(
     session: Annotated[Path, typer.Argument(help="Directory of the session.")] = Path("gpuscalp-session"),
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new entries.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Only the newest N; 0 = all.")] = 0,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, max=1 << 30, help="Only the newest N; 0 = all.")
+    ] = 0,
     level: Annotated[Level | None, typer.Option("--level", help="This level and above.")] = None,
     logger: Annotated[
         str, typer.Option("--logger", help="Part of the program, such as gpuscalp.orders.")

@@ -26,7 +26,7 @@ def retrain(
         int, typer.Option("--cores", min=1, help="Cores to use at most, and only idle ones.")
     ] = 1,
     memory_mb: Annotated[
-        int, typer.Option("--memory-mb", min=256, help="Memory to use at most, MiB.")
+        int, typer.Option("--memory-mb", min=256, max=1 << 30, help="Memory to use at most, MiB.")
     ] = 4_096,
     like: Annotated[
         str | None,
@@ -44,7 +44,10 @@ def retrain(
     gpu_memory_mb: Annotated[
         int,
         typer.Option(
-            "--gpu-memory-mb", min=1_024, help="Memory of a GPU that the training is made to fit into, MiB."
+            "--gpu-memory-mb",
+            min=1_024,
+            max=1 << 30,
+            help="Memory of a GPU that the training is made to fit into, MiB.",
         ),
     ] = 4_096,
     attended: Annotated[

@@ -8,6 +8,7 @@ session's process for anything but a stop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from typing import Any, Final, final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gpuscalp.dashboard.access import TOKEN_FILE, Access, hosts_of, open_token
 from gpuscalp.dashboard.watch import Watch
@@ -61,6 +63,11 @@ _HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+_LOG: Final = logging.getLogger("gpuscalp.dashboard")
+# What is no HTTP is answered by aiohttp: a traceback of it tells whoever sent it nothing, and us neither.
+_LOG.addFilter(lambda record: not isinstance((record.exc_info or (None, None))[1], HttpProcessingError))
 
 
 class _Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,9 +140,10 @@ class DashboardServer:
         app.router.add_get("/", partial(self._file, "index.html"))
         for name in _PAGE:
             app.router.add_get(f"/page/{name}", partial(self._file, name))
-        app.router.add_get("/events", self._events)
+        app.router.add_get("/events", self._events, allow_head=False)
         app.router.add_post("/stop", self._stop)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_IDLE_S)
+        told: dict[str, Any] = {"access_log": None, "logger": _LOG}
+        runner = web.AppRunner(app, shutdown_timeout=1.0, keepalive_timeout=_IDLE_S, **told)
         await runner.setup()
         looking = asyncio.create_task(self._look())
         listening: asyncio.Server | None = None

@@ -188,7 +188,10 @@ class RestClient:
             reply = self._pool.request("GET", url)
         except urllib3.exceptions.HTTPError as error:
             raise FeedError(
-                "the venue's REST server cannot be reached", where=url, value=str(error)
+                "the venue's REST server cannot be reached",
+                where=url,
+                value=str(error),
+                fix="check the network, a proxy and feed.rest_url; gpuscalp doctor looks at each",
             ) from None
         recv_ns = self._clock()
         body = reply.data

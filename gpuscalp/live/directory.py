@@ -223,7 +223,10 @@ def read_about(path: Path) -> SessionFile:
         return msgspec.json.decode(data, type=SessionFile)
     except UNREADABLE as error:
         raise ConfigError(
-            "the session's description cannot be read", where=str(path / SESSION_FILE), value=str(error)
+            "the session's description cannot be read",
+            where=str(path / SESSION_FILE),
+            value=str(error),
+            fix="restore the session from a backup, or begin another one",
         ) from None
 
 
@@ -236,8 +239,8 @@ def lead_of(path: Path) -> Path:
     """
     about = read_about(path)
     try:
-        digest = read_status(path)["model"]["bundle"]
-    except (UsageError, NotRunningError, KeyError):
+        digest = str(read_status(path)["model"]["bundle"])
+    except (UsageError, NotRunningError, LookupError, TypeError):
         digest = about.bundle
     return path / "bundle" if digest == about.bundle else path / FOLDER / digest
 

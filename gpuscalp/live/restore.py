@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
@@ -23,6 +24,8 @@ from gpuscalp.live.backup import FORMAT, MANIFEST, PIECE_BYTES, SEAL, Manifest, 
 from gpuscalp.progress import Progress
 
 _MANIFEST_BYTES_MAX: Final = 1 << 28
+# Of one name: a source's own, folders and digests come to some hundred characters.
+_NAME_MAX: Final = 1_024
 
 
 def restore(file: Path, folder: Path | None, *, told: Progress | None = None) -> dict[str, Any]:
@@ -83,13 +86,13 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
     """Read a backup to its end, into a folder or nowhere, and compare it with its manifest."""
     found: dict[str, SavedFile] = {}
     ends: dict[str, bytes] = {}
-    folders: set[str] = set()
     done, size = 0, file.stat().st_size
     try:
         with tarfile.open(file, "r:") as archive:
+            _check_names(file, archive.getnames())
             for member in archive:
                 source = archive.extractfile(member) if member.isreg() else None
-                if source is None or SEAL in ends or member.name in found or not _is_inside(member.name):
+                if source is None or SEAL in ends:
                     raise _damaged(file, f"not a member of a backup: {member.name}")
                 # A member may claim what is not there, as holes or as the bytes of its neighbours.
                 if member.issparse() or done + member.size > size:
@@ -99,10 +102,6 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
                         raise _damaged(file, f"{member.name}: {member.size} bytes")
                     ends[member.name] = source.read()
                     continue
-                above = set(map(str, PurePosixPath(member.name).parents))
-                folders |= above
-                if member.name in folders or not above.isdisjoint(found):
-                    raise _damaged(file, f"both a file and a folder: {member.name}")
                 found[member.name] = _write(member.name, source, staging)
                 done += member.size
                 if told is not None:
@@ -110,6 +109,18 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
     except (tarfile.TarError, EOFError, ValueError) as error:  # ValueError: a header that is none
         raise _damaged(file, str(error)) from None
     return _checked(file, ends, found)
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    """Refuse names that are too long or lead elsewhere, and two of which one is the other, or its folder."""
+    for name in names:
+        if len(name) > _NAME_MAX or not _is_inside(name):
+            raise _damaged(file, f"not a member of a backup: {name[:_NAME_MAX]}")
+    # Sorted by their parts, a folder stands right before what is in it: a set of all folders above a name
+    # would have a size that grows as the square of the name's.
+    for one, other in pairwise(sorted(name.split("/") for name in names)):
+        if one == other[: len(one)]:
+            raise _damaged(file, f"twice, or both a file and a folder: {'/'.join(one)}")
 
 
 def _checked(file: Path, ends: Mapping[str, bytes], found: Mapping[str, SavedFile]) -> Manifest:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.terminal import visible
+from gpuscalp.times import utc
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -87,7 +88,8 @@ def shown(
 def table(status: dict[str, Any], *, now_ns: int | None = None) -> Group:
     """Return a status for a command that prints it once.
 
-    Another version may have written it: what lacks something that the picture needs is listed plainly.
+    Another version may have written it, or a disk have changed it: what lacks something that the picture
+    needs is listed plainly.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ def table(status: dict[str, Any], *, now_ns: int | None = None) -> Group:
 
     try:
         shown = picture(status, hint=False)
-    except KeyError:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         shown = _listed(status)
     if status["running"]:
         return shown
@@ -109,10 +111,10 @@ def table(status: dict[str, Any], *, now_ns: int | None = None) -> Group:
 def _stood(status: dict[str, Any], now_ns: int | None) -> str:
     """Return when a status was written: "last stood" where it does not say so itself."""
     written_ns = status.get("written_ns")
-    if written_ns is None:
+    if not isinstance(written_ns, int):
         return "last stood"
     age = "" if now_ns is None else f", {_age((now_ns - written_ns) / NS_PER_S)} ago"
-    return f"stood at {datetime.fromtimestamp(written_ns / NS_PER_S, UTC):%Y-%m-%d %H:%M:%S} UTC{age}"
+    return f"stood at {utc(written_ns)} UTC{age}"
 
 
 def _age(seconds: float) -> str:
@@ -131,7 +133,7 @@ def _listed(status: dict[str, Any]) -> Group:
     for name, value in status.items():
         if isinstance(value, str | int | float) and name != "running":
             drawn.add_row(_line(name.replace("_", " ")), Text(visible(str(value))))
-    return Group(drawn, "Another version of gpuscalp wrote it; --json shows all of it.")
+    return Group(drawn, "Another version of gpuscalp wrote it, or it is damaged; --json shows all of it.")
 
 
 def picture(status: dict[str, Any], *, rows: int = _ROWS_MAX, hint: bool = True) -> Group:

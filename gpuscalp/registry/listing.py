@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.device import RequestedDevice, resolve
-from gpuscalp.errors import ModelError, UsageError
+from gpuscalp.errors import ModelError
 from gpuscalp.registry.history import ALIASES, State
 from gpuscalp.registry.names import SHORT
 from gpuscalp.registry.promotion import check_fit
@@ -63,12 +63,7 @@ def verify_registry(registry: Registry, *, device: RequestedDevice = "auto") -> 
     ModelError
         anything is damaged or missing: all of it is counted, the first faults are told
     """
-    if not registry.history_path.is_file():  # a misspelt path would be good, with nothing in it
-        raise UsageError(
-            "no registry here: there is no history",
-            where=str(registry.history_path),
-            fix="--registry names the folder that has it; gpuscalp model add BUNDLE makes one",
-        )
+    registry.check_begun()  # a misspelt path would be good, with nothing in it
     history = registry.history()
     state = history.state()
     choice = resolve(device)

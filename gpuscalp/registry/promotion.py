@@ -63,9 +63,12 @@ def rollback(
 
     Raises
     ------
+    UsageError
+        there is no registry
     ModelError
         there is no earlier model, it was removed, or it fails a check; nothing was changed
     """
+    registry.check_begun()  # who writes makes the folder, which may be a misspelt one
     with registry.writing() as writer:
         current, earlier = writer.state.current(alias), writer.state.earlier(alias)
         if earlier is None:
@@ -152,7 +155,7 @@ def prune(registry: Registry, *, now_ns: int, really: bool) -> dict[str, Any]:
             "strays": registry.strays(),
         }
 
-    if not really:
+    if not really or not registry.history_path.is_file():  # nothing to remove, and no folder to make
         state = registry.history().state()
         return answer(*unused(registry, state, now_ns=now_ns))
     with registry.writing() as writer:

@@ -107,6 +107,20 @@ class Registry:
         except FileNotFoundError:
             return []
 
+    def check_begun(self) -> None:
+        """Refuse a folder in which nothing was ever done.
+
+        Raises
+        ------
+        UsageError    there is no history
+        """
+        if not self.history_path.is_file():
+            raise UsageError(
+                "no registry here: there is no history",
+                where=str(self.history_path),
+                fix="--registry names the folder that has it; gpuscalp model add BUNDLE makes one",
+            )
+
     @contextmanager
     def writing(self, *, wait_s: float = WAIT_S) -> Iterator[Writer]:
         """Be the one writer while the block runs.

@@ -329,7 +329,9 @@ def test_export_that_fails_leaves_no_file_behind(tmp_path: Path) -> None:
         ({"venue": "nowhere"}, "no such venue"),
         ({"symbols": ("DOGEUSDT",)}, "no such symbol"),
         ({"start_ns": START_NS + DAY_NS}, "no trades, quotes or books"),
-        ({"latency_offset_ns": -1}, "not be negative"),
+        ({"latency_offset_ns": -1}, "0 and a day"),
+        ({"latency_offset_ns": 2**63 - 1}, "0 and a day"),  # times went round, to 1677
+        ({"latency_offset_ns": 10**24}, "0 and a day"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused(tmp_path: Path, arguments: Any, what: str) -> None:

@@ -325,6 +325,7 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
         (text.replace('"table": "trades"', '"table": "trade"'), "damaged"),
         (text.replace('"path": "', '"path": "../'), "damaged"),
         (text.replace('"path": "', '"path": "/'), "damaged"),
+        (text.replace('"path": "', '"path": "\\u0000'), "damaged"),
         # Parts had no checksum once.
         (text.replace('"footer_crc32"', '"footer"'), "earlier version.*import the sources"),
     ):

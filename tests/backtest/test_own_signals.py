@@ -150,6 +150,10 @@ def test_digest_is_that_of_what_is_said_in_any_order(signals: pd.DataFrame) -> N
     assert digest(signals.assign(edge_bps=-signals["edge_bps"])) != digest(signals)
 
 
+# What seconds hold, and nanoseconds do not.
+YEARS = pd.Timedelta(days=400 * 250).as_unit("s") * 2
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -164,6 +168,10 @@ def test_digest_is_that_of_what_is_said_in_any_order(signals: pd.DataFrame) -> N
         (lambda rows: rows.iloc[:0], "there are no signals"),
         (lambda rows: rows.assign(end_ns=rows["end_ns"].where(rows.index > 70)), "no time.*a missing value"),
         (lambda rows: rows.assign(end_ns=rows["end_ns"].astype(str)), "no time.*string.; fix: timestamps"),
+        (lambda rows: rows.assign(end_ns=rows["end_ns"].dt.as_unit("s") + YEARS), "no time.*out of bounds"),
+        (lambda rows: rows.assign(end_ns=np.uint64(2**64 - 10**9)), "no time.*not in range"),
+        (lambda rows: rows.assign(symbol=[["BTCUSDT"]] * len(rows)), "no such symbol"),
+        (lambda rows: rows.assign(symbol=None), "no such symbol; value: 'None'"),
         (lambda rows: rows.assign(edge_bps=np.inf), "not a finite number; where: edge_bps; value: inf"),
         (
             lambda rows: rows.assign(edge_bps=rows["edge_bps"].shift()),

@@ -163,6 +163,21 @@ def test_range_that_ends_before_it_begins_is_wrong_usage(cli, archive, config, m
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("--from=9999-12-31T23:59:59-23:59", "253402387139000000000 ns …"),
+        ("--to=0001-01-01T00:00+23:59", "ns"),
+    ],
+)
+def test_time_that_no_calendar_has_is_told_in_ns(cli, archive, config, tmp_path, option, shown):
+    """With a zone a time can lie before the year 1, or after 9999: to say so was a traceback."""
+    result = cli("train", archive, "--config", config, "--out", tmp_path / "b", option, "--json")
+    error = json.loads(result.stdout)["error"]
+    assert (result.code, error["where"]) == (2, str(archive))
+    assert shown in error["value"]
+
+
 def test_train_refuses_a_short_embargo_as_a_configuration_error(cli, archive, config, tmp_path):
     path = tmp_path / "short.toml"
     path.write_text(CONFIG.replace("folds = 2", "folds = 2\nembargo_ms = 100"))

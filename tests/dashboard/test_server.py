@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -329,6 +330,30 @@ def test_the_command_says_where_it_is_and_does_not_print_the_token(still):
     refused = subprocess.run([*command, "--address", "0.0.0.0"], capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2
     assert "--reachable-as" in refused.stderr
+
+
+def test_what_is_no_http_is_answered_and_fills_no_log(session, caplog):
+    """Each such request was a traceback: whoever reaches the port could fill what they are kept in."""
+    asked = "GET /none HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n"
+    with served(session) as server:  # which fails where its process says anything
+        for odd in (b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"a" * 9_000 + b"\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                client.sendall(
+                    asked.format(server.port).encode()
+                )  # of the first, aiohttp says nothing itself
+                assert client.recv(65_536).startswith(b"HTTP/1.1 404")
+                client.sendall(odd)
+                assert b"HTTP/1.0 400" in b"".join(iter(lambda: client.recv(65_536), b""))
+    try:
+        raise RuntimeError("ours")
+    except RuntimeError:
+        logging.getLogger("gpuscalp.dashboard").exception("a defect")
+    assert [record.message for record in caplog.records] == ["a defect"]
+
+
+def test_events_are_no_answer_to_head(server):
+    """It got all of them, as the body that an answer to HEAD must not have, and took the place of a page."""
+    assert _ask(server, "HEAD", "/events")[0] == 405
 
 
 def test_a_wrong_token_takes_its_time(server):

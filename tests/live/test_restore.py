@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,21 @@ def test_name_of_both_a_file_and_a_folder_is_refused(tmp_path: Path, members: li
             restore(file, folder)
         assert "both a file and a folder" in str(told.value)
     assert [path.name for path in tmp_path.iterdir()] == ["b.tar"]
+
+
+@pytest.mark.parametrize("depths", [[20_000], [500] * 200])
+def test_names_take_no_more_memory_than_the_file_that_holds_them(tmp_path: Path, depths: list[int]) -> None:
+    """A backup of 30 KB whose one name had 50,000 folders took 2.5 GB and a minute and a half."""
+    names = [f"s{index}/" + "a/" * depth + "a" for index, depth in enumerate(depths)]
+    file = crafted(tmp_path / "b.tar", dict.fromkeys(names, b""), ["s0"])
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="damaged") as told:
+            restore(file, None)
+        assert tracemalloc.get_traced_memory()[1] < 30 * file.stat().st_size
+    finally:
+        tracemalloc.stop()
+    assert len(str(told.value)) < 4_000
 
 
 @pytest.mark.parametrize(

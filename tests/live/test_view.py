@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -198,6 +199,28 @@ def test_text_of_a_status_is_shown_and_never_obeyed() -> None:
     text += "\n".join(_drawn(table(status), 1_000))
     assert text.count(f"{_SHOWN} 1\n") == 1  # as another version wrote it
     assert text.replace("\n", "").isprintable()
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the paths of everything in a status."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        yield (*path, name)
+        yield from _places(each, (*path, name))
+
+
+@pytest.mark.parametrize("odd", ["x", None, [], {}, -1, 10**30, 1e308, True])
+def test_status_that_a_disk_has_changed_is_shown_all_the_same(odd: Any) -> None:
+    """`status` of a session that had died was a traceback where one value was of another type."""
+    whole = _status(1) | {"running": False, "reason": "SIGTERM"}
+    for *path, name in list(_places(whole)):
+        status = copy.deepcopy(whole)
+        place: Any = status
+        for step in path:
+            place = place[step]
+        place[name] = odd
+        if name != "running":  # what reads the file sets it
+            assert "Not running" in "\n".join(_drawn(table(status, now_ns=1), 200)), (path, name)
 
 
 @pytest.mark.parametrize("running", [False, True])

@@ -77,6 +77,17 @@ def test_promotion_that_fails_a_check_exits_8_and_wrong_words_exit_2(cli, folder
     assert answer(cli("model", "list", "--registry", folder / "elsewhere", "--json"))["models"] == []
 
 
+@pytest.mark.parametrize(("words", "code"), [(("rollback",), 2), (("prune", "--yes"), 0)])
+def test_misspelt_registry_is_not_made_by_what_adds_nothing(cli, tmp_path, words, code):
+    """Both made one where they were pointed to: in a session its lock was that of the session."""
+    session = tmp_path / "session"
+    session.mkdir()
+    (session / "lock").write_text("1234")
+    for path in (session, tmp_path / "rigistry"):
+        assert cli("model", *words, "--registry", path, "--json").code == code
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["lock", "session"]
+
+
 def test_comparison_shows_what_differs_and_all_figures(real):
     found = compare_models(real["a"], real["b"])
     a, b = (json.loads((real[name] / "result.json").read_bytes()) for name in "ab")
