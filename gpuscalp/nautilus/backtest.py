@@ -80,7 +80,7 @@ def run_nautilus(
     UsageError     the archive lacks a symbol of the bundle, what orders are filled from, or a frame in the
         range; ``out`` is taken, or another process works on it
     """
-    began, version = time.perf_counter(), require()
+    began_s, version = time.perf_counter(), require()
     archive = Archive.open(archive_path)
     training = read_contract(model).training
     config = counted(config, training)
@@ -130,15 +130,8 @@ def run_nautilus(
     outcome = summarise(config, scope, course, check)
     notes = [f"NautilusTrader {version}: {each}" for each in not_modelled(config, book=book, version=version)]
     outcome = replace(outcome, warnings=(*outcome.warnings, *notes))
-    outcome.summary.update(
-        {
-            "warnings": list(outcome.warnings),
-            "config_hash": frozen["hash"],
-            "executor": executor,
-            "seconds": time.perf_counter() - began,
-        }
-    )
-    result = write_run(out, frozen, outcome, symbols)
+    outcome.summary.update(warnings=list(outcome.warnings), executor=executor)
+    result = write_run(out, frozen, outcome, began_s=began_s)
     course.write_signals(result.run_dir, symbols)
     return result, course
 
