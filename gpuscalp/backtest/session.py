@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
-import numpy as np
-
 from gpuscalp.archive import BookSeries
 from gpuscalp.backtest.latency import Latency
 from gpuscalp.backtest.moments import Likeness, Moment
@@ -203,11 +201,5 @@ class Session:
 
 
 def _signals(prediction: Prediction, index: int, moment: Moment) -> SignalRow:
-    parts = [getattr(prediction, name)[index] for name in Prediction.__slots__]
-    if moment.blank:
-        parts = [np.full_like(part, np.nan) for part in parts]
-    elif moment.unproved is not None:
-        parts = [
-            np.where(moment.unproved.reshape(-1, *[1] * (part.ndim - 1)), np.nan, part) for part in parts
-        ]
-    return SignalRow(*parts)
+    row = SignalRow(*(getattr(prediction, name)[index] for name in Prediction.__slots__))
+    return row.without(moment.unproved)
