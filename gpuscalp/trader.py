@@ -29,8 +29,9 @@ from gpuscalp.orders import (
     Verdict,
 )
 from gpuscalp.risk.exposure import Exposure
-from gpuscalp.risk.gate import Question, RiskEvent, RiskGate, RiskState
+from gpuscalp.risk.gate import RiskEvent, RiskGate, RiskState
 from gpuscalp.risk.inquiry import Inquiry
+from gpuscalp.risk.rules import Question
 from gpuscalp.risk.sizing import Factors, Sizing, Surroundings
 from gpuscalp.risk.volatility import Volatility
 from gpuscalp.schema import E8, I64, Instrument
