@@ -1,16 +1,20 @@
-"""Whether somebody holds a lock.
+"""Locks of flock(2): files that one process holds, until it closes them or ends, however it ends.
 
-Owns: the one way to ask. Never: keeps a lock: a session, its journal and a retraining each take their own.
+Owns: the one way to take such a lock, and to ask whether somebody holds it. Never: says what one is for.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
 _LOCKS: Final = Path("/proc/locks")
+# Who asks whether a lock is held may hold it, for much less than this; several may ask.
+ASKED_S: Final = 0.2
+_LOOK_AGAIN_S: Final = 0.01
 
 
 class Lock(NamedTuple):
@@ -18,6 +22,45 @@ class Lock(NamedTuple):
 
     held: bool
     pid: int | None = None
+
+
+def take_lock(path: Path, *, wait_s: float = 0.0) -> int | None:
+    """Take a lock; return the descriptor, to be closed; None where somebody else held it all the time.
+
+    Parameters
+    ----------
+    path : made if it is not there
+    wait_s : for whoever holds it; ``ASKED_S`` where it may be asked for (``read_lock``)
+
+    Raises
+    ------
+    OSError    the file cannot be opened, or the file system has no locks
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    end_s = time.monotonic() + wait_s
+    try:
+        while True:
+            last = time.monotonic() >= end_s  # asked before: who stood still looks once more
+            if _taken(file, path):
+                return file
+            if last:
+                os.close(file)
+                return None
+            time.sleep(_LOOK_AGAIN_S)
+    except BaseException:
+        os.close(file)
+        raise
+
+
+def _taken(file: int, path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        error.filename = str(path)  # only a descriptor was named
+        raise
+    return True
 
 
 def read_lock(path: Path, *, locks: Path = _LOCKS) -> Lock:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from gpuscalp.schema import F32, F64, I32, U32
 
 BUY: Final = 1
@@ -71,6 +74,17 @@ class SignalRow:
     agreement: F64
     edge_bps: F64
     spread_bps: F64
+
+    def without(self, rows: npt.NDArray[np.bool_] | None) -> SignalRow:
+        """Return what it says where some symbols, bool[S], do not count; None: all do."""
+        if rows is None:
+            return self
+        return SignalRow(
+            probability=np.where(rows[:, None], np.nan, self.probability),
+            agreement=np.where(rows, np.nan, self.agreement),
+            edge_bps=np.where(rows, np.nan, self.edge_bps),
+            spread_bps=np.where(rows, np.nan, self.spread_bps),
+        )
 
 
 @dataclass(frozen=True, slots=True)

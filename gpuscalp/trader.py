@@ -29,9 +29,10 @@ from gpuscalp.orders import (
     Verdict,
 )
 from gpuscalp.risk.exposure import Exposure
-from gpuscalp.risk.gate import Question, RiskEvent, RiskGate, RiskState
+from gpuscalp.risk.gate import RiskEvent, RiskGate, RiskState
 from gpuscalp.risk.inquiry import Inquiry
-from gpuscalp.risk.sizing import Factors, Sizing, Surroundings
+from gpuscalp.risk.rules import Question
+from gpuscalp.risk.sizing import Sizing, Surroundings
 from gpuscalp.risk.volatility import Volatility
 from gpuscalp.schema import E8, I64, Instrument
 from gpuscalp.strategy import Holdings, Strategy
@@ -44,7 +45,6 @@ class StepReport:
     Attributes
     ----------
     intents, verdicts : pairwise
-    factors : of the sizes, pairwise with intents; None for exits
     cancels : ids of open orders whose end is to be asked for, before the orders are sent
     orders : of the accepted intents, to be sent in this order
     skips : int64[len(SKIP_REASONS)]  symbols without an intent, by reason
@@ -56,7 +56,6 @@ class StepReport:
     end_ns: int
     intents: tuple[Intent, ...]
     verdicts: tuple[Verdict, ...]
-    factors: tuple[Factors | None, ...]
     cancels: tuple[int, ...]
     orders: tuple[Order, ...]
     skips: I64
@@ -76,7 +75,6 @@ class _Step:
     cancels: list[int] = field(default_factory=list)
     intents: list[Intent] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
-    factors: list[Factors | None] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
 
 
@@ -175,7 +173,6 @@ class Trader:
             end_ns=market.end_ns,
             intents=tuple(step.intents),
             verdicts=tuple(step.verdicts),
-            factors=tuple(step.factors),
             cancels=tuple(step.cancels),
             orders=tuple(step.orders),
             skips=decision.skips,
@@ -317,10 +314,10 @@ class Trader:
         # A resting order stands at its own side of the quote; any other one crosses.
         price = self.exposure.touch_e8(index, intent.side if rests else -intent.side)
         around = self._surroundings(step, index, price)
-        factors = self.sizing.factors(intent, around)
-        qty = self.sizing.qty_e8(intent, factors, around, self.instruments[index])
+        scale = self.sizing.scale(intent, around)
+        qty = self.sizing.qty_e8(intent, scale, around, self.instruments[index])
         order = self._order(step.market, intent, min(qty, rest) if rest else qty)
-        self._ask(step, policy.shape_entry(order, price) if rests else order, around, factors)
+        self._ask(step, policy.shape_entry(order, price) if rests else order, around)
 
     def _leave(self, step: _Step, intent: Intent, wanted: Wanted | None = None) -> bool:
         """Ask the gate for an exit, or for an order that waits to become one; return whether it is sent."""
@@ -328,7 +325,7 @@ class Trader:
         self.exposure.note_quote(step.market, index)
         around = self._surroundings(step, index, self.exposure.touch_e8(index, -intent.side))
         order = self._order(step.market, intent, around.held_e8)
-        if not self._ask(step, order if wanted is None else wanted.shape(order), around, None):
+        if not self._ask(step, order if wanted is None else wanted.shape(order), around):
             return False
         if wanted is None or wanted.kind is OrderKind.MARKET:
             step.cancels += self.orders.ask(self.orders.guards(index), self._now_ns)
@@ -345,11 +342,10 @@ class Trader:
                 if self._leave(step, wanted.intent(), wanted):
                     step.cancels += self.orders.ask(replaced, self._now_ns)
 
-    def _ask(self, step: _Step, order: Order, around: Surroundings, factors: Factors | None) -> bool:
+    def _ask(self, step: _Step, order: Order, around: Surroundings) -> bool:
         verdict = self.gate.judge(self._question(step, order, around))
         step.intents.append(order.intent)
         step.verdicts.append(verdict)
-        step.factors.append(factors)
         if verdict.accepted:
             step.orders.append(self._open(order))
         return verdict.accepted

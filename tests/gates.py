@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from gpuscalp.config import RiskConfig
-from gpuscalp.risk.gate import Question, RiskGate
+from gpuscalp.risk.gate import RiskGate
+from gpuscalp.risk.rules import Question
 from gpuscalp.schema import NS_PER_DAY
 
 E8 = 10**8

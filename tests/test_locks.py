@@ -1,4 +1,4 @@
-"""Whether somebody holds a lock: asked of the kernel's list, and tried where that is silent."""
+"""A lock is held by one; whether it is held is asked of the kernel's list, and tried where that is silent."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from gpuscalp.locks import Lock, read_lock
+from gpuscalp.locks import Lock, read_lock, take_lock
 
 
 @pytest.fixture
@@ -22,6 +23,41 @@ def path(tmp_path: Path) -> Path:
 def _place(path: Path) -> str:
     told = path.stat()
     return f"{os.major(told.st_dev):02x}:{os.minor(told.st_dev):02x}:{told.st_ino}"
+
+
+def test_lock_is_taken_by_one_until_it_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    first = take_lock(path)
+    assert first is not None
+    assert read_lock(path).held
+    assert take_lock(path) is None
+    os.close(first)
+    second = take_lock(path)
+    assert second is not None
+    os.close(second)
+
+
+def test_lock_is_waited_for_while_somebody_holds_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look of a few microseconds refused whoever began in that very moment."""
+    with path.open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
+        taken = take_lock(path, wait_s=60.0)
+    assert taken is not None
+    os.close(taken)
+
+
+def test_lock_that_cannot_be_is_no_lock_of_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks was told as another process that writes the journal."""
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+
+    def unsupported(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(OSError, match=f"not implemented: '{path}'"):
+        take_lock(path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
 
 
 def test_lock_is_free_where_there_is_none_and_where_nobody_holds_it(path: Path) -> None:

@@ -194,10 +194,10 @@ def test_round_trip_counts_once_however_many_fills_it_takes_and_each_by_its_own_
         assert machine.gate.streak.losses == count
 
 
-def test_each_intent_is_told_with_its_verdict_and_an_entry_with_its_factors() -> None:
+def test_each_intent_is_told_with_its_verdict() -> None:
     report = step(held(), market(1_000), signals(NAN, 50.0))
     assert [each.reason for each in report.intents] == ["hold_elapsed", "edge"]
-    assert [factors and factors.scale for factors in report.factors] == [None, 1.0]
+    assert [verdict.accepted for verdict in report.verdicts] == [True, True]
 
 
 def test_order_of_a_command_counts_from_the_time_of_the_command() -> None:

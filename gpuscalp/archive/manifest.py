@@ -6,8 +6,8 @@ that the manifest does not name is not part of the archive: that is what makes a
 
 from __future__ import annotations
 
-import fcntl
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from gpuscalp import __version__
 from gpuscalp.errors import UNREADABLE, ArchiveError, DeadlineError, UsageError
 from gpuscalp.files import replace_file
+from gpuscalp.locks import take_lock
 from gpuscalp.schema import NS_PER_MS, Instrument
 
 FORMAT: Final = 1
@@ -218,13 +219,14 @@ def writer_lock(archive: Path) -> Iterator[None]:
         another process is writing to this archive: nobody waits for it
     """
     archive.mkdir(parents=True, exist_ok=True)
-    with (archive / LOCK_NAME).open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DeadlineError(
-                "another process is writing to this archive",
-                where=str(archive),
-                fix="wait for the running import to end",
-            ) from None
+    lock = take_lock(archive / LOCK_NAME)
+    if lock is None:
+        raise DeadlineError(
+            "another process is writing to this archive",
+            where=str(archive),
+            fix="wait for the running import to end",
+        )
+    try:
         yield
+    finally:
+        os.close(lock)

@@ -94,11 +94,16 @@ class Latency:
 
     def feed_delay_ms(self) -> dict[str, float]:
         """Return median, p99 and largest extra feed delay over (the first 100,000) frames that end no run."""
-        if not self._kept:
-            return {"p50": 0.0, "p99": 0.0, "max": 0.0}
-        delays = np.concatenate(self._delays) / NS_PER_MS
-        return {
-            "p50": float(np.median(delays)),
-            "p99": float(np.quantile(delays, 0.99)),
-            "max": float(delays.max()),
-        }
+        return spread_ms(np.concatenate(self._delays or [np.empty(0, np.int64)]))
+
+
+def spread_ms(delays_ns: I64) -> dict[str, float]:
+    """Return median, p99 and largest of delays; zeros where there are none."""
+    if not len(delays_ns):
+        return {"p50": 0.0, "p99": 0.0, "max": 0.0}
+    delays = delays_ns / NS_PER_MS
+    return {
+        "p50": float(np.median(delays)),
+        "p99": float(np.quantile(delays, 0.99)),
+        "max": float(delays.max()),
+    }

@@ -34,8 +34,7 @@ class Moment:
     heard_ns : reports of the broker that are known by then count
     decided_ns : when the gate is asked, and the orders leave
     clock_error_ms, device_ok, extra_quality : as ``gpuscalp.orders.Conditions`` has them
-    blank : there is no prediction
-    unproved : bool[S], rows whose prediction does not count; None = none
+    unproved : bool[S], rows whose prediction does not count: all where there is none; None = none
     clocks : (position, exchange time): when the clock moved the exchange's time, since the last moment
     last : its orders, and those of the moments before it that are not, leave now
     reordered : since the last moment a row came after others that were received later
@@ -49,7 +48,6 @@ class Moment:
     clock_error_ms: float = 0.0
     device_ok: bool = True
     extra_quality: U32 | None = None
-    blank: bool = False
     unproved: npt.NDArray[np.bool_] | None = None
     clocks: tuple[tuple[int, int], ...] = ()
     last: bool = True

@@ -159,7 +159,7 @@ def run_signals(
     on_progress: Progress = silent,
 ) -> BacktestResult:
     """Trade signals and write a run directory; see ``gpuscalp.backtest.backtest_signals``."""
-    began = time.perf_counter()
+    began_s = time.perf_counter()
     venue = choose_venue(archive, venue)
     signals = OwnSignals.of(rows, archive.symbols(venue), grid)
     begin_ns, finish_ns = archive.span(venue, signals.symbols, start_ns, end_ns)
@@ -201,15 +201,13 @@ def run_signals(
     frozen = frozen_of(config, scope, signals=about)
     within = signals.count_within(start_ns, end_ns)
     outcome = summarise(config, scope, session, check, lost_signals=(within - met, within))
-    outcome.summary["config_hash"] = frozen["hash"]
     outcome.summary["signals"] = {
         "given": len(signals.end_ns),
         "in_range": within,
         "met_a_frame": met,
         **about,
     }
-    outcome.summary["seconds"] = time.perf_counter() - began
-    return write_run(out, frozen, outcome, signals.symbols)
+    return write_run(out, frozen, outcome, began_s=began_s)
 
 
 def _trade(session: Session, signals: OwnSignals, check: PredictionCheck, frames: FrameBlock) -> int:

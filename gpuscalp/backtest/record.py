@@ -22,10 +22,10 @@ from gpuscalp.execution.lifecycle import ENDED, OrderState
 from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.open_orders import is_protective
 from gpuscalp.orders import IntentKind, Order
-from gpuscalp.risk.gate import RiskEvent, RiskState
+from gpuscalp.risk.gate import RiskEvent, RiskGate, RiskState
 from gpuscalp.schema import E8, F64, I64, NS_PER_S
 from gpuscalp.strategy import SKIP_REASONS
-from gpuscalp.trader import StepReport
+from gpuscalp.trader import StepReport, Trader
 
 SAMPLE_NS: Final = NS_PER_S
 _STATES: Final = tuple(RiskState)
@@ -67,13 +67,13 @@ class Recorder:
         self._time, self._equity, self._gross = array("q"), array("q"), array("q")
         self._state = array("b")
 
-    def on_step(self, report: StepReport, *, drawdown_pct: float, state: RiskState) -> None:
+    def on_step(self, report: StepReport, gate: RiskGate) -> None:
         """Take in one step; call it for every frame that is traded on."""
         self.frame_count += 1
         self.held_frame_count += report.gross_e8 > 0
         self.gross_sum_e8 += report.gross_e8
         self.skips += report.skips
-        self.max_drawdown_pct = max(self.max_drawdown_pct, drawdown_pct)
+        self.max_drawdown_pct = max(self.max_drawdown_pct, gate.drawdown_pct)
         for intent, verdict in zip(report.intents, report.verdicts, strict=True):
             self.intents[intent.reason] += 1
             if not verdict.accepted:
@@ -86,7 +86,7 @@ class Recorder:
         if report.event is not None:
             self.events.append((report.end_ns, report.event))
         if not self._time or report.end_ns // SAMPLE_NS > self._time[-1] // SAMPLE_NS:
-            self.sample(report.end_ns, report.equity_e8, report.gross_e8, state)
+            self._sample(report.end_ns, report.equity_e8, report.gross_e8, gate.state)
 
     def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
         """Take in one report of the broker, in order.
@@ -111,7 +111,14 @@ class Recorder:
         if report.code:
             self.rejections[Reject(report.code).name] += 1
 
-    def sample(self, at_ns: int, equity_e8: int, gross_e8: int, state: RiskState) -> None:
+    def finish(self, trader: Trader, end_ns: int) -> None:
+        """Take in how it all stands at the end, which the gate has not seen yet."""
+        equity_e8, gate = trader.equity_e8(), trader.gate
+        gate.observe(end_ns, equity_e8)
+        self.max_drawdown_pct = max(self.max_drawdown_pct, gate.drawdown_pct)
+        self._sample(end_ns, equity_e8, trader.gross_e8(), gate.state)
+
+    def _sample(self, at_ns: int, equity_e8: int, gross_e8: int, state: RiskState) -> None:
         """Keep one point of the equity."""
         self._time.append(at_ns)
         self._equity.append(equity_e8)

@@ -105,7 +105,7 @@ def run_backtest(
     ArchiveError, ModelError, ConfigError
         as their readers raise them
     """
-    began = time.perf_counter()
+    began_s = time.perf_counter()
     if like is not None and (band is not None or start_ns is not None or end_ns is not None):
         raise UsageError(
             "a repeated session takes no range of time and no band", where="like", fix="leave those out"
@@ -155,7 +155,6 @@ def run_backtest(
     scope = scope_of(training, venue, (begin_ns, finish_ns), data_digest, models.digest)
     frozen = frozen_of(config, scope, like=like)
     outcome = summarise(config, scope, session, check)
-    outcome.summary["config_hash"] = frozen["hash"]
     if like is not None:
         outcome.summary["like"] = like.summary()
     found = None
@@ -170,8 +169,7 @@ def run_backtest(
             told=lambda done, of: on_progress(done, of, f"{done} of {of} combinations"),
         )
         outcome.summary["band"] = {**found.summary(), "warnings": band_warnings(found)}
-    outcome.summary["seconds"] = time.perf_counter() - began
-    return write_run(out, frozen, outcome, training.symbols, found)
+    return write_run(out, frozen, outcome, found, began_s=began_s)
 
 
 def _check_band(config: BacktestConfig, model: Model) -> None:
@@ -341,14 +339,16 @@ def write_run(
     out: Path | None,
     frozen: dict[str, Any],
     outcome: Outcome,
-    symbols: Sequence[str],
     band: Band | None = None,
+    *,
+    began_s: float,
 ) -> BacktestResult:
-    """Write the run directory, whole or not at all."""
+    """Write the run directory, whole or not at all; ``began_s`` of ``time.perf_counter``."""
     from gpuscalp.backtest.band_report import band_section
     from gpuscalp.backtest.report import sections
     from gpuscalp.report import write_report
 
+    seconds = time.perf_counter() - began_s
     if out is None:
         now = datetime.datetime.now(tz=datetime.UTC)
         out = _RUNS / f"{now:%Y%m%dT%H%M%S.%f}Z-{frozen['hash'][:8]}"
@@ -357,11 +357,12 @@ def write_run(
     partial.mkdir()
     try:
         (partial / CONFIG_FILE).write_bytes(pretty(frozen))
-        outcome.recorder.write(partial, symbols)
+        outcome.recorder.write(partial, outcome.scope.symbols)
         if band is not None:
             band.write(partial)
-        outcome.summary["run_dir"] = str(out)
-        outcome.summary["report"] = str(out / REPORT_FILE)
+        outcome.summary.update(
+            run_dir=str(out), report=str(out / REPORT_FILE), config_hash=frozen["hash"], seconds=seconds
+        )
         (partial / RESULT_FILE).write_bytes(pretty(outcome.summary))
         write_report(
             partial / REPORT_FILE,

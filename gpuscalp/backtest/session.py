@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
-import numpy as np
-
 from gpuscalp.archive import BookSeries
 from gpuscalp.backtest.latency import Latency
 from gpuscalp.backtest.moments import Likeness, Moment
@@ -141,7 +139,7 @@ class Session:
             extra_quality=moment.extra_quality,
         )
         report = trader.step(market, _signals(prediction, index, moment), conditions)
-        recorder.on_step(report, drawdown_pct=trader.gate.drawdown_pct, state=trader.gate.state)
+        recorder.on_step(report, trader.gate)
         self._cancels += [(order_id, moment.decided_ns) for order_id in report.cancels]
         self._orders += [(order, moment.decided_ns) for order in report.orders]
         if moment.last:
@@ -180,11 +178,7 @@ class Session:
         if broker.orders:
             venue.inbox.put(broker.advance(broker.cancel_all(arrival_ns)))
         self._hear(_EVER)
-        equity = self.trader.equity_e8()
-        end_ns = max(broker.now_ns, self._last.end_ns + 1)
-        self.trader.gate.observe(end_ns, equity)
-        self.recorder.max_drawdown_pct = max(self.recorder.max_drawdown_pct, self.trader.gate.drawdown_pct)
-        self.recorder.sample(end_ns, equity, self.trader.gross_e8(), self.trader.gate.state)
+        self.recorder.finish(self.trader, max(broker.now_ns, self._last.end_ns + 1))
 
     @property
     def announced(self) -> set[int]:
@@ -207,11 +201,5 @@ class Session:
 
 
 def _signals(prediction: Prediction, index: int, moment: Moment) -> SignalRow:
-    parts = [getattr(prediction, name)[index] for name in Prediction.__slots__]
-    if moment.blank:
-        parts = [np.full_like(part, np.nan) for part in parts]
-    elif moment.unproved is not None:
-        parts = [
-            np.where(moment.unproved.reshape(-1, *[1] * (part.ndim - 1)), np.nan, part) for part in parts
-        ]
-    return SignalRow(*parts)
+    row = SignalRow(*(getattr(prediction, name)[index] for name in Prediction.__slots__))
+    return row.without(moment.unproved)

@@ -16,7 +16,6 @@ What can be lost
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from gpuscalp.journal.blocks import (
 )
 from gpuscalp.journal.reader import end_of, segment_number, segment_path, segments_of
 from gpuscalp.journal.repair import Repair, repair
+from gpuscalp.locks import take_lock
 
 _ENTRY_BYTES = 16
 # Many tiny records must not make a block that the reader refuses.
@@ -257,14 +257,11 @@ class JournalWriter:
 
 
 def _locked(path: Path) -> int:
-    file = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(file)
+    file = take_lock(path / "lock")
+    if file is None:
         raise JournalError(
             "another process writes this journal", where=str(path), fix="end it, or use another directory"
-        ) from None
+        )
     return file
 
 

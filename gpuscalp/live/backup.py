@@ -44,7 +44,7 @@ from gpuscalp.journal.reader import end_of
 from gpuscalp.live.directory import SESSION_FILE, read_about
 from gpuscalp.live.models import FOLDER as MODELS
 from gpuscalp.live.store import REFUSED
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.registry import ALIASES, Registry
 from gpuscalp.registry.history import read_history
 from gpuscalp.registry.names import SHORT
@@ -93,7 +93,7 @@ class _Piece(Struct, frozen=True):
     size: int | None = None
 
 
-def backup(sources: Sequence[Path], out: Path, *, told: Progress | None = None) -> dict[str, Any]:
+def backup(sources: Sequence[Path], out: Path, *, told: Progress = silent) -> dict[str, Any]:
     """Save sessions (running or not), registries, bundles and configuration files.
 
     Parameters
@@ -125,8 +125,7 @@ def backup(sources: Sequence[Path], out: Path, *, told: Progress | None = None) 
                 with tempfile.TemporaryDirectory(prefix="gpuscalp-backup-") as scratch:
                     for piece in _pieces(source, Path(scratch)):
                         files.append(_add(archive, piece))
-                        if told is not None:
-                            told(sum(each.bytes for each in files), None, piece.name)
+                        told(sum(each.bytes for each in files), None, piece.name)
             manifest = Manifest(FORMAT, __version__, time.time_ns(), tuple(named), tuple(files))
             text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
             _add_bytes(archive, MANIFEST, text)

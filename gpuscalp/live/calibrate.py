@@ -42,7 +42,7 @@ from gpuscalp.live.records import (
     SignalRecord,
     decode,
 )
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_MS, TickKind, Ticks
 
 _TOLD: Final = 100_000
@@ -75,7 +75,7 @@ class Calibration(Struct, frozen=True):
     notes: tuple[str, ...]
 
 
-def calibrate(path: Path, *, out: Path | None = None, told: Progress | None = None) -> dict[str, Any]:
+def calibrate(path: Path, *, out: Path | None = None, told: Progress = silent) -> dict[str, Any]:
     """Fit the latencies of a session.
 
     Parameters
@@ -100,7 +100,7 @@ def calibrate(path: Path, *, out: Path | None = None, told: Progress | None = No
     measured = _Measured(path, about)
     for count, (record, ticks) in enumerate(replay(measured.watched(path), measured.ingest)):
         measured.take(record, ticks)
-        if told is not None and not count % _TOLD:
+        if not count % _TOLD:
             told(count, None, f"{measured.stages.count:,} frames")
     found = _judge(path, about, measured)
     text = fragment(found, __version__)

@@ -14,12 +14,10 @@ Owns: session.json, the lock, and how both sides are made from what stands there
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -39,14 +37,12 @@ from gpuscalp.live.control import SESSION_FILE as SESSION_FILE
 from gpuscalp.live.engine import Engine
 from gpuscalp.live.market import Market
 from gpuscalp.live.models import FOLDER, SessionModels
+from gpuscalp.locks import ASKED_S, take_lock
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.registry.store import note_session
 from gpuscalp.schema import Instrument
 from gpuscalp.trader import Trader
 
-# Who asks whether the lock is held (gpuscalp.locks) may hold it, for much less than this; several may ask.
-_ASKED_S: Final = 0.05
-_TRIES: Final = 5
 # What ``create`` is still making.
 _BUNDLE_PARTIAL: Final = ".bundle.partial"
 _FILE_PARTIAL: Final = f".{SESSION_FILE}.partial"
@@ -247,17 +243,9 @@ def lead_of(path: Path) -> Path:
 
 def lock(path: Path) -> int:
     """Take the session's lock; it falls with the process, however that ends."""
-    file = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    for again in reversed(range(_TRIES)):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError as error:
-            if again and isinstance(error, BlockingIOError):
-                time.sleep(_ASKED_S)
-                continue
-        owner = os.read(file, 32).decode("ascii", "replace").strip()
-        os.close(file)
+    file = take_lock(path / "lock", wait_s=ASKED_S)
+    if file is None:
+        owner = (path / "lock").read_text(encoding="ascii", errors="replace").strip()
         raise UsageError(
             "another process runs this session",
             where=str(path),

@@ -39,7 +39,7 @@ from gpuscalp.live.records import (
     verdict_record,
 )
 from gpuscalp.live.roles import Roles
-from gpuscalp.live.signal_rows import blank, market_row, proved, signal_record, signal_row
+from gpuscalp.live.signal_rows import blank, market_row, signal_record, signal_row
 from gpuscalp.orders import Conditions, MarketRow, Order, SignalRow
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.registry.names import SHORT
@@ -268,7 +268,7 @@ class Engine:
         found = predicted.signals
         late = found is not None and decided_ns - work.now_ns > self._deadline_ns
         self.signals = None if found is None or late else signal_row(found)
-        signals = self._blank if self.signals is None else proved(self.signals, predicted.unproved)
+        signals = self._blank if self.signals is None else self.signals.without(predicted.unproved)
         self.late_count += late
         self.lost_count += predicted.lost
         asked = perf_counter_ns()

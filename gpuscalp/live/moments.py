@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, final
 
 import msgspec
+import numpy as np
 
 from gpuscalp.backtest.moments import Likeness, Moment
 from gpuscalp.errors import UsageError
@@ -169,10 +170,11 @@ class _Reader:
 
     def _moment(self, shared: Moment, signal: SignalRecord) -> tuple[int, Moment]:
         unproved = unpack_rows(signal.unproved, len(self._index)) if signal.unproved else None
+        if signal.late or not signal.margins:
+            unproved = np.ones(len(self._index), np.bool_)
         return signal.end_ns, replace(
             shared,
             decided_ns=signal.decided_ns,
-            blank=signal.late or not signal.margins,
             unproved=unproved,
             rows=signal.rows,
         )

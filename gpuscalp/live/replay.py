@@ -33,7 +33,7 @@ from gpuscalp.live.records import HealthRecord, ModelRecord, decode
 from gpuscalp.live.session import Session
 from gpuscalp.live.status import account_of
 from gpuscalp.live.workers import look_for_gpus, predicting
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.schema import NS_PER_S, Instrument
 
 # A replay knows its clock: it is the market's.
@@ -61,7 +61,7 @@ def run_replay(
     exchange_info: Path | None = None,
     device: RequestedDevice = "auto",
     speed: float | None = None,
-    told: Progress | None = None,
+    told: Progress = silent,
     on_step: Callable[[Session], None] | None = None,
 ) -> dict[str, Any]:
     """Replay recordings, or the messages of a session, into a session of its own.
@@ -131,7 +131,7 @@ def _play(
     inputs: Iterable[_Input],
     clock_of: Callable[[Work], Callable[[], int]],
     pace: _Pace,
-    told: Progress | None,
+    told: Progress,
     on_step: Callable[[Session], None] | None,
 ) -> int:
     """Let the session live through messages; return how many."""
@@ -151,7 +151,7 @@ def _play(
         if time.monotonic() >= checkpoint_s:
             _checkpoint(session)
             checkpoint_s = time.monotonic() + every_s
-        if told is not None and taken % _TOLD == 0:
+        if taken % _TOLD == 0:
             told(taken, None, f"{session.engine.frame_count:,} frames")
     _step(session, clock_of, session.market.last_recv_ns, on_step, force=True)
     return taken

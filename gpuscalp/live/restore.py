@@ -21,14 +21,14 @@ import msgspec
 
 from gpuscalp.errors import UNREADABLE, DataError, UsageError
 from gpuscalp.live.backup import FORMAT, MANIFEST, PIECE_BYTES, SEAL, Manifest, SavedFile, answer_of
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 
 _MANIFEST_BYTES_MAX: Final = 1 << 28
 # Of one name: a source's own, folders and digests come to some hundred characters.
 _NAME_MAX: Final = 1_024
 
 
-def restore(file: Path, folder: Path | None, *, told: Progress | None = None) -> dict[str, Any]:
+def restore(file: Path, folder: Path | None, *, told: Progress = silent) -> dict[str, Any]:
     """Check every byte of a backup and lay out what it holds in a folder, each source under its name.
 
     Parameters
@@ -82,7 +82,7 @@ def _staging(folder: Path | None) -> Iterator[Path | None]:
             folder.rmdir()
 
 
-def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest:
+def _unpack(file: Path, staging: Path | None, told: Progress) -> Manifest:
     """Read a backup to its end, into a folder or nowhere, and compare it with its manifest."""
     found: dict[str, SavedFile] = {}
     ends: dict[str, bytes] = {}
@@ -104,8 +104,7 @@ def _unpack(file: Path, staging: Path | None, told: Progress | None) -> Manifest
                     continue
                 found[member.name] = _write(member.name, source, staging)
                 done += member.size
-                if told is not None:
-                    told(done, size, member.name)
+                told(done, size, member.name)
     except (tarfile.TarError, EOFError, ValueError) as error:  # ValueError: a header that is none
         raise _damaged(file, str(error)) from None
     return _checked(file, ends, found)

@@ -152,9 +152,9 @@ async def _session(
     def clock_of(_: Work) -> Callable[[], int]:
         return now
 
-    def repeated(count: int) -> None:
+    def repeated(done: float, total: float | None = None, note: str = "") -> None:
         pulse.beat_ns = time.monotonic_ns()
-        told(count, None, "repeating the journal")
+        told(done, total, note)
 
     def show(status: dict[str, Any]) -> None:
         nonlocal newest

@@ -56,6 +56,7 @@ from gpuscalp.live.repeat import (
 )
 from gpuscalp.live.roles import as_written
 from gpuscalp.live.store import Store, Written
+from gpuscalp.progress import Progress, silent
 from gpuscalp.redaction import redact
 from gpuscalp.risk.gate import RiskState
 from gpuscalp.schema import NS_PER_S, Ticks
@@ -118,7 +119,7 @@ class Session:
         *,
         now_ns: int,
         clock_of: Callable[[Work], Clock],
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: Progress = silent,
         held: int | None = None,
     ) -> None:
         self.path, self.about = path, read_about(path)
@@ -343,8 +344,8 @@ class Session:
 
     def _told(self, records: Iterable[Record]) -> Iterator[Record]:
         for count, record in enumerate(records):
-            if self._on_progress is not None and not count & 0xFFFF:
-                self._on_progress(count)
+            if not count & 0xFFFF:
+                self._on_progress(count, None, "repeating the journal")
             yield record
 
     def _finish(self, tail: Tail, clock: Clock, now_ns: int) -> None:

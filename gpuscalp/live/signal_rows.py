@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpuscalp.ensemble import Signals
-from gpuscalp.live.predictor import Prediction, Rows, pack_rows
+from gpuscalp.live.predictor import Prediction, pack_rows
 from gpuscalp.live.records import SignalRecord
 from gpuscalp.ops.row_digest import U64, digest_rows
 from gpuscalp.orders import MarketRow, SignalRow
@@ -35,19 +35,6 @@ def signal_row(signals: Signals) -> SignalRow:
         agreement=signals.agreement,
         edge_bps=signals.edge_bps,
         spread_bps=signals.spread,
-    )
-
-
-def proved(row: SignalRow, unproved: Rows | None) -> SignalRow:
-    """Return signals that say nothing where nobody has proved them."""
-    if unproved is None:
-        return row
-    nan = np.nan
-    return SignalRow(
-        probability=np.where(unproved[:, None], nan, row.probability),
-        agreement=np.where(unproved, nan, row.agreement),
-        edge_bps=np.where(unproved, nan, row.edge_bps),
-        spread_bps=np.where(unproved, nan, row.spread_bps),
     )
 
 

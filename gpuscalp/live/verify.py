@@ -15,10 +15,10 @@ from gpuscalp.journal.reader import JournalReader
 from gpuscalp.live.directory import build, open_models, read_about
 from gpuscalp.live.engine import Outcome
 from gpuscalp.live.repeat import Repeater
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 
 
-def verify(path: Path, *, told: Progress | None = None) -> dict[str, Any]:
+def verify(path: Path, *, told: Progress = silent) -> dict[str, Any]:
     """Repeat a session from its first message and compare every feature, prediction, verdict, order and fill.
 
     Parameters
@@ -58,8 +58,7 @@ def verify(path: Path, *, told: Progress | None = None) -> dict[str, Any]:
         for block in reader.blocks():
             yield from block
             records += len(block)
-            if told is not None:
-                told(records, None, f"{frames:,} frames")
+            told(records, None, f"{frames:,} frames")
 
     repeater.run(read())
     found = repeater.differences

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gpuscalp.risk.gate import RULES
+from gpuscalp.risk.rules import RULES
 
 
 class Number(NamedTuple):

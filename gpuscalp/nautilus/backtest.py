@@ -44,7 +44,7 @@ from gpuscalp.nautilus.instruments import to_nautilus
 from gpuscalp.nautilus.names import instrument_name, venue_name
 from gpuscalp.nautilus.strategy import GpuScalpStrategy, GpuScalpStrategyConfig
 from gpuscalp.nautilus.venue import BookKind, latency_ns, make_engine, not_modelled
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 from gpuscalp.run_folder import alone_on_out
 from gpuscalp.schema import Instrument
 from gpuscalp.times import utc
@@ -64,7 +64,7 @@ def run_nautilus(
     end_ns: int | None = None,
     book: BookKind = "books",
     rows: Iterable[list[Row]] | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> tuple[BacktestResult, Course]:
     """Backtest a bundle on an archive.
 
@@ -80,7 +80,7 @@ def run_nautilus(
     UsageError     the archive lacks a symbol of the bundle, what orders are filled from, or a frame in the
         range; ``out`` is taken, or another process works on it
     """
-    began, version = time.perf_counter(), require()
+    began_s, version = time.perf_counter(), require()
     archive = Archive.open(archive_path)
     training = read_contract(model).training
     config = counted(config, training)
@@ -130,15 +130,8 @@ def run_nautilus(
     outcome = summarise(config, scope, course, check)
     notes = [f"NautilusTrader {version}: {each}" for each in not_modelled(config, book=book, version=version)]
     outcome = replace(outcome, warnings=(*outcome.warnings, *notes))
-    outcome.summary.update(
-        {
-            "warnings": list(outcome.warnings),
-            "config_hash": frozen["hash"],
-            "executor": executor,
-            "seconds": time.perf_counter() - began,
-        }
-    )
-    result = write_run(out, frozen, outcome, symbols)
+    outcome.summary.update(warnings=list(outcome.warnings), executor=executor)
+    result = write_run(out, frozen, outcome, began_s=began_s)
     course.write_signals(result.run_dir, symbols)
     return result, course
 
@@ -165,7 +158,7 @@ def nautilus_archive(
     end_ns: int | None = None,
     catalog: Path | None = None,
     book: BookKind = "books",
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> BacktestResult:
     """Backtest with what a command line gives; sources of the configuration as ``backtest_archive`` has them.
 
@@ -237,7 +230,7 @@ class _Feed:
     """
 
     def __init__(
-        self, maker: EventMaker, begin_ns: int, finish_ns: int, latency_ns: int, told: Progress | None
+        self, maker: EventMaker, begin_ns: int, finish_ns: int, latency_ns: int, told: Progress
     ) -> None:
         self._maker, self._latency_ns, self._told = maker, latency_ns, told
         self._begin_ns, self._finish_ns = begin_ns, finish_ns
@@ -255,9 +248,8 @@ class _Feed:
                 self._maker.make(row, events)
             self.last_ns = events[-1].ts_init
             yield events
-            if self._told is not None:
-                done_ns = min(rows[-1][2][1], self._finish_ns) - self._begin_ns
-                self._told(done_ns / 1e9, (self._finish_ns - self._begin_ns) / 1e9, utc(rows[-1][2][1]))
+            done_ns = min(rows[-1][2][1], self._finish_ns) - self._begin_ns
+            self._told(done_ns / 1e9, (self._finish_ns - self._begin_ns) / 1e9, utc(rows[-1][2][1]))
         for ring in (1, 2, 3):
             # The exchange looks at its orders behind each event: first they arrive, then it rings.
             self.last_ns += self._latency_ns + 1

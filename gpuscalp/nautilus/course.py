@@ -11,6 +11,7 @@ from typing import Final, final
 import numpy as np
 
 from gpuscalp.backtest.calibration import PredictionCheck
+from gpuscalp.backtest.latency import spread_ms
 from gpuscalp.backtest.record import Recorder
 from gpuscalp.config import GridConfig
 from gpuscalp.execution.booking import BookedFill
@@ -74,8 +75,7 @@ class Course:
     # The engine's watcher
 
     def on_step(self, market: MarketRow, signals: SignalRow, report: StepReport) -> None:
-        gate = self._engine.trader.gate
-        self.recorder.on_step(report, drawdown_pct=gate.drawdown_pct, state=gate.state)
+        self.recorder.on_step(report, self._engine.trader.gate)
         self._markets.append(market)
         self._signals.append(signals)
         self._shown.append(signals)
@@ -117,12 +117,8 @@ class Course:
         end_ns : exchange time of the last event
         """
         self._check()
-        trader, recorder = self.trader, self.recorder
-        equity = trader.equity_e8()
         last_ns = max(end_ns, self._records[-1].end_ns + 1) if self._records else end_ns
-        trader.gate.observe(last_ns, equity)
-        recorder.max_drawdown_pct = max(recorder.max_drawdown_pct, trader.gate.drawdown_pct)
-        recorder.sample(last_ns, equity, trader.gross_e8(), trader.gate.state)
+        self.recorder.finish(self.trader, last_ns)
 
     def feed_delay_ms(self) -> dict[str, float]:
         """Return median, p99 and largest extra feed delay over all frames that end no run."""
@@ -131,14 +127,7 @@ class Course:
         for before, after in self._holes:
             told &= (due_ns <= before) | (due_ns > after)
         delays = np.array(self._delays, np.int64)[told]
-        if not len(delays):
-            return {"p50": 0.0, "p99": 0.0, "max": 0.0}
-        delays = (delays - delays.min()) / NS_PER_MS
-        return {
-            "p50": float(np.median(delays)),
-            "p99": float(np.quantile(delays, 0.99)),
-            "max": float(delays.max()),
-        }
+        return spread_ms(delays - delays.min() if len(delays) else delays)
 
     @property
     def end_ns(self) -> I64:

@@ -20,7 +20,7 @@ from gpuscalp.nautilus.events import EventMaker, as_received
 from gpuscalp.nautilus.installed import require
 from gpuscalp.nautilus.instruments import to_nautilus
 from gpuscalp.nautilus.names import instrument_name
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 
 FILE_EVENTS: Final = 250_000
 _GROUP: Final = 65_536
@@ -35,7 +35,7 @@ def export_catalog(
     start_ns: int | None = None,
     end_ns: int | None = None,
     file_events: int = FILE_EVENTS,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Write a catalog and return the account of what is in it.
 
@@ -73,8 +73,7 @@ def export_catalog(
     try:
         for batch in arrivals(archive, venue, names, start_ns=start_ns, end_ns=end_ns):
             _write(batch, maker, writer, aside, rows)
-            if progress is not None:
-                progress(sum(rows.values()), total, "")
+            progress(sum(rows.values()), total, "")
         writer.finish()
     finally:
         for file in aside:

@@ -23,11 +23,11 @@ from gpuscalp.nautilus.catalog_files import reading
 from gpuscalp.nautilus.catalog_rows import catalog_rows
 from gpuscalp.nautilus.installed import require
 from gpuscalp.nautilus.instruments import from_nautilus
-from gpuscalp.progress import Progress
+from gpuscalp.progress import Progress, silent
 
 
 def import_catalog(
-    path: Path, out: Path, *, instruments: Sequence[str] = (), progress: Progress | None = None
+    path: Path, out: Path, *, instruments: Sequence[str] = (), progress: Progress = silent
 ) -> dict[str, Any]:
     """Write an archive, one venue of it, and return the account of what is in it.
 
@@ -69,8 +69,7 @@ def import_catalog(
         for batch in catalog_rows(catalog, path, names, left_out=left_out):
             _write(writer, [each.symbol for each in chosen], batch)
             rows.update(row[0].name for row in batch)
-            if progress is not None:
-                progress(sum(rows.values()), 0, "")
+            progress(sum(rows.values()), 0, "")
         writer.finish()
     return {
         "archive": str(out),

@@ -13,7 +13,6 @@ Never: decides whether a model is fit to be promoted (gpuscalp.registry.promotio
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -27,6 +26,7 @@ from typing import Any, Final, final
 from gpuscalp.bundle import CONTRACT_FILE, load_bundle, read_contract
 from gpuscalp.errors import DeadlineError, ModelError, UsageError
 from gpuscalp.files import sync_folder
+from gpuscalp.locks import take_lock
 from gpuscalp.redaction import redact
 from gpuscalp.registry.history import (
     Act,
@@ -44,7 +44,6 @@ HISTORY_FILE: Final = "history.jsonl"
 BUNDLES: Final = "bundles"
 WAIT_S: Final = 30.0
 
-_LOOK_AGAIN_S: Final = 0.02
 _MAY_NOT_WRITE: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _ADDING: Final = ".adding-"
 _REMOVING: Final = ".removing-"
@@ -131,9 +130,15 @@ class Registry:
             another process was writing all the time
         """
         (self.path / BUNDLES).mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = take_lock(self.path / "lock", wait_s=wait_s)
+        if lock is None:
+            raise DeadlineError(
+                "another process is writing to the registry",
+                where=str(self.path),
+                value=f"waited for {wait_s:g} s",
+                fix="wait for it to end, then try again",
+            )
         try:
-            _take(lock, self.path, wait_s)
             for prefix in (_ADDING, _REMOVING):
                 for left in (self.path / BUNDLES).glob(f"{prefix}*"):
                     shutil.rmtree(left)
@@ -316,24 +321,6 @@ def _is_whole(path: Path) -> bool:
     except ModelError:
         return False
     return True
-
-
-def _take(lock: int, path: Path, wait_s: float) -> None:
-    end_s = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= end_s:
-                raise DeadlineError(
-                    "another process is writing to the registry",
-                    where=str(path),
-                    value=f"waited for {wait_s:g} s",
-                    fix="wait for it to end, then try again",
-                ) from None
-            time.sleep(_LOOK_AGAIN_S)
-        else:
-            return
 
 
 def _user() -> str:

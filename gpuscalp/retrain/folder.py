@@ -9,25 +9,21 @@ Owns: these names, that one process at a time works there, what a killed one has
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from gpuscalp.errors import UsageError
-from gpuscalp.locks import read_lock
+from gpuscalp.locks import ASKED_S, read_lock, take_lock
 
 FOLDER: Final = "retraining"
 CANDIDATE: Final = "candidate"
 _WORK: Final = "work"
 _LOCK: Final = "lock"
 HELD: Final = "another process retrains this session"
-# Who looks whether the lock is held (``read_lock``) may hold it for some microseconds.
-_AGAIN_S: Final = 0.01
 _BYTES_MAX: Final = 16_384
 
 
@@ -45,10 +41,7 @@ def alone(folder: Path, cores: Sequence[int] = ()) -> Iterator[Path]:
     """
     folder.mkdir(exist_ok=True)
     work = folder / _WORK
-    lock = _locked(folder)
-    if lock is None:
-        time.sleep(_AGAIN_S)
-        lock = _locked(folder)
+    lock = take_lock(folder / _LOCK, wait_s=ASKED_S)
     if lock is None:
         raise UsageError(HELD, where=str(folder), fix="wait for it to end")
     try:
@@ -94,7 +87,7 @@ def clear(folder: Path) -> str:
     if not work.exists():
         return ""
     try:
-        lock = _locked(folder)
+        lock = take_lock(folder / _LOCK)
         if lock is None:
             return HELD
         try:
@@ -104,14 +97,3 @@ def clear(folder: Path) -> str:
     except OSError as error:
         return f"{work} cannot be removed: {error.strerror}"
     return ""
-
-
-def _locked(folder: Path) -> int | None:
-    """Return the lock, to be closed; None where another process holds it."""
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock

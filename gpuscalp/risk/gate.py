@@ -20,10 +20,8 @@ from gpuscalp.config import OFF, RiskConfig
 from gpuscalp.errors import ConfigError, UsageError
 from gpuscalp.orders import Verdict
 from gpuscalp.risk.breakers import LossStreak, OrderRate, VolatilityPauses
-from gpuscalp.risk.rules import RULES, Question, judge
+from gpuscalp.risk.rules import Question, judge
 from gpuscalp.schema import E8, F64, NS_PER_DAY, NS_PER_S, Quality
-
-__all__ = ["RULES", "Question", "RiskEvent", "RiskGate", "RiskSnapshot", "RiskState"]
 
 
 class RiskState(StrEnum):

@@ -32,16 +32,6 @@ _NO_LIMIT: Final = 1 << 100
 
 
 @dataclass(frozen=True, slots=True)
-class Factors:
-    """What the base amount is multiplied by; 1 where a factor is switched off, NaN where it is not known."""
-
-    volatility: float
-    kelly: float
-    drawdown: float
-    scale: float
-
-
-@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What sizing looks at besides the intent.
 
@@ -85,8 +75,9 @@ class Sizing:
         risk = self.risk
         return risk.stop_bps if risk.stop_bps is not None else risk.risk_sigmas * volatility_bps
 
-    def factors(self, intent: Intent, around: Surroundings) -> Factors:
-        """Return the factors of one entry."""
+    def scale(self, intent: Intent, around: Surroundings) -> float:
+        """Return what the base amount of an entry is multiplied by: the product of the factors that are
+        switched on, NaN where one of them is not known."""
         config, most = self.config, self.config.max_scale
         sigma = around.volatility_bps
         volatility = kelly = drawdown = 1.0
@@ -96,12 +87,12 @@ class Sizing:
             kelly = _at_most(most, self._kelly(intent, around, float(config.kelly_fraction)))
         if config.drawdown:
             drawdown = min(1.0, max(0.0, 1.0 - around.drawdown_pct / self.risk.max_drawdown_pct))
-        return Factors(volatility, kelly, drawdown, _at_most(most, volatility * kelly * drawdown))
+        return _at_most(most, volatility * kelly * drawdown)
 
-    def qty_e8(self, intent: Intent, factors: Factors, around: Surroundings, instrument: Instrument) -> int:
+    def qty_e8(self, intent: Intent, scale: float, around: Surroundings, instrument: Instrument) -> int:
         """Return the quantity of one entry: cut to every limit, on the step grid, 0 if below the minimum."""
         assert intent.notional_usdt is not None
-        wanted_usdt = intent.notional_usdt * factors.scale
+        wanted_usdt = intent.notional_usdt * scale
         price = around.price_e8
         if price <= 0 or not (isfinite(wanted_usdt) and wanted_usdt > 0):
             return 0

@@ -33,7 +33,7 @@ _FOLDER_FILE: Final = "ray.folder"
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class TrialSpec:
     """What every worker is told.
 
     Attributes
@@ -84,7 +84,7 @@ class RayPool:
     concurrent : how many, at most; None takes as many as the cluster has room for
     """
 
-    def __init__(self, spec: WorkerSpec, folder: Path, address: str | None, concurrent: int | None) -> None:
+    def __init__(self, spec: TrialSpec, folder: Path, address: str | None, concurrent: int | None) -> None:
         self._spec, self._folder, self._address, self._asked = spec, folder, address, concurrent
         self._stack = ExitStack()
         self._ray: Any = None
@@ -193,7 +193,7 @@ class RayPool:
 class _Worker:
     """The process of a worker."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, spec: TrialSpec) -> None:
         self._evaluator = spec.evaluator()
 
     def make(self, task: Task) -> Rung:

@@ -30,7 +30,7 @@ from gpuscalp.report import write_report
 from gpuscalp.run_folder import require_begun, require_same, taken
 from gpuscalp.train.run import train
 from gpuscalp.train.source import ArchiveSource
-from gpuscalp.tuning.cluster import RayPool, WorkerSpec, require
+from gpuscalp.tuning.cluster import RayPool, TrialSpec, require
 from gpuscalp.tuning.report import sections, trial_rows, warnings_of
 from gpuscalp.tuning.search import Trial, best_of, search
 from gpuscalp.tuning.space import Space
@@ -108,7 +108,7 @@ def tune_archive(
     frozen = _frozen(config, source, chosen.name)
     out = Path("runs") / f"tune-{frozen['hash'][:12]}" if out is None else out
     _open(out, frozen, resume=resume)
-    spec = WorkerSpec(
+    spec = TrialSpec(
         Job(
             archive=archive.resolve(),
             config=config.train,

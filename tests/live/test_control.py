@@ -269,6 +269,7 @@ def test_who_asks_whether_a_session_runs_refuses_no_start(
             asking.append(lock(tmp_path))
         waits.append(seconds)
 
-    monkeypatch.setattr("gpuscalp.live.directory.time", SimpleNamespace(sleep=ask_again))
+    clock = SimpleNamespace(sleep=ask_again, monotonic=lambda: 0.0)
+    monkeypatch.setattr("gpuscalp.locks.time", clock)
     os.close(lock(tmp_path))
     assert len(waits) == 2

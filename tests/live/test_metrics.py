@@ -22,7 +22,8 @@ from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.monitoring.conditions import CONDITIONS
 from gpuscalp.monitoring.expressions import Beyond
 from gpuscalp.monitoring.session_metrics import SessionCollector
-from gpuscalp.risk.gate import RULES, RiskState
+from gpuscalp.risk.gate import RiskState
+from gpuscalp.risk.rules import RULES
 from gpuscalp.schema import E8
 from gpuscalp.strategy import SKIP_REASONS
 from tests.live.sessions import SYMBOLS, TICK_E8, Market, Running, eager_config, feed_of, write_eager_bundle

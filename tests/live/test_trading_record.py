@@ -182,7 +182,7 @@ def test_post_only_order_that_would_have_taken_is_no_reject():
 def step(at_ns: int, equity_e8: int) -> StepReport:
     empty: tuple[Any, ...] = ()
     skips = np.ones(len(SKIP_REASONS), np.int64)
-    return StepReport(at_ns, empty, empty, empty, empty, empty, skips, equity_e8, 0, None)
+    return StepReport(at_ns, empty, empty, empty, empty, skips, equity_e8, 0, None)
 
 
 def test_sharpe_ratio_is_that_of_the_minutes():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import inf, nan, nextafter
 
-from gpuscalp.risk.gate import Question, RiskEvent, RiskGate, RiskState
+from gpuscalp.risk.gate import RiskEvent, RiskGate, RiskState
+from gpuscalp.risk.rules import Question
 from gpuscalp.schema import NS_PER_DAY
 from tests.gates import GOOD, MS, NOON, SECOND, START, exit_of, gate, wild, with_limits
 

@@ -15,8 +15,9 @@ from gpuscalp.config import RiskConfig, SizingConfig
 from gpuscalp.open_orders import OpenOrders
 from gpuscalp.orders import BUY, SELL, Conditions, Intent, IntentKind, MarketRow, Order, OrderKind, SignalRow
 from gpuscalp.risk.exposure import Exposure
-from gpuscalp.risk.gate import Question, RiskGate
+from gpuscalp.risk.gate import RiskGate
 from gpuscalp.risk.inquiry import Inquiry
+from gpuscalp.risk.rules import Question
 from gpuscalp.risk.sizing import Sizing
 from gpuscalp.risk.volatility import Volatility
 from gpuscalp.schema import Quality

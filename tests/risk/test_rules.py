@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpuscalp.config import RiskConfig
-from gpuscalp.risk.gate import RULES, Question
+from gpuscalp.risk.rules import RULES, Question
 from tests.gates import GOOD, exit_of, gate, with_limits
 
 # code: (what is compared, its limit, the side on which it passes, the scope), from docs/risk.md.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gpuscalp.config import RiskConfig, SizingConfig
 from gpuscalp.orders import Intent, IntentKind
-from gpuscalp.risk.sizing import Factors, Sizing, Surroundings
+from gpuscalp.risk.sizing import Sizing, Surroundings
 from gpuscalp.schema import Instrument
 
 E8 = 10**8
@@ -41,12 +41,12 @@ WIDE: dict[str, Any] = {
 
 def scale(around: Surroundings = AROUND, intent: Intent = INTENT, **config: Any) -> float:
     settings = msgspec.structs.replace(OFF, **config)
-    return Sizing(settings, RiskConfig()).factors(intent, around).scale
+    return Sizing(settings, RiskConfig()).scale(intent, around)
 
 
 def qty(around: Surroundings = AROUND, intent: Intent = INTENT, **risk: Any) -> int:
     sizing = Sizing(OFF, RiskConfig(**{**WIDE, **risk}))
-    return sizing.qty_e8(intent, sizing.factors(intent, around), around, COIN)
+    return sizing.qty_e8(intent, sizing.scale(intent, around), around, COIN)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,10 @@ def test_drawdown(drawdown: float, expected: float) -> None:
 
 def test_factors_multiply_and_never_exceed_the_scale_that_is_allowed() -> None:
     around = replace(AROUND, volatility_bps=20.0, drawdown_pct=5.0)
-    sizing = Sizing(SizingConfig(target_volatility_bps=10.0, kelly_fraction=0.25), RiskConfig())
-    factors = sizing.factors(INTENT, around)
-    assert (factors.volatility, factors.kelly, factors.drawdown, factors.scale) == (0.5, 1.0, 0.5, 0.25)
+    each: tuple[dict[str, Any], ...]
+    each = ({"target_volatility_bps": 10.0}, {"kelly_fraction": 0.25}, {"drawdown": True})
+    assert [scale(around, **one) for one in each] == [0.5, 1.0, 0.5]
+    assert scale(around, **each[0], **each[1], **each[2]) == 0.25
     calm = replace(AROUND, volatility_bps=1.0)
     assert scale(calm, target_volatility_bps=10.0, kelly_fraction=0.25, max_scale=3.0) == 3.0
     assert scale(calm, target_volatility_bps=10.0, kelly_fraction=0.25) == 1.0
@@ -134,9 +135,8 @@ def test_factors_multiply_and_never_exceed_the_scale_that_is_allowed() -> None:
 def test_unknown_number_gives_no_size(change: dict[str, float], config: dict[str, Any]) -> None:
     around = replace(AROUND, **change)  # type: ignore[arg-type]
     sizing = Sizing(msgspec.structs.replace(OFF, **config), RiskConfig(**WIDE))
-    factors = sizing.factors(INTENT, around)
-    assert isnan(factors.scale)
-    assert sizing.qty_e8(INTENT, factors, around, COIN) == 0
+    assert isnan(sizing.scale(INTENT, around))
+    assert sizing.qty_e8(INTENT, sizing.scale(INTENT, around), around, COIN) == 0
     # Switched off, the number is not needed.
     assert qty(around) == 10 * E8
 
@@ -147,11 +147,11 @@ def test_unknown_number_gives_no_size(change: dict[str, float], config: dict[str
     price=st.integers(1, 10**7),
 )
 def test_quantity_is_worth_the_base_amount_times_its_scale(usdt: int, factor: Fraction, price: int) -> None:
-    """Nothing but the limits cut it, and these are far away: what the factors say is what is bought."""
+    """Nothing but the limits cut it, and these are far away: what the scale says is what is bought."""
     sizing = Sizing(OFF, RiskConfig(**WIDE))
     found = sizing.qty_e8(
         replace(INTENT, notional_usdt=float(usdt)),
-        Factors(1.0, 1.0, 1.0, float(factor)),
+        float(factor),
         replace(AROUND, price_e8=price * E8 // 100),
         COIN,
     )
@@ -218,7 +218,7 @@ def test_size_keeps_every_limit_and_one_more_step_would_not(
     around = Surroundings(price, held, opened, others, equity, 0.0, sigma, 0.0)
     intent = replace(INTENT, notional_usdt=wanted)
     sizing = Sizing(OFF, risk)
-    found = sizing.qty_e8(intent, sizing.factors(intent, around), around, instrument)
+    found = sizing.qty_e8(intent, sizing.scale(intent, around), around, instrument)
     assert found >= 0
     assert found % step == 0
 
@@ -252,7 +252,7 @@ def test_scale_is_between_nothing_and_what_is_allowed_or_unknown(
 ) -> None:
     around = replace(AROUND, volatility_bps=abs(sigma), edge_spread_bps=abs(spread), drawdown_pct=drawdown)
     sizing = Sizing(SizingConfig(), RiskConfig())
-    found = sizing.factors(replace(INTENT, edge_bps=edge), around).scale
+    found = sizing.scale(replace(INTENT, edge_bps=edge), around)
     assert isnan(found) or 0.0 <= found <= 1.0
 
 

@@ -17,7 +17,7 @@ from gpuscalp.splits import Fold
 from gpuscalp.train import train
 from gpuscalp.train.dataset import count_rows, labelled_chunks
 from gpuscalp.train.device import training_device
-from gpuscalp.tuning.cluster import WorkerSpec
+from gpuscalp.tuning.cluster import TrialSpec
 from gpuscalp.tuning.evaluate import STRETCH_FRAMES, Evaluator, held_rows
 from gpuscalp.tuning.score import HeldRows, acts_of
 from gpuscalp.tuning.search import Task
@@ -81,7 +81,7 @@ def test_values_that_the_data_do_not_allow_are_a_failure_of_the_trial(source):
 def test_archive_that_cannot_be_read_here_is_no_failure_of_the_trial(tmp_path):
     # On a machine that does not see the archive every trial would have "failed", and been kept as that.
     job = Job(tmp_path / "nothing", CONFIG, None, None, "", versions(), "cpu", 1)
-    spec = WorkerSpec(job, 0.0, CostConfig(), kept=1)
+    spec = TrialSpec(job, 0.0, CostConfig(), kept=1)
     with pytest.raises(UsageError, match="cannot open the archive"):
         spec.evaluator().make(task())
 
@@ -90,7 +90,7 @@ def test_machine_with_other_versions_makes_no_trial(tmp_path):
     """Another library on one machine would have changed the best trial without a word."""
     others = (("gpuscalp", "0"), *versions()[1:])
     job = Job(tmp_path, CONFIG, None, None, "", others, "cpu", 1)
-    spec = WorkerSpec(job, 0.0, CostConfig(), kept=1)
+    spec = TrialSpec(job, 0.0, CostConfig(), kept=1)
     with pytest.raises(UsageError, match="other versions"):
         spec.evaluator().make(task())
 
@@ -108,7 +108,7 @@ def test_rows_that_a_worker_keeps_on_a_gpu_do_not_change_its_next_chunks(tmp_pat
     job = Job(tmp_path, CONFIG, None, None, "", versions(), "cuda", 1)
     with trained_on_host() as gpu:
         gpu.free_bytes = 33 << 30
-        worker = WorkerSpec(job, 1.0, CostConfig(), kept=1).evaluator()
+        worker = TrialSpec(job, 1.0, CostConfig(), kept=1).evaluator()
         for free_gb in (33, 31):
             gpu.free_bytes = free_gb << 30
             assert "seen" in worker.make(task()).failure

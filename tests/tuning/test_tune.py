@@ -25,7 +25,7 @@ from gpuscalp.bundle import load_bundle, read_contract
 from gpuscalp.config import BacktestConfig, TrainConfig, TuneConfig, load
 from gpuscalp.distributed.job import Job, versions
 from gpuscalp.train import ArchiveSource
-from gpuscalp.tuning.cluster import WorkerSpec
+from gpuscalp.tuning.cluster import TrialSpec
 from gpuscalp.tuning.search import Task, best_of, search
 from gpuscalp.tuning.space import Space
 from gpuscalp.tuning.trials import TRIALS_FILE, Rung, TrialLog
@@ -159,7 +159,7 @@ def _compare(market: Path, config: Path, folder: Path, answer: dict) -> None:
     tune = load(TuneConfig, config)
     source = ArchiveSource.open(Archive.open(market), tune.train)
     job = Job(market, tune.train, None, None, source.digest(), versions(), "cpu", 1)
-    spec = WorkerSpec(job, 0.0, tune.cost, kept=2)
+    spec = TrialSpec(job, 0.0, tune.cost, kept=2)
     evaluator = spec.evaluator()
 
     def pool(tasks: Sequence[Task]) -> Iterator[Rung]:
