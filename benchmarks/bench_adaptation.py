@@ -131,7 +131,7 @@ def _recalibrated(said: np.ndarray, came: np.ndarray, end_ns: np.ndarray) -> dic
     for rows in np.split(np.arange(len(said)), np.flatnonzero(np.diff(end_ns // NS_PER_S)) + 1):
         now_ns = int(end_ns[rows[-1]])
         corrected[rows] = made.correction.probability(np.log(said[rows]))
-        made.take(corrected[rows], came[rows], now_ns)
+        made.take(corrected[rows], came[rows], end_ns[rows], now_ns)
         if now_ns >= due_ns:
             due_ns = now_ns + every_ns
             window = made.window(now_ns)

@@ -97,7 +97,7 @@ def test_rolling_train_intervals_move_and_expanding_ones_do_not():
         walk_forward(counts_of(entries), SplitConfig(folds=3, mode=mode), horizon_ns=SECOND)
         for mode in ("expanding", "rolling")
     )
-    assert len({fold.train_start_ns for fold in expanding}) == 1
+    assert {fold.train_start_ns for fold in expanding} == {0}, "all rows before are trained on"
     starts = [fold.train_start_ns for fold in rolling]
     assert starts == sorted(set(starts))
 
@@ -115,6 +115,16 @@ def test_too_little_data_for_the_horizon_is_refused_with_the_fold():
     with pytest.raises(DataError, match="too short") as caught:
         walk_forward(counts_of(entries), SplitConfig(), horizon_ns=5 * SECOND)
     assert caught.value.where == "fold 1"
+
+
+@pytest.mark.parametrize(("part", "folds", "embargo_ms"), [("train", 2, 40_000), ("test", 5, 2_000)])
+def test_ten_horizons_are_enough_for_either_part_and_a_nanosecond_less_is_not(part, folds, embargo_ms):
+    """One row a second for 100 s: ten of them are left to train on behind 40 s, or to test on in a fifth."""
+    rows = RowCounts(np.arange(100) * SECOND, np.ones(100, np.int64), SECOND)
+    config = SplitConfig(folds=folds, mode="rolling", min_train_fraction=0.5, embargo_ms=embargo_ms)
+    assert len(walk_forward(rows, config, horizon_ns=SECOND)) == folds
+    with pytest.raises(DataError, match=f"the {part} interval of a fold is too short"):
+        walk_forward(rows, config, horizon_ns=SECOND + 1)
 
 
 def test_intervals_are_half_open_to_the_nanosecond():

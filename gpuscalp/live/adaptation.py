@@ -109,7 +109,8 @@ class Adaptation:
         kept = (matured.direction != NO_CLASS) & said & later[:, None]
         if self._ours and kept.any():
             came = matured.direction[kept].astype(np.int64)
-            self._made.take(matured.probability[kept], came, int(matured.end_ns[-1]))
+            end_ns = np.repeat(matured.end_ns, kept.sum(axis=1))
+            self._made.take(matured.probability[kept], came, end_ns, int(matured.end_ns[-1]))
 
     def due(self, now_ns: int) -> Callable[[], ModelRecord | None] | None:
         """Return what has to be computed elsewhere, if it is due; it may give a record to be taken."""

@@ -16,7 +16,6 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Final, Protocol, final
 
-import numpy as np
 from msgspec import Struct
 
 from gpuscalp.bundle import Bundle
@@ -30,7 +29,6 @@ from gpuscalp.live.models import calibrated
 from gpuscalp.live.predictor import HostPredictor, Prediction, Predictor, Told, unpack_rows
 from gpuscalp.live.records import (
     Command,
-    HealthRecord,
     ModelRecord,
     OrderRecord,
     StateRecord,
@@ -39,12 +37,12 @@ from gpuscalp.live.records import (
     verdict_record,
 )
 from gpuscalp.live.roles import Roles
-from gpuscalp.live.signal_rows import blank, market_row, signal_record, signal_row
+from gpuscalp.live.signal_rows import blank, doubts, market_row, signal_record, signal_row
 from gpuscalp.orders import Conditions, MarketRow, Order, SignalRow
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.registry.names import SHORT
 from gpuscalp.risk.gate import RiskEvent
-from gpuscalp.schema import F32, NS_PER_MS, NS_PER_S, U32, FeatureChunk, Quality
+from gpuscalp.schema import F32, NS_PER_MS, NS_PER_S, U32, FeatureChunk
 from gpuscalp.trader import StepReport, Trader
 
 # (exchange time) at which a decision is made
@@ -77,8 +75,8 @@ class Watcher(Protocol):
     def on_models(self, roles: Roles) -> None:
         """Lead, shadow or a calibration is another one from the next step on; ``roles`` is not to be kept."""
 
-    def on_shadow(self, end_ns: int, signals: SignalRow) -> None:
-        """``signals``: of the shadow, at the frame of the last ``on_step``. It is told after that frame's
+    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
+        """What both say of every row of the frame of the last ``on_step``. It is told after that frame's
         orders have left; not of frames that the lead did not predict in time, and of several that close at
         once only of the last."""
 
@@ -161,6 +159,7 @@ class Engine:
         self._guard = bundle.ensemble.guard
         self._shadow: HostPredictor | None = None
         self._shown: F32 | None = None  # features that the shadow may look at, where the stream has them
+        self._in_part = False  # whether of some of these rows a worker alone has said what the lead says
         self._first, self._opened = bundle.contract.digest, opened
         self.watcher: Watcher | None = None
         self.begins_ns = 0
@@ -196,12 +195,17 @@ class Engine:
         return outcome
 
     def predict_shadow(self) -> None:
-        """Let the shadow predict the last frame; call it when what ``step`` returned has been sent."""
+        """Let the shadow predict the last frame; call it when what ``step`` returned has been sent.
+
+        Where workers lead, the CPU now says what the lead says of every row. So far it has looked at those on
+        which the lead is sure of itself, and there the other one of two equal models is the better one.
+        """
         shown, self._shown = self._shown, None
         if shown is None or self._shadow is None or self.watcher is None or self.market is None:
             return
-        signals = self._shadow.signals(shown)
-        self.watcher.on_shadow(self.market.end_ns, signal_row(signals))
+        lead = signal_row(self.predictor.signals(shown)) if self._in_part else self.signals
+        assert lead is not None, "features are shown where there are signals"
+        self.watcher.on_shadow(self.market.end_ns, lead, signal_row(self._shadow.signals(shown)))
 
     @property
     def shadow_waits(self) -> bool:
@@ -283,6 +287,7 @@ class Engine:
         if self.watcher is not None:
             self.watcher.on_step(market, signals, report)
         self._shown = None if self.signals is None else chunk.features[:, :, 0]
+        self._in_part = predicted.unproved is not None
         stages = (features_ns, predict_ns, perf_counter_ns() - asked)
         outcome.frames += 1
         self.frame_count += 1
@@ -386,15 +391,3 @@ class Engine:
 
     def _note_state(self, event: str, at_ns: int, outcome: Outcome) -> None:
         outcome.records.append((RecordKind.STATE, StateRecord(at_ns, event, self.trader.gate.snapshot())))
-
-
-def doubts(health: HealthRecord, unsynced: Sequence[int], symbol_count: int) -> U32 | None:
-    """Return the quality bits that do not come from messages; None where there are none."""
-    if not health.drifted and not health.silent and not health.off_tick and not unsynced:
-        return None
-    bits = np.zeros(symbol_count, np.uint32)
-    if health.drifted:
-        bits |= np.uint32(Quality.CLOCK_DRIFT)
-    bits[[*health.silent, *health.off_tick]] |= np.uint32(Quality.STALE)
-    bits[list(unsynced)] |= np.uint32(Quality.RESYNC)
-    return bits

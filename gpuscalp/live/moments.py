@@ -20,7 +20,6 @@ from gpuscalp.feeds.recorder import replay
 from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.journal.blocks import Record
 from gpuscalp.live.directory import SessionFile, read_about
-from gpuscalp.live.engine import doubts
 from gpuscalp.live.predictor import unpack_rows
 from gpuscalp.live.records import (
     AHEAD,
@@ -35,6 +34,7 @@ from gpuscalp.live.records import (
     decode,
     model_text,
 )
+from gpuscalp.live.signal_rows import doubts
 from gpuscalp.schema import NS_PER_MS, Ticks
 
 # Sections that a session and a backtest share.

@@ -132,8 +132,8 @@ class Monitor:
         self.settle()  # what has been noted was said by those before
         self.rivals.follow(roles)
 
-    def on_shadow(self, end_ns: int, signals: SignalRow) -> None:
-        self.rivals.on_shadow(end_ns, signals)
+    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
+        self.rivals.on_shadow(end_ns, lead, shadow)
 
     # While the engine is at rest
 
@@ -221,7 +221,7 @@ class Monitor:
         self._began_ns = self._began_ns or waiting[0][0].end_ns
         for _, _, report in waiting:
             self.trading.on_step(report)
-        self.rivals.note((row.end_ns, said) for row, said, _ in waiting)
+        self.rivals.note()
         who = (self.rivals.mature if self.rivals.active else None, self.adapt)
         self.outcomes.told = [tell for tell in who if tell is not None]
         self.outcomes.take(

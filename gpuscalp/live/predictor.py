@@ -79,6 +79,10 @@ class Predictor(Protocol):
         """
         ...
 
+    def signals(self, x: F32) -> Signals:
+        """Return what the model says of every row of float32[S, F], by the CPU alone."""
+        ...
+
     def use(self, digest: str, ensemble: Ensemble) -> None:
         """Predict with another model, or another calibration, from the next frame on; call it between frames.
 
@@ -106,7 +110,6 @@ class HostPredictor:
         return Prediction(self.signals(x) if wanted else None, False)
 
     def signals(self, x: F32) -> Signals:
-        """Return what the model says of float32[S, F]."""
         return self._ensemble.predict(x, scratch=self._scratch)
 
 
@@ -154,7 +157,7 @@ class FleetPredictor:
         fleet = self._fleet
         if fleet is None:
             self.leads = False
-            return Prediction(self._ensemble.predict(x, scratch=self._scratch) if wanted else None, False)
+            return Prediction(self.signals(x) if wanted else None, False)
         self._fail_told(fleet)
         found = fleet.finish(digests, wait=wanted)
         if wanted:
@@ -180,6 +183,9 @@ class FleetPredictor:
         fleet.reject(wrong)
         fleet.settle(None)
         return Prediction(None, True)
+
+    def signals(self, x: F32) -> Signals:
+        return self._ensemble.predict(x, scratch=self._scratch)
 
     def _first_wrong(self, x: F32, signals: Signals, checked: Rows) -> int | None:
         """Return the first of the rows to be checked whose margins the CPU finds to be others."""

@@ -7,7 +7,6 @@ changes a model (gpuscalp.live.succession). It begins anew with the process, and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Final, final
 
 from gpuscalp.config import GridConfig, LabelConfig, LiveConfig, PromotionConfig
@@ -21,11 +20,8 @@ from gpuscalp.succession.promotion import Evidence, promotes
 
 # Who asked for a step back (``ModelRecord.by``).
 BY_ROLLBACK: Final = "rollback"
-# Frames that wait for the other's word; more mean that nobody makes a status any more.
+# Frames that wait to be noted; more mean that nobody makes a status any more.
 _WAITING_MAX: Final = 2_048
-
-# (end of a frame, what the lead said of it)
-Led = tuple[int, SignalRow]
 
 
 @final
@@ -33,7 +29,7 @@ class Rivals:
     """Follows the models of one session.
 
     Order of calls: ``follow`` at the beginning and with every change; ``on_shadow`` in the engine's thread;
-    ``note`` with the frames in order, then ``mature`` with those of them whose labels are known.
+    ``note`` now and then, and after it ``mature`` with frames whose labels are known.
 
     Parameters
     ----------
@@ -61,8 +57,7 @@ class Rivals:
         self._label, self._grid = label, grid
         self._lead: InRole | None = None
         self._shadow: InRole | None = None
-        self._led: dict[int, SignalRow] = {}
-        self._shadows: list[Led] = []
+        self._said: list[tuple[int, SignalRow, SignalRow]] = []
 
     def follow(self, roles: Roles) -> None:
         """Compare those who predict from now on. Another calibration of the same model is no other model."""
@@ -82,8 +77,7 @@ class Rivals:
                 )
         if not same_lead or _who(shadow) != _who(self._shadow):
             self.contest = None
-            self._led.clear()
-            self._shadows.clear()
+            self._said.clear()
             if shadow is not None:
                 self.contest = Contest(
                     self._strategy,
@@ -100,25 +94,17 @@ class Rivals:
         """Whether there is anything to be told."""
         return self.contest is not None or self.band is not None
 
-    def on_shadow(self, end_ns: int, signals: SignalRow) -> None:
-        """Take what the shadow said."""
-        if len(self._shadows) < _WAITING_MAX:
-            self._shadows.append((end_ns, signals))
+    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
+        """Take what both said at a frame."""
+        if len(self._said) < _WAITING_MAX:
+            self._said.append((end_ns, lead, shadow))
 
-    def note(self, frames: Iterable[Led]) -> None:
-        """Take what the lead said at the frames since the last call, the oldest first."""
-        shadows, self._shadows = self._shadows, []
-        if self.contest is None:
-            return
-        led = self._led
-        led.update(frames)
-        for end_ns, shadow in shadows:
-            if (lead := led.pop(end_ns, None)) is not None:
-                self.contest.note(end_ns, lead, shadow)
-        # The shadow's word on the newest frame may come after this; it leaves some out, but never goes back.
-        newest_ns = shadows[-1][0] if shadows else 0
-        kept = [each for each in led.items() if each[0] > newest_ns]
-        self._led = dict(kept[-_WAITING_MAX:])
+    def note(self) -> None:
+        """Let what was said since the last call count."""
+        said, self._said = self._said, []
+        if self.contest is not None:
+            for each in said:
+                self.contest.note(*each)
 
     def mature(self, matured: Matured) -> None:
         """Take what came."""

@@ -5,14 +5,16 @@ Owns: their forms. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gpuscalp.ensemble import Signals
 from gpuscalp.live.predictor import Prediction, pack_rows
-from gpuscalp.live.records import SignalRecord
+from gpuscalp.live.records import HealthRecord, SignalRecord
 from gpuscalp.ops.row_digest import U64, digest_rows
 from gpuscalp.orders import MarketRow, SignalRow
-from gpuscalp.schema import Channel, FrameBlock
+from gpuscalp.schema import U32, Channel, FrameBlock, Quality
 from gpuscalp.trader import StepReport
 
 
@@ -42,6 +44,18 @@ def blank(symbol_count: int) -> SignalRow:
     """Return signals that say nothing."""
     nan = np.full(symbol_count, np.nan)
     return SignalRow(np.full((symbol_count, 3), np.nan), nan, nan.copy(), nan.copy())
+
+
+def doubts(health: HealthRecord, unsynced: Sequence[int], symbol_count: int) -> U32 | None:
+    """Return the quality bits that do not come from messages; None where there are none."""
+    if not health.drifted and not health.silent and not health.off_tick and not unsynced:
+        return None
+    bits = np.zeros(symbol_count, np.uint32)
+    if health.drifted:
+        bits |= np.uint32(Quality.CLOCK_DRIFT)
+    bits[[*health.silent, *health.off_tick]] |= np.uint32(Quality.STALE)
+    bits[list(unsynced)] |= np.uint32(Quality.RESYNC)
+    return bits
 
 
 def signal_record(

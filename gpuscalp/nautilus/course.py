@@ -88,7 +88,7 @@ class Course:
     def on_models(self, roles: Roles) -> None:
         """Nothing: a backtest changes no model."""
 
-    def on_shadow(self, end_ns: int, signals: SignalRow) -> None:
+    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
         """Nothing: it has no shadow."""
 
     # The strategy's witness

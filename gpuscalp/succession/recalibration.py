@@ -103,7 +103,7 @@ class Recalibrator:
     Parameters
     ----------
     config : the window, and how much it has to hold
-    labels_per_row : what a row is worth: 1 over the frames that its label lasts
+    labels_per_row : what a row of one symbol is worth: 1 over the frames that its label lasts
 
     Attributes
     ----------
@@ -120,6 +120,7 @@ class Recalibrator:
         self._taken, self._last_ns = 0, 0
         self._spacing_ns = round(config.window_s * NS_PER_S) // ROWS_MAX
         self._owed, self._passed = 0.0, 0
+        self._together = _Together(class_count)
         self.correction = Correction.none(class_count)
 
     def restart(self, correction: Correction, *, forget: bool) -> None:
@@ -127,9 +128,12 @@ class Recalibrator:
         self.correction = correction
         if forget:
             self._taken, self._owed, self._passed = 0, 0.0, 0
+            self._together = _Together(len(correction.bias))
 
-    def take(self, probability: F64, came: I64, at_ns: int) -> None:
-        """Take float64[R, K] and int64[R], rows that were predicted under ``correction`` and have matured."""
+    def take(self, probability: F64, came: I64, end_ns: I64, at_ns: int) -> None:
+        """Take float64[R, K], int64[R] and the ends of their frames int64[R], ascending: rows that were
+        predicted under ``correction`` and have matured."""
+        self._together.take(probability, came, end_ns)
         # So many rows are kept that the window holds them; each of them stands for those that were not.
         self._owed += max(at_ns - self._last_ns, 0) / self._spacing_ns if self._last_ns else 1.0
         self._last_ns, self._passed = at_ns, self._passed + len(came)
@@ -149,10 +153,46 @@ class Recalibrator:
         """Return a copy of the rows that count now; None where they are worth too little."""
         held = self._at_ns > now_ns - self._config.window_s * NS_PER_S
         held[self._taken :] = False
-        independent = float(self._worths[held].sum())
+        independent = float(self._worths[held].sum()) / self._together.counted_for
         if independent < self._config.min_independent:
             return None
         return Window(self._logs[held], self._came[held], independent)
+
+
+@final
+class _Together:
+    """How much the symbols of a frame say the same: sums of what came less what was said, and of squares."""
+
+    def __init__(self, class_count: int) -> None:
+        self._rows, self._rows_squared = 0, 0
+        self._errors, self._by_size = np.zeros(class_count), np.zeros(class_count)
+        self._own = self._frames = 0.0
+
+    def take(self, probability: F64, came: I64, end_ns: I64) -> None:
+        if not len(came):
+            return
+        error = -probability
+        error[np.arange(len(came)), came] += 1.0
+        begins = np.flatnonzero(np.diff(end_ns, prepend=end_ns[0] - 1))
+        sizes, sums = np.diff(begins, append=len(came)), np.add.reduceat(error, begins)
+        self._rows += len(came)
+        self._rows_squared += int(np.square(sizes).sum())
+        self._errors += error.sum(axis=0)
+        self._by_size += sizes @ sums
+        self._own += float(np.square(error).sum())
+        self._frames += float(np.square(sums).sum())
+
+    @property
+    def counted_for(self) -> float:
+        """How many labels of a frame tell as much as an independent one: the design effect (Kish 1965).
+
+        How much more the sums over frames vary about their mean than sums of as many independent rows.
+        """
+        mean = self._errors / max(self._rows, 1)
+        own = self._own - self._rows * float(mean @ mean)
+        frames = self._frames - 2.0 * float(mean @ self._by_size) + self._rows_squared * float(mean @ mean)
+        # What is left of errors that are all the same is rounding.
+        return max(frames / own, 1.0) if own > 1e-9 * self._own else 1.0
 
 
 def propose(window: Window, now: Correction, config: AdaptationConfig) -> Proposal | None:

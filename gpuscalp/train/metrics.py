@@ -21,6 +21,13 @@ I8 = npt.NDArray[np.int8]
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 1_000
+# Of fewer blocks nothing is said about how sure a correlation is. Chosen by simulation (2026-11, 300 worlds
+# each): edges that know nothing of the returns and last for one horizon or for ten, blocks of two horizons,
+# two symbols that correlate by 0.7. How often the interval held 0, and how often it lay above it:
+#     blocks       3            5            10           30           60
+#     holds    77, 72 %     82, 83 %     90, 87 %     90, 88 %     91, 91 %
+#     above    10, 16 %      6,  8 %      7,  7 %      4,  6 %      5,  5 %
+BLOCKS_MIN: Final = 10
 CALIBRATION_BINS: Final = 10
 
 
@@ -47,7 +54,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """A correlation and the interval that holds the true one in 95 of 100 cases; NaN where none is known."""
+    """A correlation and the 95 % interval of the true one; NaN where none is known."""
 
     value: float
     low: float
@@ -262,8 +269,7 @@ def block_correlation(
     Returns
     -------
     Correlation
-        All NaN where a side is constant. The interval is [-1, 1] where fewer than three blocks fit, because
-        no resample can say anything then.
+        All NaN where a side is constant. The interval is [-1, 1] where fewer than ``BLOCKS_MIN`` blocks fit.
 
     Notes
     -----
@@ -285,7 +291,7 @@ def block_correlation(
     value = float(_correlation(sums.sum(axis=1)))
     step_ns = int(np.diff(instants).min()) if len(instants) > 1 else 1
     length = max(-(-block_ns // step_ns), 1)
-    if len(instants) < 3 * length:
+    if len(instants) < BLOCKS_MIN * length:
         return Correlation(value, -1.0, 1.0)
     running = np.concatenate([np.zeros((len(sums), 1)), np.cumsum(sums, axis=1)], axis=1)
     block = running[:, length:] - running[:, :-length]

@@ -70,3 +70,13 @@ def test_every_symbol_is_charged_at_its_own_times() -> None:
     assert [(each.at_ns // HOUR, each.symbol_index) for each in reports] == [
         (12, 0), (16, 0), (16, 1), (20, 0), (24, 0), (24, 1),
     ]  # fmt: skip
+
+
+def test_a_funding_time_that_is_over_when_it_is_first_heard_of_is_not_charged() -> None:
+    """What was held then is not known here: a feed that begins late must not pay for it at once."""
+    target = long_over((), 8)
+    assert target.on_mark(0, 9 * HOUR, 100 * E8, 10_000, 8 * HOUR) == ()
+    assert target.advance(15 * HOUR) == ()
+    target.on_mark(0, 15 * HOUR, 100 * E8, 20_000, 16 * HOUR)
+    (report,) = target.advance(16 * HOUR + MS)
+    assert (report.at_ns // HOUR, report.money_e8, report.reason) == (16, -6_000_000, "")

@@ -25,6 +25,7 @@ from gpuscalp.journal import RecordKind, read_records
 from gpuscalp.live.directory import create
 from gpuscalp.live.models import FOLDER
 from gpuscalp.live.moments import likeness
+from gpuscalp.live.predictor import HostPredictor
 from gpuscalp.live.records import ModelRecord, Scaling, SignalRecord, decode, model_text
 from gpuscalp.live.replay import run_replay
 from gpuscalp.live.session import Session
@@ -92,7 +93,7 @@ class Plan:
 
     changes: list[tuple[int, ModelRecord]]
     killed_at: list[int] = field(default_factory=list)
-    shown: dict[int, np.ndarray] = field(default_factory=dict)
+    shown: dict[int, list[bytes]] = field(default_factory=dict)
 
     def watch(self, material: Material) -> Callable[[Session], None]:
         kill = iter(self.killed_at)
@@ -120,9 +121,9 @@ class Plan:
 
 
 class Shown:
-    """Keeps what the shadow says."""
+    """Keeps what lead and shadow say."""
 
-    def __init__(self, shown: dict[int, np.ndarray]) -> None:
+    def __init__(self, shown: dict[int, list[bytes]]) -> None:
         self._shown = shown
 
     def on_step(self, market, signals, report) -> None:
@@ -134,13 +135,25 @@ class Shown:
     def on_models(self, roles) -> None:
         self.roles = roles
 
-    def on_shadow(self, end_ns, signals) -> None:
+    def on_shadow(self, end_ns, lead, shadow) -> None:
         assert end_ns == self.last, "not of the frame that was decided last"
         assert end_ns not in self._shown
-        self._shown[end_ns] = np.stack(
-            (signals.probability[:, 0], signals.probability[:, 2], signals.agreement, signals.edge_bps),
-            axis=1,
-        ).astype(np.float32)
+        for said in (lead, shadow):
+            columns = said.probability[:, [0, 2]], said.agreement, said.edge_bps
+            self._shown.setdefault(end_ns, []).append(np.column_stack(columns).astype(np.float32).tobytes())
+
+
+class InPart:
+    """The CPU's predictor, but row 1 is a worker's word, which is wrong and which nobody has looked at."""
+
+    def __init__(self, host: HostPredictor) -> None:
+        self._predict, self.begin, self.use, self.signals = host.predict, host.begin, host.use, host.signals
+
+    def predict(self, x, digests, *, wanted):
+        found = self._predict(x, digests, wanted=wanted)
+        if found.signals is not None:
+            found.signals.probability[1] = 1 / 3
+        return found._replace(unproved=np.array([False, True]))
 
 
 def changes_of(material: Material) -> list[tuple[int, ModelRecord]]:
@@ -193,17 +206,32 @@ def test_every_frame_is_decided_once_and_by_the_model_that_led(material, alone, 
     assert (again["differing"], again["verdicts_differing"], again["frames"]) == (0, 0, len(found))
 
 
-def test_the_shadow_says_what_it_would_say_as_lead_and_of_every_frame_in_its_time(
-    material, alone, changed
-) -> None:
+def test_the_shadow_says_what_it_would_say_as_lead_and_of_every_frame_in_its_time(material, alone, changed):
     path, plan = changed
-    ends = [each.end_ns for each in signals(path)]
-    predicted = {each.end_ns for each in signals(path) if each.margins}
+    said = {each.end_ns: each.signal for each in signals(path)}
+    ends = list(said)
     # A shadow that takes the lead is none any more.
+    predicted = {each.end_ns for each in signals(path) if each.margins}
     assert set(plan.shown) == predicted & {*ends[40:60], *ends[70:85]}
     for at in ends[40:60]:
         if at in plan.shown:
-            assert plan.shown[at].tobytes() == alone["a"][at].signal
+            assert plan.shown[at] == [said[at], alone["a"][at].signal]
+
+
+def test_where_workers_lead_the_shadow_is_held_against_all_that_the_lead_says(material, alone, tmp_path):
+    """Only rows counted on which the lead could act: there the shadow is the better one of two equals."""
+    plan = Plan([(30, ModelRecord("shadow", material.digests["b"]))])
+    change = plan.watch(material)
+
+    def on_step(session: Session) -> None:
+        if isinstance(session.engine.predictor, HostPredictor):
+            session.engine.predictor = InPart(session.engine.predictor)
+        change(session)
+
+    material.run(tmp_path / "session", on_step=on_step)
+    assert len(plan.shown) > 50
+    for at, said in plan.shown.items():
+        assert said == [alone[name][at].signal for name in "ab"]
 
 
 def test_killed_at_any_moment_it_comes_to_the_same_end(material, changed, tmp_path) -> None:

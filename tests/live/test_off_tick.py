@@ -15,9 +15,9 @@ from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import ServeSpec
 from gpuscalp.exchange.source import SourceMessage
 from gpuscalp.feeds.messages import Ticker
-from gpuscalp.live.engine import doubts
 from gpuscalp.live.off_tick import OffTick
 from gpuscalp.live.records import HealthRecord
+from gpuscalp.live.signal_rows import doubts
 from gpuscalp.live.view import picture
 from gpuscalp.logs import Wanted, read
 from gpuscalp.schema import NS_PER_S, Quality

@@ -33,7 +33,7 @@ def came(*numbers: int) -> Matured:
     return Matured(ends, np.full((*shape, 3), 1 / 3), up, np.ones(shape), np.zeros(shape))
 
 
-def test_only_frames_of_both_count_and_the_newest_may_come_late():
+def test_frames_count_from_the_shadow_on_and_each_once():
     found, roles = rivals(), Roles(FIRST)
     found.follow(roles)
     assert not found.active
@@ -41,10 +41,11 @@ def test_only_frames_of_both_count_and_the_newest_may_come_late():
     found.follow(roles)
     assert found.active
     for number in (2, 4, 6):  # 2 was before it, at 5 the shadow was not asked
-        found.on_shadow(number * FRAME_NS, row(0.5))
-    found.note((number * FRAME_NS, row(0.3)) for number in range(1, 8))
-    found.on_shadow(7 * FRAME_NS, row(0.5))  # after the frame had been noted
-    found.note([(8 * FRAME_NS, row(0.3))])
+        found.on_shadow(number * FRAME_NS, row(0.3), row(0.5))
+    found.note()
+    found.on_shadow(7 * FRAME_NS, row(0.3), row(0.5))
+    found.note()
+    found.note()
     found.mature(came(*range(1, 9)))
     assert found.contest is not None
     assert found.contest.rows == 3 * 2  # of 4, 6 and 7
@@ -89,7 +90,7 @@ def test_without_a_label_nothing_is_compared_and_nothing_breaks():
     found, roles = rivals(label=None), Roles(FIRST)
     roles.take(ModelRecord("shadow", SECOND), now_ns=1, after_ns=0)
     found.follow(roles)
-    found.on_shadow(FRAME_NS, row(0.5))
-    found.note([(FRAME_NS, row(0.3))])
+    found.on_shadow(FRAME_NS, row(0.3), row(0.5))
+    found.note()
     assert (found.active, found.promotes, found.leaves) == (False, False, "")
     assert found.status() == {"test": None, "watch": None}

@@ -113,7 +113,9 @@ def test_rows_are_taken_back_to_what_the_model_said_itself():
         made.restart(correction, forget=True)
         for at in range(0, 3_000, 10):
             part = slice(at, at + 10)
-            made.take(correction.probability(logs[part]), labels[part], NOW_NS + at * 2 * NS_PER_S)
+            made.take(
+                correction.probability(logs[part]), labels[part], np.arange(10), NOW_NS + at * 2 * NS_PER_S
+            )
         window = made.window(NOW_NS + 6_000 * NS_PER_S)
         assert window.independent == pytest.approx(300.0, rel=0.02), "each row is worth a tenth of a label"
         fits.append(fit(window.logs, window.came, window.independent))
@@ -126,8 +128,34 @@ def test_old_rows_do_not_count_and_too_few_say_nothing():
     made = Recalibrator(config, class_count=3, labels_per_row=1.0)
     probability = np.full((50, 3), 1 / 3)
     for second in range(100):
-        made.take(probability, np.zeros(50, np.int64), NOW_NS + second * NS_PER_S)
+        made.take(probability, np.zeros(50, np.int64), np.zeros(50, np.int64), NOW_NS + second * NS_PER_S)
     assert made.window(NOW_NS + 100 * NS_PER_S).independent == pytest.approx(5_000, rel=0.05)
     assert made.window(NOW_NS + 701 * NS_PER_S) is None
     made.restart(Correction.none(3), forget=True)
     assert made.window(NOW_NS + 100 * NS_PER_S) is None
+
+
+@pytest.mark.parametrize(
+    ("alike", "low", "high"), [(-1.0, 0.0, 0.5), (0.0, 0.9, 1.1), (0.7, 5, 9), (1.0, 14, 20)]
+)
+def test_symbols_that_move_together_are_not_counted_as_independent(alike, low, high):
+    """20 symbols of one market counted as 20: the noise of a few labels was taken for what is true."""
+    rng = np.random.default_rng(4)
+    made = Recalibrator(AdaptationConfig(window_s=7_200.0), class_count=3, labels_per_row=1.0)
+    moved, own = rng.normal(size=(3_000, 1)), rng.normal(size=(3_000, 20))
+    moved = np.sqrt(abs(alike)) * moved + np.sqrt(1 - abs(alike)) * own
+    labels = 1 + (moved > 0.8).astype(np.int64) - (moved < -0.8)
+    if alike < 0:  # always so many of each
+        labels = rng.permuted(np.tile(np.repeat([0, 1, 2], [4, 12, 4]), (3_000, 1)), axis=1)
+    hit = np.stack([labels == k for k in range(3)], axis=2)
+    share = 0.7 * rng.dirichlet([3, 4, 3], (3_000, 20)) + 0.3 * hit  # it knows something, and not how often
+    for at in range(0, 3_000, 2):  # two frames at a time
+        end_ns, two = NOW_NS + np.repeat([at, at + 1], 20) * NS_PER_S, slice(at, at + 2)
+        made.take(share[two].reshape(40, 3), labels[two].ravel(), end_ns, int(end_ns[-1]))
+        made.take(share[0, :0], labels[0, :0], end_ns[:0], int(end_ns[-1]))  # nothing
+    off = hit - share
+    off -= off.mean(axis=(0, 1))
+    effect = np.square(off.sum(axis=1)).sum() / np.square(off).sum()
+    assert low < effect < high
+    window = made.window(NOW_NS + 3_000 * NS_PER_S)
+    assert 60_000 / window.independent == pytest.approx(max(effect, 1.0), rel=0.02)

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from gpuscalp.train.metrics import (
+    BLOCKS_MIN,
     _ranks,
     block_correlation,
     calibration_curve,
@@ -100,16 +101,17 @@ def test_correlation_equals_scipy(rng):
     assert pearson.low < pearson.value < pearson.high
 
 
-def test_interval_covers_zero_for_overlapping_returns_that_nothing_predicts():
+@pytest.mark.parametrize("blocks", [BLOCKS_MIN, 50])
+def test_interval_covers_zero_for_overlapping_returns_that_nothing_predicts(blocks):
     """Rows taken as independent would give an interval a third as wide, and a false find in most trials."""
     steps, trials, covered = 20, 60, 0
     for trial in range(trials):
         rng = np.random.default_rng(trial)
-        move = rng.standard_normal(2_000 + steps)
-        y = np.convolve(move, np.ones(steps), "valid")[1:]
-        x = np.convolve(rng.standard_normal(2_000 + 3 * steps), np.ones(3 * steps), "valid")[1:]
+        rows = 2 * steps * blocks
+        y = np.convolve(rng.standard_normal(rows + steps), np.ones(steps), "valid")[1:]
+        x = np.convolve(rng.standard_normal(rows + 3 * steps), np.ones(3 * steps), "valid")[1:]
         found = block_correlation(
-            x, y, np.arange(2_000) * SECOND, block_ns=2 * steps * SECOND, rng=rng, resamples=200
+            x, y, np.arange(rows) * SECOND, block_ns=2 * steps * SECOND, rng=rng, resamples=200
         )
         covered += found.low <= 0.0 <= found.high
     # 95 % are promised; the bootstrap is a little narrow in small samples. 46 of 60 is 77 %.
@@ -130,7 +132,7 @@ def test_symbols_that_move_together_do_not_narrow_the_interval(rng):
 def test_interval_is_that_of_the_blocks_that_were_drawn():
     """Every block of instants, drawn by hand and correlated row by row; neither unit nor level counts."""
     made = np.random.default_rng(3)
-    end_ns = np.sort(made.integers(0, 40, 150)) * SECOND
+    end_ns = np.sort(made.integers(0, 60, 150)) * SECOND
     x, y = made.standard_normal(150) + end_ns / (20 * SECOND), made.standard_normal(150)
     instants = np.unique(end_ns)
     starts = np.random.default_rng(5)
@@ -147,11 +149,12 @@ def test_interval_is_that_of_the_blocks_that_were_drawn():
         assert (found.value, found.low, found.high) == pytest.approx(wanted, abs=1e-6)
 
 
-@pytest.mark.parametrize("instants", [1, 2])
-def test_rows_of_one_or_two_instants_say_nothing(rng, instants):
-    x, y = rng.standard_normal((2, 20))
-    found = block_correlation(x, y, np.arange(20) % instants * SECOND, block_ns=SECOND, rng=rng)
-    assert (found.low, found.high) == (-1.0, 1.0)
+@pytest.mark.parametrize("instants", [1, 2, 2 * BLOCKS_MIN - 1, 2 * BLOCKS_MIN])
+def test_rows_of_few_blocks_say_nothing(rng, instants):
+    """Of three blocks one interval in four missed 0, and one in eight lay above it: a find of nothing."""
+    x, y = rng.standard_normal((2, 40))
+    found = block_correlation(x, y, np.arange(40) % instants * SECOND, block_ns=2 * SECOND, rng=rng)
+    assert ((found.low, found.high) == (-1.0, 1.0)) is (instants < 2 * BLOCKS_MIN)
 
 
 @pytest.mark.parametrize("side", ["edge", "return"])
@@ -182,12 +185,6 @@ def test_folds_of_different_sizes_without_an_opinion_have_no_coefficient_togethe
     )
     assert not found.ic.known
     assert found.figures()["ic"] is found.figures()["ic_low"] is None
-
-
-def test_too_few_blocks_say_nothing(rng):
-    x = rng.standard_normal(50)
-    found = block_correlation(x, x, np.arange(50) * SECOND, block_ns=20 * SECOND, rng=rng)
-    assert (found.low, found.high) == (-1.0, 1.0)
 
 
 def test_score_has_the_keys_that_train_json_promises(rng):
