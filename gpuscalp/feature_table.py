@@ -82,7 +82,8 @@ def write_features(
     partial = out.with_name(f".{out.name}.partial")
     frame_count = 0
     try:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        # Hardly two values of a feature are equal: dictionaries of them take time and half again the bytes.
+        with pq.ParquetWriter(partial, schema, compression="zstd", use_dictionary=["symbol"]) as writer:
             for chunk in pipeline.batch(archive.tick_batches(name, symbols)):
                 writer.write_batch(feature_rows(pipeline, chunk, schema))
                 frame_count += len(chunk.frames)

@@ -128,10 +128,11 @@ class Archive:
         the digests of the parts, their instruments and the range."""
         names = self._names(venue, symbols)
         lines = [f"{venue} {start_ns} {end_ns}"]
+        of_symbol: dict[str, list[str]] = {symbol: [] for symbol in names}
+        for part in self._parts(venue, names, start_ns=start_ns, end_ns=end_ns):
+            of_symbol[part.symbol].append(f"{part.table} {part.sha256}")
         for symbol, instrument in zip(names, self.instruments(venue, names), strict=True):
-            lines.append(f"{symbol} {instrument.tick_size_e8}")
-            parts = self._parts(venue, (symbol,), start_ns=start_ns, end_ns=end_ns)
-            lines.extend(f"{part.table} {part.sha256}" for part in parts)
+            lines += [f"{symbol} {instrument.tick_size_e8}", *of_symbol[symbol]]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def tick_batches(
@@ -201,6 +202,7 @@ class Archive:
         Parameters
         ----------
         make : as ``streams.merged`` has it; the symbol index is that in ``symbols``
+        symbols : each once; empty = all, sorted
         start_ns, end_ns : half-open range of exchange time
         tables : empty = all
 
@@ -209,12 +211,10 @@ class Archive:
         ArchiveError
             a file is damaged
         """
-        parts = [
-            (PartReader(self.path, part, start_ns, end_ns), index)
-            for index, symbol in enumerate(symbols)
-            for part in self._parts(venue, (symbol,), start_ns=start_ns, end_ns=end_ns, tables=tables)
-        ]
-        return merged(parts, make)
+        index = {symbol: index for index, symbol in enumerate(self._names(venue, symbols))}
+        parts = self._parts(venue, symbols, start_ns=start_ns, end_ns=end_ns, tables=tables)
+        readers = [(PartReader(self.path, part, start_ns, end_ns), index[part.symbol]) for part in parts]
+        return merged(readers, make)
 
     def quotes(
         self, venue: str, symbol: str, *, start_ns: int | None = None, end_ns: int | None = None

@@ -6,9 +6,8 @@ Never: looks at the manifest's bookkeeping beyond paths and times.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from heapq import heappop, heapreplace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +27,8 @@ Make = Callable[[Rows, Table, int], npt.NDArray[Any]]
 
 _END: Final = np.iinfo(np.int64).max
 _PX_MAX: Final = np.iinfo(np.int32).max
+# To ask a part for what is due takes about as long as to read so many rows.
+_ROWS_A_PART: Final = 64
 
 
 class PartReader:
@@ -252,11 +253,11 @@ class _Stream:
     def is_exhausted(self) -> bool:
         return len(self._made) == 0 and self.reader.next_recv_ns == _END
 
-    def advance(self) -> None:
-        """Do the next step of reading: open the part, or read a row group."""
+    def advance(self) -> int:
+        """Open the part, or read its next row group; return how many rows that brought."""
         if not self.reader.is_open:
             self.reader.open()
-            return
+            return 0
         rows = self.reader.read()
         recv_ns, seq = rows["recv_ns"], rows["seq"]
         made = self._make(rows, self.reader.table, self.symbol_index)
@@ -264,6 +265,7 @@ class _Stream:
             recv_ns, seq = np.concatenate([self._recv_ns, recv_ns]), np.concatenate([self._seq, seq])
             made = _joined([self._made, made])
         self._recv_ns, self._seq, self._made = recv_ns, seq, made
+        return len(rows["recv_ns"])
 
     def take_before(self, recv_ns: int) -> tuple[I64, I64, npt.NDArray[Any]]:
         """Hand out what was received before a time; everything when the time is the largest int64."""
@@ -277,11 +279,11 @@ def merged(parts: Iterable[tuple[PartReader, int]], make: Make) -> Iterator[npt.
     """Merge the rows of parts by (recv_ns, seq, symbol).
 
     A row may be handed on once every unread row is known to be received later, so each part holds about
-    one row group in memory, however long it is.
+    one row group in memory, however long it is, and all of them together a few rows each more.
 
     Parameters
     ----------
-    parts : reader and symbol index of each part
+    parts : reader, not opened yet, and symbol index of each part
     make : makes an array, one entry for each row, of the columns of a row group, its table and symbol index
 
     Yields
@@ -294,21 +296,32 @@ def merged(parts: Iterable[tuple[PartReader, int]], make: Make) -> Iterator[npt.
         a file is missing or damaged
     """
     streams = (_Stream(reader, symbol_index, make) for reader, symbol_index in parts)
-    # A year of days is thousands of parts, of which a handful overlap: the others cost nothing until reached.
-    waiting = deque(sorted(streams, key=lambda stream: stream.reader.next_recv_ns))
+    in_turn = sorted(streams, key=lambda stream: stream.reader.next_recv_ns)
+    # A heap. A year of days is thousands of parts, of which few overlap: others cost nothing until reached.
+    unread = [(stream.reader.next_recv_ns, index, stream) for index, stream in enumerate(in_turn)]
+    del in_turn  # what is read goes when its part is done
     active: list[_Stream] = []
+    read_count = 0
     try:
-        while active or waiting:
-            bound = min(stream.reader.next_recv_ns for stream in (*active, *islice(waiting, 1)))
-            due = _in_order(active, bound)
-            if len(due):
-                yield due
-            active = [stream for stream in active if not stream.is_exhausted]
-            while waiting and waiting[0].reader.next_recv_ns == bound:
-                active.append(waiting.popleft())
-            for stream in active:
-                if stream.reader.next_recv_ns == bound:
-                    stream.advance()
+        while unread:
+            bound, index, stream = unread[0]
+            # Not at every group: with hundreds of symbols most of the time would go into asking all parts.
+            if read_count >= _ROWS_A_PART * len(active):
+                due = _in_order(active, bound)
+                if len(due):
+                    yield due
+                active = [stream for stream in active if not stream.is_exhausted]
+                read_count = 0
+            if not stream.reader.is_open:
+                active.append(stream)
+            read_count += stream.advance()
+            if stream.reader.next_recv_ns == _END:
+                heappop(unread)
+            else:
+                heapreplace(unread, (stream.reader.next_recv_ns, index, stream))
+        due = _in_order(active, _END)
+        if len(due):
+            yield due
     finally:
         for stream in active:
             stream.reader.close()
