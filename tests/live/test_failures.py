@@ -23,7 +23,9 @@ from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.narration import Narrator
 from gpuscalp.live.placement import Placement
 from gpuscalp.live.store import Store
+from gpuscalp.live.succession import Succession
 from tests.live.sessions import FRAME_MS, Running, eager_config, feed_of
+from tests.waiting import until
 
 # Every second frame a checkpoint, and a status.
 _BUSY = SessionConfig(status_ms=100, checkpoint_s=0.1)
@@ -218,3 +220,29 @@ def test_an_engine_that_does_not_catch_up_is_asked_all_the_same(
         assert running.join() is None
     assert running.ended is not None
     running.ended.check()
+
+
+def test_models_are_looked_after_though_the_engine_does_not_catch_up(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it was time for them it worked: none was promoted or taken back while that went on."""
+    step, poll = Engine.step, Succession.poll
+    happened: list[str] = []
+
+    def slow(engine: Engine, *work: Any) -> Any:
+        time.sleep(3 * FRAME_MS / 1e3)
+        happened.append("step")
+        return step(engine, *work)
+
+    def counted(succession: Succession, now_ns: int) -> None:
+        happened.append("poll")
+        poll(succession, now_ns)
+
+    with _session(tmp_path, exchange, bundle) as running:
+        running.wait_trading()
+        monkeypatch.setattr(Engine, "step", slow)
+        monkeypatch.setattr(Succession, "poll", counted)
+        until(lambda: happened.count("step") >= 20, "twenty steps")  # nobody asks: that lets it rest
+        monkeypatch.undo()
+        running.stop().check()
+    assert happened[5:].count("poll") >= 3
