@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gpuscalp.config import SessionConfig
-from gpuscalp.errors import JournalError, NotRunningError
+from gpuscalp.errors import FeedError, JournalError, NotRunningError
 from gpuscalp.exchange.embedded import Exchange
+from gpuscalp.feeds.rest import RestClient
 from gpuscalp.journal import JournalWriter
 from gpuscalp.live import checkpoints, runner
 from gpuscalp.live.commands import Commands
@@ -246,3 +247,26 @@ def test_models_are_looked_after_though_the_engine_does_not_catch_up(
         monkeypatch.undo()
         running.stop().check()
     assert happened[5:].count("poll") >= 3
+
+
+def test_a_session_ends_though_a_call_to_the_venue_hangs(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server that does not answer held up its last checkpoint and the journal's end for half a minute:
+    longer than many a supervisor waits."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def hang(client: RestClient) -> Any:
+        asked.set()
+        answered.wait()
+        raise FeedError("too late")
+
+    try:
+        with _session(tmp_path, exchange, bundle) as running:
+            running.wait_trading()
+            monkeypatch.setattr(RestClient, "server_time", hang)
+            assert asked.wait(60)
+            ended = running.stop()
+    finally:
+        answered.set()
+    ended.check()
