@@ -242,3 +242,25 @@ def test_a_session_decides_between_the_first_look_and_its_end(
         assert happened == [("started", False, False), ("stopped", False, False)]
         assert scene.ended == []
     assert not source._open
+
+
+def test_an_end_waits_for_calls_that_are_under_way_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them may be what ends an entry past NautilusTrader."""
+    monkeypatch.setattr(live, "_LAST_CALLS_S", 2.0)
+    monkeypatch.setattr(live, "_AGAIN_S", 0.001)
+    source, answered = Scene().source, asyncio.Event()
+
+    async def end() -> None:
+        quick, hangs = (asyncio.create_task(each) for each in (answered.wait(), asyncio.Event().wait()))
+        source._calling = {quick}  # type: ignore[arg-type]
+        closing = asyncio.create_task(source._close_entries())
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        answered.set()
+        await closing
+        source._calling = {hangs}  # type: ignore[arg-type]
+        await asyncio.wait_for(source._close_entries(), 60.0)
+        assert not hangs.done()
+        hangs.cancel()
+
+    asyncio.run(end())
