@@ -21,8 +21,10 @@ from gpuscalp.config import LiveConfig, NautilusConfig
 from gpuscalp.errors import FeedError, UsageError
 from gpuscalp.execution.messages import OrderRequest, ReportKind
 from gpuscalp.execution.reconcile import Difference
+from gpuscalp.execution.remote import Heard
 from gpuscalp.nautilus import live
 from gpuscalp.nautilus.keys import Keys
+from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8, TICK, TickKind
 from tests.nautilus.test_source import Scene, filled, market
 
@@ -264,3 +266,16 @@ def test_an_end_waits_for_calls_that_are_under_way_but_not_for_ever(monkeypatch:
         hangs.cancel()
 
     asyncio.run(end())
+
+
+def test_what_is_heard_is_written_down_and_decided_upon_at_once() -> None:
+    """A fill waits for no frame: what protects its position leaves with the next step."""
+    source, happened = Scene().source, []
+    source._session.on_heard = lambda heard, _: happened.append(heard)  # type: ignore[method-assign,assignment,misc]
+    source._driver = SimpleNamespace(  # type: ignore[assignment]
+        guarded=lambda action: (happened.append("guarded"), action()),
+        kick=lambda *, force: happened.append(("kicked", force)),
+    )
+    heard = Heard(ReportKind.SEEN, 1, 1, symbol=0)
+    NautilusSource._hear(source, heard)
+    assert happened == ["guarded", heard, ("kicked", True)]
