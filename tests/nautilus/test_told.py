@@ -136,10 +136,10 @@ def ticks_at(*exch_ns: int) -> np.ndarray:
 
 
 def test_rows_are_handed_on_together_and_none_before_the_first_look() -> None:
-    source, waiting, happened = Scene().source, [ticks_at(1)], []
+    source, waiting, happened, takes = Scene().source, [ticks_at(1)], [], []
     source._streams = SimpleNamespace(on_event=lambda *words: happened.append(words[:2]))  # type: ignore[assignment]
     source._link.rows = SimpleNamespace(  # type: ignore[assignment]
-        take=lambda: waiting.pop() if waiting else ticks_at()
+        take=lambda: (takes.append(1), waiting.pop() if waiting else ticks_at())[1]
     )
     source._clock = SimpleNamespace(offset_ns=None, on_event=lambda _, exch_ns: happened.append(exch_ns))  # type: ignore[assignment]
     source._driver = SimpleNamespace(  # type: ignore[assignment]
@@ -158,6 +158,7 @@ def test_rows_are_handed_on_together_and_none_before_the_first_look() -> None:
         waiting.append(ticks_at(5, 9, 7))
         await asyncio.sleep(0)
         assert happened == [(0, TickKind.QUOTE), (0, TickKind.TRADE), 9, 3, "kicked"]
+        assert len(takes) == 2, "once before, and once for both"
         happened.clear()
         source.on_rows(0, TickKind.MARK)  # without a row
         await asyncio.sleep(0)
@@ -210,8 +211,8 @@ def test_a_session_decides_between_the_first_look_and_its_end(
 
     async def does(what: str) -> None:
         happened.append((what, source._open, source._closing))
-        if what == "started":
-            source._started = lacks != "a strategy"
+        if what == "started" and lacks != "a strategy":
+            source.on_started()
         if what == "looks":
             assert scene.ended == ["gs-s-1"], "once more what a process before had asked for"
             raise FeedError("the end of it")
