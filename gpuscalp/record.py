@@ -192,7 +192,7 @@ class Recording:
 
         async with contextlib.AsyncExitStack() as ending:  # each step, whatever becomes of the others
             ending.callback(disk.pool.shutdown, wait=True)
-            ending.callback(self._calls.shutdown, wait=True, cancel_futures=True)
+            ending.callback(self._calls.shutdown, wait=False, cancel_futures=True)  # one may hang
             ending.push_async_callback(self._snapshots.close)
             tasks = [asyncio.create_task(work) for work in (self._client.run(), self._tick(disk, tell))]
             for task in tasks:

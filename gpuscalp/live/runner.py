@@ -106,7 +106,8 @@ class Runner:
         self._placement = Placement(session.path, self._engine)
         self._disk = Background("disk", self._fail)
         self._slow = Background("checkpoint", self._fail)  # the journal's fsync must not wait for it
-        self.busy = self._forced = self._untold = False  # untold: a status is due
+        # Untold: a status is due. Unasked: the same of what is done with the models.
+        self.busy = self._forced = self._untold = self._unasked = False
         self._stopping = asyncio.Event()
         self._started_ns = time.monotonic_ns()
         self._due: dict[str, int] = {}
@@ -273,6 +274,8 @@ class Runner:
             if self._untold:
                 self._tell()
             self._pulse.frame_done.set()
+        if self._unasked:
+            self._succeed()
         if self.session.engine.shadow_waits:
             # Now that the frame's orders have left. The next batch waits for it.
             shadow = partial(look_on, "shadow", self.session.engine.predict_shadow)
@@ -305,14 +308,20 @@ class Runner:
                     device += (DISK_HANGS,)
                 session.on_health(self._source.health(device), now_ns)
                 self._onlookers.run("placement", self._placement.poll)
+                self._unasked = True
                 if not self.busy:
-                    self.guarded(partial(self._succession.poll, now_ns))
+                    self._succeed()
             self._saving.owed |= self._is_due("checkpoint", round(config.session.checkpoint_s * NS_PER_S))
             if self._is_due("status", config.session.status_ms * NS_PER_MS):
                 if self._untold:  # no frame has closed since it was due
                     self._tell()
                 self._untold = True
             self.kick()
+
+    def _succeed(self) -> None:
+        """Look after the models, now that the engine rests: one that is always behind rests nowhere else."""
+        self._unasked = False
+        self.guarded(partial(self._succession.poll, time.time_ns()))
 
     def _is_due(self, what: str, every_ns: int) -> bool:
         """Whether something has not been done for so long; the first time counts from the start."""

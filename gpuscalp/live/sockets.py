@@ -127,7 +127,8 @@ class SocketSource:
 
     async def close(self) -> None:
         await self._snapshots.close()
-        self._calls.shutdown(wait=True, cancel_futures=True)
+        # A call that hangs (a name server that does not answer) keeps nobody from writing down the end.
+        self._calls.shutdown(wait=False, cancel_futures=True)
 
     # The feed's receiver
 

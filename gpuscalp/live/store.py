@@ -168,7 +168,8 @@ class Store:
                 self._db.execute("COMMIT")
                 self._written = held
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # on a full disk SQLite has ended it
+                    self._db.execute("ROLLBACK")
                 raise
         except REFUSED as error:
             raise _damaged(self._path, error) from None

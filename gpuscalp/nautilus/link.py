@@ -6,6 +6,7 @@ would need.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, final
 
@@ -17,7 +18,9 @@ from nautilus_trader.model.identifiers import ClientId, ClientOrderId
 from nautilus_trader.model.objects import FIXED_PRECISION, Currency
 from nautilus_trader.trading.strategy import Strategy
 
+from gpuscalp.errors import DecodeError
 from gpuscalp.execution.messages import OrderRequest
+from gpuscalp.feeds.lead import Lead
 from gpuscalp.nautilus.instruments import RAW_PER_E8
 from gpuscalp.nautilus.orders import order_of
 from gpuscalp.nautilus.rows import EventRows
@@ -51,6 +54,7 @@ class Link(Strategy):  # type: ignore[misc]
     Attributes
     ----------
     rows : what has come of the market
+    rejects : events that made no row, because their time cannot be, by reason
     """
 
     def __init__(self, names: Sequence[Any], instruments: Sequence[Instrument], hearer: Hearer) -> None:
@@ -60,6 +64,8 @@ class Link(Strategy):  # type: ignore[misc]
         )
         super().__init__(config)
         self.rows = EventRows(instruments, precision=FIXED_PRECISION, told=False, exch_unit_ns=NS_PER_MS)
+        self.rejects: Counter[str] = Counter()
+        self._lead = Lead()
         self._names, self._hearer = tuple(names), hearer
         self._index = {name: index for index, name in enumerate(names)}
         self._found: list[Any] = []
@@ -140,6 +146,12 @@ class Link(Strategy):  # type: ignore[misc]
 
     def _pass(self, event: Any, take: Callable[[int, Any], None], kind: TickKind) -> None:
         symbol = self._index.get(event.instrument_id)
-        if symbol is not None:
-            take(symbol, event)
-            self._hearer.on_rows(symbol, kind)
+        if symbol is None:
+            return
+        try:
+            self._lead.check(event.ts_init, event.ts_event)
+        except DecodeError as error:
+            self.rejects[error.what] += 1
+            return
+        take(symbol, event)
+        self._hearer.on_rows(symbol, kind)

@@ -229,7 +229,7 @@ class NautilusSource:
             self._link,
             started=self._started,
             where=self._config.nautilus.where,
-            silent=self._names_of(self._streams.silent(time.monotonic_ns())),
+            silent=tuple(self._symbols[index] for index in self._streams.silent(time.monotonic_ns())),
             clock=clock_status(self._session, self._clock),
         )
 
@@ -237,7 +237,7 @@ class NautilusSource:
         return self._streams.ages_s(time.monotonic_ns())
 
     async def close(self) -> None:
-        self._calls.shutdown(wait=True, cancel_futures=True)
+        self._calls.shutdown(wait=False, cancel_futures=True)  # one may hang
 
     # What the link passes on
 
@@ -254,12 +254,14 @@ class NautilusSource:
 
     def on_order_event(self, event: Any) -> None:
         name, now_ns = type(event).__name__, self.now()
+        number = order_number(self._session.about.session_id, str(event.client_order_id))
         if name in _SILENT:
+            if name == "OrderSubmitted" and number is not None:
+                self._looks.sent(number)  # only now: the loop may have stood still since it was handed over
             return
         if getattr(event, "reconciliation", False):
             self._looks.want(f"Nautilus reconciled: {name}")
             return
-        number = order_number(self._session.about.session_id, str(event.client_order_id))
         if number is None:
             self._on_foreign(event, now_ns)
             return
@@ -395,6 +397,3 @@ class NautilusSource:
             if request.kind is OrderKind.LIMIT:
                 self._end(request.order_id, request)
         return bool(entries)
-
-    def _names_of(self, indices: tuple[int, ...]) -> tuple[str, ...]:
-        return tuple(self._symbols[index] for index in indices)

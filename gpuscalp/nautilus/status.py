@@ -46,7 +46,8 @@ def source_status(
     return {
         "feeds": {
             "connections": [],
-            "messages": market.ingest.account() | {"messages": market.input_count},
+            "messages": market.ingest.account()
+            | {"messages": market.input_count, "rejects": link.rejects.total()},
             "gaps_settled": 0,
             "unsynced": [symbols[index] for index in link.rows.unsynced()],
             "silent": list(silent),

@@ -167,3 +167,58 @@ def test_market_that_says_nothing_delivers_nothing() -> None:
     market.every_second([QUOTES], range(70, 80))
     assert market.watch.delivering(80 * NS_PER_S) == {QUOTES}
     assert market.overdue == []
+
+
+def test_what_came_before_the_last_acknowledgement_counts() -> None:
+    """A stream delivers from the reply to its own request on; a quiet one brought nothing more for a minute,
+    and passed for one that had never come."""
+    watch = Watch(CONFIG, [[TRADES, QUOTES]] * 2)
+    watch.on_early(0, TRADES, 3 * NS_PER_S)
+    watch.on_early(1, QUOTES, 4 * NS_PER_S)
+    watch.stop(1)  # what an attempt has brought that failed is not its successor's
+    for number in (0, 1):
+        watch.start(number, [TRADES, QUOTES], 5 * NS_PER_S)
+    assert watch.delivering(6 * NS_PER_S) == {TRADES}
+    assert watch.heard_ns() == {TRADES: 3 * NS_PER_S}
+
+
+def test_a_connection_that_has_ended_delivers_nothing_and_what_it_brought_is_known() -> None:
+    market = Venue([TRADES, QUOTES])
+    market.every_second([TRADES, QUOTES], range(1, 10))
+    market.watch.stop(1)
+    market.watch.stop(1)
+    heard_ns = 9 * NS_PER_S + 80 * NS_PER_MS
+    assert market.watch.heard_ns() == {TRADES: heard_ns, QUOTES: heard_ns}
+    market.watch.stop(0)
+    assert market.watch.delivering(10 * NS_PER_S) == frozenset()
+    assert market.watch.heard_ns() == {TRADES: heard_ns, QUOTES: heard_ns}
+
+
+def test_two_copies_that_miss_something_at_once_are_renewed_one_after_the_other() -> None:
+    watch, lost = Watch(CONFIG, [[TRADES, QUOTES]] * 2), {0: TRADES, 1: QUOTES}
+    for number in lost:
+        watch.start(number, [TRADES, QUOTES], 0)
+    found = []
+    for second in range(1, 100):
+        for number, dog in watch.watchdogs.items():
+            for name in (TRADES, QUOTES):
+                if second < 70 or name != lost[number]:
+                    dog.on_message(name, second * NS_PER_S)
+        found.append([number for number, _ in watch.overdue(second * NS_PER_S)])
+        if any(found):
+            break
+    assert [len(each) for each in found if each] == [1]
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (3, ""), (4, ", …")])
+def test_the_reason_names_the_longest_silence_and_three_streams(count: int, more: str) -> None:
+    names = [f"x{number}usdt@markPrice@1s" for number in range(count)]
+    watch = Watch(CONFIG, [names])
+    watch.start(0, names, 0)
+    for second in range(1, 101):
+        for name in names:
+            watch.watchdogs[0].on_message(name, second * NS_PER_S - 500 * NS_PER_MS * (name == names[0]))
+    ((number, reason),) = watch.overdue(200 * NS_PER_S)
+    silent_ms = 100_500
+    assert number == 0
+    assert reason == f"acknowledged, but silent for {silent_ms} ms: {', '.join(names[:3])}{more}"

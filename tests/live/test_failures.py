@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gpuscalp.config import SessionConfig
-from gpuscalp.errors import JournalError, NotRunningError
+from gpuscalp.errors import FeedError, JournalError, NotRunningError
 from gpuscalp.exchange.embedded import Exchange
+from gpuscalp.feeds.rest import RestClient
 from gpuscalp.journal import JournalWriter
 from gpuscalp.live import checkpoints, runner
 from gpuscalp.live.commands import Commands
@@ -23,7 +24,9 @@ from gpuscalp.live.monitor import Monitor
 from gpuscalp.live.narration import Narrator
 from gpuscalp.live.placement import Placement
 from gpuscalp.live.store import Store
+from gpuscalp.live.succession import Succession
 from tests.live.sessions import FRAME_MS, Running, eager_config, feed_of
+from tests.waiting import until
 
 # Every second frame a checkpoint, and a status.
 _BUSY = SessionConfig(status_ms=100, checkpoint_s=0.1)
@@ -218,3 +221,52 @@ def test_an_engine_that_does_not_catch_up_is_asked_all_the_same(
         assert running.join() is None
     assert running.ended is not None
     running.ended.check()
+
+
+def test_models_are_looked_after_though_the_engine_does_not_catch_up(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it was time for them it worked: none was promoted or taken back while that went on."""
+    step, poll = Engine.step, Succession.poll
+    happened: list[str] = []
+
+    def slow(engine: Engine, *work: Any) -> Any:
+        time.sleep(3 * FRAME_MS / 1e3)
+        happened.append("step")
+        return step(engine, *work)
+
+    def counted(succession: Succession, now_ns: int) -> None:
+        happened.append("poll")
+        poll(succession, now_ns)
+
+    with _session(tmp_path, exchange, bundle) as running:
+        running.wait_trading()
+        monkeypatch.setattr(Engine, "step", slow)
+        monkeypatch.setattr(Succession, "poll", counted)
+        until(lambda: happened.count("step") >= 20, "twenty steps")  # nobody asks: that lets it rest
+        monkeypatch.undo()
+        running.stop().check()
+    assert happened[5:].count("poll") >= 3
+
+
+def test_a_session_ends_though_a_call_to_the_venue_hangs(
+    exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server that does not answer held up its last checkpoint and the journal's end for half a minute:
+    longer than many a supervisor waits."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def hang(client: RestClient) -> Any:
+        asked.set()
+        answered.wait()
+        raise FeedError("too late")
+
+    try:
+        with _session(tmp_path, exchange, bundle) as running:
+            running.wait_trading()
+            monkeypatch.setattr(RestClient, "server_time", hang)
+            assert asked.wait(60)
+            ended = running.stop()
+    finally:
+        answered.set()
+    ended.check()

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpuscalp.account import Account
@@ -128,6 +129,23 @@ def test_path_that_is_too_long_for_the_database_is_told_as_that(tmp_path: Path) 
     with pytest.raises(DataError, match="cannot be used") as refused:
         Store(folder / ("c" * (rest + 1)), ["BTCUSDT"])
     assert "shorter path" in str(refused.value.fix)
+
+
+def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
+    """SQLite may end the transaction itself: "cannot rollback - no transaction is active", said the error."""
+    store = Store(tmp_path / "state.sqlite", ["BTCUSDT"])
+    account = Account(1_000 * E8, 1)
+    store.write(LIFE[:1], account)
+    before = dump(tmp_path / "state.sqlite")
+    store._db.execute(f"PRAGMA max_page_count = {store._db.execute('PRAGMA page_count').fetchone()[0]}")
+    large = msgspec.structs.replace(order(2), reason="x" * 1_000_000)
+    with pytest.raises(DataError, match="disk is full"):
+        store.write([(2, RecordKind.ORDER, large)], account)
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    assert dump(tmp_path / "state.sqlite") == before
+    store.write([(2, RecordKind.ORDER, large)], account)
+    assert store.witness().last_order_id == 2
+    store.close()
 
 
 def test_file_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ BOOK = (
     b'{"stream":"btcusdt@depth20@100ms","data":{"e":"depthUpdate","E":1617647797599,"T":1617647797571,'
     b'"s":"BTCUSDT","U":1,"u":5,"pu":0,"b":[["1","1"]],"a":[["2","1"]]}}'
 )
+MARK = (
+    b'{"stream":"btcusdt@markPrice@1s","data":{"e":"markPriceUpdate","E":%d,"s":"BTCUSDT","p":"1","i":"1",'
+    b'"P":"1","r":"0","T":1}}'
+)
 COINS = ("SANDUSDT", "CHRUSDT", "NEOUSDT", "CTKUSDT", "BATUSDT")
 
 
@@ -93,12 +97,12 @@ class Told:
         self.heard: list[TickKind] = []
         ids = [InstrumentId.from_str(f"{symbol}-PERP.BINANCE") for symbol in symbols]
         hearer = SimpleNamespace(on_rows=lambda _, kind: self.heard.append(kind))
-        self._link = Link(ids, [instrument(each) for each in symbols], hearer)  # type: ignore[arg-type]
-        self.rows = self._link.rows
+        self.link = Link(ids, [instrument(each) for each in symbols], hearer)  # type: ignore[arg-type]
+        self.rows = self.link.rows
 
     def take(self, event: Any) -> None:
         event = getattr(event, "data", event)
-        link, name = self._link, type(event).__name__
+        link, name = self.link, type(event).__name__
         take = {
             "TradeTick": link.on_trade_tick,
             "QuoteTick": link.on_quote_tick,
@@ -186,6 +190,24 @@ def test_what_is_fetched_beside_the_stream_is_no_book() -> None:
     assert told.rows.unsynced() == (), "nor does it take the stream's away"
     times = told.rows.take()["exch_ns"].tolist()
     assert times == [1_617_647_797_599_000_000] * 2, "the book and, before any other, its quote"
+
+
+def test_a_message_dated_far_ahead_makes_no_row() -> None:
+    """It would close the frames of all symbols, and until then none: no exit, however the market moves."""
+    told = Told("BTCUSDT")
+
+    def rows(at_ms: int) -> int:
+        told.client._handle_ws_message(MARK % at_ms)
+        return len(told.rows.take())
+
+    now_ms = 1_617_647_797_599
+    assert rows(now_ms) == 1
+    told.heard.clear()
+    assert rows(now_ms + 3_600_000) == 0
+    assert (told.link.rejects.total(), told.heard) == (1, [])
+    assert rows(now_ms + 1_000) == 1
+    found = [rows(now_ms + 3_600_000 + 1_000 * each) for each in range(9)]
+    assert found == [0] * 8 + [1], "a clock that was changed is believed"
 
 
 @pytest.mark.parametrize("name", sorted(READERS))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic, time_ns
+from types import SimpleNamespace
 
 import pytest
 
 from gpuscalp.errors import ConfigError, FeedError
+from gpuscalp.execution.messages import OrderRequest, ReportKind
 from gpuscalp.execution.reconcile import Found
-from gpuscalp.execution.remote import RemoteBroker
+from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.nautilus import looks
+from gpuscalp.schema import E8
 from tests.nautilus.test_looks import Scene, found
 
 
@@ -183,3 +186,35 @@ def test_an_exchange_that_stays_away_is_asked_ever_more_rarely(monkeypatch: pyte
     asyncio.run(scene.looks.check())
     assert slept[:4] == [0.01, 0.02, 0.04, 0.08]
     assert slept[-8:] == [30.0] * 8, "as often as it is looked at"
+
+
+@pytest.mark.parametrize(
+    ("sent_s", "heard", "wanted"),
+    [
+        (1.9, [], False),
+        (2.1, [], True),
+        (2.1, [ReportKind.ACCEPTED], False),
+        (1.9, [ReportKind.ACCEPTED, ReportKind.EXPIRED], False),
+        (2.1, [ReportKind.ACCEPTED, ReportKind.EXPIRED], True),
+    ],
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_an_order_without_an_answer_is_asked_about(
+    sent_s: float, heard: list[ReportKind], wanted: bool, before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word for two seconds, or with an end of which a trade is missing; those of a process before,
+    from the beginning of this one on."""
+    now_s = 100.0
+    monkeypatch.setattr(looks, "time", SimpleNamespace(monotonic_ns=lambda: int(now_s * 1e9)))
+    scene = Scene(found())
+    scene.broker.submit(OrderRequest(1, 0, 1, E8, 50 * E8), 0)
+    if not before:
+        now_s = 150.0
+        scene.looks.sent(1)
+    for kind in heard:
+        scene.broker.take(Heard(kind, 1, 1, 1, 0, executed_e8=E8 // 2))
+    reasons: list[str] = []
+    monkeypatch.setattr(scene.looks, "want", reasons.append)
+    now_s += sent_s
+    scene.looks.poll()
+    assert reasons == ["no answer about order 1"] * wanted
