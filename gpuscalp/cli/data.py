@@ -72,7 +72,7 @@ def import_(
         typer.Option(
             "--trade-delay-ms",
             min=0,
-            help="Delay added to the times of trades in a CSV that has no others; default: the venue's.",
+            help="Delay added to trades of a CSV that only tells when they were made; default: the venue's.",
         ),
     ] = None,
     json: JsonFlag = False,

@@ -204,7 +204,7 @@ def halt(
     ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Open no positions any more; open ones run to their exit.
+    """Open no more positions; held ones run to their exit.
 
     Survives restarts; only `resume` ends it.
     """
