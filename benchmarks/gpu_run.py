@@ -23,7 +23,7 @@ from typing import Any, Final
 from benchmarks.__main__ import part_names, result_name, write
 from benchmarks.bars import PARTS, SANITIZER_CODE, Bar, bars, documents, exit_code, table
 from benchmarks.environment import ROOT, environment
-from gpuscalp.process_pool import stopped_as_interrupted
+from gpuscalp.stop_signals import stopped_as_interrupted
 
 TOOLS: Final = ("memcheck", "racecheck")
 _TESTS: Final = ("-m", "pytest", "-m", "gpu")

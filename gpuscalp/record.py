@@ -39,10 +39,10 @@ from gpuscalp.live.background import Background
 from gpuscalp.live.snapshots import Snapshots, brings_changes
 from gpuscalp.live.venue import check_reached
 from gpuscalp.logs import LogWriter
-from gpuscalp.process_pool import hear_stops, interrupt_if_stopped, stopped_as_interrupted
 from gpuscalp.progress import Progress, silent
 from gpuscalp.redaction import keep_environment
 from gpuscalp.schema import NS_PER_MS, NS_PER_S, Instrument
+from gpuscalp.stop_signals import hear_stops, interrupt_if_stopped, stopped_as_interrupted
 from gpuscalp.warm import compile_missing
 
 _LOG: Final = logging.getLogger("gpuscalp.session")

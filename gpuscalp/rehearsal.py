@@ -22,8 +22,8 @@ from gpuscalp.exchange.server import ExchangeServer, ServeSpec
 from gpuscalp.exchange.source import ArchiveSource, RecordingSource, Source, SourceMessage, WholeBook
 from gpuscalp.exchange.venue import Account
 from gpuscalp.feeds.messages import MarkPrice, Ticker, Trade
-from gpuscalp.process_pool import hear_stops
 from gpuscalp.schema import BOOK_LEVELS, E8, Instrument
+from gpuscalp.stop_signals import hear_stops
 from gpuscalp.synthetic import MarketSpec, SymbolRows, instruments, slices
 
 _DAY_S: Final = 86_400

@@ -15,10 +15,11 @@ import gc
 import inspect
 import math
 import os
+import signal
 import subprocess
 import warnings
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -231,3 +232,11 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., CliResult]:
         return CliResult(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """A test run that a shell has put into the background ignores it, and so would all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

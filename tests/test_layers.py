@@ -75,6 +75,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "ray_cluster",
             "registry",
             "run_folder",
+            "stop_signals",
             "tracking",
             "worker",
             "xgb",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import psutil
 import pytest
 
 from gpuscalp.errors import GpuscalpError
-from gpuscalp.process_pool import interrupt_if_stopped, process_pool, stopped_as_interrupted
+from gpuscalp.process_pool import process_pool
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120.0
@@ -26,7 +25,8 @@ PARENT = """
 import os, sys
 from pathlib import Path
 from gpuscalp.cli import _report_interrupt
-from gpuscalp.process_pool import process_pool, stopped_as_interrupted
+from gpuscalp.process_pool import process_pool
+from gpuscalp.stop_signals import stopped_as_interrupted
 
 def work(folder, busy):
     (Path(folder) / str(os.getpid())).touch()
@@ -45,12 +45,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(autouse=True)
-def hears_ctrl_c() -> Iterator[None]:
-    """A test run that a shell has put into the background ignores it, and so would all that it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("hears_ctrl_c")
 
 
 @contextmanager
@@ -142,43 +137,3 @@ def test_other_errors_are_passed_on_and_signals_are_as_before():
         assert submit(abs, -1).result() == 1
     assert signal.getsignal(signal.SIGTERM) is before
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
-
-
-@pytest.mark.parametrize("number", STOPS)
-def test_stop_is_remembered_until_the_outermost_block_ends(number):
-    """Ctrl-C was not, where a library had let it go."""
-    before = [signal.getsignal(each) for each in STOPS]
-    with stopped_as_interrupted():
-        interrupt_if_stopped()
-        with stopped_as_interrupted(), suppress(KeyboardInterrupt):
-            signal.raise_signal(number)
-        with pytest.raises(KeyboardInterrupt):
-            interrupt_if_stopped()
-    assert [signal.getsignal(each) for each in STOPS] == before
-    with stopped_as_interrupted():
-        interrupt_if_stopped()
-
-
-@pytest.mark.parametrize("number", STOPS)
-def test_stop_does_not_wait_for_a_coroutine(number):
-    """Ctrl-C in a start that repeated its journal was taken when all of it was repeated: after minutes."""
-    gone_on = []
-
-    async def start():
-        signal.raise_signal(number)
-        gone_on.append("the whole journal")
-
-    with pytest.raises(KeyboardInterrupt), stopped_as_interrupted(), stopped_as_interrupted():
-        asyncio.run(start())
-    assert not gone_on
-
-
-@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None], ids=["in the background", "taken"])
-def test_ctrl_c_that_somebody_has_taken_stays_his(handler):
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        with stopped_as_interrupted():
-            signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is handler
-    finally:
-        signal.signal(signal.SIGINT, before)

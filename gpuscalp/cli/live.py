@@ -20,7 +20,7 @@ from gpuscalp.errors import (
     RiskHaltedError,
     UsageError,
 )
-from gpuscalp.process_pool import stopped_as_interrupted
+from gpuscalp.stop_signals import stopped_as_interrupted
 
 if TYPE_CHECKING:
     from gpuscalp.config import LiveConfig

@@ -26,7 +26,7 @@ from gpuscalp.dashboard.watch import Watch
 from gpuscalp.errors import UNREADABLE, DeadlineError, GpuscalpError, NotRunningError, UsageError
 from gpuscalp.live.control import Request, ask
 from gpuscalp.live.records import Command
-from gpuscalp.process_pool import hear_stops
+from gpuscalp.stop_signals import hear_stops
 from gpuscalp.user import user_name
 
 PORT: Final = 8722

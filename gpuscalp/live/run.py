@@ -37,10 +37,10 @@ from gpuscalp.live.workers import predicting
 from gpuscalp.logs import LogWriter
 from gpuscalp.monitoring.gpu_judgement import CardVerdict
 from gpuscalp.monitoring.nvml import CardSample
-from gpuscalp.process_pool import interrupt_if_stopped, stopped_as_interrupted
 from gpuscalp.progress import Progress, silent
 from gpuscalp.redaction import keep_environment
 from gpuscalp.rehearsal import open_source
+from gpuscalp.stop_signals import interrupt_if_stopped, stopped_as_interrupted
 from gpuscalp.warm import compile_missing
 from gpuscalp.worker import WorkerFault
 

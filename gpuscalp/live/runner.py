@@ -38,8 +38,8 @@ from gpuscalp.live.source import TIME_IS_UP, Source
 from gpuscalp.live.status import status_of
 from gpuscalp.live.succession import Succession
 from gpuscalp.logs import LogWriter
-from gpuscalp.process_pool import hear_stops
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
+from gpuscalp.stop_signals import hear_stops
 
 T = TypeVar("T")
 
