@@ -311,4 +311,4 @@ def test_drift_of_a_model_that_does_not_know_its_rows_is_refused(cli, archive, b
     (bundle / "contract.json").write_bytes(encode(plain))
     answer = cli("drift", bundle, archive, "--json")
     assert answer.code == 8
-    assert "does not say" in json.loads(answer.stdout)["error"]["what"]
+    assert "no reference of its training rows" in json.loads(answer.stdout)["error"]["what"]
