@@ -22,6 +22,7 @@ from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS, WINDOWS_PER_BLOCK, Alarm
 from gpuscalp.drift.reference import ROWS_MAX, Reference
 from gpuscalp.drift.stability import BINS, Distribution, bin_counts, group_columns, psi
 from gpuscalp.errors import DataError, ModelError, UsageError
+from gpuscalp.feature_plot import check_format
 from gpuscalp.labels import BLOCKED
 from gpuscalp.live.control import SESSION_FILE
 from gpuscalp.pipeline import FeaturePipeline
@@ -80,10 +81,12 @@ def drift(
 
     Raises
     ------
-    UsageError    the source has nothing in the range
+    UsageError    the source has nothing in the range, or the picture is of another type
     ModelError    the bundle does not say what its training rows were like
     DataError     the source has no row that training could have used
     """
+    if out is not None:
+        check_format(out)
     contract = read_contract(model)
     if contract.reference is UNSET:
         raise ModelError(

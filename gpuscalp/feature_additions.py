@@ -19,7 +19,7 @@ _OWN_NAME: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)+")
 
 @final
 class Additions:
-    """What the entries of ``features.add`` ask for.
+    """What the entries of ``features.add`` ask for: each once, and none that is declared already.
 
     An entry is the name of a column (``price.slope.64``, ``leader.flow.imbalance.128``), or a new name and a
     formula (``my.pressure = ofi_kusdt.mean.8 / ofi_kusdt.std.128``).
@@ -33,7 +33,7 @@ class Additions:
         self.columns: list[str] = []
         self.context: list[Context] = []
         self.formulas: list[tuple[str, str]] = []
-        for entry in dict.fromkeys(entries):
+        for entry in entries:
             name, is_formula, text = (part.strip() for part in entry.partition("="))
             kind, _, source = name.partition(".")
             known = group_of(name) is not None

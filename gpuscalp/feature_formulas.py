@@ -28,6 +28,7 @@ _OPERATORS: Final[dict[type[ast.AST], Code]] = {
 }
 _FUNCTIONS: Final = {"min": (Code.MIN, 2), "max": (Code.MAX, 2), "abs": (Code.ABS, 1), "sqrt": (Code.SQRT, 1)}
 _LONGEST: Final = 500  # characters; Python's parser recurses
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _KNOWN: Final = "+ - * / ( ), numbers, names of columns, min(x, y), max(x, y), abs(x), sqrt(x)"
 
 
@@ -64,7 +65,7 @@ class FormulaBuilder:
             read.append(found[0])
             return f"[{len(read) - 1}]"
 
-        if "[" in text or len(text) > _LONGEST:
+        if "[" in text or "#" in text or len(text) > _LONGEST:  # a comment would hide the lines behind it
             raise _error(f"not a formula of at most {_LONGEST} characters", text)
         try:
             tree = ast.parse(_COLUMN.sub(placeholder, text).strip(), mode="eval")
@@ -90,8 +91,9 @@ class FormulaBuilder:
     def _column(self, name: str, text: str) -> int:
         if name not in self._index:
             near = difflib.get_close_matches(name, self._index, n=3)
-            fix = f"near it: {', '.join(near)}; a column that is dropped or not declared can be added first"
-            raise _error(f"{name} is not among the columns", text, fix if near else "")
+            fix = f"near it: {', '.join(near)}; " if near else ""
+            fix += "a column that is dropped or not declared can be added too; no formula reads another one"
+            raise _error(f"{name} is not among the columns", text, fix)
         return self._index[name]
 
     def _compile(self, node: ast.expr, operands: Sequence[int], text: str) -> int:
@@ -117,7 +119,7 @@ class FormulaBuilder:
         return max(depths)
 
     def _number(self, value: float, text: str) -> int:
-        if abs(value) > float(np.finfo(np.float32).max):
+        if value != 0.0 and not _SMALLEST <= abs(value) <= _LARGEST:
             raise _error("a number that float32 does not hold", text)
         self._code.append((Code.NUMBER, len(self._numbers)))
         self._numbers.append(np.float32(value))

@@ -126,7 +126,10 @@ _OF_SPECTRUM: Final[dict[str, tuple[Stat, str | None, int, int]]] = {
     "phase_sin": (Stat.PHASE_SIN, "ratio", 0, 0),
 }
 
-_SCHEME: Final = re.compile(r"(?P<what>[a-z0-9_]+(?:\.[a-z0-9_]+)*?)\.(?P<size>last|[1-9]\d*(?:_[1-9]\d*)?)")
+_FRAMES: Final = "[1-9][0-9]{0,3}"
+_SCHEME: Final = re.compile(
+    rf"(?P<what>[a-z0-9_]+(?:\.[a-z0-9_]+)*?)\.(?P<size>last|{_FRAMES}(?:_{_FRAMES})?)"
+)
 
 
 def group_of(name: str) -> Group | None:
@@ -174,7 +177,8 @@ def _one(
 
 
 def _decay(x: Channel, name: str, part: str, spans: list[int]) -> Group | None:
-    if len(spans) != (1 if part == "ewm" else 2) or min(spans) < 2 or max(spans) > _DECAY_WINDOW:
+    count = 1 if part == "ewm" else 2
+    if not len(spans) == len(set(spans)) == count or min(spans) < 2 or max(spans) > _DECAY_WINDOW:
         return None
     stat = Stat.DECAYED_MEAN if part == "ewm" else Stat.DECAYED_DIFFERENCE
     output = Output(name, _UNITS[x], stat, _DECAY_WINDOW, a=0, b=len(spans) - 1)

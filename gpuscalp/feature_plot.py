@@ -19,7 +19,7 @@ from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import F32, F64, I64, NS_PER_MS, NS_PER_S, U32, Quality
 
 PANELS_MAX: Final = 12
-FORMATS: Final = (".png", ".svg", ".pdf")
+_FORMATS: Final = (".png", ".svg", ".pdf")
 # Warm-up has its own look (the line begins later); the other doubts are shaded.
 _DOUBT: Final = int(~Quality.WARM_UP & Quality((1 << len(Quality)) - 1))
 
@@ -65,8 +65,7 @@ def plot_features(
     UsageError    too many columns, an unknown symbol or column, nothing in the range, or another file type
     DataError     no frame could be closed in the range
     """
-    if out.suffix.lower() not in FORMATS:
-        raise UsageError("unknown type of picture", value=out.name, fix=f"one of {', '.join(FORMATS)}")
+    check_format(out)
     archive = Archive.open(archive_path)
     name = choose_venue(archive, venue)
     config = features or FeatureConfig()
@@ -91,6 +90,17 @@ def plot_features(
     quote = "USDT" if chosen.partition("_")[0].endswith("USDT") else "quote currency"
     _draw(out, f"{chosen}, {name}", quote, series, [(column.name, column.unit) for column in drawn])
     return {"out": out, "symbol": chosen, "columns": names, "frames": len(series[0])}
+
+
+def check_format(out: Path) -> None:
+    """Refuse a picture of another type than matplotlib is asked for here, before anything is computed.
+
+    Raises
+    ------
+    UsageError
+    """
+    if out.suffix.lower() not in _FORMATS:
+        raise UsageError("unknown type of picture", value=out.name, fix=f"one of {', '.join(_FORMATS)}")
 
 
 Series = tuple[I64, F64, U32, F32]  # end_ns[T], mid[T], quality[T], features[F, T]

@@ -72,10 +72,11 @@ class FeatureGraph:
         self.config = features
         self.symbols = tuple(symbols)
         names = _declared_names(groups, context, cycles)
-        dropped = _dropped(features.drop, names) - frozenset(features.add)
-        added = Additions(features.add)
-        context = (*context, *(item for item in added.context if item.name not in names))
-        groups = with_columns(groups, (name for name in added.columns if name not in names))
+        wanted = dict.fromkeys(entry.strip() for entry in features.add)
+        dropped = _dropped(features.drop, names) - wanted.keys()
+        added = Additions(entry for entry in wanted if entry not in names)
+        context = (*context, *added.context)
+        groups = with_columns(groups, added.columns)
         _check_sources(context, dropped, _declared_names(groups, (), ()))
         builder = _Builder(dropped)
         for group in groups:
@@ -182,7 +183,7 @@ def _check_sources(context: Iterable[Context], dropped: frozenset[str], names: S
             raise ConfigError(
                 f"{item.name} is made from {item.source}, which is dropped",
                 where="features.drop",
-                fix=f"drop {item.name} too",
+                fix=f"drop {item.name} too, or add {item.source}",
             )
         if item.source not in names:
             raise ConfigError(

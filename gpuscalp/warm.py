@@ -144,9 +144,8 @@ def use_kernels(folder: Path) -> None:
     from gpuscalp.ops.formulas import formulas
 
     frame_close.measure(folder, symbols=8, rate=400, frames=2, warm_up=1, rounds=1)
-    one = np.ones(
-        (1, 1), np.float32
-    )  # of a model with a reference, and with a formula, which that one has not
+    # Of a model with a reference, and of one with a formula: that one has neither.
+    one = np.ones((1, 1), np.float32)
     Guard(np.zeros(1, np.int32), one[0], one[0], one, 1.0).mark(one, np.zeros(1, np.uint32))
     program = FormulaProgram(np.array([[0, 0, 1]], np.int64), np.array([[Code.NUMBER, 0]], np.int64), one[0])
     for symbols in (1, 2):  # the arrays of one are another type

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from gpuscalp.drift.alarm import BLOCKS_BETWEEN_ALARMS
-from gpuscalp.drift_report import _draw, _draw_alarm, _draw_auc
+from gpuscalp.drift_report import _draw, _draw_alarm, _draw_auc, drift
+from gpuscalp.errors import UsageError
 
 AUC = {"auc": 0.55, "low": 0.12, "high": 1.08, "floor": 0.52, "floor_max": 0.58, "stands_out": False}
 NS = 1_000_000_000
@@ -55,3 +56,8 @@ def test_single_block_of_evidence_is_a_line() -> None:
     time, evidence = panel.lines[0].get_data()
     assert (time[-1] - time[0]).astype("timedelta64[ms]").astype(int) == 60_000
     assert evidence.tolist() == [2.0, 2.0]
+
+
+def test_picture_of_another_type_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown type of picture"):
+        drift(tmp_path / "model", tmp_path / "archive", out=tmp_path / "drift.html")

@@ -159,9 +159,19 @@ def test_column_that_is_there_stays_as_it_is():
     assert graph("price.slope.64", "price.slope.64").hash == graph("price.slope.64").hash
 
 
-def test_dropped_column_may_be_added_again():
-    made = graph("price.move.8", drop=("price.*", "leader.price*", "market.*", "relative.*"))
+@pytest.mark.parametrize("entry", ["price.move.8", " price.move.8 "])
+def test_dropped_column_may_be_added_again(entry):
+    made = graph(entry, drop=("price.*", "leader.price*", "market.*", "relative.*"))
     assert [name for name in made.names if name.startswith("price.")] == ["price.move.8"]
+
+
+def test_dropped_column_of_the_clock_may_be_added_again():
+    assert graph("time.hour_sin", drop=("time.*",)).names[-1] == "time.hour_sin"
+    assert graph("time.hour_sin").hash == graph().hash
+
+
+def test_spaces_around_an_entry_do_not_make_another_column():
+    assert graph("price.slope.64", " price.slope.64").hash == graph("price.slope.64").hash
 
 
 @pytest.mark.parametrize(
@@ -171,6 +181,10 @@ def test_dropped_column_may_be_added_again():
         (("price.slope.2",), "no column of this name"),
         (("price.slope.8192",), "no column of this name"),
         (("price.slope.064",), "no column of this name"),
+        (("price.slope.6\N{ARABIC-INDIC DIGIT FOUR}",), "no column of this name"),
+        ((f"price.slope.{'1' * 5_000}",), "no column of this name"),
+        (("flow_kusdt.macd.8_8",), "no column of this name"),
+        (("flow_kusdt.ewm.8_8",), "no column of this name"),
         (("return.spectrum.band1.16",), "no column of this name"),
         (("return.spectrum.band1.4096",), "no column of this name"),
         (("spread_bps.zscore.64",), "no column of this name"),

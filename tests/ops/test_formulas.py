@@ -155,6 +155,8 @@ def test_formula_needs_no_more_than_the_stack(deep, rng):
         ("2j * a.x", "knows nothing of this kind"),
         ("__import__('os').system('true') + a.x", "knows nothing of this kind"),
         ("a.x * 1e39", "float32 does not hold"),
+        ("a.x / 1e-46", "float32 does not hold"),
+        ("a.x # twice * 2", "not a formula"),
         (f"a.x * 1{'0' * 400}", "not a formula"),
         ("-" * 490 + "a.x", "not a formula"),
         ("(" * 240 + "a.x" + ")" * 240, "not a formula"),
