@@ -94,14 +94,11 @@ class FeatureGraph:
             builder.add_cycle(cycle)
         self.formulas = builder.add_formulas(added.formulas)
         self.columns: tuple[ColumnSpec, ...] = tuple(builder.columns)
+        self.names: tuple[str, ...] = tuple(column.name for column in self.columns)
         self.program = builder.program()
         self.context = builder.context_program(leader)
         self.warm_up_frames = max(column.warm_up for column in self.columns)
         self.hash = self._digest()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns)
 
     def __len__(self) -> int:
         return len(self.columns)
