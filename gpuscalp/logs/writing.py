@@ -24,7 +24,18 @@ LOG_FILE: Final = "gpuscalp.jsonl"
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 OURS: Final = "gpuscalp"
 # What has a log of its own, below `OURS`.
-PARTS: Final = ("frames", "logs", "models", "ops", "orders", "retraining", "risk", "session", "worker")
+PARTS: Final = (
+    "dashboard",
+    "frames",
+    "logs",
+    "models",
+    "ops",
+    "orders",
+    "retraining",
+    "risk",
+    "session",
+    "worker",
+)
 # So many of the newest entries are at hand for a crash report.
 _KEPT: Final = 200
 _LOOK_S: Final = 0.05

@@ -281,6 +281,7 @@ class Looks:
         async with self._lock:
             await self._wait()
             numbers, moves = self._numbers(), tuple(self._broker.moves)
+            overdue = self._overdue()  # what leaves later may arrive after the exchange was asked about it
             try:
                 async with asyncio.timeout(_LOOK_MAX_S + self._pause_s):
                     found = await self._account.look(self._broker, numbers)
@@ -291,9 +292,11 @@ class Looks:
                 self._ended_ns = time.monotonic_ns()
             self.error = ""
             self.counts.looks += 1
-            return await self._judge(found, rule, numbers, self._broker.quiet(moves))
+            return await self._judge(found, rule, numbers, overdue, self._broker.quiet(moves))
 
-    async def _judge(self, found: Found, rule: Rule, asked: dict[str, int], quiet: frozenset[int]) -> bool:
+    async def _judge(
+        self, found: Found, rule: Rule, asked: dict[str, int], overdue: set[int], quiet: frozenset[int]
+    ) -> bool:
         broker, known_ns, numbers = self._broker, self._now(), self._numbers()
         names = asked.keys() | numbers.keys()
         named = {
@@ -301,7 +304,7 @@ class Looks:
             for venue_id, name in found.client_ids.items()
             if (number := order_number(self._session_id, name)) is not None
         }
-        overdue, missed = self._overdue(), False
+        overdue, missed = overdue & self._overdue(), False  # one that waited here may have left only now
         for heard in news(broker, found, number_of=numbers, overdue=overdue, known_ns=known_ns, ended=named):
             self.counts.found_trades += heard.kind is ReportKind.FILL
             self.counts.never_arrived += heard.kind is ReportKind.REJECTED
@@ -389,12 +392,6 @@ class Looks:
     def _overdue(self) -> set[int]:
         """Return the orders of which no request can be on its way any more."""
         window_ns = self._place.recv_window_ms * NS_PER_MS + _MARGIN_NS
-        now_ns = time.monotonic_ns()
-        self._sent_ns = {
-            number: sent for number, sent in self._sent_ns.items() if number in self._broker.orders
-        }
-        return {
-            number
-            for number in self._broker.orders
-            if now_ns - self._sent_ns.get(number, self._began_ns) > window_ns
-        }
+        now_ns, orders = time.monotonic_ns(), self._broker.orders
+        self._sent_ns = {number: sent for number, sent in self._sent_ns.items() if number in orders}
+        return {each for each in orders if now_ns - self._sent_ns.get(each, self._began_ns) > window_ns}

@@ -20,6 +20,7 @@ import numpy as np
 
 from gpuscalp.config import AdaptationConfig
 from gpuscalp.ensemble import Calibration
+from gpuscalp.rolling import RollingSum
 from gpuscalp.schema import F64, I64, NS_PER_S
 
 ROWS_MAX: Final = 4_096
@@ -30,6 +31,7 @@ BIAS_SD: Final = 0.1
 STEP_MIN: Final = 0.005
 _ROUNDS: Final = 25
 _LEAST: Final = 1e-300
+_BUCKETS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class Recalibrator:
         self._taken, self._last_ns = 0, 0
         self._spacing_ns = round(config.window_s * NS_PER_S) // ROWS_MAX
         self._owed, self._passed = 0.0, 0
-        self._together = _Together(class_count)
+        self._together = _Together(class_count, config.window_s)
         self.correction = Correction.none(class_count)
 
     def restart(self, correction: Correction, *, forget: bool) -> None:
@@ -128,12 +130,12 @@ class Recalibrator:
         self.correction = correction
         if forget:
             self._taken, self._owed, self._passed = 0, 0.0, 0
-            self._together = _Together(len(correction.bias))
+            self._together = _Together(len(correction.bias), self._config.window_s)
 
     def take(self, probability: F64, came: I64, end_ns: I64, at_ns: int) -> None:
         """Take float64[R, K], int64[R] and the ends of their frames int64[R], ascending: rows that were
         predicted under ``correction`` and have matured."""
-        self._together.take(probability, came, end_ns)
+        self._together.take(probability, came, end_ns, at_ns)
         # So many rows are kept that the window holds them; each of them stands for those that were not.
         self._owed += max(at_ns - self._last_ns, 0) / self._spacing_ns if self._last_ns else 1.0
         self._last_ns, self._passed = at_ns, self._passed + len(came)
@@ -153,7 +155,7 @@ class Recalibrator:
         """Return a copy of the rows that count now; None where they are worth too little."""
         held = self._at_ns > now_ns - self._config.window_s * NS_PER_S
         held[self._taken :] = False
-        independent = float(self._worths[held].sum()) / self._together.counted_for
+        independent = float(self._worths[held].sum()) / self._together.counted_for(now_ns)
         if independent < self._config.min_independent:
             return None
         return Window(self._logs[held], self._came[held], independent)
@@ -161,38 +163,40 @@ class Recalibrator:
 
 @final
 class _Together:
-    """How much the symbols of a frame say the same: sums of what came less what was said, and of squares."""
+    """How much the symbols of a frame say the same: sums of what came less what was said, and of squares.
 
-    def __init__(self, class_count: int) -> None:
-        self._rows, self._rows_squared = 0, 0
-        self._errors, self._by_size = np.zeros(class_count), np.zeros(class_count)
-        self._own = self._frames = 0.0
+    Of the same window as the rows: symbols that went their own ways all day may fall together within minutes.
+    """
 
-    def take(self, probability: F64, came: I64, end_ns: I64) -> None:
+    def __init__(self, class_count: int, window_s: float) -> None:
+        # rows, Σ (a frame's rows)², Σ error², Σ (a frame's Σ error)²; by class Σ error, Σ error · its rows
+        bucket_ns = round(window_s * NS_PER_S) // _BUCKETS
+        self._sums = RollingSum((4 + 2 * class_count,), bucket_ns=bucket_ns, buckets=_BUCKETS)
+
+    def take(self, probability: F64, came: I64, end_ns: I64, at_ns: int) -> None:
         if not len(came):
             return
         error = -probability
         error[np.arange(len(came)), came] += 1.0
         begins = np.flatnonzero(np.diff(end_ns, prepend=end_ns[0] - 1))
         sizes, sums = np.diff(begins, append=len(came)), np.add.reduceat(error, begins)
-        self._rows += len(came)
-        self._rows_squared += int(np.square(sizes).sum())
-        self._errors += error.sum(axis=0)
-        self._by_size += sizes @ sums
-        self._own += float(np.square(error).sum())
-        self._frames += float(np.square(sums).sum())
+        totals = len(came), np.square(sizes).sum(), np.square(error).sum(), np.square(sums).sum()
+        self._sums.add(at_ns, np.concatenate([totals, error.sum(axis=0), sizes @ sums]))
 
-    @property
-    def counted_for(self) -> float:
-        """How many labels of a frame tell as much as an independent one: the design effect (Kish 1965).
+    def counted_for(self, now_ns: int) -> float:
+        """Return how many labels of a frame tell as much as an independent one.
 
-        How much more the sums over frames vary about their mean than sums of as many independent rows.
+        That is the design effect (Kish 1965): how much more the sums over frames vary about their mean than
+        sums of as many independent rows.
         """
-        mean = self._errors / max(self._rows, 1)
-        own = self._own - self._rows * float(mean @ mean)
-        frames = self._frames - 2.0 * float(mean @ self._by_size) + self._rows_squared * float(mean @ mean)
+        found = self._sums.total(now_ns)
+        rows, rows_squared, squares, frames = found[:4].tolist()
+        errors, by_size = found[4:].reshape(2, -1)
+        mean = errors / max(rows, 1.0)
+        own = squares - rows * float(mean @ mean)
+        frames += rows_squared * float(mean @ mean) - 2.0 * float(mean @ by_size)
         # What is left of errors that are all the same is rounding.
-        return max(frames / own, 1.0) if own > 1e-9 * self._own else 1.0
+        return max(frames / own, 1.0) if own > 1e-9 * squares else 1.0
 
 
 def propose(window: Window, now: Correction, config: AdaptationConfig) -> Proposal | None:

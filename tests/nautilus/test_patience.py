@@ -218,3 +218,35 @@ def test_an_order_without_an_answer_is_asked_about(
     now_s += sent_s
     scene.looks.poll()
     assert reasons == ["no answer about order 1"] * wanted
+
+
+@pytest.mark.parametrize("left_s", [-0.01, 4.95], ids=["before the look", "while it lasts"])
+def test_an_order_that_arrives_during_a_long_look_is_not_given_up(
+    left_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exchange was asked before it was there, and the window had passed when the answer was judged. One
+    that waits here for a whole window has left when Nautilus says so."""
+    now_s = 100.0
+    clock = SimpleNamespace(monotonic_ns=lambda: int(now_s * 1e9), time_ns=time_ns)
+    monkeypatch.setattr(looks, "time", clock)
+    scene = Scene(found(asked={1: None}))
+    scene.broker.submit(OrderRequest(1, 0, 1, E8, 50 * E8), 0)
+    now_s = 150.0 + min(left_s, 0.0)
+    scene.looks.sent(1)
+    if left_s > 0:
+        now_s += 10.0  # the loop stands still
+    look, began_s = scene.account.look, now_s
+
+    async def slow(broker: RemoteBroker, number_of: dict[str, int]) -> Found:
+        nonlocal now_s
+        answer = await look(broker, number_of)
+        if left_s > 0:
+            now_s = began_s + left_s
+            scene.looks.sent(1)
+        scene.hear(Heard(ReportKind.ACCEPTED, 1, 1, 1, 0))
+        now_s = began_s + 5.0
+        return answer
+
+    scene.account.look = slow  # type: ignore[method-assign]
+    asyncio.run(scene.looks._look("block"))
+    assert scene.kinds() == [ReportKind.ACCEPTED]

@@ -159,3 +159,18 @@ def test_symbols_that_move_together_are_not_counted_as_independent(alike, low, h
     assert low < effect < high
     window = made.window(NOW_NS + 3_000 * NS_PER_S)
     assert 60_000 / window.independent == pytest.approx(max(effect, 1.0), rel=0.02)
+
+
+def test_symbols_are_worth_what_they_are_in_the_window():
+    """Counted since the process began, symbols that fall together after a calm day were still independent."""
+    rng = np.random.default_rng(4)
+    config = AdaptationConfig(window_s=600.0, min_independent=100)
+    made = Recalibrator(config, class_count=3, labels_per_row=1.0)
+    share, worth = np.full((20, 3), 1 / 3), []
+    for at in range(3_600):
+        labels = rng.integers(0, 3, 20)
+        end_ns = NOW_NS + at * NS_PER_S
+        made.take(share, labels[:1].repeat(20) if at // 1_200 == 1 else labels, np.full(20, end_ns), end_ns)
+        if at % 1_200 == 1_199:
+            worth.append(made.window(end_ns).independent / (600 * 20))
+    assert worth == pytest.approx([1.0, 1 / 20, 1.0], rel=0.15)

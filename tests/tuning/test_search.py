@@ -104,7 +104,7 @@ def test_more_trials_begin_with_the_same_ones(tmp_path):
 @pytest.mark.parametrize("trials", [12, 25])
 def test_number_of_trials_that_those_made_are_no_beginning_of_is_refused(tmp_path, trials):
     run(tmp_path, Shuffled(np.random.default_rng(1)), trials=20)
-    with pytest.raises(UsageError, match="no beginning"):
+    with pytest.raises(UsageError, match="would not begin with the trials that were made"):
         run(tmp_path, Shuffled(np.random.default_rng(1)), trials=trials)
 
 
