@@ -76,6 +76,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "registry",
             "run_folder",
             "tracking",
+            "ubjson",
             "worker",
             "xgb",
         }
