@@ -106,7 +106,7 @@ def load_booster(member: bytes, where: str) -> Any:
 
     Raises
     ------
-    MemberError    XGBoost cannot read it, or would end the process trying
+    MemberError    it has not the form of a booster (``check_ubjson``), or XGBoost cannot read it
     """
     check_ubjson(member, where)
     xgboost = import_xgboost()

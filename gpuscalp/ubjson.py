@@ -3,7 +3,8 @@
 XGBoost believes what it reads: values nested 20,000 deep overflow its stack, and behind the end of a file
 that is cut short it goes on until there is no memory. Either ends the process, and bundles come from others.
 
-Owns: the walk over markers and lengths of UBJSON as XGBoost writes it. Never: knows what a value means.
+Owns: the walk over markers and lengths of UBJSON as XGBoost writes it. Never: knows what a value means: a
+node whose parent is none of the tree's still ends the process in XGBoost.
 """
 
 from __future__ import annotations
