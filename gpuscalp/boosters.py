@@ -22,6 +22,7 @@ import numpy as np
 from gpuscalp.device import DeviceName
 from gpuscalp.errors import DeviceError, MemberError
 from gpuscalp.ops.copies import library_calls, on_gpu, to_device
+from gpuscalp.ubjson import check_ubjson
 from gpuscalp.xgb import import_xgboost
 
 _ABOUT_DEVICES: Final = re.compile(r"device|gpu|cuda|falling back", re.IGNORECASE)
@@ -33,7 +34,7 @@ class Boosters:
 
     Parameters
     ----------
-    members : files of a bundle, UBJSON or JSON
+    members : files of a bundle, UBJSON
     device : where rows and margins lie
 
     Raises
@@ -44,10 +45,9 @@ class Boosters:
 
     def __init__(self, members: Sequence[bytes], device: DeviceName) -> None:
         self._device = device
-        xgboost = import_xgboost()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            self._boosters = [_load(xgboost, member, device, index) for index, member in enumerate(members)]
+            self._boosters = [_load(member, device, index) for index, member in enumerate(members)]
             for booster in self._boosters:
                 self._check_device(booster)
             for booster in self._boosters:
@@ -96,14 +96,32 @@ class Boosters:
             )
 
 
-def _load(xgboost: Any, member: bytes, device: DeviceName, index: int) -> Any:
+def load_booster(member: bytes, where: str) -> Any:
+    """Return the booster of a bundle's file, which may be of anybody.
+
+    Parameters
+    ----------
+    member : UBJSON
+    where : named in an error
+
+    Raises
+    ------
+    MemberError    it has not the form of a booster (``check_ubjson``), or XGBoost cannot read it
+    """
+    check_ubjson(member, where)
+    xgboost = import_xgboost()
     booster = xgboost.Booster()
     try:
         booster.load_model(bytearray(member))
     except (xgboost.core.XGBoostError, ValueError) as error:
         raise MemberError(
-            "XGBoost cannot read a member", where=f"member {index}", value=str(error).splitlines()[0]
+            "XGBoost cannot read a member", where=where, value=str(error).splitlines()[0]
         ) from None
+    return booster
+
+
+def _load(member: bytes, device: DeviceName, index: int) -> Any:
+    booster = load_booster(member, f"member {index}")
     # After loading, which would set it back. One thread: on few rows more of them only wait for each other.
     booster.set_param({"device": device, "nthread": 1})
     # The columns are checked by the bundle's contract; an array has no names to check.

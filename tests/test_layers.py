@@ -77,6 +77,7 @@ LAYERS: dict[int, frozenset[str]] = {
             "run_folder",
             "stop_signals",
             "tracking",
+            "ubjson",
             "worker",
             "xgb",
         }

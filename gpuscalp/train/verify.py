@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from gpuscalp.boosters import load_booster
 from gpuscalp.bundle import load_bundle, margins_on, read_contract
 from gpuscalp.contract import Contract
 from gpuscalp.device import RequestedDevice, resolve
@@ -139,14 +140,8 @@ def compare_members(path: Path, contract: Contract, forest: Forest, x: F32) -> t
     ours = margins_on("cpu", forest, x)
     boosters = []
     for index, member in enumerate(contract.members):
-        where = str(path / member.file.path)
-        booster = xgboost.Booster()
-        try:
-            booster.load_model(bytearray((path / member.file.path).read_bytes()))
-        except (xgboost.core.XGBoostError, ValueError) as error:
-            raise MemberError(
-                "XGBoost cannot read a member", where=where, value=str(error).splitlines()[0]
-            ) from None
+        file = path / member.file.path
+        booster = load_booster(file.read_bytes(), str(file))
         booster.set_param({"nthread": 1, "device": "cpu"})
         theirs = cast(
             F32, booster.inplace_predict(x, predict_type="margin", missing=np.nan, strict_shape=True)
@@ -155,7 +150,7 @@ def compare_members(path: Path, contract: Contract, forest: Forest, x: F32) -> t
         if differing:
             raise MemberError(
                 "the forest does not give the margins of the member that it was read from",
-                where=where,
+                where=str(file),
                 value=f"{differing} of {theirs.size} margins differ",
                 fix="do not use this bundle",
             )

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from msgspec import UnsetType
 
+from gpuscalp.boosters import load_booster
 from gpuscalp.bundle import load_bundle
 from gpuscalp.config import TrainConfig
 from gpuscalp.errors import UsageError
 from gpuscalp.train.source import FeatureSource
-from gpuscalp.xgb import import_xgboost
 
 # Of one member. A prediction takes time in proportion to the trees, and a session has a deadline.
 ROUNDS_MAX: Final = 1_000
@@ -83,14 +83,10 @@ class WarmStart:
                 value=f"{max(rounds)} of the model and up to {config.booster.rounds} more",
                 fix="fewer rounds, or train without --warm-start: a forest does not forget, it only grows",
             )
-        xgboost = import_xgboost()
-        boosters = []
-        for member in contract.members:
-            booster = xgboost.Booster()
-            booster.load_model(bytearray((path / member.file.path).read_bytes()))
-            boosters.append(booster)
+        files = [path / member.file.path for member in contract.members]
+        boosters = tuple(load_booster(file.read_bytes(), str(file)) for file in files)
         span = theirs.trained_on
-        return cls(tuple(boosters), rounds, contract.digest, span.start_ns, span.end_ns, theirs.trials)
+        return cls(boosters, rounds, contract.digest, span.start_ns, span.end_ns, theirs.trials)
 
     def check_newer(self, first_ns: int) -> None:
         """Refuse rows that the model has seen: what it says of them is no evidence.

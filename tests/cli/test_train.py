@@ -12,6 +12,7 @@ import pytest
 
 from gpuscalp.archive import Archive
 from gpuscalp.bundle import read_contract
+from gpuscalp.bundle_files import file_spec
 from gpuscalp.contract import encode
 from gpuscalp.schema import NS_PER_S
 from gpuscalp.synthetic import MarketSpec, write
@@ -254,28 +255,36 @@ def test_damaged_bundle_is_refused_in_its_own_words_with_code_8(cli, bundle, dam
     assert what in error["what"]
 
 
-def test_member_of_another_training_is_found_by_verify(made, bundle):
-    """Files and digests fit, the canary too: only XGBoost itself shows that the member is another one."""
-    import hashlib
-
-    import msgspec
-
-    from gpuscalp.bundle import read_contract
-    from gpuscalp.contract import encode
-    from gpuscalp.errors import MemberError
-    from gpuscalp.train.verify import verify_bundle
-
+def replace_first_member(bundle: Path, data: bytes) -> None:
+    """Put another file in the first member's place, of which all digests are right."""
     contract = read_contract(bundle)
-    data = (bundle / contract.members[1].file.path).read_bytes()
     first = contract.members[0]
     (bundle / first.file.path).write_bytes(data)
-    file = msgspec.structs.replace(first.file, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    members = (msgspec.structs.replace(first, file=file), *contract.members[1:])
+    members = (msgspec.structs.replace(first, file=file_spec(first.file.path, data)), *contract.members[1:])
     (bundle / "contract.json").write_bytes(
         encode(msgspec.structs.replace(contract, members=members).sealed())
     )
+
+
+def test_member_of_another_training_is_found_by_verify(made, bundle):
+    """Files and digests fit, the canary too: only XGBoost itself shows that the member is another one."""
+    from gpuscalp.errors import MemberError
+    from gpuscalp.train.verify import verify_bundle
+
+    replace_first_member(bundle, (bundle / read_contract(bundle).members[1].file.path).read_bytes())
     with pytest.raises(MemberError, match="does not give the margins"):
         verify_bundle(bundle, device="cpu")
+
+
+def test_member_that_would_end_the_process_is_refused_with_code_8(cli, bundle):
+    """XGBoost's parser overflowed the stack: `model verify` was gone with a segmentation fault."""
+    name = b"L" + bytes(7) + b"\x01a"
+    replace_first_member(bundle, b"{" + name + b"[" * 200_000 + b"]" * 200_000 + b"}")
+    result = cli("model", "verify", bundle, "--device", "cpu", "--json")
+    error = json.loads(result.stdout)["error"]
+    assert result.code == error["code"] == 8
+    assert error["kind"] == "MemberError"
+    assert "nested more than" in error["value"]
 
 
 def test_drift_compares_an_archive_with_the_training(cli, archive, made, tmp_path):

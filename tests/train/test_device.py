@@ -213,7 +213,7 @@ def test_memory_that_xgboost_does_not_get_is_said_too_and_its_other_errors_are_i
     shortage = "Memory allocation error: std::bad_alloc: cudaErrorMemoryAllocation: out of memory\n- Free: 7"
     with trained_on_host():
         gpu = training_device("cuda")
-        with pytest.raises(DeviceError, match="does not get the memory") as caught, gpu.session():
+        with pytest.raises(DeviceError, match="too little free memory for XGBoost") as caught, gpu.session():
             raise xgboost.core.XGBoostError(shortage)
         assert caught.value.value == shortage.splitlines()[0]
         with pytest.raises(xgboost.core.XGBoostError, match="label"), gpu.session():

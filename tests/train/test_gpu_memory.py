@@ -159,7 +159,7 @@ def test_too_little_memory_is_an_error_before_anything_is_read():
     with trained_on_host() as gpu:
         for given, free_mb in ((MEMORY_MIN_MB - 1, 30_000), (None, MEMORY_MIN_MB - 1)):
             gpu.free_bytes = free_mb << 20
-            with pytest.raises(DeviceError, match="more of the GPU's memory") as caught:
+            with pytest.raises(DeviceError, match="too little of the GPU's memory is free") as caught:
                 training_device("cuda", gpu_memory_mb=given)
             assert caught.value.value == "1023 MiB"
     with pytest.raises(msgspec.ValidationError, match=f">= {MEMORY_MIN_MB}"):
