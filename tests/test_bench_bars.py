@@ -322,16 +322,20 @@ gpu_run.main()
 """
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("then", ["sys.exit(2)", "time.sleep(1000)"], ids=["ends", "does not end"])
 def test_who_ends_it_ends_what_runs_on_the_card_which_may_say_what_it_has_found(tmp_path, number, then):
     """SIGTERM, as of ``timeout``, left it on the card by itself; Ctrl-C gave it no moment."""
     runs = RUNS.format(folder=str(tmp_path), then=then)
     code = BEGUN.format(folder=str(tmp_path), runs=runs)
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=gpu_run.ROOT, stderr=subprocess.PIPE)
-    until((tmp_path / "runs").exists, "what runs on the card")
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)  # to the end of all who have its standard error
+    with subprocess.Popen([sys.executable, "-c", code], cwd=gpu_run.ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            until((tmp_path / "runs").exists, "what runs on the card")
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)  # to the end of all who have its standard error
+        finally:
+            process.kill()
     assert process.returncode != 0
     assert b"KeyboardInterrupt" in said
     assert (tmp_path / "found").exists()

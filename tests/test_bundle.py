@@ -311,8 +311,8 @@ def test_reference_of_other_columns_is_refused(bundle, name):
     with np.load(path) as found:
         arrays = dict(found)
     for changed, what in (
-        (arrays[name][:, :1], "not of these columns"),
-        (np.array(1), "not of these columns"),
+        (arrays[name][:, :1], "of other columns"),
+        (np.array(1), "of other columns"),
         (None, "missing"),
     ):
         data = packed({key: value for key, value in (arrays | {name: changed}).items() if value is not None})
