@@ -61,14 +61,14 @@ class FormulaBuilder:
         first = len(self._code)
         read: list[str] = []
 
-        def placeholder(found: re.Match[str]) -> str:
+        def numbered(found: re.Match[str]) -> str:
             read.append(found[0])
             return f"[{len(read) - 1}]"
 
         if "[" in text or "#" in text or len(text) > _LONGEST:  # a comment would hide the lines behind it
             raise _error(f"not a formula of at most {_LONGEST} characters", text)
         try:
-            tree = ast.parse(_COLUMN.sub(placeholder, text).strip(), mode="eval")
+            tree = ast.parse(_COLUMN.sub(numbered, text).strip(), mode="eval")
             operands = [self._column(name, text) for name in read]
             depth = self._compile(tree.body, operands, text)
         except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
