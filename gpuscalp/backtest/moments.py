@@ -37,7 +37,9 @@ class Moment:
     unproved : bool[S], rows whose prediction does not count: all where there is none; None = none
     clocks : (position, exchange time): when the clock moved the exchange's time, since the last moment
     last : its orders, and those of the moments before it that are not, leave now
-    reordered : since the last moment a row came after others that were received later
+    sent_position : how many rows have been heard of when they do; a market goes on while it is decided
+    sent_clocks : as ``clocks``, from the moment until then
+    reordered : since the orders before left a row came after others that were received later
     rows : uint64[S] as bytes, digests of what was decided on (``gpuscalp.inference.chunk_digests``)
     """
 
@@ -51,6 +53,8 @@ class Moment:
     unproved: npt.NDArray[np.bool_] | None = None
     clocks: tuple[tuple[int, int], ...] = ()
     last: bool = True
+    sent_position: int = 0
+    sent_clocks: tuple[tuple[int, int], ...] = ()
     reordered: bool = False
     rows: bytes = b""
 
@@ -83,9 +87,9 @@ class Likeness:
     _asked_count: int = 0
 
     def heard_ns(self, end_ns: I64) -> int:
-        """Return up to which receive time the session had heard when it decided on the last of T frames."""
+        """Return up to which receive time the session had heard when the orders of T frames left."""
         found = (self.moments.get(end) for end in end_ns.tolist())
-        return max((moment.position for moment in found if moment is not None), default=0)
+        return max((moment.sent_position for moment in found if moment is not None), default=0)
 
     def moments_of(self, end_ns: I64, tape: Tape) -> Iterator[tuple[int, Moment]]:
         """Yield the moments of T frames by index, but for those on which the session did not decide.
@@ -103,7 +107,8 @@ class Likeness:
             moment = self.moments.get(end)
             if moment is None:
                 continue
-            row = int(np.searchsorted(tape.recv_ns, moment.position, side="right"))
+            position = _heard(moment.position, tape)
+            row = position - tape.start
             self._asked_count += 1
             if moment.position and (row == 0 or int(tape.recv_ns[row - 1]) != moment.position):
                 self.missed_count += 1
@@ -114,9 +119,14 @@ class Likeness:
                     value=f"{self.missed_count} of {self._asked_count} times its last row is not there",
                     fix="import the journal of this session, all of it, and nothing else",
                 )
-            rows = np.searchsorted(tape.recv_ns, [recv_ns for recv_ns, _ in moment.clocks], side="right")
-            clocks = zip((tape.start + rows).tolist(), (exch_ns for _, exch_ns in moment.clocks), strict=True)
-            yield index, replace(moment, position=tape.start + row, clocks=tuple(clocks))
+            here = replace(
+                moment,
+                position=position,
+                clocks=_placed(moment.clocks, tape),
+                sent_position=_heard(moment.sent_position, tape),
+                sent_clocks=_placed(moment.sent_clocks, tape),
+            )
+            yield index, here
 
     def instruments_over(self, archived: Sequence[Instrument]) -> tuple[Instrument, ...]:
         """Return the session's instruments in place of an archive's.
@@ -158,3 +168,12 @@ class Likeness:
             "reordered_ns": [end for end, moment in self.moments.items() if moment.reordered][:_SHOWN],
             "last_rows_missed": self.missed_count,
         }
+
+
+def _heard(recv_ns: int, tape: Tape) -> int:
+    """Return the position after all rows that were received by a time."""
+    return tape.start + int(np.searchsorted(tape.recv_ns, recv_ns, side="right"))
+
+
+def _placed(clocks: Sequence[tuple[int, int]], tape: Tape) -> tuple[tuple[int, int], ...]:
+    return tuple((_heard(recv_ns, tape), exch_ns) for recv_ns, exch_ns in clocks)

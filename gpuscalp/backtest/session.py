@@ -118,10 +118,7 @@ class Session:
 
     def _decide(self, frames: FrameBlock, prediction: Prediction, index: int, moment: Moment) -> None:
         trader, recorder, venue = self.trader, self.recorder, self.venue
-        for position, exch_ns in moment.clocks:
-            venue.play(position)
-            venue.pass_time(exch_ns)
-        venue.play(moment.position)
+        venue.play(moment.position, clocks=moment.clocks)
         if len(venue.inbox):
             self._hear(moment.heard_ns)
         market = self._last = MarketRow(
@@ -143,6 +140,7 @@ class Session:
         self._cancels += [(order_id, moment.decided_ns) for order_id in report.cancels]
         self._orders += [(order, moment.decided_ns) for order in report.orders]
         if moment.last:
+            venue.play(moment.sent_position, clocks=moment.sent_clocks)
             self._send()
 
     def _send(self) -> None:

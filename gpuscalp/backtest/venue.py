@@ -13,7 +13,7 @@ drive the broker's clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
 from gpuscalp.archive import BookSeries
@@ -76,8 +76,14 @@ class Venue:
         self._takes = [self._take(index) for index in range(len(instruments))]
         self._busy: list[int] = []  # symbols that are read as we go, by index
 
-    def play(self, until: int) -> None:
-        """Let all rows before a position happen."""
+    def play(self, until: int, *, clocks: Iterable[tuple[int, int]] = ()) -> None:
+        """Let all rows before a position happen, and the exchange's time go on to others on the way.
+
+        ``clocks``: positions and exchange times.
+        """
+        for position, at_ns in clocks:
+            self.play(position)
+            self._put(self.broker.advance(at_ns))
         tape = self.tape
         while self.position < until:
             stop = min(until, tape.mark_position)
@@ -100,10 +106,6 @@ class Venue:
         if request.symbol_index not in self._busy:
             self._busy.append(request.symbol_index)
         return self.broker.submit(request, now_ns)
-
-    def pass_time(self, at_ns: int) -> None:
-        """Let the exchange's time pass without a row."""
-        self._put(self.broker.advance(at_ns))
 
     def drop(self) -> None:
         """Forget what has been played."""

@@ -86,9 +86,10 @@ class _Reader:
         self._health = HealthRecord(None, drifted=False)
         self._recv_ns = 0  # largest receive time of a row
         self._reordered = False
-        # Those that no frame has taken yet, and how many of them the work that is decided on has.
+        # Those that no frame has taken yet, how many of them the work that is decided on has, and how many
+        # there were when its orders left.
         self._clocks: list[tuple[int, int]] = []
-        self._clock_count = 0
+        self._clock_count = self._sent_clock_count = 0
         # The work that is being decided on: what all its frames share, and the frame that was last.
         self._shared: Moment | None = None
         self._newest: tuple[int, Moment] | None = None
@@ -144,14 +145,17 @@ class _Reader:
                 yield end_ns, replace(moment, last=False)
                 self._shared = replace(self._shared, clocks=())
             self._newest = self._moment(self._shared, decode(record, SignalRecord))
+            self._sent_clock_count = len(self._clocks)
             self._reordered = False
 
     def _close(self) -> Iterator[tuple[int, Moment]]:
         """Yield the last frame of a work."""
         if self._newest is not None:
-            yield self._newest
-            # Not those that have come since the work was taken.
-            del self._clocks[: self._clock_count]
+            end_ns, moment = self._newest
+            sent_clocks = tuple(self._clocks[self._clock_count : self._sent_clock_count])
+            yield end_ns, replace(moment, sent_clocks=sent_clocks)
+            # Not those that have come since its orders left.
+            del self._clocks[: self._sent_clock_count]
         self._newest = self._shared = None
 
     def _work(self, batch: BatchRecord) -> Moment:
@@ -165,7 +169,6 @@ class _Reader:
             device_ok=health.device_ok,
             extra_quality=doubts(health, unsynced, len(self._index)),
             clocks=tuple(self._clocks),
-            reordered=self._reordered,
         )
 
     def _moment(self, shared: Moment, signal: SignalRecord) -> tuple[int, Moment]:
@@ -176,5 +179,7 @@ class _Reader:
             shared,
             decided_ns=signal.decided_ns,
             unproved=unproved,
+            sent_position=self._recv_ns,
+            reordered=self._reordered,
             rows=signal.rows,
         )
