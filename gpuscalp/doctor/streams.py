@@ -200,4 +200,4 @@ def _fix(error: SocketError) -> str:
         return "correct the URL: the server is there and does not know this path"
     if "HTTP 451" in error.what or "HTTP 403" in error.what:
         return "the exchange does not serve this address: use a machine or a proxy that it serves"
-    return "look at the network, at DNS, at the proxy and at the URLs of [feed]"
+    return error.fix or "look at the network, at DNS, at the proxy and at the URLs of [feed]"

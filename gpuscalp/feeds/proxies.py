@@ -1,4 +1,4 @@
-"""Which proxy the environment names for a URL.
+"""Who stands between us and a URL: a proxy of the environment, an authority that vouches for a server.
 
 Owns: reading ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``. Never: sends a request to this machine through
 a proxy.
@@ -6,8 +6,14 @@ a proxy.
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+UNPROVED: Final = "the server cannot prove that it is who it should be"
+UNPROVED_FIX: Final = (
+    "look at the URL and this machine's clock; SSL_CERT_FILE names the authority of a proxy that reads along"
+)
 
 
 def proxy_of(url: str) -> str | None:

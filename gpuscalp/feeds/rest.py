@@ -11,6 +11,7 @@ for those who go on.
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from gpuscalp.config import FeedConfig
 from gpuscalp.errors import UNREADABLE, DecodeError, FeedError
 from gpuscalp.feeds.binance import Decoder
 from gpuscalp.feeds.messages import DepthSnapshot
+from gpuscalp.feeds.proxies import UNPROVED, UNPROVED_FIX
 from gpuscalp.feeds.times import to_ns
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
 
@@ -187,6 +189,9 @@ class RestClient:
         try:
             reply = self._pool.request("GET", url)
         except urllib3.exceptions.HTTPError as error:
+            cause = error.args[0] if error.args else None
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise FeedError(UNPROVED, where=url, value=cause.verify_message, fix=UNPROVED_FIX) from None
             raise FeedError(
                 "the venue's REST server cannot be reached",
                 where=url,

@@ -10,6 +10,7 @@ Never: decodes a message, or decides when to connect.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, final
@@ -21,6 +22,7 @@ from websockets.protocol import State
 
 from gpuscalp.config import FeedConfig
 from gpuscalp.errors import FeedError
+from gpuscalp.feeds.proxies import UNPROVED, UNPROVED_FIX
 
 # (receive time, messages): all whole messages of one chunk, in order.
 Sink = Callable[[int, list[bytes]], None]
@@ -103,6 +105,8 @@ async def open_socket(url: str, config: FeedConfig, *, sink: Sink, clock: Callab
         ) from None
     except TimeoutError:
         raise SocketError("no handshake in time", where=url) from None
+    except ssl.SSLCertVerificationError as error:
+        raise SocketError(UNPROVED, where=url, value=error.verify_message, fix=UNPROVED_FIX) from None
     except (OSError, InvalidHandshake, WebSocketException) as error:
         raise SocketError("the connection cannot be opened", where=url, value=str(error)) from None
     return Socket(connection)
