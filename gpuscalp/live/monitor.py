@@ -130,7 +130,8 @@ class Monitor:
     def on_models(self, roles: Roles) -> None:
         """What is measured of the lead alone begins anew with the next status."""
         self.settle()  # what has been noted was said by those before
-        self.rivals.follow(roles)
+        if self.rivals.follow(roles):
+            self.outcomes.begin(roles.lead.after_ns)
 
     def on_whole(self, end_ns: int, lead: SignalRow, shadow: SignalRow | None) -> None:
         if self._waiting and self._waiting[-1][0].end_ns == end_ns:  # else it has been counted already
