@@ -146,8 +146,8 @@ class _Watched:
     def on_models(self, roles: Roles) -> None:
         self._monitor.on_models(roles)
 
-    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
-        self._monitor.on_shadow(end_ns, lead, shadow)
+    def on_whole(self, end_ns: int, lead: SignalRow, shadow: SignalRow | None) -> None:
+        self._monitor.on_whole(end_ns, lead, shadow)
 
     def settle(self) -> None:
         """Do what a status does twice a second."""

@@ -67,7 +67,8 @@ class Watcher(Protocol):
     thread."""
 
     def on_step(self, market: MarketRow, signals: SignalRow, report: StepReport) -> None:
-        """``signals``: those that the trader was given."""
+        """``signals``: those that the trader was given, if it was given all of them. Where a worker alone has
+        said some of them they say nothing: ``on_whole`` follows."""
 
     def on_report(self, report: Report, order: Order | None, booked: BookedFill | None) -> None:
         """``order``: the one that it concerns, as it was before; ``booked``: the fill, if it is one."""
@@ -75,10 +76,10 @@ class Watcher(Protocol):
     def on_models(self, roles: Roles) -> None:
         """Lead, shadow or a calibration is another one from the next step on; ``roles`` is not to be kept."""
 
-    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
-        """What both say of every row of the frame of the last ``on_step``. It is told after that frame's
-        orders have left; not of frames that the lead did not predict in time, and of several that close at
-        once only of the last."""
+    def on_whole(self, end_ns: int, lead: SignalRow, shadow: SignalRow | None) -> None:
+        """What the CPU says of every row of the frame of the last ``on_step``; ``shadow``: None without one.
+        It is told where ``on_step`` has not said it all, after that frame's orders have left; not of frames
+        that the lead did not predict in time, and of several that close at once only of the last."""
 
 
 @dataclass(slots=True)
@@ -158,7 +159,7 @@ class Engine:
         self.predictor: Predictor = HostPredictor(bundle.ensemble)
         self._guard = bundle.ensemble.guard
         self._shadow: HostPredictor | None = None
-        self._shown: F32 | None = None  # features that the shadow may look at, where the stream has them
+        self._shown: F32 | None = None  # the last frame's features, where the stream has them
         self._in_part = False  # whether of some of these rows a worker alone has said what the lead says
         self._first, self._opened = bundle.contract.digest, opened
         self.watcher: Watcher | None = None
@@ -194,23 +195,26 @@ class Engine:
             self._flatten(work.now_ns, outcome)
         return outcome
 
-    def predict_shadow(self) -> None:
-        """Let the shadow predict the last frame; call it when what ``step`` returned has been sent.
+    def predict_whole(self) -> None:
+        """Predict what the last frame did not wait for; call it when what ``step`` returned has been sent.
 
-        Where workers lead, the CPU now says what the lead says of every row. So far it has looked at those on
-        which the lead is sure of itself, and there the other one of two equal models is the better one.
+        That is what the shadow says, and where workers lead, what the lead says of every row. So far the CPU
+        has looked at those on which the lead is sure of itself: there it looks worse than it is, and the
+        other one of two equal models looks better.
         """
-        shown, self._shown = self._shown, None
-        if shown is None or self._shadow is None or self.watcher is None or self.market is None:
+        waits, shown, self._shown = self.whole_waits, self._shown, None
+        if not waits or shown is None or self.watcher is None or self.market is None:
             return
         lead = signal_row(self.predictor.signals(shown)) if self._in_part else self.signals
         assert lead is not None, "features are shown where there are signals"
-        self.watcher.on_shadow(self.market.end_ns, lead, signal_row(self._shadow.signals(shown)))
+        shadow = None if self._shadow is None else signal_row(self._shadow.signals(shown))
+        self.watcher.on_whole(self.market.end_ns, lead, shadow)
 
     @property
-    def shadow_waits(self) -> bool:
-        """Whether there is something for ``predict_shadow`` to do."""
-        return self._shown is not None and self._shadow is not None and self.watcher is not None
+    def whole_waits(self) -> bool:
+        """Whether there is something for ``predict_whole`` to do."""
+        wanted = self._in_part or self._shadow is not None
+        return wanted and self._shown is not None and self.watcher is not None
 
     def assume_roles(self) -> None:
         """Predict with those whom ``roles`` names; it has been changed, or replaced.
@@ -284,10 +288,10 @@ class Engine:
             extra_quality=extra,
         )
         report = self.trader.step(market, signals, conditions)
-        if self.watcher is not None:
-            self.watcher.on_step(market, signals, report)
-        self._shown = None if self.signals is None else chunk.features[:, :, 0]
         self._in_part = predicted.unproved is not None
+        if self.watcher is not None:
+            self.watcher.on_step(market, self._blank if self._in_part else signals, report)
+        self._shown = None if self.signals is None else chunk.features[:, :, 0]
         stages = (features_ns, predict_ns, perf_counter_ns() - asked)
         outcome.frames += 1
         self.frame_count += 1

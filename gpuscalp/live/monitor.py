@@ -130,10 +130,15 @@ class Monitor:
     def on_models(self, roles: Roles) -> None:
         """What is measured of the lead alone begins anew with the next status."""
         self.settle()  # what has been noted was said by those before
-        self.rivals.follow(roles)
+        if self.rivals.follow(roles):
+            self.outcomes.begin(roles.lead.after_ns)
 
-    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
-        self.rivals.on_shadow(end_ns, lead, shadow)
+    def on_whole(self, end_ns: int, lead: SignalRow, shadow: SignalRow | None) -> None:
+        if self._waiting and self._waiting[-1][0].end_ns == end_ns:  # else it has been counted already
+            market, _, report = self._waiting[-1]
+            self._waiting[-1] = market, lead, report
+        if shadow is not None:
+            self.rivals.on_shadow(end_ns, lead, shadow)
 
     # While the engine is at rest
 

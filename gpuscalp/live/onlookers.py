@@ -69,5 +69,5 @@ class Harmless:
     def on_models(self, roles: Roles) -> None:
         self._run(partial(self._watcher.on_models, roles))
 
-    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
-        self._run(partial(self._watcher.on_shadow, end_ns, lead, shadow))
+    def on_whole(self, end_ns: int, lead: SignalRow, shadow: SignalRow | None) -> None:
+        self._run(partial(self._watcher.on_whole, end_ns, lead, shadow))

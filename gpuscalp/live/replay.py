@@ -194,7 +194,7 @@ def _step(
         return
     session.apply(session.engine.step(work, clock_of(work)), now_ns)
     session.flush()
-    session.engine.predict_shadow()
+    session.engine.predict_whole()
     if on_step is not None:
         on_step(session)
 

@@ -59,10 +59,11 @@ class Rivals:
         self._shadow: InRole | None = None
         self._said: list[tuple[int, SignalRow, SignalRow]] = []
 
-    def follow(self, roles: Roles) -> None:
-        """Compare those who predict from now on. Another calibration of the same model is no other model."""
+    def follow(self, roles: Roles) -> bool:
+        """Compare those who predict from now on; return whether another one leads. Another calibration of the
+        same model is no other model."""
         if self._label is None:
-            return
+            return False
         lead, shadow = roles.lead, roles.shadow
         same_lead = self._lead is not None and _who(lead) == _who(self._lead)
         if not same_lead:
@@ -88,6 +89,7 @@ class Rivals:
                     after_ns=max(lead.after_ns, shadow.after_ns),
                 )
         self._lead, self._shadow = lead, shadow
+        return not same_lead
 
     @property
     def active(self) -> bool:

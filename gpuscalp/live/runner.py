@@ -268,6 +268,15 @@ class Runner:
             self.latency.add(Stage.TOTAL, time.time_ns() - work.recv_ns)
         look_on("monitor", partial(self.monitor.on_work, work, outcome))
         look_on("log", partial(self._narrator.tell, outcome))
+        if self.session.engine.whole_waits:
+            # Now that the frame's orders have left. The next batch waits for it, and so does the status.
+            whole = partial(look_on, "whole", self.session.engine.predict_whole)
+            self._let_work(whole, lambda _: self._rest(outcome))
+        else:
+            self._rest(outcome)
+
+    def _rest(self, outcome: Outcome) -> None:
+        """Do what needs the engine at rest, and let it go on."""
         if outcome.frames:  # now: everything stands still, and the next frame is farthest away
             if self._saving.owed:
                 self._saving.save()
@@ -276,14 +285,6 @@ class Runner:
             self._pulse.frame_done.set()
         if self._unasked:
             self._succeed()
-        if self.session.engine.shadow_waits:
-            # Now that the frame's orders have left. The next batch waits for it.
-            shadow = partial(look_on, "shadow", self.session.engine.predict_shadow)
-            self._let_work(shadow, lambda _: self._go_on())
-        else:
-            self._go_on()
-
-    def _go_on(self) -> None:
         self.kick(force=self._commands.waiting)
 
     # Time

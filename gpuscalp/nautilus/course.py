@@ -88,8 +88,8 @@ class Course:
     def on_models(self, roles: Roles) -> None:
         """Nothing: a backtest changes no model."""
 
-    def on_shadow(self, end_ns: int, lead: SignalRow, shadow: SignalRow) -> None:
-        """Nothing: it has no shadow."""
+    def on_whole(self, end_ns: int, lead: SignalRow, shadow: SignalRow | None) -> None:
+        """Nothing: it has neither workers nor a shadow."""
 
     # The strategy's witness
 

@@ -142,10 +142,16 @@ class Outcomes:
         self.confidence = Histogram(CONFIDENCE_BOUNDS)
         self.agreement = Histogram(AGREEMENT_BOUNDS)
         self.told: Sequence[Callable[[Matured], None]] = ()
+        self._after_ns = 0
 
     @property
     def window_ns(self) -> int:
         return self._sums.span_ns
+
+    def begin(self, after_ns: int) -> None:
+        """Begin the window anew: frames that end at ``after_ns`` or before had another model."""
+        self._after_ns = after_ns
+        self._sums = RollingSum((_SUMS,), bucket_ns=BUCKET_NS, buckets=BUCKETS)
 
     def take(self, frames: Sequence[Predicted]) -> None:
         """Take consecutive frames, the oldest first."""
@@ -169,13 +175,16 @@ class Outcomes:
         waiting.append(frames, probability)
         due = len(waiting) - self._steps
         if due > 0:
-            labels = label_frames(waiting.block(), self._label, self._grid)
+            block = waiting.block()
+            labels = label_frames(block, self._label, self._grid)
             entered = waiting.probability[:due]
             good = labels.valid[:due] & np.isfinite(entered).all(axis=2)
+            came = labels.direction[:due].astype(np.int64)
+            self.matured_count += np.bincount(came[good], minlength=_K)
+            good &= (block.end_ns[:due] > self._after_ns)[:, None]
             if good.any():
-                self._mature(entered[good], labels.direction[:due][good].astype(np.int64), frames[-1].end_ns)
+                self._mature(entered[good], came[good], frames[-1].end_ns)
             if self.told:
-                block = waiting.block()
                 bid, ask = (px[:due].astype(np.float64) for px in (block.bid_px, block.ask_px))
                 with np.errstate(invalid="ignore"):
                     spread_bps = 2e4 * (ask - bid) / (ask + bid)
@@ -209,7 +218,6 @@ class Outcomes:
         )
         sums[_LOSS], sums[_LOSS + 1] = -np.log(given).sum(), np.square(off).sum()
         self._sums.add(at_ns, sums)
-        self.matured_count += np.bincount(came, minlength=_K)
 
 
 @final

@@ -21,7 +21,7 @@ from gpuscalp.train.held_out import HeldOut
 from gpuscalp.train.iterator import Tally
 from gpuscalp.train.metrics import Score, score
 
-# Blocks of the bootstrap, in horizons. Rows are dependent over one horizon; twice that leaves room.
+# Blocks of time, in horizons. Rows are dependent over one horizon; twice that leaves room.
 BLOCK_HORIZONS: Final = 2
 
 
@@ -42,9 +42,7 @@ def calibration_of(held_out: Sequence[HeldOut], kind: str) -> Calibration:
     return fit_vector_scaling(rows.raw, rows.direction, rows.weight, rows.end_ns)
 
 
-def judge(
-    held_out: Sequence[HeldOut], trained: Sequence[Tally], *, kind: str, horizon_ns: int, seed: int
-) -> Judgement:
+def judge(held_out: Sequence[HeldOut], trained: Sequence[Tally], *, kind: str, horizon_ns: int) -> Judgement:
     """Measure every fold and all folds together.
 
     Parameters
@@ -53,7 +51,6 @@ def judge(
     trained : Tally per fold: class shares and class returns come from the rows the members were fitted on
     kind : "vector" or "none"
     horizon_ns : label horizon
-    seed : of the bootstrap
 
     Returns
     -------
@@ -67,10 +64,10 @@ def judge(
         probabilities.append(probability)
         edges.append(probability @ tally.class_return_bps)
     scores = tuple(
-        _score([rows], [probability], [edge], [tally], horizon_ns=horizon_ns, seed=seed)
+        _score([rows], [probability], [edge], [tally], horizon_ns=horizon_ns)
         for rows, probability, edge, tally in zip(held_out, probabilities, edges, trained, strict=True)
     )
-    overall = _score(held_out, probabilities, edges, trained, horizon_ns=horizon_ns, seed=seed)
+    overall = _score(held_out, probabilities, edges, trained, horizon_ns=horizon_ns)
     return Judgement(scores, overall, calibrations)
 
 
@@ -81,7 +78,6 @@ def _score(
     trained: Sequence[Tally],
     *,
     horizon_ns: int,
-    seed: int,
 ) -> Score:
     together = HeldOut.joined(held_out)
     return score(
@@ -99,5 +95,4 @@ def _score(
         ),
         group=np.concatenate([np.full(len(rows), index) for index, rows in enumerate(held_out)]),
         block_ns=BLOCK_HORIZONS * horizon_ns,
-        rng=np.random.default_rng(seed),
     )

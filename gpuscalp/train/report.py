@@ -14,7 +14,7 @@ from gpuscalp.report.html import Section, Table, render
 from gpuscalp.schema import F64, NS_PER_S
 from gpuscalp.times import utc
 from gpuscalp.train.dataset import label_spec
-from gpuscalp.train.metrics import CONFIDENCE, RESAMPLES, Correlation, Score
+from gpuscalp.train.metrics import CONFIDENCE, Correlation, Score
 from gpuscalp.train.result import TrainResult
 
 IMPORTANCE_ROWS: Final = 20
@@ -48,8 +48,8 @@ def _summary(result: TrainResult) -> Section:
             f"{label_spec(training.config.label)}. All figures on this page are from rows that the members "
             "of their fold were not trained on; members of the bundle itself saw all rows.",
             "The information coefficient is the rank correlation between the expected mid return (edge) and "
-            f"the mid return that came. Its interval covers {CONFIDENCE:.0%}: {RESAMPLES:,} resamples of "
-            "blocks of time twice as long as the label. A correlation with the mid's return is not profit: "
+            f"the mid return that came. Its interval covers {CONFIDENCE:.0%} and allows for labels that "
+            "overlap and symbols that move together. A correlation with the mid's return is not profit: "
             "spread, fees and latency are the business of a backtest.",
             verdict(overall, [item.score for item in result.folds]),
         ),

@@ -143,7 +143,6 @@ def train_by(
         [item.trained for item in fitted],
         kind=config.ensemble.calibration,
         horizon_ns=label_horizon_ns(config.label, config.grid),
-        seed=config.ensemble.seed,
     )
     calibration = calibration_of(held_out, config.ensemble.calibration)
     ensemble = Ensemble(forest_of(final.members), calibration, final.trained.class_return_bps)

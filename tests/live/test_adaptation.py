@@ -1,7 +1,8 @@
-"""Recalibration in a session: within its bounds, written down, repeated to the bit."""
+"""Recalibration in a session: within its bounds, written down, repeated to the bit, whoever predicts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import pytest
 from gpuscalp.config import AdaptationConfig
 from gpuscalp.contract import Contract
 from gpuscalp.journal import RecordKind, read_records
+from gpuscalp.latency import LatencyHistogram
 from gpuscalp.live.adaptation import Adaptation
+from gpuscalp.live.monitor import Monitor
+from gpuscalp.live.predictor import HostPredictor, Prediction
 from gpuscalp.live.records import ModelRecord, Scaling, decode
 from gpuscalp.live.session import Session
 from gpuscalp.live.verify import verify
 from gpuscalp.schema import NS_PER_S
-from gpuscalp.succession.outcomes import Outcomes, Predicted
 from tests.live import script
+from tests.live.test_models import InPart
 
 # Steps every half second of a market of twelve: shorter than a session would be allowed to have.
 CONFIG = AdaptationConfig(
@@ -39,21 +43,29 @@ FOREIGN = [Scaling((2.0, 1.0, 1.0), (0.0, 0.0, 0.0)), Scaling((2.0, 2.0, 2.0), (
 class Driver:
     """Lets an adaptation see a session that is replayed, and do what it wants after each step."""
 
-    def __init__(self, config: AdaptationConfig, foreign: Scaling = FOREIGN[0], foreign_at: int = -1) -> None:
+    def __init__(
+        self,
+        config: AdaptationConfig,
+        foreign: Scaling = FOREIGN[0],
+        foreign_at: int = -1,
+        predictor: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.config, self.foreign, self.foreign_at = config, foreign, foreign_at
+        self.predictor = predictor
         self.adaptation: Adaptation | None = None
         self.made: list[ModelRecord] = []
 
     def __call__(self, session: Session) -> None:
         if self.adaptation is None:
-            training = session.bundle.contract.training.config
-            self.outcomes = Outcomes(len(session.about.instruments), training.label, training.grid)
             self.adaptation = Adaptation.of(session, self.config)
             assert self.adaptation is not None
-            self.outcomes.told = [self.adaptation.mature]
-            session.engine.watcher = self
+            session.engine.watcher = self.monitor = Monitor(session, LatencyHistogram())
+            self.monitor.adapt = self.adaptation.mature
+            if self.predictor is not None:
+                session.engine.predictor = self.predictor(session.engine.predictor)
         if session.engine.market is None:
             return
+        self.monitor.settle()
         if session.engine.frame_count == self.foreign_at:
             self.foreign_at = -1
             digest = session.engine.roles.lead.bundle
@@ -61,18 +73,22 @@ class Driver:
         elif (work := self.adaptation.due(session.engine.market.end_ns)) is not None and (record := work()):
             self.made.append(session.on_model(record, session.market.last_recv_ns))
 
-    def on_step(self, market: Any, signals: Any, report: Any) -> None:
-        said = signals.probability, signals.agreement
-        self.outcomes.take([Predicted(market.end_ns, market.bid_px, market.ask_px, market.quality, *said)])
 
-    def on_report(self, *told: Any) -> None:
-        """Nothing follows from it."""
+class Losing:
+    """Another predictor, whose device fails at each seventh frame."""
 
-    def on_models(self, roles: Any) -> None:
-        """The adaptation looks by itself."""
+    def __init__(self, other: Any) -> None:
+        self._predict, self._frames = other.predict, 0
+        self.begin, self.use, self.signals = other.begin, other.use, other.signals
 
-    def on_shadow(self, *told: Any) -> None:
-        """There is none."""
+    def predict(self, x: Any, digests: Any, *, wanted: bool) -> Prediction:
+        self._frames += 1
+        found = self._predict(x, digests, wanted=wanted)
+        return Prediction(None, True) if self._frames % 7 == 0 else found
+
+
+def losing_in_part(host: HostPredictor) -> Losing:
+    return Losing(InPart(host))
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +127,23 @@ def test_steps_are_written_stay_in_their_bounds_and_verify(folder):
 
 def test_the_same_inputs_make_the_same_steps(folder):
     assert replayed(folder, "once", Driver(CONFIG)) == replayed(folder, "twice", Driver(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("by_cpu", "by_workers"), [(None, InPart), (Losing, losing_in_part)], ids=["sound", "with faults"]
+)
+def test_where_workers_predict_all_rows_count_as_the_cpu_finds_them(folder, tmp_path, by_cpu, by_workers):
+    """Only those counted that the CPU had checked ahead of an order: there the lead is too sure of itself."""
+    alone, shared = (Driver(CONFIG, predictor=each) for each in (by_cpu, by_workers))
+    written = replayed(folder, str(tmp_path / "alone"), alone)
+    assert len(written) >= 3
+    assert replayed(folder, str(tmp_path / "shared"), shared) == written
+    found, wanted = (each.monitor.outcomes for each in (shared, alone))
+    assert found.quality() == wanted.quality()
+    assert found.predicted_count.tolist() == wanted.predicted_count.tolist()
+    assert found.confidence.sum == wanted.confidence.sum
+    again = verify(tmp_path / "shared")
+    assert (again["differing"], again["verdicts_differing"], again["unproved_differing"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("foreign", FOREIGN, ids=["one class", "all classes"])

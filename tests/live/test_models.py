@@ -135,10 +135,10 @@ class Shown:
     def on_models(self, roles) -> None:
         self.roles = roles
 
-    def on_shadow(self, end_ns, lead, shadow) -> None:
+    def on_whole(self, end_ns, lead, shadow) -> None:
         assert end_ns == self.last, "not of the frame that was decided last"
         assert end_ns not in self._shown
-        for said in (lead, shadow):
+        for said in (lead, shadow) if shadow is not None else ():
             columns = said.probability[:, [0, 2]], said.agreement, said.edge_bps
             self._shown.setdefault(end_ns, []).append(np.column_stack(columns).astype(np.float32).tobytes())
 

@@ -12,6 +12,8 @@ from gpuscalp.drift.stability import bin_counts, psi
 from gpuscalp.labels import BLOCKED, label_frames
 from gpuscalp.live import monitor as monitor_module
 from gpuscalp.live.monitor import Monitor
+from gpuscalp.live.records import ModelRecord, Scaling
+from gpuscalp.live.roles import Roles
 from gpuscalp.orders import MarketRow, SignalRow
 from gpuscalp.schema import FrameBlock
 from gpuscalp.score import REASONS, score
@@ -169,6 +171,19 @@ def test_what_happened_before_this_process_costs_nothing_and_what_happens_then_d
     assert {each["reason"] for each in later["lost"]} <= {reason.word for reason in REASONS}
     distrusted = monitor.status(_status(engine=old, health={"device": ["gpu0:lost"], "venue": []}), now_ns)
     assert {each["reason"]: each["points"] for each in distrusted["score"]["lost"]}["device"] == 6.0
+
+
+def test_another_lead_begins_the_hour_anew_and_another_calibration_does_not(witness):
+    monitor, digest = witness.monitor, witness.session.bundle.contract.digest
+    roles, end_ns = Roles(digest), witness.markets[-1].end_ns
+    before = monitor.outcomes.quality()
+    roles.take(ModelRecord("lead", digest, Scaling((2.0,) * 3, (0.0,) * 3)), end_ns + 1, end_ns)
+    monitor.on_models(roles)
+    assert monitor.outcomes.quality() == before
+    assert before is not None
+    roles.take(ModelRecord("lead", "0" * 64), end_ns + 1, end_ns)
+    monitor.on_models(roles)
+    assert monitor.outcomes.quality() is None
 
 
 def test_an_hour_later_it_is_forgotten(witness):

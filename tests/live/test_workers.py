@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from gpuscalp.journal import RecordKind, read_records
@@ -21,6 +22,7 @@ from gpuscalp.live.directory import read_about
 from gpuscalp.live.records import SignalRecord, VerdictRecord, decode
 from gpuscalp.live.verify import verify
 from gpuscalp.live.workers import engine_status, predicting
+from gpuscalp.orders import SignalRow
 from gpuscalp.strategy import PREDICTED_REASONS
 from gpuscalp.worker import parse_fault
 from tests.live import script
@@ -36,11 +38,26 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> script.Material:
 
 @dataclass
 class Run:
-    """A session that has ended, and how its workers stood after each step."""
+    """A session that has ended, how its workers stood after each step, and what those who watch it heard."""
 
     path: Path
     engines: list[dict[str, Any]] = field(default_factory=list)
     longest_s: float = 0.0
+    heard: dict[int, bytes] = field(default_factory=dict)  # probabilities of all rows, by frame
+
+    def on_step(self, market, signals, report) -> None:
+        self._hear(market.end_ns, signals)
+
+    def on_whole(self, end_ns, lead, shadow) -> None:
+        assert end_ns not in self.heard
+        self._hear(end_ns, lead)
+
+    def on_report(self, report, order, booked) -> None:
+        pass
+
+    def _hear(self, end_ns: int, said: SignalRow) -> None:
+        if np.isfinite(said.probability).all():
+            self.heard[end_ns] = said.probability.tobytes()
 
     def signals(self) -> list[SignalRecord]:
         records = read_records(self.path / "journal")
@@ -61,6 +78,7 @@ def run(material, path, faults=(), *, until=None, device="cpu", **overrides) -> 
         pass
 
     def on_step(session) -> None:
+        session.engine.watcher = found
         now = time.monotonic()
         found.longest_s = max(found.longest_s, now - began[0])
         began[0] = now
@@ -88,25 +106,31 @@ def run(material, path, faults=(), *, until=None, device="cpu", **overrides) -> 
 
 
 @pytest.fixture(scope="module")
-def alone(material, tmp_path_factory) -> dict[int, SignalRecord]:
-    """What the CPU alone says of each frame."""
-    path = tmp_path_factory.mktemp("alone") / "session"
-    material.replay(path, device="cpu")
-    return {each.end_ns: each for each in Run(path).signals()}
+def alone(material, tmp_path_factory) -> Run:
+    """A session of the CPU alone."""
+    found = Run(tmp_path_factory.mktemp("alone") / "session")
+
+    def on_step(session) -> None:
+        session.engine.watcher = found
+
+    material.replay(found.path, device="cpu", on_step=on_step)
+    return found
 
 
-def check(found: Run, alone: dict[int, SignalRecord]) -> list[SignalRecord]:
+def check(found: Run, alone: Run) -> list[SignalRecord]:
     """Assert what holds whatever fails; return the lost frames."""
-    signals = found.signals()
+    signals, by_cpu = found.signals(), {each.end_ns: each for each in alone.signals()}
     lost = [each for each in signals if each.lost]
     assert not {each.end_ns for each in lost} & found.predicted_intents()
     assert found.predicted_intents(), "nothing was ever wanted"
     for each in signals:
-        assert each.rows == alone[each.end_ns].rows
-        assert each.margins == (b"" if each.lost else alone[each.end_ns].margins)
+        assert each.rows == by_cpu[each.end_ns].rows
+        assert each.margins == (b"" if each.lost else by_cpu[each.end_ns].margins)
     again = verify(found.path)
     assert (again["differing"], again["verdicts_differing"]) == (0, 0), again["first"]
     assert found.engines[-1]["lost_frames"] == len(lost)
+    told = {each.end_ns for each in signals if not each.lost}
+    assert found.heard == {at: said for at, said in alone.heard.items() if at in told}
     return lost
 
 

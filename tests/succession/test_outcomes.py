@@ -172,6 +172,23 @@ def test_class_that_never_came_or_was_never_named_has_no_ratio():
     assert found.base_log_loss == 0.0
 
 
+@pytest.mark.parametrize("after", [0, 3, 200, 399])
+def test_another_model_is_not_judged_by_what_the_one_before_has_said(after):
+    """For an hour after a promotion the figures, and the score, were those of two models together."""
+    frames = market(1, 400)
+    whole, outcomes, later = (Outcomes(3, LABEL, GRID) for _ in range(3))
+    whole.take(frames)
+    outcomes.take(frames[:after])
+    outcomes.begin(frames[after - 1].end_ns if after else 0)
+    assert outcomes.quality() is None
+    outcomes.take(frames[after:])
+    silent = np.full((3, 3), np.nan)
+    later.take([each._replace(probability=silent) for each in frames[:after]])
+    later.take(frames[after:])
+    assert outcomes.quality() == later.quality()
+    assert outcomes.matured_count.tolist() == whole.matured_count.tolist(), "of the process, whoever led"
+
+
 def test_old_rows_leave_the_window():
     outcomes = Outcomes(3, LABEL, GRID)
     frames = market(1, 60)
