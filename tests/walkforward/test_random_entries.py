@@ -219,6 +219,21 @@ def test_trades_that_a_bracket_ends_are_held_until_it_does(rng):
         assert np.std(found.totals) > 0.3 * np.sqrt(40) * 1e-3 * 100
 
 
+def test_draws_that_repeat_the_run_are_no_worse_than_it():
+    """Summed in another way, a run beat them all by the last place of a float, and passed for skill."""
+    at = [100, 3_700, 7_300]
+    fresh = np.zeros(3 * 3_600, np.bool_)
+    fresh[at] = True  # nowhere else in its hour can an entry be made
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        quotes = replace(_quotes(_walk(len(fresh), rng)), fresh=fresh[None, :])
+        trades = _trades(at, [50] * 3, rng.choice([-1, 1], 3).tolist())
+        found = compare(trades, quotes, fee_bps=5.0, draws=100, rng=rng)
+        assert found is not None
+        assert found.totals.tolist() == [found.run] * 100
+        assert found.p_value == 1.0
+
+
 def test_rising_market_is_no_merit_of_who_was_long(rng):
     mid = _walk(3_600, rng) * np.exp(np.arange(3_600) * 5e-5)
     at = rng.choice(3_000, 30, replace=False).tolist()
