@@ -223,9 +223,8 @@ def _on_shown(head, queue, side, row, shown, first, last, at_ns, power):  # type
         if ahead != was:
             if queue[side, ADVANCED_NS, place] != at_ns:
                 queue[side, ADVANCED, place], queue[side, ADVANCED_NS, place] = 0, at_ns
-            # From an unseen place nothing is known to have gone.
-            if was < UNSEEN:
-                queue[side, ADVANCED, place] += was - ahead
+            # From an unseen place too: what now comes into view is what trades have left of it.
+            queue[side, ADVANCED, place] += was - ahead
             queue[side, AHEAD, place] = ahead
 
 

@@ -126,14 +126,15 @@ def random_entries(
     fee_bps : per side
     draws, rng : how many, and from what
     """
-    gross, costs = np.zeros(draws), np.zeros(draws)
-    run, compared = 0.0, 0
+    # The run comes first: summed as the draws are, it is equal to those of them that repeat it.
+    gross, costs = np.zeros(1 + draws), np.zeros(1 + draws)
+    compared = 0
     hours = trades.entry_ns // _HOUR_NS
     # From each trade on, the first hour that is still asked for: a trade that is held long ends after others
     # that began later.
     oldest = np.minimum.accumulate(hours[::-1])[::-1].tolist()
     window = _Window(blocks, frame_ns)
-    moves: dict[int, F64] = {}  # hour → share of the hour by which each draw moves it
+    moves: dict[int, F64] = {}  # hour → share of the hour by which run (0) and draws move it
     for index, hour in enumerate(hours.tolist()):
         symbol, side = int(trades.symbol[index]), int(trades.side[index])
         entry_ns, exit_ns = int(trades.entry_ns[index]), int(trades.exit_ns[index])
@@ -148,25 +149,22 @@ def random_entries(
         found = int(np.searchsorted(allowed, own))
         if found == len(allowed) or allowed[found] != own:
             continue
-        value = float(trades.entry_usdt[index])
-        moved, paid = _priced(quotes, symbol, np.array([own]), held, value, fee_bps)
-        run += side * float(moved[0]) - float(paid[0])
         compared += 1
         if hour not in moves:
-            moves[hour] = rng.random(draws)
+            moves[hour] = np.append(0.0, rng.random(draws))
         drawn = allowed[(found + (moves[hour] * len(allowed)).astype(np.int64)) % len(allowed)]
-        moved, paid = _priced(quotes, symbol, drawn, held, value, fee_bps)
+        moved, paid = _priced(quotes, symbol, drawn, held, float(trades.entry_usdt[index]), fee_bps)
         gross += side * moved
         costs += paid
     if not compared:
         return None
-    totals = gross - costs
+    run, totals = float(gross[0] - costs[0]), gross[1:] - costs[1:]
     low, high = np.quantile(totals, [0.025, 0.975])
     return RandomEntries(
         run=run,
         totals=totals,
-        gross=float(gross.mean()),
-        costs=float(costs.mean()),
+        gross=float(gross[1:].mean()),
+        costs=float(costs[1:].mean()),
         interval=Interval(float(low), float(high)),
         p_value=(1 + int((totals >= run).sum())) / (1 + draws),
         compared=compared,

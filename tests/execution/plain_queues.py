@@ -173,8 +173,7 @@ class PlainBook:
             if ahead != place.ahead:
                 if place.advanced_at != at:
                     place.advanced, place.advanced_at = 0, at
-                if place.ahead < UNSEEN:
-                    place.advanced += place.ahead - ahead
+                place.advanced += place.ahead - ahead
                 place.ahead = ahead
 
 

@@ -198,3 +198,24 @@ def test_a_trade_that_is_told_after_a_newer_book_moves_the_queue_once(power: int
     assert queue[0, queues.AHEAD, 0] == 30
     # What is newer than the book moves it.
     assert queues.pass_trade(queue, 0, 0, -99, 35, 103) == 5
+
+
+@pytest.mark.parametrize("power", [0, 1, 3])
+@pytest.mark.parametrize("traded_ns", [101, 102])
+def test_a_queue_that_comes_into_view_is_what_the_trades_until_then_have_left(
+    power: int, traded_ns: int
+) -> None:
+    """Told after the book that shows it, such a trade emptied what the book shows and filled the order."""
+    made = Arrays(power)
+    head, book, queue = made.head, made.book, made.queue
+    made.follow(display.set_quote(head, book, 100, 99, 5, 101, 1, True))
+    queues.enter(head, book, queue, 0, -98, 100)
+    assert queue[0, queues.AHEAD, 0] == queues.UNSEEN
+    # The bid falls to our price, where 30 are left; the 40 that were traded there are told now.
+    made.follow(display.set_quote(head, book, 102, 98, 30, 101, 1, True))
+    queues.note_trade(head, queue, 0, -98, 40, traded_ns)
+    assert queues.pass_trade(queue, 0, 0, -98, 40, traded_ns) == 0
+    assert queue[0, queues.AHEAD, 0] == 30
+    # What is newer takes from the front, and a trade at a worse price has served everybody before us.
+    assert queues.pass_trade(queue, 0, 0, -98, 35, 103) == 5
+    assert queues.pass_trade(queue, 0, 0, -97, 7, 102) == 7

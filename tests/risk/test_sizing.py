@@ -181,6 +181,8 @@ def test_quantity_is_rounded_down_to_the_step_and_below_the_minimum_is_nothing()
         ({"max_gross_usdt": 700.0}, {"others_e8": 200 * E8, "held_e8": E8}, 400),
         ({"max_gross_usdt": 700.0}, {"others_e8": 900 * E8}, 0),
         ({"max_leverage": 0.05}, {"others_e8": 100 * E8}, 400),
+        ({"max_leverage": 0.05, "max_gross_usdt": 300.0}, {}, 300),
+        ({"max_leverage": 0.05, "max_gross_usdt": 800.0}, {}, 500),
         ({"max_leverage": 0.05}, {"equity_e8": 0}, 0),
         ({"max_leverage": 0.05}, {"equity_e8": -1}, 0),
         # 4 standard deviations of 5 bps are 20: 0.01 % of 10,000 is 1 USDT, which is 20 bps of 500.
@@ -194,6 +196,15 @@ def test_quantity_is_rounded_down_to_the_step_and_below_the_minimum_is_nothing()
 )
 def test_limit_cuts_to_what_it_leaves(risk: dict[str, Any], around: dict[str, Any], usdt: int) -> None:
     assert qty(replace(AROUND, **around), **risk) == usdt * E8 // 100
+
+
+def test_order_keeps_the_limit_on_its_risk_where_the_division_rounds_up() -> None:
+    """0.7 % of 67,609 are 85 bps of 55,678, but the float64 0.7 is a little less, so 55,678 is too much."""
+    assert 0.7 * 67_609.0 * 100.0 / 85.0 == 55_678.0
+    assert 55_678 * Fraction(85, 100) / 67_609 > Fraction(0.7)
+    rich = replace(AROUND, price_e8=E8, equity_e8=67_609 * E8)
+    wanted = replace(INTENT, notional_usdt=1e6)
+    assert qty(rich, wanted, max_trade_risk_pct=0.7, stop_bps=85.0) == 55_678 * E8 - COIN.step_size_e8
 
 
 LIMIT = st.floats(1e-6, 1e7)

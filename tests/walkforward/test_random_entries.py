@@ -67,11 +67,13 @@ def test_market_that_stands_still_costs_spread_and_fee_of_both_ways(rng):
 
 def test_run_is_priced_as_a_person_would(rng):
     mid = _walk(60, rng)
-    found = compare(_trades([12], [9], [-1]), _quotes(mid, 2e-4), fee_bps=3.0, draws=100, rng=rng)
-    assert found is not None
-    qty = 1_000 / mid[12]
-    sold, bought = mid[12] * (1 - 2e-4), mid[21] * (1 + 2e-4)
-    assert found.run == pytest.approx(qty * (sold - bought) - 3e-4 * qty * (mid[12] + mid[21]))
+    # What is left within the frame of its entry is left at the next one.
+    for held, left in ((9, 21), (0, 13)):
+        found = compare(_trades([12], [held], [-1]), _quotes(mid, 2e-4), fee_bps=3.0, draws=100, rng=rng)
+        assert found is not None
+        qty = 1_000 / mid[12]
+        sold, bought = mid[12] * (1 - 2e-4), mid[left] * (1 + 2e-4)
+        assert found.run == pytest.approx(qty * (sold - bought) - 3e-4 * qty * (mid[12] + mid[left]))
 
 
 def test_every_draw_is_priced_as_by_hand():
@@ -82,6 +84,7 @@ def test_every_draw_is_priced_as_by_hand():
     mid[made.random((2, seconds)) < 0.05] = np.nan
     fresh = np.isfinite(mid) & (made.random((2, seconds)) < 0.9)
     at, held = np.sort(made.integers(0, seconds - 200, 40)), made.integers(1, 90, 40)
+    held[:5] += 5_000  # they end among others that began an hour later
     order = np.argsort(at + held, kind="stable")
     at, held = at[order], held[order]
     symbol, side, value = made.integers(0, 2, 40), made.choice([-1, 1], 40), made.uniform(10, 1_000, 40)
@@ -114,6 +117,10 @@ def test_every_draw_is_priced_as_by_hand():
     assert found.run == pytest.approx(run)
     assert found.totals == pytest.approx(totals)
     assert found.gross - found.costs == pytest.approx(totals.mean())
+    lowest, highest = np.sort(totals)[:2], np.sort(totals)[-2:]
+    # 2.5 % of the way from the first of twenty to the last is 0.475 of a step.
+    assert found.interval.low == pytest.approx(lowest[0] * 0.525 + lowest[1] * 0.475)
+    assert found.interval.high == pytest.approx(highest[1] * 0.525 + highest[0] * 0.475)
 
 
 def test_random_entries_lose_about_their_costs(rng):
@@ -219,6 +226,21 @@ def test_trades_that_a_bracket_ends_are_held_until_it_does(rng):
         assert np.std(found.totals) > 0.3 * np.sqrt(40) * 1e-3 * 100
 
 
+def test_draws_that_repeat_the_run_are_no_worse_than_it():
+    """Summed in another way, a run beat them all by the last place of a float, and passed for skill."""
+    at = [100, 3_700, 7_300]
+    fresh = np.zeros(3 * 3_600, np.bool_)
+    fresh[at] = True  # nowhere else in its hour can an entry be made
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        quotes = replace(_quotes(_walk(len(fresh), rng)), fresh=fresh[None, :])
+        trades = _trades(at, [50] * 3, rng.choice([-1, 1], 3).tolist())
+        found = compare(trades, quotes, fee_bps=5.0, draws=100, rng=rng)
+        assert found is not None
+        assert found.totals.tolist() == [found.run] * 100
+        assert found.p_value == 1.0
+
+
 def test_rising_market_is_no_merit_of_who_was_long(rng):
     mid = _walk(3_600, rng) * np.exp(np.arange(3_600) * 5e-5)
     at = rng.choice(3_000, 30, replace=False).tolist()
@@ -262,7 +284,7 @@ class OneMarket:
 def test_trade_that_leaves_on_a_quote_that_stands_is_compared(rng):
     """Such trades and draws were left out, which is where nothing moved: chance seemed to move more."""
     # Quoted every second up to 9.1 s, then at 30.1 s, crossed; a quote is stale after five seconds.
-    source = OneMarket([*range(10), 30, 31], quality={30: Quality.CROSSED})
+    source = OneMarket([*range(10), 30, 31], quality={8: Quality.CLOCK_DRIFT, 30: Quality.CROSSED})
     grid = GridConfig(frame_ms=1_000, lateness_ms=0, stale_ms=5_000)
     blocks = list(read_quotes(source, "v", ("A", "B"), grid=grid, start_ns=0, end_ns=0))
     frame = int(blocks[0].end_ns[0])
@@ -277,7 +299,7 @@ def test_trade_that_leaves_on_a_quote_that_stands_is_compared(rng):
     def priced(second: int, held: int) -> RandomEntries | None:
         return random_entries(at(second, held), blocks, frame_ns=FRAME, fee_bps=0.0, draws=50, rng=rng)
 
-    # In at the close of the second of 8.1 s, out at 20 s on the quote of 9.1 s.
+    # In at the close of the second of 8.1 s, whose bit is not of the quote, out at 20 s on that of 9.1 s.
     found = priced(9, 11)
     assert found is not None
     assert (found.compared, found.left_out) == (1, 0)
@@ -297,7 +319,10 @@ def test_hole_in_the_grid_is_not_held_over(rng):
 
 
 def test_nothing_to_compare_is_none(rng):
-    assert compare(_trades([], [], []), _quotes(np.ones(10)), fee_bps=0.0, draws=100, rng=rng) is None
+    quotes = _quotes(np.ones(10))
+    assert compare(_trades([], [], []), quotes, fee_bps=0.0, draws=100, rng=rng) is None
+    # Held beyond the last quote.
+    assert compare(_trades([3], [12], [1]), quotes, fee_bps=0.0, draws=100, rng=rng) is None
 
 
 def test_cut_of_the_stream_does_not_change_the_result(rng):
