@@ -41,6 +41,7 @@ _SECURE_S: Final = 5.0
 _PAUSE_S: Final = 0.5
 # An order that was on its way when the first look was made is found by the second.
 _LOOKS: Final = 2
+_ASKED_TOO_MUCH: Final = frozenset({403, 418, 429})
 _TRIGGERS_AT_ONCE: Final = -2021
 _EVERYTHING_E8: Final = 1 << 62
 _STOPS: Final = frozenset({"STOP_MARKET", "STOP"})
@@ -148,6 +149,8 @@ class Ending:
                     clean = clean + 1 if await self._secure(ours) else 0
             except Exception as error:  # whatever the adapter and the network raise
                 clean, self.error = 0, f"{type(error).__name__}: {error}"[:300]
+                if getattr(error, "status", None) in _ASKED_TOO_MUCH:
+                    return  # who goes on is banned, or banned longer
             await asyncio.sleep(_PAUSE_S)
 
     def words(self) -> str:

@@ -178,6 +178,18 @@ def test_what_cannot_be_done_is_said(path: str, monkeypatch: pytest.MonkeyPatch)
     asyncio.run(run())
 
 
+def test_an_exchange_that_takes_no_calls_is_left_alone() -> None:
+    async def run() -> None:
+        async with scene() as at:
+            await at.client.order()
+            await at.client.control("POST", "faults", kind="too_many", count=1, retry_after_s=60)
+            await at.end.secure(at.broker)
+            assert at.end.words().startswith("the account could not be looked at: ")
+            assert await at.stops() == [], "nor was it asked again"
+
+    asyncio.run(run())
+
+
 def test_an_end_waits_for_the_sessions_own_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter of a second after the last entry it was over: in a frame of a second no bracket had left."""
     monkeypatch.setattr(ending, "_AGAIN_S", 0.01)
