@@ -36,7 +36,7 @@ _LOG: Final = logging.getLogger("gpuscalp.session")
 # order.
 _LAST_CALLS_S: Final = 5.0
 _AGAIN_S: Final = 0.25
-# So long the exchange is asked; systemd and Docker kill a process long after that.
+# So long the exchange is asked. The services in configs/ give a process 60 s to end.
 _SECURE_S: Final = 5.0
 _PAUSE_S: Final = 0.5
 # An order that was on its way when the first look was made is found by the second.
