@@ -149,6 +149,21 @@ class ExecutionError(GpuscalpError):
     """An order, or a broker, was used against its rules; nothing was changed by it."""
 
 
+class UnprotectedError(GpuscalpError):
+    """A session has ended, and left at the exchange what nothing protects."""
+
+    @classmethod
+    def of(cls, left: str, session: object, failure: BaseException | None) -> UnprotectedError:
+        """Say what is left, and what the session has failed of, if it has."""
+        why = "" if failure is None else f"; it had failed: {failure}"
+        return cls(
+            f"the session has ended, and what is open at the exchange may have no stop{why}",
+            where=str(session),
+            value=left,
+            fix="start the session again, or close it by hand at the exchange",
+        )
+
+
 class TrackingError(GpuscalpError):
     """MLflow's server or store cannot be used as asked."""
 

@@ -227,14 +227,23 @@ class OrderPolicy:
         than was asked for, a stop never loses more.
         """
         side, tick = position.side, self._instruments[index].tick_size_e8
-        found = [0, 0]
-        for place, (bps, sign) in enumerate(
-            ((self._config.take_profit_bps, side), (self._config.stop_loss_bps, -side))
-        ):
-            if bps is not None:
-                value, unit = (
-                    abs(position.cost_e8) * (E8 + sign * fee_rate_e8(bps)),
-                    abs(position.qty_e8) * tick,
-                )
-                found[place] = tick * (-(-value // unit) if side > 0 else value // unit)
-        return found[0], found[1]
+        target, stop = (
+            0 if bps is None else bracket_price_e8(position, bps, sign, tick)
+            for bps, sign in (
+                (self._config.take_profit_bps, side),
+                (self._config.stop_loss_bps, -side),
+            )
+        )
+        return target, stop
+
+
+def bracket_price_e8(position: Position, bps: float, sign: int, tick_size_e8: int) -> int:
+    """Return the price at a distance from a position's average entry price, to the tick.
+
+    Parameters
+    ----------
+    sign : above the entry price, or below
+    """
+    value = abs(position.cost_e8) * (E8 + sign * fee_rate_e8(bps))
+    unit = abs(position.qty_e8) * tick_size_e8
+    return tick_size_e8 * (-(-value // unit) if position.side > 0 else value // unit)

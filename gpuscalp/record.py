@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from gpuscalp.archive.instruments import parse_exchange_info
 from gpuscalp.archive.journal_lines import market_of
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import ConfigError, FeedError, UsageError
+from gpuscalp.feeds.call_pool import CallPool, look_up_apart
 from gpuscalp.feeds.client import FeedClient
 from gpuscalp.feeds.ingest import Ingest
 from gpuscalp.feeds.messages import DepthSnapshot
@@ -151,7 +151,7 @@ class Recording:
         self._symbols = [each.symbol for each in instruments]
         self._ingest = Ingest(instruments, config.feed)
         self._recorder = Recorder(self._ingest, journal)
-        self._calls = ThreadPoolExecutor(2, "rest")
+        self._calls = CallPool(2, "rest")
         self._snapshots = Snapshots(
             rest,
             self._calls,
@@ -177,6 +177,7 @@ class Recording:
 
     async def run(self, seconds: float | None, told: Progress) -> dict[str, Any]:
         """Record, end the journal and return what has come; see ``record``."""
+        look_up_apart()
         journal, began_ns = self._journal, time.monotonic_ns()
         opening = msgspec.json.encode({"market": self._config.venue})
         journal.append(RecordKind.SESSION, opening, recv_ns=time.time_ns())

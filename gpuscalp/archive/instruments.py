@@ -80,7 +80,19 @@ def trading_symbols(content: bytes, *, where: str) -> frozenset[str]:
     DataError
         it is no exchangeInfo
     """
-    return frozenset(item.symbol for item in _symbols(content, where) if item.status == "TRADING")
+    states = symbol_states(content, where=where)
+    return frozenset(symbol for symbol, state in states.items() if state == "TRADING")
+
+
+def symbol_states(content: bytes, *, where: str) -> dict[str, str]:
+    """Return the state of every symbol in such a body, such as ``TRADING`` or ``SETTLING``.
+
+    Raises
+    ------
+    DataError
+        it is no exchangeInfo
+    """
+    return {item.symbol: item.status for item in _symbols(content, where)}
 
 
 def max_market_qty_e8(filters: Iterable[Mapping[str, Any]], step_e8: int) -> int:

@@ -9,7 +9,7 @@ from gpuscalp.account import divide_half_even, fee_e8, notional_e8
 from gpuscalp.exchange.listing import Listing
 from gpuscalp.exchange.orders import Order
 from gpuscalp.exchange.refusals import ApiError
-from gpuscalp.exchange.rules import MAX_ORDERS, SymbolRules, text
+from gpuscalp.exchange.rules import MAX_ORDERS, TRADING, SymbolRules, text
 from gpuscalp.exchange.users import User
 from gpuscalp.schema import E8
 
@@ -56,6 +56,18 @@ def check_price(rules: SymbolRules, price_e8: int, side: int, mark_e8: int) -> N
         raise ApiError(-4016)
     if side < 0 and price_e8 * E8 < mark_e8 * rules.down_e8:
         raise ApiError(-4024)
+
+
+def check_state(rules: SymbolRules, order: Order) -> None:
+    """Check that the symbol trades; what can only reduce a position is taken in any state.
+
+    Raises
+    ------
+    ApiError
+        -4140
+    """
+    if rules.status != TRADING and not is_reducing(order):
+        raise ApiError(-4140)
 
 
 def check_notional(rules: SymbolRules, order: Order, mark_e8: int) -> None:

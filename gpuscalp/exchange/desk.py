@@ -18,6 +18,7 @@ from gpuscalp.exchange.checks import (
     check_notional,
     check_price,
     check_quantity,
+    check_state,
     is_reducing,
     reducible_e8,
 )
@@ -73,6 +74,7 @@ class Desk:
         listing = self._listings[order.symbol]
         rules, mark = listing.rules, listing.mark_e8()
         market = order.type == "MARKET"
+        check_state(rules, order)
         check_quantity(rules, order.qty_e8, market=market)
         if market:
             order.limit_e8 = _bound(listing, order.side)

@@ -58,6 +58,7 @@ TEXTS: Final[dict[int, str]] = {
     -4068: "Position side cannot be changed if there exists position.",
     -4116: "ClientOrderId is duplicated.",
     -4120: ("Order type not supported for this endpoint. Please use the Algo Order API endpoints instead."),
+    -4140: "Invalid symbol status for opening position.",
     -4164: "Order's notional must be no smaller than %s (unless you choose reduce only).",
     -5021: "Due to the order could not be filled immediately, the FOK order has been rejected."
     " The order will not be recorded in the order history",

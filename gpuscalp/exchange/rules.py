@@ -18,6 +18,7 @@ from gpuscalp.execution.margin import TIERS
 from gpuscalp.feeds.decimals import format_e8
 from gpuscalp.schema import E8, Instrument, decimal_places
 
+TRADING: Final = "TRADING"  # the state of a symbol in which everything is taken
 MAX_ORDERS: Final = 200
 MAX_ALGO_ORDERS: Final = 200
 # Where the source does not tell a least notional or quantity.
@@ -55,6 +56,7 @@ class SymbolRules:
     up_e8: int = 105_000_000
     down_e8: int = 95_000_000
     market_bound_e8: int = 5_000_000
+    status: str = TRADING
 
     @classmethod
     def of(cls, instrument: Instrument) -> SymbolRules:
@@ -102,7 +104,7 @@ class SymbolRules:
             "contractType": "PERPETUAL",
             "deliveryDate": 4_133_404_800_000,
             "onboardDate": 1_569_398_400_000,
-            "status": "TRADING",
+            "status": self.status,
             "maintMarginPercent": "2.5000",
             "requiredMarginPercent": "5.0000",
             "baseAsset": self.base,

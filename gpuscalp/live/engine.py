@@ -321,6 +321,7 @@ class Engine:
         if report.kind in _ALARMS:
             self.trader.apply(_ALARMS[report.kind], report.known_ns)
             self._note_state(f"{report.kind}: {report.reason}", report.known_ns, outcome)
+            self._end(self.trader.risk_increasing_orders(), report.known_ns, outcome, reason=report.kind)
             return
         if report.kind is ReportKind.REJECTED and (self.flattening or self.closing):
             self.refused_ns = report.known_ns
@@ -348,13 +349,17 @@ class Engine:
         if command is Command.FLATTEN:
             self.flattening = True
             cancels = tuple(trader.open_orders.values())
-        elif command is Command.REDUCE:
+        elif command is not Command.RESUME:
             cancels = trader.risk_increasing_orders()
         self._note_state(str(command), now_ns, outcome)
-        for order in cancels:
-            trader.on_cancel(order.order_id)
-            self._cancel(order, now_ns, outcome, reason=str(command))
+        self._end(cancels, now_ns, outcome, reason=str(command))
         return str(trader.gate.state)
+
+    def _end(self, orders: Sequence[Order], at_ns: int, outcome: Outcome, *, reason: str) -> None:
+        """Ask for the end of orders now: the next frame may be a minute away."""
+        for order in orders:
+            self.trader.on_cancel(order.order_id)
+            self._cancel(order, at_ns, outcome, reason=reason)
 
     def _flatten(self, now_ns: int, outcome: Outcome) -> None:
         positions = self.trader.account.positions

@@ -194,7 +194,11 @@ class Monitor:
             "fates": dict(ingest.fates),
             **{
                 name: {each.symbol: index in symbols for index, each in enumerate(instruments)}
-                for name, symbols in (("silent", health.silent), ("off_tick", health.off_tick))
+                for name, symbols in (
+                    ("silent", health.silent),
+                    ("off_tick", health.off_tick),
+                    ("rules", health.rules),
+                )
             },
             # Where somebody else keeps the books, ours say nothing.
             "books": {name: (state, resyncs[name]) for name, state in ingest.book_states().items()}

@@ -126,6 +126,11 @@ def _judge_feed(
         ("warm_up", status["warming"], "windows are not full yet"),
         ("feed", status["feeds"]["silent"], "no data"),
         ("tick_size", status["feeds"]["off_tick"], "prices are no multiples of the tick size"),
+        (
+            "rules",
+            status["health"].get("rules", []),
+            "it does not trade, or by other rules than the session's",
+        ),
         ("books", status["feeds"]["unsynced"], "the book is not whole"),
     ):
         if missing:

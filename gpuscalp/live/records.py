@@ -62,6 +62,7 @@ class HealthRecord(Struct, frozen=True):
     device : why the device that predicts, or the disk, is not trusted, such as "gpu0:memory" (docs/gpu.md)
     venue : why an exchange that orders go to is not to be relied on, such as "account:unreachable"
     off_tick : indices of symbols whose prices are off their tick size (``gpuscalp.live.off_tick``)
+    rules : indices of symbols that do not trade, or by other rules (``gpuscalp.live.rule_watch``)
     """
 
     clock_error_ms: float | None
@@ -70,6 +71,7 @@ class HealthRecord(Struct, frozen=True):
     device: tuple[str, ...] = ()
     venue: tuple[str, ...] = ()
     off_tick: tuple[int, ...] = ()
+    rules: tuple[int, ...] = ()
 
     @property
     def device_ok(self) -> bool:
@@ -79,7 +81,11 @@ class HealthRecord(Struct, frozen=True):
     def complaints(self, symbols: Sequence[str]) -> list[str]:
         """Return in words what is doubtful, with the names of the symbols; nothing where all is well."""
         found = [*self.device, *self.venue]
-        for what, indices in (("silent", self.silent), ("prices off the tick size", self.off_tick)):
+        for what, indices in (
+            ("silent", self.silent),
+            ("prices off the tick size", self.off_tick),
+            ("closed, or other rules at the venue", self.rules),
+        ):
             if indices:
                 more = f" and {len(indices) - _NAMED} more" if len(indices) > _NAMED else ""
                 found.append(f"{what}: {', '.join(symbols[index] for index in indices[:_NAMED])}{more}")

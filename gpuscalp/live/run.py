@@ -20,6 +20,7 @@ from gpuscalp.crash import reported
 from gpuscalp.device import RequestedDevice
 from gpuscalp.errors import UsageError
 from gpuscalp.exchange.faults import Fault
+from gpuscalp.feeds.call_pool import look_up_apart
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.live.directory import SESSION_FILE, lock
 from gpuscalp.live.embedded import embedded_defaults, market_of, served, train_embedded
@@ -28,6 +29,7 @@ from gpuscalp.live.market import Work
 from gpuscalp.live.observed import observed, refusal_told
 from gpuscalp.live.onlookers import Onlookers
 from gpuscalp.live.probes import Pulse
+from gpuscalp.live.rule_watch import RuleWatch
 from gpuscalp.live.runner import Runner
 from gpuscalp.live.session import Session
 from gpuscalp.live.start import Begun, Start, begin
@@ -139,6 +141,7 @@ async def _session(
     told: Progress,
     on_status: Callable[[dict[str, Any]], None] | None,
 ) -> dict[str, Any]:
+    look_up_apart()
     path, config = start.path, begun.config
     clock = ClockOffset(config.feed)
     pulse, onlookers = Pulse(time.monotonic_ns()), Onlookers()
@@ -191,7 +194,15 @@ async def _session(
         gpu = open_watch(session.about.device, config.gpu_health, predictor)
         source = start.way.source(session, config, begun.rest, clock)
         runner = Runner(
-            session, config, source, on_status=show, gpu=gpu, logs=logs, pulse=pulse, onlookers=onlookers
+            session,
+            config,
+            source,
+            on_status=show,
+            gpu=gpu,
+            logs=logs,
+            pulse=pulse,
+            onlookers=onlookers,
+            rules=RuleWatch(session.about.instruments, config.venue, begun.rest),
         )
         interrupt_if_stopped()  # from here on it trades
         unstarted.pop_all()

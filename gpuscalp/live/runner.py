@@ -17,8 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar, final
 
+from msgspec.structs import replace
+
 from gpuscalp.config import LiveConfig
-from gpuscalp.errors import UsageError
+from gpuscalp.errors import UnprotectedError, UsageError
 from gpuscalp.latency import LatencyHistogram, Stage
 from gpuscalp.live import heap
 from gpuscalp.live.background import Background
@@ -32,6 +34,7 @@ from gpuscalp.live.narration import Narrator
 from gpuscalp.live.onlookers import Harmless, Onlookers
 from gpuscalp.live.placement import Placement
 from gpuscalp.live.probes import LOOP_S, Pulse
+from gpuscalp.live.rule_watch import RuleWatch
 from gpuscalp.live.saving import Saving
 from gpuscalp.live.session import Session
 from gpuscalp.live.source import TIME_IS_UP, Source
@@ -65,6 +68,7 @@ class Runner:
     on_status : told the status now and then, for a terminal
     gpu : over the GPUs of the session, if it has any; started and stopped with it
     logs : where the session's log goes, if it has any
+    rules : of the symbols at the venue; None: nobody watches them
     pulse, onlookers : told that the loop comes round, and of what fails beside it
 
     Attributes
@@ -88,6 +92,7 @@ class Runner:
         logs: LogWriter | None = None,
         pulse: Pulse | None = None,
         onlookers: Onlookers | None = None,
+        rules: RuleWatch | None = None,
     ) -> None:
         self.session, self.latency = session, LatencyHistogram()
         self.monitor = Monitor(session, self.latency, config.promotion)
@@ -98,6 +103,7 @@ class Runner:
         self.last_status: dict[str, Any] = {}
         self.detail: dict[str, Any] = {}
         self._config, self._source, self._on_status, self._gpu = config, source, on_status, gpu
+        self._rules = rules or RuleWatch((), "", None)
         self._logs, self._pulse = logs, pulse or Pulse(time.monotonic_ns())
         self._narrator = Narrator(
             session.about.session_id, [each.symbol for each in session.about.instruments]
@@ -111,12 +117,7 @@ class Runner:
         self._stopping = asyncio.Event()
         self._started_ns = time.monotonic_ns()
         self._due: dict[str, int] = {}
-        self._saving = Saving(
-            session,
-            self._onlookers,
-            self._slow,
-            guarded=self.guarded,
-        )
+        self._saving = Saving(session, self._onlookers, self._slow, guarded=self.guarded)
         self._commands = Commands(session, self, source, self._disk.pool)
         self.use = self._commands.use
         self._succession = Succession(session, config, self.monitor, self.use)
@@ -147,6 +148,10 @@ class Runner:
                 await self._run(seconds)
         except Exception as error:
             self._fail(error)
+        if left := self._source.unprotected():
+            bare = UnprotectedError.of(left, self.session.path, self.failure)
+            _LOG.error("%s", bare)
+            raise bare from self.failure
         if self.failure is not None:
             raise self.failure
 
@@ -161,7 +166,8 @@ class Runner:
             await self._control.start()
             if self._gpu is not None:
                 self._gpu.start()
-            tasks += [asyncio.create_task(work) for work in (self._source.run(), self._tick())]
+            works = (self._source.run(), self._tick(), self._rules.watch())
+            tasks += [asyncio.create_task(work) for work in works]
             for task in tasks:
                 task.add_done_callback(self._ended)
             with contextlib.suppress(TimeoutError):
@@ -261,6 +267,7 @@ class Runner:
         began, look_on = time.perf_counter_ns(), self._onlookers.run
         self.session.apply(outcome, time.time_ns())
         self._source.send()
+        self._rules.on_reports(work.reports)
         self._commands.answered(outcome)
         if outcome.frames and work.recv_ns:
             self.latency.add(Stage.BATCH, taken_ns - work.recv_ns)
@@ -307,7 +314,8 @@ class Runner:
                 device = () if self._gpu is None else self._gpu.reasons()
                 if self._disk.age_ns("sync") > _DISK_NS:
                     device += (DISK_HANGS,)
-                session.on_health(self._source.health(device), now_ns)
+                health = replace(self._source.health(device), rules=self._rules.closed)
+                session.on_health(health, now_ns)
                 self._onlookers.run("placement", self._placement.poll)
                 self._unasked = True
                 if not self.busy:

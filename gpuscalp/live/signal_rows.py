@@ -48,12 +48,13 @@ def blank(symbol_count: int) -> SignalRow:
 
 def doubts(health: HealthRecord, unsynced: Sequence[int], symbol_count: int) -> U32 | None:
     """Return the quality bits that do not come from messages; None where there are none."""
-    if not health.drifted and not health.silent and not health.off_tick and not unsynced:
+    stale = [*health.silent, *health.off_tick, *health.rules]
+    if not health.drifted and not stale and not unsynced:
         return None
     bits = np.zeros(symbol_count, np.uint32)
     if health.drifted:
         bits |= np.uint32(Quality.CLOCK_DRIFT)
-    bits[[*health.silent, *health.off_tick]] |= np.uint32(Quality.STALE)
+    bits[stale] |= np.uint32(Quality.STALE)
     bits[list(unsynced)] |= np.uint32(Quality.RESYNC)
     return bits
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from random import random
 from typing import Any, final
@@ -16,6 +15,7 @@ from typing import Any, final
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import UsageError
 from gpuscalp.execution.reconcile import Rule
+from gpuscalp.feeds.call_pool import CallPool
 from gpuscalp.feeds.client import FeedClient
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.messages import DepthSnapshot
@@ -60,7 +60,7 @@ class SocketSource:
         symbols = [each.symbol for each in session.about.instruments]
         self._health = Health(symbols, streams)
         self._off_tick = OffTick(session.about.instruments, session.market.ingest.off_ticks())
-        self._calls = ThreadPoolExecutor(3, "rest")
+        self._calls = CallPool(3, "rest")
         self._timekeeper = Timekeeper(session, config, clock, rest, self._calls)
         self._newest_ns = 0
         self._snapshots = Snapshots(
@@ -121,6 +121,9 @@ class SocketSource:
             "feeds": feed_status(self._session, self._client, self._snapshots),
             "clock": clock_status(self._session, self.clock),
         }
+
+    def unprotected(self) -> str:
+        return ""  # paper is at no exchange
 
     def stream_ages_s(self) -> dict[str, float]:
         return self._client.stream_ages_s()

@@ -21,6 +21,7 @@ class Driver(Protocol):
 
     latency: LatencyHistogram
     stop_reason: str  # why the session ends; "" while it runs
+    failure: BaseException | None  # what ends it, if not a stop: from then on nothing is decided
 
     def watch_signals(self) -> None:
         """End the session by signals: again, after somebody else has taken them."""
@@ -63,6 +64,9 @@ class Source(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Return the keys ``feeds``, ``clock`` and what else belongs to this source."""
+
+    def unprotected(self) -> str:
+        """Return what ``run`` has left at the exchange without protection, in words; "" if nothing."""
 
     def stream_ages_s(self) -> dict[str, float]:
         """Return the time since the last message of each stream, by its name; {} where nobody knows."""

@@ -82,7 +82,11 @@ def status_of(
         "frames": engine.frame_count,
         "last_frame_age_ms": _frame_age_ms(session, exch_ns, monitor.framed_ns),
         **_money(trader),
-        "health": {"device": list(market.health.device), "venue": list(market.health.venue)},
+        "health": {
+            "device": list(market.health.device),
+            "venue": list(market.health.venue),
+            "rules": [session.about.instruments[index].symbol for index in market.health.rules],
+        },
         "positions": positions_of(trader),
         "open_orders": _open_orders(session),
         "signals": _signals(session),

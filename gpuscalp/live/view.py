@@ -279,6 +279,8 @@ def _doubts(status: dict[str, Any]) -> str:
         found.append(f"silent: {_some(feeds['silent'])}")
     if feeds["off_tick"]:
         found.append(f"prices off the tick size: {_some(feeds['off_tick'])}")
+    if rules := status["health"].get("rules"):
+        found.append(f"closed, or other rules at the venue: {_some(rules)}")
     if feeds["unsynced"]:
         found.append(f"books to come: {_some(feeds['unsynced'])}")
     return "; ".join(found)

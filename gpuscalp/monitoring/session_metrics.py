@@ -214,6 +214,7 @@ def _of_streams(detail: Mapping[str, Any]) -> Iterator[Metric]:
     for key, what in (
         ("silent", "1 while a stream of it delivers from no connection."),
         ("off_tick", "1 while prices of it are no multiples of its tick size."),
+        ("rules", "1 while it does not trade, or by other rules than the session's."),
     ):
         yield labelled(f"gpuscalp_symbol_{key}", what, "symbol", detail[key])
     yield labelled(

@@ -86,13 +86,14 @@ class AccountView:
 
     Attributes
     ----------
+    api : as it was given
     other_fees : commission in other currencies than the quote, by asset: it is not in the balance
     others : positions in symbols that are not traded here, in words
     weight : of one look, against the limit of 2,400 a minute
     """
 
     def __init__(self, api: Any, symbols: Sequence[str]) -> None:
-        self._api, self._symbols = api, tuple(symbols)
+        self.api, self._symbols = api, tuple(symbols)
         self._index = {name: index for index, name in enumerate(symbols)}
         self.quote = quote_of(symbols)
         count = len(self._symbols)
@@ -112,14 +113,14 @@ class AccountView:
         ConfigError    it is in hedge mode, multi-assets mode or credits trading mode, pays fees in BNB, or a
             symbol that is traded has isolated margin
         """
-        mode = await self._api.query_futures_hedge_mode()
+        mode = await self.api.query_futures_hedge_mode()
         if mode.dualSidePosition:
             raise ConfigError(
                 "the account is in hedge mode: exits are reduce-only, which only one-way mode has",
                 where="GET /fapi/v1/positionSide/dual",
                 fix="set it to one-way mode; it must be flat for that",
             )
-        info = await self._api.query_futures_account_info()
+        info = await self.api.query_futures_account_info()
         if any(each.asset == _CREDITS for each in info.assets):
             raise ConfigError(
                 f"the account is in credits trading mode: profits, fees and funding are in {_CREDITS}, "
@@ -141,7 +142,7 @@ class AccountView:
                 where=f"GET {_FEE_BURN}",
                 fix="switch it off: paying fees with BNB, in the preferences of futures trading",
             )
-        settings = await self._api.query_futures_symbol_config()
+        settings = await self.api.query_futures_symbol_config()
         isolated = [
             f"{each.symbol} {each.leverage}x"
             for each in settings
@@ -159,12 +160,12 @@ class AccountView:
     async def _switch(self, path: str, name: str) -> bool:
         """Return a setting of the account that the adapter has no call for."""
         signed = {"timestamp": str(time.time_ns() // NS_PER_MS)}
-        reply = await self._api.client.sign_request(HttpMethod.GET, path, signed)
+        reply = await self.api.client.sign_request(HttpMethod.GET, path, signed)
         return bool(msgspec.json.decode(reply)[name])
 
     async def wallet_e8(self) -> int:
         """Return the balance without open positions."""
-        info = await self._api.query_futures_account_info()
+        info = await self.api.query_futures_account_info()
         return sum(_e8(each.walletBalance) for each in info.assets if each.asset == self.quote)
 
     async def look(self, broker: RemoteBroker, number_of: Mapping[str, int]) -> Found:
@@ -186,7 +187,7 @@ class AccountView:
         trades: list[FoundTrade] = []
         for index in range(len(self._symbols)):
             trades += await self._trades(index, broker.seen[index])
-        positions = await self._positions()
+        positions = await self.positions()
         wallet = await self.wallet_e8()
         owned = {each.venue_id for each in (*orders, *(a for a in asked.values() if a)) if each.venue_id}
         owned |= {order.venue_id for order in broker.orders.values() if order.venue_id}
@@ -211,9 +212,9 @@ class AccountView:
         """Cancel an order that no strategy knows; one that has ended meanwhile is no error."""
         try:
             if order.algo_id and not order.venue_id:
-                await self._api.cancel_algo_order(algo_id=order.algo_id)
+                await self.api.cancel_algo_order(algo_id=order.algo_id)
             else:
-                await self._api.cancel_order(symbol=self._symbols[order.symbol], order_id=order.venue_id)
+                await self.api.cancel_order(symbol=self._symbols[order.symbol], order_id=order.venue_id)
         except BinanceError as error:
             _must_be_about_the_order(error)  # the next look says what became of it
 
@@ -223,55 +224,59 @@ class AccountView:
         try:
             if request.kind is OrderKind.STOP_MARKET:
                 try:
-                    await self._api.cancel_algo_order(client_algo_id=name)
+                    await self.api.cancel_algo_order(client_algo_id=name)
                     return
                 except BinanceError as error:  # it has gone off: there is an order of the same name
                     _must_be_about_the_order(error)
-            await self._api.cancel_order(symbol=symbol, orig_client_order_id=name)
+            await self.api.cancel_order(symbol=symbol, orig_client_order_id=name)
         except BinanceError as error:
             _must_be_about_the_order(error)  # as above
 
     async def executed_e8(self, name: str, request: OrderRequest) -> int | None:
         """Return how much of an order of ours was filled; None where the exchange has not ended it."""
         symbol = self._symbols[request.symbol_index]
-        order = await _known(self._api.query_order(symbol=symbol, orig_client_order_id=name))
+        order = await _known(self.api.query_order(symbol=symbol, orig_client_order_id=name))
         return None if order is None or _STATES[order.status.value] not in ENDED else _e8(order.executedQty)
 
-    async def _open_orders(self) -> list[FoundOrder]:
-        found = []
+    async def open_rows(self) -> tuple[list[Any], list[Any]]:
+        """Return the open orders of our symbols as the exchange shows them, and the conditional ones."""
+        orders: list[Any] = []
+        algos: list[Any] = []
         for symbol in self._symbols if self._by_symbol else (None,):
-            for each in await self._api.query_open_orders(symbol):
-                if each.symbol in self._index:
-                    found.append(self._order(each))
-            for each in await self._api.query_open_algo_orders(symbol):
-                if each.symbol in self._index:
-                    found.append(self._algo(each))
-        return found
+            orders += await self.api.query_open_orders(symbol)
+            algos += await self.api.query_open_algo_orders(symbol)
+        return [each for each in orders if each.symbol in self._index], [
+            each for each in algos if each.symbol in self._index
+        ]
+
+    async def _open_orders(self) -> list[FoundOrder]:
+        orders, algos = await self.open_rows()
+        return [*map(self._order, orders), *map(self._algo, algos)]
 
     async def _ask(self, name: str, broker: RemoteBroker, number: int) -> FoundOrder | None:
         """Return what became of an order that is not open; None: the exchange does not know it."""
         request = broker.orders[number].request
         symbol = self._symbols[request.symbol_index]
         if request.kind is OrderKind.STOP_MARKET:
-            algo = await _known(self._api.query_algo_order(client_algo_id=name))
+            algo = await _known(self.api.query_algo_order(client_algo_id=name))
             if algo is None:
                 return None
             if algo.actualOrderId and int(algo.actualOrderId):
-                order = await _known(self._api.query_order(symbol=symbol, order_id=int(algo.actualOrderId)))
+                order = await _known(self.api.query_order(symbol=symbol, order_id=int(algo.actualOrderId)))
                 if order is not None:
                     return self._order(order, name)
             return self._algo(algo)
-        order = await _known(self._api.query_order(symbol=symbol, orig_client_order_id=name))
+        order = await _known(self.api.query_order(symbol=symbol, orig_client_order_id=name))
         return None if order is None else self._order(order)
 
     async def _trades(self, index: int, seen: int) -> list[FoundTrade]:
         symbol = self._symbols[index]
         if seen < 0:  # the first look: where the numbers stand
-            page = await self._api.query_user_trades(symbol=symbol) or await self._older(symbol)
+            page = await self.api.query_user_trades(symbol=symbol) or await self._older(symbol)
             return [self._trade(index, each, counts=False) for each in page]
         found: list[FoundTrade] = []
         while True:
-            page = await self._api.query_user_trades(symbol=symbol, from_id=seen + 1, limit=_PAGE)
+            page = await self.api.query_user_trades(symbol=symbol, from_id=seen + 1, limit=_PAGE)
             found += [self._trade(index, each) for each in page]
             if len(page) < _PAGE:
                 return found
@@ -290,7 +295,7 @@ class AccountView:
         newest: list[Any] = []
         for _ in range(_PAGES):
             first = newest[0].id + 1 if newest else 1
-            page = await self._api.query_user_trades(symbol=symbol, from_id=first, limit=_PAGE)
+            page = await self.api.query_user_trades(symbol=symbol, from_id=first, limit=_PAGE)
             newest = [max(page, key=lambda each: each.id)] if page else newest
             if len(page) < _PAGE:
                 return newest
@@ -302,10 +307,11 @@ class AccountView:
             fix="trade it once by hand: what is no older than seven days is found at once",
         )
 
-    async def _positions(self) -> list[tuple[int, int]]:
+    async def positions(self) -> list[tuple[int, int]]:
+        """Return S × (signed quantity, entry price)."""
         positions = [(0, 0)] * len(self._symbols)
         others = []
-        for each in await self._api.query_futures_position_risk():
+        for each in await self.api.query_futures_position_risk():
             qty_e8 = _e8(each.positionAmt)
             if not qty_e8:
                 continue
@@ -320,7 +326,7 @@ class AccountView:
 
     async def _client_id(self, trade: FoundTrade) -> str:
         symbol = self._symbols[trade.symbol]
-        order = await _known(self._api.query_order(symbol=symbol, order_id=trade.venue_id))
+        order = await _known(self.api.query_order(symbol=symbol, order_id=trade.venue_id))
         return "" if order is None else str(order.clientOrderId)
 
     def _order(self, order: Any, name: str = "") -> FoundOrder:

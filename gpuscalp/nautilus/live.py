@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
@@ -19,9 +18,10 @@ from msgspec.structs import replace
 
 from gpuscalp.config import LiveConfig
 from gpuscalp.errors import FeedError, UsageError
-from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
+from gpuscalp.execution.messages import OrderRequest, ReportKind
 from gpuscalp.execution.reconcile import OWN_PREFIXES, Rule
 from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.feeds.call_pool import CallPool
 from gpuscalp.feeds.clock import ClockOffset
 from gpuscalp.feeds.rest import RestClient
 from gpuscalp.latency import Stage
@@ -32,11 +32,12 @@ from gpuscalp.live.source import TIME_IS_UP, Driver
 from gpuscalp.live.status import clock_status
 from gpuscalp.live.timekeeper import Timekeeper
 from gpuscalp.nautilus.account import AccountView
+from gpuscalp.nautilus.ending import Ending, concerned
 from gpuscalp.nautilus.heard import NOTHING_TO_REDUCE, heard_of
 from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.looks import Looks
-from gpuscalp.nautilus.names import instrument_name, order_number
+from gpuscalp.nautilus.names import instrument_name, is_guard, order_number
 from gpuscalp.nautilus.node import flush_log, instrument_ids, make_node
 from gpuscalp.nautilus.node_log import passed_on
 from gpuscalp.nautilus.status import source_status
@@ -47,9 +48,7 @@ _LOG: Final = logging.getLogger("gpuscalp.session")
 _SILENT: Final = frozenset({"OrderInitialized", "OrderSubmitted", "OrderPendingCancel", "OrderPendingUpdate"})
 # Ends that may hide a trade.
 _UNSURE: Final = frozenset({ReportKind.CANCELED, ReportKind.EXPIRED})
-# How long an end waits for entries and calls, and how often it asks: a cancellation may overtake its order.
-_LAST_CALLS_S: Final = 5.0
-_AGAIN_S: Final = 0.25
+_LAST_CALLS_S: Final = 5.0  # how long an end waits for calls that are under way
 
 
 @final
@@ -79,7 +78,7 @@ class NautilusSource:
         assert isinstance(broker, RemoteBroker)
         self._session, self._config, self._keys, self._account = session, config, keys, account
         self._broker, self._clock = broker, clock
-        self._calls = ThreadPoolExecutor(1, "rest")
+        self._calls = CallPool(1, "rest")
         self._timekeeper = Timekeeper(session, config, clock, rest, self._calls)
         instruments = session.about.instruments
         self._symbols = tuple(each.symbol for each in instruments)
@@ -93,6 +92,7 @@ class NautilusSource:
         self._withheld: set[int] = set()  # ids of those that did not
         self._alarmed: set[str] = set()
         self._calling: set[asyncio.Task[None]] = set()
+        self._ending = Ending(account, session.about.session_id, instruments, config.orders)
         self._looks = Looks(
             account,
             broker,
@@ -126,8 +126,7 @@ class NautilusSource:
             raise
 
     async def _run_node(self, folder: Path) -> None:
-        place = self._config.nautilus
-        stream = self._looks.stream
+        place, stream = self._config.nautilus, self._looks.stream
         node = make_node(place, self._keys, self._names, self._link, stream=stream, folder=folder)
         self._driver.watch_signals()
         watching = asyncio.create_task(self._timekeeper.watch())
@@ -144,6 +143,8 @@ class NautilusSource:
             watching.cancel()
             if self._open:
                 await self._close_entries()
+            elif concerned(self._broker):  # what a process before this one may have left
+                await self._ending.secure(self._broker)
             await node.stop_async()
             self._open = False
             for task in self._calling:
@@ -231,7 +232,11 @@ class NautilusSource:
             where=self._config.nautilus.where,
             silent=tuple(self._symbols[index] for index in self._streams.silent(time.monotonic_ns())),
             clock=clock_status(self._session, self._clock),
+            left=self._ending.status(),
         )
+
+    def unprotected(self) -> str:
+        return self._ending.words()
 
     def stream_ages_s(self) -> dict[str, float]:
         return self._streams.ages_s(time.monotonic_ns())
@@ -303,7 +308,7 @@ class NautilusSource:
         self._looks.want(f"{type(event).__name__} of {client}")
         unasked = client.startswith(OWN_PREFIXES) or self._config.nautilus.unknown == "block"
         known = client in self._alarmed or client in self._looks.strange_names
-        if unasked and not known:
+        if unasked and not known and not is_guard(self._ending.session_id, client):
             self._alarmed.add(client)
             reason = f"{type(event).__name__} of an order that was not sent from here: {client}"
             self._hear(Heard(ReportKind.ALARM, event.ts_event, now_ns, reason=reason))
@@ -379,21 +384,17 @@ class NautilusSource:
     async def _close_entries(self) -> None:
         """Leave no order behind that would open a position while nobody is there to protect it.
 
-        The engine goes on meanwhile: what an entry still gets is booked, and its bracket leaves.
+        The engine goes on meanwhile: what an entry still gets is booked, and its bracket leaves. Where it
+        cannot, because the session has failed, the same is done past it.
         """
-        self._closing = left = True
-        until_s = time.monotonic() + _LAST_CALLS_S
-        while left and time.monotonic() < until_s:
-            left = self._end_entries()
-            await asyncio.sleep(_AGAIN_S)  # after the last one too: a frame has to close for its bracket
+        self._closing, ending = True, self._ending
+        closed = await ending.close(self._broker, self._withheld, self._end, self._go_on)
         if self._calling:
-            await asyncio.wait(self._calling, timeout=max(0.0, until_s - time.monotonic()))
+            await asyncio.wait(self._calling, timeout=_LAST_CALLS_S)
+        if not closed:
+            await ending.secure(self._broker, self._looks.strange_symbols)
 
-    def _end_entries(self) -> bool:
-        """Ask for the end of entries that rest; return whether an entry has not ended."""
-        sent = [order for number, order in self._broker.orders.items() if number not in self._withheld]
-        entries = [order.request for order in sent if not order.request.reduce_only]
-        for request in entries:
-            if request.kind is OrderKind.LIMIT:
-                self._end(request.order_id, request)
-        return bool(entries)
+    def _go_on(self) -> bool:
+        self.poll(time.time_ns())
+        self._driver.kick()
+        return self._driver.failure is None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 from gpuscalp.config import NautilusConfig
 from gpuscalp.errors import ConfigError, FeedError
@@ -23,7 +23,6 @@ from gpuscalp.execution.reconcile import (
     FUNDING_NS,
     Difference,
     Found,
-    FoundOrder,
     Rule,
     compare,
     dismiss,
@@ -31,10 +30,11 @@ from gpuscalp.execution.reconcile import (
     news,
     take_over,
 )
-from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.execution.remote import FOREIGN, Heard, RemoteBroker
 from gpuscalp.feeds.rest import WeightBudget
 from gpuscalp.live.records import client_id
-from gpuscalp.nautilus.names import order_number
+from gpuscalp.nautilus.asked import Account, apart, needless
+from gpuscalp.nautilus.names import is_guard, order_number
 from gpuscalp.nautilus.user_stream import UserStream
 from gpuscalp.schema import E8, NS_PER_MS, NS_PER_S
 
@@ -52,20 +52,6 @@ _STALE_LOOKS: Final = 3
 _LOOK_MAX_S: Final = 60.0
 # Signature, key, and key, address or permission: asking again changes nothing.
 _KEYS_REFUSED: Final = frozenset({-1022, -2014, -2015})
-
-
-class Account(Protocol):
-    """Who is asked (``gpuscalp.nautilus.account.AccountView``)."""
-
-    @property
-    def weight(self) -> int:
-        """Of one look, as the exchange counts calls."""
-
-    async def check(self) -> None: ...
-
-    async def look(self, broker: RemoteBroker, number_of: dict[str, int]) -> Found: ...
-
-    async def cancel(self, order: FoundOrder) -> None: ...
 
 
 @dataclass(slots=True)
@@ -169,6 +155,11 @@ class Looks:
             waiting_ns = now_ns - self._sent_ns.get(number, self._began_ns)
             if (order.state is OrderState.NEW or order.ending) and waiting_ns > _ANSWER_NS:
                 self.want(f"no answer about order {number}")
+
+    @property
+    def strange_symbols(self) -> frozenset[int]:
+        """The symbols of which somebody else holds something, as two looks have found."""
+        return self._blamed if self.blocked else frozenset()
 
     @property
     def objections(self) -> tuple[str, ...]:
@@ -292,7 +283,15 @@ class Looks:
                 self._ended_ns = time.monotonic_ns()
             self.error = ""
             self.counts.looks += 1
-            return await self._judge(found, rule, numbers, overdue, self._broker.quiet(moves))
+            found, guards = apart(found, self._session_id)
+            settled = await self._judge(found, rule, numbers, overdue, self._broker.quiet(moves))
+            try:
+                async with asyncio.timeout(_LOOK_MAX_S):
+                    for guard in needless(guards, self._broker):
+                        await self._account.cancel(guard)
+            except Exception as error:  # the next look finds them again
+                self.failed(error)
+            return settled
 
     async def _judge(
         self, found: Found, rule: Rule, asked: dict[str, int], overdue: set[int], quiet: frozenset[int]
@@ -303,7 +302,7 @@ class Looks:
             venue_id: number
             for venue_id, name in found.client_ids.items()
             if (number := order_number(self._session_id, name)) is not None
-        }
+        } | {each: FOREIGN for each, name in found.client_ids.items() if is_guard(self._session_id, name)}
         overdue, missed = overdue & self._overdue(), False  # one that waited here may have left only now
         for heard in news(broker, found, number_of=numbers, overdue=overdue, known_ns=known_ns, ended=named):
             self.counts.found_trades += heard.kind is ReportKind.FILL

@@ -58,3 +58,17 @@ def order_number(session_id: str, client_order_id: str) -> int | None:
     """
     number = client_order_id.removeprefix(f"gs-{session_id}-")
     return int(number) if number != client_order_id and number.isascii() and number.isdigit() else None
+
+
+def guard_name(session_id: str, symbol_index: int, at_ms: int) -> str:
+    """Return the exchange's name of a stop that the end of a session's process places (36 characters)."""
+    return f"gs-{session_id}-guard{symbol_index}-{at_ms}"
+
+
+def is_guard(session_id: str, client_order_id: str) -> bool:
+    return client_order_id.startswith(f"gs-{session_id}-guard")
+
+
+def is_of_session(session_id: str, client_order_id: str) -> bool:
+    """Whether an order is one that the session has sent, or its end."""
+    return client_order_id.startswith(f"gs-{session_id}-")

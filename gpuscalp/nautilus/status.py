@@ -22,6 +22,7 @@ def source_status(
     where: str,
     silent: tuple[str, ...],
     clock: dict[str, Any],
+    left: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return feeds, clock and account, ready for JSON.
 
@@ -33,6 +34,7 @@ def source_status(
     where : nautilus.where
     silent : names of symbols of which a stream is
     clock : of the session
+    left : positions that an end past the session has left, and how much of them stops cover
     """
     market, trader, found = session.market, session.engine.trader, looks.found
     broker = market.broker
@@ -72,5 +74,6 @@ def source_status(
             "last_order_id": trader.last_order_id,
             "other_fees": {asset: str(paid) for asset, paid in account.other_fees.items()},
             "others": list(account.others),
+            "left": left,
         },
     }

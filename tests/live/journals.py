@@ -186,7 +186,7 @@ class Story:
             where = f"after record {seq}: {order}"
             assert not health.drifted, where
             assert order.symbol not in health.silent, where
-            assert order.symbol not in health.off_tick, where
+            assert order.symbol not in (*health.off_tick, *health.rules), where
             for doubt in doubts.get(order.symbol, ()):
                 inside = order.decided_ns - self._frame_ns <= doubt.exch_ns < order.decided_ns
                 assert not (inside and doubt.seq < seq), f"{where} in spite of {doubt}"

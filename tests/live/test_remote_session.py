@@ -287,3 +287,32 @@ def test_a_changed_word_of_the_exchange_shows(tmp_path: Path, model: Path, marke
         patch.setattr(RemoteBroker, "take", dearer)
         found = verify(tmp_path / "session")
     assert found["verdicts_differing"] > 0
+
+
+@pytest.mark.parametrize("by", [Command.HALT, Command.REDUCE, ReportKind.ALARM, ReportKind.STRANGER])
+def test_entries_are_ended_when_the_gate_closes_and_not_at_the_next_frame(
+    by: Command | ReportKind, tmp_path: Path, model: Path, market: list[Ticks]
+) -> None:
+    """With frames of a minute, or in a quiet market, an entry went on resting for as long after a halt."""
+    drive = Drive(tmp_path / "session", model, market)
+    drive._exchange = lambda _: None  # type: ignore[method-assign]  # nothing is filled
+    session, number = drive.session, 0
+    while not session.engine.trader.open_orders:
+        drive.step(number)
+        number += 1
+    entries = [each.order_id for each in session.engine.trader.risk_increasing_orders()]
+    assert entries
+    if isinstance(by, Command):
+        session.on_command(by, "test", drive.now_ns)
+    else:
+        session.on_heard(Heard(by, drive.now_ns, drive.now_ns, reason="web_1"), drive.now_ns)
+    work = session.take(drive.now_ns, drive.now_ns, force=True)
+    assert work is not None
+    outcome = session.engine.step(work, lambda: drive.now_ns)
+    assert (outcome.frames, [order_id for order_id, _ in outcome.cancels]) == (0, entries)
+    session.apply(outcome, drive.now_ns)
+    for further in range(number, number + 20):
+        drive.step(further)
+    drive.end()
+    found = verify(tmp_path / "session")
+    assert (found["differing"], found["verdicts_differing"]) == (0, 0), found["first"]

@@ -100,6 +100,7 @@ def _status(count: int, *, trouble: bool = False) -> dict[str, Any]:
             "messages": {"messages": 10**10, "duplicates": 10**10, "gaps": 12_345, "rejects": 0},
             **{name: _NAMES[:count] if trouble else [] for name in ("silent", "off_tick", "unsynced")},
         },
+        "health": {"device": [], "venue": [], "rules": _NAMES[:count] if trouble else []},
         "latency_ms": {stage: {"p50": 1_234.5, "p99": None} for stage in _STAGES},
     }
 

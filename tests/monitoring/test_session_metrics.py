@@ -172,6 +172,7 @@ def full_detail() -> dict[str, Any]:
         "fates": {"taken": 100, "late": 1, **{f"kind{number}": 1 for number in range(100)}},
         "silent": {"BTCUSDT": True, "ETHUSDT": False},
         "off_tick": {"BTCUSDT": False, "ETHUSDT": True},
+        "rules": {"BTCUSDT": True, "ETHUSDT": False},
         "books": {"BTCUSDT": ("resync", 2), "ETHUSDT": ("synced", 0)},
     }
 
@@ -250,6 +251,8 @@ def test_labels_of_one_thing_each(families):
     assert value(families, "gpuscalp_stream_age_seconds", symbol="all", stream="!markPrice@arr@1s") == 0.9
     assert value(families, "gpuscalp_symbol_off_tick", symbol="BTCUSDT") == 0
     assert value(families, "gpuscalp_symbol_off_tick", symbol="ETHUSDT") == 1
+    assert value(families, "gpuscalp_symbol_rules", symbol="BTCUSDT") == 1
+    assert value(families, "gpuscalp_symbol_rules", symbol="ETHUSDT") == 0
     assert value(families, "gpuscalp_book_synced", symbol="BTCUSDT") == 0
     assert value(families, "gpuscalp_book_resyncs_total", symbol="BTCUSDT") == 2
     assert value(families, "gpuscalp_queue_items", queue="journal") == 10

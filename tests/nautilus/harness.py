@@ -177,6 +177,11 @@ class Live:
         texts["printed"] = (self.output + self.errors).encode()
         return [name for name, text in texts.items() if KEY.encode() in text or SECRET.encode() in text]
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def join(self) -> int:
         """Return the exit code when it has ended by itself."""
         assert self._process is not None

@@ -20,7 +20,7 @@ from nautilus_trader.model.currencies import BNB, USDT
 from nautilus_trader.model.enums import LiquiditySide, OrderSide
 from nautilus_trader.model.objects import Money, Price, Quantity
 
-from gpuscalp.config import LiveConfig
+from gpuscalp.config import LiveConfig, OrdersConfig
 from gpuscalp.errors import FeedError, UsageError
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind, TimeInForce
 from gpuscalp.execution.reconcile import Difference
@@ -28,15 +28,23 @@ from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.live.records import Command
 from gpuscalp.live.source import TIME_IS_UP
 from gpuscalp.nautilus import live
+from gpuscalp.nautilus.ending import Ending
 from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.link import Link
 from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8
+from tests.live.sessions import instruments
 
 # What CloudFront puts between an exchange and its clients when it does not reach it.
 PAGE = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 4.01 Transitional//EN">
 <HTML><HEAD><META HTTP-EQUIV="Content-Type" CONTENT="text/html; charset=iso-8859-1">
 <TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>502 ERROR</H1></BODY></HTML>"""
+
+
+def driver(**more: Any) -> Any:
+    """Return a session's driver that does nothing."""
+    parts = {"failure": None, "guarded": lambda action: action(), "kick": lambda **_: None, "stop_reason": ""}
+    return SimpleNamespace(**parts | {"watch_signals": lambda: None} | more)
 
 
 class Scene:
@@ -50,7 +58,9 @@ class Scene:
         self.heard: list[Heard] = []
         self.wanted: list[str] = []
         source._names = ("BTCUSDT-PERP.BINANCE",)
-        source._timekeeper = SimpleNamespace(now=lambda: 5)  # type: ignore[assignment]
+        source._timekeeper = SimpleNamespace(  # type: ignore[assignment]
+            now=lambda: 5, close_frames=lambda _: None
+        )
         source._session = SimpleNamespace(  # type: ignore[assignment]
             about=SimpleNamespace(session_id="s"), market=SimpleNamespace(exch_ns=0)
         )
@@ -69,6 +79,9 @@ class Scene:
             patience_s=0.0,
             sent=lambda _: None,
             check=self.check,
+            poll=lambda: None,
+            strange_symbols=frozenset(),
+            strange_names=set(),
             stream=None,
             error="",
         )
@@ -76,6 +89,8 @@ class Scene:
         source._link = SimpleNamespace(  # type: ignore[assignment]
             filled_e8=lambda _: 0, is_closed=lambda _: False, end=self.end, send=self.send
         )
+        source._ending = Ending(source._account, "s", instruments()[:1], OrdersConfig())
+        source._driver = driver()
         source._calling = set()
         source._open, source._closing, source._withheld = True, False, set()
         source._hear = self.hear  # type: ignore[method-assign]
@@ -157,7 +172,7 @@ def test_a_node_that_never_came_up_is_a_failure_when_time_is_up(
     if waits == "for the account":
         source._looks.check = for_ever  # type: ignore[method-assign]
     source._timekeeper.watch = for_ever  # type: ignore[method-assign]
-    source._driver = SimpleNamespace(watch_signals=lambda: None, stop_reason=reason)  # type: ignore[assignment]
+    source._driver = driver(stop_reason=reason)
     source._started = source._open = False
 
     async def run() -> None:
@@ -171,46 +186,6 @@ def test_a_node_that_never_came_up_is_a_failure_when_time_is_up(
     assert stopped == [True] * (waits == "for the node")
 
 
-def test_an_end_leaves_no_entry_that_rests() -> None:
-    scene = Scene(
-        OrderRequest(1, 0, 1, E8, 50 * E8),
-        OrderRequest(2, 0, -1, E8, 51 * E8, reduce_only=True),
-        OrderRequest(3, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True),
-        market(4),
-    )
-    scene.source._end_entries()
-    assert scene.ended == ["gs-s-1"], "what protects a position stays"
-
-
-def test_an_end_sends_no_entry_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that was under way, or a frame while the end waits, once left an order without a process."""
-    monkeypatch.setattr(live, "_AGAIN_S", 0.01)
-    scene = Scene(OrderRequest(1, 0, 1, E8, 50 * E8))
-    source, broker = scene.source, scene.broker
-    source.send()
-
-    async def end() -> None:
-        closing = asyncio.create_task(source._close_entries())
-        async with asyncio.timeout(60.0):
-            while scene.ended.count("gs-s-1") < 3:
-                await asyncio.sleep(0.001)
-        broker.submit(OrderRequest(2, 0, 1, E8, 50 * E8), 0)
-        broker.submit(market(3), 0)
-        broker.submit(market(4, -1, reduce_only=True), 0)
-        broker.cancel(1, 0)
-        source.send()
-        assert not closing.done(), "the first one still rests"
-        scene.hear(Heard(ReportKind.CANCELED, 5, 5, 1, 0))
-        await asyncio.wait_for(closing, 60.0)
-
-    asyncio.run(end())
-    assert scene.sent == ["gs-s-1", "gs-s-4"], "what reduces a position leaves"
-    assert scene.ended.count("gs-s-1") > 3, "asked again until it has come true"
-    assert set(scene.ended) == {"gs-s-1"}
-    assert broker.unsent() == []
-    assert sorted(broker.orders) == [2, 3, 4], "the next start hears that two of them never arrived"
-
-
 @pytest.mark.parametrize("way", ["send", "again", "entries"])
 def test_an_end_that_nautilus_would_not_ask_for_is_asked_past_it(way: str) -> None:
     """It has closed the order after a lost answer, or has asked once in vain: the order rested for good."""
@@ -220,7 +195,10 @@ def test_an_end_that_nautilus_would_not_ask_for_is_asked_past_it(way: str) -> No
     broker.cancel(1, 0)
 
     async def ask() -> None:
-        {"send": source.send, "again": source._cancel_again, "entries": source._end_entries}[way]()
+        if way == "entries":
+            await source._ending.close(broker, (), source._end, lambda: False)
+        else:
+            {"send": source.send, "again": source._cancel_again}[way]()
         await asyncio.gather(*source._calling)
 
     asyncio.run(ask())

@@ -65,6 +65,7 @@ def test_three_sides_are_shown_as_they_are() -> None:
         "orders": 1,
         "last_order_id": 9,
         "other_fees": {"BNB": "0.10"},
+        "left": None,
         "others": ["XRPUSDT +1"],
     }
 

@@ -22,11 +22,11 @@ from gpuscalp.errors import FeedError, UsageError
 from gpuscalp.execution.messages import OrderRequest, ReportKind
 from gpuscalp.execution.reconcile import Difference
 from gpuscalp.execution.remote import Heard
-from gpuscalp.nautilus import live
+from gpuscalp.nautilus import ending, live
 from gpuscalp.nautilus.keys import Keys
 from gpuscalp.nautilus.live import NautilusSource
 from gpuscalp.schema import E8, TICK, TickKind
-from tests.nautilus.test_source import Scene, filled, market
+from tests.nautilus.test_source import Scene, driver, filled, market
 
 ALARM = ReportKind.ALARM
 
@@ -223,13 +223,18 @@ def test_a_session_decides_between_the_first_look_and_its_end(
         kernel=SimpleNamespace(start_async=lambda: does("started")), stop_async=lambda: does("stopped")
     )
     monkeypatch.setattr(live, "make_node", lambda *_, **__: node)
-    monkeypatch.setattr(live, "_LAST_CALLS_S", 0.02)
-    monkeypatch.setattr(live, "_AGAIN_S", 0.01)
+    for name, seconds in (
+        ("_LAST_CALLS_S", 0.02),
+        ("_AGAIN_S", 0.01),
+        ("_SECURE_S", 0.02),
+        ("_PAUSE_S", 0.01),
+    ):
+        monkeypatch.setattr(ending, name, seconds)
     source._config, source._keys = LiveConfig(), Keys("", "")
     source._looks.first = lambda: does("first")  # type: ignore[method-assign]
     source._looks.run = lambda: does("looks")  # type: ignore[method-assign]
     source._timekeeper.watch = lambda: asyncio.sleep(3_600)  # type: ignore[method-assign]
-    source._driver = SimpleNamespace(watch_signals=lambda: None)  # type: ignore[assignment]
+    source._driver = driver()
     source._link.complete = lacks != "a symbol"  # type: ignore[misc]
     source._started = source._open = False
     with pytest.raises(FeedError, match="the end of it" if lacks == "nothing" else "did not come up"):
@@ -251,7 +256,7 @@ def test_a_session_decides_between_the_first_look_and_its_end(
 def test_an_end_waits_for_calls_that_are_under_way_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of them may be what ends an entry past NautilusTrader."""
     monkeypatch.setattr(live, "_LAST_CALLS_S", 2.0)
-    monkeypatch.setattr(live, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(ending, "_AGAIN_S", 0.001)
     source, answered = Scene().source, asyncio.Event()
 
     async def end() -> None:

@@ -1,0 +1,124 @@
+"""Whether the venue still trades a session's symbols, and by the rules that the session has of them.
+
+Owns: when its list is asked for, which change closes a symbol for new positions, and saying it once. Never:
+changes a rule: journal and model count in those that the session was begun with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, final
+
+from gpuscalp.archive.instruments import parse_exchange_info, symbol_states
+from gpuscalp.errors import GpuscalpError
+from gpuscalp.execution.messages import Report, ReportKind
+from gpuscalp.feeds.call_pool import CallPool
+from gpuscalp.feeds.rest import RestClient
+from gpuscalp.schema import E8, Instrument
+
+_LOG: Final = logging.getLogger("gpuscalp.session")
+# The whole list costs a weight of 1, and takes a megabyte and a half on the way.
+_EVERY_S: Final = 60.0
+# After a refusal that may be about a rule: not at every one of them.
+_BREATH_S: Final = 5.0
+# Binance USD-M: precision, unknown symbol, least and largest price and quantity, tick, step, symbol that is
+# delivered or closed, state in which nothing is opened, symbol closed, least notional.
+_ABOUT_RULES: Final = frozenset(
+    {-1111, -1121, -4002, -4004, -4005, -4013, -4014, -4023, -4108, -4140, -4141, -4164}
+)
+
+
+def differences(ours: Instrument, theirs: Instrument | None, state: str) -> str:
+    """Return in words why nothing may be opened on a symbol; "" where nothing speaks against it.
+
+    Parameters
+    ----------
+    theirs : as it is listed; None = it is not, or without usable filters
+    state : as it is listed; "" = it is not
+    """
+    if state != "TRADING" or theirs is None:
+        return f"it does not trade: {state or 'not listed'}"
+    changed = [
+        f"{what} {was / E8:.10g}, now {now / E8:.10g}"
+        for what, was, now, worse in (
+            ("tick size", ours.tick_size_e8, theirs.tick_size_e8, True),
+            ("step size", ours.step_size_e8, theirs.step_size_e8, True),
+            # A lower limit refuses nothing.
+            ("least quantity", ours.min_qty_e8, theirs.min_qty_e8, theirs.min_qty_e8 > ours.min_qty_e8),
+            (
+                "least notional",
+                ours.min_notional_e8,
+                theirs.min_notional_e8,
+                theirs.min_notional_e8 > ours.min_notional_e8,
+            ),
+        )
+        if was != now and worse
+    ]
+    return ", ".join(changed)
+
+
+@final
+class RuleWatch:
+    """Watches the rules of a session's symbols.
+
+    Parameters
+    ----------
+    instruments : of the session, in the order of axis S
+    venue : of an archive
+    rest : of the venue; None: nothing is watched
+
+    Attributes
+    ----------
+    closed : indices of symbols on which nothing may be opened, as the newest list says
+    """
+
+    def __init__(self, instruments: Sequence[Instrument], venue: str, rest: RestClient | None) -> None:
+        self._instruments, self._venue, self._rest = tuple(instruments), venue, rest
+        self.closed: tuple[int, ...] = ()
+        self._told: dict[int, str] = {}
+        self._wanted = asyncio.Event()
+
+    def on_reports(self, reports: Iterable[Report]) -> None:
+        """Ask for the list soon if the venue has refused an order because of a rule."""
+        if any(each.kind is ReportKind.REJECTED and each.code in _ABOUT_RULES for each in reports):
+            self._wanted.set()
+
+    async def watch(self) -> None:
+        """Ask for the list again and again, until cancelled. Without an answer the newest one counts."""
+        if self._rest is None:
+            return
+        ask, calls = partial(self._ask, self._rest), CallPool(1, "rules")
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_EVERY_S):
+                        await self._wanted.wait()
+                self._wanted.clear()
+                try:
+                    self._take(*await asyncio.get_running_loop().run_in_executor(calls, ask))
+                except GpuscalpError as error:
+                    _LOG.debug("the rules of the symbols cannot be asked for: %s", error)
+                await asyncio.sleep(_BREATH_S)
+        finally:
+            calls.shutdown(wait=False, cancel_futures=True)  # one may hang
+
+    def _ask(self, rest: RestClient) -> tuple[dict[str, Instrument], dict[str, str]]:
+        reply = rest.exchange_info()
+        listed = parse_exchange_info(reply.body, self._venue, where=reply.request)
+        return listed, symbol_states(reply.body, where=reply.request)
+
+    def _take(self, listed: dict[str, Instrument], states: dict[str, str]) -> None:
+        found = {}
+        for index, ours in enumerate(self._instruments):
+            why = differences(ours, listed.get(ours.symbol), states.get(ours.symbol, ""))
+            if why:
+                found[index] = why
+            if why and why != self._told.get(index):
+                _LOG.error("%s: nothing is opened any more: %s (docs/operations.md)", ours.symbol, why)
+            elif not why and index in self._told:
+                _LOG.warning("%s: trades by the session's rules again", ours.symbol)
+        self._told, self.closed = found, tuple(found)

@@ -1,0 +1,276 @@
+# what is imported below needs what is looked for first
+"""How a session leaves an account: what its end does past the session, at a served exchange."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gpuscalp.nautilus.installed import LIVE
+from tests.tools import no_nautilus
+
+if reason := no_nautilus(LIVE):
+    pytest.skip(reason, allow_module_level=True)
+
+from gpuscalp.config import NautilusConfig, OrdersConfig
+from gpuscalp.exchange.embedded import Exchange
+from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
+from gpuscalp.execution.lifecycle import OrderState
+from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
+from gpuscalp.execution.reconcile import FoundOrder
+from gpuscalp.execution.remote import Heard, RemoteBroker
+from gpuscalp.nautilus import ending
+from gpuscalp.nautilus.asked import needless
+from gpuscalp.nautilus.ending import Ending
+from gpuscalp.nautilus.keys import Keys
+from gpuscalp.nautilus.names import guard_name, is_guard, order_number
+from gpuscalp.nautilus.node import open_account
+from gpuscalp.schema import E8
+from tests.exchange.scripted import Client, ScriptedSource, talking
+from tests.nautilus.test_source import Scene as Sent
+from tests.nautilus.test_source import market
+
+LOT = E8 // 100  # what Client.order buys
+STOP = OrdersConfig(stop_loss_bps=100.0)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(ending, "_SECURE_S", 3.0)
+
+
+@dataclass
+class Scene:
+    """An end at an exchange, and a client that knows nothing of either."""
+
+    exchange: Exchange
+    client: Client
+    end: Ending
+    broker: RemoteBroker
+
+    async def stops(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.client.signed("GET", "/fapi/v1/openAlgoOrders"))[1]
+        return found
+
+    async def orders(self) -> list[str]:
+        return [each["clientOrderId"] for each in (await self.client.signed("GET", "/fapi/v1/openOrders"))[1]]
+
+    async def position(self) -> tuple[float, float]:
+        rows = (await self.client.signed("GET", "/fapi/v3/positionRisk"))[1]
+        return next(((float(each["positionAmt"]), float(each["entryPrice"])) for each in rows), (0.0, 0.0))
+
+    async def rest(self, name: str, **more: Any) -> None:
+        """Let an order rest far below the market."""
+        wanted = {"type": "LIMIT", "price": "58000.0", "timeInForce": "GTX", "newClientOrderId": name}
+        status, reply = await self.client.order(**wanted | more)
+        assert status == 200, reply
+
+
+@asynccontextmanager
+async def scene(orders: OrdersConfig = STOP) -> AsyncIterator[Scene]:
+    source = ScriptedSource()
+    with Exchange(source, ServeSpec(loop=True)) as exchange:
+        async with talking(exchange) as client:
+            place = NautilusConfig(where="local", rest_url=exchange.urls["rest"])
+            view = open_account(place, Keys(DEMO_ACCOUNT.api_key, DEMO_ACCOUNT.secret), ["BTCUSDT"])
+            broker = RemoteBroker(1_000 * E8, 1)
+            broker.submit(OrderRequest(1, 0, 1, LOT, 58_000 * E8), 0)  # an entry: it may have been filled
+            yield Scene(exchange, client, Ending(view, "s", source.instruments, orders), broker)
+
+
+def test_entries_end_and_a_position_gets_its_stop_once() -> None:
+    """What was filled while the session failed had no stop until the next start."""
+
+    async def run() -> None:
+        async with scene() as at:
+            await at.rest("gs-s-1")
+            await at.rest("by-hand")
+            await at.client.order()
+            await at.end.secure(at.broker)
+            assert await at.orders() == ["by-hand"], "what others have is left alone"
+            qty, entry = await at.position()
+            (stop,) = await at.stops()
+            assert is_guard("s", stop["clientAlgoId"])
+            assert len(stop["clientAlgoId"]) <= 36
+            assert (stop["side"], stop["orderType"], stop["reduceOnly"]) == ("SELL", "STOP_MARKET", True)
+            assert float(stop["quantity"]) == qty == 0.01
+            # 100 bps below the entry price, and the tick of 0.1 is rounded up: a stop never loses more.
+            assert 0 <= float(stop["triggerPrice"]) - entry * 0.99 < 0.1
+            assert at.end.words() == ""
+            assert at.end.status() == [{"symbol": "BTCUSDT", "qty": 0.01, "stopped": 0.01}]
+            await at.end.secure(at.broker)
+            assert len(await at.stops()) == 1
+
+    asyncio.run(run())
+
+
+def test_only_what_no_stop_covers_gets_one() -> None:
+    async def run() -> None:
+        async with scene() as at:
+            await at.client.order("SELL", quantity="0.030")
+            own = {"algoType": "CONDITIONAL", "symbol": "BTCUSDT", "side": "BUY", "type": "STOP_MARKET"}
+            own |= {
+                "quantity": "0.010",
+                "triggerPrice": "60600.0",
+                "reduceOnly": "true",
+                "clientAlgoId": "gs-s-2",
+            }
+            await at.client.signed("POST", "/fapi/v1/algoOrder", **own)
+            await at.end.secure(at.broker)
+            found = {is_guard("s", each["clientAlgoId"]): each for each in await at.stops()}
+            assert sorted(found) == [False, True]
+            assert float(found[True]["quantity"]) == 0.02
+            entry = (await at.position())[1]
+            assert 0 <= entry * 1.01 - float(found[True]["triggerPrice"]) < 0.1
+
+    asyncio.run(run())
+
+
+def test_a_position_beyond_its_stop_is_closed() -> None:
+    """The exchange refuses a stop that would go off at once."""
+
+    async def run() -> None:
+        async with scene(OrdersConfig(stop_loss_bps=0.001)) as at:
+            await at.client.order()
+            await at.end.secure(at.broker)
+            assert await at.position() == (0.0, 0.0)
+            assert at.end.words() == ""
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("why", ["no stop is configured", "a stranger's", "nothing of ours"])
+def test_no_stop_is_placed_where_none_is_to_be(why: str) -> None:
+    async def run() -> None:
+        async with scene(OrdersConfig() if why == "no stop is configured" else STOP) as at:
+            await at.client.order()
+            broker = RemoteBroker(1_000 * E8, 1) if why == "nothing of ours" else at.broker
+            await at.end.secure(broker, {0} if why == "a stranger's" else ())
+            assert await at.stops() == []
+            assert at.end.status() == [{"symbol": "BTCUSDT", "qty": 0.01, "stopped": 0.0}]
+            assert at.end.words() == ("" if why == "no stop is configured" else "BTCUSDT +0.01")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/fapi/v1/openOrders", "/fapi/v1/algoOrder"])
+def test_what_cannot_be_done_is_said(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "_SECURE_S", 0.5)
+
+    async def run() -> None:
+        async with scene() as at:
+            await at.client.order()
+            await at.client.control("POST", "faults", kind="unknown_lost", path=path)
+            await at.end.secure(at.broker)
+            looked = path == "/fapi/v1/algoOrder"
+            assert at.end.words().startswith(
+                "BTCUSDT +0.01 (" if looked else "the account could not be looked"
+            )
+            assert "503" in at.end.words() or "Unknown" in at.end.words()
+            assert (at.end.status() is None) != looked
+
+    asyncio.run(run())
+
+
+def test_an_exchange_that_takes_no_calls_is_left_alone() -> None:
+    async def run() -> None:
+        async with scene() as at:
+            await at.client.order()
+            await at.client.control("POST", "faults", kind="too_many", count=1, retry_after_s=60)
+            await at.end.secure(at.broker)
+            assert at.end.words().startswith("the account could not be looked at: ")
+            assert await at.stops() == [], "nor was it asked again"
+
+    asyncio.run(run())
+
+
+def test_an_end_waits_for_the_sessions_own_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of a second after the last entry it was over: in a frame of a second no bracket had left."""
+    monkeypatch.setattr(ending, "_AGAIN_S", 0.01)
+    source = ScriptedSource()
+    broker, end = RemoteBroker(1_000 * E8, 1), Ending(None, "s", source.instruments, STOP)  # type: ignore[arg-type]
+    broker.take(Heard(ReportKind.FILL, 1, 1, -1, 0, trade_id=1, side=1, qty_e8=LOT, price_e8=60_000 * E8))
+    rounds = 0
+
+    def go_on() -> bool:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 5:
+            broker.submit(
+                OrderRequest(2, 0, -1, LOT, 59_000 * E8, OrderKind.STOP_MARKET, reduce_only=True), 0
+            )
+        if rounds == 8:
+            broker.take(Heard(ReportKind.ACCEPTED, 1, 1, 2, 0))
+        return True
+
+    async def close() -> bool:
+        return await end.close(broker, (), lambda *_: None, go_on)
+
+    assert asyncio.run(close())
+    assert rounds == 8, "a stop that is on its way does not count"
+    assert end.words() == ""
+
+
+def test_a_guard_is_none_of_the_sessions_orders_and_ends_with_what_it_guards() -> None:
+    name = guard_name("s", 0, 1_700_000_000_000)
+    assert order_number("s", name) is None
+    assert not is_guard("other", name)
+    guards = [FoundOrder(index, name, OrderState.ACCEPTED, algo_id=1) for index in range(3)]
+    broker = RemoteBroker(1_000 * E8, 3)
+    for index in (0, 1):
+        broker.take(
+            Heard(ReportKind.FILL, 1, 1, -1, index, trade_id=1, side=1, qty_e8=LOT, price_e8=60_000 * E8)
+        )
+    broker.submit(OrderRequest(2, 1, -1, LOT, 59_000 * E8, OrderKind.STOP_MARKET, reduce_only=True), 0)
+    assert [each.symbol for each in needless(guards, broker)] == [2], "flat"
+    broker.take(Heard(ReportKind.ACCEPTED, 1, 1, 2, 1))
+    assert [each.symbol for each in needless(guards, broker)] == [1, 2]
+
+
+def test_an_end_leaves_no_entry_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = Sent(
+        OrderRequest(1, 0, 1, E8, 50 * E8),
+        OrderRequest(2, 0, -1, E8, 51 * E8, reduce_only=True),
+        OrderRequest(3, 0, -1, E8, 49 * E8, OrderKind.STOP_MARKET, reduce_only=True),
+        market(4),
+    )
+    closing = sent.source._ending.close(sent.broker, set(), sent.source._end, lambda: True)
+    monkeypatch.setattr(ending, "_LAST_CALLS_S", 0.01)
+    monkeypatch.setattr(ending, "_AGAIN_S", 0.02)
+    assert not asyncio.run(closing), "two entries have not ended"
+    assert sent.ended == ["gs-s-1"], "what protects a position stays"
+
+
+def test_an_end_sends_no_entry_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that was under way, or a frame while the end waits, once left an order without a process."""
+    monkeypatch.setattr(ending, "_AGAIN_S", 0.01)
+    sent = Sent(OrderRequest(1, 0, 1, E8, 50 * E8))
+    source, broker = sent.source, sent.broker
+    source.send()
+
+    async def run() -> None:
+        closing = asyncio.create_task(source._close_entries())
+        async with asyncio.timeout(60.0):
+            while sent.ended.count("gs-s-1") < 3:
+                await asyncio.sleep(0.001)
+        broker.submit(OrderRequest(2, 0, 1, E8, 50 * E8), 0)
+        broker.submit(market(3), 0)
+        broker.submit(market(4, -1, reduce_only=True), 0)
+        broker.cancel(1, 0)
+        source.send()
+        assert not closing.done(), "the first one still rests"
+        sent.hear(Heard(ReportKind.CANCELED, 5, 5, 1, 0))
+        await asyncio.wait_for(closing, 60.0)
+
+    asyncio.run(run())
+    assert sent.sent == ["gs-s-1", "gs-s-4"], "what reduces a position leaves"
+    assert sent.ended.count("gs-s-1") > 3, "asked again until it has come true"
+    assert set(sent.ended) == {"gs-s-1"}
+    assert broker.unsent() == []
+    assert sorted(broker.orders) == [2, 3, 4], "the next start hears that two of them never arrived"
