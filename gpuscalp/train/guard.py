@@ -97,9 +97,9 @@ def _spread_rows(rows: F64, count: int, rng: np.random.Generator) -> F64:
 
     Notes
     -----
-    Source: Arthur and Vassilvitskii (2007), k-means++. Draws what SciPy's ``kmeans2(minit="++")`` draws, to the
-    bit; that one measures the distances to all rows drawn before anew at every draw, and took half of a small
-    training. Cost: O(count·R·D).
+    Source: Arthur and Vassilvitskii (2007), k-means++. Draws what ``kmeans2(minit="++")`` of SciPy draws, to
+    the bit; that one measures the distances to all rows drawn before anew at every draw, which took a quarter
+    of a small training. Cost: O(count·R·D).
     """
     from scipy.spatial.distance import cdist
 
