@@ -34,6 +34,8 @@ os.environ.setdefault("GPUSCALP_CRASH_DIR", str(ROOT / ".cache" / "crashes"))
 os.environ.setdefault("MPLBACKEND", "agg")
 # Worker processes share the cores: an OpenMP thread that spins while it waits takes one from the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# So does one of NumPy's BLAS, which has no such policy: on small matrices they double the processor time.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A session under test must not tell the people whom those of this machine tell.
 for _name in ("GPUSCALP_NOTIFY_URLS", "GPUSCALP_NOTIFY_FILE"):
     os.environ.pop(_name, None)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpuscalp import object_graph
+from tests.statements import statements
 
 PACKAGE = Path(__file__).resolve().parent.parent / "gpuscalp"
 
@@ -178,7 +179,7 @@ def _imports(path: Path, *, top_level_only: bool = False) -> frozenset[str]:
     """Return the full names of the modules that a file imports."""
     tree = _tree(path)
     found: set[str] = set()
-    for node in tree.body if top_level_only else ast.walk(tree):
+    for node in tree.body if top_level_only else statements(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

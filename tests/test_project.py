@@ -29,6 +29,7 @@ from gpuscalp.config import (
     load,
 )
 from tests.conftest import LONG_FILES
+from tests.statements import statements
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE_FOLDERS = ("gpuscalp", "benchmarks", "scripts", "tests")
@@ -101,9 +102,10 @@ def test_functions_stay_small():
     too_long = []
     for path in _python_files():
         text = path.read_text()
-        for node in ast.walk(ast.parse(text)):
+        lines = text.splitlines()
+        for node in statements(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                size = _code_lines(node, text.splitlines())
+                size = _code_lines(node, lines)
                 if size > FUNCTION_LINES_MAX:
                     too_long.append(f"{_name(path)}:{node.lineno} {node.name}: {size} lines of code")
     assert not too_long, "\n".join(too_long)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Generic, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from gpuscalp.frames import Framer, Grid
 from gpuscalp.schema import I64, Channel, Instrument, TickKind, Ticks
 
 F64 = npt.NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,34 @@ class Series:
 
 
 @final
+class Remembered(Generic[T]):
+    """A function of ticks that keeps its last answer, because many probes are given the same ticks.
+
+    Nobody may change the ticks in place meanwhile, nor the answer.
+    """
+
+    def __init__(self, make: Callable[[Ticks], T]) -> None:
+        self._make = make
+        self._last: tuple[Ticks, T] | None = None
+
+    def __call__(self, ticks: Ticks) -> T:
+        if self._last is None or self._last[0] is not ticks:
+            self._last = None  # not two answers in memory
+            self._last = ticks, self._make(ticks)
+        return self._last[1]
+
+
+@final
 class SeriesMaker:
-    """Makes the series of ticks; remembers the last, because many probes are given the same ticks."""
+    """Makes the series of ticks; remembers the last."""
 
     def __init__(self, grid: GridConfig, instruments: tuple[Instrument, ...]) -> None:
         self._grid = grid
         self._instruments = instruments
-        self._last: tuple[Ticks, Series] | None = None
+        self._of = Remembered(self._make)
 
     def __call__(self, ticks: Ticks) -> Series:
-        if self._last is None or self._last[0] is not ticks:
-            self._last = ticks, self._make(ticks)
-        return self._last[1]
+        return self._of(ticks)
 
     def _make(self, ticks: Ticks) -> Series:
         grid = Grid(self._grid, len(self._instruments))

@@ -8,7 +8,8 @@ or a frame in it is flagged); a training row of a fold when the fold's test inte
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from typing import Literal, final
 
 import numpy as np
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from gpuscalp.config import TrainConfig
 from gpuscalp.errors import DataError
 from gpuscalp.labels import NO_CLASS, label_frames, label_horizon_ns
 from gpuscalp.leakage.detector import Rows
+from gpuscalp.leakage.series import Remembered
 from gpuscalp.pipeline import FeaturePipeline
 from gpuscalp.schema import I64, NS_PER_MS, Channel, FeatureChunk, FrameBlock, Instrument, Ticks, joined
 from gpuscalp.splits import Fold, walk_forward
@@ -27,23 +29,34 @@ def _purged(fold: Fold) -> RowFilter:
     return fold.train_rows
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Shipped:
-    """The shipped graph, labels and splits over one set of instruments; its methods are probes."""
+    """The shipped graph, labels and splits over one set of instruments; its methods are probes.
 
-    config: TrainConfig
-    instruments: tuple[Instrument, ...]
+    Probes that are given the same array, one after the other, share its features; it must not be changed.
+    """
+
+    def __init__(self, config: TrainConfig, instruments: tuple[Instrument, ...]) -> None:
+        self.config, self.instruments = config, instruments
+        pipeline = FeaturePipeline(grid=config.grid, features=config.features, instruments=instruments)
+        self._graph = pipeline.graph
+        self._chunks = Remembered[list[FeatureChunk]](lambda ticks: list(pipeline.batch([ticks])))
+
+    def with_labels(self, kind: Literal["forward", "barrier"]) -> Shipped:
+        """Return the same with the other kind of label; both share the features."""
+        other = copy(self)
+        other.config = replace(self.config, label=replace(self.config.label, kind=kind))
+        return other
 
     def features(self, ticks: Ticks) -> Rows:
         """Every feature, float32, and what a frame says beside them is in ``frames``."""
-        pipeline = self._pipeline()
-        chunks = list(pipeline.batch([ticks]))
-        count, columns = len(self.instruments), len(pipeline.graph)
+        chunks = self._chunks(ticks)
+        count, columns = len(self.instruments), len(self._graph)
         values = [chunk.features.transpose(2, 0, 1).reshape(-1, columns) for chunk in chunks]
         return Rows(
             *_frame_keys([chunk.frames for chunk in chunks], count),
             np.concatenate(values) if values else np.empty((0, columns), np.float32),
-            pipeline.graph.names,
+            self._graph.names,
         )
 
     def frames(self, ticks: Ticks) -> Rows:
@@ -144,15 +157,7 @@ class Shipped:
 
     @property
     def graph_hash(self) -> str:
-        return self._pipeline().graph.hash
-
-    def _pipeline(self) -> FeaturePipeline:
-        return FeaturePipeline(
-            grid=self.config.grid, features=self.config.features, instruments=self.instruments
-        )
-
-    def _chunks(self, ticks: Ticks) -> list[FeatureChunk]:
-        return list(self._pipeline().batch([ticks]))
+        return self._graph.hash
 
     def _labelled(self, ticks: Ticks) -> list[LabelledChunk]:
         return list(labelled_chunks(self._chunks(ticks), self.config))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
-import msgspec
 import numpy as np
 
 from gpuscalp.config import TrainConfig
@@ -128,10 +127,11 @@ def check_leakage(
     """
     chosen = config or TrainConfig()
     ticks, maker = excerpt.ticks, SeriesMaker(chosen.grid, excerpt.instruments)
-    folds = Shipped(chosen, excerpt.instruments).folds(ticks)
-    shipped = _shipped_probes(chosen, excerpt, folds)
+    made = Shipped(chosen, excerpt.instruments)
+    folds = made.folds(ticks)
+    shipped = _shipped_probes(made, folds)
     leaks = {plant.name: _plant(maker, plant.leaky, plant.delay) for plant in PLANTS}
-    leaks |= _careless_training(chosen, excerpt, folds)
+    leaks |= _careless_training(made, folds)
     twins = {f"honest: {plant.name}": _plant(maker, plant.honest, plant.delay) for plant in PLANTS}
     cuts_ns = _cuts(ticks, cuts, folds, seed)
     found = examine(
@@ -144,7 +144,7 @@ def check_leakage(
     )
     return LeakageReport(
         data=excerpt.to_dict(),
-        hash=Shipped(chosen, excerpt.instruments).graph_hash,
+        hash=made.graph_hash,
         cuts=len(cuts_ns),
         futures=len(FUTURES),
         folds=len({fold.index for fold in folds}),
@@ -164,15 +164,13 @@ def _cuts(ticks: Ticks, count: int, folds: Sequence[Fold], seed: int) -> list[in
     return sorted({*times.tolist(), *(fold.test_start_ns for fold in folds)})
 
 
-def _shipped_probes(config: TrainConfig, excerpt: Excerpt, folds: Sequence[Fold]) -> dict[str, Probe]:
+def _shipped_probes(shipped: Shipped, folds: Sequence[Fold]) -> dict[str, Probe]:
     probes: dict[str, Probe] = {}
-    main = Shipped(config, excerpt.instruments)
-    probes["features"] = main.features
-    probes["frames"] = main.frames
+    probes["features"] = shipped.features
+    probes["frames"] = shipped.frames
     kinds: tuple[Literal["forward", "barrier"], ...] = ("forward", "barrier")
     for kind in kinds:
-        label = msgspec.structs.replace(config.label, kind=kind)
-        labelled = Shipped(msgspec.structs.replace(config, label=label), excerpt.instruments)
+        labelled = shipped.with_labels(kind)
         probes[f"{kind} labels, content"] = labelled.label_content
         probes[f"{kind} labels, existence"] = labelled.label_existence
         probes[f"training rows, {kind} labels"] = partial(labelled.training_rows, folds=folds)
@@ -192,9 +190,8 @@ def _plant(maker: SeriesMaker, transform: Transform, delay: int) -> Probe:
     return probe
 
 
-def _careless_training(config: TrainConfig, excerpt: Excerpt, folds: Sequence[Fold]) -> dict[str, Probe]:
+def _careless_training(shipped: Shipped, folds: Sequence[Fold]) -> dict[str, Probe]:
     """Return leaks of the split: the shipped labels and weights, but the wrong rows to train on."""
-    shipped = Shipped(config, excerpt.instruments)
 
     def unpurged(fold: Fold) -> RowFilter:
         return lambda end_ns, _: end_ns < fold.test_start_ns

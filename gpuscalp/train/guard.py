@@ -83,12 +83,29 @@ def _prototypes(rows: F32, seed: int) -> F32:
 
     rng = np.random.default_rng(seed)
     few = rows[np.sort(rng.permutation(len(rows))[:_CLUSTERED_MAX])].astype(np.float64)
+    begun = _spread_rows(few, min(PROTOTYPES_MAX, len(few) // 4), rng)
     with (
         warnings.catch_warnings()
     ):  # of clusters that have lost their rows: their centres stay where they were
         warnings.simplefilter("ignore", UserWarning)
-        centres, _ = kmeans2(
-            few, min(PROTOTYPES_MAX, len(few) // 4), iter=_ROUNDS, minit="++",
-            rng=rng, check_finite=False,
-        )  # fmt: skip
+        centres, _ = kmeans2(few, begun, iter=_ROUNDS, minit="matrix", check_finite=False)
     return np.ascontiguousarray(centres.T, dtype=np.float32)
+
+
+def _spread_rows(rows: F64, count: int, rng: np.random.Generator) -> F64:
+    """Draw rows for k-means to begin with, each the likelier the farther it is from those drawn before.
+
+    Notes
+    -----
+    Source: Arthur and Vassilvitskii (2007), k-means++. Draws what ``kmeans2(minit="++")`` of SciPy draws, to
+    the bit; that one measures the distances to all rows drawn before anew at every draw, which took a quarter
+    of a small training. Cost: O(count·R·D).
+    """
+    from scipy.spatial.distance import cdist
+
+    drawn = [int(rng.integers(len(rows)))]
+    nearest = np.full(len(rows), np.inf)
+    while len(drawn) < count:
+        np.minimum(nearest, cdist(rows[drawn[-1:]], rows, metric="sqeuclidean")[0], out=nearest)
+        drawn.append(int(np.searchsorted((nearest / nearest.sum()).cumsum(), rng.uniform())))
+    return rows[drawn]

@@ -8,10 +8,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.risk.machine import MS, RiskMachine
+from tests.thorough import THOROUGH
 
 # The test fails if Hypothesis ran fewer rules than that.
 STEPS_MIN = 10_000
-EXAMPLES, STEPS_PER_EXAMPLE = 400, 50
+# About 42 steps each.
+EXAMPLES, STEPS_PER_EXAMPLE = 400 if THOROUGH else 300, 50
 
 
 def test_whatever_comes_no_limit_is_passed_and_no_unit_is_lost() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 
 from gpuscalp.drift.guard import Guard
@@ -135,3 +136,16 @@ def test_parts_that_do_not_fit_are_refused(guard):
         Guard.from_arrays({name: value for name, value in parts.items() if name != "limit"})
     with pytest.raises(ModelError, match="not of these columns"):
         guard.check_columns(COLUMNS_MAX - 1)
+
+
+@pytest.mark.filterwarnings("ignore:One of the clusters is empty")
+@pytest.mark.parametrize("count", [700, 4_000, 9_000])
+def test_prototypes_are_those_of_scipys_k_means(count):
+    """What was drawn before is kept, so that a model trained again is the same: to the bit."""
+    x = rows(6, count)
+    found = fit_guard(x, GAIN, NAMES, seed=11)
+    parts, rng = found.arrays(), np.random.default_rng(11)
+    z = np.nan_to_num((x[:, found.columns] - parts["centre"]) * parts["factor"])
+    few = z[np.sort(rng.permutation(count)[:4_096])].astype(np.float64)
+    wanted, _ = kmeans2(few, min(128, len(few) // 4), iter=10, minit="++", rng=rng)
+    assert np.array_equal(parts["prototypes"], wanted.T.astype(np.float32))
