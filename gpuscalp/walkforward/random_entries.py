@@ -127,7 +127,7 @@ def random_entries(
     draws, rng : how many, and from what
     """
     gross, costs = np.zeros(draws), np.zeros(draws)
-    run, compared = 0.0, 0
+    run_gross, run_costs, compared = 0.0, 0.0, 0
     hours = trades.entry_ns // _HOUR_NS
     # From each trade on, the first hour that is still asked for: a trade that is held long ends after others
     # that began later.
@@ -150,7 +150,8 @@ def random_entries(
             continue
         value = float(trades.entry_usdt[index])
         moved, paid = _priced(quotes, symbol, np.array([own]), held, value, fee_bps)
-        run += side * float(moved[0]) - float(paid[0])
+        run_gross += side * float(moved[0])
+        run_costs += float(paid[0])
         compared += 1
         if hour not in moves:
             moves[hour] = rng.random(draws)
@@ -160,7 +161,8 @@ def random_entries(
         costs += paid
     if not compared:
         return None
-    totals = gross - costs
+    # Summed in one way, so that a draw which is the run earns as much to the bit.
+    run, totals = run_gross - run_costs, gross - costs
     low, high = np.quantile(totals, [0.025, 0.975])
     return RandomEntries(
         run=run,

@@ -65,6 +65,28 @@ def test_market_that_stands_still_costs_spread_and_fee_of_both_ways(rng):
     assert found.p_value == 1.0
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_draws_that_are_the_run_itself_earn_as_much(seed):
+    """One place to enter in every hour, so every draw is the run: by rounding p was 0.01 in two of eight."""
+    rng = np.random.default_rng(seed)
+    hours = np.arange(30) * 3_600
+    found = compare(
+        _trades(hours.tolist(), [9] * 30, rng.choice([-1, 1], 30).tolist(), 333.3),
+        Quotes(
+            START + FRAME * (hours[:, None] + np.arange(10)).ravel(),
+            _walk(300, rng)[None, :],
+            rng.uniform(1e-5, 1e-4, (1, 300)),
+            np.ones((1, 300), np.bool_),
+        ),
+        fee_bps=3.0,
+        draws=99,
+        rng=rng,
+    )
+    assert found is not None
+    assert (found.totals == found.run).all()
+    assert found.p_value == 1.0
+
+
 def test_run_is_priced_as_a_person_would(rng):
     mid = _walk(60, rng)
     found = compare(_trades([12], [9], [-1]), _quotes(mid, 2e-4), fee_bps=3.0, draws=100, rng=rng)
