@@ -124,7 +124,8 @@ def test_nothing_traded_gives_no_ratio() -> None:
     assert number(found.sharpe.value) is None
     assert number(found.deflated) is None
     assert found.annual is None
-    assert not performance(at[:0], np.empty(0), start_usdt=1.0, trials=1, results=100).sharpe.known
+    empty = performance(at[:0], np.empty(0), start_usdt=1.0, trials=1, results=100)
+    assert (empty.sharpe.known, empty.recorded_s, len(empty.returns)) == (False, 0.0, 0)
 
 
 def test_long_samples_are_annualised() -> None:
@@ -243,6 +244,7 @@ def test_few_winners_are_no_skill(winners: int) -> None:
         for count in (winners, OBSERVATIONS_MIN)
     )
     assert few.sharpe.value == enough.sharpe.value > 0
+    assert (few.few, enough.few) == (True, False)
     assert [number(each) for each in (few.deflated, few.sharpe.error)] == [None] * 2
     assert enough.deflated > 0.8
     assert math.isnan(mean_pnl_interval(trades([0.3] * winners)).low)
