@@ -124,6 +124,7 @@ def test_nothing_traded_gives_no_ratio() -> None:
     assert number(found.sharpe.value) is None
     assert number(found.deflated) is None
     assert found.annual is None
+    assert return_edges(at[:0], 1).tolist() == []
     empty = performance(at[:0], np.empty(0), start_usdt=1.0, trials=1, results=100)
     assert (empty.sharpe.known, empty.recorded_s, len(empty.returns)) == (False, 0.0, 0)
 

@@ -150,6 +150,42 @@ def test_tally_is_counted_once_however_often_the_rows_are_walked():
     assert tally.end_ns == max(block.label_end_ns.max() for block in blocks)
 
 
+def test_tallies_of_workers_join_to_that_of_all_rows_in_plain_sums(rng):
+    """Blocks out of order, a symbol that only one worker has, and workers without rows."""
+    rows = Rows(
+        x=np.zeros((60, 1), np.float32),
+        direction=rng.integers(0, 2, 60).astype(np.int8),  # the last class has not come
+        return_bps=rng.normal(size=60),
+        weight=rng.uniform(0.1, 1.0, 60),
+        end_ns=rng.integers(1_000, 2_000, 60),
+        label_end_ns=rng.integers(2_000, 3_000, 60),
+        symbol=rng.choice([0, 2], 60).astype(np.int32),
+    )
+    rows.symbol[:20] = 0
+
+    def part(at: slice) -> Rows:
+        return Rows(*(getattr(rows, name)[at] for name in Rows.__slots__))
+
+    first, second, idle = Tally(), Tally(), Tally()
+    first.add(part(slice(0, 20)))
+    for at in (slice(50, 60), slice(20, 50)):
+        second.add(part(at))
+    order = (idle, second, first)
+    found, nothing = Tally.joined(order), Tally.joined([idle, Tally()])
+    plain = list(
+        zip(rows.direction.tolist(), rows.symbol.tolist(), rows.return_bps, rows.weight, strict=True)
+    )
+    assert found.count.tolist() == [sum(way == k for way, *_ in plain) for k in range(3)]
+    assert found.return_sum == pytest.approx([sum(r for way, _, r, _ in plain if way == k) for k in range(3)])
+    assert found.by_symbol == pytest.approx([sum(w for _, s, _, w in plain if s == k) for k in range(3)])
+    assert found.weight == pytest.approx(sum(w for *_, w in plain))
+    assert (found.start_ns, found.end_ns) == (min(rows.end_ns.tolist()), max(rows.label_end_ns.tolist()))
+    assert found.class_return_bps[2] == 0.0
+    assert (nothing.rows, nothing.start_ns, nothing.end_ns, nothing.labels_in_time) == (0, 0, 0, 0.0)
+    assert nothing.share.tolist() == [0.0] * 3
+    assert nothing.expected_share == pytest.approx([1 / 3] * 3)
+
+
 def test_class_that_has_not_come_is_still_expected():
     tally = Tally()
     tally.add(constant_rows(1))  # 50 rows, each a label of its own

@@ -99,6 +99,13 @@ def test_interval_of_the_result_is_around_the_result():
     assert interval.low < value < interval.high
 
 
+def test_one_sample_is_no_time_and_no_turnover_per_day():
+    run = recorded(winners(3))
+    _, found = judged(replace(run, time_ns=run.time_ns[:1], equity_usdt=run.equity_usdt[:1]))
+    answer = to_dict(found, CONFIGURED)
+    assert [answer[name] for name in ("turnover_per_day", "sharpe", "deflated_sharpe")] == [None] * 3
+
+
 @pytest.mark.parametrize("count", [0, 1, 3, OBSERVATIONS_MIN - 1])
 def test_few_winners_are_no_skill_and_the_report_says_why(count, monkeypatch):
     """One winning trade: a deflated ratio of 0.963, and an interval as wide as nothing."""
