@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from itertools import pairwise
 
@@ -139,9 +140,9 @@ def test_long_samples_are_annualised() -> None:
 
 def test_groups_add_up_to_the_total() -> None:
     made = trades([1.0, -2.0, 0.25, 4.0])
-    parts = grouped(made, lambda trade: made.index(trade) % 2)
+    parts = grouped(made, lambda trade: -(made.index(trade) % 2))
     whole = total(made)
-    assert [part.key for part in parts] == ["0", "1"]
+    assert [part.key for part in parts] == ["-1", "0"]
     for name in ("count", "gross", "delay", "spread", "fees", "funding", "pnl"):
         assert sum(getattr(part, name) for part in parts) == pytest.approx(getattr(whole, name))
     assert whole.pnl == pytest.approx(
@@ -199,6 +200,24 @@ def test_copies_in_other_symbols_make_nothing_more_sure() -> None:
     (won, share), (won_all, share_all) = hits(alone), hits(copied)
     assert won_all == 20 * won
     assert (share_all.low, share_all.high) == pytest.approx((share.low, share.high))
+
+
+def test_interval_of_the_mean_is_that_of_blocks_of_groups_in_plain_loops() -> None:
+    """Seventy moments with two trades each, or one; blocks of 70^⅓ ≈ 4, drawn from the same numbers."""
+    rng = np.random.default_rng(11)
+    made = [trade for place, trade in enumerate(together(rng.normal(size=(70, 2)), rng)) if place % 6 != 1]
+    groups: dict[int, list[float]] = {}
+    for trade in made:
+        groups.setdefault((trade.entry_decided_ns - NOW) // (60 * NS_PER_S), []).append(trade.pnl_e8 / E8)
+    held, draws = list(groups.values()), np.random.default_rng(7)
+    assert sorted({len(group) for group in held}) == [1, 2]
+    means = []
+    for _ in range(1_000):
+        starts = draws.integers(0, 70 - 4 + 1, size=18).tolist()
+        drawn = [held[start + step] for start in starts for step in range(4)][:70]
+        means.append(math.fsum(itertools.chain.from_iterable(drawn)) / sum(map(len, drawn)))
+    found = mean_pnl_interval(made)
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), rel=1e-12)
 
 
 @pytest.mark.parametrize("symbols", [1, 20])

@@ -183,6 +183,9 @@ def test_tallies_of_workers_join_to_that_of_all_rows_in_plain_sums(rng):
     assert found.class_return_bps[2] == 0.0
     assert (nothing.rows, nothing.start_ns, nothing.end_ns, nothing.labels_in_time) == (0, 0, 0, 0.0)
     assert nothing.share.tolist() == [0.0] * 3
+    alone = Tally()
+    alone.add(part(slice(0, 1)))
+    assert alone.share.sum() == 1.0
     assert nothing.expected_share == pytest.approx([1 / 3] * 3)
 
 

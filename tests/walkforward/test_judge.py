@@ -219,7 +219,7 @@ def test_steps_share_the_profit_of_the_time_and_the_last_has_what_is_closed_behi
     run = recorded({**gains, SPAN_S + 0.5: -2.0}, late_ns=NS_PER_S, fee=0.01)
     config = CONFIGURED.backtest
     planned = Run("base", "base", 7, config)
-    border = START + 1_500 * NS_PER_S - NS_PER_S // 2  # the trade that ends at 1,500 s was entered before it
+    border = START + 1_499 * NS_PER_S  # the trade that ends at 1,500 s was entered at it
     ends = (START, border, START + SPAN_S * NS_PER_S)
     steps = tuple(Step(place, 0, 0, ends[place], ends[place + 1]) for place in (0, 1))
     plan = Plan(Path("archive"), CONFIGURED, ("A",), "cpu", steps, (planned, planned), "")
