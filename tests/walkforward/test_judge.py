@@ -14,10 +14,11 @@ import pytest
 
 from gpuscalp.config import JudgeConfig, OrdersConfig, WalkForwardConfig
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
-from gpuscalp.stats import OBSERVATIONS_MIN
+from gpuscalp.stats import OBSERVATIONS_MIN, Interval
 from gpuscalp.walkforward import compare_runs
 from gpuscalp.walkforward.judge import Judged, break_even_bps, cost_table, judge, to_dict
 from gpuscalp.walkforward.plan import Plan, Run, Step
+from gpuscalp.walkforward.random_entries import RandomEntries
 from gpuscalp.walkforward.recorded import Recorded, Trades, returns_of
 from gpuscalp.walkforward.report import _costs, _pooled, sections
 from tests.walkforward.market import CONFIG
@@ -269,7 +270,8 @@ def test_deflation_is_that_of_the_paper_over_the_ratios_of_all_that_was_tried():
     step = Step(0, START - NS_PER_S, START - 1, START, START + SPAN_S * NS_PER_S)
     plan = Plan(Path("archive"), CONFIGURED, ("A",), "cpu", (step,), tuple(planned), "")
     runs = [base, other, recorded({}), recorded({100.0: -50.0})]
-    found = judge(plan, list(zip(planned, runs, strict=True)), None)
+    random = RandomEntries(9.0, np.array([1.0, 2.0, 6.0]), 4.0, 1.0, Interval(1.05, 5.8), 0.25, 44, 1)
+    found = judge(plan, list(zip(planned, runs, strict=True)), random)
 
     def returns(run: Recorded) -> list[float]:
         at = [*run.equity_usdt[:SPAN_S:10].tolist()[:310], float(run.equity_usdt[-1])]
@@ -291,16 +293,20 @@ def test_deflation_is_that_of_the_paper_over_the_ratios_of_all_that_was_tried():
     ratios = [statistics.fmean(sample) / statistics.stdev(sample) for sample in map(returns, (base, other))]
     assert len(returns(base)) == 310
     assert found.deflated_measured == pytest.approx(deflated(statistics.variance([*ratios, 0.0])), rel=1e-9)
+    two = judge(plan, list(zip(planned[:2], runs[:2], strict=True)), None)
+    assert two.deflated_measured == pytest.approx(deflated(statistics.variance(ratios)), rel=1e-9)
     assert found.performance.deflated == pytest.approx(deflated(1 / 309), rel=1e-9)
     assert 0.01 < found.performance.deflated < 0.99
     assert 0.01 < found.deflated_measured < 0.99
     assert [(row["name"], row["seed"]) for row in found.runs] == [("base", 7), ("b", 8), ("c", 9)]
     assert [row["sharpe"] for row in found.runs] == pytest.approx([*ratios, 0.0])
     assert [row["size"] for row in found.capacity] == [1.0, 3.0]
-    assert found.overfitting is not None
-    assert found.overfitting.chosen.tolist()[2] < found.overfitting.chosen.sum() == 6
-    # Costs by hand: two ways of 100, at each fee and slippage anew.
     answer = to_dict(found, CONFIGURED)
+    chosen = answer["overfitting"]["chosen"]
+    assert sum(chosen.values()) == answer["overfitting"]["combinations"] == 6
+    assert set(chosen) <= {"base", "b", "c"}
+    assert answer["random_entries"]["mean_usdt"] == 3.0
+    # Costs by hand: two ways of 100, at each fee and slippage anew.
     earned = math.fsum(base.trades.pnl.tolist()) + 45 * 0.01
     assert [row["pnl_usdt"] for row in answer["cost_sensitivity"]] == pytest.approx(
         [
