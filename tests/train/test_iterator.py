@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,17 @@ def test_weights_give_each_class_its_share_of_the_rows_and_keep_their_sum():
         np.testing.assert_allclose(factor, factor[0], rtol=1e-6)
 
 
+def test_class_that_is_rare_and_overlaps_much_is_levelled_and_one_that_is_absent_stays_so():
+    rows = replace(
+        constant_rows(0),
+        direction=np.repeat(np.array([0, 1], np.int8), (48, 2)),
+        weight=np.repeat([0.9, 0.1], (48, 2)),
+    )
+    weight = levelled([rows])[0].get_weight().astype(np.float64)
+    total = 48 * 0.9 + 2 * 0.1
+    assert weight == pytest.approx(np.full(50, total / 50), rel=1e-6)
+
+
 def test_streamed_matrix_trains_the_model_of_the_whole_matrix():
     import xgboost
 
@@ -186,6 +198,7 @@ def test_tallies_of_workers_join_to_that_of_all_rows_in_plain_sums(rng):
     alone = Tally()
     alone.add(part(slice(0, 1)))
     assert alone.share.sum() == 1.0
+    assert alone.class_return_bps.sum() == rows.return_bps[0]
     assert nothing.expected_share == pytest.approx([1 / 3] * 3)
 
 
