@@ -104,6 +104,8 @@ def test_every_draw_is_priced_as_by_hand():
     mid[made.random((2, seconds)) < 0.05] = np.nan
     fresh = np.isfinite(mid) & (made.random((2, seconds)) < 0.9)
     at, held = np.sort(made.integers(0, seconds - 200, 40)), made.integers(1, 90, 40)
+    # One of the first hour ends between two of the second, which still move together.
+    at[-3:], held[-3:] = (3_590, 3_605, 3_700), (60, 20, 30)
     order = np.argsort(at + held, kind="stable")
     at, held = at[order], held[order]
     symbol, side, value = made.integers(0, 2, 40), made.choice([-1, 1], 40), made.uniform(10, 1_000, 40)
@@ -136,6 +138,8 @@ def test_every_draw_is_priced_as_by_hand():
     assert found.run == pytest.approx(run)
     assert found.totals == pytest.approx(totals)
     assert found.gross - found.costs == pytest.approx(totals.mean())
+    quantiles = np.quantile(totals, [0.025, 0.975])
+    assert (found.interval.low, found.interval.high) == pytest.approx(tuple(quantiles))
 
 
 def test_random_entries_lose_about_their_costs(rng):
