@@ -87,6 +87,10 @@ def test_draws_that_are_the_run_itself_earn_as_much(seed):
     assert found.p_value == 1.0
 
 
+def test_archive_without_a_quote_compares_nothing(rng):
+    assert random_entries(_trades([10], [5], [1]), [], frame_ns=FRAME, fee_bps=5.0, draws=9, rng=rng) is None
+
+
 def test_run_is_priced_as_a_person_would(rng):
     mid = _walk(60, rng)
     found = compare(_trades([12], [9], [-1]), _quotes(mid, 2e-4), fee_bps=3.0, draws=100, rng=rng)
