@@ -94,15 +94,14 @@ def backtest_overfitting(returns: F64, *, blocks: int = BLOCKS) -> Overfitting:
             fix="configurations that differ in what they trade",
         )
     cut = used.reshape(blocks, size, count)
-    # Around each configuration's own mean, so that squares do not lose what they are to tell.
-    middle = cut.mean(axis=(0, 1))
-    sums, squares = (cut - middle).sum(axis=1), ((cut - middle) ** 2).sum(axis=1)
+    # Not around means: who rests in a half is zero there to the bit, who does what another does is its equal.
+    sums, squares = cut.sum(axis=1), (cut**2).sum(axis=1)
     halves = np.array(list(itertools.combinations(range(blocks), blocks // 2)))
     member = np.zeros((len(halves), blocks))
     np.put_along_axis(member, halves, 1.0, axis=1)
     total = size * blocks // 2
-    inside_all = _sharpe(member @ sums, member @ squares, middle, total)
-    outside_all = _sharpe((1 - member) @ sums, (1 - member) @ squares, middle, total)
+    inside_all = _sharpe(member @ sums, member @ squares, total)
+    outside_all = _sharpe((1 - member) @ sums, (1 - member) @ squares, total)
     best = np.argmax(inside_all, axis=1)
     rows = np.arange(len(best))
     inside, outside = inside_all[rows, best], outside_all[rows, best]
@@ -123,10 +122,10 @@ def backtest_overfitting(returns: F64, *, blocks: int = BLOCKS) -> Overfitting:
     )
 
 
-def _sharpe(sums: F64, squares: F64, middle: F64, total: int) -> F64:
-    """Return float64[C, N] ratios from sums around ``middle``."""
-    variance = (squares - sums * sums / total) / (total - 1)
-    # Returns that are all alike leave rounding of the order of the squares of what was subtracted.
-    varied = variance > 1e-24 * (1 + middle * middle)
-    deviation = np.sqrt(np.where(varied, variance, 1.0))
-    return np.where(varied, (middle + sums / total) / deviation, 0.0)
+def _sharpe(sums: F64, squares: F64, total: int) -> F64:
+    """Return float64[C, N] ratios of ``total`` returns each."""
+    mean, power = sums / total, squares / total
+    variance = (power - mean * mean) * (total / (total - 1))
+    # Returns that are all alike leave rounding, of the order of their squares.
+    varied = variance > 1e-10 * power
+    return np.where(varied, mean / np.sqrt(np.where(varied, variance, 1.0)), 0.0)

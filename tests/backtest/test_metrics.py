@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from itertools import pairwise
 
@@ -124,7 +125,9 @@ def test_nothing_traded_gives_no_ratio() -> None:
     assert number(found.sharpe.value) is None
     assert number(found.deflated) is None
     assert found.annual is None
-    assert not performance(at[:0], np.empty(0), start_usdt=1.0, trials=1, results=100).sharpe.known
+    assert return_edges(at[:0], 1).tolist() == []
+    empty = performance(at[:0], np.empty(0), start_usdt=1.0, trials=1, results=100)
+    assert (empty.sharpe.known, empty.recorded_s, len(empty.returns)) == (False, 0.0, 0)
 
 
 def test_long_samples_are_annualised() -> None:
@@ -137,9 +140,9 @@ def test_long_samples_are_annualised() -> None:
 
 def test_groups_add_up_to_the_total() -> None:
     made = trades([1.0, -2.0, 0.25, 4.0])
-    parts = grouped(made, lambda trade: made.index(trade) % 2)
+    parts = grouped(made, lambda trade: -(made.index(trade) % 2))
     whole = total(made)
-    assert [part.key for part in parts] == ["0", "1"]
+    assert [part.key for part in parts] == ["-1", "0"]
     for name in ("count", "gross", "delay", "spread", "fees", "funding", "pnl"):
         assert sum(getattr(part, name) for part in parts) == pytest.approx(getattr(whole, name))
     assert whole.pnl == pytest.approx(
@@ -199,6 +202,24 @@ def test_copies_in_other_symbols_make_nothing_more_sure() -> None:
     assert (share_all.low, share_all.high) == pytest.approx((share.low, share.high))
 
 
+def test_interval_of_the_mean_is_that_of_blocks_of_groups_in_plain_loops() -> None:
+    """Seventy moments with two trades each, or one; blocks of 70^⅓ ≈ 4, drawn from the same numbers."""
+    rng = np.random.default_rng(11)
+    made = [trade for place, trade in enumerate(together(rng.normal(size=(70, 2)), rng)) if place % 6 != 1]
+    groups: dict[int, list[float]] = {}
+    for trade in made:
+        groups.setdefault((trade.entry_decided_ns - NOW) // (60 * NS_PER_S), []).append(trade.pnl_e8 / E8)
+    held, draws = list(groups.values()), np.random.default_rng(7)
+    assert sorted({len(group) for group in held}) == [1, 2]
+    means = []
+    for _ in range(1_000):
+        starts = draws.integers(0, 70 - 4 + 1, size=18).tolist()
+        drawn = [held[start + step] for start in starts for step in range(4)][:70]
+        means.append(math.fsum(itertools.chain.from_iterable(drawn)) / sum(map(len, drawn)))
+    found = mean_pnl_interval(made)
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), rel=1e-12)
+
+
 @pytest.mark.parametrize("symbols", [1, 20])
 def test_intervals_hold_what_they_promise_where_symbols_move_together(symbols: int) -> None:
     """Symbols correlated by 0.7: of "95 %" of the mean 0.79 held the truth, of those of the hit rate 0.44."""
@@ -243,6 +264,7 @@ def test_few_winners_are_no_skill(winners: int) -> None:
         for count in (winners, OBSERVATIONS_MIN)
     )
     assert few.sharpe.value == enough.sharpe.value > 0
+    assert (few.few, enough.few) == (True, False)
     assert [number(each) for each in (few.deflated, few.sharpe.error)] == [None] * 2
     assert enough.deflated > 0.8
     assert math.isnan(mean_pnl_interval(trades([0.3] * winners)).low)

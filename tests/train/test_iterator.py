@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,17 @@ def test_weights_give_each_class_its_share_of_the_rows_and_keep_their_sum():
         np.testing.assert_allclose(factor, factor[0], rtol=1e-6)
 
 
+def test_class_that_is_rare_and_overlaps_much_is_levelled_and_one_that_is_absent_stays_so():
+    rows = replace(
+        constant_rows(0),
+        direction=np.repeat(np.array([0, 1], np.int8), (48, 2)),
+        weight=np.repeat([0.9, 0.1], (48, 2)),
+    )
+    weight = levelled([rows])[0].get_weight().astype(np.float64)
+    total = 48 * 0.9 + 2 * 0.1
+    assert weight == pytest.approx(np.full(50, total / 50), rel=1e-6)
+
+
 def test_streamed_matrix_trains_the_model_of_the_whole_matrix():
     import xgboost
 
@@ -148,6 +160,46 @@ def test_tally_is_counted_once_however_often_the_rows_are_walked():
     assert tally.labels_in_time == tally.by_symbol.max() < 0.6 * tally.weight, "two symbols"
     assert tally.start_ns == min(block.end_ns.min() for block in blocks)
     assert tally.end_ns == max(block.label_end_ns.max() for block in blocks)
+
+
+def test_tallies_of_workers_join_to_that_of_all_rows_in_plain_sums(rng):
+    """Blocks out of order, a symbol that only one worker has, and workers without rows."""
+    rows = Rows(
+        x=np.zeros((60, 1), np.float32),
+        direction=rng.integers(0, 2, 60).astype(np.int8),  # the last class has not come
+        return_bps=rng.normal(size=60),
+        weight=rng.uniform(0.1, 1.0, 60),
+        end_ns=rng.integers(1_000, 2_000, 60),
+        label_end_ns=rng.integers(2_000, 3_000, 60),
+        symbol=rng.choice([0, 2], 60).astype(np.int32),
+    )
+    rows.symbol[:20] = 0
+
+    def part(at: slice) -> Rows:
+        return Rows(*(getattr(rows, name)[at] for name in Rows.__slots__))
+
+    first, second, idle = Tally(), Tally(), Tally()
+    first.add(part(slice(0, 20)))
+    for at in (slice(50, 60), slice(20, 50)):
+        second.add(part(at))
+    order = (idle, second, first)
+    found, nothing = Tally.joined(order), Tally.joined([idle, Tally()])
+    plain = list(
+        zip(rows.direction.tolist(), rows.symbol.tolist(), rows.return_bps, rows.weight, strict=True)
+    )
+    assert found.count.tolist() == [sum(way == k for way, *_ in plain) for k in range(3)]
+    assert found.return_sum == pytest.approx([sum(r for way, _, r, _ in plain if way == k) for k in range(3)])
+    assert found.by_symbol == pytest.approx([sum(w for _, s, _, w in plain if s == k) for k in range(3)])
+    assert found.weight == pytest.approx(sum(w for *_, w in plain))
+    assert (found.start_ns, found.end_ns) == (min(rows.end_ns.tolist()), max(rows.label_end_ns.tolist()))
+    assert found.class_return_bps[2] == 0.0
+    assert (nothing.rows, nothing.start_ns, nothing.end_ns, nothing.labels_in_time) == (0, 0, 0, 0.0)
+    assert nothing.share.tolist() == [0.0] * 3
+    alone = Tally()
+    alone.add(part(slice(0, 1)))
+    assert alone.share.sum() == 1.0
+    assert alone.class_return_bps.sum() == rows.return_bps[0]
+    assert nothing.expected_share == pytest.approx([1 / 3] * 3)
 
 
 def test_class_that_has_not_come_is_still_expected():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -11,10 +14,11 @@ import pytest
 
 from gpuscalp.config import JudgeConfig, OrdersConfig, WalkForwardConfig
 from gpuscalp.schema import NS_PER_MS, NS_PER_S
-from gpuscalp.stats import OBSERVATIONS_MIN
+from gpuscalp.stats import OBSERVATIONS_MIN, Interval
 from gpuscalp.walkforward import compare_runs
 from gpuscalp.walkforward.judge import Judged, break_even_bps, cost_table, judge, to_dict
 from gpuscalp.walkforward.plan import Plan, Run, Step
+from gpuscalp.walkforward.random_entries import RandomEntries
 from gpuscalp.walkforward.recorded import Recorded, Trades, returns_of
 from gpuscalp.walkforward.report import _costs, _pooled, sections
 from tests.walkforward.market import CONFIG
@@ -94,6 +98,13 @@ def test_interval_of_the_result_is_around_the_result():
     value, interval = found.pnl
     assert value == pytest.approx(12.0 - 60.0)
     assert interval.low < value < interval.high
+
+
+def test_one_sample_is_no_time_and_no_turnover_per_day():
+    run = recorded(winners(3))
+    _, found = judged(replace(run, time_ns=run.time_ns[:1], equity_usdt=run.equity_usdt[:1]))
+    answer = to_dict(found, CONFIGURED)
+    assert [answer[name] for name in ("turnover_per_day", "sharpe", "deflated_sharpe")] == [None] * 3
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, OBSERVATIONS_MIN - 1])
@@ -209,7 +220,7 @@ def test_steps_share_the_profit_of_the_time_and_the_last_has_what_is_closed_behi
     run = recorded({**gains, SPAN_S + 0.5: -2.0}, late_ns=NS_PER_S, fee=0.01)
     config = CONFIGURED.backtest
     planned = Run("base", "base", 7, config)
-    border = START + 1_500 * NS_PER_S - NS_PER_S // 2  # the trade that ends at 1,500 s was entered before it
+    border = START + 1_499 * NS_PER_S  # the trade that ends at 1,500 s was entered at it
     ends = (START, border, START + SPAN_S * NS_PER_S)
     steps = tuple(Step(place, 0, 0, ends[place], ends[place + 1]) for place in (0, 1))
     plan = Plan(Path("archive"), CONFIGURED, ("A",), "cpu", steps, (planned, planned), "")
@@ -240,6 +251,70 @@ def test_size_is_told_by_what_its_orders_turned_over():
     assert larger["pnl_bps"] == pytest.approx(15.0)
     assert (larger["spread_bps"], larger["impact_bps"]) == (pytest.approx(-2.0), pytest.approx(-4.0))
     assert larger["cancelled_share"] == pytest.approx(0.2)
+
+
+def test_deflation_is_that_of_the_paper_over_the_ratios_of_all_that_was_tried():
+    """By plain sums: what does not trade counts as a ratio of zero, and more money is not another trial."""
+    rng = np.random.default_rng(3)
+    base, other = (
+        recorded({35.0 + 60 * place: gain for place, gain in enumerate(rng.normal(mean, 1.0, 45))}, fee=0.01)
+        for mean in (0.4, 0.1)
+    )
+    config = msgspec.structs.replace(CONFIGURED.backtest, trials=9)
+    planned = [
+        Run(name, kind, seed, config, size)
+        for name, kind, seed, size in (
+            ("base", "base", 7, 1.0), ("b", "tried", 8, 1.0), ("c", "tried", 9, 1.0), ("x", "size", 7, 3.0),
+        )
+    ]  # fmt: skip
+    step = Step(0, START - NS_PER_S, START - 1, START, START + SPAN_S * NS_PER_S)
+    plan = Plan(Path("archive"), CONFIGURED, ("A",), "cpu", (step,), tuple(planned), "")
+    runs = [base, other, recorded({}), recorded({100.0: -50.0})]
+    random = RandomEntries(9.0, np.array([1.0, 2.0, 6.0]), 4.0, 1.0, Interval(1.05, 5.8), 0.25, 44, 1)
+    found = judge(plan, list(zip(planned, runs, strict=True)), random)
+
+    def returns(run: Recorded) -> list[float]:
+        at = [*run.equity_usdt[:SPAN_S:10].tolist()[:310], float(run.equity_usdt[-1])]
+        return [(later - earlier) / 1_000.0 for earlier, later in pairwise(at)]
+
+    def deflated(variance: float) -> float:
+        sample, normal = returns(base), statistics.NormalDist()
+        count, mean = len(sample), statistics.fmean(sample)
+        second, third, fourth = (statistics.fmean((x - mean) ** k for x in sample) for k in (2, 3, 4))
+        skew, kurtosis = third / second**1.5, fourth / second**2
+        ratio = mean / statistics.stdev(sample)
+        luck = math.sqrt(variance) * (
+            (1 - 0.5772156649) * normal.inv_cdf(1 - 1 / 9)
+            + 0.5772156649 * normal.inv_cdf(1 - 1 / (9 * math.e))
+        )
+        scale = math.sqrt(1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2)
+        return normal.cdf((ratio - luck) * math.sqrt(count - 1) / scale)
+
+    ratios = [statistics.fmean(sample) / statistics.stdev(sample) for sample in map(returns, (base, other))]
+    assert len(returns(base)) == 310
+    assert found.deflated_measured == pytest.approx(deflated(statistics.variance([*ratios, 0.0])), rel=1e-9)
+    two = judge(plan, list(zip(planned[:2], runs[:2], strict=True)), None)
+    assert two.deflated_measured == pytest.approx(deflated(statistics.variance(ratios)), rel=1e-9)
+    assert found.performance.deflated == pytest.approx(deflated(1 / 309), rel=1e-9)
+    assert 0.01 < found.performance.deflated < 0.99
+    assert 0.01 < found.deflated_measured < 0.99
+    assert [(row["name"], row["seed"]) for row in found.runs] == [("base", 7), ("b", 8), ("c", 9)]
+    assert [row["sharpe"] for row in found.runs] == pytest.approx([*ratios, 0.0])
+    assert [row["size"] for row in found.capacity] == [1.0, 3.0]
+    answer = to_dict(found, CONFIGURED)
+    chosen = answer["overfitting"]["chosen"]
+    assert sum(chosen.values()) == answer["overfitting"]["combinations"] == 6
+    assert set(chosen) <= {"base", "b", "c"}
+    assert answer["random_entries"]["mean_usdt"] == 3.0
+    # Costs by hand: two ways of 100, at each fee and slippage anew.
+    earned = math.fsum(base.trades.pnl.tolist()) + 45 * 0.01
+    assert [row["pnl_usdt"] for row in answer["cost_sensitivity"]] == pytest.approx(
+        [
+            earned - 45 * 200.0 * (fee + slippage) / 1e4
+            for fee in CONFIGURED.judge.fees_bps
+            for slippage in CONFIGURED.judge.slippages_bps
+        ]
+    )
 
 
 def test_fee_that_eats_the_profit_and_turnover_of_a_day_are_those_of_all_trades():

@@ -65,6 +65,10 @@ def test_market_that_stands_still_costs_spread_and_fee_of_both_ways(rng):
     assert found.p_value == 1.0
 
 
+def test_archive_without_a_quote_compares_nothing(rng):
+    assert random_entries(_trades([10], [5], [1]), [], frame_ns=FRAME, fee_bps=5.0, draws=9, rng=rng) is None
+
+
 def test_run_is_priced_as_a_person_would(rng):
     mid = _walk(60, rng)
     # What is left within the frame of its entry is left at the next one.
@@ -85,6 +89,8 @@ def test_every_draw_is_priced_as_by_hand():
     fresh = np.isfinite(mid) & (made.random((2, seconds)) < 0.9)
     at, held = np.sort(made.integers(0, seconds - 200, 40)), made.integers(1, 90, 40)
     held[:5] += 5_000  # they end among others that began an hour later
+    # One of the first hour ends between two of the second, which still move together.
+    at[-3:], held[-3:] = (3_590, 3_605, 3_700), (60, 20, 30)
     order = np.argsort(at + held, kind="stable")
     at, held = at[order], held[order]
     symbol, side, value = made.integers(0, 2, 40), made.choice([-1, 1], 40), made.uniform(10, 1_000, 40)
