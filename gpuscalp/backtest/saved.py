@@ -6,17 +6,22 @@ Owns: opening a run and refusing what is none. Never: writes, or computes a figu
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
-import msgspec
 import numpy as np
 
+from gpuscalp.backtest.record import fill_columns, trade_columns
 from gpuscalp.backtest.run import CONFIG_FILE, RESULT_FILE
-from gpuscalp.errors import UNREADABLE, DataError, UsageError
+from gpuscalp.backtest.saved_form import ConfigForm, ResultForm, read_form, unreadable
+from gpuscalp.errors import UsageError
 from gpuscalp.schema import E8, F64, I64
+
+_COLUMNS: Final = ("name", "unit", "median", "spread", "importance_rank")
+_TEXTS: Final = frozenset({"symbol", "side", "exit_reason", "leg", "name", "unit"})
 
 
 @final
@@ -55,7 +60,10 @@ class SavedRun:
                 fix="give a directory that `gpuscalp backtest` has written (its answer names it: run_dir)",
             )
         return cls(
-            path, _json(path / CONFIG_FILE), _json(path / RESULT_FILE), _table(path / "trades.parquet")
+            path,
+            read_form(path / CONFIG_FILE, ConfigForm),
+            read_form(path / RESULT_FILE, ResultForm),
+            _table(path / "trades.parquet", trade_columns([], ())),
         )
 
     @property
@@ -66,23 +74,23 @@ class SavedRun:
     @cached_property
     def fills(self) -> Any:
         """fills.parquet."""
-        return _table(self.path / "fills.parquet")
+        return _table(self.path / "fills.parquet", fill_columns([], ()))
 
     @cached_property
     def entries(self) -> Any | None:
         """entries.parquet; None where the rows behind the entries were not kept."""
         path = self.path / "entries.parquet"
-        return _table(path) if path.is_file() else None
+        return _table(path, ()) if path.is_file() else None
 
     @cached_property
     def columns(self) -> Any:
         """columns.parquet."""
-        return _table(self.path / "columns.parquet")
+        return _table(self.path / "columns.parquet", _COLUMNS)
 
     @cached_property
     def samples(self) -> Any:
         """equity.parquet."""
-        return _table(self.path / "equity.parquet")
+        return _table(self.path / "equity.parquet", ("at", "equity_usdt"))
 
     @cached_property
     def equity(self) -> tuple[I64, F64]:
@@ -121,26 +129,18 @@ def exact_utc(at_ns: int) -> str:
     return f"{datetime.datetime.fromtimestamp(whole, tz=datetime.UTC):%Y-%m-%d %H:%M:%S}.{rest:09d}"
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(path.read_bytes())
-    except (OSError, *UNREADABLE) as error:
-        raise _unreadable(path, str(error)) from error
-    if not isinstance(found, dict):
-        raise _unreadable(path, f"a {type(found).__name__}")
-    return found
-
-
-def _table(path: Path) -> Any:
+def _table(path: Path, columns: Iterable[str]) -> Any:
+    """Read a table that has at least these columns: texts and numbers, as the run writes them."""
     from gpuscalp.arrow import pa, pq
 
     try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(path, str(error)) from error
-
-
-def _unreadable(path: Path, why: str) -> DataError:
-    return DataError(
-        "a file of the run cannot be read", where=str(path), value=why, fix="run the backtest again"
-    )
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, str(error)) from error
+    for name in columns:
+        if table.schema.get_field_index(name) < 0:  # also where it is there twice
+            raise unreadable(path, f"no column {name}")
+        kind = table.schema.field(name).type
+        if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) != (name in _TEXTS):
+            raise unreadable(path, f"{name} is of type {kind}")
+    return table
