@@ -14,14 +14,17 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from gpuscalp.backtest.record import fill_columns, trade_columns
+from gpuscalp.backtest.entries import answer_name
+from gpuscalp.backtest.record import TEXTS, TIMES, fill_columns, trade_columns
 from gpuscalp.backtest.run import CONFIG_FILE, RESULT_FILE
 from gpuscalp.backtest.saved_form import ConfigForm, ResultForm, read_form, unreadable
 from gpuscalp.errors import UsageError
+from gpuscalp.labels import CLASSES
 from gpuscalp.schema import E8, F64, I64
 
 _COLUMNS: Final = ("name", "unit", "median", "spread", "importance_rank")
-_TEXTS: Final = frozenset({"symbol", "side", "exit_reason", "leg", "name", "unit"})
+_TEXTS: Final = TEXTS | {"name", "unit"}
+_TIMES: Final = TIMES | {"at"}
 
 
 @final
@@ -80,7 +83,14 @@ class SavedRun:
     def entries(self) -> Any | None:
         """entries.parquet; None where the rows behind the entries were not kept."""
         path = self.path / "entries.parquet"
-        return _table(path, ()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        table = _table(
+            path, [*(answer_name(-1, name) for name in CLASSES), *self.columns["name"].to_pylist()]
+        )
+        if table.num_rows != self.trades.num_rows:
+            raise unreadable(path, f"{table.num_rows} rows of {self.trades.num_rows} trades")
+        return table
 
     @cached_property
     def columns(self) -> Any:
@@ -130,7 +140,7 @@ def exact_utc(at_ns: int) -> str:
 
 
 def _table(path: Path, columns: Iterable[str]) -> Any:
-    """Read a table that has at least these columns: texts and numbers, as the run writes them."""
+    """Read a table that has at least these columns, of the kinds that a run writes."""
     from gpuscalp.arrow import pa, pq
 
     try:
@@ -140,7 +150,18 @@ def _table(path: Path, columns: Iterable[str]) -> Any:
     for name in columns:
         if table.schema.get_field_index(name) < 0:  # also where it is there twice
             raise unreadable(path, f"no column {name}")
-        kind = table.schema.field(name).type
-        if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) != (name in _TEXTS):
-            raise unreadable(path, f"{name} is of type {kind}")
+        if not _fits(table.schema.field(name).type, name):
+            raise unreadable(path, f"{name} is of type {table.schema.field(name).type}")
+        if table[name].null_count and name != "importance_rank":
+            raise unreadable(path, f"{name} is empty in {table[name].null_count} row(s)")
     return table
+
+
+def _fits(kind: Any, name: str) -> bool:
+    from gpuscalp.arrow import pa
+
+    if name in _TEXTS:
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if name in _TIMES:
+        return bool(pa.types.is_timestamp(kind))
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))

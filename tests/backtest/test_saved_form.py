@@ -84,13 +84,40 @@ def test_entry_of_another_type_is_refused(copied: Path, capsys: Any, name: str, 
 
 
 @pytest.mark.parametrize(
-    ("column", "other"), [("symbol", [1]), ("pnl_usdt", ["much"]), ("entry_decided", ["now"]), ("side", None)]
+    ("file", "column", "other"),
+    [
+        ("trades", "symbol", 1),
+        ("trades", "pnl_usdt", "much"),
+        ("trades", "entry_decided", 1_700_000_000),
+        ("trades", "qty", None),
+        ("trades", "side", "nowhere"),
+        ("fills", "price", [1.0]),
+        ("fills", "trade_index", "nowhere"),
+        ("columns", "median", "much"),
+        ("columns", "name", "nowhere"),
+        ("entries", "ensemble:up", "nowhere"),
+        ("entries", "leader.price.move.4", "much"),
+    ],
 )
-def test_table_of_other_columns_is_refused(copied: Path, capsys: Any, column: str, other: Any) -> None:
-    table = pq.read_table(copied / "trades.parquet")
-    place = table.schema.get_field_index(column)
-    table = table.remove_column(place)
-    if other is not None:
-        table = table.append_column(column, pa.array(other * table.num_rows))
-    pq.write_table(table, copied / "trades.parquet")
-    assert_refused(copied, capsys, "trades.parquet")
+def test_table_of_other_columns_is_refused(
+    copied: Path, capsys: Any, file: str, column: str, other: object
+) -> None:
+    path = copied / f"{file}.parquet"
+    table = pq.read_table(path)
+    table = table.remove_column(table.schema.get_field_index(column))
+    if other != "nowhere":
+        kind = pa.float64() if other is None else None
+        table = table.append_column(column, pa.array([other] * table.num_rows, kind))
+    pq.write_table(table, path)
+    if file == "trades":
+        assert_refused(copied, capsys, path.name)
+    else:
+        assert command(["backtest", "show", str(copied), "--trade", "0", "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["error"]["where"] == str(path)
+
+
+def test_entries_of_other_trades_are_refused(copied: Path, capsys: Any) -> None:
+    path = copied / "entries.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    assert command(["backtest", "show", str(copied), "--trade", "0", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["where"] == str(path)
