@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from gpuscalp.errors import MemberError
-from gpuscalp.forest_reader import OBJECTIVES
+from gpuscalp.forest_reader import OBJECTIVES, base_margins
 from gpuscalp.ops.forest_check import FEATURE_COUNT_MAX
 from gpuscalp.ubjson import read_ubjson
 
@@ -134,7 +134,9 @@ def check_booster(data: bytes, where: str) -> None:
     if param.num_target != "1":
         _refuse("it has several targets", f"{where}, num_target", param.num_target)
     model = learner.gradient_booster.model
-    _check_classes(model, max(1, _count(param.num_class, f"{where}, num_class")), where)
+    class_count = max(1, _count(param.num_class, f"{where}, num_class"))
+    _check_classes(model, class_count, where)
+    base_margins(param.base_score, learner.objective.name, class_count)  # else it refuses every row
     _check_lengths(model, where)
     _check_nodes(model.trees, feature_count, where)
 

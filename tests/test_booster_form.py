@@ -206,6 +206,15 @@ def test_circle_apart_from_the_root_cannot_be_reached(files):
     assert np.isfinite(booster.inplace_predict(np.zeros((1, 5), np.float32))).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "score"), [("three classes", "[1E-1,2E-1]"), ("two classes", "[2E0]"), ("two classes", "nan")]
+)
+def test_base_score_with_which_no_row_can_be_computed_is_refused(files, name, score):
+    """XGBoost read it, and raised an error of its own at the first row."""
+    with pytest.raises(MemberError, match="base score"):
+        load_booster(edited(files[name], *PARAM, "base_score", value=score), "m")
+
+
 LOAD = """
 import sys, warnings
 from pathlib import Path
