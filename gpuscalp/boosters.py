@@ -19,10 +19,10 @@ from typing import Any, Final, final
 
 import numpy as np
 
+from gpuscalp.booster_form import check_booster
 from gpuscalp.device import DeviceName
 from gpuscalp.errors import DeviceError, MemberError
 from gpuscalp.ops.copies import library_calls, on_gpu, to_device
-from gpuscalp.ubjson import check_ubjson
 from gpuscalp.xgb import import_xgboost
 
 _ABOUT_DEVICES: Final = re.compile(r"device|gpu|cuda|falling back", re.IGNORECASE)
@@ -106,9 +106,9 @@ def load_booster(member: bytes, where: str) -> Any:
 
     Raises
     ------
-    MemberError    it has not the form of a booster (``check_ubjson``), or XGBoost cannot read it
+    MemberError    it has not the form of a booster (``check_booster``), or XGBoost cannot read it
     """
-    check_ubjson(member, where)
+    check_booster(member, where)
     xgboost = import_xgboost()
     booster = xgboost.Booster()
     try:

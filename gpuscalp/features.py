@@ -278,7 +278,11 @@ class _Builder:
         made_from = tuple(self.columns)
         builder = FormulaBuilder([column.name for column in made_from])
         for name, text in formulas:
-            read = [made_from[at] for at in builder.add(len(self.columns), text)]
+            try:
+                read = [made_from[at] for at in builder.add(len(self.columns), text)]
+            except ConfigError as error:  # the builder knows no names
+                entry = f"{name} = {text}"
+                raise ConfigError(error.what, where=error.where, value=entry, fix=error.fix) from None
             window, warm_up = (max(column.window for column in read), max(column.warm_up for column in read))
             self.columns.append(ColumnSpec(name, "own", window, warm_up, text))
         return builder.program()

@@ -172,7 +172,7 @@ def _forest(model: _Model, param: _LearnerParam, objective: str) -> Forest:
         tree_start=np.cumsum(sizes).astype(np.int64),
         tree_member=np.zeros(len(model.trees), np.int32),
         tree_class=np.array(model.tree_info, np.int32),
-        base=_base_margins(param.base_score, objective, class_count)[np.newaxis],
+        base=base_margins(param.base_score, objective, class_count)[np.newaxis],
         objective=objective,
         feature_count=feature_count,
     )
@@ -231,7 +231,7 @@ def _breadth_first(tree: _Tree, where: str) -> tuple[list[int], np.ndarray[Any, 
     return kept, np.array(left, np.int64)
 
 
-def _base_margins(text: str, objective: str, class_count: int) -> F32:
+def base_margins(text: str, objective: str, class_count: int) -> F32:
     """Return float32[K]; a scalar, as older versions write it, holds for every class."""
     try:
         scores = msgspec.json.decode(text, type=float | list[float])

@@ -39,6 +39,28 @@ def parse_time(text: str | None, where: str) -> int | None:
     return whole * 1_000
 
 
+def require_ns(**times: object) -> None:
+    """Refuse a time that is no integer; None is one that is open.
+
+    Parameters
+    ----------
+    times : by the names of the arguments, as the caller of a public function wrote them
+
+    Raises
+    ------
+    UsageError
+    """
+    for name, time in times.items():
+        if time is not None and not hasattr(time, "__index__"):
+            raise UsageError(
+                "a time is an integer: nanoseconds since 1970, UTC",
+                where=name,
+                value=f"{time!r} ({type(time).__name__})",
+                fix='of a text it is pandas.Timestamp("2024-07-18 23:58:30", tz="UTC").value, '
+                "of a pandas.Timestamp its value",
+            )
+
+
 def utc(time_ns: int) -> str:
     """Return an instant for people, in whole seconds: ``2024-07-18 23:58:30``."""
     moment = _moment(time_ns)

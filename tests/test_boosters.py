@@ -113,7 +113,7 @@ class _LateBooster:
     """As XGBoost's on CUDA: returns while its stream still works, and copies on the one that is current."""
 
     def load_model(self, data):
-        self._factor = np.float32(data[-2])
+        self._factor = np.float32(data[0])
 
     def set_param(self, params):
         assert params["device"] == "cuda"
@@ -142,11 +142,12 @@ def test_margins_on_a_gpu_are_read_when_xgboost_has_made_them(monkeypatch):
     """The copy inside ``inplace_predict`` was once made on the engine's stream, which waits for no other."""
     made = SimpleNamespace(Booster=_LateBooster, core=SimpleNamespace(XGBoostError=ValueError))
     monkeypatch.setattr("gpuscalp.boosters.import_xgboost", lambda: made)
+    monkeypatch.setattr("gpuscalp.boosters.check_booster", lambda data, where: None)  # they are none
     monkeypatch.setattr("gpuscalp.boosters.on_gpu", lambda array: isinstance(array, DeviceArray))
     with cuda_on_host():
         import cupy
 
-        boosters = Boosters([b"{L" + bytes(8) + b"i" + bytes([factor]) + b"}" for factor in (3, 5)], "cuda")
+        boosters = Boosters([bytes([factor]) for factor in (3, 5)], "cuda")
         rows = np.arange(24, dtype=np.float32).reshape(6, 4)
         with cupy.cuda.Stream(non_blocking=True):
             x, out = cupy.zeros((6, 4), np.float32), cupy.zeros((2, 6, 1), np.float32)

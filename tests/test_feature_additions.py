@@ -214,6 +214,15 @@ def test_what_cannot_be_added_is_refused(add, what):
     assert caught.value.fix
 
 
+@pytest.mark.parametrize(
+    "formula", ["price.slope.64 * 2", "price.slope.8 *  ", "price.slope.8 * 1e39", "log(2)"]
+)
+def test_refused_formula_is_shown_with_the_name_of_its_column(formula):
+    with pytest.raises(ConfigError) as caught:
+        graph("my.good = price.slope.8 * 2", f"my.bad={formula}")
+    assert caught.value.value == f"my.bad = {formula.strip()}"
+
+
 def test_clock_alone_is_refused_with_formulas_too():
     with pytest.raises(ConfigError, match="no column is left that is made from the market"):
         graph("my.a = time.hour_sin * 2", drop=("[!t]*", "trade_count*"))

@@ -57,6 +57,7 @@ LAYERS: dict[int, frozenset[str]] = {
         {
             "archive",
             "arrow",
+            "booster_form",
             "boosters",
             "bundle",
             "bundle_files",

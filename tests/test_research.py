@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from gpuscalp.archive import Archive
+from gpuscalp.backtest import backtest_archive
 from gpuscalp.backtest.saved import times
 from gpuscalp.bundle import Bundle
 from gpuscalp.config import FeatureConfig, GridConfig, LabelConfig, SplitConfig, TrainConfig
@@ -218,3 +219,37 @@ def test_training_rows_have_the_return_that_the_frames_show(archive: Archive) ->
 def test_horizon_that_is_no_whole_number_of_frames_is_refused(archive: Archive) -> None:
     with pytest.raises(ConfigError, match="whole number of frames"):
         training_rows(archive, TrainConfig(venue="synthetic", label=LabelConfig(horizon_ms=750)))
+
+
+@pytest.mark.parametrize(
+    "time",
+    [pd.Timestamp("2024-01-01", tz="UTC"), "2024-01-01", 1.7e18, np.datetime64("2024-01-01", "ns")],
+    ids=lambda time: type(time).__name__,
+)
+@pytest.mark.parametrize("name", ["start_ns", "end_ns"])
+def test_time_that_is_no_integer_is_refused_by_its_name(
+    path: Path, bundle: Bundle, name: str, time: Any
+) -> None:
+    """They ended in a TypeError of a comparison, and a float was taken."""
+    archive, asked = Archive.open(path), {name: time}
+    calls = (
+        lambda: read_features(path, features=FEATURES, **asked),
+        lambda: read_frames(path, **asked),
+        lambda: training_rows(path, TrainConfig(venue="synthetic"), **asked),
+        lambda: backtest_archive(path, bundle.path, **asked),
+        lambda: archive.table("synthetic", SYMBOLS[0], "trades", **asked),
+        lambda: archive.quotes("synthetic", SYMBOLS[0], **asked),
+        lambda: archive.digest("synthetic", **asked),
+        lambda: archive.tick_batches("synthetic", **asked),
+    )
+    for call in calls:
+        with pytest.raises(UsageError, match="a time is an integer") as caught:
+            call()
+        assert caught.value.where == name
+        assert ".value" in str(caught.value.fix)
+
+
+def test_integers_of_numpy_are_times(archive: Archive) -> None:
+    first, last = archive.time_range("synthetic")
+    rows = archive.table("synthetic", SYMBOLS[0], "trades", start_ns=np.int64(first), end_ns=np.int64(last))
+    assert rows.equals(archive.table("synthetic", SYMBOLS[0], "trades"))

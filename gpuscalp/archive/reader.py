@@ -20,7 +20,7 @@ from gpuscalp.archive.streams import Make, PartReader, Rows, in_batches, in_tick
 from gpuscalp.archive.tables import BOOKS, COMMON, QUOTES, TABLES, Table, shown
 from gpuscalp.errors import ArchiveError, UsageError
 from gpuscalp.schema import BOOK_LEVELS, E8, Instrument, TickKind, Ticks
-from gpuscalp.times import utc
+from gpuscalp.times import require_ns, utc
 
 if TYPE_CHECKING:
     from gpuscalp.arrow import pa
@@ -102,8 +102,9 @@ class Archive:
         Raises
         ------
         UsageError
-            nothing: the range ends before it begins, or lies outside ``time_range``
+            nothing: the range ends before it begins, or lies outside ``time_range``; a time is no integer
         """
+        require_ns(start_ns=start_ns, end_ns=end_ns)
         first_ns, last_ns = self.time_range(venue, symbols)
         begin_ns = first_ns if start_ns is None else max(start_ns, first_ns)
         finish_ns = last_ns if end_ns is None else min(end_ns, last_ns)
@@ -306,6 +307,7 @@ class Archive:
         end_ns: int | None = None,
         tables: Sequence[str] = (),
     ) -> list[Part]:
+        require_ns(start_ns=start_ns, end_ns=end_ns)
         names = self._names(venue, symbols)
         return [
             part

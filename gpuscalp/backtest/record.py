@@ -239,10 +239,16 @@ def fill_columns(trades: Sequence[Trade], symbols: Sequence[str]) -> dict[str, l
 
 def _type(pa: Any, name: str) -> Any:
     """Return the type of a column, so that a file without rows has the same columns as one with them."""
-    if name in {"symbol", "side", "exit_reason", "leg"}:
+    if name in TEXTS:
         return pa.string()
-    if name in {"entry_decided", "entry_filled", "exit_decided", "exit_filled", "decided", "filled"}:
+    if name in TIMES:
         return pa.timestamp("ns", tz="UTC")
     if name in {"trade_index", "fill_count", "order_id"}:
         return pa.int64()
     return pa.bool_() if name == "maker" else pa.float64()
+
+
+TEXTS: Final = frozenset({"symbol", "side", "exit_reason", "leg"})
+TIMES: Final = frozenset(
+    {"entry_decided", "entry_filled", "exit_decided", "exit_filled", "decided", "filled"}
+)

@@ -6,17 +6,25 @@ Owns: opening a run and refusing what is none. Never: writes, or computes a figu
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
-import msgspec
 import numpy as np
 
+from gpuscalp.backtest.entries import answer_name
+from gpuscalp.backtest.record import TEXTS, TIMES, fill_columns, trade_columns
 from gpuscalp.backtest.run import CONFIG_FILE, RESULT_FILE
-from gpuscalp.errors import UNREADABLE, DataError, UsageError
+from gpuscalp.backtest.saved_form import ConfigForm, ResultForm, read_form, unreadable
+from gpuscalp.errors import UsageError
+from gpuscalp.labels import CLASSES
 from gpuscalp.schema import E8, F64, I64
+
+_COLUMNS: Final = ("name", "unit", "median", "spread", "importance_rank")
+_TEXTS: Final = TEXTS | {"name", "unit"}
+_TIMES: Final = TIMES | {"at"}
 
 
 @final
@@ -55,7 +63,10 @@ class SavedRun:
                 fix="give a directory that `gpuscalp backtest` has written (its answer names it: run_dir)",
             )
         return cls(
-            path, _json(path / CONFIG_FILE), _json(path / RESULT_FILE), _table(path / "trades.parquet")
+            path,
+            read_form(path / CONFIG_FILE, ConfigForm),
+            read_form(path / RESULT_FILE, ResultForm),
+            _table(path / "trades.parquet", trade_columns([], ())),
         )
 
     @property
@@ -66,23 +77,30 @@ class SavedRun:
     @cached_property
     def fills(self) -> Any:
         """fills.parquet."""
-        return _table(self.path / "fills.parquet")
+        return _table(self.path / "fills.parquet", fill_columns([], ()))
 
     @cached_property
     def entries(self) -> Any | None:
         """entries.parquet; None where the rows behind the entries were not kept."""
         path = self.path / "entries.parquet"
-        return _table(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        table = _table(
+            path, [*(answer_name(-1, name) for name in CLASSES), *self.columns["name"].to_pylist()]
+        )
+        if table.num_rows != self.trades.num_rows:
+            raise unreadable(path, f"{table.num_rows} rows of {self.trades.num_rows} trades")
+        return table
 
     @cached_property
     def columns(self) -> Any:
         """columns.parquet."""
-        return _table(self.path / "columns.parquet")
+        return _table(self.path / "columns.parquet", _COLUMNS)
 
     @cached_property
     def samples(self) -> Any:
         """equity.parquet."""
-        return _table(self.path / "equity.parquet")
+        return _table(self.path / "equity.parquet", ("at", "equity_usdt"))
 
     @cached_property
     def equity(self) -> tuple[I64, F64]:
@@ -121,26 +139,29 @@ def exact_utc(at_ns: int) -> str:
     return f"{datetime.datetime.fromtimestamp(whole, tz=datetime.UTC):%Y-%m-%d %H:%M:%S}.{rest:09d}"
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(path.read_bytes())
-    except (OSError, *UNREADABLE) as error:
-        raise _unreadable(path, str(error)) from error
-    if not isinstance(found, dict):
-        raise _unreadable(path, f"a {type(found).__name__}")
-    return found
-
-
-def _table(path: Path) -> Any:
+def _table(path: Path, columns: Iterable[str]) -> Any:
+    """Read a table that has at least these columns, of the kinds that a run writes."""
     from gpuscalp.arrow import pa, pq
 
     try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(path, str(error)) from error
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, str(error)) from error
+    for name in columns:
+        if table.schema.get_field_index(name) < 0:  # also where it is there twice
+            raise unreadable(path, f"no column {name}")
+        if not _fits(table.schema.field(name).type, name):
+            raise unreadable(path, f"{name} is of type {table.schema.field(name).type}")
+        if table[name].null_count and name != "importance_rank":
+            raise unreadable(path, f"{name} is empty in {table[name].null_count} row(s)")
+    return table
 
 
-def _unreadable(path: Path, why: str) -> DataError:
-    return DataError(
-        "a file of the run cannot be read", where=str(path), value=why, fix="run the backtest again"
-    )
+def _fits(kind: Any, name: str) -> bool:
+    from gpuscalp.arrow import pa
+
+    if name in _TEXTS:
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if name in _TIMES:
+        return bool(pa.types.is_timestamp(kind))
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
