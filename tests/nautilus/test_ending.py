@@ -23,22 +23,19 @@ from nautilus_trader.adapters.binance.http.error import BinanceClientError
 from gpuscalp.config import NautilusConfig, OrdersConfig
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
-from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
-from gpuscalp.execution.reconcile import FoundOrder
 from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.nautilus import ending
-from gpuscalp.nautilus.asked import needless
 from gpuscalp.nautilus.ending import Ending
 from gpuscalp.nautilus.keys import Keys
-from gpuscalp.nautilus.names import guard_name, is_guard, order_number
+from gpuscalp.nautilus.names import is_guard
 from gpuscalp.nautilus.node import open_account
 from gpuscalp.schema import E8
 from tests.exchange.scripted import Client, ScriptedSource, talking
+from tests.nautilus.test_asked import LOT, filled, stop_of
 from tests.nautilus.test_source import Scene as Sent
 from tests.nautilus.test_source import market
 
-LOT = E8 // 100  # what Client.order buys
 STOP = OrdersConfig(stop_loss_bps=100.0)
 
 
@@ -85,19 +82,6 @@ async def scene(orders: OrdersConfig = STOP) -> AsyncIterator[Scene]:
             broker = RemoteBroker(1_000 * E8, 1)
             broker.submit(OrderRequest(1, 0, 1, LOT, 58_000 * E8), 0)  # an entry: it may have been filled
             yield Scene(exchange, client, Ending(view, "s", source.instruments, orders), broker)
-
-
-def filled(symbol: int, qty_e8: int) -> Heard:
-    """Return a trade that the session has heard of."""
-    side = 1 if qty_e8 > 0 else -1
-    return Heard(
-        ReportKind.FILL, 1, 1, -1, symbol, trade_id=1, side=side, qty_e8=abs(qty_e8), price_e8=60_000 * E8
-    )
-
-
-def stop_of(symbol: int, qty_e8: int, number: int = 2) -> OrderRequest:
-    """Return the session's stop of a long position."""
-    return OrderRequest(number, symbol, -1, qty_e8, 59_000 * E8, OrderKind.STOP_MARKET, reduce_only=True)
 
 
 def test_entries_end_and_a_position_gets_its_stop_once() -> None:
@@ -363,20 +347,6 @@ def test_a_stop_that_is_being_cancelled_protects_nothing() -> None:
     assert end.lacking(broker) == [0]
 
 
-def test_a_guard_stays_until_the_whole_position_has_its_stop() -> None:
-    """A stop over a part of it had ended the guard over the rest."""
-    guard = FoundOrder(0, guard_name("s", 0, 1), OrderState.ACCEPTED, algo_id=1)
-    broker = RemoteBroker(1_000 * E8, 1)
-    broker.take(filled(0, 3 * LOT))
-    for number, qty_e8 in ((2, LOT), (3, 2 * LOT)):
-        assert needless([guard], broker) == []
-        broker.submit(stop_of(0, qty_e8, number), 0)
-        broker.take(Heard(ReportKind.ACCEPTED, 1, 1, number, 0))
-    assert needless([guard], broker) == [guard]
-    broker.cancel(2, 0)
-    assert needless([guard], broker) == []
-
-
 def test_a_session_that_has_failed_and_has_nothing_there_asks_nothing() -> None:
     """A lost network would have hidden what it had failed of."""
     sent = Sent()
@@ -384,22 +354,6 @@ def test_a_session_that_has_failed_and_has_nothing_there_asks_nothing() -> None:
     asyncio.run(sent.source._close_entries())
     assert sent.source.unprotected() == ""
     assert sent.source._ending.status() is None
-
-
-def test_a_guard_is_none_of_the_sessions_orders_and_ends_with_what_it_guards() -> None:
-    name = guard_name("s", 0, 1_700_000_000_000)
-    assert order_number("s", name) is None
-    assert not is_guard("other", name)
-    guards = [FoundOrder(index, name, OrderState.ACCEPTED, algo_id=1) for index in range(3)]
-    broker = RemoteBroker(1_000 * E8, 3)
-    for index in (0, 1):
-        broker.take(
-            Heard(ReportKind.FILL, 1, 1, -1, index, trade_id=1, side=1, qty_e8=LOT, price_e8=60_000 * E8)
-        )
-    broker.submit(OrderRequest(2, 1, -1, LOT, 59_000 * E8, OrderKind.STOP_MARKET, reduce_only=True), 0)
-    assert [each.symbol for each in needless(guards, broker)] == [2], "flat"
-    broker.take(Heard(ReportKind.ACCEPTED, 1, 1, 2, 1))
-    assert [each.symbol for each in needless(guards, broker)] == [1, 2]
 
 
 def test_an_end_leaves_no_entry_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
