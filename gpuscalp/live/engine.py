@@ -343,14 +343,11 @@ class Engine:
             trader.apply(_EVENTS[command], now_ns)
         except UsageError as error:
             return error
+        cancels = trader.risk_increasing_orders()
         if command is Command.RESUME:
-            self.flattening = False
-        cancels: Sequence[Order] = ()
-        if command is Command.FLATTEN:
-            self.flattening = True
-            cancels = tuple(trader.open_orders.values())
-        elif command is not Command.RESUME:
-            cancels = trader.risk_increasing_orders()
+            self.flattening, cancels = False, ()
+        elif command is Command.FLATTEN:
+            self.flattening, cancels = True, tuple(trader.open_orders.values())
         self._note_state(str(command), now_ns, outcome)
         self._end(cancels, now_ns, outcome, reason=str(command))
         return str(trader.gate.state)

@@ -40,8 +40,10 @@ def differences(ours: Instrument, theirs: Instrument | None, state: str) -> str:
     theirs : as it is listed; None = it is not, or without usable filters
     state : as it is listed; "" = it is not
     """
-    if state != "TRADING" or theirs is None:
+    if state != "TRADING":
         return f"it does not trade: {state or 'not listed'}"
+    if theirs is None:
+        return "it is listed without usable filters"
     changed = [
         f"{what} {was / E8:.10g}, now {now / E8:.10g}"
         for what, was, now, worse in (

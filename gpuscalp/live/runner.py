@@ -314,8 +314,7 @@ class Runner:
                 device = () if self._gpu is None else self._gpu.reasons()
                 if self._disk.age_ns("sync") > _DISK_NS:
                     device += (DISK_HANGS,)
-                health = replace(self._source.health(device), rules=self._rules.closed)
-                session.on_health(health, now_ns)
+                session.on_health(replace(self._source.health(device), rules=self._rules.closed), now_ns)
                 self._onlookers.run("placement", self._placement.poll)
                 self._unasked = True
                 if not self.busy:

@@ -198,6 +198,12 @@ CONDITIONS: Final = (
         hold_s=30,
     ),
     Condition(
+        "GpuscalpSymbolRules",
+        "warning",
+        _set("gpuscalp_symbol_rules"),
+        "{symbol}: the exchange does not trade it, or by other rules; nothing is opened on it.",
+    ),
+    Condition(
         "GpuscalpSlowPredictions",
         "warning",
         _above(Quantile(Series("gpuscalp_stage_duration_seconds", {"stage": "predict"}), 0.99, _FIVE), 0.05),

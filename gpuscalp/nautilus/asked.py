@@ -1,4 +1,5 @@
-"""Who is asked about an account, and which orders are guards: stops that an end has placed.
+"""Who is asked about an account, what the session's own stops cover, and which orders are guards: stops that
+an end has placed.
 
 Owns: which guards are in the way. Never: asks, or places one (gpuscalp.nautilus.ending).
 """
@@ -36,12 +37,19 @@ def apart(found: Found, session_id: str) -> tuple[Found, list[FoundOrder]]:
     return replace(found, orders=[each for each in found.orders if each not in guards]), guards
 
 
+def stopped_e8(broker: RemoteBroker) -> list[int]:
+    """Return how much of each position the session's own stops cover: those that the exchange has taken, and
+    whose end nobody has asked for."""
+    stopped = [0] * len(broker.account.positions)
+    for order in broker.orders.values():
+        request, there = order.request, order.state is not OrderState.NEW and not order.cancelling
+        if request.kind is OrderKind.STOP_MARKET and there:
+            side = broker.account.positions[request.symbol_index].side
+            stopped[request.symbol_index] -= side * request.side * order.left_e8
+    return stopped
+
+
 def needless(guards: Sequence[FoundOrder], broker: RemoteBroker) -> list[FoundOrder]:
-    """Return the guards of symbols that are flat, or that have the session's own stop again."""
-    held = {index for index, each in enumerate(broker.account.positions) if each.qty_e8}
-    stopped = {
-        order.request.symbol_index
-        for order in broker.orders.values()
-        if order.request.kind is OrderKind.STOP_MARKET and order.state is not OrderState.NEW
-    }
-    return [each for each in guards if each.symbol not in held - stopped]
+    """Return the guards of symbols that are flat, or that the session's own stops cover again as a whole."""
+    positions, stopped = broker.account.positions, stopped_e8(broker)
+    return [each for each in guards if stopped[each.symbol] >= abs(positions[each.symbol].qty_e8)]

@@ -13,20 +13,20 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, final
 
 from nautilus_trader.adapters.binance.common.enums import BinanceOrderSide, BinanceOrderType
-from nautilus_trader.adapters.binance.http.error import BinanceError, get_binance_error_code
+from nautilus_trader.adapters.binance.http.error import BinanceError
 
 from gpuscalp.account import Position
 from gpuscalp.config import OrdersConfig
-from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import OrderKind, OrderRequest
 from gpuscalp.execution.remote import RemoteBroker
 from gpuscalp.nautilus.account import AccountView
+from gpuscalp.nautilus.asked import stopped_e8
 from gpuscalp.nautilus.names import guard_name, is_of_session
 from gpuscalp.order_policy import bracket_price_e8
 from gpuscalp.schema import E8, NS_PER_MS, Instrument
@@ -43,6 +43,7 @@ _PAUSE_S: Final = 0.5
 _LOOKS: Final = 2
 _ASKED_TOO_MUCH: Final = frozenset({403, 418, 429})
 _TRIGGERS_AT_ONCE: Final = -2021
+_NAME_IS_TAKEN: Final = -4116
 _EVERYTHING_E8: Final = 1 << 62
 _STOPS: Final = frozenset({"STOP_MARKET", "STOP"})
 
@@ -88,20 +89,19 @@ class Ending:
         self.entries: tuple[str, ...] = ()
         self.error = ""
         self._asked = False
+        # Of guards, by symbol, quantity and what was there before: one whose answer was lost, or that the
+        # list does not show yet, is refused when it is sent again, not placed twice.
+        self._names: dict[tuple[int, int, int], str] = {}
 
     def lacking(self, broker: RemoteBroker) -> list[int]:
         """Return the symbols that are held, as far as was told, without the stop that they are to have."""
         if self._stop_bps is None:
             return []
-        covered = [0] * len(self._instruments)
-        for order in broker.orders.values():
-            request = order.request
-            if request.kind is OrderKind.STOP_MARKET and order.state is not OrderState.NEW:
-                covered[request.symbol_index] -= request.side * order.left_e8
+        stopped = stopped_e8(broker)
         return [
             index
             for index, position in enumerate(broker.account.positions)
-            if position.side * covered[index] < self._instruments[index].at_market_e8(abs(position.qty_e8))
+            if stopped[index] < self._instruments[index].at_market_e8(abs(position.qty_e8))
         ]
 
     async def close(
@@ -140,7 +140,7 @@ class Ending:
         broker : a symbol in which nothing is known of ours gets no stop
         strangers : nor does one whose position is somebody else's in part
         """
-        ours = concerned(broker) - set(strangers)
+        ours = {index: most for index, most in concerned(broker).items() if index not in strangers}
         self._asked = True
         clean, until_s = 0, time.monotonic() + _SECURE_S
         while clean < _LOOKS and time.monotonic() < until_s:
@@ -159,7 +159,9 @@ class Ending:
             return f"the account could not be looked at: {self.error or 'there was no time'}"
         parts = [f"{self._instruments[each.symbol].symbol} {each.qty_e8 / E8:+g}" for each in self.bare()]
         parts += [f"entry {name}" for name in self.entries]
-        return ", ".join(parts) + (f" ({self.error})" if parts and self.error else "")
+        if self.error and not parts:
+            return f"the account could not be looked at to the end: {self.error}"
+        return ", ".join(parts) + (f" ({self.error})" if self.error else "")
 
     def bare(self) -> list[Left]:
         """Return the positions that are to have a stop and have none, or not of their whole size."""
@@ -178,9 +180,9 @@ class Ending:
             for each in self.left
         ]
 
-    async def _secure(self, ours: Collection[int]) -> bool:
+    async def _secure(self, ours: Mapping[int, tuple[int, int]]) -> bool:
         """Look once, and do what is missing; return whether nothing was."""
-        api = self._account.api
+        api, failures = self._account.api, []
         orders, stops = await self._account.open_rows()
         entries = [
             each
@@ -189,7 +191,7 @@ class Ending:
         ]
         self.entries = tuple(each.clientOrderId for each in entries)
         for entry in entries:
-            await api.cancel_order(symbol=entry.symbol, order_id=entry.orderId)
+            failures += await _failed(api.cancel_order(symbol=entry.symbol, order_id=entry.orderId))
         positions = await self._account.positions()
         covered: Counter[tuple[int, str]] = Counter()
         for stop in stops:
@@ -200,28 +202,37 @@ class Ending:
             for index, (qty_e8, _) in enumerate(positions)
             if qty_e8
         )
-        missing = [each for each in self.bare() if self._missing_e8(each) and each.symbol in ours]
-        for lack in missing:
-            await self._guard(lack, positions[lack.symbol][1])
+        lacking = [(each, self._missing_e8(each, ours.get(each.symbol, (0, 0)))) for each in self.bare()]
+        missing = [(each, qty_e8) for each, qty_e8 in lacking if qty_e8 > 0]
+        for lack, qty_e8 in missing:
+            failures += await _failed(self._guard(lack, qty_e8, positions[lack.symbol][1]))
+        if failures:
+            raise failures[0]
         if not missing and not entries:
             self.error = ""
         return not missing and not entries
 
-    def _missing_e8(self, left: Left) -> int:
-        """Return how much a stop is to cover that none covers: as much as one market order can have."""
-        return max(0, self._instruments[left.symbol].at_market_e8(abs(left.qty_e8)) - left.guarded_e8)
+    def _missing_e8(self, left: Left, ours: tuple[int, int]) -> int:
+        """Return how much a stop is to cover that none covers: of what may be ours, as much as one market
+        order can have."""
+        short_e8, long_e8 = ours
+        most_e8 = min(abs(left.qty_e8), long_e8 if left.qty_e8 > 0 else short_e8)
+        return self._instruments[left.symbol].at_market_e8(most_e8) - left.guarded_e8
 
-    async def _guard(self, left: Left, entry_e8: int) -> None:
+    async def _guard(self, left: Left, missing_e8: int, entry_e8: int) -> None:
         """Place a stop where the session would have; a position that is beyond it already is closed."""
         assert self._stop_bps is not None
         instrument, side = self._instruments[left.symbol], -1 if left.qty_e8 > 0 else 1
         position = Position(left.qty_e8, left.qty_e8 * entry_e8 // E8)
         price_e8 = bracket_price_e8(position, self._stop_bps, side, instrument.tick_size_e8)
-        name = guard_name(self.session_id, left.symbol, time.time_ns() // NS_PER_MS)
+        name = self._names.setdefault(
+            (left.symbol, missing_e8, left.guarded_e8),
+            guard_name(self.session_id, left.symbol, time.time_ns() // NS_PER_MS),
+        )
         common = {
             "symbol": instrument.symbol,
             "side": BinanceOrderSide.BUY if side > 0 else BinanceOrderSide.SELL,
-            "quantity": _text(self._missing_e8(left)),
+            "quantity": _text(missing_e8),
             "reduce_only": "true",
         }
         _LOG.warning("%s %+g has no stop: one is placed, %s", instrument.symbol, left.qty_e8 / E8, name)
@@ -234,8 +245,10 @@ class Ending:
                 **common,
             )
         except BinanceError as error:
-            code = get_binance_error_code(error)
-            if code is None or code.value != _TRIGGERS_AT_ONCE:
+            code = _code(error)
+            if code == _NAME_IS_TAKEN:  # it is there; the next look is to show it
+                return
+            if code != _TRIGGERS_AT_ONCE:
                 raise
             await self._account.api.new_order(
                 order_type=BinanceOrderType.MARKET, new_client_order_id=name, **common
@@ -248,15 +261,43 @@ def entries_of(broker: RemoteBroker, withheld: Collection[int]) -> list[OrderReq
     return [each for each in requests if not each.reduce_only]
 
 
-def concerned(broker: RemoteBroker) -> set[int]:
-    """Return the symbols in which something of ours is, or may be, at the exchange."""
-    held = {index for index, each in enumerate(broker.account.positions) if each.qty_e8}
-    return held | {order.request.symbol_index for order in broker.orders.values()}
+def concerned(broker: RemoteBroker) -> dict[int, tuple[int, int]]:
+    """Return the symbols in which something of ours is, or may be, at the exchange: each with how much of a
+    short and of a long position there can be ours, once entries have got what they may still get."""
+    found = {index: [-each.qty_e8, each.qty_e8] for index, each in enumerate(broker.account.positions)}
+    ours = {index for index, (_, qty_e8) in found.items() if qty_e8}
+    for order in broker.orders.values():
+        request = order.request
+        ours.add(request.symbol_index)
+        if not request.reduce_only:
+            found[request.symbol_index][request.side > 0] += order.left_e8
+    return {index: (found[index][0], found[index][1]) for index in sorted(ours)}
+
+
+async def _failed(call: Awaitable[object]) -> list[Exception]:
+    """Make a call, and return what it has failed of: what it was about keeps nothing else from its stop.
+
+    Raises
+    ------
+    Exception    the exchange takes no calls
+    """
+    try:
+        await call
+    except Exception as error:  # whatever the adapter and the network raise
+        if getattr(error, "status", None) in _ASKED_TOO_MUCH:
+            raise
+        return [error]
+    return []
+
+
+def _code(error: BinanceError) -> object:
+    """Return the exchange's number of a refusal; the adapter has no names for the newer ones."""
+    return error.message.get("code") if isinstance(error.message, dict) else None
 
 
 def _e8(stop: Any) -> int:
     """Return how much a stop covers."""
-    return _EVERYTHING_E8 if stop.closePosition else int(Decimal(stop.quantity) * E8)
+    return _EVERYTHING_E8 if stop.closePosition else int(Decimal(stop.quantity or 0) * E8)
 
 
 def _text(value_e8: int) -> str:

@@ -391,7 +391,7 @@ class NautilusSource:
         closed = await ending.close(self._broker, self._withheld, self._end, self._go_on)
         if self._calling:
             await asyncio.wait(self._calling, timeout=_LAST_CALLS_S)
-        if not closed:
+        if not closed and concerned(self._broker):  # else nothing there is ours, whatever has failed
             await ending.secure(self._broker, self._looks.strange_symbols)
 
     def _go_on(self) -> bool:

@@ -34,7 +34,7 @@ OURS = replace(instruments()[BTC], min_qty_e8=100_000, min_notional_e8=5 * E8)
         ({}, "TRADING", ""),
         ({}, "SETTLING", "it does not trade: SETTLING"),
         ({}, "", "it does not trade: not listed"),
-        (None, "TRADING", "it does not trade: TRADING"),
+        (None, "TRADING", "it is listed without usable filters"),
         ({"tick_size_e8": OURS.tick_size_e8 * 10}, "TRADING", "tick size 0.1, now 1"),
         ({"step_size_e8": E8}, "TRADING", f"step size {OURS.step_size_e8 / E8:g}, now 1"),
         ({"min_qty_e8": E8}, "TRADING", "least quantity 0.001, now 1"),

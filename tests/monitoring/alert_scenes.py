@@ -167,6 +167,7 @@ SCENES = (
     ),
     _short("GpuscalpDiskFull", "gpuscalp_disk_free_ratio", 0.05, hold_s=30),
     _switch("GpuscalpReducing", 'gpuscalp_risk_state{state="reducing"}', {"state": "reducing"}, hold_s=30),
+    _switch("GpuscalpSymbolRules", 'gpuscalp_symbol_rules{symbol="BTCUSDT"}', {"symbol": "BTCUSDT"}),
     _slow(),
     Scene(
         "GpuscalpLatePredictions",

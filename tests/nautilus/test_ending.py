@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,25 +18,24 @@ from tests.tools import no_nautilus
 if reason := no_nautilus(LIVE):
     pytest.skip(reason, allow_module_level=True)
 
+from nautilus_trader.adapters.binance.http.error import BinanceClientError
+
 from gpuscalp.config import NautilusConfig, OrdersConfig
 from gpuscalp.exchange.embedded import Exchange
 from gpuscalp.exchange.server import DEMO_ACCOUNT, ServeSpec
-from gpuscalp.execution.lifecycle import OrderState
 from gpuscalp.execution.messages import OrderKind, OrderRequest, ReportKind
-from gpuscalp.execution.reconcile import FoundOrder
 from gpuscalp.execution.remote import Heard, RemoteBroker
 from gpuscalp.nautilus import ending
-from gpuscalp.nautilus.asked import needless
 from gpuscalp.nautilus.ending import Ending
 from gpuscalp.nautilus.keys import Keys
-from gpuscalp.nautilus.names import guard_name, is_guard, order_number
+from gpuscalp.nautilus.names import is_guard
 from gpuscalp.nautilus.node import open_account
 from gpuscalp.schema import E8
 from tests.exchange.scripted import Client, ScriptedSource, talking
+from tests.nautilus.test_asked import LOT, filled, stop_of
 from tests.nautilus.test_source import Scene as Sent
 from tests.nautilus.test_source import market
 
-LOT = E8 // 100  # what Client.order buys
 STOP = OrdersConfig(stop_loss_bps=100.0)
 
 
@@ -114,6 +114,7 @@ def test_only_what_no_stop_covers_gets_one() -> None:
     async def run() -> None:
         async with scene() as at:
             await at.client.order("SELL", quantity="0.030")
+            at.broker.take(filled(0, -3 * LOT))
             own = {"algoType": "CONDITIONAL", "symbol": "BTCUSDT", "side": "BUY", "type": "STOP_MARKET"}
             own |= {
                 "quantity": "0.010",
@@ -178,6 +179,122 @@ def test_what_cannot_be_done_is_said(path: str, monkeypatch: pytest.MonkeyPatch)
     asyncio.run(run())
 
 
+def test_an_entry_that_cannot_be_cancelled_keeps_no_position_from_its_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its refusal once ended every round before the positions were looked at."""
+    monkeypatch.setattr(ending, "_SECURE_S", 0.5)
+
+    async def run() -> None:
+        async with scene() as at:
+            await at.rest("gs-s-1")
+            await at.client.order()
+            await at.client.control("POST", "faults", kind="unknown_lost", path="/fapi/v1/order")
+            await at.end.secure(at.broker)
+            assert [each["quantity"] for each in await at.stops()] == ["0.010"]
+            assert at.end.words().startswith("entry gs-s-1 (Binance")
+
+    asyncio.run(run())
+
+
+def test_a_stop_that_is_refused_keeps_no_other_position_from_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The symbols behind it were never tried."""
+    monkeypatch.setattr(ending, "_SECURE_S", 0.1)
+    first = ScriptedSource().instruments[0]
+    symbols = [replace(first, symbol=name) for name in ("AUSDT", "BUSDT", "CUSDT")]
+    stops: list[Any] = []
+
+    async def new_algo_order(symbol: str, side: Any, quantity: str, **_: Any) -> None:
+        if symbol == "AUSDT":
+            raise BinanceClientError(400, {"code": -4140, "msg": "Invalid symbol status"}, {})
+        stops.append(
+            SimpleNamespace(symbol=symbol, side=side.value, quantity=quantity, orderType="STOP_MARKET",
+                            reduceOnly=True, closePosition=False)
+        )  # fmt: skip
+
+    async def open_rows() -> tuple[list[Any], list[Any]]:
+        return [], list(stops)
+
+    async def positions() -> list[tuple[int, int]]:
+        return [(LOT, 60_000 * E8)] * 3
+
+    account: Any = SimpleNamespace(
+        api=SimpleNamespace(new_algo_order=new_algo_order), open_rows=open_rows, positions=positions
+    )
+    broker, end = RemoteBroker(1_000 * E8, 3), Ending(account, "s", symbols, STOP)
+    for index in range(3):
+        broker.take(filled(index, LOT))
+    asyncio.run(end.secure(broker))
+    assert [each.symbol for each in stops] == ["BUSDT", "CUSDT"]
+    assert end.words().startswith("AUSDT +0.01 (BinanceClientError")
+
+
+@pytest.mark.parametrize(("side", "stopped"), [("BUY", ["0.010"]), ("SELL", [])])
+def test_what_somebody_trades_meanwhile_is_not_guarded(
+    side: str, stopped: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two looks have to blame a stranger before a symbol is his, and at a start none has been made: his
+    position got our stop, and one beyond it was closed at the market."""
+    monkeypatch.setattr(ending, "_SECURE_S", 0.2)
+
+    async def run() -> None:
+        async with scene() as at:  # 0.01 are on their way to a long position
+            await at.client.order(side, quantity="0.030")
+            await at.end.secure(at.broker)
+            assert [each["quantity"] for each in await at.stops()] == stopped
+            assert abs((await at.position())[0]) == 0.03
+            assert at.end.words() == f"BTCUSDT {'+' if side == 'BUY' else '-'}0.03"
+
+    asyncio.run(run())
+
+
+def test_a_guard_that_the_list_does_not_show_yet_is_not_placed_twice() -> None:
+    async def run() -> None:
+        async with scene() as at:
+            await at.client.order()
+            await at.client.control(
+                "POST", "faults", kind="unknown_executed", path="/fapi/v1/algoOrder", count=1
+            )
+            account, looks = at.end._account, 0
+            open_rows = account.open_rows
+
+            async def late() -> tuple[list[Any], list[Any]]:
+                nonlocal looks
+                looks += 1
+                orders, stops = await open_rows()
+                return orders, stops if looks > 3 else []
+
+            account.open_rows = late  # type: ignore[method-assign]
+            await at.end.secure(at.broker)
+            assert len(await at.stops()) == 1
+            assert at.end.words() == ""
+            assert looks == 5
+
+    asyncio.run(run())
+
+
+def test_a_network_that_is_gone_before_the_second_look_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "_SECURE_S", 0.2)
+
+    async def run() -> None:
+        async with scene() as at:
+            account, looks = at.end._account, 0
+            open_rows = account.open_rows
+
+            async def once() -> tuple[list[Any], list[Any]]:
+                nonlocal looks
+                looks += 1
+                if looks > 1:
+                    raise OSError("no way")
+                return await open_rows()
+
+            account.open_rows = once  # type: ignore[method-assign]
+            await at.end.secure(at.broker)
+            assert at.end.words() == "the account could not be looked at to the end: OSError: no way"
+
+    asyncio.run(run())
+
+
 def test_an_exchange_that_takes_no_calls_is_left_alone() -> None:
     async def run() -> None:
         async with scene() as at:
@@ -217,20 +334,26 @@ def test_an_end_waits_for_the_sessions_own_stop(monkeypatch: pytest.MonkeyPatch)
     assert end.words() == ""
 
 
-def test_a_guard_is_none_of_the_sessions_orders_and_ends_with_what_it_guards() -> None:
-    name = guard_name("s", 0, 1_700_000_000_000)
-    assert order_number("s", name) is None
-    assert not is_guard("other", name)
-    guards = [FoundOrder(index, name, OrderState.ACCEPTED, algo_id=1) for index in range(3)]
-    broker = RemoteBroker(1_000 * E8, 3)
-    for index in (0, 1):
-        broker.take(
-            Heard(ReportKind.FILL, 1, 1, -1, index, trade_id=1, side=1, qty_e8=LOT, price_e8=60_000 * E8)
-        )
-    broker.submit(OrderRequest(2, 1, -1, LOT, 59_000 * E8, OrderKind.STOP_MARKET, reduce_only=True), 0)
-    assert [each.symbol for each in needless(guards, broker)] == [2], "flat"
-    broker.take(Heard(ReportKind.ACCEPTED, 1, 1, 2, 1))
-    assert [each.symbol for each in needless(guards, broker)] == [1, 2]
+def test_a_stop_that_is_being_cancelled_protects_nothing() -> None:
+    """A flattening cancels it, and its market order may be refused: the end saw the stop, and was over."""
+    broker = RemoteBroker(1_000 * E8, 1)
+    end = Ending(None, "s", ScriptedSource().instruments, STOP)  # type: ignore[arg-type]
+    broker.take(filled(0, LOT))
+    broker.submit(stop_of(0, LOT), 0)
+    assert end.lacking(broker) == [0]
+    broker.take(Heard(ReportKind.ACCEPTED, 1, 1, 2, 0))
+    assert end.lacking(broker) == []
+    broker.cancel(2, 0)
+    assert end.lacking(broker) == [0]
+
+
+def test_a_session_that_has_failed_and_has_nothing_there_asks_nothing() -> None:
+    """A lost network would have hidden what it had failed of."""
+    sent = Sent()
+    sent.source._driver.failure = OSError("a full disk")
+    asyncio.run(sent.source._close_entries())
+    assert sent.source.unprotected() == ""
+    assert sent.source._ending.status() is None
 
 
 def test_an_end_leaves_no_entry_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
