@@ -193,12 +193,8 @@ class Monitor:
             "streams": dict(stream_ages_s),
             "fates": dict(ingest.fates),
             **{
-                name: {each.symbol: index in symbols for index, each in enumerate(instruments)}
-                for name, symbols in (
-                    ("silent", health.silent),
-                    ("off_tick", health.off_tick),
-                    ("rules", health.rules),
-                )
+                name: {each.symbol: index in getattr(health, name) for index, each in enumerate(instruments)}
+                for name in ("silent", "off_tick", "rules")
             },
             # Where somebody else keeps the books, ours say nothing.
             "books": {name: (state, resyncs[name]) for name, state in ingest.book_states().items()}
