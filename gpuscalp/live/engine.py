@@ -198,9 +198,8 @@ class Engine:
     def predict_whole(self) -> None:
         """Predict what the last frame did not wait for; call it when what ``step`` returned has been sent.
 
-        That is what the shadow says, and where workers lead, what the lead says of every row. So far the CPU
-        has looked at those on which the lead is sure of itself: there it looks worse than it is, and the
-        other one of two equal models looks better.
+        That is what the shadow says, and where workers lead, what the lead says of every row: on those that
+        the CPU has looked at it is surest of itself, and looks worse than it is, or than an equal shadow.
         """
         waits, shown, self._shown = self.whole_waits, self._shown, None
         if not waits or shown is None or self.watcher is None or self.market is None:
@@ -280,11 +279,10 @@ class Engine:
         self.late_count += late
         self.lost_count += predicted.lost
         asked = perf_counter_ns()
-        health = work.health
         conditions = Conditions(
             now_ns=decided_ns,
-            clock_error_ms=float("nan") if health.clock_error_ms is None else health.clock_error_ms,
-            device_ok=health.device_ok,
+            clock_error_ms=float("nan") if work.health.clock_error_ms is None else work.health.clock_error_ms,
+            device_ok=work.health.device_ok,
             extra_quality=extra,
         )
         report = self.trader.step(market, signals, conditions)

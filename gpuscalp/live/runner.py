@@ -349,11 +349,10 @@ class Runner:
 
     def _look(self) -> None:
         self._renew()
-        status = self.last_status
-        written = partial(write_status, self.session.path, status)
+        written = partial(write_status, self.session.path, self.last_status)
         self._disk.do("status_file", partial(self._onlookers.run, "status_file", written))
         if self._on_status is not None:
-            self._onlookers.run("terminal", partial(self._on_status, status))
+            self._onlookers.run("terminal", partial(self._on_status, self.last_status))
         self.detail = self.monitor.detail(self._source.stream_ages_s())
 
     def _renew(self) -> None:

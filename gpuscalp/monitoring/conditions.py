@@ -299,7 +299,8 @@ CONDITIONS: Final = (
         "warning",
         _above(Ratio(Series("gpuscalp_live_log_loss_nats"), Series("gpuscalp_live_base_log_loss_nats")), 1.0),
         "The predictions of the last while are worse than naming the class shares.",
-        hold_s=600,
+        # The window begins anew with another lead, and the class shares of a short one are known too well.
+        hold_s=1_800,
         given=_above(Series("gpuscalp_live_rows"), 999),
     ),
     Condition(

@@ -95,6 +95,8 @@ def _prototypes(rows: F32, seed: int) -> F32:
 def _spread_rows(rows: F64, count: int, rng: np.random.Generator) -> F64:
     """Draw rows for k-means to begin with, each the likelier the farther it is from those drawn before.
 
+    Fewer than ``count`` where fewer differ.
+
     Notes
     -----
     Source: Arthur and Vassilvitskii (2007), k-means++. Draws what ``kmeans2(minit="++")`` of SciPy draws, to
@@ -107,5 +109,7 @@ def _spread_rows(rows: F64, count: int, rng: np.random.Generator) -> F64:
     nearest = np.full(len(rows), np.inf)
     while len(drawn) < count:
         np.minimum(nearest, cdist(rows[drawn[-1:]], rows, metric="sqeuclidean")[0], out=nearest)
+        if not nearest.any():  # there are no others
+            break
         drawn.append(int(np.searchsorted((nearest / nearest.sum()).cumsum(), rng.uniform())))
     return rows[drawn]

@@ -239,12 +239,23 @@ SCENES = (
     Scene(
         "GpuscalpNoSkill",
         {
-            "gpuscalp_live_log_loss_nats": _flat((0.9, 10), (1.1, 130)),
-            "gpuscalp_live_base_log_loss_nats": _flat((1.0, 140)),
-            "gpuscalp_live_rows": _flat((5_000, 140)),
+            "gpuscalp_live_log_loss_nats": _flat((0.9, 10), (1.1, 370)),
+            "gpuscalp_live_base_log_loss_nats": _flat((1.0, 380)),
+            "gpuscalp_live_rows": _flat((5_000, 380)),
         },
-        (650, 690),
-        (45, 645),
+        (1_850, 1_890),
+        (45, 1_845),
+    ),
+    Scene(
+        # Another lead at 50 s: for 25 minutes the class shares of the new window are known too well.
+        "GpuscalpNoSkill",
+        {
+            "gpuscalp_live_log_loss_nats": _flat((0.9, 10), (None, 6), (0.9, 350)),
+            "gpuscalp_live_base_log_loss_nats": _flat((1.0, 10), (None, 6), (0.88, 300), (0.92, 50)),
+            "gpuscalp_live_rows": _flat((5_000, 10), (0, 6), (5_000, 350)),
+        },
+        (),
+        (45, 75, 680, 1_500, 1_800),
     ),
     Scene(
         "GpuscalpDrift",

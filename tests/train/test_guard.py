@@ -149,3 +149,13 @@ def test_prototypes_are_those_of_scipys_k_means(count):
     few = z[np.sort(rng.permutation(count)[:4_096])].astype(np.float64)
     wanted, _ = kmeans2(few, min(128, len(few) // 4), iter=10, minit="++", rng=rng)
     assert np.array_equal(parts["prototypes"], wanted.T.astype(np.float32))
+
+
+def test_rows_of_which_few_differ_have_as_many_prototypes():
+    """Where every row had been drawn, distances of nothing were divided by their sum, with a warning each."""
+    x = rows(8, 30)[np.random.default_rng(8).integers(0, 30, 2_000)]
+    guard = fit_guard(x, GAIN, NAMES, seed=11)
+    assert guard.arrays()["prototypes"].shape[1] == 30
+    assert guard.index(x) == pytest.approx(np.zeros(len(x)), abs=1e-3)
+    assert not marked(guard, x).any()
+    assert marked(guard, rows(9)).mean() > 0.9
