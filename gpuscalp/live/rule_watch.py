@@ -25,11 +25,9 @@ _LOG: Final = logging.getLogger("gpuscalp.session")
 _EVERY_S: Final = 60.0
 # After a refusal that may be about a rule: not at every one of them.
 _BREATH_S: Final = 5.0
-# Binance USD-M: precision, unknown symbol, least and largest price and quantity, tick, step, symbol that is
-# delivered or closed, state in which nothing is opened, symbol closed, least notional.
-_ABOUT_RULES: Final = frozenset(
-    {-1111, -1121, -4002, -4004, -4005, -4013, -4014, -4023, -4108, -4140, -4141, -4164}
-)
+# Binance USD-M: precision, unknown symbol, tick, step, symbol that is delivered or closed, state in which
+# nothing is opened, symbol closed.
+_ABOUT_RULES: Final = frozenset({-1111, -1121, -4014, -4023, -4108, -4140, -4141})
 
 
 def differences(ours: Instrument, theirs: Instrument | None, state: str) -> str:
@@ -44,21 +42,14 @@ def differences(ours: Instrument, theirs: Instrument | None, state: str) -> str:
         return f"it does not trade: {state or 'not listed'}"
     if theirs is None:
         return "it is listed without usable filters"
+    # Not a higher least quantity or notional: what is below it the venue refuses, and the rest may go on.
     changed = [
         f"{what} {was / E8:.10g}, now {now / E8:.10g}"
-        for what, was, now, worse in (
-            ("tick size", ours.tick_size_e8, theirs.tick_size_e8, True),
-            ("step size", ours.step_size_e8, theirs.step_size_e8, True),
-            # A lower limit refuses nothing.
-            ("least quantity", ours.min_qty_e8, theirs.min_qty_e8, theirs.min_qty_e8 > ours.min_qty_e8),
-            (
-                "least notional",
-                ours.min_notional_e8,
-                theirs.min_notional_e8,
-                theirs.min_notional_e8 > ours.min_notional_e8,
-            ),
+        for what, was, now in (
+            ("tick size", ours.tick_size_e8, theirs.tick_size_e8),
+            ("step size", ours.step_size_e8, theirs.step_size_e8),
         )
-        if was != now and worse
+        if was != now
     ]
     return ", ".join(changed)
 
