@@ -7,6 +7,7 @@ Never: talks to the venue.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,27 @@ def trading_symbols(content: bytes, *, where: str) -> frozenset[str]:
     DataError
         it is no exchangeInfo
     """
-    states = symbol_states(content, where=where)
-    return frozenset(symbol for symbol, state in states.items() if state == "TRADING")
+    return frozenset(item.symbol for item in _symbols(content, where) if item.status == "TRADING")
 
 
-def symbol_states(content: bytes, *, where: str) -> dict[str, str]:
-    """Return the state of every symbol in such a body, such as ``TRADING`` or ``SETTLING``.
+def listed(
+    content: bytes, venue: str, symbols: Collection[str], *, where: str
+) -> dict[str, tuple[str, Instrument | None]]:
+    """Return the state of each of some symbols in such a body, such as ``TRADING`` or ``SETTLING``, and the
+    instrument; None where it has no usable filters. What is not in it is not listed.
 
     Raises
     ------
     DataError
         it is no exchangeInfo
     """
-    return {item.symbol: item.status for item in _symbols(content, where)}
+    found: dict[str, tuple[str, Instrument | None]] = {}
+    for item in _symbols(content, where):
+        if item.symbol in symbols:
+            found[item.symbol] = item.status, None
+            with suppress(DataError):
+                found[item.symbol] = item.status, _instrument(item, venue, where)
+    return found
 
 
 def max_market_qty_e8(filters: Iterable[Mapping[str, Any]], step_e8: int) -> int:

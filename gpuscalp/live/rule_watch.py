@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, final
 
-from gpuscalp.archive.instruments import parse_exchange_info, symbol_states
+from gpuscalp.archive.instruments import listed
 from gpuscalp.errors import GpuscalpError
 from gpuscalp.execution.messages import Report, ReportKind
 from gpuscalp.feeds.call_pool import CallPool
@@ -21,8 +21,10 @@ from gpuscalp.feeds.rest import RestClient
 from gpuscalp.schema import E8, Instrument
 
 _LOG: Final = logging.getLogger("gpuscalp.session")
-# The whole list costs a weight of 1, and takes a megabyte and a half on the way.
-_EVERY_S: Final = 60.0
+# The whole list costs a weight of 1, a megabyte and a half on the way, and 4 ms in which no thread of ours
+# runs.
+_EVERY_S: Final = 600.0
+_WHILE_CLOSED_S: Final = 60.0  # a pause of trading ends
 # After a refusal that may be about a rule: not at every one of them.
 _BREATH_S: Final = 5.0
 # Binance USD-M: precision, unknown symbol, tick, step, symbol that is delivered or closed, state in which
@@ -88,26 +90,28 @@ class RuleWatch:
         try:
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_EVERY_S):
+                    async with asyncio.timeout(_WHILE_CLOSED_S if self.closed else _EVERY_S):
                         await self._wanted.wait()
                 self._wanted.clear()
                 try:
-                    self._take(*await asyncio.get_running_loop().run_in_executor(calls, ask))
+                    self._take(await asyncio.get_running_loop().run_in_executor(calls, ask))
                 except GpuscalpError as error:
                     _LOG.debug("the rules of the symbols cannot be asked for: %s", error)
                 await asyncio.sleep(_BREATH_S)
         finally:
             calls.shutdown(wait=False, cancel_futures=True)  # one may hang
 
-    def _ask(self, rest: RestClient) -> tuple[dict[str, Instrument], dict[str, str]]:
+    def _ask(self, rest: RestClient) -> dict[str, tuple[str, Instrument | None]]:
         reply = rest.exchange_info()
-        listed = parse_exchange_info(reply.body, self._venue, where=reply.request)
-        return listed, symbol_states(reply.body, where=reply.request)
+        return listed(
+            reply.body, self._venue, {each.symbol for each in self._instruments}, where=reply.request
+        )
 
-    def _take(self, listed: dict[str, Instrument], states: dict[str, str]) -> None:
+    def _take(self, listing: dict[str, tuple[str, Instrument | None]]) -> None:
         found = {}
         for index, ours in enumerate(self._instruments):
-            why = differences(ours, listed.get(ours.symbol), states.get(ours.symbol, ""))
+            state, theirs = listing.get(ours.symbol, ("", None))
+            why = differences(ours, theirs, state)
             if why:
                 found[index] = why
             if why and why != self._told.get(index):

@@ -70,6 +70,7 @@ def test_the_list_is_asked_for_after_a_refusal_by_a_rule(
 ) -> None:
     """Orders of a wrong size were refused for ever. An answer that does not come changes nothing."""
     monkeypatch.setattr(rule_watch, "_BREATH_S", 0.01)
+    monkeypatch.setattr(rule_watch, "_WHILE_CLOSED_S", 600.0)
     names = [each.symbol for each in instruments()]
     asked: list[int] = []
 
@@ -88,7 +89,7 @@ def test_the_list_is_asked_for_after_a_refusal_by_a_rule(
         task = asyncio.create_task(watch.watch())
         for count in (1, 2):
             watch.on_reports([report(-4023, ReportKind.CANCEL_REJECTED), report(code)])
-            until = asyncio.get_running_loop().time() + (rule_watch._EVERY_S / 2 if asks else 0.2)
+            until = asyncio.get_running_loop().time() + (60.0 if asks else 0.2)
             while len(asked) < count and asyncio.get_running_loop().time() < until:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
@@ -104,6 +105,7 @@ def test_a_session_closes_a_symbol_and_lets_its_position_out(
     exchange: Exchange, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rule_watch, "_EVERY_S", 0.1)
+    monkeypatch.setattr(rule_watch, "_WHILE_CLOSED_S", 0.1)
     monkeypatch.setattr(rule_watch, "_BREATH_S", 0.05)
 
     def change(**more: Any) -> None:
