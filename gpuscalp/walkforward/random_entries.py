@@ -134,7 +134,7 @@ def random_entries(
     # that began later.
     oldest = np.minimum.accumulate(hours[::-1])[::-1].tolist()
     window = _Window(blocks, frame_ns)
-    moves: dict[int, F64] = {}  # hour → share of the hour by which run (0) and draws move it
+    moves: dict[int, F64] = {}  # hour → share of the hour by which each draw moves it
     for index, hour in enumerate(hours.tolist()):
         symbol, side = int(trades.symbol[index]), int(trades.side[index])
         entry_ns, exit_ns = int(trades.entry_ns[index]), int(trades.exit_ns[index])
@@ -151,8 +151,10 @@ def random_entries(
             continue
         compared += 1
         if hour not in moves:
-            moves[hour] = np.append(0.0, rng.random(draws))
-        drawn = allowed[(found + (moves[hour] * len(allowed)).astype(np.int64)) % len(allowed)]
+            moves[hour] = rng.random(draws)
+        # To any other place: a draw that is the run says nothing of it, and a short market has few places.
+        steps = 1 + (moves[hour] * (len(allowed) - 1)).astype(np.int64)
+        drawn = allowed[(found + np.append(0, steps)) % len(allowed)]
         moved, paid = _priced(quotes, symbol, drawn, held, float(trades.entry_usdt[index]), fee_bps)
         gross += side * moved
         costs += paid

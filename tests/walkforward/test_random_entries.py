@@ -111,8 +111,8 @@ def test_every_draw_is_priced_as_by_hand():
             continue
         share = shares.setdefault(t // 3_600, rng.random(20) if t // 3_600 not in shares else None)
         run, compared = run + earned(t), compared + 1
-        moved = [(places.index(t) + int(part * len(places))) % len(places) for part in share]
-        totals += [earned(places[index]) for index in moved]
+        others = [frame for frame in places if frame > t] + [frame for frame in places if frame < t]
+        totals += [earned(others[int(part * len(others))]) for part in share]
     end_ns = START + FRAME * np.arange(seconds, dtype=np.int64)
     found = compare(
         trades, Quotes(end_ns, mid, half, fresh), fee_bps=3.0, draws=20, rng=np.random.default_rng(2)
