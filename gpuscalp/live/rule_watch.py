@@ -65,17 +65,17 @@ class RuleWatch:
     instruments : of the session, in the order of axis S
     venue : of an archive
     rest : of the venue; None: nothing is watched
-
-    Attributes
-    ----------
-    closed : indices of symbols on which nothing may be opened, as the newest list says
     """
 
     def __init__(self, instruments: Sequence[Instrument], venue: str, rest: RestClient | None) -> None:
         self._instruments, self._venue, self._rest = tuple(instruments), venue, rest
-        self.closed: tuple[int, ...] = ()
-        self._told: dict[int, str] = {}
+        self._told: dict[int, str] = {}  # why, by index
         self._wanted = asyncio.Event()
+
+    @property
+    def closed(self) -> tuple[int, ...]:
+        """Indices of symbols on which nothing may be opened, as the newest list says."""
+        return tuple(self._told)
 
     def on_reports(self, reports: Iterable[Report]) -> None:
         """Ask for the list soon if the venue has refused an order because of a rule."""
@@ -118,4 +118,4 @@ class RuleWatch:
                 _LOG.error("%s: nothing is opened any more: %s (docs/operations.md)", ours.symbol, why)
             elif not why and index in self._told:
                 _LOG.warning("%s: trades by the session's rules again", ours.symbol)
-        self._told, self.closed = found, tuple(found)
+        self._told = found
